@@ -1,0 +1,24 @@
+"""btkeras: classify brain-tumour MRI slices with Keras 3 and TensorFlow.
+
+Importing this package loads neither TensorFlow nor Keras; the names below are imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from btkeras.serving.predictor import Predictor as Predictor
+
+__version__ = "0.1.0"
+
+_LAZY = {"Predictor": "btkeras.serving.predictor"}
+
+__all__ = ["Predictor", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'btkeras' has no attribute {name!r}")

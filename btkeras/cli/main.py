@@ -1,0 +1,43 @@
+"""The ``btkeras`` command."""
+
+from __future__ import annotations
+
+import click
+
+import btkeras
+from btkeras.cli.evaluate import evaluate
+from btkeras.cli.export import export
+from btkeras.cli.group import SectionedGroup
+from btkeras.cli.predict import predict
+from btkeras.cli.prepare import prepare
+from btkeras.cli.train import train
+
+
+class _Commands(SectionedGroup):
+    sections = {
+        "Data": ("prepare",),
+        "Train and judge": ("train", "evaluate"),
+        "Use a model": ("predict", "export"),
+    }
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Research use only: btkeras is no medical device.",
+)
+@click.version_option(btkeras.__version__, prog_name="btkeras")
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+def main(debug: bool) -> None:
+    """Classify brain-tumour MRI slices: glioma, meningioma, pituitary tumour, no tumour.
+
+    \b
+    Examples:
+      btkeras train --data phantom --config configs/quick.yaml --out runs/first
+      btkeras predict slice.png
+      btkeras export runs/first --out saved_models/first
+    """
+
+
+for command in (prepare, train, evaluate, predict, export):
+    main.add_command(command)

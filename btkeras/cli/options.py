@@ -1,0 +1,35 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from btkeras.config import PhantomConfig
+    from btkeras.data.records import Dataset
+
+_Command = Callable[..., Any]
+
+config_file: Callable[[_Command], _Command] = click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="YAML file with settings; see configs/."
+)
+overrides: Callable[[_Command], _Command] = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting, e.g. train.epochs=10."
+)
+skip_broken: Callable[[_Command], _Command] = click.option(
+    "--skip-broken", is_flag=True, help="Leave out pictures that cannot be read, and record them."
+)
+run_folder: Callable[[_Command], _Command] = click.argument("run", type=click.Path(path_type=Path))
+
+
+def open_dataset(name: str, phantom: PhantomConfig) -> Dataset:
+    """The dataset that ``--data`` names: a folder, or ``phantom``."""
+    from btkeras.data.phantom import cached_phantom
+    from btkeras.data.records import load_dataset
+    from btkeras.training.inputs import cache_folder
+
+    return cached_phantom(phantom, cache_folder()) if name == "phantom" else load_dataset(name)

@@ -1,0 +1,48 @@
+"""``btkeras prepare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from btkeras.cli import options
+
+
+@click.command(short_help="Make a dataset from FigShare files or class folders.")
+@click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="SOURCE...")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The dataset's folder to make.")
+@click.option("--download", type=click.Choice(["figshare"]), help="Fetch this collection first, resuming if cut off.")
+@click.option(
+    "--downloads",
+    type=click.Path(path_type=Path),
+    default=Path("downloads"),
+    show_default=True,
+    help="Where --download keeps its files.",
+)
+@options.skip_broken
+def prepare(sources: tuple[Path, ...], out: Path, download: str | None, downloads: Path, skip_broken: bool) -> None:
+    """Make a dataset from any number of SOURCEs.
+
+    A SOURCE is FigShare's download (zips, zips in a zip, or .mat files, whose patient ids, folds and tumour masks are
+    kept), a folder of class folders (glioma, meningioma, no_tumor, pituitary and their usual spellings; also below
+    Training/ and Testing/; with boxes.csv), or another dataset. Every picture is read: broken ones are named, and
+    nothing is written unless --skip-broken.
+
+    \b
+    Examples:
+      btkeras prepare --download figshare --out data/figshare
+      btkeras prepare 1512427.zip br35h/no --out data/both
+      btkeras prepare archive/Training archive/Testing --out data/kaggle
+    """
+    if not sources and not download:
+        raise click.UsageError("Give at least one SOURCE, or --download figshare.")
+    from btkeras.data.prepare import prepare as prepare_dataset
+
+    if download:
+        from btkeras.data.download import download_figshare
+
+        folder = downloads / download
+        download_figshare(folder)
+        sources = (*sources, folder)
+    click.echo(prepare_dataset(sources, out, skip_broken=skip_broken).summary())

@@ -1,0 +1,62 @@
+"""``btkeras train``."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import click
+
+from btkeras.cli import options
+from btkeras.cli.group import quiet_tensorflow
+
+
+@click.command(short_help="Train a network on one split of a dataset.")
+@click.option("--data", metavar="DATASET", help="A dataset's folder, or `phantom` for the synthetic one.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The run folder to make.")
+@options.config_file
+@options.overrides
+@click.option("--model", help="Short for --set model.name=NAME.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out; start it if it is not there.")
+@options.skip_broken
+def train(  # noqa: PLR0913 - an argument per option
+    data: str | None,
+    out: Path,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    model: str | None,
+    resume: bool,
+    skip_broken: bool,
+) -> None:
+    """Train a network on one split of a dataset, then test its best checkpoint.
+
+    The best checkpoint is chosen on the validation part; the test part is looked at once, at the end. Ctrl-C stops
+    after the last finished epoch, and --resume goes on from there to the very result of an uninterrupted run.
+
+    \b
+    Examples:
+      btkeras train --data phantom --config configs/quick.yaml --out runs/first
+      btkeras train --data data/figshare --config configs/cpu.yaml --out runs/cpu --model resnet34
+      btkeras train --data data/figshare --config configs/paper.yaml --out runs/p --set train.epochs=50
+      btkeras train --resume --out runs/cpu
+      tensorboard --logdir runs
+    """
+    from btkeras.config_io import load_config
+
+    if model:
+        overrides = (*overrides, f"model.name={model}")
+    config = load_config(config_file, overrides)
+    if data is None and not (resume and out.exists()):
+        raise click.UsageError("A new run needs --data DATASET (a folder, or `phantom`).")
+    quiet_tensorflow()
+    from btkeras.evaluation.evaluate import evaluate_split, metrics_table
+    from btkeras.training import trainer
+
+    # A scheduler's "please stop" ends the run as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if resume and out.exists():
+        run = trainer.resume(out, config if config_file or overrides else None)
+    else:
+        run = trainer.train(config, options.open_dataset(str(data), config.phantom), out, skip_broken=skip_broken)
+    click.echo(metrics_table(evaluate_split(run)))
+    click.echo(f"Next: btkeras predict IMAGE --model {out}   or   btkeras export {out} --out saved_models/{out.name}", err=True)

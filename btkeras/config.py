@@ -1,0 +1,217 @@
+"""Every setting of an experiment: frozen dataclasses that reject what they do not know.
+
+The defaults are the paper's protocol (design: Adam 1e-3, times 0.1 every 100 of 300 epochs, batch 64, 224 pixels).
+``btkeras.config_io`` reads and writes them as YAML.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from btkeras.errors import ConfigError
+
+PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "step", "linear", "cosine", "one_cycle")
+CACHES = ("auto", "memory", "disk", "none")
+MONITORS = ("val_accuracy", "val_loss")
+
+
+def _require(holds: bool, rule: str, received: object) -> None:
+    if not holds:
+        raise ConfigError(rule, received=received)
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    _require(value in allowed, f"{key} must be one of {', '.join(allowed)}", value)
+
+
+def _between(key: str, value: float, low: float, high: float) -> None:
+    _require(low <= value <= high, f"{key} must be between {low:g} and {high:g}", value)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Attributes:
+    name: A key of ``btkeras.models.MODELS``.
+    """
+
+    name: str = "improved_resnet34"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How pictures become the network's input, and how the dataset is split.
+
+    Attributes:
+        image_size: Side of the network's square input, pixels.
+        channels: 1 (grey) or 3 (as stored; grey pictures get three equal channels).
+        test_fraction: Part of each class that is tested, rounded down per class.
+        validation_fraction: Part of the rest that validates, rounded down per class.
+        split_seed: Seed of the split; another number is another split.
+        cache: Where decoded pictures are kept: in memory, on disk, nowhere, or decided by the memory that is free.
+    """
+
+    image_size: int = 224
+    channels: int = 3
+    test_fraction: float = 0.2
+    validation_fraction: float = 0.2
+    split_seed: int = 0
+    cache: str = "auto"
+
+    def __post_init__(self) -> None:
+        _between("data.image_size", self.image_size, 32, 2048)
+        _require(self.channels in (1, 3), "data.channels must be 1 or 3", self.channels)
+        _between("data.test_fraction", self.test_fraction, 0.01, 0.9)
+        _between("data.validation_fraction", self.validation_fraction, 0.01, 0.9)
+        _require(self.split_seed >= 0, "data.split_seed must not be negative", self.split_seed)
+        _one_of("data.cache", self.cache, CACHES)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to training pictures (paper, section 4.1: random crop, both flips, brightness).
+
+    Attributes:
+        crop: Smallest and largest side of the random crop, as a fraction of the picture's side; the crop is
+            resized to ``data.image_size``. Above 1 the picture is surrounded by black. Evaluation shows the
+            whole picture (1), so 1 must lie in the range: an object then has the same size in both.
+        horizontal_flip: Whether half of the pictures are mirrored left to right.
+        vertical_flip: Whether half of the pictures are mirrored top to bottom.
+        brightness: Largest shift up or down, as a fraction of the full range 0..255.
+    """
+
+    crop: tuple[float, float] = (0.8, 1.0)
+    horizontal_flip: bool = True
+    vertical_flip: bool = True
+    brightness: float = 0.2
+
+    def __post_init__(self) -> None:
+        low, high = self.crop
+        _require(0.1 <= low <= 1 <= high <= 2, "augment.crop must be two fractions, 0.1..1 and 1..2", list(self.crop))
+        _between("augment.brightness", self.brightness, 0, 1)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Attributes:
+    name: ``adam``, ``adamw`` or ``sgd`` (with Nesterov momentum).
+    learning_rate: The highest rate that the schedule reaches.
+    weight_decay: Decoupled weight decay; applied to kernels of convolutions and dense layers only.
+    momentum: Momentum of ``sgd``; the others keep Keras' defaults.
+    ema: Momentum of the exponential moving average of the weights that is validated and kept; 0 keeps none.
+    """
+
+    name: str = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        _one_of("optimizer.name", self.name, OPTIMIZERS)
+        _require(self.learning_rate > 0, "optimizer.learning_rate must be above 0", self.learning_rate)
+        _between("optimizer.weight_decay", self.weight_decay, 0, 1)
+        _between("optimizer.momentum", self.momentum, 0, 0.9999)
+        _between("optimizer.ema", self.ema, 0, 0.99999)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the training, as a multiple of ``optimizer.learning_rate``.
+
+    Attributes:
+        name: ``constant``; ``step`` (times ``step_factor`` every ``step_epochs``, the paper's); ``linear`` or
+            ``cosine`` (down to ``final_fraction`` at the end); ``one_cycle`` (up for ``warmup_epochs``, or 30 % of
+            the epochs when that is 0, then down, both along a cosine).
+        warmup_epochs: Epochs of linear warm-up before the schedule starts.
+        step_epochs: Epochs between two steps.
+        step_factor: Factor of each step.
+        final_fraction: What is left of the rate at the end of ``linear``, ``cosine`` and ``one_cycle``.
+    """
+
+    name: str = "step"
+    warmup_epochs: float = 0.0
+    step_epochs: float = 100.0
+    step_factor: float = 0.1
+    final_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        _one_of("schedule.name", self.name, SCHEDULES)
+        _require(self.warmup_epochs >= 0, "schedule.warmup_epochs must not be negative", self.warmup_epochs)
+        _require(self.step_epochs > 0, "schedule.step_epochs must be above 0", self.step_epochs)
+        _between("schedule.step_factor", self.step_factor, 0, 1)
+        _between("schedule.final_fraction", self.final_fraction, 0, 1)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Attributes:
+    epochs: Passes over the training split.
+    batch_size: Pictures per step, over all devices together.
+    seed: Seed of the weights, the data order and the augmentation.
+    precision: ``auto`` takes what the device does best; a device without bfloat16 is measured, not guessed.
+    jit_compile: Compile the training step with XLA. Pays on GPUs; on CPUs it was slower wherever measured.
+    label_smoothing: Probability moved from the true class to all classes evenly.
+    monitor: What the best checkpoint is chosen by, on the validation split; ties go to the other figure.
+    early_stopping: Stop after so many epochs without a better checkpoint; 0 never stops early.
+    deterministic: Bit-identical runs on the same machine, at some cost in speed on GPUs.
+    """
+
+    epochs: int = 300
+    batch_size: int = 64
+    seed: int = 0
+    precision: str = "auto"
+    jit_compile: bool = False
+    label_smoothing: float = 0.0
+    monitor: str = "val_accuracy"
+    early_stopping: int = 0
+    deterministic: bool = True
+
+    def __post_init__(self) -> None:
+        _between("train.epochs", self.epochs, 1, 100_000)
+        _between("train.batch_size", self.batch_size, 1, 65_536)
+        _require(self.seed >= 0, "train.seed must not be negative", self.seed)
+        _one_of("train.precision", self.precision, PRECISIONS)
+        _between("train.label_smoothing", self.label_smoothing, 0, 0.9)
+        _one_of("train.monitor", self.monitor, MONITORS)
+        _require(self.early_stopping >= 0, "train.early_stopping must not be negative", self.early_stopping)
+
+
+@dataclass(frozen=True)
+class PhantomConfig:
+    """The synthetic dataset of ``--data phantom``.
+
+    Attributes:
+        patients: Number of patients, spread evenly over the four classes.
+        slices: Slices of each patient.
+        image_size: Side of the square pictures, pixels.
+        seed: Seed of everything in them.
+        difficulty: 0 is easy (strong lesions, little noise), 1 the default, 2 very hard.
+    """
+
+    patients: int = 120
+    slices: int = 5
+    image_size: int = 96
+    seed: int = 0
+    difficulty: float = 1.0
+
+    def __post_init__(self) -> None:
+        _between("phantom.patients", self.patients, 4, 1_000_000)
+        _between("phantom.slices", self.slices, 1, 1000)
+        _between("phantom.image_size", self.image_size, 48, 1024)
+        _require(self.seed >= 0, "phantom.seed must not be negative", self.seed)
+        _between("phantom.difficulty", self.difficulty, 0, 2)
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """The whole tree; functions take the part they need."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    phantom: PhantomConfig = field(default_factory=PhantomConfig)

@@ -1,0 +1,128 @@
+"""Configurations as YAML: reading, ``--set key=value``, writing."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from btkeras.config import ExperimentConfig
+from btkeras.errors import ConfigError
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Reads a YAML file (or starts from the defaults) and applies ``section.key=value`` overrides.
+
+    Raises:
+        ConfigError: If the file cannot be read, or a key, type or value is not valid.
+    """
+    tree = _read_yaml(Path(path)) if path else {}
+    for override in overrides:
+        _apply(tree, override)
+    return config_from_dict(tree)
+
+
+def config_from_dict(tree: Mapping[str, Any]) -> ExperimentConfig:
+    """Builds the configuration from nested mappings; what is left out keeps its default."""
+    config = _build(ExperimentConfig, tree, "")
+    return typing.cast(ExperimentConfig, config)
+
+
+def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
+    """The whole tree as plain dictionaries, lists and numbers."""
+    return _plain(dataclasses.asdict(config))
+
+
+def dump_config(config: ExperimentConfig) -> str:
+    """The whole tree as YAML, every default written out."""
+    return yaml.safe_dump(config_to_dict(config), sort_keys=False)
+
+
+def changed_keys(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
+    """Keys, as ``section.key``, whose values differ."""
+    before, after = config_to_dict(old), config_to_dict(new)
+    return [f"{part}.{key}" for part in before for key in before[part] if before[part][key] != after[part][key]]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError("A configuration must be a readable file", received=f"{path} ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} must be YAML", received=" ".join(str(error).split())) from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold sections such as `train:`", received=type(tree).__name__)
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    path = key.strip().split(".")
+    if not equals or len(path) != 2:
+        raise ConfigError("--set takes SECTION.KEY=VALUE", received=override, remedy="Example: --set train.epochs=10")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError("The value of --set must be YAML", received=override) from error
+    section = tree.setdefault(path[0], {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"{path[0]} must be a section", received=repr(section))
+    section[path[1]] = value
+
+
+def _build(cls: type, tree: object, where: str) -> object:
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{where or 'The configuration'} must be a section of keys and values", received=repr(tree))
+    types = typing.get_type_hints(cls)
+    for key in tree:
+        if key not in types:
+            raise _unknown(str(key), where, types)
+    values = {key: _convert(types[key], value, f"{where}.{key}".lstrip(".")) for key, value in tree.items()}
+    return cls(**values)
+
+
+def _unknown(key: str, where: str, types: Mapping[str, Any]) -> ConfigError:
+    near = difflib.get_close_matches(key, types, n=1, cutoff=0.4)
+    remedy = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(types)}"
+    place = f"Section {where}" if where else "A configuration"
+    return ConfigError(f"{place} must only have known keys", received=repr(key), remedy=remedy.rstrip("?"))
+
+
+def _convert(kind: Any, value: object, where: str) -> object:
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast(type, kind), value, where)
+    if typing.get_origin(kind) is tuple:
+        return _convert_tuple(typing.get_args(kind), value, where)
+    # YAML 1.1 reads 1e-3 as text, and a whole number is a fine float.
+    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+        value = _as_float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{where} must be of type {kind.__name__}", received=repr(value))
+    return value
+
+
+def _as_float(value: int | str) -> object:
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _convert_tuple(kinds: tuple[Any, ...], value: object, where: str) -> tuple[object, ...]:
+    if not isinstance(value, list | tuple) or len(value) != len(kinds):
+        raise ConfigError(f"{where} must be a list of {len(kinds)}", received=repr(value))
+    return tuple(_convert(kind, item, where) for kind, item in zip(kinds, value, strict=True))

@@ -1,0 +1,66 @@
+"""Many files to network inputs, in threads, where a broken file is an answer and not the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from btkeras.data.image_file import check_image, damaged, read_image_bytes
+from btkeras.data.preprocess import preprocess, resize, to_channels
+from btkeras.errors import ImageError
+
+Picture = NDArray[np.uint8]
+
+_CHUNK = 256
+
+
+class Decoder:
+    """Reads pictures as uint8 ``[size, size, channels]``, each checked and decoded by the shared preprocessing."""
+
+    def __init__(self, size: int, channels: int) -> None:
+        self.size = size
+        self.channels = channels
+        signature = [tf.TensorSpec([], tf.string)]
+        self._function = tf.function(lambda data: preprocess(data, size, channels), input_signature=signature)
+
+    def bytes(self, data: bytes, name: str = "the image") -> Picture:
+        """Decodes an encoded picture.
+
+        Raises:
+            ImageError: If it is no PNG or JPEG that may be read, or its content is broken.
+        """
+        check_image(data, name)
+        try:
+            # Inputs are prepared on the CPU: a GPU would only add two copies.
+            with tf.device("/CPU:0"):
+                return np.asarray(self._function(tf.constant(data)))
+        except tf.errors.InvalidArgumentError as error:
+            raise damaged(name, error.message.strip().splitlines()[0][:120]) from error
+
+    def array(self, image: Picture) -> Picture:
+        """Resizes a decoded picture, uint8 ``[height, width, 1 or 3]``."""
+        with tf.device("/CPU:0"):
+            return np.asarray(resize(to_channels(tf.constant(image), self.channels), self.size))
+
+    def file(self, path: str | Path) -> Picture:
+        """Reads and decodes a file; errors as ``bytes``."""
+        return self.bytes(read_image_bytes(path), str(path))
+
+    def try_file(self, path: str | Path) -> Picture | ImageError:
+        """As ``file``, but returns the error."""
+        try:
+            return self.file(path)
+        except ImageError as error:
+            return error
+
+    def files(self, paths: Sequence[str | Path]) -> Iterator[Picture | ImageError]:
+        """Decodes files in parallel and yields pictures or errors in their order, with bounded memory."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(paths), _CHUNK):
+                yield from pool.map(self.try_file, paths[start : start + _CHUNK])

@@ -1,0 +1,93 @@
+"""Stores to batches: the tf.data pipelines of training and evaluation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from btkeras.config import AugmentConfig
+from btkeras.data.augment import augment, random_numbers
+from btkeras.data.store import Store
+
+_PREFETCH = 4
+
+
+def stored_size(image_size: int, config: AugmentConfig) -> int:
+    """Side at which training pictures are kept, so that the smallest crop is not enlarged (at most 1.5 times)."""
+    return round(image_size / max(config.crop[0], 2 / 3))
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Number of training steps; a last, smaller batch is dropped, since its batch statistics would be poor."""
+    return max(count // batch_size, 1)
+
+
+def training_batches(  # noqa: PLR0913 - each argument comes from another part of the configuration
+    store: Store,
+    labels: Sequence[int],
+    classes: int,
+    *,
+    image_size: int,
+    batch_size: int,
+    augmentation: AugmentConfig,
+    seed: int,
+    epochs: range,
+) -> tf.data.Dataset:
+    """Augmented batches, epoch after epoch, in one dataset (so that nothing stops at an epoch's end).
+
+    Order and augmentation are functions of (seed, epoch, position): a run resumed at an epoch sees what the
+    uninterrupted run sees, and parallelism changes nothing.
+
+    Returns:
+        A dataset of float32 ``[batch, image_size, image_size, channels]`` in 0..255 and one-hot float32
+        ``[batch, classes]``; ``steps_per_epoch`` batches for each of ``epochs``.
+    """
+    count = len(store)
+    steps = steps_per_epoch(count, batch_size)
+    targets = tf.one_hot(np.asarray(labels), classes)
+    size_of_batch = min(batch_size, count)
+
+    def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        epoch, first = step // steps, step % steps * size_of_batch
+        positions = first + tf.range(size_of_batch, dtype=tf.int64)
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        indices = tf.random.experimental.index_shuffle(positions, key, max_index=count - 1)
+        images = _take(store, indices)
+        numbers = random_numbers(size_of_batch, seed, step)
+        return augment(images, numbers, image_size, augmentation), tf.gather(targets, indices)
+
+    numbers = tf.data.Dataset.range(epochs.start * steps, epochs.stop * steps)
+    return _run(numbers.map(load, num_parallel_calls=_workers(), deterministic=True))
+
+
+def evaluation_batches(store: Store, labels: Sequence[int], classes: int, batch_size: int) -> tf.data.Dataset:
+    """All pictures once, in order, unchanged: float32 0..255 and one-hot float32, as ``training_batches``."""
+    targets = tf.one_hot(np.asarray(labels), classes)
+
+    def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.cast(_take(store, indices), tf.float32), tf.gather(targets, indices)
+
+    batches = tf.data.Dataset.range(len(store)).batch(batch_size)
+    return _run(batches.map(load, num_parallel_calls=_workers(), deterministic=True))
+
+
+def _take(store: Store, indices: tf.Tensor) -> tf.Tensor:
+    # Declared stateless, which it is; else op determinism would run the map on one thread.
+    images = tf.numpy_function(store.take, [indices], tf.uint8, stateful=False)
+    side, channels = store.shape
+    return tf.ensure_shape(images, [None, side, side, channels])
+
+
+def _workers() -> int:
+    return os.cpu_count() or 1
+
+
+def _run(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    # With autotuning on, ending an iterator can wait for the tuner's next wake-up: up to 40 s at each epoch's end.
+    options.autotune.enabled = False
+    options.deterministic = True
+    return dataset.prefetch(_PREFETCH).with_options(options)

@@ -1,0 +1,162 @@
+"""Training, validation and test parts: made once, saved with a digest, verified whenever they are read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from btkeras.config import DataConfig
+from btkeras.data.records import Dataset, Record
+from btkeras.errors import DataError
+from btkeras.files import digest, write_json
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which record is used for what.
+
+    Attributes:
+        train: Records that the network learns from.
+        validation: Records that choose the checkpoint.
+        test: Records that are only ever reported on.
+        seed: Seed it was made with.
+    """
+
+    train: tuple[Record, ...]
+    validation: tuple[Record, ...]
+    test: tuple[Record, ...]
+    seed: int = 0
+
+    def part(self, name: str) -> tuple[Record, ...]:
+        """The records of one of ``PARTS``."""
+        if name not in PARTS:
+            raise DataError(f"A part of a split must be one of {', '.join(PARTS)}", received=repr(name))
+        records: tuple[Record, ...] = getattr(self, name)
+        return records
+
+    def without(self, paths: Collection[str]) -> Split:
+        """The same split less some pictures."""
+        left_out = set(paths)
+        parts = {name: tuple(r for r in self.part(name) if r.path not in left_out) for name in PARTS}
+        return Split(**parts, seed=self.seed)
+
+
+def split_sizes(count: int, config: DataConfig) -> tuple[int, int, int]:
+    """Sizes of training, validation and test for a class of ``count`` pictures.
+
+    The test part is rounded down, then the validation part of the rest: 708 give 454, 113 and 141 (paper, table 1).
+    """
+    # The small number keeps 0.2 * 5, a hair below 1 in binary for some fractions, from losing a picture.
+    test = math.floor(count * config.test_fraction + 1e-9)
+    validation = math.floor((count - test) * config.validation_fraction + 1e-9)
+    return count - test - validation, validation, test
+
+
+def make_split(dataset: Dataset, config: DataConfig) -> Split:
+    """Splits each class at random, picture by picture, as the paper does.
+
+    The result depends only on the sorted paths, the labels and ``config.split_seed``.
+
+    Raises:
+        DataError: If a class has too few pictures for all three parts.
+    """
+    rng = np.random.default_rng(config.split_seed)
+    parts: dict[str, list[Record]] = {name: [] for name in PARTS}
+    for label in dataset.classes:
+        members = [record for record in dataset.records if record.label == label]
+        sizes = split_sizes(len(members), config)
+        if min(sizes) < 1:
+            raise DataError(
+                "Each class must have enough pictures for training, validation and test",
+                received=f"{len(members)} of {label}, which gives {dict(zip(PARTS, sizes, strict=True))}",
+                remedy="Add pictures, or change data.test_fraction and data.validation_fraction",
+            )
+        order = rng.permutation(len(members))
+        bounds = np.cumsum(sizes)[:-1]
+        for name, chosen in zip(PARTS, np.split(order, bounds), strict=True):
+            parts[name] += [members[i] for i in chosen]
+    ordered = {name: tuple(sorted(records, key=lambda record: record.path)) for name, records in parts.items()}
+    return Split(**ordered, seed=config.split_seed)
+
+
+def files_digest(records: Sequence[Record]) -> str:
+    """Digest of a dataset's file list: the sorted paths and their labels."""
+    return digest(f"{record.path}\n{record.label}" for record in sorted(records, key=lambda record: record.path))
+
+
+def save_split(split: Split, dataset: Dataset, target: Path) -> None:
+    """Writes ``splits.json``."""
+    document = {
+        "by": "image",
+        "seed": split.seed,
+        "classes": list(dataset.classes),
+        "counts": {name: _counts(split.part(name), dataset) for name in PARTS},
+        "dataset_digest": files_digest(dataset.records),
+        "digest": _digest({name: [record.path for record in split.part(name)] for name in PARTS}),
+        **{name: [record.path for record in split.part(name)] for name in PARTS},
+    }
+    write_json(target, document)
+
+
+def load_split(source: Path, dataset: Dataset) -> Split:
+    """Reads ``splits.json`` for a dataset.
+
+    Raises:
+        DataError: If the file is no split, was edited, has a picture in two parts, or the dataset's file list is
+            not the one that was split.
+    """
+    document = _read(source)
+    names = {name: document[name] for name in PARTS}
+    if _digest(names) != document["digest"]:
+        raise DataError(
+            f"{source} must be as it was written", received="another digest", remedy="Restore it, or start a new run"
+        )
+    repeated = [path for path, count in Counter(sum(names.values(), [])).items() if count > 1]
+    if repeated:
+        raise DataError("A picture must be in one part of a split only", received=f"{repeated[0]} ({source})")
+    if files_digest(dataset.records) != document["dataset_digest"]:
+        raise DataError(
+            f"The dataset must be the one that {source} was made for",
+            received=f"{dataset.root}, where {_difference(set(sum(names.values(), [])), dataset)}",
+            remedy="Restore the dataset, or start a new run",
+        )
+    by_path = {record.path: record for record in dataset.records}
+    parts = {name: tuple(by_path[path] for path in paths) for name, paths in names.items()}
+    return Split(**parts, seed=document["seed"])
+
+
+def _read(source: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(source.read_text(encoding="utf-8"))
+        complete = all(isinstance(document[name], list) for name in PARTS) and {"digest", "seed"} <= set(document)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{source} must be a readable splits.json", received=repr(error)) from error
+    if not complete:
+        raise DataError(f"{source} must hold {', '.join(PARTS)}, seed and digest", received=sorted(document))
+    return document
+
+
+def _digest(parts: dict[str, list[str]]) -> str:
+    return digest(f"{name}\n{path}" for name in PARTS for path in parts[name])
+
+
+def _counts(records: Sequence[Record], dataset: Dataset) -> dict[str, int]:
+    counter = Counter(record.label for record in records)
+    return {label: counter[label] for label in dataset.classes}
+
+
+def _difference(known: set[str], dataset: Dataset) -> str:
+    present = {record.path for record in dataset.records}
+    for text, paths in (("is missing", known - present), ("is new", present - known)):
+        if paths:
+            return f"{min(paths)} {text}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
+    return "labels have changed"

@@ -1,0 +1,170 @@
+"""Decoded pictures, read by index: in memory, in a file on disk, or decoded anew each time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from btkeras.data.decoder import Decoder, Picture
+from btkeras.errors import ImageError
+from btkeras.files import atomic_file, digest
+
+# Counts in the file's name: pictures decoded by other rules must not be taken for these.
+_VERSION = "1"
+_MEMORY_SHARE = 4
+
+
+class Pictures(Protocol):
+    """What a store reads from: an array, or something that decodes on demand."""
+
+    def __getitem__(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True)
+class Store:
+    """Pictures of one list of files at one size.
+
+    Attributes:
+        pictures: Indexed by the position in the list of files.
+        shape: Side and channels of a picture.
+        usable: Positions of the files that could be read.
+        broken: Position and reason of the others.
+        histogram: Pixel counts of the usable pictures, int64 ``[channels, 256]``.
+        kept: Where the pictures are, in words.
+    """
+
+    pictures: Pictures
+    shape: tuple[int, int]
+    usable: NDArray[np.int64]
+    broken: dict[int, ImageError]
+    histogram: NDArray[np.int64]
+    kept: str
+
+    def take(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Returns the given usable pictures, uint8 ``[len(indices), size, size, channels]``."""
+        return np.ascontiguousarray(self.pictures[self.usable[indices]])
+
+    def __len__(self) -> int:
+        return len(self.usable)
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and variance of the pixels per channel, in units of 0..255; exact up to the last division."""
+        values = np.arange(256)
+        count = self.histogram.sum(axis=1)
+        mean = self.histogram @ values / count
+        variance = self.histogram @ values**2 / count - mean**2
+        return mean.tolist(), np.maximum(variance, 1e-6).tolist()
+
+
+class _OnDemand:
+    def __init__(self, paths: Sequence[Path], decoder: Decoder) -> None:
+        self._paths, self._decoder = paths, decoder
+
+    def __getitem__(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        pictures = []
+        for picture in self._decoder.files([self._paths[i] for i in indices]):
+            if isinstance(picture, ImageError):
+                raise picture
+            pictures.append(picture)
+        return np.stack(pictures)
+
+
+def build_store(
+    paths: Sequence[Path],
+    decoder: Decoder,
+    *,
+    cache: str,
+    folder: Path,
+    progress: Callable[[Iterable[Picture | ImageError]], Iterable[Picture | ImageError]] = lambda pictures: pictures,
+) -> Store:
+    """Decodes every file once, which finds the broken ones, and keeps the pictures as ``cache`` says.
+
+    Args:
+        paths: The files.
+        decoder: Says size and channels.
+        cache: One of ``config.CACHES``; ``auto`` takes memory if a quarter of what is free suffices, else disk.
+        folder: Where files on disk are kept; one that is there from an earlier run is used again.
+        progress: Wraps the iteration, to show it.
+    """
+    shape = (len(paths), decoder.size, decoder.size, decoder.channels)
+    needed = int(np.prod(shape))
+    if cache == "auto":
+        cache = "memory" if needed <= psutil.virtual_memory().available / _MEMORY_SHARE else "disk"
+    if cache == "memory":
+        return _fill(np.empty(shape, np.uint8), paths, decoder, progress, f"{needed / 1e6:.0f} MB in memory")
+    if cache == "disk":
+        return _disk_store(shape, paths, decoder, folder, progress)
+    store = _fill(None, paths, decoder, progress, "nowhere, decoded in every epoch")
+    return replace(store, pictures=_OnDemand(paths, decoder))
+
+
+def _fill(
+    array: NDArray[np.uint8] | None,
+    paths: Sequence[Path],
+    decoder: Decoder,
+    progress: Callable[[Iterable[Picture | ImageError]], Iterable[Picture | ImageError]],
+    kept: str,
+) -> Store:
+    broken: dict[int, ImageError] = {}
+    histogram = np.zeros((decoder.channels, 256), np.int64)
+    for i, picture in enumerate(progress(decoder.files(paths))):
+        if isinstance(picture, ImageError):
+            broken[i] = picture
+            continue
+        histogram += _histogram(picture)
+        if array is not None:
+            array[i] = picture
+    usable = np.array([i for i in range(len(paths)) if i not in broken], np.int64)
+    pictures = array if array is not None else np.empty(0, np.uint8)
+    return Store(pictures, (decoder.size, decoder.channels), usable, broken, histogram, kept)
+
+
+def _histogram(picture: Picture) -> NDArray[np.int64]:
+    return np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(picture, -1, 0)])
+
+
+def _disk_store(
+    shape: tuple[int, ...],
+    paths: Sequence[Path],
+    decoder: Decoder,
+    folder: Path,
+    progress: Callable[[Iterable[Picture | ImageError]], Iterable[Picture | ImageError]],
+) -> Store:
+    target = folder / f"{_key(paths, decoder)}.npy"
+    kept = f"{np.prod(shape) / 1e6:.0f} MB in {target}"
+    if target.is_file():
+        return _stored(target, kept)
+    with atomic_file(target) as temporary:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        store = _fill(array, paths, decoder, progress, kept)
+        array.flush()
+        if store.broken:
+            # Not kept for later: the next run must name the broken files again. The mapping outlives the name.
+            temporary.rename(target.with_suffix(".partial"))
+            os.unlink(target.with_suffix(".partial"))
+            return store
+    return store
+
+
+def _stored(target: Path, kept: str) -> Store:
+    array = np.load(target, mmap_mode="r")
+    histogram = np.zeros((array.shape[-1], 256), np.int64)
+    for picture in array:
+        histogram += _histogram(picture)
+    return Store(array, array.shape[2:], np.arange(len(array)), {}, histogram, f"{kept} (from an earlier run)")
+
+
+def _key(paths: Sequence[Path], decoder: Decoder) -> str:
+    parts = [_VERSION, str(decoder.size), str(decoder.channels)]
+    for path in paths:
+        # A file that is missing gets its message when it is read.
+        stat = path.stat() if path.exists() else None
+        parts.append(f"{path.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}" if stat else str(path))
+    return digest(parts)[:24]

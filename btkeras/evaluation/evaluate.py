@@ -1,0 +1,130 @@
+"""The figures of a run's best checkpoint, on its own split or on another dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.config import ExperimentConfig
+from btkeras.data.pipeline import evaluation_batches
+from btkeras.data.records import Dataset, Record
+from btkeras.errors import DataError, ModelError, RunError
+from btkeras.files import write_json
+from btkeras.metrics import summarise
+from btkeras.runs import Run, write_predictions
+from btkeras.training.inputs import broken_pictures, load_pictures
+
+
+def load_best(run: Run) -> keras.Model:
+    """Loads a run's best checkpoint, for inference in float32.
+
+    Raises:
+        RunError: If there is none yet.
+        ModelError: If it cannot be read, or is another network than the run's configuration says.
+    """
+    if not run.best_model.is_file():
+        raise RunError(
+            "A run must have finished an epoch before its model can be used",
+            received=f"{run.path} without {run.best_model.name}",
+            remedy=f"Train on with: btkeras train --resume --out {run.path}",
+        )
+    try:
+        model = keras.models.load_model(run.best_model, compile=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError("A checkpoint must be a whole .keras file", received=f"{run.best_model} ({reason})") from error
+    config = run.config()
+    expected = (config.data.image_size, config.data.image_size, config.data.channels, len(run.classes()))
+    found = (*model.input_shape[1:], model.output_shape[-1])
+    if model.name != config.model.name or found != expected:
+        raise ModelError(
+            f"{run.best_model} must be the network of its run: {config.model.name} {expected}",
+            received=f"{model.name} {found}",
+            remedy="Put the run's own checkpoint back",
+        )
+    return model
+
+
+def evaluate_split(run: Run, part: str = "test") -> dict[str, Any]:
+    """Evaluates on a part of the run's own split.
+
+    The test part's figures are the run's ``metrics.json`` and ``predictions.csv``; those of another part go to
+    ``evaluations/PART/``.
+
+    Returns:
+        What ``btkeras.metrics.summarise`` gives, and ``dataset``, ``split`` and ``chance`` (the accuracy of always
+        answering the most frequent class).
+    """
+    dataset = run.dataset()
+    records = run.split(dataset).part(part)
+    folder = run.path if part == "test" else run.path / "evaluations" / part
+    return _evaluate(run, dataset, records, part, folder, skip_broken=False)
+
+
+def evaluate_dataset(run: Run, dataset: Dataset, *, skip_broken: bool = False) -> dict[str, Any]:
+    """Evaluates on every picture of another dataset; results go to ``evaluations/NAME/`` in the run.
+
+    Raises:
+        DataError: If it has a class that the network does not know, or a picture is broken.
+    """
+    unknown = set(dataset.classes) - set(run.classes())
+    if unknown:
+        raise DataError(
+            f"The dataset's classes must be among the network's ({', '.join(run.classes())})",
+            received=", ".join(sorted(unknown)),
+        )
+    folder = run.path / "evaluations" / dataset.root.resolve().name
+    return _evaluate(run, dataset, dataset.records, "all", folder, skip_broken=skip_broken)
+
+
+def _evaluate(
+    run: Run, dataset: Dataset, records: Sequence[Record], part: str, folder: Path, *, skip_broken: bool
+) -> dict[str, Any]:
+    model, classes, config = load_best(run), run.classes(), run.config()
+    store = load_pictures(dataset, records, config.data.image_size, config, name=part)
+    broken = {records[i].path: str(error) for i, error in store.broken.items()}
+    if broken and not skip_broken:
+        raise broken_pictures(broken)
+    usable = [records[i] for i in store.usable]
+    labels = np.array([classes.index(record.label) for record in usable])
+    probabilities = _probabilities(model, evaluation_batches(store, labels, len(classes), _batch_size(config)))
+    chance = np.bincount(labels).max() / len(labels)
+    metrics = {"dataset": str(dataset.root), "split": part, "chance": float(chance), "broken": len(broken)}
+    metrics |= summarise(labels, probabilities, classes)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_predictions(folder / run.predictions_file.name, usable, classes, probabilities.tolist())
+    write_json(folder / run.metrics_file.name, metrics)
+    return metrics
+
+
+def _probabilities(model: keras.Model, batches: Any) -> NDArray[np.float32]:
+    return np.concatenate([np.asarray(model.predict_on_batch(images)) for images, _ in batches])
+
+
+def _batch_size(config: ExperimentConfig) -> int:
+    # No gradients are kept, but a batch for a big GPU may still be too much for the machine that evaluates.
+    return min(config.train.batch_size, 32)
+
+
+def metrics_table(metrics: dict[str, Any]) -> str:
+    """The figures as a text table: percent per class, macro average, and the confusion matrix."""
+    names = ("accuracy", "precision", "recall", "specificity", "f1")
+    width = max(len(label) for label in metrics["classes"]) + 2
+    lines = ["".join([f"{'':{width}}", *(f"{name:>12}" for name in names), f"{'images':>9}"])]
+    for label, row in {**metrics["per_class"], "macro": metrics["macro"]}.items():
+        figures = "".join(f"{100 * row[name]:12.2f}" for name in names)
+        lines.append(f"{label:{width}}{figures}{row.get('images', metrics['images']):9,}")
+    lines += ["", f"{'true / predicted':{width}}" + "".join(f"{label:>12}" for label in metrics["classes"])]
+    for label, counts in zip(metrics["classes"], metrics["confusion_matrix"], strict=True):
+        lines.append(f"{label:{max(width, 16)}}" + "".join(f"{count:12,}" for count in counts))
+    lines += [
+        "",
+        f"{metrics['split']} accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']:,} pictures "
+        f"(always answering the most frequent class: {100 * metrics['chance']:.2f} %)",
+    ]
+    return "\n".join(lines)

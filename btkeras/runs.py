@@ -1,0 +1,203 @@
+"""The run folder: what is in it, and how it comes to be."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import btkeras
+from btkeras.config import ExperimentConfig
+from btkeras.config_io import dump_config, load_config
+from btkeras.data.records import Dataset, Record, load_dataset
+from btkeras.data.splits import Split, load_split, save_split
+from btkeras.errors import DataError, RunError
+from btkeras.files import atomic_file, atomic_folder, write_json, write_text
+
+_PACKAGES = ("btkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "pillow", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder's paths and the reading and writing of its files."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def splits_file(self) -> Path:
+        return self.path / "splits.json"
+
+    @property
+    def manifest_file(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def history_file(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def predictions_file(self) -> Path:
+        return self.path / "predictions.csv"
+
+    @property
+    def best_model(self) -> Path:
+        return self.path / "best.keras"
+
+    @property
+    def state_file(self) -> Path:
+        return self.path / "last" / "state.npz"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    def config(self) -> ExperimentConfig:
+        """The configuration as it was resolved."""
+        return load_config(self.config_file)
+
+    def manifest(self) -> dict[str, Any]:
+        """What is known about the run: dataset, versions, device, precision, seeds, durations."""
+        try:
+            document = json.loads(self.manifest_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.manifest_file} must be readable JSON", received=error) from error
+        if not isinstance(document, dict):
+            raise RunError(f"{self.manifest_file} must hold a JSON object", received=type(document).__name__)
+        return document
+
+    def update_manifest(self, **values: Any) -> None:
+        """Adds to the manifest, or replaces values."""
+        write_json(self.manifest_file, self.manifest() | values)
+
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the network's outputs."""
+        return tuple(self.manifest()["classes"])
+
+    def dataset(self) -> Dataset:
+        """The dataset that the run was started with.
+
+        Raises:
+            DataError: If it is no longer where it was.
+        """
+        folder = Path(self.manifest()["dataset"])
+        if not folder.is_dir():
+            raise DataError(
+                "The run's dataset must still be where it was",
+                received=f"{folder}, which is gone",
+                remedy="Put it back, or name another with --data",
+            )
+        return load_dataset(folder)
+
+    def split(self, dataset: Dataset) -> Split:
+        """The split, verified against the dataset and less what was skipped as broken."""
+        broken = [item["path"] for item in self.manifest().get("broken", [])]
+        return load_split(self.splits_file, dataset).without(broken)
+
+
+def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Run:
+    """Makes a run folder with its configuration, split and manifest, all at once.
+
+    Raises:
+        RunError: If something is there already.
+    """
+    if path.exists():
+        raise RunError(
+            "A new run must have a new folder",
+            received=f"{path}, which exists",
+            remedy="Choose another --out, or go on with it: --resume",
+        )
+    with atomic_folder(path) as temporary:
+        run = Run(temporary)
+        write_text(run.config_file, dump_config(config))
+        save_split(split, dataset, run.splits_file)
+        write_json(run.manifest_file, _first_manifest(config, dataset))
+    return Run(path)
+
+
+def open_run(path: str | Path) -> Run:
+    """Opens a run folder.
+
+    Raises:
+        RunError: If it is none.
+    """
+    run = Run(Path(path))
+    missing = [file.name for file in (run.config_file, run.splits_file, run.manifest_file) if not file.is_file()]
+    if missing:
+        raise RunError(
+            "A run folder must hold config.yaml, splits.json and manifest.json",
+            received=f"{path} without {', '.join(missing)}",
+            remedy="Name the folder given to `btkeras train --out`",
+        )
+    return run
+
+
+def write_predictions(
+    target: Path, records: Sequence[Record], classes: Sequence[str], probabilities: Sequence[Sequence[float]]
+) -> None:
+    """Writes ``predictions.csv``: path, label, prediction, and a probability per class (shortest exact decimals)."""
+    with atomic_file(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "label", "prediction", *classes])
+        for record, row in zip(records, probabilities, strict=True):
+            best = max(range(len(classes)), key=row.__getitem__)
+            writer.writerow([record.path, record.label, classes[best], *row])
+
+
+def write_history(target: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Writes ``history.csv``: a line per epoch. No durations, so that a resumed run's file equals another's."""
+    with atomic_file(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _first_manifest(config: ExperimentConfig, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "command": sys.argv[1:],
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dataset": str(dataset.root.resolve()),
+        "classes": list(dataset.classes),
+        "images": dataset.counts(),
+        "patients": len({record.patient for record in dataset.records if record.patient}) or None,
+        "seeds": {"train": config.train.seed, "split": config.data.split_seed},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": _versions(),
+        "git_revision": _git_revision(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_revision() -> str | None:
+    """The revision of btkeras' own checkout; None for an installed package."""
+    folder = Path(btkeras.__file__).parent
+    try:
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,157 @@
+"""A run's best checkpoint as a SavedModel for TensorFlow Serving."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+import btkeras
+from btkeras.data.preprocess import preprocess, resize, to_channels
+from btkeras.errors import ModelError
+from btkeras.evaluation.evaluate import load_best
+from btkeras.files import atomic_folder, write_json
+from btkeras.runs import Run
+from btkeras.serving.network import MANIFEST, latest_version
+
+_TOLERANCE = 1e-5
+
+
+def export(run: Run, out: Path, version: int | None = None) -> Path:
+    """Writes ``out/VERSION/``, a SavedModel that needs neither Keras nor btkeras to run.
+
+    Its signatures are ``serving_default`` (``image_bytes``, encoded PNG or JPEG) and ``serving_pixels``
+    (``images``, uint8 ``[n, height, width, 1 or 3]``); both give ``probabilities``, ``label`` and ``classes``.
+    Before the folder gets its name, the SavedModel is loaded and must agree with the checkpoint.
+
+    Args:
+        run: The run to export.
+        out: The model's folder; its name is the model's name in TensorFlow Serving.
+        version: A whole number above 0 that is not there yet; by default the next.
+
+    Returns:
+        The version's folder.
+
+    Raises:
+        ModelError: If the version exists, the Keras backend is not TensorFlow, or the two disagree.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ModelError(
+            "Exporting a SavedModel needs Keras' TensorFlow backend",
+            received=keras.backend.backend(),
+            remedy="Run it again with KERAS_BACKEND=tensorflow; the checkpoint loads under any backend",
+        )
+    target = out / str(_free_version(out, version))
+    model, classes = load_best(run), run.classes()
+    with atomic_folder(target) as temporary:
+        _write(model, classes, temporary)
+        write_json(temporary / MANIFEST, _manifest(run, model, classes))
+        _check(model, temporary)
+    return target
+
+
+def _free_version(out: Path, version: int | None) -> int:
+    if version is None:
+        latest = latest_version(out)
+        return int(latest.name) + 1 if latest else 1
+    if version < 1 or (out / str(version)).exists():
+        raise ModelError(
+            "A version must be a whole number above 0 that is not there yet",
+            received=f"{version} in {out}",
+            remedy="Leave --version away to get the next",
+        )
+    return version
+
+
+def _write(model: keras.Model, classes: tuple[str, ...], folder: Path) -> None:
+    archive = keras.export.ExportArchive()
+    # Without `archive.track(model)`: it stores every weight a second time (keras-team/keras#23553).
+    archive.add_endpoint(
+        "serving_default",
+        _bytes_endpoint(model, classes),
+        input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
+    )
+    archive.add_endpoint(
+        "serving_pixels",
+        _pixels_endpoint(model, classes),
+        input_signature=[tf.TensorSpec([None, None, None, None], tf.uint8, name="images")],
+    )
+    archive.write_out(str(folder), verbose=False)
+
+
+def _bytes_endpoint(model: keras.Model, classes: tuple[str, ...]) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    size, channels = model.input_shape[1], model.input_shape[3]
+    picture = tf.TensorSpec([size, size, channels], tf.uint8)
+
+    def from_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = tf.map_fn(lambda data: preprocess(data, size, channels), image_bytes, fn_output_signature=picture)
+        return _answer(model, images, classes)
+
+    return from_bytes
+
+
+def _pixels_endpoint(model: keras.Model, classes: tuple[str, ...]) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    size, channels = model.input_shape[1], model.input_shape[3]
+
+    def from_pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        small = resize(to_channels(images, channels), size)
+        return _answer(model, tf.ensure_shape(small, [None, size, size, channels]), classes)
+
+    return from_pixels
+
+
+def _answer(model: keras.Model, images: tf.Tensor, classes: tuple[str, ...]) -> dict[str, tf.Tensor]:
+    """Every output has the batch first, so that TensorFlow Serving's row format can split it."""
+    probabilities = tf.cast(model(tf.cast(images, tf.float32), training=False), tf.float32)
+    names = tf.constant(classes)
+    return {
+        "probabilities": probabilities,
+        "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),
+        "classes": tf.repeat(names[None], tf.shape(probabilities)[0], axis=0),
+    }
+
+
+def _manifest(run: Run, model: keras.Model, classes: tuple[str, ...]) -> dict[str, Any]:
+    manifest = run.manifest()
+    return {
+        "model": model.name,
+        "classes": list(classes),
+        "image_size": model.input_shape[1],
+        "channels": model.input_shape[3],
+        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
+        "btkeras": btkeras.__version__,
+        "run": str(run.path),
+        "trained_with": manifest["versions"],
+        "trained_on": manifest["images"],
+    }
+
+
+def _check(model: keras.Model, folder: Path) -> None:
+    """Compares the written model with the checkpoint on noise, encoded as PNG, through both signatures."""
+    size, channels = model.input_shape[1], model.input_shape[3]
+    noise = np.random.default_rng(0).integers(0, 256, (3, size, size, channels), np.uint8)
+    expected = np.asarray(model(noise.astype(np.float32), training=False))
+    # Kept alive, since signatures hold their variables weakly.
+    loaded = tf.saved_model.load(str(folder))
+    by_pixels = loaded.signatures["serving_pixels"](images=tf.constant(noise))
+    by_bytes = loaded.signatures["serving_default"](image_bytes=tf.constant([_png(image) for image in noise]))
+    for answer in (by_pixels, by_bytes):
+        difference = float(np.abs(np.asarray(answer["probabilities"]) - expected).max())
+        if not difference <= _TOLERANCE:
+            raise ModelError(
+                f"An exported model must agree with its checkpoint within {_TOLERANCE:g}",
+                received=f"a difference of {difference:g}; nothing was published",
+            )
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,99 @@
+"""What happens at the end of each epoch: the best model, the state for resuming, the history, early stopping."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+
+from btkeras.errors import RunError
+from btkeras.files import atomic_file
+from btkeras.runs import Run, write_history
+from btkeras.training.state import Progress, save_state
+
+
+def is_better(new: Mapping[str, float], old: Mapping[str, float], monitor: str) -> bool:
+    """Whether a checkpoint's validation figures beat another's; ``monitor`` decides, the other figure breaks ties."""
+    if not old:
+        return True
+    rank = {"accuracy": new["accuracy"] - old["accuracy"], "loss": old["loss"] - new["loss"]}
+    first = monitor.removeprefix("val_")
+    second = next(name for name in rank if name != first)
+    return (rank[first], rank[second]) > (0.0, 0.0)
+
+
+class BestModel(keras.callbacks.Callback):
+    """Saves the model whenever its validation figures are the best so far.
+
+    Works at the end of a validation and not of an epoch, because that is where averaged weights (EMA) are in place.
+
+    Args:
+        run: Where ``best.keras`` goes.
+        portable: The same network under float32, which is what is saved: it gives the same answer on any machine.
+        progress: Holds the best figures.
+        monitor: One of ``config.MONITORS``.
+    """
+
+    def __init__(self, run: Run, portable: keras.Model, progress: Progress, monitor: str) -> None:
+        super().__init__()
+        self._run, self._portable, self._progress, self._monitor = run, portable, progress, monitor
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._epoch = epoch + 1
+
+    def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        if not is_better(figures, self._progress.best, self._monitor):
+            return
+        for target, source in zip(self._portable.variables, self.model.variables, strict=True):
+            target.assign(np.asarray(source))
+        with atomic_file(self._run.best_model) as temporary:
+            self._portable.save(temporary)
+        self._progress.best, self._progress.best_epoch = figures, self._epoch
+
+
+class EpochEnd(keras.callbacks.Callback):
+    """Records the epoch, saves the state, then decides whether to stop.
+
+    Args:
+        run: Where history and state go.
+        progress: What is recorded.
+        learning_rate: Rate by step.
+        epochs: Length of the whole training.
+        early_stopping: Epochs without a better checkpoint after which to stop; 0 never.
+    """
+
+    def __init__(
+        self, run: Run, progress: Progress, learning_rate: Callable[[int], float], epochs: int, early_stopping: int
+    ) -> None:
+        super().__init__()
+        self._run, self._progress, self._learning_rate = run, progress, learning_rate
+        self._epochs, self._patience = epochs, early_stopping
+        self._start = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        if not math.isfinite(figures["loss"]):
+            raise RunError(
+                "A training's loss must stay finite",
+                received=f"{figures['loss']} in epoch {epoch + 1}",
+                remedy="Lower optimizer.learning_rate, add schedule.warmup_epochs, or use train.precision=float32",
+            )
+        progress = self._progress
+        rate = self._learning_rate(int(self.model.optimizer.iterations.numpy()) - 1)
+        progress.history.append({"epoch": epoch + 1, "learning_rate": rate, **figures})
+        progress.epochs = epoch + 1
+        progress.seconds += time.perf_counter() - self._start
+        stale = self._patience and progress.epochs - progress.best_epoch >= self._patience
+        progress.finished = bool(stale) or progress.epochs == self._epochs
+        # History first: it is made again from the state, should the run die between the two.
+        write_history(self._run.history_file, progress.history)
+        save_state(self._run.state_file, self.model, progress)
+        self.model.stop_training = progress.finished

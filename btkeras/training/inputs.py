@@ -1,0 +1,94 @@
+"""From a dataset and its split to stores of decoded pictures."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from btkeras.config import ExperimentConfig
+from btkeras.data.decoder import Decoder
+from btkeras.data.pipeline import stored_size
+from btkeras.data.records import Dataset, Record
+from btkeras.data.splits import PARTS, Split
+from btkeras.data.store import Store, build_store
+from btkeras.errors import DataError, ImageError
+
+_NAMED = 20
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Attributes:
+    stores: Pictures of each part, broken ones left out.
+    labels: Class indices of each part's pictures.
+    broken: Path (relative to the dataset) and reason of each picture that could not be read.
+    """
+
+    stores: dict[str, Store]
+    labels: dict[str, list[int]]
+    broken: dict[str, str]
+
+    @property
+    def kept(self) -> str:
+        """Where the training pictures are kept, in words."""
+        return self.stores["train"].kept
+
+
+def cache_folder() -> Path:
+    """Where decoded pictures and the phantom are kept between runs: ``$BTKERAS_CACHE`` or ``~/.cache/btkeras``."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "btkeras"
+    return Path(os.environ.get("BTKERAS_CACHE") or default)
+
+
+def build_inputs(dataset: Dataset, split: Split, config: ExperimentConfig, *, skip_broken: bool = False) -> Inputs:
+    """Decodes every picture of the split once.
+
+    Raises:
+        DataError: If some cannot be read and ``skip_broken`` is not set; it names them.
+    """
+    sizes = dict.fromkeys(PARTS, config.data.image_size) | {"train": stored_size(config.data.image_size, config.augment)}
+    stores, labels, broken = {}, {}, {}
+    for part in PARTS:
+        records = split.part(part)
+        stores[part] = load_pictures(dataset, records, sizes[part], config, name=part)
+        reasons = stores[part].broken
+        broken |= {records[i].path: str(error) for i, error in reasons.items()}
+        labels[part] = [dataset.classes.index(r.label) for i, r in enumerate(records) if i not in reasons]
+    if broken and not skip_broken:
+        raise broken_pictures(broken)
+    return Inputs(stores, labels, broken)
+
+
+def load_pictures(
+    dataset: Dataset, records: Sequence[Record], size: int, config: ExperimentConfig, *, name: str
+) -> Store:
+    """Decodes the given records' pictures, with a progress bar on a terminal."""
+
+    def progress(pictures):  # type: ignore[no-untyped-def]
+        return tqdm(
+            pictures, f"reading {name}", len(records), unit=" images", file=sys.stderr, leave=False, disable=None
+        )
+
+    return build_store(
+        [dataset.root / record.path for record in records],
+        Decoder(size, config.data.channels),
+        cache=config.data.cache,
+        folder=cache_folder() / "pictures",
+        progress=progress,
+    )
+
+
+def broken_pictures(broken: dict[str, str]) -> DataError:
+    """The error that names broken pictures, the first of them where there are many."""
+    reasons = [f"\n  {reason}" for reason in list(broken.values())[:_NAMED]]
+    more = f"\n  and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
+    return DataError(
+        "Every picture of a dataset must be readable",
+        received=f"{len(broken)} broken:{''.join(reasons)}{more}\n",
+        remedy="Mend or remove them, or leave them out: --skip-broken",
+    )

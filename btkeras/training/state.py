@@ -1,0 +1,91 @@
+"""What a training needs to go on after a kill, as one file that is replaced in one rename."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from btkeras.errors import RunError
+from btkeras.files import atomic_file
+
+_PROGRESS = "progress"
+
+
+@dataclass
+class Progress:
+    """Attributes:
+    epochs: Epochs that are finished.
+    history: A row per finished epoch.
+    best: The best checkpoint's validation figures, empty before the first.
+    best_epoch: Epoch of the best checkpoint, counted from 1; 0 before the first.
+    seconds: Time spent in training so far.
+    finished: Whether the training came to its end.
+    """
+
+    epochs: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
+    best_epoch: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+
+def save_state(target: Path, model: keras.Model, progress: Progress) -> None:
+    """Writes weights, optimizer and progress. Data order and augmentation need no state: they are functions."""
+    arrays = {name: np.asarray(variable) for name, variable in _variables(model).items()}
+    arrays[_PROGRESS] = np.array(json.dumps(asdict(progress)))
+    with atomic_file(target) as temporary:
+        np.savez(temporary, allow_pickle=False, **arrays)
+
+
+def load_progress(source: Path) -> Progress:
+    """Reads only the progress."""
+    with _opened(source) as arrays:
+        return Progress(**json.loads(str(arrays[_PROGRESS])))
+
+
+def restore_state(source: Path, model: keras.Model) -> None:
+    """Puts weights and optimizer state into a compiled model whose optimizer is built.
+
+    Raises:
+        RunError: If the file cannot be read or belongs to another network or optimizer; nothing is changed then.
+    """
+    variables = _variables(model)
+    with _opened(source) as arrays:
+        different = set(arrays.files) ^ {*variables, _PROGRESS}
+        different |= {name for name in variables if name not in different and arrays[name].shape != variables[name].shape}
+        if different:
+            raise RunError(
+                "The saved state must belong to this network and optimizer",
+                received=f"{source}, which differs in {len(different)} variables, {min(different)} among them",
+                remedy="Resume with the configuration that the run was started with",
+            )
+        for name, variable in variables.items():
+            variable.assign(arrays[name])
+
+
+def _variables(model: keras.Model) -> dict[str, keras.Variable]:
+    groups = {"model": model.variables, "optimizer": model.optimizer.variables}
+    return {
+        f"{group}/{i:04d}/{variable.path}": variable
+        for group, variables in groups.items()
+        for i, variable in enumerate(variables)
+        # Not part of the training's state; a seed there would only ever be one of Keras' own.
+        if "seed_generator" not in variable.path
+    }
+
+
+def _opened(source: Path) -> np.lib.npyio.NpzFile:
+    try:
+        return np.load(source, allow_pickle=False)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise RunError(
+            "A run's saved state must be readable",
+            received=f"{source} ({error})",
+            remedy="Without it the run cannot go on: start a new one",
+        ) from error
