@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -70,22 +72,24 @@ def restore_state(source: Path, model: keras.Model) -> None:
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
-    groups = {"model": model.variables, "optimizer": model.optimizer.variables}
+    # An optimizer's own name, the first part of its variables' paths, is counted up within a process.
+    optimizer = {variable.path.partition("/")[2]: variable for variable in model.optimizer.variables}
     return {
-        f"{group}/{i:04d}/{variable.path}": variable
-        for group, variables in groups.items()
-        for i, variable in enumerate(variables)
-        # Not part of the training's state; a seed there would only ever be one of Keras' own.
-        if "seed_generator" not in variable.path
+        **{f"model/{variable.path}": variable for variable in model.variables},
+        **{f"optimizer/{path}": variable for path, variable in optimizer.items()},
     }
 
 
-def _opened(source: Path) -> np.lib.npyio.NpzFile:
-    try:
-        return np.load(source, allow_pickle=False)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise RunError(
-            "A run's saved state must be readable",
-            received=f"{source} ({error})",
-            remedy="Without it the run cannot go on: start a new one",
-        ) from error
+@contextlib.contextmanager
+def _opened(source: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    # Opened here and not by NumPy, which leaves the file open when it is no zip.
+    with source.open("rb") as file:
+        try:
+            arrays = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise RunError(
+                "A run's saved state must be readable",
+                received=f"{source} ({error})",
+                remedy="Without it the run cannot go on: start a new one",
+            ) from error
+        yield arrays

@@ -1,0 +1,131 @@
+"""Fixtures: a small dataset of real files, a tiny network that trains in seconds, and one trained run."""
+
+from __future__ import annotations
+
+import os
+
+# Before TensorFlow is loaded by any test.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from btkeras.config import ExperimentConfig
+from btkeras.config_io import load_config
+
+CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
+
+# Small, float32 and quick to trace, but with everything that a training has.
+TINY = (
+    "model.name=tiny",
+    "data.image_size=32",
+    "data.channels=1",
+    "train.precision=float32",
+    "train.epochs=3",
+    "train.batch_size=8",
+    "optimizer.name=adamw",
+    "optimizer.weight_decay=0.01",
+    "schedule.name=cosine",
+    "schedule.warmup_epochs=1",
+    "augment.crop=[0.9, 1.1]",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow and jax")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skip_slow = pytest.mark.skip(reason="slow: run with --run-slow")
+    skip_data = pytest.mark.skip(reason="needs real slices: set BTKERAS_DATA to a folder of them")
+    for item in items:
+        if not config.getoption("--run-slow") and ("slow" in item.keywords or "jax" in item.keywords):
+            item.add_marker(skip_slow)
+        if not os.environ.get("BTKERAS_DATA") and "data" in item.keywords:
+            item.add_marker(skip_data)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps the tests out of the user's cache."""
+    before = os.environ.get("BTKERAS_CACHE")
+    os.environ["BTKERAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["BTKERAS_CACHE"]
+    else:
+        os.environ["BTKERAS_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def real_slices() -> Path:
+    """The folder of real slices; its tests carry the marker ``data``."""
+    return Path(os.environ["BTKERAS_DATA"])
+
+
+def write_pictures(folder: Path, per_class: int = 12, seed: int = 0) -> Path:
+    """Writes class folders of 48 x 40 grey PNG: noise, with rows, columns, a chequerboard or nothing in it."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices((48, 40)) // 6 % 2
+    patterns = (rows, columns, rows ^ columns, np.zeros_like(rows))
+    for label, pattern in zip(CLASSES, patterns, strict=True):
+        (folder / label).mkdir(parents=True)
+        for number in range(per_class):
+            pixels = rng.integers(0, 100, (48, 40)) + 150 * pattern
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / label / f"{number:03d}.png")
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A dataset of its own for a test that changes it."""
+    return write_pictures(tmp_path / "pictures")
+
+
+@pytest.fixture(scope="session")
+def shared_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset for tests that only read it."""
+    return write_pictures(tmp_path_factory.mktemp("shared") / "pictures")
+
+
+def tiny_network(x):  # type: ignore[no-untyped-def]
+    """Two of the real blocks: what a trainer needs from a network."""
+    from btkeras.models import blocks
+
+    x = blocks.conv_bn(x, 8, 3, stride=2, name="stem_conv")
+    return blocks.residual_block(x, 16, stride=2, attention=True, name="stage1_block1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _tiny_model() -> Iterator[None]:
+    """Makes ``tiny`` a known network for the whole session."""
+    from btkeras.models import build
+
+    before = build.MODELS
+    build.MODELS = MappingProxyType({**before, "tiny": tiny_network})
+    yield
+    build.MODELS = before
+
+
+@pytest.fixture
+def tiny_config() -> Callable[..., ExperimentConfig]:
+    """Makes the tiny configuration, with changes as for ``--set``."""
+    return lambda *overrides: load_config(None, (*TINY, *overrides))
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path, _tiny_model: None) -> Path:
+    """A finished, evaluated run of the tiny network; read only."""
+    from btkeras.data import load_dataset
+    from btkeras.evaluation.evaluate import evaluate_split
+    from btkeras.training.trainer import train
+
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    run = train(load_config(None, (*TINY, "train.epochs=10", "optimizer.learning_rate=0.01")), load_dataset(shared_pictures), out)
+    evaluate_split(run)
+    return out

@@ -1,0 +1,303 @@
+"""Training through its public functions, on a tiny network."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from btkeras.config import ExperimentConfig
+from btkeras.data import load_dataset
+from btkeras.errors import DataError, RunError
+from btkeras.evaluation.evaluate import evaluate_split, load_best
+from btkeras.runs import Run, open_run
+from btkeras.training import trainer
+from btkeras.training.callbacks import is_better
+from btkeras.training.console import duration
+from btkeras.training.precision import dtype_policy, resolve_precision
+
+Config = Callable[..., ExperimentConfig]
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    with (run / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(run: Path) -> list[np.ndarray]:
+    return load_best(open_run(run)).get_weights()
+
+
+def test_a_run_folder_explains_itself(trained_run: Path) -> None:
+    names = {path.name for path in trained_run.iterdir()}
+    assert names == {
+        *("config.yaml", "splits.json", "manifest.json", "history.csv", "metrics.json", "predictions.csv"),
+        *("best.keras", "last", "tensorboard"),
+    }
+    manifest = json.loads((trained_run / "manifest.json").read_text())
+    assert manifest["classes"] == ["glioma", "meningioma", "no_tumor", "pituitary"]
+    assert manifest["versions"]["keras"] == keras.__version__
+    assert {"device", "precision", "seeds", "git_revision", "training_seconds", "dataset"} <= set(manifest)
+
+
+def test_the_tiny_network_learns_what_is_there_to_learn(trained_run: Path) -> None:
+    assert json.loads((trained_run / "metrics.json").read_text())["accuracy"] > 0.8
+
+
+def test_the_best_checkpoint_is_the_best_epoch_of_the_history(trained_run: Path) -> None:
+    rows = history(trained_run)
+    best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+    assert json.loads((trained_run / "manifest.json").read_text())["best_epoch"] == int(best["epoch"])
+
+
+def test_the_best_checkpoint_gives_the_validation_accuracy_of_its_epoch(trained_run: Path) -> None:
+    best = json.loads((trained_run / "manifest.json").read_text())["best_epoch"]
+    metrics = evaluate_split(open_run(trained_run), "validation")
+    assert metrics["accuracy"] == pytest.approx(float(history(trained_run)[best - 1]["val_accuracy"]))
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    tmp_path: Path, shared_pictures: Path, tiny_config: Config
+) -> None:
+    dataset = load_dataset(shared_pictures)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        trainer.train(tiny_config("train.epochs=2", f"train.seed={seed}"), dataset, tmp_path / name)
+    assert history(tmp_path / "a") == history(tmp_path / "b") != history(tmp_path / "c")
+    assert all(np.array_equal(x, y) for x, y in zip(weights(tmp_path / "a"), weights(tmp_path / "b"), strict=True))
+
+
+@pytest.mark.parametrize("override", ["optimizer.ema=0.9", "optimizer.name=sgd", "train.label_smoothing=0.1"])
+def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
+    tmp_path: Path, shared_pictures: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, override: str
+) -> None:
+    dataset, config = load_dataset(shared_pictures), tiny_config(override)
+    trainer.train(config, dataset, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.ProgressLine, "on_train_batch_end", _interrupt_in_second_epoch)
+        with pytest.raises(trainer.Interrupted, match=r"1 of 3 epochs.*--resume --out"):
+            trainer.train(config, dataset, tmp_path / "cut")
+    trainer.resume(tmp_path / "cut", config)
+    assert (tmp_path / "cut/history.csv").read_bytes() == (tmp_path / "whole/history.csv").read_bytes()
+    pairs = zip(weights(tmp_path / "cut"), weights(tmp_path / "whole"), strict=True)
+    assert all(np.array_equal(x, y) for x, y in pairs)
+
+
+def _interrupt_in_second_epoch(self: keras.callbacks.Callback, batch: int, logs: object = None) -> None:
+    if int(self.model.optimizer.iterations.numpy()) == 6:
+        raise KeyboardInterrupt
+
+
+def test_the_schedule_reaches_the_optimizer(trained_run: Path) -> None:
+    rates = [float(row["learning_rate"]) for row in history(trained_run)]
+    assert rates[0] == pytest.approx(0.01) and rates == sorted(rates, reverse=True) and rates[-1] < 1e-4
+
+
+def test_averaged_weights_differ_from_the_raw_ones(tmp_path: Path, shared_pictures: Path, tiny_config: Config) -> None:
+    dataset = load_dataset(shared_pictures)
+    for name, momentum in (("raw", 0), ("averaged", 0.9)):
+        trainer.train(tiny_config(f"optimizer.ema={momentum}", "train.epochs=1"), dataset, tmp_path / name)
+    pairs = list(zip(weights(tmp_path / "raw"), weights(tmp_path / "averaged"), strict=True))
+    assert not all(np.array_equal(x, y) for x, y in pairs)
+    # The training itself is the same: only what is validated and kept differs.
+    losses = [history(tmp_path / name)[0]["loss"] for name in ("raw", "averaged")]
+    assert losses[0] == losses[1]
+
+
+def test_early_stopping_ends_the_run_and_resuming_it_changes_nothing(
+    tmp_path: Path, shared_pictures: Path, tiny_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config("train.early_stopping=1", "train.epochs=40", "optimizer.learning_rate=1e-12")
+    out = tmp_path / "run"
+    trainer.train(config, load_dataset(shared_pictures), out)
+    rows = history(out)
+    assert len(rows) < 40
+    trainer.resume(out)
+    assert history(out) == rows and "finished already" in capsys.readouterr().err
+
+
+def test_weight_decay_spares_biases_and_normalisation(shared_pictures: Path, tiny_config: Config) -> None:
+    from btkeras.models import build_model
+    from btkeras.training.optimizers import make_optimizer
+    from btkeras.training.schedules import Schedule
+
+    config, model = tiny_config(), build_model("tiny", input_shape=(32, 32, 1))
+    optimizer = make_optimizer(config.optimizer, Schedule(config.optimizer, config.schedule, 1, 1), model)
+    optimizer.build(model.trainable_variables)
+    decayed = {v.path for v in model.trainable_variables if optimizer._use_weight_decay(v)}
+    assert decayed == {v.path for v in model.trainable_variables if v.path.endswith("kernel")}
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains_and_keeps_a_float32_model(
+    tmp_path: Path, shared_pictures: Path, tiny_config: Config, policy: str
+) -> None:
+    run = trainer.train(
+        tiny_config(f"train.precision={policy}", "train.epochs=1"), load_dataset(shared_pictures), tmp_path / "run"
+    )
+    model = load_best(run)
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert all(variable.dtype == "float32" for variable in model.variables)
+    assert run.manifest()["precision"] == policy
+
+
+def test_mixed_float16_scales_the_loss(tiny_config: Config) -> None:
+    from btkeras.models import build_model
+
+    with dtype_policy("mixed_float16"):
+        model = build_model("tiny", input_shape=(32, 32, 1))
+        model.compile("adam", "categorical_crossentropy")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def test_the_dtype_policy_is_restored_after_an_error() -> None:
+    with pytest.raises(ZeroDivisionError), dtype_policy("mixed_bfloat16"):
+        raise ZeroDivisionError
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_auto_precision_measures_only_where_the_processor_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    from btkeras.training import precision
+
+    monkeypatch.setattr(precision, "_gpu_capability", lambda: None)
+    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(precision, "measure_bfloat16_speedup", lambda: pytest.fail("measured"))
+    assert resolve_precision("auto").policy == "float32"
+    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: True)
+    for speedup, policy in ((1.05, "float32"), (1.5, "mixed_bfloat16")):
+        monkeypatch.setattr(precision, "measure_bfloat16_speedup", lambda speedup=speedup: speedup)
+        assert resolve_precision("auto").policy == policy
+
+
+@pytest.mark.parametrize(
+    ("capability", "policy"), [((9, 0), "mixed_bfloat16"), ((7, 5), "mixed_float16"), ((6, 1), "float32")]
+)
+def test_auto_precision_follows_the_gpus_capability(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], policy: str
+) -> None:
+    monkeypatch.setattr("btkeras.training.precision._gpu_capability", lambda: capability)
+    assert resolve_precision("auto").policy == policy
+
+
+def test_the_self_measurement_gives_a_ratio() -> None:
+    from btkeras.training.precision import measure_bfloat16_speedup
+
+    assert 0.01 < measure_bfloat16_speedup(rounds=1) < 100
+
+
+def test_a_run_that_exists_is_left_alone(trained_run: Path, shared_pictures: Path, tiny_config: Config) -> None:
+    before = (trained_run / "config.yaml").read_bytes()
+    with pytest.raises(RunError, match=r"exists.*--resume"):
+        trainer.train(tiny_config(), load_dataset(shared_pictures), trained_run)
+    assert (trained_run / "config.yaml").read_bytes() == before
+
+
+def test_broken_pictures_stop_the_run_before_its_folder_appears(
+    tmp_path: Path, pictures: Path, tiny_config: Config
+) -> None:
+    (pictures / "glioma/003.png").write_bytes(b"")
+    (pictures / "no_tumor/001.png").write_text("not a picture")
+    with pytest.raises(DataError, match=r"2 broken(.|\n)*003.png(.|\n)*001.png(.|\n)*--skip-broken"):
+        trainer.train(tiny_config(), load_dataset(pictures), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_skipped_pictures_are_recorded_and_stay_out(tmp_path: Path, pictures: Path, tiny_config: Config) -> None:
+    for path in sorted((pictures / "glioma").iterdir())[:4]:
+        path.write_bytes(path.read_bytes()[:60])
+    run = trainer.train(
+        tiny_config("train.epochs=1"), load_dataset(pictures), tmp_path / "run", skip_broken=True
+    )
+    recorded = {item["path"] for item in run.manifest()["broken"]}
+    assert recorded == {f"glioma/{i:03d}.png" for i in range(4)}
+    split = run.split(load_dataset(pictures))
+    assert not recorded & {record.path for part in ("train", "validation", "test") for record in split.part(part)}
+
+
+def test_a_resumed_run_keeps_its_configuration(trained_run: Path, tiny_config: Config) -> None:
+    with pytest.raises(RunError, match="optimizer.learning_rate"):
+        trainer.resume(trained_run, tiny_config("train.epochs=10", "optimizer.learning_rate=0.5"))
+
+
+def test_a_changed_dataset_cannot_be_resumed(tmp_path: Path, pictures: Path, tiny_config: Config) -> None:
+    trainer.train(tiny_config("train.epochs=1"), load_dataset(pictures), tmp_path / "run")
+    (pictures / "glioma/000.png").rename(pictures / "glioma/new.png")
+    with pytest.raises(DataError, match="glioma/000.png is missing"):
+        trainer.resume(tmp_path / "run")
+
+
+def test_the_state_of_another_network_is_refused(
+    tmp_path: Path, shared_pictures: Path, tiny_config: Config, trained_run: Path
+) -> None:
+    out = tmp_path / "run"
+    trainer.train(tiny_config("train.epochs=1"), load_dataset(shared_pictures), out)
+    config = out / "config.yaml"
+    config.write_text(config.read_text().replace("epochs: 1\n", "epochs: 2\n").replace("name: adamw", "name: sgd"))
+    state = Run(out).state_file
+    with np.load(state) as arrays:
+        progress = str(arrays["progress"]).replace('"finished": true', '"finished": false')
+        np.savez(state, **{**arrays, "progress": np.array(progress)})
+    with pytest.raises(RunError, match="must belong to this network and optimizer"):
+        trainer.resume(out)
+
+
+def test_a_damaged_state_is_one_message(tmp_path: Path, shared_pictures: Path, tiny_config: Config) -> None:
+    out = tmp_path / "run"
+    trainer.train(tiny_config("train.epochs=1"), load_dataset(shared_pictures), out)
+    Run(out).state_file.write_bytes(b"PK\x03\x04 but no more")
+    with pytest.raises(RunError, match="saved state must be readable"):
+        trainer.resume(out)
+
+
+def test_a_diverging_training_says_so(tmp_path: Path, shared_pictures: Path, tiny_config: Config) -> None:
+    config = tiny_config("optimizer.name=sgd", "optimizer.learning_rate=1e30", "schedule.warmup_epochs=0")
+    with pytest.raises(RunError, match=r"loss must stay finite.*learning_rate"):
+        trainer.train(config, load_dataset(shared_pictures), tmp_path / "run")
+
+
+def test_the_checkpoint_of_another_network_is_refused(
+    tmp_path: Path, shared_pictures: Path, tiny_config: Config
+) -> None:
+    from btkeras.errors import ModelError
+    from btkeras.models import build_model
+
+    run = trainer.train(tiny_config("train.epochs=1"), load_dataset(shared_pictures), tmp_path / "run")
+    build_model("tiny", input_shape=(40, 40, 3)).save(run.best_model)
+    with pytest.raises(ModelError, match=r"must be the network of its run"):
+        load_best(run)
+    run.best_model.write_bytes(b"no checkpoint")
+    with pytest.raises(ModelError, match="must be a whole"):
+        load_best(run)
+
+
+def test_the_validation_figure_decides_and_the_other_breaks_ties() -> None:
+    old = {"accuracy": 0.9, "loss": 0.3}
+    assert is_better({"accuracy": 0.9, "loss": 0.2}, old, "val_accuracy")
+    assert not is_better({"accuracy": 0.8, "loss": 0.1}, old, "val_accuracy")
+    assert is_better({"accuracy": 0.8, "loss": 0.1}, old, "val_loss")
+    assert not is_better(dict(old), old, "val_loss")
+
+
+def test_durations_are_told_as_people_do() -> None:
+    assert [duration(s) for s in (4.4, 100, 5340, 11_100)] == ["4 s", "2 min", "89 min", "3 h 05 min"]
+
+
+def test_tensorboard_gets_scalars_pictures_and_hyper_parameters(trained_run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags: dict[str, set[str]] = {}
+    for part in ("train", "validation"):
+        events = EventAccumulator(str(trained_run / "tensorboard" / part), {"tensors": 0})
+        events.Reload()
+        tags[part] = set(events.Tags()["tensors"])
+        if part == "validation":
+            first = events.Tensors("confusion_matrix")[0].tensor_proto
+            pixels = tf.io.decode_png(tf.make_ndarray(first)[2]).numpy()
+    assert {"loss", "accuracy", "learning_rate", "images_per_second", "augmented_inputs"} <= tags["train"]
+    assert {"loss", "accuracy", "macro_recall", "confusion_matrix"} <= tags["validation"]
+    assert pixels.ndim == 3 and pixels.std() > 10
