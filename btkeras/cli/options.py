@@ -28,8 +28,11 @@ run_folder: Callable[[_Command], _Command] = click.argument("run", type=click.Pa
 
 def open_dataset(name: str, phantom: PhantomConfig) -> Dataset:
     """The dataset that ``--data`` names: a folder, or ``phantom``."""
-    from btkeras.data.phantom import cached_phantom
-    from btkeras.data.records import load_dataset
-    from btkeras.training.inputs import cache_folder
+    if name == "phantom":
+        from btkeras.data.phantom_dataset import cached_phantom
+        from btkeras.training.inputs import cache_folder
 
-    return cached_phantom(phantom, cache_folder()) if name == "phantom" else load_dataset(name)
+        return cached_phantom(phantom, cache_folder())
+    from btkeras.data.records import load_dataset
+
+    return load_dataset(name)
