@@ -13,8 +13,9 @@ _PATTERNS = ((bytes.fromhex("0112000300000001"), 1), (bytes.fromhex("12010300010
 
 def orientation(data: tf.Tensor) -> tf.Tensor:
     """Reads the EXIF orientation (1..8) of JPEG bytes; 1, upright, where there is none."""
-    head = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, _HEAD), tf.uint8), tf.int32)
-    found = tf.concat([*(_values(head, *pattern) for pattern in _PATTERNS), [1]], axis=0)[0]
+    head = tf.strings.substr(data, 0, _HEAD)
+    big, little = (_value(head, *pattern) for pattern in _PATTERNS)
+    found = tf.where(big > 0, big, little)
     return tf.where((found >= 1) & (found <= 8), found, 1)
 
 
@@ -29,17 +30,24 @@ def upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
         2: lambda: image[:, ::-1],
         3: lambda: image[::-1, ::-1],
         4: lambda: image[::-1],
-        5: lambda: tf.transpose(image, [1, 0, 2]),
-        6: lambda: tf.transpose(image, [1, 0, 2])[:, ::-1],
-        7: lambda: tf.transpose(image, [1, 0, 2])[::-1, ::-1],
-        8: lambda: tf.transpose(image, [1, 0, 2])[::-1],
+        5: lambda: _transposed(image),
+        6: lambda: _transposed(image)[:, ::-1],
+        7: lambda: _transposed(image)[::-1, ::-1],
+        8: lambda: _transposed(image)[::-1],
     }
     branches = {code: turned.get(code, lambda: tf.identity(image)) for code in range(9)}
     return tf.switch_case(orientation(data), branches)
 
 
-def _values(head: tf.Tensor, pattern: bytes, low_byte: int) -> tf.Tensor:
-    """The values that stand behind each place where the pattern occurs."""
-    windows = tf.signal.frame(head, len(pattern) + 2, 1)
-    hits = tf.reduce_all(windows[:, :-2] == tf.constant(list(pattern)), axis=1)
-    return tf.boolean_mask(windows[:, low_byte - 2], hits)
+def _transposed(image: tf.Tensor) -> tf.Tensor:
+    # Transposing uint8 makes oneDNN write an error message (and then do it all the same).
+    height, width = tf.unstack(tf.shape(image)[:2])
+    places = tf.range(width)[:, None] + tf.range(height)[None] * width
+    return tf.gather(tf.reshape(image, [height * width, -1]), places)
+
+
+def _value(head: tf.Tensor, pattern: bytes, low_byte: int) -> tf.Tensor:
+    """The value behind the pattern's first place, 0 if it is nowhere."""
+    # With the pattern put behind the end there always is a second part.
+    behind = tf.strings.split(tf.strings.join([head, pattern + b"\0\0"]), pattern, maxsplit=1)[1]
+    return tf.cast(tf.io.decode_raw(tf.strings.substr(behind, low_byte, 1), tf.uint8)[0], tf.int32)

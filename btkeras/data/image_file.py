@@ -1,18 +1,22 @@
-"""What may be read as a picture: checks on an encoded image's header, before anything is decoded."""
+"""What may be read as a picture: checks on an encoded image's header, before anything is decoded.
+
+The headers are read here and not by Pillow, whose warnings about damaged ones cannot be silenced from one thread
+without touching the others.
+"""
 
 from __future__ import annotations
 
-import io
-import warnings
+import struct
 from pathlib import Path
-
-from PIL import Image
+from typing import Literal
 
 from btkeras.errors import ImageError
 
 FORMATS = ("PNG", "JPEG")
 MIN_SIDE = 16
 MAX_PIXELS = 25_000_000
+# More than the largest picture takes without any compression, at 16 bits and with alpha.
+MAX_BYTES = 256 * 2**20
 
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -27,18 +31,33 @@ _MAGIC = {
     b"PK\x03\x04": "zip",
     b"%PDF": "PDF",
 }
+# JPEG markers: start of a frame, of a scan, end of the picture, and those that stand alone.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SCAN, _END = 0xDA, 0xD9
+_WITHOUT_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
+_GAIN_MAP = b"hdrgm:Version"
+# The number of pictures in an MPO segment: tag 0xB001, type LONG, count 1, in big- and little-endian.
+_MPO_COUNTS: dict[bytes, Literal["big", "little"]] = {
+    bytes.fromhex("b001000400000001"): "big",
+    bytes.fromhex("01b0040001000000"): "little",
+}
 
 
 def read_image_bytes(path: str | Path) -> bytes:
     """Returns a file's content after ``check_image``; every failure names the file.
 
     Raises:
-        ImageError: If the file cannot be read or is no PNG or JPEG that may be decoded.
+        ImageError: If the file cannot be read, has more than ``MAX_BYTES``, or is no PNG or JPEG that may be decoded.
     """
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError("An image must be a readable file", received=f"{path} ({error.strerror})") from error
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        # A name with a NUL in it is a ValueError.
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError("An image must be a readable file", received=f"{path} ({reason})") from error
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"An image's file must have at most {MAX_BYTES // 2**20} MiB", received=f"more in {path}")
     check_image(data, str(path))
     return data
 
@@ -81,22 +100,61 @@ def sniff(data: bytes) -> str:
     for magic, kind in _MAGIC.items():
         if data.startswith(magic):
             return kind
-    return "text" if data[:256].isascii() else "of an unknown format"
+    if data[128:132] == b"DICM":
+        return "DICOM"
+    return "text" if data[:256].isascii() and b"\0" not in data[:256] else "of an unknown format"
 
 
 def _header(data: bytes, name: str) -> tuple[int, int, int]:
+    """Width, height and number of frames."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures; the limit here is lower and an error.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return image.width, image.height, getattr(image, "n_frames", 1)
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"An image must have at most {MAX_PIXELS / 1e6:.0f} million pixels", received=f"{name} ({error})"
-        ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+        return _png_header(data) if sniff(data) == "PNG" else _jpeg_header(data)
+    except (struct.error, IndexError) as error:
+        raise damaged(name, "it ends in its header") from error
+    except ValueError as error:
         raise damaged(name, error) from error
+
+
+def _png_header(data: bytes) -> tuple[int, int, int]:
+    if data[12:16] != b"IHDR":
+        raise ValueError("it does not begin with its size")
+    width, height = struct.unpack_from(">II", data, 16)
+    position, frames = 8, 1
+    # An animation is announced before the first picture data, and the chunk says how many frames it has.
+    while (kind := data[position + 4 : position + 8]) != b"IDAT":
+        (length,) = struct.unpack_from(">I", data, position)
+        if kind == b"acTL":
+            (frames,) = struct.unpack_from(">I", data, position + 8)
+        position += 12 + length
+    return width, height, frames
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, int]:
+    position, frames = 2, 1
+    while True:
+        position = data.find(b"\xff", position) + 1
+        marker = data[position] if position else _END
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", data, position + 4)
+            # What a phone adds to show a photograph brighter (Ultra HDR) is no second picture.
+            return width, height, 1 if _GAIN_MAP in data[:position] else frames
+        if marker in (_SCAN, _END):
+            raise ValueError("it has no frame header")
+        if marker == 0xFF or marker in _WITHOUT_LENGTH:
+            continue
+        (length,) = struct.unpack_from(">H", data, position + 1)
+        frames = max(frames, _pictures(data[position + 3 : position + 1 + length]))
+        position += 1 + length
+
+
+def _pictures(segment: bytes) -> int:
+    """Number of pictures that a multi-picture (MPO) segment announces, 1 for any other segment."""
+    if segment.startswith(b"MPF\0"):
+        for count, order in _MPO_COUNTS.items():
+            position = segment.find(count)
+            if position >= 0:
+                return int.from_bytes(segment[position + len(count) :][:4], order)
+    return 1
 
 
 def damaged(name: str, reason: object) -> ImageError:

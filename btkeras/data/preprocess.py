@@ -5,6 +5,8 @@ Everything here is TensorFlow graph code without Python state, so that the expor
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 from btkeras.data.exif import upright
@@ -13,6 +15,11 @@ from btkeras.data.resize import QUARTERS, UNIT
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
+# Signature and first chunk, whose length and type are the same in every PNG.
+_PNG_HEADER = 33
+_PNG_IHDR = _PNG + b"\0\0\0\rIHDR"
+# Rows resized together; the larger, the more of each product is zeros, the smaller, the more rows are copied.
+_BLOCK = 16
 
 
 def preprocess(data: tf.Tensor, size: int, channels: int) -> tf.Tensor:
@@ -29,20 +36,29 @@ def preprocess(data: tf.Tensor, size: int, channels: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: When run, if the bytes are no valid picture or have too many pixels.
     """
-    return resize(to_channels(decode(data), channels), size)
+    image = decode(data)
+    if channels == 1:
+        return resize(to_channels(image, 1), size)
+    # Each channel is resized alike, so a grey picture gets its three only afterwards.
+    return tf.cond(
+        _is_grey(image),
+        lambda: to_channels(resize(tf.ensure_shape(image, [None, None, 1]), size), 3),
+        lambda: resize(tf.ensure_shape(image, [None, None, 3]), size),
+    )
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
-    """Decodes PNG (8 or 16 bits) or JPEG bytes, turned upright, to uint8 RGB ``[height, width, 3]``.
+    """Decodes PNG (8 or 16 bits) or JPEG bytes, turned upright, to uint8 ``[height, width, 1 (grey) or 3 (RGB)]``.
 
     16-bit pictures are scaled from their own lowest..highest value to 0..255, as ``prepare`` does with raw slices.
+    Transparency is ignored.
     """
     is_png = tf.equal(tf.strings.substr(data, 0, len(_PNG)), _PNG)
     is_jpeg = tf.equal(tf.strings.substr(data, 0, len(_JPEG)), _JPEG)
     with tf.control_dependencies([tf.debugging.Assert(is_png | is_jpeg, ["not a PNG or JPEG image"])]):
         data = tf.identity(data)
     image = tf.cond(is_png, lambda: _decode_png(data), lambda: _decode_jpeg(data))
-    return tf.ensure_shape(image, [None, None, 3])
+    return tf.ensure_shape(image, [None, None, None])
 
 
 def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
@@ -50,35 +66,71 @@ def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
 
     The last dimension may be unknown until run time.
     """
-    image = tf.cond(tf.equal(tf.shape(image)[-1], 3), lambda: image, lambda: tf.repeat(image[..., :1], 3, axis=-1))
     if channels == 3:
-        return image
-    weighted = tf.cast(image, tf.int32) * tf.constant([19595, 38470, 7471])
-    return tf.cast((tf.reduce_sum(weighted, axis=-1, keepdims=True) + 32768) // 65536, tf.uint8)
+        image = tf.cond(_is_grey(image), lambda: tf.repeat(image, 3, axis=-1), lambda: image)
+    else:
+        image = tf.cond(_is_grey(image), lambda: image, lambda: _luma(image))
+    return tf.ensure_shape(image, [*image.shape[:-1], channels])
+
+
+def _is_grey(image: tf.Tensor) -> tf.Tensor:
+    return tf.equal(tf.shape(image)[-1], 1)
+
+
+def _luma(image: tf.Tensor) -> tf.Tensor:
+    # Sums of whole numbers below 2**24, exact as in `resize`.
+    with tf.device("/CPU:0"):
+        weighted = tf.linalg.matvec(tf.cast(image, tf.float32), tf.constant([19595.0, 38470.0, 7471.0]))
+        return tf.cast(tf.floor((weighted + 32768) / 65536), tf.uint8)[..., None]
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes uint8 ``[..., height, width, channels]`` to ``[..., size, size, channels]``, antialiased and exact."""
-    shape = tf.shape(image)
+    """Resizes a picture, antialiased and exact.
+
+    Args:
+        image: uint8 ``[height, width, channels]``, or with a batch before; the number of channels must be static.
+        size: Side of the result, pixels.
+
+    Returns:
+        uint8 ``[size, size, channels]``, with a batch before if there was one.
+    """
+    if image.shape.rank == 4:
+        picture = tf.TensorSpec([size, size, image.shape[-1]], tf.uint8)
+        return tf.map_fn(lambda one: resize(one, size), image, fn_output_signature=picture)
     # TF32 on a GPU would round the whole numbers that make this exact.
     with tf.device("/CPU:0"):
-        rows, columns = _weights(shape[-3], size), _weights(shape[-2], size)
-        narrow = tf.einsum("...hwc,xw->...hxc", tf.cast(image, tf.float32), columns)
-        narrow = tf.floor(narrow * (QUARTERS / UNIT) + 0.5)
-        small = tf.einsum("...hxc,yh->...yxc", narrow, rows)
+        low = _resize_rows(tf.cast(image, tf.float32), size)
+        low = tf.floor(low * (QUARTERS / UNIT) + 0.5)
+        small = tf.transpose(_resize_rows(tf.transpose(low, [1, 0, 2]), size), [1, 0, 2])
         return tf.cast(tf.floor(small / (QUARTERS * UNIT) + 0.5), tf.uint8)
 
 
-def _weights(source: tf.Tensor, target: int) -> tf.Tensor:
-    """The graph form of ``btkeras.data.resize.resize_weights``; a test holds the two together."""
+def _resize_rows(image: tf.Tensor, target: int) -> tf.Tensor:
+    """Weighted sums of rows: float32 ``[height, width, channels]`` to ``[target, width, channels]``.
+
+    The matrix of ``btkeras.data.resize.resize_weights`` is nearly empty, so only blocks along its diagonal are made
+    and multiplied; a test holds the two together.
+    """
+    rows, weights = _blocks(tf.shape(image)[0], target, math.gcd(target, _BLOCK))
+    blocks = tf.einsum("bon,bnwc->bowc", weights, tf.gather(image, rows))
+    return tf.reshape(blocks, [target, -1, image.shape[-1]])
+
+
+def _blocks(source: tf.Tensor, target: int, block: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Indices ``[blocks, n]`` of the rows that each block of target rows is made of; weights ``[blocks, block, n]``."""
     source = tf.cast(source, tf.int64)
-    out = 2 * tf.range(target, dtype=tf.int64)[:, None] + 1
-    into = 2 * tf.range(source)[None, :] + 1
-    weights = tf.maximum(2 * tf.maximum(source, target) - tf.abs(into * target - out * source), 0)
-    units = weights * int(UNIT) // tf.reduce_sum(weights, axis=1, keepdims=True)
-    rest = int(UNIT) - tf.reduce_sum(units, axis=1, keepdims=True)
-    largest = tf.one_hot(tf.argmax(weights, axis=1), tf.cast(source, tf.int32), dtype=tf.int64)
-    return tf.cast(units + rest * largest, tf.float32)
+    # Places are in units of half a source pixel divided by `target`, where everything is whole.
+    out = tf.reshape((2 * tf.range(target, dtype=tf.int64) + 1) * source, [-1, block])
+    reach = 2 * tf.maximum(source, target)
+    first = (out[:, 0] - reach - target) // (2 * target) + 1
+    count = ((block - 1) * source + reach) // target + 1
+    rows = first[:, None] + tf.range(count)
+    weights = tf.maximum(reach - tf.abs(((2 * rows + 1) * target)[:, None] - out[:, :, None]), 0)
+    weights *= tf.cast((rows >= 0) & (rows < source), tf.int64)[:, None]
+    units = weights * int(UNIT) // tf.reduce_sum(weights, axis=2, keepdims=True)
+    rest = int(UNIT) - tf.reduce_sum(units, axis=2, keepdims=True)
+    units += rest * tf.one_hot(tf.argmax(weights, axis=2), tf.cast(count, tf.int32), dtype=tf.int64)
+    return tf.clip_by_value(rows, 0, source - 1), tf.cast(units, tf.float32)
 
 
 def _check_size(width: tf.Tensor, height: tf.Tensor) -> tf.Operation:
@@ -88,23 +140,34 @@ def _check_size(width: tf.Tensor, height: tf.Tensor) -> tf.Operation:
 
 
 def _decode_png(data: tf.Tensor) -> tf.Tensor:
-    # The first chunk is always IHDR: width and height as big-endian 32-bit numbers at byte 16, bit depth at 24.
-    header = tf.strings.substr(data, 16, 8)
+    # The first chunk must be IHDR: width and height as big-endian 32-bit numbers at byte 16, bit depth at 24.
+    whole = tf.equal(tf.strings.substr(data, 0, len(_PNG_IHDR)), _PNG_IHDR) & (tf.strings.length(data) >= _PNG_HEADER)
+    with tf.control_dependencies([tf.debugging.Assert(whole, ["a PNG image must begin with its size"])]):
+        header = tf.strings.substr(data, 16, 8)
     width_height = tf.io.decode_raw(header, tf.int32, little_endian=False)
     with tf.control_dependencies([_check_size(width_height[0], width_height[1])]):
         deep = tf.equal(tf.strings.substr(data, 24, 1), b"\x10")
     return tf.cond(
         deep,
-        lambda: _scale_16_bit(tf.io.decode_png(data, channels=3, dtype=tf.uint16)),
-        lambda: tf.io.decode_png(data, channels=3),
+        lambda: _scale_16_bit(_without_alpha(tf.io.decode_png(data, dtype=tf.uint16))),
+        lambda: _without_alpha(tf.io.decode_png(data)),
     )
+
+
+def _without_alpha(image: tf.Tensor) -> tf.Tensor:
+    return image[..., : tf.where(tf.shape(image)[-1] < 3, 1, 3)]
 
 
 def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
     shape = tf.image.extract_jpeg_shape(data)
     with tf.control_dependencies([_check_size(shape[1], shape[0])]):
-        # Pillow's transform too; TensorFlow's default is faster and differs by a few grey levels.
-        image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+        is_grey = tf.equal(shape[2], 1)
+    # Pillow's transform too; TensorFlow's default is faster and differs by a few grey levels.
+    image = tf.cond(
+        is_grey,
+        lambda: tf.io.decode_jpeg(data, channels=1, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
+    )
     return upright(image, data)
 
 

@@ -43,7 +43,7 @@ def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """
     rows = resize_weights(image.shape[0], size)
     columns = resize_weights(image.shape[1], size)
-    narrow = np.einsum("hwc,xw->hxc", image.astype(np.float32), columns)
-    narrow = np.floor(narrow * (QUARTERS / UNIT) + 0.5)
-    small = np.einsum("hxc,yh->yxc", narrow, rows)
+    low = np.einsum("yh,hwc->ywc", rows, image.astype(np.float32))
+    low = np.floor(low * (QUARTERS / UNIT) + 0.5)
+    small = np.einsum("xw,ywc->yxc", columns, low)
     return np.floor(small / (QUARTERS * UNIT) + 0.5).astype(np.uint8)
