@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mat_files import mat73, slice_mat
+from tests.mat_files import mat73, slice_mat
 from PIL import Image
 
 from btkeras.data.prepare import PrepareReport, prepare

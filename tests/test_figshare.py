@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from mat_files import mat73, slice_fields, slice_mat
+from tests.mat_files import mat73, slice_fields, slice_mat
 from numpy.typing import NDArray
 from scipy.io import savemat
 

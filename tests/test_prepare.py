@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mat_files import mat73, slice_mat
+from tests.mat_files import mat73, slice_mat
 from PIL import Image
-from prepare_files import (
+from tests.prepare_files import (
     COLOUR,
     DEEP,
     GREY,
