@@ -126,6 +126,10 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path,
     from btkeras.training.trainer import train
 
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    run = train(load_config(None, (*TINY, "train.epochs=10", "optimizer.learning_rate=0.01")), load_dataset(shared_pictures), out)
+    run = train(
+        load_config(None, (*TINY, "train.epochs=10", "optimizer.learning_rate=0.01")),
+        load_dataset(shared_pictures),
+        out,
+    )
     evaluate_split(run)
     return out

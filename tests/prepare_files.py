@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.mat_files import mat73, slice_mat
 from PIL import Image
 
 from btkeras.data.prepare import PrepareReport, prepare
 from btkeras.data.records import Record, load_dataset
+from tests.mat_files import mat73, slice_mat
 
 GREY = np.arange(20 * 30, dtype=np.uint8).reshape(20, 30)
 COLOUR = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)

@@ -55,7 +55,8 @@ def test_every_command_is_in_a_section_of_the_help() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["predict", "-h"]])
 def test_help_loads_neither_tensorflow_nor_keras(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom btkeras.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit as e: assert e.code == 0\n"
+        "import sys\nfrom btkeras.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit as end: assert end.code == 0\n"
         "assert not {'tensorflow', 'keras', 'numpy', 'sklearn'} & set(sys.modules), sorted(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tests.mat_files import mat73, slice_fields, slice_mat
 from numpy.typing import NDArray
 from scipy.io import savemat
 
 from btkeras.data.figshare import box_of, read_cvind, read_slice
 from btkeras.errors import DataError, ImageError
+from tests.mat_files import mat73, slice_fields, slice_mat
 
 SIDES = st.tuples(st.integers(16, 40), st.integers(16, 40))
 NAMES = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=20)

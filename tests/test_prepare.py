@@ -12,8 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.mat_files import mat73, slice_mat
 from PIL import Image
+
+from btkeras.data.intensity import to_uint8
+from btkeras.data.records import load_dataset
+from btkeras.errors import DataError
+from tests.mat_files import mat73, slice_mat
 from tests.prepare_files import (
     COLOUR,
     DEEP,
@@ -29,10 +33,6 @@ from tests.prepare_files import (
     tree,
     zipped,
 )
-
-from btkeras.data.intensity import to_uint8
-from btkeras.data.records import load_dataset
-from btkeras.errors import DataError
 
 
 @pytest.fixture

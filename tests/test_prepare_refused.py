@@ -13,8 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.mat_files import mat73, slice_mat
 from PIL import Image
+
+from btkeras.data.prepare import prepare
+from btkeras.errors import DataError
+from tests.mat_files import mat73, slice_mat
 from tests.prepare_files import (
     GREY,
     encoded,
@@ -25,9 +28,6 @@ from tests.prepare_files import (
     run,
     zipped,
 )
-
-from btkeras.data.prepare import prepare
-from btkeras.errors import DataError
 
 
 @pytest.fixture

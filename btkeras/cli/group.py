@@ -52,7 +52,9 @@ def _failure(error: BTKerasError | OSError) -> Failure:
         return Failure(str(error), error.exit_code)
     reason = error.strerror or str(error)
     place = f"{error.filename}: " if error.filename else ""
-    return Failure(f"Files must be readable and writable. Received: {place}{reason}. Check the path and the free space.")
+    return Failure(
+        f"Files must be readable and writable. Received: {place}{reason}. Check the path and the free space."
+    )
 
 
 def quiet_tensorflow() -> None:

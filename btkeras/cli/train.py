@@ -59,4 +59,6 @@ def train(  # noqa: PLR0913 - an argument per option
     else:
         run = trainer.train(config, options.open_dataset(str(data), config.phantom), out, skip_broken=skip_broken)
     click.echo(metrics_table(evaluate_split(run)))
-    click.echo(f"Next: btkeras predict IMAGE --model {out}   or   btkeras export {out} --out saved_models/{out.name}", err=True)
+    click.echo(
+        f"Next: btkeras predict IMAGE --model {out}   or   btkeras export {out} --out saved_models/{out.name}", err=True
+    )

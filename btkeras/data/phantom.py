@@ -133,7 +133,8 @@ class Scan:
         lit = np.clip(signal, 0, None) * np.exp(self.inhomogeneity * self.bias.at(plane))
         real, imaginary = rng.normal(0, self.noise, (2, *signal.shape))
         magnitude = np.hypot(lit**self.gamma + real, imaginary)
-        return np.clip(np.rint(255 * self.gain * magnitude), 0, 255).astype(np.uint8)
+        picture: NDArray[np.uint8] = np.clip(np.rint(255 * self.gain * magnitude), 0, 255).astype(np.uint8)
+        return picture
 
 
 def draw_patient(config: PhantomConfig, patient: int) -> list[PhantomSlice]:

@@ -154,12 +154,19 @@ class Waves:
         total = np.zeros(points.shape[1:], np.float32)
         for (x, y, z), phase in zip(self.vectors, self.phases, strict=True):
             total += np.cos(points[0] * x + points[1] * y + points[2] * z + phase)
-        return total * np.float32(np.sqrt(2 / len(self.phases)))
+        total *= np.float32(np.sqrt(2 / len(self.phases)))
+        return total
+
+
+def vector(point: Point) -> Array:
+    """Returns a point as float32 ``[3, 1, 1]``, which broadcasts with points ``[3, h, w]``."""
+    return np.array(point, np.float32)[:, None, None]
 
 
 def coverage(distance: Array, width: float) -> Array:
     """Returns 1 inside, 0 outside and a ramp of ``width`` mm between, at a signed distance in mm."""
-    return np.clip(np.float32(0.5) - distance / np.float32(width), 0, 1)
+    fraction: Array = np.clip(np.float32(0.5) - distance / np.float32(width), 0, 1)
+    return fraction
 
 
 def distance_to(structure: Structure, points: Array, scale: float = 1.0) -> Array:
@@ -177,7 +184,8 @@ def distance_to(structure: Structure, points: Array, scale: float = 1.0) -> Arra
     x, y, z = x / a, y / b, z / c
     level = np.sqrt(x * x + y * y + z * z)
     slope = np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2)
-    return level * (level - 1) / (slope + np.float32(1e-6))
+    distance: Array = level * (level - 1) / (slope + np.float32(1e-6))
+    return distance
 
 
 def union(structures: tuple[Structure, ...], points: Array, blend: float) -> Array:
@@ -191,4 +199,5 @@ def union(structures: tuple[Structure, ...], points: Array, blend: float) -> Arr
 def smooth_minimum(first: Array, second: Array, blend: float) -> Array:
     """Returns the smaller of two distances, rounded off where they differ by less than ``blend`` mm."""
     overlap = np.clip(1 - np.abs(first - second) / np.float32(blend), 0, None)
-    return np.minimum(first, second) - overlap * overlap * np.float32(blend / 4)
+    least: Array = np.minimum(first, second) - overlap * overlap * np.float32(blend / 4)
+    return least

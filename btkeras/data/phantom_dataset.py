@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from btkeras.config import PhantomConfig
@@ -101,7 +102,7 @@ def _write_slice(root: Path, drawn: PhantomSlice, number: int) -> Record:
     return Record(f"images/{name}", drawn.label, drawn.patient, SOURCE, extra)
 
 
-def _write_png(pixels: np.ndarray, path: Path) -> None:
+def _write_png(pixels: NDArray[np.uint8], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 

@@ -25,6 +25,7 @@ from btkeras.data.phantom_anatomy import (
     distance_to,
     smooth_minimum,
     union,
+    vector,
 )
 
 
@@ -84,7 +85,8 @@ class Head:
     def locate(self, scanner: Array) -> Array:
         """Returns head coordinates in mm of scanner coordinates; both float32 ``[3, h, w]``."""
         points = np.einsum("ij,jhw->ihw", self.to_head, scanner)
-        return points + np.stack([self.displacement * wave.at(points) for wave in self.warp])
+        located: Array = points + np.stack([self.displacement * wave.at(points) for wave in self.warp])
+        return located
 
 
 def _rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
@@ -92,7 +94,8 @@ def _rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    return about_z @ about_x @ about_y
+    rotation: NDArray[np.float64] = about_z @ about_x @ about_y
+    return rotation
 
 
 @dataclass
@@ -164,8 +167,7 @@ def _paint_brain(section: Section, head: Head, mottle: Array) -> None:
     tissues = head.tissues
     section.paint(-section.depth, tissues["fluid"])
     gap = 1.2 * head.atrophy
-    centre = np.float32(BRAIN_CENTRE)[:, None, None]
-    direction = (section.points - centre) / np.float32(BRAIN_RADII)[:, None, None]
+    direction = (section.points - vector(BRAIN_CENTRE)) / vector(BRAIN_RADII)
     direction /= np.linalg.norm(direction, axis=0) + np.float32(1e-6)
     fold = np.abs(head.gyri.at(direction) + 0.4 * mottle)
     medial = np.maximum(np.abs(section.points[0]), _beyond_falx(section.points))
@@ -196,4 +198,5 @@ def _paint_midline(section: Section, head: Head) -> None:
 
 def _beyond_falx(points: Array) -> Array:
     """Returns the signed distance in mm to where the falx ends, negative where it is."""
-    return np.maximum(-distance_to(FALX_FREE_EDGE, points), -points[2] - 22)
+    distance: Array = np.maximum(-distance_to(FALX_FREE_EDGE, points), -points[2] - 22)
+    return distance

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from btkeras.data.phantom_anatomy import SELLA, Array, Waves
+from btkeras.data.phantom_anatomy import SELLA, Array, Waves, vector
 from btkeras.data.phantom_head import Section
 
 Mask = NDArray[np.bool_]
@@ -106,20 +106,18 @@ def grow(rng: np.random.Generator, finding: Finding, sections: list[Section]) ->
 
 def _in_sella(rng: np.random.Generator, radius: float, middle: Section) -> NDArray[np.floating]:
     """Returns a point above the sella, half-way towards the middle slice."""
-    centre = np.array(SELLA) + (rng.normal(0, 1.5), rng.normal(0, 1.5), 0.5 * radius)
+    centre = np.array(SELLA) + np.array([rng.normal(0, 1.5), rng.normal(0, 1.5), 0.5 * radius])
     distance = np.linalg.norm(middle.points - centre[:, None, None], axis=0)
     row, column = np.unravel_index(distance.argmin(), distance.shape)
     return (centre + middle.points[:, row, column]) / 2
 
 
-def _below_dura(
-    rng: np.random.Generator, depth: Range, radius: float, sections: list[Section]
-) -> NDArray[np.floating]:
+def _below_dura(rng: np.random.Generator, depth: Range, radius: float, sections: list[Section]) -> NDArray[np.floating]:
     """Returns a point of the middle slice at a depth in its plane, inside the brain in all slices, or the next best."""
     middle = sections[len(sections) // 2]
     shallowest = np.min([section.depth for section in sections], axis=0)
     within = middle.pixel * ndimage.distance_transform_edt(shallowest > 0)
-    from_sella = np.linalg.norm(middle.points - np.float32(SELLA)[:, None, None], axis=0)
+    from_sella = np.linalg.norm(middle.points - vector(SELLA), axis=0)
     misfit = np.maximum(within - depth[1] * radius, depth[0] * radius - within)
     misfit = np.maximum(misfit, radius + SELLA_CLEARANCE - from_sella)
     misfit = np.maximum(misfit, min(depth[0], 0.5) * radius - shallowest)
@@ -142,7 +140,8 @@ def _reaching(
 
 def _level(section: Section, centre: NDArray[np.floating], radii: NDArray[np.floating]) -> Array:
     offsets = (section.points - centre[:, None, None]) / radii[:, None, None]
-    return np.sqrt(np.square(offsets).sum(axis=0))
+    level: Array = np.sqrt(np.square(offsets).sum(axis=0)).astype(np.float32)
+    return level
 
 
 def paint_lesion(section: Section, lesion: Lesion, visibility: float) -> Mask:

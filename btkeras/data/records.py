@@ -158,9 +158,7 @@ def _record_of(row: dict[str, str], manifest: Path, line: int) -> Record:
             f"A path in {manifest} must lie inside the dataset's folder", received=f"line {line}: {row['path']!r}"
         )
     extra = {name: value for name, value in row.items() if name not in MANIFEST_COLUMNS}
-    return Record(
-        path.as_posix(), class_name(row["label"]), row.get("patient", ""), row.get("source", ""), extra
-    )
+    return Record(path.as_posix(), class_name(row["label"]), row.get("patient", ""), row.get("source", ""), extra)
 
 
 def write_manifest(root: Path, records: list[Record]) -> None:

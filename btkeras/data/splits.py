@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +121,14 @@ def load_split(source: Path, dataset: Dataset) -> Split:
         raise DataError(
             f"{source} must be as it was written", received="another digest", remedy="Restore it, or start a new run"
         )
-    repeated = [path for path, count in Counter(sum(names.values(), [])).items() if count > 1]
+    every = list(chain.from_iterable(names.values()))
+    repeated = [path for path, count in Counter(every).items() if count > 1]
     if repeated:
         raise DataError("A picture must be in one part of a split only", received=f"{repeated[0]} ({source})")
     if files_digest(dataset.records) != document["dataset_digest"]:
         raise DataError(
             f"The dataset must be the one that {source} was made for",
-            received=f"{dataset.root}, where {_difference(set(sum(names.values(), [])), dataset)}",
+            received=f"{dataset.root}, where {_difference(set(every), dataset)}",
             remedy="Restore the dataset, or start a new run",
         )
     by_path = {record.path: record for record in dataset.records}
@@ -136,7 +138,7 @@ def load_split(source: Path, dataset: Dataset) -> Split:
 
 def _read(source: Path) -> dict[str, Any]:
     try:
-        document = json.loads(source.read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
         complete = all(isinstance(document[name], list) for name in PARTS) and {"digest", "seed"} <= set(document)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{source} must be a readable splits.json", received=repr(error)) from error

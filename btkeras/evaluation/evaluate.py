@@ -92,7 +92,7 @@ def _evaluate(
         raise broken_pictures(broken)
     usable = [records[i] for i in store.usable]
     labels = np.array([classes.index(record.label) for record in usable])
-    probabilities = _probabilities(model, evaluation_batches(store, labels, len(classes), _batch_size(config)))
+    probabilities = _probabilities(model, evaluation_batches(store, labels.tolist(), len(classes), _batch_size(config)))
     chance = np.bincount(labels).max() / len(labels)
     metrics = {"dataset": str(dataset.root), "split": part, "chance": float(chance), "broken": len(broken)}
     metrics |= summarise(labels, probabilities, classes)

@@ -36,9 +36,7 @@ def batch_norm(x: KerasTensor, *, relu: bool = True, name: str) -> KerasTensor:
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
-def conv_bn(
-    x: KerasTensor, filters: int, kernel: int, *, stride: int = 1, relu: bool = True, name: str
-) -> KerasTensor:
+def conv_bn(x: KerasTensor, filters: int, kernel: int, *, stride: int = 1, relu: bool = True, name: str) -> KerasTensor:
     """Convolution, batch normalisation, and ReLU unless told otherwise."""
     return batch_norm(conv(x, filters, kernel, stride=stride, name=name), relu=relu, name=name)
 
@@ -53,9 +51,9 @@ def squeeze_excite(x: KerasTensor, *, reduction: int = 16, name: str) -> KerasTe
     """Channel attention (Hu et al. 2018, arXiv:1709.01507), two dense layers with bias (paper: module C)."""
     channels = x.shape[-1]
     gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
-    gate = layers.Dense(channels // reduction, activation="relu", kernel_initializer="he_normal", name=f"{name}_reduce")(
-        gate
-    )
+    gate = layers.Dense(
+        channels // reduction, activation="relu", kernel_initializer="he_normal", name=f"{name}_reduce"
+    )(gate)
     gate = layers.Dense(channels, activation="sigmoid", name=f"{name}_expand")(gate)
     return layers.Multiply(name=name)([x, gate])
 

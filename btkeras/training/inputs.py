@@ -16,7 +16,7 @@ from btkeras.data.pipeline import stored_size
 from btkeras.data.records import Dataset, Record
 from btkeras.data.splits import PARTS, Split
 from btkeras.data.store import Store, build_store
-from btkeras.errors import DataError, ImageError
+from btkeras.errors import DataError
 
 _NAMED = 20
 
@@ -51,8 +51,12 @@ def build_inputs(dataset: Dataset, split: Split, config: ExperimentConfig, *, sk
     Raises:
         DataError: If some cannot be read and ``skip_broken`` is not set; it names them.
     """
-    sizes = dict.fromkeys(PARTS, config.data.image_size) | {"train": stored_size(config.data.image_size, config.augment)}
-    stores, labels, broken = {}, {}, {}
+    sizes = dict.fromkeys(PARTS, config.data.image_size) | {
+        "train": stored_size(config.data.image_size, config.augment)
+    }
+    stores: dict[str, Store] = {}
+    labels: dict[str, list[int]] = {}
+    broken: dict[str, str] = {}
     for part in PARTS:
         records = split.part(part)
         stores[part] = load_pictures(dataset, records, sizes[part], config, name=part)

@@ -60,7 +60,9 @@ def restore_state(source: Path, model: keras.Model) -> None:
     variables = _variables(model)
     with _opened(source) as arrays:
         different = set(arrays.files) ^ {*variables, _PROGRESS}
-        different |= {name for name in variables if name not in different and arrays[name].shape != variables[name].shape}
+        different |= {
+            name for name in variables if name not in different and arrays[name].shape != variables[name].shape
+        }
         if different:
             raise RunError(
                 "The saved state must belong to this network and optimizer",

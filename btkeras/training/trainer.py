@@ -14,7 +14,7 @@ from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys
 from btkeras.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from btkeras.data.records import Dataset
-from btkeras.data.splits import Split, make_split
+from btkeras.data.splits import make_split
 from btkeras.errors import RunError
 from btkeras.models import build_model
 from btkeras.runs import Run, create_run, open_run
