@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 from tqdm import tqdm
@@ -30,7 +31,7 @@ class ProgressLine(keras.callbacks.Callback):
     def __init__(self, epochs: int, steps: int, batch_size: int) -> None:
         super().__init__()
         self._epochs, self._steps, self._batch_size = epochs, steps, batch_size
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         self._starts: list[float] = []
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
