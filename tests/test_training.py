@@ -184,6 +184,24 @@ def test_auto_precision_follows_the_gpus_capability(
     assert resolve_precision("auto").policy == policy
 
 
+def test_measuring_the_precision_does_not_change_the_weights(
+    tmp_path: Path, shared_pictures: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from btkeras.training import precision
+
+    def measured() -> float:
+        keras.layers.Dense(3).build((None, 3))
+        return 1.0
+
+    monkeypatch.setattr(precision, "_gpu_capability", lambda: None)
+    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "measure_bfloat16_speedup", measured)
+    for name in ("float32", "auto"):
+        config = tiny_config(f"train.precision={name}", "train.epochs=1")
+        trainer.train(config, load_dataset(shared_pictures), tmp_path / name)
+    assert history(tmp_path / "float32") == history(tmp_path / "auto")
+
+
 def test_the_self_measurement_gives_a_ratio() -> None:
     from btkeras.training.precision import measure_bfloat16_speedup
 

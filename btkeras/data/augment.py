@@ -8,6 +8,8 @@ from btkeras.config import AugmentConfig
 
 # Uniform numbers a picture uses: crop side, top, left, mirror, turn over, brightness.
 NUMBERS = 6
+# So far, in pixels, within the outermost centres that no rounding leads out of them.
+_INSIDE = 1e-3
 
 
 def random_numbers(count: int | tf.Tensor, seed: int, counter: tf.Tensor) -> tf.Tensor:
@@ -35,33 +37,36 @@ def augment(images: tf.Tensor, numbers: tf.Tensor, size: int, config: AugmentCon
     low, high = config.crop
     side = low + (high - low) * side
     top, left = top * (1 - side), left * (1 - side)
-    rows = _flip(top, top + side, (over < 0.5) & config.vertical_flip)
-    columns = _flip(left, left + side, (mirror < 0.5) & config.horizontal_flip)
-    crops = _crop(images, rows, columns, size)
+    height, width = (tf.cast(tf.shape(images)[axis], tf.float32) for axis in (1, 2))
+    first, last = _sampled(top, side, height, size, (over < 0.5) & config.vertical_flip)
+    leftmost, rightmost = _sampled(left, side, width, size, (mirror < 0.5) & config.horizontal_flip)
+    boxes = tf.stack([first, leftmost, last, rightmost], axis=1)
+    # Outside of the picture it gives black.
+    crops = tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [size, size])
     shift = (2 * brightness - 1) * 255 * config.brightness
     return tf.clip_by_value(crops + shift[:, None, None, None], 0, 255)
 
 
-def _flip(start: tf.Tensor, end: tf.Tensor, flip: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.where(flip, end, start), tf.where(flip, start, end)
+def _sampled(
+    start: tf.Tensor, side: tf.Tensor, source: tf.Tensor, size: int, flip: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The first and the last place that is sampled of each crop, in ``crop_and_resize``'s unit.
 
+    That unit, from the first pixel's centre to the last one's, would stretch a crop corner centre to corner centre.
+    Here scale and position are kept, and the whole picture at its own size comes out unchanged to the last bit.
 
-def _crop(
-    images: tf.Tensor, rows: tuple[tf.Tensor, tf.Tensor], columns: tuple[tf.Tensor, tf.Tensor], size: int
-) -> tf.Tensor:
-    """Samples each picture between the given fractions of its height and width; outside is black."""
-    height, width = (tf.cast(tf.shape(images)[axis], tf.float32) for axis in (1, 2))
-    top, bottom = _pixel_centres(*rows, height, size)
-    left, right = _pixel_centres(*columns, width, size)
-    boxes = tf.stack([top, left, bottom, right], axis=1)
-    return tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [size, size])
-
-
-def _pixel_centres(start: tf.Tensor, end: tf.Tensor, source: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """From edges as fractions to the first and last sampled centre, in ``crop_and_resize``'s unit (source - 1).
-
-    Its own mapping stretches corner centre to corner centre; this one keeps scale and position, so that the whole
-    picture at its own size comes out unchanged.
+    Args:
+        start: Upper or left edge of each crop, as a fraction of the picture.
+        side: Length of each crop, as a fraction of the picture.
+        source: The picture's length, pixels.
+        size: The result's length, pixels.
+        flip: Whether to mirror.
     """
-    half = (end - start) / (2 * size)
-    return ((start + half) * source - 0.5) / (source - 1), ((end - half) * source - 0.5) / (source - 1)
+    step = side * (source / size)
+    first = start * source + (step - 1) / 2
+    last = (start + side) * source - (step + 1) / 2
+    # The edge of an enlarged crop can lie between the picture's edge and its first centre, where no pixel is.
+    enlarged = (step < 1) & (side <= 1)
+    first = tf.where(enlarged, tf.maximum(first, _INSIDE), first) / (source - 1)
+    last = tf.where(enlarged, tf.minimum(last, source - 1 - _INSIDE), last) / (source - 1)
+    return tf.where(flip, last, first), tf.where(flip, first, last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,10 @@ from btkeras.errors import ImageError
 Picture = NDArray[np.uint8]
 
 _CHUNK = 256
+
+
+# How TensorFlow names the place in the graph, in front of its message.
+_PLACE = re.compile(r"\{\{.*?\}\}\s*")
 
 
 class Decoder:
@@ -41,7 +46,7 @@ class Decoder:
             with tf.device("/CPU:0"):
                 return np.asarray(self._function(tf.constant(data)))
         except tf.errors.InvalidArgumentError as error:
-            raise damaged(name, error.message.strip().splitlines()[0][:120]) from error
+            raise damaged(name, _reason(error)) from error
 
     def array(self, image: Picture) -> Picture:
         """Resizes a decoded picture, uint8 ``[height, width, 1 or 3]``."""
@@ -64,3 +69,8 @@ class Decoder:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(paths), _CHUNK):
                 yield from pool.map(self.try_file, paths[start : start + _CHUNK])
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    lines = _PLACE.sub("", error.message).strip().splitlines()
+    return lines[0][:120].rstrip(". ") if lines else type(error).__name__

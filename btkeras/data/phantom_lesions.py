@@ -109,7 +109,8 @@ def _in_sella(rng: np.random.Generator, radius: float, middle: Section) -> NDArr
     centre = np.array(SELLA) + np.array([rng.normal(0, 1.5), rng.normal(0, 1.5), 0.5 * radius])
     distance = np.linalg.norm(middle.points - centre[:, None, None], axis=0)
     row, column = np.unravel_index(distance.argmin(), distance.shape)
-    return (centre + middle.points[:, row, column]) / 2
+    halfway: NDArray[np.floating] = (centre + middle.points[:, row, column]) / 2
+    return halfway
 
 
 def _below_dura(rng: np.random.Generator, depth: Range, radius: float, sections: list[Section]) -> NDArray[np.floating]:
@@ -155,9 +156,9 @@ def paint_lesion(section: Section, lesion: Lesion, visibility: float) -> Mask:
     Returns:
         bool ``[h, w]``.
     """
-    finding, radius = lesion.finding, float(lesion.radii.mean())
+    finding, radius = lesion.finding, np.float32(lesion.radii.mean())
     level, interior = lesion.level(section), lesion.interior.at(section.points)
-    surface = 1 - finding.irregularity * (0.5 + 0.5 * np.tanh(lesion.surface.at(section.points)))
+    surface: Array = 1 - finding.irregularity * (0.5 + 0.5 * np.tanh(lesion.surface.at(section.points)))
     distance = _confined((level - surface) * radius, finding, section)
     if finding.oedema:
         extent = (level - finding.oedema * (surface + 0.12 * interior)) * radius

@@ -139,11 +139,13 @@ def load_split(source: Path, dataset: Dataset) -> Split:
 def _read(source: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
-        complete = all(isinstance(document[name], list) for name in PARTS) and {"digest", "seed"} <= set(document)
+        complete = all(isinstance(document[name], list) for name in PARTS) and isinstance(document.get("seed"), int)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{source} must be a readable splits.json", received=repr(error)) from error
-    if not complete:
-        raise DataError(f"{source} must hold {', '.join(PARTS)}, seed and digest", received=sorted(document))
+    if not complete or not {"digest", "dataset_digest"} <= set(document):
+        raise DataError(
+            f"{source} must hold the lists {', '.join(PARTS)}, a seed and both digests", received=sorted(document)
+        )
     return document
 
 

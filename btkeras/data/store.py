@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,11 @@ import psutil
 from numpy.typing import NDArray
 
 from btkeras.data.decoder import Decoder, Picture
-from btkeras.errors import ImageError
+from btkeras.errors import DataError, ImageError
 from btkeras.files import atomic_file, digest
 
 # Counts in the file's name: pictures decoded by other rules must not be taken for these.
-_VERSION = "1"
+_VERSION = "2"
 _MEMORY_SHARE = 4
 
 
@@ -130,6 +131,10 @@ def _histogram(picture: Picture) -> NDArray[np.int64]:
     return np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(picture, -1, 0)])
 
 
+class _NotKeptError(Exception):
+    """Makes ``atomic_file`` drop what was written."""
+
+
 def _disk_store(
     shape: tuple[int, ...],
     paths: Sequence[Path],
@@ -138,19 +143,32 @@ def _disk_store(
     progress: Callable[[Iterable[Picture | ImageError]], Iterable[Picture | ImageError]],
 ) -> Store:
     target = folder / f"{_key(paths, decoder)}.npy"
-    kept = f"{np.prod(shape) / 1e6:.0f} MB in {target}"
+    needed = int(np.prod(shape))
+    kept = f"{needed / 1e6:.0f} MB in {target}"
     if target.is_file():
         return _stored(target, kept)
-    with atomic_file(target) as temporary:
+    _check_room(needed, folder)
+    with contextlib.suppress(_NotKeptError), atomic_file(target) as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         store = _fill(array, paths, decoder, progress, kept)
         array.flush()
         if store.broken:
-            # Not kept for later: the next run must name the broken files again. The mapping outlives the name.
-            temporary.rename(target.with_suffix(".partial"))
-            os.unlink(target.with_suffix(".partial"))
-            return store
+            # The next run must name the broken files again. The mapping outlives the file's name.
+            store = replace(store, kept=f"{needed / 1e6:.0f} MB on disk, for this run only")
+            raise _NotKeptError
     return store
+
+
+def _check_room(needed: int, folder: Path) -> None:
+    """Writing through a mapping onto a full disk would kill the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            "The decoded pictures must fit onto the disk",
+            received=f"{needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB free in {folder}",
+            remedy="Let BTKERAS_CACHE name a folder with more room, or set data.cache=none",
+        )
 
 
 def _stored(target: Path, kept: str) -> Store:

@@ -115,7 +115,6 @@ def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
 
 
 def _run(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Inputs) -> Run:
-    seed_everything(config.train)
     training = _prepare(config, run, dataset, inputs)
     if training.progress.finished:
         notice(f"{run.path} is finished already")
@@ -147,6 +146,8 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
     progress = load_progress(run.state_file) if run.state_file.is_file() else Progress()
     steps = steps_per_epoch(len(inputs.stores["train"]), config.train.batch_size)
     schedule = Schedule(config.optimizer, config.schedule, config.train.epochs, steps)
+    # After the precision was measured, which draws random weights of its own.
+    seed_everything(config.train)
     with strategy_scope():
         with dtype_policy(manifest["precision"]):
             model = _network(config, dataset, inputs)
