@@ -188,13 +188,13 @@ def test_a_full_disk_is_one_message(
 ) -> None:
     import errno
 
-    import btkeras.files
+    from btkeras import files
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "r"))
 
-    monkeypatch.setattr(btkeras.files.os, "replace", full)
-    monkeypatch.setattr(btkeras.files.os, "rename", full)
+    monkeypatch.setattr(files.os, "replace", full)
+    monkeypatch.setattr(files.os, "rename", full)
     arguments = {
         "train": ["train", "--data", shared_pictures, "--out", tmp_path / "r", *tiny()],
         "export": ["export", trained_run, "--out", tmp_path / "r"],

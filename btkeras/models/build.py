@@ -16,6 +16,18 @@ from btkeras.models.resnet34 import RESNET34_VARIANTS
 MODELS: Mapping[str, Callable[[KerasTensor], KerasTensor]] = MappingProxyType({**RESNET34_VARIANTS})
 
 
+def check_name(name: str) -> None:
+    """Checks that there is a network of this name.
+
+    Raises:
+        ModelError: If not; it names the nearest.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f"Did you mean {near[0]!r}" if near else ""
+        raise ModelError(f"A model must be one of {', '.join(MODELS)}", received=repr(name), remedy=hint)
+
+
 def build_model(
     name: str,
     *,
@@ -39,10 +51,7 @@ def build_model(
     Raises:
         ModelError: If the name is unknown or a picture is too small.
     """
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"Did you mean {near[0]!r}" if near else ""
-        raise ModelError(f"A model must be one of {', '.join(MODELS)}", received=repr(name), remedy=hint)
+    check_name(name)
     if min(input_shape[:2]) < 32:
         raise ModelError("input_shape must be at least 32 x 32 pixels", received=input_shape)
     images = layers.Input(input_shape, name="images")

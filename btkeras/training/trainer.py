@@ -17,6 +17,7 @@ from btkeras.data.records import Dataset
 from btkeras.data.splits import make_split
 from btkeras.errors import RunError
 from btkeras.models import build_model
+from btkeras.models.build import check_name
 from btkeras.runs import Run, create_run, open_run
 from btkeras.training.callbacks import BestModel, EpochEnd
 from btkeras.training.console import ProgressLine, duration
@@ -82,6 +83,7 @@ def train(config: ExperimentConfig, dataset: Dataset, out: Path, *, skip_broken:
             received=f"{out}, which exists",
             remedy="Choose another --out, or go on with it: --resume",
         )
+    check_name(config.model.name)
     split = make_split(dataset, config.data)
     # Before the run's folder appears, so that a broken picture leaves nothing behind.
     inputs = build_inputs(dataset, split, config, skip_broken=skip_broken)
