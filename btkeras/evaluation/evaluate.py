@@ -103,7 +103,8 @@ def _evaluate(
 
 
 def _probabilities(model: keras.Model, batches: Any) -> NDArray[np.float32]:
-    return np.concatenate([np.asarray(model.predict_on_batch(images)) for images, _ in batches])
+    # As NumPy arrays, since JAX does not take TensorFlow's tensors here.
+    return np.concatenate([np.asarray(model.predict_on_batch(np.asarray(images))) for images, _ in batches])
 
 
 def _batch_size(config: ExperimentConfig) -> int:
