@@ -141,7 +141,8 @@ def draw_patient(config: PhantomConfig, patient: int) -> list[PhantomSlice]:
     """Draws all slices of one patient, in order.
 
     They show one head and at most one tumour, in one view. They depend on the patient's number but not on how many
-    patients there are.
+    patients there are. The same configuration gives the same bytes; on another kind of processor a few pixels in a
+    million may differ by one grey level.
 
     Args:
         config: Size, number of slices, seed and difficulty.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]  # float32 where nothing else is said
 Point = tuple[float, float, float]
 
 # Signal of contrast-enhanced T1: fat and what takes up contrast agent are bright; fluid, bone and air are dark.

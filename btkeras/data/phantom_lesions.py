@@ -26,7 +26,8 @@ class Finding:
 
     Attributes:
         radius: Smallest and largest radius in mm.
-        depth: Where its centre lies below the dura, as multiples of the radius; None for a tumour of the sella.
+        depth: Where its centre lies below the dura, as multiples of the radius, lowest and highest; None for a
+            tumour of the sella.
         signal: Lowest and highest signal of what takes up contrast agent, on the scale of ``TISSUES``.
         irregularity: Largest indentation of its surface, as a fraction of the radius.
         unevenness: Standard deviation of its signal, as a fraction.
@@ -50,7 +51,7 @@ class Finding:
 # Large for their kinds, so that they are still 7 to 14 pixels wide in a picture of 64.
 FINDINGS = {
     "glioma": Finding((20, 28), (0.9, 9), (0.97, 1.12), 0.25, 0.10, margin=4.0, rim=7.5, oedema=1.6),
-    "meningioma": Finding((19, 26), (0.35, 0.55), (0.97, 1.12), 0.10, 0.02, tail=1.5),
+    "meningioma": Finding((19, 26), (0.35, 0.65), (0.97, 1.12), 0.10, 0.02, tail=1.5),
     "pituitary": Finding((15, 21), None, (0.92, 1.07), 0.12, 0.05),
 }
 
@@ -104,32 +105,30 @@ def grow(rng: np.random.Generator, finding: Finding, sections: list[Section]) ->
     )
 
 
-def _in_sella(rng: np.random.Generator, radius: float, middle: Section) -> NDArray[np.floating]:
+def _in_sella(rng: np.random.Generator, radius: float, middle: Section) -> Array:
     """Returns a point above the sella, half-way towards the middle slice."""
     centre = np.array(SELLA) + np.array([rng.normal(0, 1.5), rng.normal(0, 1.5), 0.5 * radius])
     distance = np.linalg.norm(middle.points - centre[:, None, None], axis=0)
     row, column = np.unravel_index(distance.argmin(), distance.shape)
-    halfway: NDArray[np.floating] = (centre + middle.points[:, row, column]) / 2
+    halfway: Array = (centre + middle.points[:, row, column]) / 2
     return halfway
 
 
-def _below_dura(rng: np.random.Generator, depth: Range, radius: float, sections: list[Section]) -> NDArray[np.floating]:
-    """Returns a point of the middle slice at a depth in its plane, inside the brain in all slices, or the next best."""
+def _below_dura(rng: np.random.Generator, depth: Range, radius: float, sections: list[Section]) -> Array:
+    """Returns a point of the middle slice whose depth fits in the plane of every slice, or the one that fits best."""
     middle = sections[len(sections) // 2]
-    shallowest = np.min([section.depth for section in sections], axis=0)
-    within = middle.pixel * ndimage.distance_transform_edt(shallowest > 0)
+    in_plane = [section.pixel * ndimage.distance_transform_edt(section.depth > 0) for section in sections]
+    in_space = np.min([section.depth for section in sections], axis=0)
     from_sella = np.linalg.norm(middle.points - vector(SELLA), axis=0)
-    misfit = np.maximum(within - depth[1] * radius, depth[0] * radius - within)
+    misfit = np.maximum(np.max(in_plane, axis=0) - depth[1] * radius, depth[0] * radius - np.min(in_plane, axis=0))
     misfit = np.maximum(misfit, radius + SELLA_CLEARANCE - from_sella)
-    misfit = np.maximum(misfit, min(depth[0], 0.5) * radius - shallowest)
+    misfit = np.maximum(misfit, min(depth[0], 0.5) * radius - in_space)
     best = np.argwhere(misfit <= max(0.0, misfit.min() + 0.5))
     row, column = best[rng.integers(len(best))]
     return middle.points[:, row, column]
 
 
-def _reaching(
-    sections: list[Section], centre: NDArray[np.floating], radii: NDArray[np.floating]
-) -> NDArray[np.floating]:
+def _reaching(sections: list[Section], centre: Array, radii: Array) -> Array:
     """Returns the radii, widened along the slices' normal until the outer slices cut the tumour too."""
     across, down = (np.diff(sections[0].points, axis=axis).mean((1, 2)) for axis in (2, 1))
     normal = np.abs(np.cross(across, down)).argmax()
@@ -139,7 +138,7 @@ def _reaching(
     return widened
 
 
-def _level(section: Section, centre: NDArray[np.floating], radii: NDArray[np.floating]) -> Array:
+def _level(section: Section, centre: Array, radii: Array) -> Array:
     offsets = (section.points - centre[:, None, None]) / radii[:, None, None]
     level: Array = np.sqrt(np.square(offsets).sum(axis=0)).astype(np.float32)
     return level
@@ -156,9 +155,9 @@ def paint_lesion(section: Section, lesion: Lesion, visibility: float) -> Mask:
     Returns:
         bool ``[h, w]``.
     """
-    finding, radius = lesion.finding, np.float32(lesion.radii.mean())
+    finding, radius = lesion.finding, float(lesion.radii.mean())
     level, interior = lesion.level(section), lesion.interior.at(section.points)
-    surface: Array = 1 - finding.irregularity * (0.5 + 0.5 * np.tanh(lesion.surface.at(section.points)))
+    surface = 1 - finding.irregularity * (0.5 + 0.5 * np.tanh(lesion.surface.at(section.points)))
     distance = _confined((level - surface) * radius, finding, section)
     if finding.oedema:
         extent = (level - finding.oedema * (surface + 0.12 * interior)) * radius
