@@ -6,6 +6,7 @@ The defaults are the paper's protocol (design: Adam 1e-3, times 0.1 every 100 of
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from btkeras.errors import ConfigError
@@ -23,11 +24,20 @@ def _require(holds: bool, rule: str, received: object) -> None:
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    _require(value in allowed, f"{key} must be one of {', '.join(allowed)}", value)
+    _require(value in allowed, f"{key} must be one of {', '.join(allowed)}", repr(value))
 
 
 def _between(key: str, value: float, low: float, high: float) -> None:
     _require(low <= value <= high, f"{key} must be between {low:g} and {high:g}", value)
+
+
+def _positive(key: str, value: float) -> None:
+    _require(0 < value < math.inf, f"{key} must be a number above 0", value)
+
+
+def _seed(key: str, value: int) -> None:
+    # What every generator in use takes.
+    _require(0 <= value < 2**32, f"{key} must be between 0 and 4294967295", value)
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class DataConfig:
         _require(self.channels in (1, 3), "data.channels must be 1 or 3", self.channels)
         _between("data.test_fraction", self.test_fraction, 0.01, 0.9)
         _between("data.validation_fraction", self.validation_fraction, 0.01, 0.9)
-        _require(self.split_seed >= 0, "data.split_seed must not be negative", self.split_seed)
+        _seed("data.split_seed", self.split_seed)
         _one_of("data.cache", self.cache, CACHES)
 
 
@@ -110,7 +120,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _one_of("optimizer.name", self.name, OPTIMIZERS)
-        _require(self.learning_rate > 0, "optimizer.learning_rate must be above 0", self.learning_rate)
+        _positive("optimizer.learning_rate", self.learning_rate)
         _between("optimizer.weight_decay", self.weight_decay, 0, 1)
         _between("optimizer.momentum", self.momentum, 0, 0.9999)
         _between("optimizer.ema", self.ema, 0, 0.99999)
@@ -138,8 +148,8 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         _one_of("schedule.name", self.name, SCHEDULES)
-        _require(self.warmup_epochs >= 0, "schedule.warmup_epochs must not be negative", self.warmup_epochs)
-        _require(self.step_epochs > 0, "schedule.step_epochs must be above 0", self.step_epochs)
+        _between("schedule.warmup_epochs", self.warmup_epochs, 0, 100_000)
+        _positive("schedule.step_epochs", self.step_epochs)
         _between("schedule.step_factor", self.step_factor, 0, 1)
         _between("schedule.final_fraction", self.final_fraction, 0, 1)
 
@@ -171,7 +181,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _between("train.epochs", self.epochs, 1, 100_000)
         _between("train.batch_size", self.batch_size, 1, 65_536)
-        _require(self.seed >= 0, "train.seed must not be negative", self.seed)
+        _seed("train.seed", self.seed)
         _one_of("train.precision", self.precision, PRECISIONS)
         _between("train.label_smoothing", self.label_smoothing, 0, 0.9)
         _one_of("train.monitor", self.monitor, MONITORS)
@@ -200,7 +210,7 @@ class PhantomConfig:
         _between("phantom.patients", self.patients, 4, 1_000_000)
         _between("phantom.slices", self.slices, 1, 1000)
         _between("phantom.image_size", self.image_size, 48, 1024)
-        _require(self.seed >= 0, "phantom.seed must not be negative", self.seed)
+        _seed("phantom.seed", self.seed)
         _between("phantom.difficulty", self.difficulty, 0, 2)
 
 

@@ -15,6 +15,17 @@ from btkeras.config import ExperimentConfig
 from btkeras.errors import ConfigError
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, where YAML would forget the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        repeated = [key for key in keys if keys.count(key) > 1]
+        if repeated:
+            raise yaml.YAMLError(f"the key {repeated[0]!r} is there twice {node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Reads a YAML file (or starts from the defaults) and applies ``section.key=value`` overrides.
 
@@ -57,10 +68,10 @@ def _plain(value: Any) -> Any:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError("A configuration must be a readable file", received=f"{path} ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} must be YAML", received=" ".join(str(error).split())) from error
     if tree is None:
         return {}
@@ -73,15 +84,17 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     path = key.strip().split(".")
     if not equals or len(path) != 2:
-        raise ConfigError("--set takes SECTION.KEY=VALUE", received=override, remedy="Example: --set train.epochs=10")
+        raise ConfigError(
+            "--set takes SECTION.KEY=VALUE", received=repr(override), remedy="Example: --set train.epochs=10"
+        )
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError("The value of --set must be YAML", received=override) from error
-    section = tree.setdefault(path[0], {})
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError("The value of --set must be YAML", received=repr(override)) from error
+    section = {} if tree.get(path[0]) is None else tree[path[0]]
     if not isinstance(section, dict):
         raise ConfigError(f"{path[0]} must be a section", received=repr(section))
-    section[path[1]] = value
+    tree[path[0]] = {**section, path[1]: value}
 
 
 def _build(cls: type, tree: object, where: str) -> object:
@@ -104,7 +117,8 @@ def _unknown(key: str, where: str, types: Mapping[str, Any]) -> ConfigError:
 
 def _convert(kind: Any, value: object, where: str) -> object:
     if dataclasses.is_dataclass(kind):
-        return _build(typing.cast(type, kind), value, where)
+        # A section whose keys are all commented out says as little as one that is left out.
+        return _build(typing.cast(type, kind), {} if value is None else value, where)
     if typing.get_origin(kind) is tuple:
         return _convert_tuple(typing.get_args(kind), value, where)
     # YAML 1.1 reads 1e-3 as text, and a whole number is a fine float.
@@ -118,7 +132,7 @@ def _convert(kind: Any, value: object, where: str) -> object:
 def _as_float(value: int | str) -> object:
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return value
 
 

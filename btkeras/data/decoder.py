@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,14 +26,23 @@ _CHUNK = 256
 _PLACE = re.compile(r"\{\{.*?\}\}\s*")
 
 
+@functools.cache
+def _traced(size: int, channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    # Once for all decoders of a size: tracing takes as long as a hundred pictures.
+    signature = [tf.TensorSpec([], tf.string)]
+    function: Callable[[tf.Tensor], tf.Tensor] = tf.function(
+        lambda data: preprocess(data, size, channels), input_signature=signature
+    )
+    return function
+
+
 class Decoder:
     """Reads pictures as uint8 ``[size, size, channels]``, each checked and decoded by the shared preprocessing."""
 
     def __init__(self, size: int, channels: int) -> None:
         self.size = size
         self.channels = channels
-        signature = [tf.TensorSpec([], tf.string)]
-        self._function = tf.function(lambda data: preprocess(data, size, channels), input_signature=signature)
+        self._function = _traced(size, channels)
 
     def bytes(self, data: bytes, name: str = "the image") -> Picture:
         """Decodes an encoded picture.

@@ -6,9 +6,9 @@ import tensorflow as tf
 
 # Where the orientation may stand: EXIF is among a JPEG's first segments, its first directory at its beginning.
 _HEAD = 4096
-# Tag 0x0112, type SHORT, count 1, in big- and little-endian; which of the value's two bytes is the low one.
+# Tag 0x0112, type SHORT, count 1, and whether that is little-endian.
 # Eight bytes do not turn up by chance, so the directory around them need not be parsed.
-_PATTERNS = ((bytes.fromhex("0112000300000001"), 1), (bytes.fromhex("1201030001000000"), 0))
+_PATTERNS = ((bytes.fromhex("0112000300000001"), False), (bytes.fromhex("1201030001000000"), True))
 
 
 def orientation(data: tf.Tensor) -> tf.Tensor:
@@ -46,8 +46,9 @@ def _transposed(image: tf.Tensor) -> tf.Tensor:
     return tf.gather(tf.reshape(image, [height * width, -1]), places)
 
 
-def _value(head: tf.Tensor, pattern: bytes, low_byte: int) -> tf.Tensor:
+def _value(head: tf.Tensor, pattern: bytes, little_endian: bool) -> tf.Tensor:
     """The value behind the pattern's first place, 0 if it is nowhere."""
     # With the pattern put behind the end there always is a second part.
     behind = tf.strings.split(tf.strings.join([head, pattern + b"\0\0"]), pattern, maxsplit=1)[1]
-    return tf.cast(tf.io.decode_raw(tf.strings.substr(behind, low_byte, 1), tf.uint8)[0], tf.int32)
+    value = tf.io.decode_raw(tf.strings.substr(behind, 0, 2), tf.uint16, little_endian)
+    return tf.cast(value[0], tf.int32)

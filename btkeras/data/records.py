@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from btkeras.errors import DataError
+from btkeras.files import atomic_file
 
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 MANIFEST = "manifest.csv"
 MANIFEST_COLUMNS = ("path", "label", "patient", "source")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
 
 # How public collections spell the four classes, after lower-casing and "-", " " -> "_".
 _SPELLINGS = {
@@ -23,6 +24,8 @@ _SPELLINGS = {
     "no_tumor": ("no_tumor", "no_tumour", "notumor", "notumour", "no", "none", "normal", "healthy"),
     "pituitary": ("pituitary", "pituitary_tumor", "pituitary_tumour", "pituitary_adenoma", "pi"),
 }
+# Pictures that `btkeras prepare` converts, or says why not; leaving them out in silence would lose data.
+_OTHER_SUFFIXES = (".bmp", ".tif", ".tiff", ".gif", ".webp", ".dcm", ".mat")
 _CLASS_OF = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
 
 
@@ -68,8 +71,12 @@ class Dataset:
         return {name: counter[name] for name in self.classes}
 
 
-def class_name(spelling: str) -> str:
+def class_name(spelling: str, where: str = "") -> str:
     """Returns the class that a folder name or label means.
+
+    Args:
+        spelling: The name.
+        where: Where it stands, for the error message.
 
     Raises:
         DataError: If it means none of the four.
@@ -78,8 +85,8 @@ def class_name(spelling: str) -> str:
     if key in _CLASS_OF:
         return _CLASS_OF[key]
     near = difflib.get_close_matches(key, _CLASS_OF, n=1)
-    hint = f"Did you mean {near[0]!r}" if near else "Rename or remove it"
-    raise DataError(f"A class must be one of {', '.join(CLASSES)}", received=repr(spelling), remedy=hint)
+    hint = f"Did you mean {_CLASS_OF[near[0]]!r}" if near else "Rename or remove it"
+    raise DataError(f"A class must be one of {', '.join(CLASSES)}", received=f"{spelling!r}{where}", remedy=hint)
 
 
 def load_dataset(folder: str | Path) -> Dataset:
@@ -120,31 +127,68 @@ def _from_class_folders(root: Path) -> list[Record]:
     records = []
     for folder in folders:
         label = class_name(folder.name)
-        pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        if not pictures:
-            raise DataError(
-                "A class folder must hold PNG or JPEG pictures", received=f"{folder} without any", remedy="Remove it"
-            )
-        records += [Record(picture.relative_to(root).as_posix(), label) for picture in pictures]
+        records += [Record(path, label) for path in _pictures(folder, root)]
     return records
+
+
+def _pictures(folder: Path, root: Path) -> list[str]:
+    """Paths of a class folder's pictures, relative to ``root``; hidden files and folders are no part of it."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    paths = [path.relative_to(root) for path in files]
+    paths = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    others = sorted(path.as_posix() for path in paths if path.suffix.lower() in _OTHER_SUFFIXES)
+    if others:
+        raise DataError(
+            "A class folder's pictures must be PNG or JPEG",
+            received=f"{others[0]!r} in {root}" + (f" (and {len(others) - 1} more)" if others[1:] else ""),
+            remedy=f"Convert them: btkeras prepare {root} --out DATASET",
+        )
+    pictures = [path.as_posix() for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not pictures:
+        raise DataError(
+            "A class folder must hold PNG or JPEG pictures", received=f"{folder} without any", remedy="Remove it"
+        )
+    unreadable = [path for path in pictures if not _is_text(path)]
+    if unreadable:
+        raise DataError("A picture's name must be UTF-8", received=repr(unreadable[0]), remedy="Rename it")
+    return pictures
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is all text: bytes of a file name that are no UTF-8 reach Python as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _from_manifest(root: Path) -> list[Record]:
     manifest = root / MANIFEST
-    with manifest.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in ("path", "label") if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(
-                f"{manifest} must have the columns path and label (patient and source are optional)",
-                received=", ".join(reader.fieldnames or ()) or "an empty file",
-                remedy=f"Add {', '.join(missing)}",
-            )
-        records = [_record_of(row, manifest, number) for number, row in enumerate(reader, start=2)]
+    try:
+        # Excel begins UTF-8 with a byte order mark.
+        with manifest.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            _check_columns(list(reader.fieldnames or ()), manifest)
+            records = [_record_of(row, manifest, reader.line_num) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{manifest} must be a CSV file in UTF-8", received=error, remedy="Save it again so") from error
     repeated = [path for path, count in Counter(record.path for record in records).items() if count > 1]
     if repeated:
         raise DataError(f"{manifest} must name each picture once", received=repeated[0], remedy="Remove the repetition")
     return records
+
+
+def _check_columns(names: list[str], manifest: Path) -> None:
+    missing = [name for name in ("path", "label") if name not in names]
+    if missing:
+        raise DataError(
+            f"{manifest} must have the columns path and label (patient and source are optional)",
+            received=", ".join(names) or "an empty file",
+            remedy=f"Add {', '.join(missing)}",
+        )
+    if len(set(names)) < len(names):
+        raise DataError(f"{manifest} must have each column once", received=", ".join(names))
 
 
 def _record_of(row: dict[str, str], manifest: Path, line: int) -> Record:
@@ -153,20 +197,23 @@ def _record_of(row: dict[str, str], manifest: Path, line: int) -> Record:
             f"{manifest} must have as many fields in each line as in its header", received=f"line {line}: {row}"
         )
     path = Path(row["path"])
-    if path.is_absolute() or ".." in path.parts or not row["path"]:
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in row["path"]:
         raise DataError(
             f"A path in {manifest} must lie inside the dataset's folder", received=f"line {line}: {row['path']!r}"
         )
     extra = {name: value for name, value in row.items() if name not in MANIFEST_COLUMNS}
-    return Record(path.as_posix(), class_name(row["label"]), row.get("patient", ""), row.get("source", ""), extra)
+    label = class_name(row["label"], f" in line {line} of {manifest}")
+    return Record(path.as_posix(), label, row.get("patient", ""), row.get("source", ""), extra)
 
 
 def write_manifest(root: Path, records: list[Record]) -> None:
     """Writes ``manifest.csv`` into ``root``, sorted by path; every record's extra columns are kept."""
     extra = sorted({name for record in records for name in record.extra})
-    with (root / MANIFEST).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*MANIFEST_COLUMNS, *extra])
-        for record in sorted(records, key=lambda record: record.path):
-            values = [record.extra.get(name, "") for name in extra]
-            writer.writerow([record.path, record.label, record.patient, record.source, *values])
+    rows = [[*MANIFEST_COLUMNS, *extra]]
+    for record in sorted(records, key=lambda record: record.path):
+        values = [record.extra.get(name, "") for name in extra]
+        rows.append([record.path, record.label, record.patient, record.source, *values])
+    # Python before 3.13 leaves a carriage return unquoted and takes it for a line's end when it reads.
+    odd = any("\r" in value for row in rows for value in row)
+    with atomic_file(root / MANIFEST) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL).writerows(rows)

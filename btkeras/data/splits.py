@@ -73,7 +73,7 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
     rng = np.random.default_rng(config.split_seed)
     parts: dict[str, list[Record]] = {name: [] for name in PARTS}
     for label in dataset.classes:
-        members = [record for record in dataset.records if record.label == label]
+        members = sorted((r for r in dataset.records if r.label == label), key=lambda record: record.path)
         sizes = split_sizes(len(members), config)
         if min(sizes) < 1:
             raise DataError(
@@ -125,28 +125,32 @@ def load_split(source: Path, dataset: Dataset) -> Split:
     repeated = [path for path, count in Counter(every).items() if count > 1]
     if repeated:
         raise DataError("A picture must be in one part of a split only", received=f"{repeated[0]} ({source})")
-    if files_digest(dataset.records) != document["dataset_digest"]:
+    by_path = {record.path: record for record in dataset.records}
+    if files_digest(dataset.records) != document["dataset_digest"] or not by_path.keys() >= set(every):
         raise DataError(
             f"The dataset must be the one that {source} was made for",
             received=f"{dataset.root}, where {_difference(set(every), dataset)}",
             remedy="Restore the dataset, or start a new run",
         )
-    by_path = {record.path: record for record in dataset.records}
     parts = {name: tuple(by_path[path] for path in paths) for name, paths in names.items()}
     return Split(**parts, seed=document["seed"])
 
 
 def _read(source: Path) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
-        complete = all(isinstance(document[name], list) for name in PARTS) and isinstance(document.get("seed"), int)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        document: object = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{source} must be a readable splits.json", received=repr(error)) from error
-    if not complete or not {"digest", "dataset_digest"} <= set(document):
+    kinds = dict.fromkeys(PARTS, list) | {"seed": int, "digest": str, "dataset_digest": str}
+    found = document if isinstance(document, dict) else {}
+    wrong = [key for key, kind in kinds.items() if not isinstance(found.get(key), kind)]
+    if wrong:
         raise DataError(
-            f"{source} must hold the lists {', '.join(PARTS)}, a seed and both digests", received=sorted(document)
+            f"{source} must hold the lists {', '.join(PARTS)}, a seed, a digest and a dataset_digest",
+            received=f"nothing, or something else, as {', '.join(wrong)}",
+            remedy="Restore it, or start a new run",
         )
-    return document
+    return found
 
 
 def _digest(parts: dict[str, list[str]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,8 @@ def build_inputs(dataset: Dataset, split: Split, config: ExperimentConfig, *, sk
     """Decodes every picture of the split once.
 
     Raises:
-        DataError: If some cannot be read and ``skip_broken`` is not set; it names them.
+        DataError: If some cannot be read and ``skip_broken`` is not set; it names them. Also if a part loses all its
+            pictures of a class.
     """
     sizes = dict.fromkeys(PARTS, config.data.image_size) | {
         "train": stored_size(config.data.image_size, config.augment)
@@ -65,7 +66,19 @@ def build_inputs(dataset: Dataset, split: Split, config: ExperimentConfig, *, sk
         labels[part] = [dataset.classes.index(r.label) for i, r in enumerate(records) if i not in reasons]
     if broken and not skip_broken:
         raise broken_pictures(broken)
+    for part in PARTS:
+        _check_classes_left(part, split.part(part), broken)
     return Inputs(stores, labels, broken)
+
+
+def _check_classes_left(part: str, records: Sequence[Record], broken: Collection[str]) -> None:
+    lost = {r.label for r in records} - {r.label for r in records if r.path not in broken}
+    if lost:
+        raise DataError(
+            "Each part of a split must keep a readable picture of each of its classes",
+            received=f"no readable {min(lost)} in {part}",
+            remedy="Mend the broken pictures, or remove them and start a new run",
+        )
 
 
 def load_pictures(
@@ -89,10 +102,10 @@ def load_pictures(
 
 def broken_pictures(broken: dict[str, str]) -> DataError:
     """The error that names broken pictures, the first of them where there are many."""
-    reasons = [f"\n  {reason}" for reason in list(broken.values())[:_NAMED]]
+    reasons = [f"\n  {reason.removesuffix('.')}" for reason in list(broken.values())[:_NAMED]]
     more = f"\n  and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
     return DataError(
         "Every picture of a dataset must be readable",
-        received=f"{len(broken)} broken:{''.join(reasons)}{more}\n",
+        received=f"{len(broken)} broken:{''.join(reasons)}{more}",
         remedy="Mend or remove them, or leave them out: --skip-broken",
     )

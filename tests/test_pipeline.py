@@ -1,0 +1,184 @@
+"""Batches as functions of (seed, epoch, position), whatever the machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from btkeras.config import AugmentConfig
+from btkeras.data.pipeline import evaluation_batches, steps_per_epoch, stored_size, training_batches
+from btkeras.data.store import Store
+from tests.pictures import scene
+
+STILL = AugmentConfig(crop=(1.0, 1.0), horizontal_flip=False, vertical_flip=False, brightness=0.0)
+COUNT, SIDE = 23, 32
+Batches = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+
+def store_of(count: int = COUNT, side: int = SIDE) -> Store:
+    """Pictures that carry their own number in every pixel's last channel."""
+    images = np.stack([scene(side, side, seed) for seed in range(count)])
+    images[..., 2] = np.arange(count)[:, None, None]
+    return Store(images, (side, 3), np.arange(count), {}, np.zeros((3, 256), np.int64), "here")
+
+
+LABELS = [number % 4 for number in range(COUNT)]
+
+
+def training(
+    epochs: range,
+    *,
+    seed: int = 0,
+    batch_size: int = 5,
+    augmentation: AugmentConfig = STILL,
+    store: Store | None = None,
+) -> tf.data.Dataset:
+    return training_batches(
+        store or store_of(),
+        LABELS,
+        4,
+        image_size=SIDE,
+        batch_size=batch_size,
+        augmentation=augmentation,
+        seed=seed,
+        epochs=epochs,
+    )
+
+
+def batches(dataset: tf.data.Dataset) -> Batches:
+    return [(images.numpy(), labels.numpy()) for images, labels in dataset]
+
+
+def order(dataset: tf.data.Dataset) -> list[int]:
+    return [int(picture[0, 0, 2]) for images, _ in batches(dataset) for picture in images]
+
+
+def assert_equal(first: Batches, second: Batches) -> None:
+    assert len(first) == len(second) > 0
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_training_batches_have_the_declared_types_and_their_own_labels() -> None:
+    dataset = training(range(1))
+    assert dataset.element_spec[0].dtype == dataset.element_spec[1].dtype == tf.float32
+    for images, labels in batches(dataset):
+        assert images.shape == (5, SIDE, SIDE, 3)
+        assert (labels.sum(axis=1) == 1).all()
+        assert labels.argmax(axis=1).tolist() == [int(picture[0, 0, 2]) % 4 for picture in images]
+
+
+def test_without_augmentation_training_sees_what_evaluation_sees() -> None:
+    evaluated = np.concatenate([images for images, _ in batches(evaluation_batches(store_of(), LABELS, 4, 6))])
+    for images, _ in batches(training(range(2))):
+        for picture in images:
+            np.testing.assert_array_equal(picture, evaluated[int(picture[0, 0, 2])])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 22, 23])
+def test_an_epoch_visits_each_picture_at_most_once(batch_size: int) -> None:
+    steps = steps_per_epoch(COUNT, batch_size)
+    seen = order(training(range(3), batch_size=batch_size))
+    epoch = steps * batch_size
+    assert len(seen) == 3 * epoch
+    for start in range(0, 3 * epoch, epoch):
+        assert len(set(seen[start : start + epoch])) == epoch
+
+
+@pytest.mark.parametrize(("count", "batch", "steps"), [(23, 5, 4), (20, 5, 4), (5, 5, 1), (3, 64, 1), (1, 1, 1)])
+def test_the_last_smaller_batch_is_dropped_unless_it_is_the_only_one(count: int, batch: int, steps: int) -> None:
+    assert steps_per_epoch(count, batch) == steps
+
+
+def test_a_batch_larger_than_the_dataset_is_the_dataset() -> None:
+    seen = order(training(range(2), batch_size=64))
+    assert len(seen) == 2 * COUNT
+    assert sorted(seen[:COUNT]) == sorted(seen[COUNT:]) == list(range(COUNT))
+
+
+def test_a_single_picture_can_be_trained_on() -> None:
+    assert order(training(range(3), store=store_of(1))) == [0, 0, 0]
+
+
+def test_order_differs_between_epochs_and_between_seeds() -> None:
+    first, second = np.split(np.array(order(training(range(2), batch_size=COUNT))), 2)
+    other = order(training(range(1), batch_size=COUNT, seed=1))
+    assert len({tuple(first), tuple(second), tuple(other), tuple(range(COUNT))}) == 4
+
+
+def test_every_picture_comes_at_every_place_of_an_epoch() -> None:
+    epochs = np.array(order(training(range(400), store=store_of(8), batch_size=8))).reshape(400, 8)
+    counts = np.stack([np.bincount(epochs[:, place], minlength=8) for place in range(8)])
+    # 50 each are expected; five standard deviations are 33.
+    assert counts.min() > 17
+    assert counts.max() < 83
+
+
+@pytest.mark.parametrize("cores", [1, 7, None])
+def test_batches_do_not_depend_on_the_number_of_cores(monkeypatch: pytest.MonkeyPatch, cores: int | None) -> None:
+    here = batches(training(range(2), augmentation=AugmentConfig()))
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert_equal(batches(training(range(2), augmentation=AugmentConfig())), here)
+
+
+def test_a_later_start_sees_what_the_uninterrupted_run_sees() -> None:
+    whole = batches(training(range(4), augmentation=AugmentConfig(), seed=2))
+    assert_equal(batches(training(range(2, 4), augmentation=AugmentConfig(), seed=2)), whole[8:])
+
+
+def test_augmentation_differs_between_epochs() -> None:
+    alike = [batches(training(range(e, e + 1), augmentation=AugmentConfig(), batch_size=COUNT))[0][0] for e in (0, 1)]
+    assert all((alike[0][i] != alike[1][j]).any() for i in range(COUNT) for j in range(COUNT))
+
+
+def test_a_store_of_larger_pictures_gives_batches_of_the_asked_size() -> None:
+    for images, _ in batches(training(range(1), store=store_of(side=40), augmentation=AugmentConfig())):
+        assert images.shape[1:] == (SIDE, SIDE, 3)
+        assert images.min() >= 0
+        assert images.max() <= 255
+
+
+def test_positions_and_not_files_are_what_broken_pictures_shift() -> None:
+    whole = store_of()
+    usable = np.delete(np.arange(COUNT), [0, 7])
+    store = Store(whole.pictures, whole.shape, usable, {}, whole.histogram, "here")
+    assert order(evaluation_batches(store, [0] * 21, 4, 8)) == usable.tolist()
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(5, [5, 5, 5, 5, 3]), (23, [23]), (64, [23]), (1, [1] * 23)])
+def test_evaluation_sees_every_picture_once_and_in_order(batch_size: int, sizes: list[int]) -> None:
+    store = store_of()
+    seen = batches(evaluation_batches(store, LABELS, 4, batch_size))
+    assert [len(images) for images, _ in seen] == sizes
+    np.testing.assert_array_equal(np.concatenate([images for images, _ in seen]), store.take(np.arange(COUNT)))
+    assert np.concatenate([labels for _, labels in seen]).argmax(axis=1).tolist() == LABELS
+
+
+def test_the_same_from_a_store_on_disk(tmp_path: Path) -> None:
+    here = store_of()
+    np.save(tmp_path / "pictures.npy", here.take(np.arange(COUNT)))
+    pictures = np.load(tmp_path / "pictures.npy", mmap_mode="r")
+    there = Store(pictures, here.shape, here.usable, {}, here.histogram, "there")
+    paper = AugmentConfig()
+    assert_equal(
+        batches(training(range(1), store=there, augmentation=paper)), batches(training(range(1), augmentation=paper))
+    )
+
+
+def test_nothing_waits_for_a_tuner_and_order_is_kept() -> None:
+    for dataset in (training(range(1)), evaluation_batches(store_of(), LABELS, 4, 5)):
+        assert dataset.options().autotune.enabled is False
+        assert dataset.options().deterministic is True
+
+
+@pytest.mark.parametrize(
+    ("low", "size", "stored"), [(0.8, 224, 280), (1.0, 224, 224), (0.5, 224, 336), (0.1, 224, 336), (0.9, 32, 36)]
+)
+def test_pictures_are_stored_so_large_that_crops_are_not_enlarged(low: float, size: int, stored: int) -> None:
+    assert stored_size(size, AugmentConfig(crop=(low, 1.0))) == stored

@@ -1,0 +1,342 @@
+"""Encoded bytes to the network's input, held against Pillow and NumPy to the last bit."""
+
+from __future__ import annotations
+
+import functools
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from btkeras.data import preprocess
+from btkeras.data.decoder import Decoder
+from btkeras.data.exif import orientation
+from btkeras.data.intensity import to_uint8
+from btkeras.data.resize import QUARTERS, UNIT, resize, resize_weights
+from btkeras.errors import ImageError
+from tests.pictures import (
+    GREY,
+    GREY_ALPHA,
+    RGB,
+    RGB_ALPHA,
+    animation,
+    chunk,
+    deep_scene,
+    encode,
+    mutations,
+    png,
+    png_header,
+    scene,
+    turned_jpeg,
+    twin,
+)
+
+# Tracing takes longer than all pictures together.
+decoder = functools.cache(Decoder)
+BITS = np.random.default_rng(0).integers(0, 16, (45, 70))
+ALPHA = np.arange(70, dtype=np.uint8)[None, :, None].repeat(45, 0)
+
+PICTURES = {
+    "grey PNG": encode(scene(), mode="L"),
+    "RGB PNG": encode(scene()),
+    "PNG with alpha": encode(np.dstack([scene(), ALPHA])),
+    "grey PNG with alpha": encode(np.dstack([scene()[..., :1], ALPHA])),
+    "PNG with a transparent colour": encode(scene(), transparency=(127, 0, 3)),
+    "grey PNG with a transparent value": encode(scene(), mode="L", transparency=100),
+    "palette PNG": encode(Image.fromarray(scene()).quantize(64)),
+    "palette PNG of 4 bits": encode(Image.fromarray(scene()).quantize(16), bits=4),
+    "palette PNG with a transparent entry": encode(Image.fromarray(scene()).quantize(64), transparency=3),
+    "1-bit PNG": encode(scene(), mode="1"),
+    "2-bit PNG": png(BITS % 4, 2, GREY),
+    "4-bit PNG": png(BITS, 4, GREY),
+    "interlaced PNG": png(scene(), 8, RGB, interlaced=True),
+    "interlaced grey PNG": png(scene()[..., 0], 8, GREY, interlaced=True),
+    "PNG with rubbish behind its end": encode(scene()) + b"rubbish",
+    "grey JPEG": encode(scene(), "JPEG", mode="L"),
+    "JPEG": encode(scene(), "JPEG", subsampling=0, quality=100),
+    "JPEG with halved colours": encode(scene(), "JPEG", subsampling=1),
+    "JPEG with quartered colours": encode(scene(), "JPEG", subsampling=2, quality=60),
+    "progressive JPEG": encode(scene(), "JPEG", progressive=True),
+    "progressive grey JPEG": encode(scene(), "JPEG", mode="L", progressive=True),
+    # Measured over qualities 75, 95 and 100: no difference, although two programs turn CMYK into RGB.
+    "CMYK JPEG": encode(scene(), "JPEG", mode="CMYK"),
+    "JPEG with rubbish behind its end": encode(scene(), "JPEG") + b"rubbish",
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_what_pillow_and_numpy_make_of_it(name: str, channels: int) -> None:
+    data = PICTURES[name]
+    np.testing.assert_array_equal(decoder(40, channels).bytes(data), twin(data, 40, channels))
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("code", range(1, 9))
+def test_exif_turns_a_jpeg_upright(code: int, endian: str) -> None:
+    data = turned_jpeg(code, endian)
+    np.testing.assert_array_equal(decoder(40, 3).bytes(data), twin(data, 40, 3))
+
+
+def test_exif_behind_another_segment_is_found() -> None:
+    data = turned_jpeg(8)
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + 3000) + bytes(3000)
+    data = data[:2] + comment + data[2:]
+    np.testing.assert_array_equal(decoder(40, 3).bytes(data), twin(data, 40, 3))
+
+
+def test_a_turned_grey_jpeg_is_turned_too() -> None:
+    data = turned_jpeg(5, mode="L")
+    np.testing.assert_array_equal(decoder(40, 3).bytes(data), twin(data, 40, 3))
+
+
+@pytest.mark.parametrize(("code", "read"), [(0, 1), (9, 1), (258, 1), (3, 3)])
+def test_an_orientation_that_does_not_exist_is_upright(code: int, read: int) -> None:
+    assert orientation(tf.constant(turned_jpeg(code))).numpy() == read
+
+
+def test_exif_that_breaks_off_is_upright() -> None:
+    data = turned_jpeg(6)
+    pattern = bytes.fromhex("1201030001000000")
+    for end in range(9):
+        assert orientation(tf.constant(data[: data.index(pattern) + end])).numpy() == 1
+
+
+def test_luma_rounds_as_pillow_does_for_every_colour_it_could_get_wrong() -> None:
+    steps = np.array([0, 1, 2, 3, 63, 64, 127, 128, 129, 190, 253, 254, 255], np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, np.arange(256, dtype=np.uint8)), axis=-1).reshape(-1, 256, 3)
+    expected = np.asarray(Image.fromarray(colours).convert("L"))
+    np.testing.assert_array_equal(preprocess.to_channels(tf.constant(colours), 1).numpy()[..., 0], expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_given_as_grey_and_as_rgb_is_the_same(channels: int) -> None:
+    grey = scene()[..., :1]
+    once, thrice = (decoder(40, channels).array(image) for image in (grey, grey.repeat(3, axis=-1)))
+    np.testing.assert_array_equal(once, thrice)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "colour"),
+    [
+        (deep_scene(), GREY),
+        (deep_scene(3), RGB),
+        (np.dstack([deep_scene(3), ALPHA.astype(np.uint16) * 900]), RGB_ALPHA),
+        (np.dstack([deep_scene(), ALPHA.astype(np.uint16) * 900]), GREY_ALPHA),
+        (np.full((45, 70), 5000, np.uint16), GREY),
+        (np.arange(45 * 70, dtype=np.uint16).reshape(45, 70) % 2 * 65535, GREY),
+    ],
+    ids=["grey", "RGB", "RGB with alpha", "grey with alpha", "constant", "full range"],
+)
+def test_16_bits_are_scaled_from_lowest_to_highest_and_not_cut_off(pixels: NDArray[np.uint16], colour: int) -> None:
+    seen = pixels.reshape(45, 70, -1)[..., : 3 if colour in (RGB, RGB_ALPHA) else 1]
+    expected = resize(to_uint8(seen), 40)
+    for interlaced in (False, True):
+        data = png(pixels, 16, colour, interlaced=interlaced)
+        np.testing.assert_array_equal(decoder(40, 3).bytes(data), np.broadcast_to(expected, (40, 40, 3)))
+
+
+def test_16_bit_scaling_agrees_for_every_span() -> None:
+    rng = np.random.default_rng(0)
+    for low, high in np.sort(rng.integers(0, 65536, (200, 2))).tolist():
+        pixels = rng.integers(low, high + 1, (16, 16), np.uint16)
+        graph = preprocess.decode(tf.constant(png(pixels, 16, GREY))).numpy()
+        np.testing.assert_array_equal(graph[..., 0], to_uint8(pixels))
+
+
+def test_to_uint8_is_linear_from_black_to_white() -> None:
+    np.testing.assert_array_equal(to_uint8(np.array([-1000, -500, 0, 1000], np.int16)), [0, 64, 128, 255])
+    np.testing.assert_array_equal(to_uint8(np.full((2, 2), 7, np.int32)), np.zeros((2, 2)))
+
+
+GREY_JPEG, COLOUR_JPEG, COLOUR_PNG = (PICTURES[name] for name in ("grey JPEG", "JPEG", "RGB PNG"))
+
+
+@pytest.mark.parametrize(
+    ("data", "rule"),
+    [
+        (b"", "an empty file"),
+        (b"no picture at all", "text"),
+        (COLOUR_JPEG[: len(COLOUR_JPEG) // 2], "damaged"),
+        (COLOUR_JPEG[:-50], "damaged"),
+        (GREY_JPEG[:-50], "damaged"),
+        (COLOUR_PNG[: len(COLOUR_PNG) // 2], "damaged"),
+        (COLOUR_PNG[:-12], "damaged"),
+        (COLOUR_PNG[:-30] + bytes([COLOUR_PNG[-30] ^ 1]) + COLOUR_PNG[-29:], "damaged"),
+        (png(scene()[:1, :1], 8, RGB), "at least 16 x 16"),
+        (png_header(20_000, 20_000) + chunk(b"IDAT", b"") + chunk(b"IEND"), "at most 25 million pixels"),
+        (animation("PNG"), "2 frames"),
+        (animation("MPO"), "2 frames"),
+        (animation("GIF"), "GIF"),
+    ],
+)
+def test_what_cannot_be_read_is_an_image_error_that_names_the_file(data: bytes, rule: str, tmp_path: Path) -> None:
+    path = tmp_path / "slice.jpg"
+    path.write_bytes(data)
+    error = decoder(40, 3).try_file(path)
+    assert isinstance(error, ImageError)
+    assert rule in str(error)
+    assert str(path) in str(error)
+
+
+def test_the_reason_of_damage_is_in_words_of_the_picture() -> None:
+    with pytest.raises(ImageError) as caught:
+        decoder(40, 3).bytes(COLOUR_PNG[:-20], "slice.png")
+    assert re.search(r"slice.png, which is damaged \(Invalid PNG data, size \d+\)\. Get it again", str(caught.value))
+    assert "{{" not in str(caught.value)
+
+
+def test_many_files_come_in_order_with_errors_among_them(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(300)]
+    for number, path in enumerate(paths):
+        if number % 7:
+            path.write_bytes(encode(np.full((16, 16), number % 256, np.uint8)))
+    for number, answer in enumerate(decoder(40, 1).files(paths)):
+        if number % 7:
+            assert isinstance(answer, np.ndarray)
+            assert (answer == number % 256).all()
+        else:
+            assert isinstance(answer, ImageError)
+
+
+GUARDED = {
+    "nothing": b"",
+    "text": b"hello",
+    "PNG signature": COLOUR_PNG[:8],
+    "PNG header cut off": COLOUR_PNG[:30],
+    "JPEG signature": COLOUR_JPEG[:3],
+    "bomb": png_header(20_000, 20_000, 16, RGB_ALPHA) + chunk(b"IDAT", b"") + chunk(b"IEND"),
+    "bomb of negative size": png_header(2**32 - 20_000, 2**32 - 20_000) + chunk(b"IDAT", b""),
+    "bomb behind a small picture's size": COLOUR_PNG[:8]
+    + chunk(b"abCd", struct.pack(">II", 20, 20) + bytes(5))
+    + png_header(20_000, 20_000)[8:]
+    + chunk(b"IDAT", b""),
+    "JPEG bomb": COLOUR_JPEG.replace(struct.pack(">HH", 45, 70), struct.pack(">HH", 20_000, 20_000), 1),
+    "one pixel": png(scene()[:1, :1], 8, RGB),
+    "one row": png(scene()[:1], 8, RGB),
+}
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_the_served_graph_itself_refuses_before_it_decodes(name: str) -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        served()(tf.constant(GUARDED[name]))
+    assert "image" in str(caught.value) or "JPEG" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["RGB PNG", "4-bit PNG", "grey JPEG", "progressive JPEG"])
+def test_damaged_pictures_are_image_errors_or_pictures(name: str) -> None:
+    outcomes = set()
+    for data in mutations(PICTURES[name], 150, seed=2):
+        try:
+            picture = decoder(40, 3).bytes(data)
+        except ImageError:
+            outcomes.add("error")
+        else:
+            assert picture.shape == (40, 40, 3)
+            outcomes.add("picture")
+    assert "error" in outcomes
+
+
+@functools.cache
+def served() -> Callable[[tf.Tensor], NDArray[np.uint8]]:
+    """Without the checks in Python: a SavedModel runs where btkeras is not."""
+    return graph(lambda data: preprocess.preprocess(data, 40, 3), tf.TensorSpec([], tf.string))
+
+
+@functools.cache
+def resizer(size: int, channels: int) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    spec = tf.TensorSpec([None, None, channels], tf.uint8)
+    return graph(lambda image: preprocess.resize(image, size), spec)
+
+
+def graph(function: Callable[[tf.Tensor], tf.Tensor], spec: tf.TensorSpec) -> Callable[..., NDArray[np.uint8]]:
+    traced = tf.function(function, input_signature=[spec])
+    return lambda value: traced(value).numpy()
+
+
+def noise(height: int, width: int, channels: int, seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    height=st.integers(1, 300),
+    width=st.integers(1, 300),
+    channels=st.sampled_from([1, 3]),
+    size=st.sampled_from([7, 33, 40, 48]),
+    seed=st.integers(0, 99),
+)
+def test_resizing_in_the_graph_and_in_numpy_is_equal(
+    height: int, width: int, channels: int, size: int, seed: int
+) -> None:
+    image = noise(height, width, channels, seed)
+    np.testing.assert_array_equal(resizer(size, channels)(image), resize(image, size))
+
+
+@pytest.mark.parametrize(("height", "width"), [(5000, 20), (20, 5000), (2000, 1500)])
+def test_large_pictures_resize_equally_too(height: int, width: int) -> None:
+    image = noise(height, width, 1, 0)
+    np.testing.assert_array_equal(resizer(48, 1)(image), resize(image, 48))
+
+
+def test_a_batch_is_resized_picture_by_picture() -> None:
+    batch = np.stack([noise(50, 60, 3, seed) for seed in range(4)])
+    np.testing.assert_array_equal(preprocess.resize(tf.constant(batch), 32), [resize(image, 32) for image in batch])
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(90, 130, 40), (512, 512, 224), (61, 77, 60), (20, 30, 64)])
+def test_resizing_is_pillows_antialiased_bilinear_within_one_grey_level(height: int, width: int, size: int) -> None:
+    image = scene(height, width)
+    pillow = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    difference = np.abs(resize(image, size).astype(int) - pillow)
+    assert difference.max() <= 1
+    # Pillow rounds to whole grey levels between its two passes, so many halves fall the other way.
+    assert difference.mean() < 0.25
+
+
+def test_resizing_neither_brightens_nor_darkens() -> None:
+    image = scene(90, 130)
+    rows, columns = (resize_weights(side, 40).astype(np.float64) / UNIT for side in (90, 130))
+    exact = np.einsum("yh,hwc,xw->yxc", rows, image, columns)
+    difference = resize(image, 40) - exact
+    assert np.abs(difference).max() < 0.65
+    assert abs(difference.mean()) < 0.01
+
+
+@pytest.mark.parametrize("value", [0, 1, 127, 254, 255])
+def test_a_constant_picture_stays_constant(value: int) -> None:
+    image = np.full((53, 91, 3), value, np.uint8)
+    assert (resize(image, 40) == value).all()
+    assert (resizer(40, 3)(image) == value).all()
+
+
+def test_the_same_size_changes_nothing() -> None:
+    image = noise(48, 48, 3, 0)
+    np.testing.assert_array_equal(resizer(48, 3)(image), image)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(source=st.integers(1, 5000), target=st.integers(1, 600))
+def test_weights_are_whole_positive_and_sum_to_the_unit(source: int, target: int) -> None:
+    weights = resize_weights(source, target)
+    assert weights.shape == (target, source)
+    assert (weights >= 0).all()
+    assert (weights == np.round(weights)).all()
+    assert (weights.sum(axis=1, dtype=np.float64) == UNIT).all()
+
+
+def test_no_sum_can_leave_the_whole_numbers_that_float32_counts() -> None:
+    # Weights are positive and sum to UNIT, so white is the largest sum, at every size.
+    first = 255 * UNIT
+    second = np.floor(first * QUARTERS / UNIT + 0.5) * UNIT
+    luma = 255 * (19595 + 38470 + 7471) + 32768
+    assert max(first, second, luma) < 2**24

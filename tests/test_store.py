@@ -1,0 +1,232 @@
+"""Decoded pictures in memory, on disk or nowhere: always the same ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import types
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from btkeras.config import ExperimentConfig
+from btkeras.data import load_dataset
+from btkeras.data.decoder import Decoder
+from btkeras.data.splits import make_split
+from btkeras.data.store import Store, build_store
+from btkeras.errors import DataError, ImageError
+from btkeras.training.inputs import Inputs, build_inputs
+from tests.pictures import encode, scene
+
+CACHES = ("memory", "disk", "none")
+COLOUR, GREY = Decoder(32, 3), Decoder(32, 1)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    """Twelve colour pictures of two sizes."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number:02d}.png").write_bytes(encode(scene(40 + number % 2, 50, seed=number)))
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def cached(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def store_of(paths: list[Path], cache: str, folder: Path, decoder: Decoder = COLOUR) -> Store:
+    return build_store(paths, decoder, cache=cache, folder=folder)
+
+
+def everything(store: Store) -> np.ndarray:
+    return store.take(np.arange(len(store)))
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    read: list[str] = []
+    original = Decoder.try_file
+    monkeypatch.setattr(Decoder, "try_file", lambda self, path: (read.append(str(path)), original(self, path))[1])
+    return read
+
+
+@pytest.mark.parametrize("decoder", [COLOUR, GREY], ids=["colour", "grey"])
+@pytest.mark.parametrize("cache", CACHES)
+def test_pictures_are_those_of_the_decoder(paths: list[Path], cached: Path, cache: str, decoder: Decoder) -> None:
+    store = store_of(paths, cache, cached, decoder)
+    np.testing.assert_array_equal(everything(store), [decoder.file(path) for path in paths])
+    assert len(store) == 12
+    assert store.shape == (32, decoder.channels)
+    assert store.broken == {}
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_pictures_are_taken_in_the_order_asked_for(paths: list[Path], cached: Path, cache: str) -> None:
+    store = store_of(paths, cache, cached)
+    np.testing.assert_array_equal(store.take(np.array([7, 0, 7])), everything(store)[[7, 0, 7]])
+
+
+@pytest.mark.parametrize("decoder", [COLOUR, GREY], ids=["colour", "grey"])
+@pytest.mark.parametrize("cache", CACHES)
+def test_statistics_are_numpys(paths: list[Path], cached: Path, cache: str, decoder: Decoder) -> None:
+    store = store_of(paths, cache, cached, decoder)
+    pixels = everything(store).astype(np.float64)
+    mean, variance = store.statistics()
+    np.testing.assert_allclose(mean, pixels.mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(variance, pixels.var(axis=(0, 1, 2)), rtol=1e-9)
+    assert store_of(paths, cache, cached, decoder).statistics() == (mean, variance)
+
+
+def test_the_variance_of_black_pictures_can_be_divided_by(tmp_path: Path, cached: Path) -> None:
+    (tmp_path / "black.png").write_bytes(encode(np.zeros((32, 32), np.uint8)))
+    mean, variance = store_of([tmp_path / "black.png"], "memory", cached, GREY).statistics()
+    assert mean == [0]
+    assert 0 < variance[0] < 1e-3
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_broken_files_are_reported_and_the_others_remain_right(paths: list[Path], cached: Path, cache: str) -> None:
+    whole = everything(store_of(paths, "memory", cached))
+    paths[0].write_bytes(b"")
+    paths[5].write_bytes(paths[5].read_bytes()[:-30])
+    paths[11].unlink()
+    store = store_of(paths, cache, cached)
+    assert sorted(store.broken) == [0, 5, 11]
+    for position, reason in ((0, "empty file"), (5, "damaged"), (11, "No such file")):
+        assert isinstance(store.broken[position], ImageError)
+        assert reason in str(store.broken[position])
+        assert str(paths[position]) in str(store.broken[position])
+    rest = np.delete(whole, [0, 5, 11], axis=0)
+    np.testing.assert_array_equal(everything(store), rest)
+    np.testing.assert_allclose(store.statistics()[0], rest.mean(axis=(0, 1, 2), dtype=np.float64))
+
+
+def test_what_had_broken_files_is_not_kept_on_disk(paths: list[Path], cached: Path) -> None:
+    good = paths[3].read_bytes()
+    paths[3].write_bytes(b"")
+    assert "for this run only" in store_of(paths, "disk", cached).kept
+    assert list(cached.iterdir()) == []
+    assert list(store_of(paths, "disk", cached).broken) == [3]
+    paths[3].write_bytes(good)
+    assert store_of(paths, "disk", cached).broken == {}
+    assert len(list(cached.iterdir())) == 1
+
+
+def test_the_disk_is_read_and_not_the_files_the_second_time(
+    paths: list[Path], cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = store_of(paths, "disk", cached)
+    read = count_reads(monkeypatch)
+    second = store_of(paths, "disk", cached)
+    assert read == []
+    np.testing.assert_array_equal(everything(second), everything(first))
+    assert second.statistics() == first.statistics()
+    assert (second.shape, len(second), second.broken) == (first.shape, len(first), {})
+    assert "from an earlier run" in second.kept
+
+
+def test_a_file_with_another_time_is_decoded_anew(paths: list[Path], cached: Path) -> None:
+    before = everything(store_of(paths, "disk", cached))
+    time = paths[2].stat().st_mtime_ns
+    paths[2].write_bytes(paths[4].read_bytes())
+    os.utime(paths[2], ns=(time + 10**9, time + 10**9))
+    after = everything(store_of(paths, "disk", cached))
+    np.testing.assert_array_equal(after[2], before[4])
+
+
+@pytest.mark.parametrize("change", ["order", "size", "channels", "files"])
+def test_another_question_has_another_file(paths: list[Path], cached: Path, change: str) -> None:
+    decoder = {"size": Decoder(48, 3), "channels": GREY}.get(change, COLOUR)
+    asked = {"order": paths[::-1], "files": paths[:-1]}.get(change, paths)
+    store_of(paths, "disk", cached)
+    store = store_of(asked, "disk", cached, decoder)
+    np.testing.assert_array_equal(everything(store), [decoder.file(path) for path in asked])
+    assert len(list(cached.iterdir())) == 2
+
+
+def test_a_run_that_is_cut_off_leaves_no_file(paths: list[Path], cached: Path) -> None:
+    def cut_off(pictures: Iterable[object]) -> Iterable[object]:
+        for number, picture in enumerate(pictures):
+            if number == 7:
+                raise KeyboardInterrupt
+            yield picture
+
+    with pytest.raises(KeyboardInterrupt):
+        build_store(paths, COLOUR, cache="disk", folder=cached, progress=cut_off)
+    assert list(cached.iterdir()) == []
+
+
+@pytest.mark.parametrize(("free", "kept"), [(4, "in memory"), (3.9, "MB in /")])
+def test_auto_takes_the_memory_if_a_quarter_suffices(
+    paths: list[Path], cached: Path, monkeypatch: pytest.MonkeyPatch, free: float, kept: str
+) -> None:
+    memory = types.SimpleNamespace(available=free * 12 * 32 * 32 * 3)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    assert kept in store_of(paths, "auto", cached).kept
+
+
+def test_a_full_disk_is_found_before_it_is_written_to(
+    paths: list[Path], cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=1000))
+    with pytest.raises(DataError, match=r"must fit onto the disk\. Received: 0 MB.*BTKERAS_CACHE.*data\.cache=none"):
+        store_of(paths, "disk", cached)
+
+
+def test_decoding_on_demand_names_a_file_that_has_vanished(paths: list[Path], cached: Path) -> None:
+    store = store_of(paths, "none", cached)
+    paths[1].unlink()
+    with pytest.raises(ImageError, match=r"01\.png"):
+        store.take(np.array([0, 1]))
+
+
+@pytest.fixture
+def inputs_of(pictures: Path, tiny_config: Callable[..., ExperimentConfig]) -> Callable[..., Inputs]:
+    def build(*overrides: str, skip_broken: bool = False) -> Inputs:
+        config, dataset = tiny_config(*overrides), load_dataset(pictures)
+        return build_inputs(dataset, make_split(dataset, config.data), config, skip_broken=skip_broken)
+
+    return build
+
+
+def test_training_pictures_are_kept_larger_than_the_others(inputs_of: Callable[..., Inputs]) -> None:
+    inputs = inputs_of("augment.crop=[0.8, 1.0]")
+    assert {part: store.shape for part, store in inputs.stores.items()} == {
+        "train": (40, 1),
+        "validation": (32, 1),
+        "test": (32, 1),
+    }
+    assert {part: len(labels) for part, labels in inputs.labels.items()} == {"train": 32, "validation": 8, "test": 8}
+    assert inputs.labels["test"] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_broken_pictures_of_a_dataset_are_named_unless_they_are_skipped(
+    pictures: Path, inputs_of: Callable[..., Inputs]
+) -> None:
+    (pictures / "glioma" / "003.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 broken:\n  .*glioma/003\.png.*again\. Mend.*--skip-broken"):
+        inputs_of()
+    inputs = inputs_of(skip_broken=True)
+    assert list(inputs.broken) == ["glioma/003.png"]
+    for part, store in inputs.stores.items():
+        assert len(store) == len(inputs.labels[part])
+    assert sum(labels.count(0) for labels in inputs.labels.values()) == 11
+
+
+def test_many_broken_pictures_are_counted(pictures: Path, inputs_of: Callable[..., Inputs]) -> None:
+    for path in sorted(pictures.glob("*/*.png"))[:25]:
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"25 broken:(?s:.*)and 5 more"):
+        inputs_of()
+
+
+def test_a_class_that_is_lost_to_broken_pictures_is_an_error(pictures: Path, inputs_of: Callable[..., Inputs]) -> None:
+    for path in (pictures / "no_tumor").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="no readable no_tumor in train"):
+        inputs_of(skip_broken=True)
