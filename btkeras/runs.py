@@ -110,8 +110,8 @@ class Run:
         return load_split(self.splits_file, dataset).without(broken)
 
 
-def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Run:
-    """Makes a run folder with its configuration, split and manifest, all at once.
+def require_new(path: Path) -> None:
+    """Checks that a run can be made here.
 
     Raises:
         RunError: If something is there already.
@@ -122,6 +122,15 @@ def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Sp
             received=f"{path}, which exists",
             remedy="Choose another --out, or go on with it: --resume",
         )
+
+
+def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Run:
+    """Makes a run folder with its configuration, split and manifest, all at once.
+
+    Raises:
+        RunError: If something is there already.
+    """
+    require_new(path)
     with atomic_folder(path) as temporary:
         run = Run(temporary)
         write_text(run.config_file, dump_config(config))

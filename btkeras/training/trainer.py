@@ -18,7 +18,7 @@ from btkeras.data.splits import make_split
 from btkeras.errors import RunError
 from btkeras.models import build_model
 from btkeras.models.build import check_name
-from btkeras.runs import Run, create_run, open_run
+from btkeras.runs import Run, create_run, open_run, require_new
 from btkeras.training.callbacks import BestModel, EpochEnd
 from btkeras.training.console import ProgressLine, duration
 from btkeras.training.inputs import Inputs, build_inputs
@@ -77,12 +77,7 @@ def train(config: ExperimentConfig, dataset: Dataset, out: Path, *, skip_broken:
         RunError: If ``out`` exists, or the loss stops being finite.
         Interrupted: If the user stops it.
     """
-    if out.exists():
-        raise RunError(
-            "A new run must have a new folder",
-            received=f"{out}, which exists",
-            remedy="Choose another --out, or go on with it: --resume",
-        )
+    require_new(out)
     check_name(config.model.name)
     split = make_split(dataset, config.data)
     # Before the run's folder appears, so that a broken picture leaves nothing behind.
