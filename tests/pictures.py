@@ -75,12 +75,12 @@ def _packed(line: NDArray[Any], depth: int) -> bytes:
     return np.packbits(bits).tobytes()
 
 
-def turned_jpeg(code: int, endian: str = "<", **options: Any) -> bytes:
-    """A JPEG with an EXIF orientation, in Intel's (``<``) or Motorola's (``>``) byte order."""
+def turned(code: int, endian: str = "<", kind: str = "JPEG", **options: Any) -> bytes:
+    """A picture with an EXIF orientation, in Intel's (``<``) or Motorola's (``>``) byte order."""
     exif = Image.Exif()
     exif.endian = endian
     exif[_ORIENTATION] = code
-    return encode(scene(), "JPEG", exif=exif, **options)
+    return encode(scene(), kind, exif=exif, **options)
 
 
 def animation(kind: str) -> bytes:

@@ -91,10 +91,8 @@ def test_the_defaults_are_the_papers_protocol() -> None:
     assert (config.optimizer.name, config.optimizer.learning_rate) == ("adam", 1e-3)
     assert (config.schedule.name, config.schedule.step_factor, config.schedule.step_epochs) == ("step", 0.1, 100)
     assert (config.train.epochs, config.train.batch_size) == (300, 64)
-    assert config.augment.horizontal_flip
-    assert config.augment.vertical_flip
-    assert config.augment.brightness > 0
-    assert config.augment.crop[0] < 1
+    assert config.augment.horizontal_flip and config.augment.vertical_flip
+    assert config.augment.brightness > 0 and config.augment.crop[0] < 1
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

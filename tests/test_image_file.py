@@ -16,7 +16,7 @@ from PIL import Image
 from btkeras.data import image_file
 from btkeras.data.image_file import check_image, read_image_bytes, sniff
 from btkeras.errors import ImageError
-from tests.pictures import GREY, animation, chunk, encode, mutations, png_header, scene, turned_jpeg
+from tests.pictures import GREY, animation, chunk, encode, mutations, png_header, scene, turned
 
 JPEG = encode(scene(), "JPEG")
 PNG = encode(scene())
@@ -24,7 +24,7 @@ PNG = encode(scene())
 EMPTY_PNG = chunk(b"IDAT", b"") + chunk(b"IEND")
 
 
-@pytest.mark.parametrize("data", [PNG, JPEG, encode(scene(), "JPEG", progressive=True), turned_jpeg(6)])
+@pytest.mark.parametrize("data", [PNG, JPEG, encode(scene(), "JPEG", progressive=True), turned(6)])
 def test_a_picture_passes_with_its_width_and_height(data: bytes) -> None:
     assert check_image(data) == (70, 45)
 
@@ -123,7 +123,7 @@ def test_fill_bytes_and_stray_bytes_between_segments_are_skipped() -> None:
     assert check_image(JPEG[:20] + b"abc\xff\x00\xff\x01" + JPEG[20:]) == (70, 45)
 
 
-@pytest.mark.parametrize("seed", [PNG, JPEG, animation("PNG"), animation("MPO"), turned_jpeg(6)])
+@pytest.mark.parametrize("seed", [PNG, JPEG, animation("PNG"), animation("MPO"), turned(6)])
 def test_damage_is_an_image_error_or_nothing(seed: bytes) -> None:
     # Warnings are errors in this test suite, so none may come either.
     for data in mutations(seed, 300, seed=1):

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,7 +18,7 @@ from btkeras.data import preprocess
 from btkeras.data.decoder import Decoder
 from btkeras.data.exif import orientation
 from btkeras.data.intensity import to_uint8
-from btkeras.data.resize import QUARTERS, UNIT, resize, resize_weights
+from btkeras.data.resize import resize
 from btkeras.errors import ImageError
 from tests.pictures import (
     GREY,
@@ -35,7 +33,7 @@ from tests.pictures import (
     png,
     png_header,
     scene,
-    turned_jpeg,
+    turned,
     twin,
 )
 
@@ -81,30 +79,31 @@ def test_a_picture_is_what_pillow_and_numpy_make_of_it(name: str, channels: int)
 
 @pytest.mark.parametrize("endian", ["<", ">"])
 @pytest.mark.parametrize("code", range(1, 9))
-def test_exif_turns_a_jpeg_upright(code: int, endian: str) -> None:
-    data = turned_jpeg(code, endian)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_exif_turns_a_picture_upright(kind: str, code: int, endian: str) -> None:
+    data = turned(code, endian, kind)
     np.testing.assert_array_equal(decoder(40, 3).bytes(data), twin(data, 40, 3))
 
 
 def test_exif_behind_another_segment_is_found() -> None:
-    data = turned_jpeg(8)
+    data = turned(8)
     comment = b"\xff\xfe" + struct.pack(">H", 2 + 3000) + bytes(3000)
     data = data[:2] + comment + data[2:]
     np.testing.assert_array_equal(decoder(40, 3).bytes(data), twin(data, 40, 3))
 
 
 def test_a_turned_grey_jpeg_is_turned_too() -> None:
-    data = turned_jpeg(5, mode="L")
+    data = turned(5, mode="L")
     np.testing.assert_array_equal(decoder(40, 3).bytes(data), twin(data, 40, 3))
 
 
 @pytest.mark.parametrize(("code", "read"), [(0, 1), (9, 1), (258, 1), (3, 3)])
 def test_an_orientation_that_does_not_exist_is_upright(code: int, read: int) -> None:
-    assert orientation(tf.constant(turned_jpeg(code))).numpy() == read
+    assert orientation(tf.constant(turned(code))).numpy() == read
 
 
 def test_exif_that_breaks_off_is_upright() -> None:
-    data = turned_jpeg(6)
+    data = turned(6)
     pattern = bytes.fromhex("1201030001000000")
     for end in range(9):
         assert orientation(tf.constant(data[: data.index(pattern) + end])).numpy() == 1
@@ -249,94 +248,6 @@ def test_damaged_pictures_are_image_errors_or_pictures(name: str) -> None:
 @functools.cache
 def served() -> Callable[[tf.Tensor], NDArray[np.uint8]]:
     """Without the checks in Python: a SavedModel runs where btkeras is not."""
-    return graph(lambda data: preprocess.preprocess(data, 40, 3), tf.TensorSpec([], tf.string))
-
-
-@functools.cache
-def resizer(size: int, channels: int) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-    spec = tf.TensorSpec([None, None, channels], tf.uint8)
-    return graph(lambda image: preprocess.resize(image, size), spec)
-
-
-def graph(function: Callable[[tf.Tensor], tf.Tensor], spec: tf.TensorSpec) -> Callable[..., NDArray[np.uint8]]:
-    traced = tf.function(function, input_signature=[spec])
-    return lambda value: traced(value).numpy()
-
-
-def noise(height: int, width: int, channels: int, seed: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
-
-
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(
-    height=st.integers(1, 300),
-    width=st.integers(1, 300),
-    channels=st.sampled_from([1, 3]),
-    size=st.sampled_from([7, 33, 40, 48]),
-    seed=st.integers(0, 99),
-)
-def test_resizing_in_the_graph_and_in_numpy_is_equal(
-    height: int, width: int, channels: int, size: int, seed: int
-) -> None:
-    image = noise(height, width, channels, seed)
-    np.testing.assert_array_equal(resizer(size, channels)(image), resize(image, size))
-
-
-@pytest.mark.parametrize(("height", "width"), [(5000, 20), (20, 5000), (2000, 1500)])
-def test_large_pictures_resize_equally_too(height: int, width: int) -> None:
-    image = noise(height, width, 1, 0)
-    np.testing.assert_array_equal(resizer(48, 1)(image), resize(image, 48))
-
-
-def test_a_batch_is_resized_picture_by_picture() -> None:
-    batch = np.stack([noise(50, 60, 3, seed) for seed in range(4)])
-    np.testing.assert_array_equal(preprocess.resize(tf.constant(batch), 32), [resize(image, 32) for image in batch])
-
-
-@pytest.mark.parametrize(("height", "width", "size"), [(90, 130, 40), (512, 512, 224), (61, 77, 60), (20, 30, 64)])
-def test_resizing_is_pillows_antialiased_bilinear_within_one_grey_level(height: int, width: int, size: int) -> None:
-    image = scene(height, width)
-    pillow = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-    difference = np.abs(resize(image, size).astype(int) - pillow)
-    assert difference.max() <= 1
-    # Pillow rounds to whole grey levels between its two passes, so many halves fall the other way.
-    assert difference.mean() < 0.25
-
-
-def test_resizing_neither_brightens_nor_darkens() -> None:
-    image = scene(90, 130)
-    rows, columns = (resize_weights(side, 40).astype(np.float64) / UNIT for side in (90, 130))
-    exact = np.einsum("yh,hwc,xw->yxc", rows, image, columns)
-    difference = resize(image, 40) - exact
-    assert np.abs(difference).max() < 0.65
-    assert abs(difference.mean()) < 0.01
-
-
-@pytest.mark.parametrize("value", [0, 1, 127, 254, 255])
-def test_a_constant_picture_stays_constant(value: int) -> None:
-    image = np.full((53, 91, 3), value, np.uint8)
-    assert (resize(image, 40) == value).all()
-    assert (resizer(40, 3)(image) == value).all()
-
-
-def test_the_same_size_changes_nothing() -> None:
-    image = noise(48, 48, 3, 0)
-    np.testing.assert_array_equal(resizer(48, 3)(image), image)
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(source=st.integers(1, 5000), target=st.integers(1, 600))
-def test_weights_are_whole_positive_and_sum_to_the_unit(source: int, target: int) -> None:
-    weights = resize_weights(source, target)
-    assert weights.shape == (target, source)
-    assert (weights >= 0).all()
-    assert (weights == np.round(weights)).all()
-    assert (weights.sum(axis=1, dtype=np.float64) == UNIT).all()
-
-
-def test_no_sum_can_leave_the_whole_numbers_that_float32_counts() -> None:
-    # Weights are positive and sum to UNIT, so white is the largest sum, at every size.
-    first = 255 * UNIT
-    second = np.floor(first * QUARTERS / UNIT + 0.5) * UNIT
-    luma = 255 * (19595 + 38470 + 7471) + 32768
-    assert max(first, second, luma) < 2**24
+    signature = [tf.TensorSpec([], tf.string)]
+    traced = tf.function(lambda data: preprocess.preprocess(data, 40, 3), input_signature=signature)
+    return lambda data: traced(data).numpy()

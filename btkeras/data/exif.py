@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-# Where the orientation may stand: EXIF is among a JPEG's first segments, its first directory at its beginning.
+# Where the orientation may stand: EXIF is among a picture's first segments, its first directory at its beginning.
 _HEAD = 4096
 # Tag 0x0112, type SHORT, count 1, and whether that is little-endian.
 # Eight bytes do not turn up by chance, so the directory around them need not be parsed.
@@ -12,7 +12,7 @@ _PATTERNS = ((bytes.fromhex("0112000300000001"), False), (bytes.fromhex("1201030
 
 
 def orientation(data: tf.Tensor) -> tf.Tensor:
-    """Reads the EXIF orientation (1..8) of JPEG bytes; 1, upright, where there is none."""
+    """Reads the EXIF orientation (1..8) of JPEG or PNG bytes; 1, upright, where there is none."""
     head = tf.strings.substr(data, 0, _HEAD)
     big, little = (_value(head, *pattern) for pattern in _PATTERNS)
     found = tf.where(big > 0, big, little)
@@ -24,7 +24,7 @@ def upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
 
     Args:
         image: ``[height, width, channels]``.
-        data: The JPEG bytes it was decoded from.
+        data: The bytes it was decoded from.
     """
     turned = {
         2: lambda: image[:, ::-1],

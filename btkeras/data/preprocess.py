@@ -58,7 +58,7 @@ def decode(data: tf.Tensor) -> tf.Tensor:
     with tf.control_dependencies([tf.debugging.Assert(is_png | is_jpeg, ["not a PNG or JPEG image"])]):
         data = tf.identity(data)
     image = tf.cond(is_png, lambda: _decode_png(data), lambda: _decode_jpeg(data))
-    return tf.ensure_shape(image, [None, None, None])
+    return upright(tf.ensure_shape(image, [None, None, None]), data)
 
 
 def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
@@ -163,12 +163,11 @@ def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
     with tf.control_dependencies([_check_size(shape[1], shape[0])]):
         is_grey = tf.equal(shape[2], 1)
     # Pillow's transform too; TensorFlow's default is faster and differs by a few grey levels.
-    image = tf.cond(
+    return tf.cond(
         is_grey,
         lambda: tf.io.decode_jpeg(data, channels=1, dct_method="INTEGER_ACCURATE"),
         lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
     )
-    return upright(image, data)
 
 
 def _scale_16_bit(image: tf.Tensor) -> tf.Tensor:
