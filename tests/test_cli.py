@@ -174,12 +174,14 @@ def test_one_class_only_is_refused(shared_pictures: Path, tmp_path: Path) -> Non
     (tmp_path / "one").mkdir()
     (tmp_path / "one/glioma").symlink_to(shared_pictures / "glioma")
     fails(btkeras("train", "--data", tmp_path / "one", "--out", tmp_path / "r"), "at least two classes.*glioma")
+    assert not (tmp_path / "r").exists()
 
 
 def test_too_few_pictures_are_refused(pictures: Path, tmp_path: Path) -> None:
     for path in sorted((pictures / "pituitary").iterdir())[3:]:
         path.unlink()
     fails(btkeras("train", "--data", pictures, "--out", tmp_path / "r"), "enough pictures.*3 of pituitary")
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize("command", ["train", "predict", "export"])
