@@ -24,25 +24,29 @@ def confusion_matrix(labels: IntArray, predictions: IntArray, classes: int) -> N
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def class_figures(matrix: IntArray) -> dict[str, FloatArray]:
-    """One-against-rest figures of each class (paper, section 4.2), each ``[classes]`` in 0..1.
+def class_figures(matrix: IntArray | FloatArray, undefined: float = 0.0) -> dict[str, FloatArray]:
+    """One-against-rest figures of each class (paper, section 4.2), each ``[..., classes]`` in 0..1.
 
     ``accuracy`` is (TP + TN) / n, so it counts the other classes' agreement too and is high for a rare class.
+
+    Args:
+        matrix: Confusion matrices, ``[..., classes, classes]``.
+        undefined: What a figure is whose denominator is zero.
     """
-    total = matrix.sum()
-    hit = np.diag(matrix).astype(float)
-    predicted, actual = matrix.sum(axis=0), matrix.sum(axis=1)
+    total = matrix.sum(axis=(-2, -1))[..., np.newaxis]
+    hit = np.diagonal(matrix, axis1=-2, axis2=-1).astype(float)
+    predicted, actual = matrix.sum(axis=-2), matrix.sum(axis=-1)
     rejected = total - predicted - actual + hit
     return {
-        "accuracy": _ratio(hit + rejected, np.full_like(hit, total)),
-        "precision": _ratio(hit, predicted),
-        "recall": _ratio(hit, actual),
-        "specificity": _ratio(rejected, total - actual),
-        "f1": _ratio(2 * hit, predicted + actual),
+        "accuracy": _ratio(hit + rejected, np.broadcast_to(total, hit.shape), undefined),
+        "precision": _ratio(hit, predicted, undefined),
+        "recall": _ratio(hit, actual, undefined),
+        "specificity": _ratio(rejected, total - actual, undefined),
+        "f1": _ratio(2 * hit, predicted + actual, undefined),
     }
 
 
-def accuracy(matrix: IntArray) -> float:
+def accuracy(matrix: IntArray | FloatArray) -> float:
     """Fraction of pictures whose class is right."""
     return float(_ratio(np.trace(matrix), matrix.sum()))
 
@@ -77,6 +81,6 @@ def summarise(labels: IntArray, probabilities: FloatArray, classes: Sequence[str
     }
 
 
-def _ratio(numerator: Any, denominator: Any) -> FloatArray:
+def _ratio(numerator: Any, denominator: Any, undefined: float = 0.0) -> FloatArray:
     numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
-    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+    return np.divide(numerator, denominator, out=np.full_like(numerator, undefined), where=denominator > 0)

@@ -1,0 +1,112 @@
+"""Whether two models differ: McNemar's exact test, a paired bootstrap over groups, and Holm's correction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from btkeras.errors import DataError
+from btkeras.metrics.figures import FloatArray, IntArray
+from btkeras.metrics.intervals import Resampling, group_sums, percentile_interval, resampled_sums
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two models' answers to the same pictures.
+
+    Attributes:
+        only_a: Number of pictures that only the first has right.
+        only_b: Number of pictures that only the second has right.
+        p: Two-sided p value of their being equally likely.
+    """
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two models' accuracies.
+
+    Attributes:
+        first: Column of the one model.
+        second: Column of the other.
+        value: Accuracy of the first less that of the second, in -1..1.
+        interval: Percentile interval of ``value``.
+        p: Two-sided p value of its being 0.
+    """
+
+    first: int
+    second: int
+    value: float
+    interval: list[float]
+    p: float
+
+
+def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNemar:
+    """McNemar's test, exact: of the pictures that one model alone has right, each has half.
+
+    It takes the pictures for independent of each other; ``paired_bootstrap`` does not.
+
+    Args:
+        correct_a: ``[n]``, whether the first model is right.
+        correct_b: ``[n]``, the second, on the same pictures in the same order.
+
+    Raises:
+        DataError: If the lengths differ.
+    """
+    if correct_a.shape != correct_b.shape:
+        raise DataError(
+            "Two models must have answered the same pictures", received=f"{correct_a.shape} and {correct_b.shape}"
+        )
+    only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
+    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return McNemar(only_a, only_b, p)
+
+
+def paired_bootstrap(correct: FloatArray, groups: IntArray, resampling: Resampling) -> list[Difference]:
+    """Differences of accuracy of all pairs of models, by drawing whole groups of pictures.
+
+    Every model is seen on the same draws, so what is hard for all of them does not count as a difference. The p value
+    is twice the smaller share of resamples in which the difference is at most, or at least, 0. One resample is added
+    to each side, since B of them cannot show a p below about 2 / B: it is never 0.
+
+    Args:
+        correct: ``[n, models]`` in 0..1, whether, or in how many of its repetitions, a model has a picture right.
+        groups: ``[n]`` numbers of groups, 0 to the highest without a gap.
+        resampling: Number of resamples, seed, level.
+
+    Returns:
+        A difference per pair of columns, (0, 1), (0, 2), ... (1, 2), ...
+    """
+    sizes = np.ones((len(correct), 1))
+    sums = resampled_sums(group_sums(np.concatenate([correct, sizes], axis=1), groups), resampling)
+    accuracies, observed = sums[:, :-1] / sums[:, -1:], correct.mean(axis=0)
+    found = []
+    for a, b in combinations(range(correct.shape[1]), 2):
+        # Sums of thirds are rounded: a tie must stay a tie.
+        drawn = np.round(accuracies[:, a] - accuracies[:, b], 12)
+        value = float(np.round(observed[a] - observed[b], 12))
+        found.append(Difference(a, b, value, percentile_interval(drawn, resampling.level), _two_sided(drawn)))
+    return found
+
+
+def _two_sided(differences: FloatArray) -> float:
+    rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return min(1.0, 2 * (1 + rarer) / (len(differences) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: p values that hold for all of the tests together, in the same order."""
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for done, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - done) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted

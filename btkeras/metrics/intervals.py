@@ -1,0 +1,158 @@
+"""How sure a figure is: Wilson's interval, and a bootstrap that draws whole groups of pictures.
+
+Slices of one patient, and copies of one picture, are right or wrong together. Counted one by one they make an interval
+too narrow, so the bootstrap draws groups: each resample is as many groups as there are, with replacement.
+Where every answer is right, all resamples agree and the bootstrap's interval has no width; Wilson's does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from btkeras.errors import DataError
+from btkeras.metrics.figures import FloatArray, IntArray, class_figures
+
+INTERVAL_FIGURES = ("precision", "recall", "specificity", "f1")
+
+# Drawn groups held at a time, so that memory does not grow with the number of resamples.
+_CHUNK = 2**21
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How a bootstrap is done.
+
+    Attributes:
+        samples: Number of resamples.
+        seed: Seed of the draws; equal seeds give equal results.
+        level: Confidence of the intervals, in 0..1.
+    """
+
+    samples: int = 2000
+    seed: int = 0
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or not 0 < self.level < 1:
+            raise DataError("A bootstrap must have at least 1 sample and a level between 0 and 1", received=self)
+
+
+def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion.
+
+    Args:
+        correct: Successes, in 0..n. Need not be whole: the mean over repeated answers to one picture is not.
+        n: Number of independent trials, at least 1.
+        level: Confidence, in 0..1.
+
+    Raises:
+        DataError: If ``correct`` is not in 0..n.
+    """
+    if not (n >= 1 and 0 <= correct <= n):
+        raise DataError("A proportion must have 0 <= correct <= n and n >= 1", received=f"{correct} of {n}")
+    p, z = correct / n, float(ndtri((1 + level) / 2))
+    centre = p + z**2 / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    # At 0 and n one end is the proportion itself; rounding must not put it on the wrong side.
+    return max(min((centre - half) / scale, p), 0.0), min(max((centre + half) / scale, p), 1.0)
+
+
+def bootstrap_weights(groups: int, samples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Yields how often each group is drawn in each resample, in chunks ``[<= samples, groups]``.
+
+    Args:
+        groups: Number of groups; each resample draws as many, with replacement.
+        samples: Number of resamples, the sum of the chunks' lengths.
+        seed: Seed of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // groups)
+    for start in range(0, samples, rows):
+        count = min(rows, samples - start)
+        drawn = rng.integers(0, groups, (count, groups))
+        drawn += np.arange(count)[:, np.newaxis] * groups
+        # Floating point, for BLAS multiplies whole numbers far slower; counts stay exact.
+        yield np.bincount(drawn.ravel(), minlength=count * groups).reshape(count, groups).astype(float)
+
+
+def group_sums(values: IntArray | FloatArray, groups: IntArray) -> NDArray[np.float64]:
+    """Sums the rows of each group.
+
+    Args:
+        values: ``[n, ...]``.
+        groups: ``[n]`` numbers of groups, 0 to the highest without a gap.
+
+    Returns:
+        ``[groups, ...]``.
+    """
+    sums = np.zeros((int(groups.max()) + 1, *values.shape[1:]))
+    np.add.at(sums, groups, values)
+    return sums
+
+
+def resampled_sums(per_group: FloatArray, resampling: Resampling) -> NDArray[np.float64]:
+    """Sums of the drawn groups' rows: ``[groups, k]`` gives ``[samples, k]``."""
+    chunks = bootstrap_weights(len(per_group), resampling.samples, resampling.seed)
+    return np.concatenate([weights @ per_group for weights in chunks])
+
+
+def percentile_interval(values: FloatArray, level: float) -> list[float]:
+    """Low and high end of the middle ``level`` of the resamples' values ``[samples]``."""
+    tail = 50 * (1 - level)
+    low, high = np.percentile(values, (tail, 100 - tail))
+    return [float(low), float(high)]
+
+
+def clustered_bootstrap(
+    labels: IntArray, predictions: IntArray, groups: IntArray, classes: Sequence[str], resampling: Resampling
+) -> dict[str, Any]:
+    """Percentile intervals of the overall accuracy and of the macro-averaged and per-class figures.
+
+    A resample may draw no picture of a class, or none that is taken for it. A figure that loses its denominator so is
+    left out of its interval, and so is the macro average over it, instead of counting as 0. A figure without a
+    denominator in the pictures themselves is 0 throughout, as in ``summarise``.
+
+    Args:
+        labels: ``[n]`` class indices.
+        predictions: ``[n]`` class indices.
+        groups: ``[n]`` numbers of groups, 0 to the highest without a gap.
+        classes: Names, in the order of the indices.
+        resampling: Number of resamples, seed, level.
+
+    Returns:
+        ``[low, high]`` for ``accuracy`` and each macro-averaged figure, and ``per_class`` by name; JSON-ready. None
+        in place of an interval that no resample has a value for.
+    """
+    size = len(classes)
+    counts = np.zeros((int(groups.max()) + 1, size * size))
+    np.add.at(counts, (groups, labels * size + predictions), 1)
+    matrices = resampled_sums(counts, resampling).reshape(-1, size, size)
+    figures = _defined_figures(matrices, counts.sum(axis=0).reshape(size, size))
+    overall = np.trace(matrices, axis1=1, axis2=2) / matrices.sum(axis=(1, 2))
+
+    def interval(values: FloatArray) -> list[float] | None:
+        defined = values[~np.isnan(values)]
+        return percentile_interval(defined, resampling.level) if len(defined) else None
+
+    return {
+        "accuracy": interval(overall),
+        **{name: interval(figures[name].mean(axis=1)) for name in INTERVAL_FIGURES},
+        "per_class": {
+            label: {name: interval(figures[name][:, i]) for name in INTERVAL_FIGURES} for i, label in enumerate(classes)
+        },
+    }
+
+
+def _defined_figures(matrices: FloatArray, observed: FloatArray) -> dict[str, FloatArray]:
+    """Figures ``[samples, classes]``, NaN where only a resample lacks the denominator."""
+    figures = class_figures(matrices, undefined=np.nan)
+    missing = class_figures(observed, undefined=np.nan)
+    return {name: np.where(np.isnan(missing[name]), 0.0, values) for name, values in figures.items()}
