@@ -8,11 +8,15 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 import btkeras
 from btkeras.config import ExperimentConfig
@@ -166,6 +170,57 @@ def write_predictions(
         for record, row in zip(records, probabilities, strict=True):
             best = max(range(len(classes)), key=row.__getitem__)
             writer.writerow([record.path, record.label, classes[best], *row])
+
+
+def read_predictions(
+    source: Path, classes: Sequence[str]
+) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float64]]:
+    """Reads ``predictions.csv``.
+
+    Args:
+        source: The file.
+        classes: Names that its header must have, in this order.
+
+    Returns:
+        Paths; class indices ``[n]``; probabilities ``[n, classes]``, exactly as they were written.
+
+    Raises:
+        RunError: If it cannot be read, is of other classes, is empty, or a line is not as ``write_predictions``
+            writes it.
+    """
+    try:
+        with source.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(
+            f"{source} must be a CSV file with a header", received=error, remedy="Evaluate the run again"
+        ) from error
+    expected = ["path", "label", "prediction", *classes]
+    if header != expected or not rows:
+        raise RunError(
+            f"{source} must have the columns {','.join(expected)}, and pictures",
+            received=f"{','.join(header)} and {len(rows)} lines",
+            remedy="Evaluate the run again",
+        )
+    found = [_prediction(row, classes, f"line {line} of {source}") for line, row in enumerate(rows, start=2)]
+    paths, labels, probabilities = zip(*found, strict=True)
+    return tuple(paths), np.array(labels), np.array(probabilities)
+
+
+def _prediction(row: Sequence[str], classes: Sequence[str], where: str) -> tuple[str, int, list[float]]:
+    # Too few fields, a word for a number and an unknown label are all ValueErrors.
+    with suppress(ValueError):
+        path, label, prediction, *values = row
+        probabilities = [float(value) for value in values]
+        # A softmax may round to a little more than 1. NaN is in no range.
+        valid = len(values) == len(classes) and all(0 <= value <= 1 + 1e-6 for value in probabilities)
+        if valid and prediction == classes[probabilities.index(max(probabilities))]:
+            return path, classes.index(label), probabilities
+    raise RunError(
+        f"A prediction must be a path, a label, the most probable class and {len(classes)} probabilities",
+        received=f"{','.join(row)[:200]!r} in {where}",
+        remedy="Evaluate the run again",
+    )
 
 
 def write_history(target: Path, rows: Sequence[Mapping[str, float]]) -> None:

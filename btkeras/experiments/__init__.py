@@ -1,0 +1,1 @@
+"""Several trainings together: cross-validation, and what its folds say."""
