@@ -15,7 +15,7 @@ BN_MOMENTUM = 0.9
 BN_EPSILON = 1e-5
 
 
-def conv(x: KerasTensor, filters: int, kernel: int, *, stride: int = 1, name: str) -> KerasTensor:
+def conv(x: KerasTensor, filters: int, kernel: int, *, stride: int = 1, groups: int = 1, name: str) -> KerasTensor:
     """Convolution without bias or normalisation, He-normal initialised."""
     if stride > 1 and kernel > 1:
         x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
@@ -24,6 +24,7 @@ def conv(x: KerasTensor, filters: int, kernel: int, *, stride: int = 1, name: st
         kernel,
         strides=stride,
         padding="same" if stride == 1 else "valid",
+        groups=groups,
         use_bias=False,
         kernel_initializer="he_normal",
         name=name,
@@ -82,6 +83,27 @@ def inception_downsample(x: KerasTensor, *, name: str) -> KerasTensor:
     triple = conv_bn(triple, half, 3, stride=2, name=f"{name}_triple3")
     pooled = conv_bn(max_pool(x, name=f"{name}_pool"), half, 1, name=f"{name}_pooled")
     return layers.Concatenate(name=f"{name}_concat")([single, double, triple, pooled])
+
+
+def bottleneck_block(
+    x: KerasTensor, filters: int, width: int, *, stride: int = 1, groups: int = 1, name: str
+) -> KerasTensor:
+    """ResNet's bottleneck: 1 x 1 to ``width``, 3 x 3 in ``groups`` groups, 1 x 1 to ``filters``; the 3 x 3 strides."""
+    shortcut = x
+    if stride > 1 or x.shape[-1] != filters:
+        shortcut = conv_bn(x, filters, 1, stride=stride, relu=False, name=f"{name}_shortcut")
+    x = conv_bn(x, width, 1, name=f"{name}_conv1")
+    x = conv(x, width, 3, stride=stride, groups=groups, name=f"{name}_conv2")
+    x = batch_norm(x, name=f"{name}_conv2")
+    x = conv_bn(x, filters, 1, relu=False, name=f"{name}_conv3")
+    x = layers.Add(name=f"{name}_add")([x, shortcut])
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def pooled_dropout(x: KerasTensor, rate: float) -> KerasTensor:
+    """Global average pooling, then dropout: the vector ``features`` in front of the last dense layer."""
+    x = layers.GlobalAveragePooling2D(name="pooled")(x)
+    return layers.Dropout(rate, name="features")(x)
 
 
 def plain_stem(x: KerasTensor) -> KerasTensor:

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 import keras
 from keras import KerasTensor, layers
 
 from btkeras.errors import ModelError
+from btkeras.models.applications import APPLICATIONS
+from btkeras.models.googlenet import googlenet
+from btkeras.models.pretrained import check_pretrained, load_pretrained, scaled_variance
 from btkeras.models.resnet34 import RESNET34_VARIANTS
+from btkeras.models.resnext import RESNEXT101
 
-# Name -> function from pictures to the last feature map.
-MODELS: Mapping[str, Callable[[KerasTensor], KerasTensor]] = MappingProxyType({**RESNET34_VARIANTS})
+# Name -> function from standardised pictures to the last feature map, which is then averaged, or to the vector that
+# the network's own head makes of it. The vector in front of the last dense layer is the layer ``features`` in each.
+MODELS: Mapping[str, Callable[[KerasTensor], KerasTensor]] = MappingProxyType(
+    {**RESNET34_VARIANTS, **APPLICATIONS, "resnext101": RESNEXT101, "googlenet": googlenet}
+)
 
 
-def check_name(name: str) -> None:
-    """Checks that there is a network of this name.
+def check_name(name: str, known: Collection[str] | None = None) -> None:
+    """Checks that there is a model of this name: in ``MODELS``, or among others that the caller knows.
 
     Raises:
         ModelError: If not; it names the nearest.
     """
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
+    names = MODELS if known is None else known
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
         hint = f"Did you mean {near[0]!r}" if near else ""
-        raise ModelError(f"A model must be one of {', '.join(MODELS)}", received=repr(name), remedy=hint)
+        raise ModelError(f"A model must be one of {', '.join(names)}", received=repr(name), remedy=hint)
 
 
 def build_model(
@@ -35,8 +44,9 @@ def build_model(
     classes: int = 4,
     mean: float | Sequence[float] = 0.0,
     variance: float | Sequence[float] = 1.0,
+    weights: str | Path = "random",
 ) -> keras.Model:
-    """Builds a network under the current dtype policy, with random weights.
+    """Builds a network under the current dtype policy.
 
     Its input is ``(batch, height, width, channels)`` pixel values, usually 0..255, which the first layer
     standardises; its output is ``(batch, classes)`` float32 probabilities, whatever the policy.
@@ -47,19 +57,41 @@ def build_model(
         classes: Number of outputs.
         mean: Mean of the training pixels, one or one a channel, in the input's units.
         variance: Their variance.
+        weights: ``random``; ``imagenet``, which Keras offers for some networks and is downloaded once; or a file of
+            such weights (see ``pretrained.load_pretrained``). The layers behind the last feature map are random in
+            any case. With other than random weights, standardised pictures get the scale that these were trained on:
+            to build such a network for weights that come from elsewhere, a checkpoint say, leave this ``random`` and
+            give ``pretrained.scaled_variance`` of the variance.
 
     Raises:
-        ModelError: If the name is unknown or a picture is too small.
+        ModelError: If the name is unknown, a picture is too small, or the weights cannot be had.
     """
     check_name(name)
     if min(input_shape[:2]) < 32:
         raise ModelError("input_shape must be at least 32 x 32 pixels", received=input_shape)
+    if weights != "random":
+        check_pretrained(name, input_shape[-1])
+        variance = scaled_variance(name, variance)
+    model = _network(name, input_shape, classes, mean, variance)
+    if weights != "random":
+        load_pretrained(model, weights)
+    return model
+
+
+def _network(
+    name: str,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    mean: float | Sequence[float],
+    variance: float | Sequence[float],
+) -> keras.Model:
     images = layers.Input(input_shape, name="images")
     x = layers.Normalization(
         axis=None if isinstance(mean, float) else -1, mean=mean, variance=variance, dtype="float32", name="standardise"
     )(images)
     x = MODELS[name](x)
-    x = layers.GlobalAveragePooling2D(name="features")(x)
+    if len(x.shape) == 4:
+        x = layers.GlobalAveragePooling2D(name="features")(x)
     # float32 whatever the policy: a 16-bit softmax rounds probabilities near 0 and 1.
     probabilities = layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
     return keras.Model(images, probabilities, name=name)
