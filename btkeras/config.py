@@ -16,6 +16,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "step", "linear", "cosine", "one_cycle")
 CACHES = ("auto", "memory", "disk", "none")
 MONITORS = ("val_accuracy", "val_loss")
+TESTS = ("rotating", "fixed")
 
 
 def _require(holds: bool, rule: str, received: object) -> None:
@@ -40,13 +41,26 @@ def _seed(key: str, value: int) -> None:
     _require(0 <= value < 2**32, f"{key} must be between 0 and 4294967295", value)
 
 
+def _distinct(key: str, values: tuple[object, ...]) -> None:
+    _require(len(set(values)) == len(values), f"{key} must name each once", list(values))
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Attributes:
-    name: A key of ``btkeras.models.MODELS``.
+    name: A key of ``btkeras.models.MODELS``, or of ``btkeras.models.lbp.CLASSIFIERS``.
+    weights: ``random``; ``imagenet`` (Keras' own, which are downloaded); or a file of weights without the head.
+    frozen_epochs: So many epochs at the start train the head alone, to spare pretrained weights its first,
+        large gradients. Batch normalisation keeps its statistics meanwhile.
     """
 
     name: str = "improved_resnet34"
+    weights: str = "random"
+    frozen_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        _require(bool(self.weights), "model.weights must be random, imagenet or a file", repr(self.weights))
+        _require(self.frozen_epochs >= 0, "model.frozen_epochs must not be negative", self.frozen_epochs)
 
 
 @dataclass(frozen=True)
@@ -215,6 +229,35 @@ class PhantomConfig:
 
 
 @dataclass(frozen=True)
+class CVConfig:
+    """Cross-validation, of ``btkeras cv`` (paper, section 4.3).
+
+    Attributes:
+        models: Networks to compare; none means ``model.name`` alone.
+        folds: Parts that each class is dealt into.
+        seeds: A training per seed, each with the same folds; replace ``train.seed``.
+        test: ``rotating``: every picture is tested once, in the fold it was dealt to. ``fixed``: the test part is the
+            same in all folds and the validation part rotates, which the paper's figures suggest.
+        changes: By model, what its training has otherwise, as for ``--set``: ``vgg16: [optimizer.learning_rate=1e-4]``.
+    """
+
+    models: tuple[str, ...] = ()
+    folds: int = 5
+    seeds: tuple[int, ...] = (0,)
+    test: str = "rotating"
+    changes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _distinct("cv.models", self.models)
+        _between("cv.folds", self.folds, 2, 1000)
+        _require(bool(self.seeds), "cv.seeds must hold at least one seed", list(self.seeds))
+        _distinct("cv.seeds", self.seeds)
+        for seed in self.seeds:
+            _seed("cv.seeds", seed)
+        _one_of("cv.test", self.test, TESTS)
+
+
+@dataclass(frozen=True)
 class ExperimentConfig:
     """The whole tree; functions take the part they need."""
 
@@ -225,3 +268,4 @@ class ExperimentConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
+    cv: CVConfig = field(default_factory=CVConfig)

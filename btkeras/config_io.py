@@ -26,22 +26,47 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Reads a YAML file (or starts from the defaults) and applies ``section.key=value`` overrides.
+def load_config(
+    files: str | Path | Sequence[str | Path] | None = None, overrides: Sequence[str] = ()
+) -> ExperimentConfig:
+    """Reads YAML files (or starts from the defaults) and applies ``section.key=value`` overrides.
+
+    Args:
+        files: One file, or several, of which a later one replaces single keys of an earlier one.
+        overrides: Applied last.
 
     Raises:
-        ConfigError: If the file cannot be read, or a key, type or value is not valid.
+        ConfigError: If a file cannot be read, or a key, type or value is not valid.
     """
-    tree = _read_yaml(Path(path)) if path else {}
+    paths = [files] if isinstance(files, str | Path) else files or ()
+    tree: dict[str, Any] = {}
+    for path in paths:
+        tree = _merge(tree, _read_yaml(Path(path)))
     for override in overrides:
         _apply(tree, override)
     return config_from_dict(tree)
+
+
+def _merge(tree: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(tree)
+    for name, section in later.items():
+        both = isinstance(section, dict) and isinstance(tree.get(name), dict)
+        merged[name] = {**tree[name], **section} if both else section
+    return merged
 
 
 def config_from_dict(tree: Mapping[str, Any]) -> ExperimentConfig:
     """Builds the configuration from nested mappings; what is left out keeps its default."""
     config = _build(ExperimentConfig, tree, "")
     return typing.cast(ExperimentConfig, config)
+
+
+def override_config(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
+    """Applies ``section.key=value`` overrides; errors as ``load_config``."""
+    tree = config_to_dict(config)
+    for override in overrides:
+        _apply(tree, override)
+    return config_from_dict(tree)
 
 
 def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
@@ -121,6 +146,8 @@ def _convert(kind: Any, value: object, where: str) -> object:
         return _build(typing.cast(type, kind), {} if value is None else value, where)
     if typing.get_origin(kind) is tuple:
         return _convert_tuple(typing.get_args(kind), value, where)
+    if typing.get_origin(kind) is dict:
+        return _convert_dict(typing.get_args(kind), value, where)
     # YAML 1.1 reads 1e-3 as text, and a whole number is a fine float.
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
         value = _as_float(value)
@@ -136,7 +163,17 @@ def _as_float(value: int | str) -> object:
         return value
 
 
+def _convert_dict(kinds: tuple[Any, ...], value: object, where: str) -> dict[Any, object]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must be a section of keys and values", received=repr(value))
+    return {_convert(kinds[0], key, where): _convert(kinds[1], item, f"{where}.{key}") for key, item in value.items()}
+
+
 def _convert_tuple(kinds: tuple[Any, ...], value: object, where: str) -> tuple[object, ...]:
+    if kinds[1:] == (...,):
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where} must be a list", received=repr(value))
+        return tuple(_convert(kinds[0], item, where) for item in value)
     if not isinstance(value, list | tuple) or len(value) != len(kinds):
         raise ConfigError(f"{where} must be a list of {len(kinds)}", received=repr(value))
     return tuple(_convert(kind, item, where) for kind, item in zip(kinds, value, strict=True))

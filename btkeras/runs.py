@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import btkeras
 from btkeras.config import ExperimentConfig
-from btkeras.config_io import dump_config, load_config
+from btkeras.config_io import changed_keys, dump_config, load_config
 from btkeras.data.records import Dataset, Record, load_dataset
 from btkeras.data.splits import Split, load_split, save_split
 from btkeras.errors import DataError, RunError
@@ -77,13 +77,11 @@ class Run:
 
     def manifest(self) -> dict[str, Any]:
         """What is known about the run: dataset, versions, device, precision, seeds, durations."""
-        try:
-            document = json.loads(self.manifest_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.manifest_file} must be readable JSON", received=error) from error
-        if not isinstance(document, dict):
-            raise RunError(f"{self.manifest_file} must hold a JSON object", received=type(document).__name__)
-        return document
+        return read_json(self.manifest_file)
+
+    def metrics(self) -> dict[str, Any]:
+        """The test figures, as ``evaluate`` wrote them."""
+        return read_json(self.metrics_file)
 
     def update_manifest(self, **values: Any) -> None:
         """Adds to the manifest, or replaces values."""
@@ -114,6 +112,21 @@ class Run:
         return load_split(self.splits_file, dataset).without(broken)
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """Reads a JSON object of a run.
+
+    Raises:
+        RunError: If it cannot be read or is something else.
+    """
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} must be readable JSON", received=error) from error
+    if not isinstance(document, dict):
+        raise RunError(f"{file} must hold a JSON object", received=type(document).__name__)
+    return document
+
+
 def require_new(path: Path) -> None:
     """Checks that a run can be made here.
 
@@ -128,8 +141,15 @@ def require_new(path: Path) -> None:
         )
 
 
-def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Run:
+def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Split, **facts: Any) -> Run:
     """Makes a run folder with its configuration, split and manifest, all at once.
+
+    Args:
+        path: The folder to make.
+        config: As resolved.
+        dataset: The pictures.
+        split: Their use.
+        **facts: What else the manifest says.
 
     Raises:
         RunError: If something is there already.
@@ -139,7 +159,7 @@ def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Sp
         run = Run(temporary)
         write_text(run.config_file, dump_config(config))
         save_split(split, dataset, run.splits_file)
-        write_json(run.manifest_file, _first_manifest(config, dataset))
+        write_json(run.manifest_file, first_manifest(config, dataset) | facts)
     return Run(path)
 
 
@@ -158,6 +178,21 @@ def open_run(path: str | Path) -> Run:
             remedy="Name the folder given to `btkeras train --out`",
         )
     return run
+
+
+def require_same_config(run: Run, config: ExperimentConfig | None) -> None:
+    """Checks that a run is resumed with the configuration that it was started with, if one is given at all.
+
+    Raises:
+        RunError: If it differs.
+    """
+    different = changed_keys(run.config(), config) if config else []
+    if different:
+        raise RunError(
+            "A resumed run must keep its configuration",
+            received=f"another {', '.join(different)}",
+            remedy=f"Leave --config and --set away, or start a new run (its own is in {run.config_file})",
+        )
 
 
 def write_predictions(
@@ -231,7 +266,8 @@ def write_history(target: Path, rows: Sequence[Mapping[str, float]]) -> None:
         writer.writerows(rows)
 
 
-def _first_manifest(config: ExperimentConfig, dataset: Dataset) -> dict[str, Any]:
+def first_manifest(config: ExperimentConfig, dataset: Dataset) -> dict[str, Any]:
+    """What is known when a run begins: command, dataset, seeds, versions."""
     return {
         "command": sys.argv[1:],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -37,14 +37,14 @@ TINY = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow and jax")
+    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow, jax and ray")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     skip_slow = pytest.mark.skip(reason="slow: run with --run-slow")
     skip_data = pytest.mark.skip(reason="needs real slices: set BTKERAS_DATA to a folder of them")
     for item in items:
-        if not config.getoption("--run-slow") and ("slow" in item.keywords or "jax" in item.keywords):
+        if not config.getoption("--run-slow") and not {"slow", "jax", "ray"}.isdisjoint(item.keywords):
             item.add_marker(skip_slow)
         if not os.environ.get("BTKERAS_DATA") and "data" in item.keywords:
             item.add_marker(skip_data)
@@ -101,13 +101,23 @@ def tiny_network(x):  # type: ignore[no-untyped-def]
     return blocks.residual_block(x, 16, stride=2, attention=True, name="stage1_block1")
 
 
+def plain_network(x):  # type: ignore[no-untyped-def]
+    """A smaller one still, to be compared with."""
+    from btkeras.models import blocks
+
+    return blocks.conv_bn(x, 8, 3, stride=2, name="stem_conv")
+
+
+TINY_NETWORKS = {"tiny": tiny_network, "tiny_plain": plain_network}
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _tiny_model() -> Iterator[None]:
-    """Makes ``tiny`` a known network for the whole session."""
+    """Makes ``TINY_NETWORKS`` known for the whole session."""
     from btkeras.models import build
 
     before = build.MODELS
-    build.MODELS = MappingProxyType({**before, "tiny": tiny_network})
+    build.MODELS = MappingProxyType({**before, **TINY_NETWORKS})
     yield
     build.MODELS = before
 

@@ -12,11 +12,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import what stands before it; modules of one row never import each other's part.
 LAYERS = (
-    ("errors", "files", "config", "config_io"),
+    ("errors", "files", "machine", "config", "config_io"),
     ("data", "models", "metrics"),
     ("runs",),
     ("training",),
     ("evaluation",),
+    ("experiments",),
+    ("reporting",),
     ("serving",),
     ("cli",),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import btkeras
+from btkeras.cli.cv import cv
 from btkeras.cli.evaluate import evaluate
 from btkeras.cli.export import export
 from btkeras.cli.group import SectionedGroup
@@ -16,7 +17,7 @@ from btkeras.cli.train import train
 class _Commands(SectionedGroup):
     sections = {
         "Data": ("prepare",),
-        "Train and judge": ("train", "evaluate"),
+        "Train and judge": ("train", "evaluate", "cv"),
         "Use a model": ("predict", "export"),
     }
 
@@ -39,5 +40,5 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (prepare, train, evaluate, predict, export):
+for command in (prepare, train, evaluate, cv, predict, export):
     main.add_command(command)

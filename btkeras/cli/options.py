@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
 _Command = Callable[..., Any]
 
-config_file: Callable[[_Command], _Command] = click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), help="YAML file with settings; see configs/."
+config_files: Callable[[_Command], _Command] = click.option(
+    "--config",
+    "config_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="YAML file with settings, see configs/; of several, a later one replaces keys of an earlier one.",
 )
 overrides: Callable[[_Command], _Command] = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting, e.g. train.epochs=10."

@@ -14,17 +14,19 @@ from btkeras.cli.group import quiet_tensorflow
 @click.command(short_help="Train a network on one split of a dataset.")
 @click.option("--data", metavar="DATASET", help="A dataset's folder, or `phantom` for the synthetic one.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run folder to make.")
-@options.config_file
+@options.config_files
 @options.overrides
 @click.option("--model", help="Short for --set model.name=NAME.")
+@click.option("--weights", help="Short for --set model.weights=: imagenet, or a file of weights to fine-tune.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; start it if it is not there.")
 @options.skip_broken
 def train(  # noqa: PLR0913 - an argument per option
     data: str | None,
     out: Path,
-    config_file: Path | None,
+    config_files: tuple[Path, ...],
     overrides: tuple[str, ...],
     model: str | None,
+    weights: str | None,
     resume: bool,
     skip_broken: bool,
 ) -> None:
@@ -43,22 +45,23 @@ def train(  # noqa: PLR0913 - an argument per option
     """
     from btkeras.config_io import load_config
 
-    if model:
-        overrides = (*overrides, f"model.name={model}")
-    config = load_config(config_file, overrides)
+    shorts = {"model.name": model, "model.weights": weights}
+    overrides = (*overrides, *(f"{key}={value}" for key, value in shorts.items() if value))
+    config = load_config(config_files, overrides)
     if data is None and not (resume and out.exists()):
         raise click.UsageError("A new run needs --data DATASET (a folder, or `phantom`).")
     quiet_tensorflow()
-    from btkeras.evaluation.evaluate import evaluate_split, metrics_table
-    from btkeras.training import trainer
+    from btkeras.evaluation.evaluate import metrics_table
+    from btkeras.experiments.single import resume_run, start_run
 
     # A scheduler's "please stop" ends the run as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if resume and out.exists():
-        run = trainer.resume(out, config if config_file or overrides else None)
+        metrics = resume_run(out, config if config_files or overrides else None)
     else:
-        run = trainer.train(config, options.open_dataset(str(data), config.phantom), out, skip_broken=skip_broken)
-    click.echo(metrics_table(evaluate_split(run)))
+        dataset = options.open_dataset(str(data), config.phantom)
+        metrics = start_run(config, dataset, out, skip_broken=skip_broken)
+    click.echo(metrics_table(metrics))
     click.echo(
         f"Next: btkeras predict IMAGE --model {out}   or   btkeras export {out} --out saved_models/{out.name}", err=True
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from btkeras.data.image_file import check_image, damaged, read_image_bytes
 from btkeras.data.preprocess import preprocess, resize, to_channels
 from btkeras.errors import ImageError
+from btkeras.machine import threads
 
 Picture = NDArray[np.uint8]
 
@@ -76,7 +76,7 @@ class Decoder:
 
     def files(self, paths: Sequence[str | Path]) -> Iterator[Picture | ImageError]:
         """Decodes files in parallel and yields pictures or errors in their order, with bounded memory."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(threads()) as pool:
             for start in range(0, len(paths), _CHUNK):
                 yield from pool.map(self.try_file, paths[start : start + _CHUNK])
 

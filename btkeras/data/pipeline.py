@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ import tensorflow as tf
 from btkeras.config import AugmentConfig
 from btkeras.data.augment import augment, random_numbers
 from btkeras.data.store import Store
+from btkeras.machine import threads
 
 _PREFETCH = 4
 
@@ -60,7 +60,7 @@ def training_batches(  # noqa: PLR0913 - each argument comes from another part o
         return augment(images, numbers, image_size, augmentation), tf.gather(targets, indices)
 
     numbers = tf.data.Dataset.range(epochs.start * steps, epochs.stop * steps)
-    return _run(numbers.map(load, num_parallel_calls=_workers(), deterministic=True))
+    return _run(numbers.map(load, num_parallel_calls=threads(), deterministic=True))
 
 
 def evaluation_batches(store: Store, labels: Sequence[int], classes: int, batch_size: int) -> tf.data.Dataset:
@@ -71,7 +71,7 @@ def evaluation_batches(store: Store, labels: Sequence[int], classes: int, batch_
         return tf.cast(_take(store, indices), tf.float32), tf.gather(targets, indices)
 
     batches = tf.data.Dataset.range(len(store)).batch(batch_size)
-    return _run(batches.map(load, num_parallel_calls=_workers(), deterministic=True))
+    return _run(batches.map(load, num_parallel_calls=threads(), deterministic=True))
 
 
 def _take(store: Store, indices: tf.Tensor) -> tf.Tensor:
@@ -79,10 +79,6 @@ def _take(store: Store, indices: tf.Tensor) -> tf.Tensor:
     images = tf.numpy_function(store.take, [indices], tf.uint8, stateful=False)
     side, channels = store.shape
     return tf.ensure_shape(images, [None, side, side, channels])
-
-
-def _workers() -> int:
-    return os.cpu_count() or 1
 
 
 def _run(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from btkeras.config import DataConfig
+from btkeras.data.groups import find_groups
 from btkeras.data.records import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.files import digest, write_json
@@ -30,12 +31,14 @@ class Split:
         validation: Records that choose the checkpoint.
         test: Records that are only ever reported on.
         seed: Seed it was made with.
+        groups: What ``data.groups.find_groups`` says of the dataset.
     """
 
     train: tuple[Record, ...]
     validation: tuple[Record, ...]
     test: tuple[Record, ...]
     seed: int = 0
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def part(self, name: str) -> tuple[Record, ...]:
         """The records of one of ``PARTS``."""
@@ -48,7 +51,7 @@ class Split:
         """The same split less some pictures."""
         left_out = set(paths)
         parts = {name: tuple(r for r in self.part(name) if r.path not in left_out) for name in PARTS}
-        return Split(**parts, seed=self.seed)
+        return Split(**parts, seed=self.seed, groups=self.groups)
 
 
 def split_sizes(count: int, config: DataConfig) -> tuple[int, int, int]:
@@ -56,10 +59,15 @@ def split_sizes(count: int, config: DataConfig) -> tuple[int, int, int]:
 
     The test part is rounded down, then the validation part of the rest: 708 give 454, 113 and 141 (paper, table 1).
     """
-    # The small number keeps 0.2 * 5, a hair below 1 in binary for some fractions, from losing a picture.
-    test = math.floor(count * config.test_fraction + 1e-9)
-    validation = math.floor((count - test) * config.validation_fraction + 1e-9)
+    test = part_size(count, config.test_fraction)
+    validation = part_size(count - test, config.validation_fraction)
     return count - test - validation, validation, test
+
+
+def part_size(count: int, fraction: float) -> int:
+    """Part of a class's pictures, rounded down."""
+    # The small number keeps 0.2 * 5, a hair below 1 in binary for some fractions, from losing a picture.
+    return math.floor(count * fraction + 1e-9)
 
 
 def make_split(dataset: Dataset, config: DataConfig) -> Split:
@@ -85,8 +93,13 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
         bounds = np.cumsum(sizes)[:-1]
         for name, chosen in zip(PARTS, np.split(order, bounds), strict=True):
             parts[name] += [members[i] for i in chosen]
-    ordered = {name: tuple(sorted(records, key=lambda record: record.path)) for name, records in parts.items()}
-    return Split(**ordered, seed=config.split_seed)
+    return split_of(parts, config.split_seed, find_groups(dataset))
+
+
+def split_of(parts: Mapping[str, Sequence[Record]], seed: int, groups: Mapping[str, str]) -> Split:
+    """A split from its parts in any order."""
+    ordered = {name: tuple(sorted(parts[name], key=lambda record: record.path)) for name in PARTS}
+    return Split(**ordered, seed=seed, groups=groups)
 
 
 def files_digest(records: Sequence[Record]) -> str:
@@ -104,6 +117,7 @@ def save_split(split: Split, dataset: Dataset, target: Path) -> None:
         "dataset_digest": files_digest(dataset.records),
         "digest": _digest({name: [record.path for record in split.part(name)] for name in PARTS}),
         **{name: [record.path for record in split.part(name)] for name in PARTS},
+        "groups": dict(split.groups),
     }
     write_json(target, document)
 
@@ -133,7 +147,8 @@ def load_split(source: Path, dataset: Dataset) -> Split:
             remedy="Restore the dataset, or start a new run",
         )
     parts = {name: tuple(by_path[path] for path in paths) for name, paths in names.items()}
-    return Split(**parts, seed=document["seed"])
+    # Runs of before there were groups have none.
+    return Split(**parts, seed=document["seed"], groups=document.get("groups", {}))
 
 
 def _read(source: Path) -> dict[str, Any]:

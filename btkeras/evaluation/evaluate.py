@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ def load_best(run: Run) -> keras.Model:
         RunError: If there is none yet.
         ModelError: If it cannot be read, or is another network than the run's configuration says.
     """
+    if "classifier" in run.manifest():
+        raise ModelError(
+            "A model must be a network to be used again",
+            received=f"{run.path}, a run of {run.config().model.name}, which keeps its answers only",
+            remedy="Its figures are in metrics.json; train a network for anything else",
+        )
     if not run.best_model.is_file():
         raise RunError(
             "A run must have finished an epoch before its model can be used",
@@ -91,20 +98,55 @@ def _evaluate(
     if broken and not skip_broken:
         raise broken_pictures(broken)
     usable = [records[i] for i in store.usable]
-    labels = np.array([classes.index(record.label) for record in usable])
-    probabilities = _probabilities(model, evaluation_batches(store, labels.tolist(), len(classes), _batch_size(config)))
+    targets = [classes.index(record.label) for record in usable]
+    batches = evaluation_batches(store, targets, len(classes), _batch_size(config))
+    probabilities, speed = _probabilities(model, batches)
+    if part == "test":
+        run.update_manifest(evaluation_images_per_second=speed)
+    facts = {"dataset": str(dataset.root), "split": part, "broken": len(broken)}
+    return write_evaluation(run, usable, probabilities, folder=folder, facts=facts)
+
+
+def write_evaluation(
+    run: Run,
+    records: Sequence[Record],
+    probabilities: NDArray[np.floating],
+    *,
+    folder: Path,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Writes ``predictions.csv`` and, last, ``metrics.json``.
+
+    Args:
+        run: Says the classes.
+        records: The pictures.
+        probabilities: ``[len(records), classes]``.
+        folder: Where the files go.
+        facts: What was evaluated: ``dataset``, ``split`` and ``broken`` (pictures left out).
+
+    Returns:
+        The metrics, as ``evaluate_split``.
+    """
+    classes = run.classes()
+    labels = np.array([classes.index(record.label) for record in records])
     chance = np.bincount(labels).max() / len(labels)
-    metrics = {"dataset": str(dataset.root), "split": part, "chance": float(chance), "broken": len(broken)}
-    metrics |= summarise(labels, probabilities, classes)
+    metrics = {**facts, "chance": float(chance), **summarise(labels, probabilities, classes)}
     folder.mkdir(parents=True, exist_ok=True)
-    write_predictions(folder / run.predictions_file.name, usable, classes, probabilities.tolist())
+    write_predictions(folder / run.predictions_file.name, records, classes, probabilities.tolist())
     write_json(folder / run.metrics_file.name, metrics)
     return metrics
 
 
-def _probabilities(model: keras.Model, batches: Any) -> NDArray[np.float32]:
-    # As NumPy arrays, since JAX does not take TensorFlow's tensors here.
-    return np.concatenate([np.asarray(model.predict_on_batch(np.asarray(images))) for images, _ in batches])
+def _probabilities(model: keras.Model, batches: Any) -> tuple[NDArray[np.float32], float | None]:
+    """The answers, and the pictures a second behind the first batch, in which the graph is traced."""
+    answers: list[NDArray[np.float32]] = []
+    start = time.perf_counter()
+    for images, _ in batches:
+        # As NumPy arrays, since JAX does not take TensorFlow's tensors here.
+        answers.append(np.asarray(model.predict_on_batch(np.asarray(images))))
+        start = time.perf_counter() if len(answers) == 1 else start
+    counted = sum(map(len, answers[1:]))
+    return np.concatenate(answers), round(counted / (time.perf_counter() - start), 1) if counted else None
 
 
 def _batch_size(config: ExperimentConfig) -> int:

@@ -11,6 +11,11 @@ import keras
 from tqdm import tqdm
 
 
+def notice(text: str) -> None:
+    """Says something to the user, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def duration(seconds: float) -> str:
     """Seconds in words: ``45 s``, ``12 min``, ``3 h 05 min``."""
     if seconds < 90:

@@ -77,8 +77,22 @@ def _variables(model: keras.Model) -> dict[str, keras.Variable]:
     # An optimizer's own name, the first part of its variables' paths, is counted up within a process.
     optimizer = {variable.path.partition("/")[2]: variable for variable in model.optimizer.variables}
     return {
-        **{f"model/{variable.path}": variable for variable in model.variables},
+        **{f"model/{variable.path}": variable for variable in model.weights},
+        **{f"model/{path}": variable for path, variable in _random_states(model).items()},
         **{f"optimizer/{path}": variable for path, variable in optimizer.items()},
+    }
+
+
+def _random_states(model: keras.Model) -> dict[str, keras.Variable]:
+    """The states of the random generators, of dropout say, which a layer does not count among its weights.
+
+    Named by their layer: a generator's own path is counted up with every one that the process makes.
+    """
+    weights = {id(variable) for variable in model.weights}
+    return {
+        f"{layer.name}/random_state_{number}": variable
+        for layer in model.layers
+        for number, variable in enumerate(v for v in layer.variables if id(v) not in weights)
     }
 
 

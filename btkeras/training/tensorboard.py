@@ -90,7 +90,7 @@ class TensorBoard(keras.callbacks.Callback):
 def hyper_parameters(config: ExperimentConfig) -> dict[str, Any]:
     """The configuration as flat ``section.key`` values that TensorBoard's table can sort."""
     flat = {f"{part}.{key}": value for part, keys in config_to_dict(config).items() for key, value in keys.items()}
-    return {key: str(value) if isinstance(value, list) else value for key, value in flat.items()}
+    return {key: str(value) if isinstance(value, list | dict) else value for key, value in flat.items()}
 
 
 def image_grid(images: NDArray[np.floating], columns: int = 4, rows: int = 4) -> NDArray[np.uint8]:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import sys
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import keras
 import numpy as np
 
 from btkeras.config import ExperimentConfig
-from btkeras.config_io import changed_keys
 from btkeras.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from btkeras.data.records import Dataset
-from btkeras.data.splits import make_split
+from btkeras.data.splits import Split, make_split
 from btkeras.errors import RunError
 from btkeras.models import build_model
 from btkeras.models.build import check_name
-from btkeras.runs import Run, create_run, open_run, require_new
+from btkeras.models.finetuning import set_backbone_trainable
+from btkeras.models.macs import count_macs
+from btkeras.models.pretrained import check_pretrained, load_pretrained, scaled_variance
+from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
 from btkeras.training.callbacks import BestModel, EpochEnd
-from btkeras.training.console import ProgressLine, duration
+from btkeras.training.console import ProgressLine, duration, notice
 from btkeras.training.inputs import Inputs, build_inputs
 from btkeras.training.metric import MacroRecall
 from btkeras.training.optimizers import make_optimizer
@@ -58,19 +63,30 @@ class Training:
         return float(np.asarray(self.schedule(step)))
 
 
-def notice(text: str) -> None:
-    """Says something to the user, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+def _speed(training: Training) -> float:
+    """Pictures a second over all epochs, their validation included."""
+    pictures = training.steps * training.config.train.batch_size * training.progress.epochs
+    return pictures / training.progress.seconds
 
 
-def train(config: ExperimentConfig, dataset: Dataset, out: Path, *, skip_broken: bool = False) -> Run:
+def train(
+    config: ExperimentConfig,
+    dataset: Dataset,
+    out: Path,
+    *,
+    split: Split | None = None,
+    skip_broken: bool = False,
+    facts: Mapping[str, Any] = MappingProxyType({}),
+) -> Run:
     """Starts a run: splits the dataset, trains, and keeps the best checkpoint.
 
     Args:
         config: All settings.
         dataset: The pictures.
         out: The run folder, which must not exist.
+        split: Which picture is used for what; by default made from ``config.data``.
         skip_broken: Leave out pictures that cannot be read, and record them, instead of stopping.
+        facts: What else the manifest says; a ``precision`` (with ``precision_reason``) there is not decided again.
 
     Raises:
         DataError: If the dataset cannot be split or read.
@@ -79,11 +95,13 @@ def train(config: ExperimentConfig, dataset: Dataset, out: Path, *, skip_broken:
     """
     require_new(out)
     check_name(config.model.name)
-    split = make_split(dataset, config.data)
+    if config.model.weights != "random":
+        check_pretrained(config.model.name, config.data.channels)
+    split = split or make_split(dataset, config.data)
     # Before the run's folder appears, so that a broken picture leaves nothing behind.
     inputs = build_inputs(dataset, split, config, skip_broken=skip_broken)
-    run = create_run(out, config, dataset, split)
-    run.update_manifest(broken=[{"path": path, "reason": reason} for path, reason in inputs.broken.items()])
+    broken = [{"path": path, "reason": reason} for path, reason in inputs.broken.items()]
+    run = create_run(out, config, dataset, split, broken=broken, **facts)
     return _run(config, run, dataset, inputs)
 
 
@@ -98,16 +116,10 @@ def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
         RunError: If there is no such run, or the configuration differs.
     """
     run = open_run(run_folder)
-    own = run.config()
-    different = changed_keys(own, config) if config else []
-    if different:
-        raise RunError(
-            "A resumed run must keep its configuration",
-            received=f"another {', '.join(different)}",
-            remedy=f"Leave --config and --set away, or start a new run (its own is in {run.config_file})",
-        )
+    require_same_config(run, config)
     dataset = run.dataset()
     split = run.split(dataset)
+    own = run.config()
     return _run(own, run, dataset, build_inputs(dataset, split, own))
 
 
@@ -128,17 +140,18 @@ def _run(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Inputs) -
         best_epoch=training.progress.best_epoch,
         epochs=training.progress.epochs,
         training_seconds=round(training.progress.seconds, 1),
+        training_images_per_second=round(_speed(training), 1),
     )
     return run
 
 
 def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Inputs) -> Training:
-    manifest = run.manifest()
-    if "precision" not in manifest:
+    if "precision" not in run.manifest():
         # Resolved once: a resumed run must not measure again and decide otherwise.
         precision = resolve_precision(config.train.precision)
-        run.update_manifest(precision=precision.policy, precision_reason=precision.reason, device=describe_device())
-        manifest = run.manifest()
+        run.update_manifest(precision=precision.policy, precision_reason=precision.reason)
+    run.update_manifest(device=describe_device())
+    manifest = run.manifest()
     notice(f"precision {manifest['precision']}: {manifest['precision_reason']}")
     progress = load_progress(run.state_file) if run.state_file.is_file() else Progress()
     steps = steps_per_epoch(len(inputs.stores["train"]), config.train.batch_size)
@@ -148,10 +161,15 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
     with strategy_scope():
         with dtype_policy(manifest["precision"]):
             model = _network(config, dataset, inputs)
-        _compile(model, config, schedule, len(dataset.classes))
+        _compile(model, config, make_optimizer(config.optimizer, schedule, model), len(dataset.classes))
+        # Before anything is frozen: the state for resuming is that of all weights in every epoch.
+        model.optimizer.build(model.trainable_variables)
+    run.update_manifest(**_sizes(model))
     if progress.epochs:
         restore_state(run.state_file, model)
         notice(f"resuming {run.path} after epoch {progress.epochs}")
+    elif config.model.weights != "random":
+        load_pretrained(model, config.model.weights)
     with dtype_policy("float32"):
         portable = _network(config, dataset, inputs)
     return Training(config, run, inputs, dataset.classes, model, portable, schedule, progress)
@@ -159,7 +177,10 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
 
 def _network(config: ExperimentConfig, dataset: Dataset, inputs: Inputs) -> keras.Model:
     size, channels = config.data.image_size, config.data.channels
-    mean, variance = inputs.stores["train"].statistics()
+    mean, own_variance = inputs.stores["train"].statistics()
+    variance: float | list[float] = own_variance
+    if config.model.weights != "random":
+        variance = scaled_variance(config.model.name, variance)
     return build_model(
         config.model.name,
         input_shape=(size, size, channels),
@@ -169,14 +190,18 @@ def _network(config: ExperimentConfig, dataset: Dataset, inputs: Inputs) -> kera
     )
 
 
-def _compile(model: keras.Model, config: ExperimentConfig, schedule: Schedule, classes: int) -> None:
+def _sizes(model: keras.Model) -> dict[str, int]:
+    trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    return {"parameters": model.count_params(), "trainable_parameters": trainable, "macs": count_macs(model)}
+
+
+def _compile(model: keras.Model, config: ExperimentConfig, optimizer: keras.optimizers.Optimizer, classes: int) -> None:
     model.compile(
-        optimizer=make_optimizer(config.optimizer, schedule, model),
+        optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.train.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), MacroRecall(classes)],
         jit_compile=config.train.jit_compile,
     )
-    model.optimizer.build(model.trainable_variables)
 
 
 def _announce(training: Training) -> None:
@@ -191,6 +216,30 @@ def _announce(training: Training) -> None:
 
 def _fit(training: Training) -> None:
     config, progress = training.config, training.progress
+    start = time.perf_counter()
+    frozen = min(config.model.frozen_epochs, config.train.epochs)
+    for first, last, learns in ((0, frozen, False), (frozen, config.train.epochs, True)):
+        epochs = range(max(first, progress.epochs), last)
+        if not epochs or progress.finished:
+            continue
+        if frozen:
+            _freeze(training, backbone_learns=learns)
+        _fit_epochs(training, epochs)
+    notice(
+        f"trained in {duration(time.perf_counter() - start)}; best checkpoint: epoch {progress.best_epoch} with "
+        f"val_accuracy {progress.best['accuracy']:.4f}, val_loss {progress.best['loss']:.4f}"
+    )
+
+
+def _freeze(training: Training, *, backbone_learns: bool) -> None:
+    set_backbone_trainable(training.model, backbone_learns)
+    with strategy_scope():
+        _compile(training.model, training.config, training.model.optimizer, len(training.classes))
+    notice("all layers learn" if backbone_learns else "the head alone learns")
+
+
+def _fit_epochs(training: Training, epochs: range) -> None:
+    config = training.config
     store, validation = training.inputs.stores["train"], training.inputs.stores["validation"]
     batches = training_batches(
         store,
@@ -200,25 +249,20 @@ def _fit(training: Training) -> None:
         batch_size=config.train.batch_size,
         augmentation=config.augment,
         seed=config.train.seed,
-        epochs=range(progress.epochs, config.train.epochs),
+        epochs=epochs,
     )
     checks = evaluation_batches(
         validation, training.inputs.labels["validation"], len(training.classes), config.train.batch_size
     )
-    start = time.perf_counter()
     training.model.fit(
         batches,
         validation_data=checks,
-        initial_epoch=progress.epochs,
-        epochs=config.train.epochs,
+        initial_epoch=epochs.start,
+        epochs=epochs.stop,
         steps_per_epoch=training.steps,
         callbacks=_callbacks(training, np.asarray(next(iter(batches))[0])),
         shuffle=False,
         verbose=0,
-    )
-    notice(
-        f"trained in {duration(time.perf_counter() - start)}; best checkpoint: epoch {progress.best_epoch} with "
-        f"val_accuracy {progress.best['accuracy']:.4f}, val_loss {progress.best['loss']:.4f}"
     )
 
 

@@ -1,0 +1,134 @@
+"""``btkeras cv``."""
+
+from __future__ import annotations
+
+import functools
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from btkeras.cli import options
+from btkeras.cli.group import quiet_tensorflow
+
+if TYPE_CHECKING:
+    from btkeras.experiments.cross_validation import Executor
+    from btkeras.experiments.experiment import Experiment
+
+
+@click.command(short_help="Cross-validate networks: folds x models x seeds.")
+@click.option("--data", metavar="DATASET", help="A dataset's folder, or `phantom` for the synthetic one.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The experiment's folder to make.")
+@options.config_files
+@options.overrides
+@click.option("--model", "models", multiple=True, metavar="NAME", help="A network to train; repeat it for several.")
+@click.option("--folds", type=int, metavar="N", help="Short for --set cv.folds=N.  [default: 5]")
+@click.option("--seed", "seeds", multiple=True, type=int, metavar="S", help="A training per seed; repeat it.")
+@click.option(
+    "--test",
+    type=click.Choice(["rotating", "fixed"]),
+    help="Every picture tested once (default), or one test part for all folds, as the paper's figures suggest.",
+)
+@click.option("--jobs", type=click.IntRange(1), help="Folds side by side.  [default: one, or one per GPU]")
+@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--ray-address", metavar="ADDRESS", help="Ray's cluster.  [default: $RAY_ADDRESS, or a new local one]")
+@click.option("--cpus", type=click.IntRange(1), default=2, show_default=True, help="With ray: cores of a fold.")
+@click.option("--gpus", type=click.FloatRange(0), default=0.0, show_default=True, help="With ray: GPUs of a fold.")
+@click.option("--task", type=click.IntRange(0), metavar="I", help="Do only job I, as one task of a job array.")
+@click.option("--plan", is_flag=True, help="Make OUT and list its jobs and their state, but run none.")
+@click.option("--resume", is_flag=True, help="Go on with the experiment in --out; start it if it is not there.")
+@options.skip_broken
+def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
+    """Cross-validate networks on a dataset: train and test each on every fold, then compare them.
+
+    Finished folds are skipped and a fold that was cut off continues after its last epoch, so the same command with
+    --resume may be given as often as it takes. The end is OUT/summary.json: means and deviations over the folds,
+    pooled confusion matrices, intervals clustered by patient, and which differences are more than noise.
+    `btkeras report OUT` shows it.
+
+    \b
+    Examples:
+      btkeras cv --data phantom --config configs/quick.yaml --model resnet34 --model improved_resnet34 --out runs/cv
+      btkeras cv --data data/both --config configs/cpu_cv.yaml --config configs/ablation.yaml --jobs 2 \
+        --out runs/ablation
+      btkeras cv --resume --out runs/ablation --jobs 2
+      btkeras cv --data data/both --config configs/paper.yaml --test fixed --executor ray --gpus 1 --out /shared/cv
+    """
+    # A scheduler's "please stop" ends the run as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if task is not None and not plan:
+        _run_task(out, task, chosen)
+        return
+    experiment = _experiment(out, chosen)
+    if plan:
+        click.echo(_plan(experiment))
+        return
+    quiet_tensorflow()
+    from btkeras.experiments.cross_validation import cross_validate, summary_table
+
+    try:
+        summary = cross_validate(experiment, _executor(chosen))
+    except KeyboardInterrupt as interrupt:
+        raise click.ClickException(
+            f"Stopped; finished epochs are kept. Go on with: btkeras cv --resume --out {out}"
+        ) from interrupt
+    click.echo(summary_table(summary))
+    click.echo(f"Next: btkeras report {out} --out {out / 'report.html'}", err=True)
+
+
+def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
+    from btkeras.config_io import load_config
+
+    overrides = (*chosen["overrides"], *_shorts(chosen))
+    config = load_config(chosen["config_files"], overrides)
+    from btkeras.experiments.experiment import create_experiment, open_experiment
+
+    if chosen["resume"] and out.exists():
+        return open_experiment(out, config if chosen["config_files"] or overrides else None)
+    if chosen["data"] is None:
+        raise click.UsageError("A new cross-validation needs --data DATASET (a folder, or `phantom`).")
+    quiet_tensorflow()
+    from btkeras.experiments.jobs import check_models
+
+    check_models(config)
+    dataset = options.open_dataset(chosen["data"], config.phantom)
+    return create_experiment(out, config, dataset, skip_broken=chosen["skip_broken"])
+
+
+def _shorts(chosen: dict[str, Any]) -> list[str]:
+    """The options that are short for a ``--set``."""
+    keys = {"models": "cv.models", "folds": "cv.folds", "seeds": "cv.seeds", "test": "cv.test"}
+    values = {key: chosen[name] for name, key in keys.items() if chosen[name] not in (None, ())}
+    return [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in values.items()]
+
+
+def _executor(chosen: dict[str, Any]) -> Executor:
+    if chosen["executor"] == "ray":
+        from btkeras.experiments.ray_cluster import run_on_ray
+
+        return functools.partial(run_on_ray, address=chosen["ray_address"], cpus=chosen["cpus"], gpus=chosen["gpus"])
+    from btkeras.experiments.local import run_locally
+    from btkeras.machine import visible_gpus
+
+    return functools.partial(run_locally, workers=chosen["jobs"] or max(len(visible_gpus()), 1))
+
+
+def _run_task(out: Path, task: int, chosen: dict[str, Any]) -> None:
+    from btkeras.machine import end_with_parent
+
+    end_with_parent()
+    quiet_tensorflow()
+    from btkeras.experiments.experiment import open_experiment
+    from btkeras.experiments.jobs import run_job
+
+    run_job(open_experiment(out), task)
+
+
+def _plan(experiment: Experiment) -> str:
+    lines = []
+    for job in experiment.jobs():
+        run = experiment.run(job)
+        state = "finished" if experiment.is_finished(job) else "begun" if run.path.exists() else "to do"
+        lines.append(f"{job.index:4}  {state:9} {run.path}")
+    return "\n".join(lines)

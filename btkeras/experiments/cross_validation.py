@@ -1,0 +1,107 @@
+"""A whole cross-validation: its jobs, then its summary, computed from what the folds wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from btkeras.errors import RunError
+from btkeras.experiments.experiment import Experiment, Job, models
+from btkeras.experiments.summary import FoldResult, summarise_experiment
+from btkeras.files import write_json
+from btkeras.runs import read_json, read_predictions
+
+_SIZES = ("parameters", "trainable_parameters", "macs")
+
+Executor = Callable[[Experiment, Sequence[Job]], None]
+
+
+def unfinished(experiment: Experiment) -> list[Job]:
+    """Jobs that are not trained and tested yet."""
+    return [job for job in experiment.jobs() if not experiment.is_finished(job)]
+
+
+def cross_validate(experiment: Experiment, executor: Executor) -> dict[str, Any]:
+    """Does what is left of a cross-validation and writes ``summary.json``.
+
+    Args:
+        experiment: The folder.
+        executor: Runs jobs; returns when all of them are finished.
+
+    Returns:
+        The summary.
+
+    Raises:
+        RunError: If a job fails.
+    """
+    jobs = unfinished(experiment)
+    if jobs:
+        executor(experiment, jobs)
+    return write_summary(experiment)
+
+
+def write_summary(experiment: Experiment) -> dict[str, Any]:
+    """Computes ``summary.json`` from the folds' predictions.
+
+    It holds no times and no paths of the machine, so that two runs of the same experiment give the same file.
+
+    Raises:
+        RunError: If a fold is missing, or a picture was tested twice.
+    """
+    missing = unfinished(experiment)
+    if missing:
+        job = missing[0]
+        raise RunError(
+            "A cross-validation is summarised when every fold is finished",
+            received=f"{len(missing)} unfinished, {job.model}, seed {job.seed}, fold {job.fold} among them",
+            remedy=f"Go on with: btkeras cv --resume --out {experiment.path}",
+        )
+    config, manifest = experiment.config(), experiment.manifest()
+    split = read_json(experiment.splits_file(0))
+    results = [_result(experiment, job) for job in experiment.jobs()]
+    summary = {
+        "protocol": {
+            "by": split["by"],
+            "test": config.cv.test,
+            "folds": config.cv.folds,
+            "seeds": list(config.cv.seeds),
+            "split_seed": config.data.split_seed,
+            "models": list(models(config)),
+        },
+        "dataset": {"images": manifest["images"], "digest": split["dataset_digest"], "patients": manifest["patients"]},
+        **summarise_experiment(results, manifest["classes"], groups=split["groups"], test=config.cv.test),
+    }
+    write_json(experiment.summary_file, summary)
+    return summary
+
+
+def _result(experiment: Experiment, job: Job) -> FoldResult:
+    run = experiment.run(job)
+    manifest = run.manifest()
+    paths, labels, probabilities = read_predictions(run.predictions_file, manifest["classes"])
+    sizes = {name: manifest.get(name) for name in _SIZES}
+    return FoldResult(job.model, job.seed, job.fold, paths, labels, probabilities, sizes)
+
+
+def summary_table(summary: dict[str, Any]) -> str:
+    """The summary as text: mean and deviation over the folds in percent, and what the comparisons say."""
+    figures = ("accuracy", "precision", "recall", "specificity", "f1")
+    width = max(len(name) for name in summary["models"]) + 2
+    lines = [f"{'':{width}}" + "".join(f"{name:>15}" for name in figures) + f"{'95 % interval':>18}{'parameters':>13}"]
+    for name, entry in summary["models"].items():
+        cells = "".join(f"{_spread(entry, figure):>15}" for figure in figures)
+        low, high = entry["intervals"]["accuracy"]
+        size = f"{entry['parameters']:,}" if entry["parameters"] else "-"
+        lines.append(f"{name:{width}}{cells}{100 * low:11.2f}-{100 * high:6.2f}{size:>13}")
+    notes = [f"- {comparison['verdict']}" for comparison in summary["comparisons"]]
+    bootstrap = summary["bootstrap"]
+    explained = (
+        f"Percent, mean and standard deviation over the folds; accuracy's interval: bootstrap over "
+        f"{bootstrap['groups']:,} groups of {bootstrap['images']:,} pictures."
+    )
+    return "\n".join([*lines, "", explained, *notes])
+
+
+def _spread(entry: dict[str, Any], figure: str) -> str:
+    mean, deviation = entry["mean"][figure], (entry["std"] or {}).get(figure)
+    return f"{100 * mean:.2f}" + (f" ± {100 * deviation:.2f}" if deviation is not None else "")

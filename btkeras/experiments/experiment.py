@@ -1,0 +1,197 @@
+"""The folder of a cross-validation: its settings, its splits, its jobs, and where each job's run lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from btkeras.config import ExperimentConfig
+from btkeras.config_io import changed_keys, dump_config, load_config, override_config
+from btkeras.data.folds import make_folds
+from btkeras.data.records import Dataset, load_dataset
+from btkeras.data.splits import Split, load_split, save_split
+from btkeras.errors import DataError, RunError
+from btkeras.files import atomic_folder, write_json, write_text
+from btkeras.runs import Run, first_manifest, read_json, require_new
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a cross-validation.
+
+    Attributes:
+        index: Position in ``Experiment.jobs``.
+        model: Name of the network.
+        seed: Seed of the training.
+        fold: Number of the fold, from 0.
+    """
+
+    index: int
+    model: str
+    seed: int
+    fold: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A cross-validation's folder: ``config.yaml``, ``manifest.json``, ``splits/``, a run per job, ``summary.json``."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def manifest_file(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    def splits_file(self, fold: int) -> Path:
+        """The split of a fold, which its runs copy."""
+        return self.path / "splits" / f"fold_{fold}.json"
+
+    def config(self) -> ExperimentConfig:
+        """The configuration as it was resolved."""
+        return load_config(self.config_file)
+
+    def manifest(self) -> dict[str, Any]:
+        """What is known about the experiment: dataset, versions, seeds, precision."""
+        return read_json(self.manifest_file)
+
+    def jobs(self) -> list[Job]:
+        """Every training, fold by fold, so that all networks have some folds early."""
+        config = self.config()
+        order = product(config.cv.seeds, range(config.cv.folds), models(config))
+        return [Job(index, model, seed, fold) for index, (seed, fold, model) in enumerate(order)]
+
+    def run(self, job: Job) -> Run:
+        """The run folder of a job, which may not be there yet."""
+        several = len(self.config().cv.seeds) > 1
+        seed = Path(f"seed_{job.seed}") if several else Path()
+        return Run(self.path / job.model / seed / f"fold_{job.fold}")
+
+    def is_finished(self, job: Job) -> bool:
+        """Whether a job has been trained and tested."""
+        # Written last.
+        return self.run(job).metrics_file.is_file()
+
+    def log_file(self, job: Job) -> Path:
+        """What a job that ran beside others printed."""
+        return self.path / "logs" / f"{job.model}_seed_{job.seed}_fold_{job.fold}.log"
+
+    def config_of(self, job: Job) -> ExperimentConfig:
+        """The configuration of a job's run: the experiment's, with the model's own changes."""
+        config = self.config()
+        config = override_config(config, config.cv.changes.get(job.model, ()))
+        model, train = replace(config.model, name=job.model), replace(config.train, seed=job.seed)
+        return replace(config, model=model, train=train)
+
+    def dataset(self) -> Dataset:
+        """The dataset that the experiment was started with.
+
+        Raises:
+            DataError: If it is no longer where it was.
+        """
+        folder = Path(self.manifest()["dataset"])
+        if not folder.is_dir():
+            raise DataError(
+                "The experiment's dataset must still be where it was",
+                received=f"{folder}, which is gone",
+                remedy="Put it back, to go on",
+            )
+        return load_dataset(folder)
+
+    def split(self, fold: int, dataset: Dataset) -> Split:
+        """The split of a fold, verified against the dataset."""
+        return load_split(self.splits_file(fold), dataset)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Holds a lock that one process has at a time, also across machines that share the folder.
+
+        Raises:
+            RunError: If another process has it and does not give it back within a day.
+        """
+        file = self.path / "locks" / f"{name}.lock"
+        file.parent.mkdir(exist_ok=True)
+        try:
+            with FileLock(file, timeout=86_400):
+                yield
+        except Timeout as error:
+            raise RunError(
+                "A job must be worked on by one process at a time",
+                received=f"{file}, held by another process",
+                remedy="End that process",
+            ) from error
+
+    def update_manifest(self, **values: Any) -> None:
+        """Adds to the manifest, or replaces values; call it under a lock."""
+        write_json(self.manifest_file, self.manifest() | values)
+
+
+def models(config: ExperimentConfig) -> tuple[str, ...]:
+    """The networks that a cross-validation trains."""
+    return config.cv.models or (config.model.name,)
+
+
+def create_experiment(
+    path: Path, config: ExperimentConfig, dataset: Dataset, *, skip_broken: bool = False
+) -> Experiment:
+    """Makes an experiment's folder with its configuration, the splits of all folds and its manifest, all at once.
+
+    Raises:
+        RunError: If something is there already.
+        DataError: If the dataset cannot be dealt into folds.
+    """
+    require_new(path)
+    folds = make_folds(dataset, config.data, config.cv)
+    facts = {"skip_broken": skip_broken, "seeds": {"train": list(config.cv.seeds), "split": config.data.split_seed}}
+    with atomic_folder(path) as temporary:
+        experiment = Experiment(temporary)
+        write_text(experiment.config_file, dump_config(config))
+        for fold, split in enumerate(folds):
+            save_split(split, dataset, experiment.splits_file(fold))
+        write_json(experiment.manifest_file, first_manifest(config, dataset) | facts)
+    return Experiment(path)
+
+
+def is_experiment(path: Path) -> bool:
+    """Whether a folder is a cross-validation's."""
+    return (path / "config.yaml").is_file() and (path / "splits").is_dir()
+
+
+def open_experiment(path: Path, config: ExperimentConfig | None = None) -> Experiment:
+    """Opens a cross-validation's folder.
+
+    Args:
+        path: The folder.
+        config: If given, must equal the experiment's own.
+
+    Raises:
+        RunError: If it is none, or the configuration differs.
+    """
+    if not is_experiment(path):
+        raise RunError(
+            "A cross-validation's folder must hold config.yaml and splits/",
+            received=path,
+            remedy="Name the folder given to `btkeras cv --out`",
+        )
+    experiment = Experiment(path)
+    different = changed_keys(experiment.config(), config) if config else []
+    if different:
+        raise RunError(
+            "A resumed cross-validation must keep its configuration",
+            received=f"another {', '.join(different)}",
+            remedy=f"Leave the options that set it away, or start a new one (its own is in {experiment.config_file})",
+        )
+    return experiment

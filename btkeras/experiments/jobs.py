@@ -1,0 +1,66 @@
+"""One job of a cross-validation, in this process: trained or resumed, then tested."""
+
+from __future__ import annotations
+
+from btkeras.config import ExperimentConfig
+from btkeras.config_io import override_config
+from btkeras.errors import ConfigError
+from btkeras.experiments.experiment import Experiment, Job, models
+from btkeras.experiments.single import check_model, resume_run, start_run
+from btkeras.training.console import notice
+from btkeras.training.precision import resolve_precision
+
+
+def check_models(config: ExperimentConfig) -> None:
+    """Checks names and changes before anything is read.
+
+    Raises:
+        ModelError: If a network is unknown.
+        ConfigError: If ``cv.changes`` names a network that is not trained, or a wrong key.
+    """
+    names = models(config)
+    for name in names:
+        check_model(name)
+    unused = sorted(set(config.cv.changes) - set(names))
+    if unused:
+        raise ConfigError(f"cv.changes must name trained networks ({', '.join(names)})", received=", ".join(unused))
+    for changes in config.cv.changes.values():
+        override_config(config, changes)
+
+
+def run_job(experiment: Experiment, index: int) -> None:
+    """Does what is left of a job; nothing if it is finished.
+
+    Two processes with the same job do not do it twice: the second waits, and then finds it finished.
+    """
+    job = experiment.jobs()[index]
+    with experiment.lock(f"job_{index}"):
+        if experiment.is_finished(job):
+            notice(f"{experiment.run(job).path} is finished already")
+            return
+        if experiment.run(job).path.exists():
+            resume_run(experiment.run(job).path)
+        else:
+            _start(experiment, job)
+
+
+def _start(experiment: Experiment, job: Job) -> None:
+    dataset = experiment.dataset()
+    start_run(
+        experiment.config_of(job),
+        dataset,
+        experiment.run(job).path,
+        split=experiment.split(job.fold, dataset),
+        skip_broken=experiment.manifest()["skip_broken"],
+        facts={"fold": job.fold, **_precision(experiment)},
+    )
+
+
+def _precision(experiment: Experiment) -> dict[str, str]:
+    """The precision of every fold, decided by the first: measured twice, two folds might differ."""
+    with experiment.lock("precision"):
+        if "precision" not in experiment.manifest():
+            precision = resolve_precision(experiment.config().train.precision)
+            experiment.update_manifest(precision=precision.policy, precision_reason=precision.reason)
+    manifest = experiment.manifest()
+    return {key: manifest[key] for key in ("precision", "precision_reason")}

@@ -1,0 +1,57 @@
+"""One run from its beginning, or from where it was cut off, to its test figures, whatever kind of model it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from btkeras.config import ExperimentConfig
+from btkeras.data.records import Dataset
+from btkeras.data.splits import Split
+from btkeras.evaluation.evaluate import evaluate_split
+from btkeras.experiments import classical
+from btkeras.models import build
+from btkeras.models.lbp import CLASSIFIERS
+from btkeras.runs import Run, open_run
+from btkeras.training import trainer
+
+
+def check_model(name: str) -> None:
+    """Checks that a model of this name can be trained.
+
+    Raises:
+        ModelError: If not; it names the nearest.
+    """
+    build.check_name(name, (*build.MODELS, *CLASSIFIERS))
+
+
+def start_run(
+    config: ExperimentConfig,
+    dataset: Dataset,
+    out: Path,
+    *,
+    split: Split | None = None,
+    skip_broken: bool = False,
+    facts: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Trains and tests; arguments and errors as ``training.trainer.train``.
+
+    Returns:
+        The test figures, as ``evaluation.evaluate.evaluate_split``.
+    """
+    check_model(config.model.name)
+    begin = classical.train if config.model.name in CLASSIFIERS else trainer.train
+    return _tested(begin(config, dataset, out, split=split, skip_broken=skip_broken, facts=facts))
+
+
+def resume_run(out: Path, config: ExperimentConfig | None = None) -> dict[str, Any]:
+    """Does what is left of a run; arguments and errors as ``training.trainer.resume``."""
+    name = open_run(out).config().model.name
+    go_on = classical.resume if name in CLASSIFIERS else trainer.resume
+    return _tested(go_on(out, config))
+
+
+def _tested(run: Run) -> dict[str, Any]:
+    return run.metrics() if run.config().model.name in CLASSIFIERS else evaluate_split(run)

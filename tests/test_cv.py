@@ -1,0 +1,255 @@
+"""Cross-validation: its folder, its jobs, what is left after a kill, and its summary."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from sklearn.metrics import accuracy_score
+
+from btkeras.config_io import load_config
+from btkeras.data import load_dataset
+from btkeras.errors import ConfigError, ModelError, RunError
+from btkeras.experiments.cross_validation import cross_validate, summary_table, unfinished, write_summary
+from btkeras.experiments.experiment import Experiment, Job, create_experiment, open_experiment
+from btkeras.experiments.jobs import check_models, run_job
+from tests.conftest import CLASSES, TINY
+from tests.test_cli import btkeras, fails
+
+ROOT = Path(__file__).parents[1]
+CV = (*TINY, "train.epochs=6", "cv.models=[tiny, tiny_plain]", "cv.folds=2")
+
+
+def in_this_process(experiment: Experiment, jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        run_job(experiment, job.index)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path) -> Experiment:
+    """Two networks, two folds; read only."""
+    folder = tmp_path_factory.mktemp("cv") / "experiment"
+    experiment = create_experiment(folder, load_config(None, CV), load_dataset(shared_pictures))
+    cross_validate(experiment, in_this_process)
+    return experiment
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def settings(*overrides: str) -> list[str]:
+    return [word for setting in overrides for word in ("--set", setting)]
+
+
+def test_every_picture_is_tested_once_by_each_network(finished: Experiment, shared_pictures: Path) -> None:
+    everything = [record.path for record in load_dataset(shared_pictures).records]
+    for model in ("tiny", "tiny_plain"):
+        files = sorted(finished.path.glob(f"{model}/fold_*/predictions.csv"))
+        assert len(files) == 2
+        tested = Counter(row["path"] for file in files for row in rows(file))
+        assert tested == Counter(everything)
+
+
+def test_the_summary_is_what_scikit_learn_says_of_the_predictions(finished: Experiment) -> None:
+    summary = json.loads(finished.summary_file.read_text())
+    assert summary["protocol"] == {
+        "by": "image",
+        "test": "rotating",
+        "folds": 2,
+        "seeds": [0],
+        "split_seed": 0,
+        "models": ["tiny", "tiny_plain"],
+    }
+    for model, entry in summary["models"].items():
+        folds = [rows(finished.path / model / f"fold_{fold}" / "predictions.csv") for fold in (0, 1)]
+        each = [accuracy_score([r["label"] for r in fold], [r["prediction"] for r in fold]) for fold in folds]
+        assert entry["mean"]["accuracy"] == pytest.approx(np.mean(each))
+        assert entry["std"]["accuracy"] == pytest.approx(np.std(each, ddof=1))
+        assert entry["pooled"]["images"] == 12 * len(CLASSES)
+        assert entry["parameters"] > entry["trainable_parameters"] > 0 < entry["macs"]
+    assert len(summary["comparisons"]) == 1
+
+
+def test_the_table_shows_every_network_and_what_the_comparison_says(finished: Experiment) -> None:
+    summary = json.loads(finished.summary_file.read_text())
+    table = summary_table(summary)
+    assert "tiny_plain" in table and summary["comparisons"][0]["verdict"] in table
+
+
+def test_runs_say_their_fold_and_share_precision_and_splits(finished: Experiment) -> None:
+    for job in finished.jobs():
+        run = finished.run(job)
+        assert run.manifest()["fold"] == job.fold
+        assert run.config().model.name == job.model
+        assert run.splits_file.read_bytes() == finished.splits_file(job.fold).read_bytes()
+
+
+def test_a_finished_experiment_is_left_alone(finished: Experiment) -> None:
+    before = {file: file.stat().st_mtime_ns for file in finished.path.rglob("*.keras")}
+    summary = finished.summary_file.read_bytes()
+
+    def refuse(experiment: Experiment, jobs: Sequence[Job]) -> None:
+        raise AssertionError(f"{jobs} were to be done again")
+
+    cross_validate(finished, refuse)
+    for job in finished.jobs():
+        run_job(finished, job.index)
+    assert finished.summary_file.read_bytes() == summary
+    assert before == {file: file.stat().st_mtime_ns for file in finished.path.rglob("*.keras")}
+
+
+def test_seeds_get_folders_of_their_own_and_count_pictures_once(tmp_path: Path, shared_pictures: Path) -> None:
+    config = load_config(None, (*TINY, "train.epochs=1", "cv.models=[tiny_plain]", "cv.folds=2", "cv.seeds=[0, 7]"))
+    experiment = create_experiment(tmp_path / "cv", config, load_dataset(shared_pictures))
+    summary = cross_validate(experiment, in_this_process)
+    assert {path.name for path in (experiment.path / "tiny_plain").iterdir()} == {"seed_0", "seed_7"}
+    assert [experiment.run(job).config().train.seed for job in experiment.jobs()] == [0, 0, 7, 7]
+    assert summary["bootstrap"]["images"] == 12 * len(CLASSES)
+    assert summary["models"]["tiny_plain"]["pooled"]["images"] == 2 * 12 * len(CLASSES)
+
+
+def test_changes_reach_one_network_only(tmp_path: Path, shared_pictures: Path) -> None:
+    config = load_config(None, (*CV, "cv.changes={tiny: [optimizer.learning_rate=0.5, train.epochs=1]}"))
+    check_models(config)
+    experiment = create_experiment(tmp_path / "cv", config, load_dataset(shared_pictures))
+    rates = {job.model: experiment.config_of(job).optimizer.learning_rate for job in experiment.jobs()}
+    assert rates == {"tiny": 0.5, "tiny_plain": config.optimizer.learning_rate}
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("cv.models=[resnet43]", ModelError, "Did you mean 'resnet34'"),
+        ("cv.changes={vgg16: [train.epochs=1]}", ConfigError, "must name trained networks .*vgg16"),
+        ("cv.changes={tiny: [train.epoch=1]}", ConfigError, "Did you mean 'epochs'"),
+        ("cv.models=[tiny, tiny]", ConfigError, "each once"),
+        ("cv.seeds=[]", ConfigError, "at least one seed"),
+        ("cv.folds=1", ConfigError, "between 2 and 1000"),
+        ("cv.models=tiny", ConfigError, "cv.models must be a list"),
+        ("cv.changes=[tiny]", ConfigError, "cv.changes must be a section"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_read(
+    override: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        check_models(load_config(None, (*CV, override)))
+
+
+def test_an_unfinished_experiment_has_no_summary(tmp_path: Path, shared_pictures: Path) -> None:
+    experiment = create_experiment(tmp_path / "cv", load_config(None, CV), load_dataset(shared_pictures))
+    assert len(unfinished(experiment)) == 4
+    with pytest.raises(RunError, match=r"4 unfinished, tiny, seed 0, fold 0 .*cv --resume"):
+        write_summary(experiment)
+    with pytest.raises(RunError, match=r"another train\.epochs"):
+        open_experiment(experiment.path, load_config(None, (*CV, "train.epochs=9")))
+
+
+def test_the_plan_makes_the_folder_and_says_what_is_left(tmp_path: Path, shared_pictures: Path) -> None:
+    out = tmp_path / "cv"
+    made = btkeras("cv", "--data", shared_pictures, "--out", out, *settings(*CV), "--plan")
+    assert made.exit_code == 0, made.output
+    assert next(line.split()[:3] for line in made.stdout.splitlines()) == ["0", "to", "do"]
+    assert len(made.stdout.splitlines()) == 4
+    fails(btkeras("cv", "--data", shared_pictures, "--out", out, *settings(*CV)), "which exists", "--resume")
+    run_job(open_experiment(out), 1)
+    states = btkeras("cv", "--out", out, "--resume", "--plan").stdout.splitlines()
+    assert ["finished" in line for line in states] == [False, True, False, False]
+
+
+def test_bad_usage_is_one_message(tmp_path: Path, shared_pictures: Path) -> None:
+    fails(btkeras("cv", "--out", tmp_path / "cv"), "needs --data", code=2)
+    fails(btkeras("cv", "--out", tmp_path / "cv", "--task", "0"), "must hold config.yaml and splits/")
+    few = btkeras("cv", "--data", shared_pictures, "--out", tmp_path / "cv", *settings(*CV), "--folds", "13")
+    fails(few, "12 of glioma for 13 folds")
+    assert not (tmp_path / "cv").exists()
+
+
+def test_local_binary_patterns_are_a_model_like_any_other(tmp_path: Path, shared_pictures: Path) -> None:
+    pytest.importorskip("skimage")
+    out = tmp_path / "run"
+    trained = btkeras("train", "--data", shared_pictures, "--out", out, *settings(*TINY), "--model", "lbp_knn")
+    assert trained.exit_code == 0, trained.output
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["accuracy"] > 0.5
+    fails(btkeras("evaluate", out), "lbp_knn, which keeps its answers only")
+    again = btkeras("train", "--resume", "--out", out)
+    assert json.loads((out / "metrics.json").read_text()) == metrics, again.output
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.cli_with_tiny", "cv", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: object, process: subprocess.Popen[str]) -> None:
+    for _ in range(2400):
+        if condition():  # type: ignore[operator]
+            return
+        if process.poll() is not None:
+            pytest.fail(f"ended early: {process.communicate()[1]}")
+        time.sleep(0.05)
+    pytest.fail("nothing happened in 2 minutes")
+
+
+def test_killed_with_its_job_it_finishes_with_the_same_summary(tmp_path: Path, finished: Experiment) -> None:
+    out = tmp_path / "cv"
+    shutil.copytree(finished.path, out)
+    (out / "summary.json").unlink()
+    # One job is left to do, in a process of its own.
+    shutil.rmtree(out / "tiny/fold_1")
+    process = start("--resume", "--out", out)
+    try:
+        wait_for(lambda: (out / "tiny/fold_1/history.csv").exists(), process)
+        children = descendants(process)
+        assert children
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert not alive, "jobs must not outlive the command that started them"
+        assert not (out / "summary.json").exists()
+        process = start("--resume", "--out", out)
+        stdout, stderr = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 0, stderr
+    assert "tiny, seed 0, fold 1: test accuracy" in stderr and "tiny_plain" in stdout
+    assert (out / "summary.json").read_bytes() == finished.summary_file.read_bytes()
+
+
+def test_a_job_that_fails_says_why(tmp_path: Path, pictures: Path) -> None:
+    out = tmp_path / "cv"
+    (pictures / "glioma/005.png").write_bytes(b"no picture")
+    process = start("--data", pictures, "--out", out, *settings(*CV))
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in stderr
+    assert "Every picture of a dataset must be readable" in stderr and "cv --resume" in stderr
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, shared_pictures: Path) -> None:
+    out = tmp_path / "cv"
+    process = start("--data", shared_pictures, "--out", out, *settings(*CV, "train.epochs=5000"), "--jobs", "2")
+    wait_for(lambda: len(list(out.glob("*/fold_*/history.csv"))) == 2, process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in stderr and f"btkeras cv --resume --out {out}" in stderr
