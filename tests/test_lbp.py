@@ -69,7 +69,7 @@ def test_features_do_not_change_when_a_picture_is_turned(turns: int) -> None:
 
 
 def test_colour_becomes_grey_as_in_pillow_and_grey_stays_grey() -> None:
-    colour, grey = noise(2, channels=3), noise(2)
+    colour, grey = noise(1, side=700, channels=3), noise(2)
     converted = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in colour])
     np.testing.assert_array_equal(lbp.features(colour), lbp.features(converted[..., np.newaxis]))
     np.testing.assert_array_equal(lbp.features(grey.repeat(3, axis=-1)), lbp.features(grey))

@@ -90,7 +90,7 @@ def paired_bootstrap(correct: FloatArray, groups: IntArray, resampling: Resampli
     accuracies, observed = sums[:, :-1] / sums[:, -1:], correct.mean(axis=0)
     found = []
     for a, b in combinations(range(correct.shape[1]), 2):
-        # Sums of thirds are rounded: a tie must stay a tie.
+        # Sums of fractions are inexact, but a tie must stay a tie.
         drawn = np.round(accuracies[:, a] - accuracies[:, b], 12)
         value = float(np.round(observed[a] - observed[b], 12))
         found.append(Difference(a, b, value, percentile_interval(drawn, resampling.level), _two_sided(drawn)))
