@@ -1,0 +1,79 @@
+"""Fine-tuning: a first phase in which the head alone learns, cut and resumed in either phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from btkeras.config import ExperimentConfig
+from btkeras.data import load_dataset
+from btkeras.evaluation.evaluate import load_best
+from btkeras.models import backbone_layers
+from btkeras.runs import open_run
+from btkeras.training import trainer
+
+Config = Callable[..., ExperimentConfig]
+
+
+def backbone(run: Path) -> list[np.ndarray]:
+    return [value for layer in backbone_layers(load_best(open_run(run))) for value in layer.get_weights()]
+
+
+def head(run: Path) -> list[np.ndarray]:
+    return load_best(open_run(run)).get_layer("probabilities").get_weights()
+
+
+def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(one, other, strict=True))
+
+
+def test_the_backbone_stays_and_the_head_learns(tmp_path: Path, shared_pictures: Path, tiny_config: Config) -> None:
+    dataset = load_dataset(shared_pictures)
+    # Two lengths, so that the second has seen more; a constant rate, so that the first epochs are the same.
+    for name, epochs in (("short", 1), ("long", 3)):
+        settings = (
+            f"train.epochs={epochs}",
+            "model.frozen_epochs=3",
+            "schedule.name=constant",
+            "train.monitor=val_loss",
+        )
+        trainer.train(tiny_config(*settings), dataset, tmp_path / name)
+    assert open_run(tmp_path / "long").manifest()["best_epoch"] > 1
+    assert equal(backbone(tmp_path / "short"), backbone(tmp_path / "long"))
+    assert not equal(head(tmp_path / "short"), head(tmp_path / "long"))
+
+
+@pytest.mark.parametrize("cut_in", [1, 3])
+def test_cut_in_either_phase_and_resumed_it_equals_the_uninterrupted_run(
+    tmp_path: Path, shared_pictures: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, cut_in: int
+) -> None:
+    config = tiny_config("train.epochs=4", "model.frozen_epochs=2", "train.early_stopping=0")
+    dataset = load_dataset(shared_pictures)
+    trainer.train(config, dataset, tmp_path / "whole")
+
+    def interrupt(self: keras.callbacks.Callback, epoch: int, logs: object = None) -> None:
+        if epoch == cut_in:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.BestModel, "on_epoch_begin", interrupt)
+        with pytest.raises(trainer.Interrupted, match=f"{cut_in} of 4 epochs"):
+            trainer.train(config, dataset, tmp_path / "cut")
+    trainer.resume(tmp_path / "cut", config)
+    assert (tmp_path / "cut/history.csv").read_bytes() == (tmp_path / "whole/history.csv").read_bytes()
+    with np.load(tmp_path / "cut/last/state.npz") as x, np.load(tmp_path / "whole/last/state.npz") as y:
+        assert all(np.array_equal(x[name], y[name]) for name in set(x.files) - {"progress"})
+
+
+@pytest.mark.slow
+def test_a_file_of_weights_is_where_training_begins(tmp_path: Path, shared_pictures: Path, tiny_config: Config) -> None:
+    application = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(32, 32, 3))
+    application.save_weights(tmp_path / "resnet50.weights.h5")
+    settings = ("model.name=resnet50", f"model.weights={tmp_path / 'resnet50.weights.h5'}", "train.epochs=1")
+    trainer.train(tiny_config(*settings, "model.frozen_epochs=1"), load_dataset(shared_pictures), tmp_path / "run")
+    kernels = load_best(open_run(tmp_path / "run")).get_layer("conv2_block1_1_conv").get_weights()
+    assert equal(kernels, application.get_layer("conv2_block1_1_conv").get_weights())
