@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ def by_model(results: Sequence[FoldResult]) -> dict[str, list[FoldResult]]:
     return {model: sorted(folds, key=lambda fold: (fold.seed, fold.fold)) for model, folds in found.items()}
 
 
-def check_results(results: Sequence[FoldResult], classes: int, test: Literal["rotating", "fixed"]) -> None:
+def check_results(results: Sequence[FoldResult], classes: int, test: str) -> None:
     """Checks that results can be summarised together.
 
     Args:

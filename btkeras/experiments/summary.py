@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,7 @@ def summarise_experiment(
     classes: Sequence[str],
     *,
     groups: Mapping[str, str],
-    test: Literal["rotating", "fixed"],
+    test: str,
     resampling: Resampling = _RESAMPLING,
 ) -> dict[str, Any]:
     """Figures of each model over its folds, their intervals, and a comparison of every pair of models.
