@@ -1,0 +1,72 @@
+"""A report's document from the folders it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from btkeras.reporting import published
+from btkeras.reporting.comparisons import comparison_blocks
+from btkeras.reporting.dataset_table import dataset_tables
+from btkeras.reporting.document import Block, Report, Section, Text
+from btkeras.reporting.evidence import Evidence, gather
+from btkeras.reporting.figure_tables import ablation_table, class_tables, method_table, network_table
+from btkeras.reporting.headline import headline_blocks
+from btkeras.reporting.learning import learning_blocks
+from btkeras.reporting.matrices import matrix_blocks
+from btkeras.reporting.mistakes import mistake_blocks
+from btkeras.reporting.numbers import slug
+from btkeras.reporting.provenance import provenance_blocks
+from btkeras.reporting.rates import rate_blocks
+from btkeras.reporting.size_table import size_table
+
+RESEARCH_ONLY = "Research use only: btkeras is no medical device."
+
+
+def build_report(paths: Sequence[Path], *, pictures: bool = True) -> Report:
+    """Reads cross-validations and runs, and says what they show.
+
+    Args:
+        paths: Folders of ``btkeras cv`` or ``btkeras train``.
+        pictures: Whether the worst mistakes are shown as pictures.
+
+    Raises:
+        RunError: If a folder is no finished source or is named twice.
+    """
+    evidence = gather(paths)
+    sections: dict[str, list[Block]] = {
+        "Result": headline_blocks(evidence),
+        "Tables of the paper": _paper_tables(evidence),
+        "Comparisons": comparison_blocks(evidence),
+        "Learning curves": learning_blocks(evidence),
+        "Confusion matrices": matrix_blocks(evidence),
+        "ROC and precision-recall curves": rate_blocks(evidence),
+        "Worst mistakes": mistake_blocks(evidence, pictures=pictures),
+        "Limits": [
+            Text(("Known faults of the published protocol. A report on a split that follows it shares them.",)),
+            Text((*published.FAULTS, RESEARCH_ONLY), "list"),
+        ],
+        "Provenance": provenance_blocks(evidence),
+    }
+    return Report(_title(evidence), tuple(_section(title, blocks) for title, blocks in sections.items() if blocks))
+
+
+def _section(title: str, blocks: Sequence[Block]) -> Section:
+    return Section(slug(title), title, tuple(blocks))
+
+
+def _title(evidence: Evidence) -> str:
+    names = ", ".join(source.path.resolve().name for source in evidence.sources)
+    return f"btkeras report: {names}"
+
+
+def _paper_tables(evidence: Evidence) -> list[Block]:
+    return [
+        Text((f"Laid out as in {published.PAPER}. {published.NOT_OBTAINED}",)),
+        *dataset_tables(evidence),
+        *class_tables(evidence),
+        ablation_table(evidence),
+        size_table(evidence),
+        network_table(evidence),
+        method_table(evidence),
+    ]

@@ -1,0 +1,70 @@
+"""Table 1: the pictures of each class and part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from btkeras.reporting import published
+from btkeras.reporting.document import Cell, Column, Table
+from btkeras.reporting.evidence import Evidence
+from btkeras.reporting.numbers import UNKNOWN, count_cell, range_cell
+from btkeras.reporting.sources import Source
+
+_PARTS = {"train": "training", "validation": "validation", "test": "test"}
+
+
+def dataset_tables(evidence: Evidence) -> list[Table]:
+    """One table per dataset and its splits."""
+    different: dict[tuple[Any, ...], Source] = {}
+    for source in evidence.sources:
+        different.setdefault((source.dataset_digest, source.split_digests), source)
+    return [_table(source, number, len(different)) for number, source in enumerate(different.values())]
+
+
+def _table(source: Source, number: int, tables: int) -> Table:
+    where = f" in {source.path}" if tables > 1 else ""
+    counts = [split["counts"] for split in source.splits]
+    rows = [
+        _row(label, [{part: fold[part].get(label, 0) for part in _PARTS} for fold in counts], published.PICTURES)
+        for label in source.summary["classes"]
+    ]
+    sums = [{part: sum(fold[part].values()) for part in _PARTS} for fold in counts]
+    total = {key: sum(row[key] for row in published.PICTURES.values()) for key in ("all", *_PARTS)}
+    rows.append(_row("all", sums, {"all": total}))
+    return Table(
+        name="table-1" + (f"-{number + 1}" if tables > 1 else ""),
+        caption=f"Table 1. Pictures per class and part{where}",
+        columns=(
+            Column("class", numeric=False),
+            *(Column(kind, group) for group in (*_PARTS.values(), "all parts") for kind in ("here", "paper")),
+        ),
+        rows=tuple(rows),
+        notes=_notes(source),
+    )
+
+
+def _row(label: str, folds: Sequence[Mapping[str, int]], known: Mapping[str, Mapping[str, int]]) -> tuple[Cell, ...]:
+    paper = known.get(label, {})
+    cells = [Cell(label, label)]
+    for part in _PARTS:
+        cells += [range_cell([fold[part] for fold in folds]), _published(paper.get(part))]
+    return (*cells, range_cell([sum(fold.values()) for fold in folds]), _published(paper.get("all")))
+
+
+def _published(count: int | None) -> Cell:
+    return UNKNOWN if count is None else count_cell(count)
+
+
+def _notes(source: Source) -> tuple[str, ...]:
+    protocol = source.summary["protocol"]
+    kinds = {
+        "rotating": "every picture is tested once, in the fold it was dealt to",
+        "fixed": "the test part is the same in all folds, and the validation part rotates",
+    }
+    if source.is_single:
+        return (f"One split, by {protocol['by']}, seed {protocol['split_seed']}.",)
+    return (
+        f"{protocol['folds']} folds, split by {protocol['by']}, seed {protocol['split_seed']}: "
+        f"{kinds[protocol['test']]}. A range where the folds differ.",
+    )

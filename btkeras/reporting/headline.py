@@ -1,0 +1,130 @@
+"""The answer in plain words: the best network's accuracy, how sure it is, and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from btkeras.reporting import published
+from btkeras.reporting.document import Block, Text
+from btkeras.reporting.evidence import Evidence, Network
+from btkeras.reporting.figure_tables import overview_table
+from btkeras.reporting.numbers import interval_text, percent
+from btkeras.reporting.sources import Source
+
+_WORTH = {
+    "image": "The split is picture by picture, so slices of one patient may lie on both sides of it.",
+    "duplicate": "Near-copies of a picture are on one side of the split, but slices of one patient may lie on both.",
+    "patient": "All slices of a patient are on one side of the split: the accuracy is one on new patients, of the same "
+    "scanners and collections.",
+}
+_INFLATED = "Take the accuracy as the upper end of what a new patient's slices would get, not as an estimate of it."
+
+
+def headline_blocks(evidence: Evidence) -> list[Block]:
+    """What to know of the report if nothing else of it is read."""
+    network = evidence.best
+    blocks: list[Block] = [Text((_accuracy(network),), "headline")]
+    if evidence.differences:
+        blocks.insert(0, Text(evidence.differences, "warning"))
+    points = [
+        _in_counts(network),
+        *_worth(network.source),
+        *_against_the_paper(evidence),
+        *_against_the_others(evidence),
+    ]
+    return [*blocks, Text(tuple(points), "list"), overview_table(evidence)]
+
+
+def _accuracy(network: Network) -> str:
+    figures = network.figures
+    level = 100 * network.source.summary["bootstrap"]["level"]
+    deviation = (figures["std"] or {}).get("accuracy")
+    over = f" ± {percent(deviation)} over {len(network.runs)} trainings" if deviation is not None else ""
+    interval = interval_text(_interval(network))
+    return f"{network.name}: {percent(network.accuracy)} % accuracy{over} ({level:g} % interval {interval})."
+
+
+def _interval(network: Network) -> list[float]:
+    """The bootstrap's interval; Wilson's where every answer is right, or wrong, and the bootstrap has no width."""
+    intervals = network.figures["intervals"]
+    low, high = intervals["accuracy"]
+    return [low, high] if high > low else list(intervals["accuracy_wilson"])
+
+
+def _in_counts(network: Network) -> str:
+    pooled = network.figures["pooled"]
+    matrix = pooled["confusion_matrix"]
+    right, total = sum(row[i] for i, row in enumerate(matrix)), pooled["images"]
+    label, most = max(((label, row["images"]) for label, row in pooled["per_class"].items()), key=lambda item: item[1])
+    return (
+        f"{right:,} of {total:,} answers to test pictures are right, {total - right:,} wrong. Always answering "
+        f"{label}, the most frequent class, would get {percent(most / total)} %."
+    )
+
+
+def _worth(source: Source) -> list[str]:
+    by = source.summary["protocol"]["by"]
+    points = [_WORTH.get(by, f"The split is by {by}.")]
+    if by != "patient":
+        points[0] = f"{points[0]} {_INFLATED}"
+        points += _relatives(source)
+    points.append("Nothing here says how the networks do on another hospital's scanner.")
+    return points
+
+
+def _relatives(source: Source) -> list[str]:
+    """How many test pictures have a relative among those that were learnt from."""
+    if "groups" not in source.splits[0]:
+        # A run of before they were recorded.
+        return []
+    if not source.groups:
+        return ["The dataset names no patients and has no equal files: how much the split leaks cannot be counted."]
+    tested = related = 0
+    for split in source.splits:
+        known = {source.groups[path] for path in split["train"] if path in source.groups}
+        tested += len(split["test"])
+        related += sum(source.groups.get(path) in known for path in split["test"])
+    named = bool(source.summary["dataset"]["patients"])
+    kind = "slice of the same patient, or an equal file," if named else "byte-for-byte copy"
+    unknown = "" if named else " The dataset names no patients, so slices of one patient cannot be counted."
+    share = f"{related:,} of {tested:,} test pictures ({percent(related / tested)} %)"
+    return [f"{share} have a {kind} in the training part.{unknown}"]
+
+
+def _against_the_paper(evidence: Evidence) -> list[str]:
+    known = published.FIGURES[published.IMPROVED, "accuracy"]
+    points = []
+    for network in evidence.of_model(published.IMPROVED):
+        low, high = _interval(network)
+        place = "inside" if low <= known.value <= high else "below" if known.value < low else "above"
+        points.append(
+            f"The paper reports {known.text} % for {network.model}, {place} the interval "
+            f"{interval_text((low, high))} of {network.name} here. Its pictures and splits are not known here, so this "
+            "neither confirms nor refutes it."
+        )
+    return points
+
+
+def _against_the_others(evidence: Evidence) -> list[str]:
+    if len(evidence.networks) == 1:
+        return []
+    best = evidence.best.name
+    wanted = _rivals(evidence) - {best}
+    chosen = [pair for pair in evidence.comparisons if best in pair["models"] and _other(pair, best) in wanted]
+    picked = (
+        f"{best} is the best of {len(evidence.networks)} on the very pictures that its accuracy is of, which flatters "
+        "it: judge by the verdicts, not by the rank."
+    )
+    return [*(f"{pair['verdict']}." for pair in chosen), picked]
+
+
+def _rivals(evidence: Evidence) -> set[str]:
+    """The next best network, and the baseline."""
+    ranked = sorted(evidence.networks, key=lambda network: -network.accuracy)
+    return {network.name for network in (*ranked[1:2], *evidence.of_model(published.BASELINE))}
+
+
+def _other(pair: Mapping[str, Any], name: str) -> str:
+    first, second = pair["models"]
+    return str(second if first == name else first)

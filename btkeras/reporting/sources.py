@@ -1,0 +1,173 @@
+"""What a report is made from: a cross-validation's folder, or a single run's, in the same terms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from btkeras.config import ExperimentConfig
+from btkeras.errors import RunError
+from btkeras.experiments.experiment import Experiment, is_experiment
+from btkeras.experiments.results import FoldResult
+from btkeras.experiments.summary import summarise_experiment
+from btkeras.runs import Run, read_predictions
+
+_SUMMARY_KEYS = ("protocol", "dataset", "classes", "models", "comparisons", "bootstrap")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run of a source.
+
+    Attributes:
+        run: Its folder.
+        model: Name of its network.
+        seed: Seed of the training.
+        fold: Number of the fold, from 0.
+    """
+
+    run: Run
+    model: str
+    seed: int
+    fold: int
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """What is known about the run."""
+        return self.run.manifest()
+
+    @cached_property
+    def result(self) -> FoldResult:
+        """The network's answers to the test part."""
+        paths, labels, probabilities = read_predictions(self.run.predictions_file, self.manifest["classes"])
+        return FoldResult(self.model, self.seed, self.fold, paths, labels, probabilities, self.manifest)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished cross-validation, or a single run as one of one fold.
+
+    Attributes:
+        path: The folder.
+        is_single: Whether it is a single run.
+        config: The configuration as it was resolved.
+        manifest: What is known about it.
+        summary: As a cross-validation's ``summary.json``.
+        splits: The documents of the folds' splits.
+        runs: Every training.
+    """
+
+    path: Path
+    is_single: bool
+    config: ExperimentConfig
+    manifest: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    splits: tuple[Mapping[str, Any], ...]
+    runs: tuple[TrainedRun, ...]
+
+    @property
+    def dataset_digest(self) -> str:
+        """Digest of the dataset's list of files."""
+        return str(self.splits[0]["dataset_digest"])
+
+    @property
+    def split_digests(self) -> tuple[str, ...]:
+        """Digests of the folds' splits."""
+        return tuple(str(split["digest"]) for split in self.splits)
+
+    @property
+    def groups(self) -> Mapping[str, str]:
+        """Group of a picture, such as its patient, by path."""
+        return self.splits[0].get("groups", {})
+
+
+def read_source(path: Path) -> Source:
+    """Reads a finished cross-validation or an evaluated run.
+
+    Raises:
+        RunError: If the folder is neither, or a file of it cannot be read.
+    """
+    if is_experiment(path):
+        return _read_experiment(Experiment(path))
+    run = Run(path)
+    if not (run.config_file.is_file() and run.manifest_file.is_file() and run.splits_file.is_file()):
+        raise RunError(
+            "A report must be made of cross-validations and runs",
+            received=f"{path}, which is neither",
+            remedy="Name folders given to `btkeras cv --out` or `btkeras train --out`",
+        )
+    return _read_run(run)
+
+
+def _read_experiment(experiment: Experiment) -> Source:
+    if not experiment.summary_file.is_file():
+        raise RunError(
+            "A cross-validation must be finished before it is reported",
+            received=f"{experiment.path} without {experiment.summary_file.name}",
+            remedy=f"Finish it: btkeras cv --resume --out {experiment.path}",
+        )
+    config = experiment.config()
+    return Source(
+        path=experiment.path,
+        is_single=False,
+        config=config,
+        manifest=_read_json(experiment.manifest_file),
+        summary=_read_summary(experiment),
+        splits=tuple(_read_json(experiment.splits_file(fold)) for fold in range(config.cv.folds)),
+        runs=tuple(TrainedRun(experiment.run(job), job.model, job.seed, job.fold) for job in experiment.jobs()),
+    )
+
+
+def _read_summary(experiment: Experiment) -> dict[str, Any]:
+    summary = _read_json(experiment.summary_file)
+    missing = [key for key in _SUMMARY_KEYS if key not in summary]
+    if missing:
+        raise RunError(
+            f"{experiment.summary_file} must be as `btkeras cv` writes it",
+            received=f"no {', '.join(missing)} in it",
+            remedy=f"Write it again: btkeras cv --resume --out {experiment.path}",
+        )
+    return summary
+
+
+def _read_run(run: Run) -> Source:
+    if not (run.metrics_file.is_file() and run.predictions_file.is_file()):
+        raise RunError(
+            "A run must be evaluated before it is reported",
+            received=f"{run.path} without {run.metrics_file.name} or {run.predictions_file.name}",
+            remedy=f"Evaluate it: btkeras evaluate {run.path}",
+        )
+    config, manifest, split = run.config(), run.manifest(), _read_json(run.splits_file)
+    trained = TrainedRun(run, config.model.name, config.train.seed, int(manifest.get("fold") or 0))
+    figures = summarise_experiment([trained.result], run.classes(), groups=split.get("groups", {}), test="fixed")
+    summary = {
+        "protocol": {
+            "by": split.get("by", "image"),
+            "test": "fixed",
+            "folds": 1,
+            "seeds": [trained.seed],
+            "split_seed": config.data.split_seed,
+            "models": [trained.model],
+        },
+        "dataset": {
+            "images": manifest.get("images", {}),
+            "digest": split["dataset_digest"],
+            "patients": manifest.get("patients"),
+        },
+        **figures,
+    }
+    return Source(run.path, True, config, manifest, summary, (split,), (trained,))
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} must be readable JSON", received=error) from error
+    if not isinstance(document, dict):
+        raise RunError(f"{file} must hold a JSON object", received=type(document).__name__)
+    return document
