@@ -1,0 +1,45 @@
+"""``btkeras report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Tables and plots of runs and cross-validations.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The file to write.  [default, of one RUN: RUN/report.html]"
+)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["html", "markdown", "latex", "json"]),
+    help="Of the file.  [default: by its ending]",
+)
+@click.option("--no-pictures", is_flag=True, help="Leave the pictures of the worst mistakes out.")
+def report(runs: tuple[Path, ...], out: Path | None, format_name: str | None, no_pictures: bool) -> None:
+    """Show what RUNs say: each the folder of a cross-validation or of a single training.
+
+    The tables of the paper with its figures beside these, intervals, which networks differ by more than noise,
+    learning curves, confusion matrices, ROC and precision-recall curves, the worst mistakes as pictures, and where
+    all of it comes from. RUNs of the same dataset and splits are compared; where these differ, the report says so.
+    HTML is one file that needs nothing else; Markdown and LaTeX have their plots in NAME_files/ beside them.
+
+    \b
+    Examples:
+      btkeras report runs/cv
+      btkeras report runs/ablation runs/networks --out report.html
+      btkeras report runs/cv --out paper/tables.tex
+      btkeras report runs/cpu --no-pictures --out figures.json
+    """
+    from btkeras.reporting.build import build_report
+    from btkeras.reporting.write import FORMATS, format_of, write_report
+
+    if out is None and len(runs) > 1:
+        raise click.UsageError("A report of several RUNs needs --out FILE.")
+    out = out or runs[0] / f"report{FORMATS[format_name or 'html'][0]}"
+    chosen = format_name or format_of(out)
+    write_report(build_report(runs, pictures=not no_pictures), out, chosen)
+    click.echo(out)

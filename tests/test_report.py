@@ -1,0 +1,501 @@
+"""Reports: their numbers against the runs' own, every format, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from btkeras.data import load_dataset
+from btkeras.errors import RunError
+from btkeras.reporting import published, to_html, to_latex, to_markdown
+from btkeras.reporting.build import build_report
+from btkeras.reporting.document import Pictures
+from btkeras.reporting.write import FORMATS, write_report
+from tests.conftest import CLASSES
+from tests.fake_experiment import fake_experiment, fake_run
+
+MODELS = ("resnet34", "improved_resnet34", "lbp_knn")
+CV = ("cv.folds=2", f"cv.models=[{', '.join(MODELS)}]")
+
+
+@pytest.fixture(scope="module")
+def cv(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path) -> Path:
+    """A cross-validation of three networks; read only."""
+    folder = tmp_path_factory.mktemp("report") / "cv"
+    return fake_experiment(folder, load_dataset(shared_pictures), *CV).path
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path) -> Path:
+    """A run of its own; read only."""
+    folder = tmp_path_factory.mktemp("report") / "single"
+    return fake_run(folder, load_dataset(shared_pictures), "model.name=improved_resnet34", "cv.folds=2").path
+
+
+@pytest.fixture(scope="module")
+def summary(cv: Path) -> dict[str, Any]:
+    return json.loads((cv / "summary.json").read_text())
+
+
+def rendered(format_name: str, *runs: Path, out: Path) -> str:
+    file = out / f"report{FORMATS[format_name][0]}"
+    write_report(build_report(runs), file, format_name)
+    return file.read_text()
+
+
+def leave_plots_out(patch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+    """Drawing takes most of a report's time, and most tests are not about it."""
+    for module in modules:
+        for name in {"to_svg", "to_pdf"} & set(vars(module)):
+            nothing: str | bytes = b"" if name == "to_pdf" else ""
+            patch.setattr(module, name, lambda *_, nothing=nothing, **__: nothing)
+
+
+@pytest.fixture
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_plots_out(monkeypatch, to_html, to_markdown, to_latex)
+
+
+@pytest.fixture(scope="module")
+def reports(cv: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The experiment's report in every format, HTML with its plots."""
+    report, folder = build_report([cv]), tmp_path_factory.mktemp("reports")
+    with pytest.MonkeyPatch.context() as patch:
+        leave_plots_out(patch, to_markdown, to_latex)
+        for name, endings in FORMATS.items():
+            write_report(report, folder / f"{name}{endings[0]}", name)
+    return {name: (folder / f"{name}{endings[0]}").read_text() for name, endings in FORMATS.items()}
+
+
+@pytest.fixture(scope="module")
+def as_json(reports: dict[str, str]) -> dict[str, Any]:
+    """Blocks of the report by name."""
+    return blocks(reports["json"])
+
+
+def blocks(text: str) -> dict[str, Any]:
+    return {b["name"]: b for section in json.loads(text)["sections"] for b in section["blocks"] if "name" in b}
+
+
+def table(found: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:
+    """Rows of a table by their first cell, their cells by column."""
+    columns = found[name]["columns"]
+    return {row[0]: dict(zip(columns, row, strict=True)) for row in found[name]["rows"]}
+
+
+def lines(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as opened:
+        return list(csv.DictReader(opened))
+
+
+def sentences(text: str) -> str:
+    every = [b for section in json.loads(text)["sections"] for b in section["blocks"] if b["kind"] == "text"]
+    return "\n".join(line for block in every for line in block["lines"])
+
+
+# === Numbers ===
+
+
+def test_table_1_counts_the_splits(cv: Path, as_json: dict[str, Any]) -> None:
+    rows = table(as_json, "table-1")
+    folds = [json.loads((cv / f"splits/fold_{fold}.json").read_text()) for fold in (0, 1)]
+    for label in CLASSES:
+        for part, title in (("train", "training"), ("validation", "validation"), ("test", "test")):
+            found = {fold["counts"][part][label] for fold in folds}
+            assert rows[label][f"{title}, here"] == (min(found) if len(found) == 1 else [min(found), max(found)])
+            assert rows[label][f"{title}, paper"] == published.PICTURES[label][part]
+    assert rows["all"]["all parts, here"] == 48 and rows["all"]["test, paper"] == 899
+
+
+def test_table_2_has_the_pooled_figures_and_their_intervals(as_json: dict[str, Any], summary: dict[str, Any]) -> None:
+    rows, model = table(as_json, "table-2"), summary["models"]["improved_resnet34"]
+    for label in CLASSES:
+        for figure, title in (
+            ("precision", "precision"),
+            ("recall", "recall"),
+            ("specificity", "specificity"),
+            ("f1", "F1"),
+        ):
+            cell = rows[label][f"{title}, here"]
+            assert cell["value"] == model["pooled"]["per_class"][label][figure]
+            assert cell["interval"] == model["intervals"]["per_class"][label][figure]
+    assert rows["no_tumor"]["precision, paper"] == 1.0 and rows["glioma"]["precision, paper"] is None
+    assert rows["macro average"]["recall, here"]["value"] == model["pooled"]["macro"]["recall"]
+
+
+def test_table_3_has_means_beside_the_published(as_json: dict[str, Any], summary: dict[str, Any]) -> None:
+    rows = table(as_json, "table-3")
+    assert list(rows) == ["resnet34", "improved_resnet34"]
+    assert [rows["improved_resnet34"][letter] for letter in "ABC"] == [True, True, True]
+    for name, row in rows.items():
+        model = summary["models"][name]
+        assert row["accuracy, here"] == {"mean": model["mean"]["accuracy"], "std": model["std"]["accuracy"]}
+        assert row["F1, here"] == {"mean": model["mean"]["f1"], "std": model["std"]["f1"]}
+    assert rows["improved_resnet34"]["accuracy, paper"] == 0.9882
+    assert rows["improved_resnet34"]["F1, paper"] == 0.9916
+    assert any("resnet34_se" in note for note in as_json["table-3"]["notes"])
+
+
+def test_table_4_has_sizes_and_speeds(as_json: dict[str, Any]) -> None:
+    row = table(as_json, "table-4")["improved_resnet34"]
+    assert row["parameters, millions, here"] == 17_359_000 and row["parameters, millions, paper"] == 17.3e6
+    assert row["MACs, billions"] == 3_900_000_000 and row["pictures per second, training"] == 41.5
+
+
+def test_a_table_of_nothing_but_the_improved_network_is_a_sentence(reports: dict[str, str]) -> None:
+    text = reports["json"]
+    assert "table-5" not in blocks(text) and "table-6" in blocks(text)
+    assert "Table 5. Comparison with other networks: left out, for none of vgg16, resnet50" in sentences(text)
+
+
+def test_curves_are_scikit_learns(cv: Path, as_json: dict[str, Any]) -> None:
+    rows = [row for fold in (0, 1) for row in lines(cv / f"resnet34/fold_{fold}/predictions.csv")]
+    panels = {
+        panel["name"]: panel["data"]["classes"]
+        for name in ("roc", "precision-recall")
+        for panel in as_json[name]["panels"]
+    }
+    for label in CLASSES:
+        truth, scores = [row["label"] == label for row in rows], [float(row[label]) for row in rows]
+        area = panels["roc-resnet34"][label]["area_under_the_ROC_curve"]
+        assert area == pytest.approx(roc_auc_score(truth, scores))
+        average = panels["precision-recall-resnet34"][label]["average_precision"]
+        assert average == pytest.approx(average_precision_score(truth, scores))
+
+
+def test_curves_and_matrices_are_the_runs_own(cv: Path, as_json: dict[str, Any], summary: dict[str, Any]) -> None:
+    history = lines(cv / "resnet34/fold_1/history.csv")
+    panels = {panel["name"]: panel["data"] for panel in as_json["epochs"]["panels"]}
+    assert panels["learning-loss-resnet34"]["validation"][1] == [float(row["val_loss"]) for row in history]
+    assert not any("lbp" in name for name in panels)
+    matrices = {panel["name"]: panel["data"]["confusion_matrix"] for panel in as_json["confusion-folds"]["panels"]}
+    model = summary["models"]["lbp_knn"]
+    assert matrices["confusion-lbp-knn-seed-0-fold-1"] == model["folds"][1]["confusion_matrix"]
+    pooled = {panel["name"]: panel["data"]["confusion_matrix"] for panel in as_json["confusion"]["panels"]}
+    assert pooled["confusion-lbp-knn"] == model["pooled"]["confusion_matrix"]
+
+
+def test_the_worst_mistakes_are_the_surest_wrong_answers_of_the_best(cv: Path, as_json: dict[str, Any]) -> None:
+    best = table(as_json, "overview")
+    name = next(iter(best))
+    rows = [row for fold in (0, 1) for row in lines(cv / f"{name}/fold_{fold}/predictions.csv")]
+    wrong = [row for row in rows if row["label"] != row["prediction"]]
+    wrong.sort(key=lambda row: -max(float(row[label]) for label in CLASSES))
+    shown = as_json["mistakes"]["pictures"]
+    assert [item["path"] for item in shown] == [row["path"] for row in wrong[:12]] and shown
+    assert best[name]["wrong"] == len(wrong)
+
+
+def test_verdicts_and_p_values_are_the_summarys(reports: dict[str, str], summary: dict[str, Any]) -> None:
+    text = reports["json"]
+    for pair, row in zip(summary["comparisons"], blocks(text)["pairs"]["rows"], strict=True):
+        assert pair["verdict"] in sentences(text)
+        assert row[:2] == pair["models"] and pair["bootstrap_p_adjusted"] in row and pair["mcnemar_p"] in row
+
+
+# === Formats ===
+
+
+class Page(HTMLParser):
+    """What a page refers to, its headings, tables and identifiers; an element that is not closed is an error."""
+
+    VOID = frozenset({"meta", "wbr", "img", "link", "br", "path", "use", "rect"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page(reports: dict[str, str]) -> Page:
+    return Page(reports["html"])
+
+
+def test_html_asks_for_nothing_outside_itself(page: Page) -> None:
+    policy = next(meta for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    assert policy["content"] == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert not page.all("script") and not page.all("link")
+    for _, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "xlink:href", "data", "srcset"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:image/jpeg;base64,"))
+    assert not re.search(r"url\((?!#)|@import", "".join(page.text))
+
+
+def test_html_can_be_read_without_eyes(page: Page) -> None:
+    assert page.all("html")[0]["lang"] == "en" and page.all("title")
+    headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1 and headings.count(1) == 1 and set(headings[1:]) == {2}
+    assert {"header", "nav", "main", "footer"} <= {tag for tag, _ in page.tags}
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all("scope" in attributes for attributes in page.all("th"))
+    assert all(attributes.get("alt") for attributes in page.all("img"))
+    assert all(attributes.get("aria-label") for attributes in page.all("svg"))
+    names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(names) == len(set(names))
+    targets = {attributes["href"] for attributes in page.all("a")}
+    assert targets <= {f"#{name}" for name in names}
+
+
+def test_every_format_shows_the_same_numbers(reports: dict[str, str], summary: dict[str, Any]) -> None:
+    model = summary["models"]["improved_resnet34"]
+    mean, deviation = 100 * model["mean"]["accuracy"], 100 * model["std"]["accuracy"]
+    low, high = (100 * end for end in model["intervals"]["accuracy"])
+    html, markdown, latex = (reports[name] for name in ("html", "markdown", "latex"))
+    assert f"{mean:.2f} ± {deviation:.2f}" in html and f"{low:.1f}\N{EN DASH}{high:.1f}" in html
+    assert f"| {mean:.2f} ± {deviation:.2f} |" in markdown and f"{low:.1f}\N{EN DASH}{high:.1f}" in markdown
+    assert rf"& {mean:.2f} $\pm$ {deviation:.2f} &" in latex and f"{low:.1f}--{high:.1f}" in latex
+
+
+def test_plots_follow_the_page_into_the_dark(reports: dict[str, str]) -> None:
+    plots = re.findall(r"<svg.*?</svg>", reports["html"], re.DOTALL)
+    assert plots and all("currentColor" in plot for plot in plots)
+    assert not re.search(r"#010203|#000000|fill: black|font-family", "".join(plots))
+
+
+@pytest.mark.parametrize(
+    ("format_name", "pattern", "place"),
+    [
+        ("markdown", r"\]\((report_files/[^)]+)\)", ""),
+        ("latex", r"\\includegraphics\[[^]]*\]\{([^}]+)\}", "report_files"),
+    ],
+)
+def test_files_that_are_referred_to_exist(
+    format_name: str, pattern: str, place: str, single: Path, tmp_path: Path
+) -> None:
+    names = re.findall(pattern, rendered(format_name, single, out=tmp_path))
+    assert names and all((tmp_path / place / name).stat().st_size for name in names)
+    assert len(list((tmp_path / "report_files").iterdir())) == len(set(names))
+
+
+def test_latex_is_balanced_and_its_tables_are_rectangular(reports: dict[str, str]) -> None:
+    body = reports["latex"][reports["latex"].index(r"\begin{document}") :]
+    bare = re.sub(r"\\[{}]", "", body)
+    assert bare.count("{") == bare.count("}")
+    tables = re.findall(r"\\begin\{tabular\}\{([lr]+)\}\n\\toprule\n(.*?)\\bottomrule", body, re.DOTALL)
+    assert len(tables) > 6
+    for columns, rows in tables:
+        for row in re.findall(r"^.*\\\\$", rows, re.MULTILINE):
+            spans = sum(int(span) - 1 for span in re.findall(r"\\multicolumn\{(\d+)\}", row))
+            assert len(re.findall(r"(?<!\\)&", row)) + spans == len(columns) - 1, row
+
+
+def test_latex_compiles(single: Path, tmp_path: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("needs pdflatex")
+    rendered("latex", with_path(single, tmp_path / "run", EVIL), out=tmp_path)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_the_same_runs_give_the_same_bytes(format_name: str, single: Path, tmp_path: Path) -> None:
+    def files(folder: Path) -> dict[str, bytes]:
+        rendered(format_name, single, out=folder)
+        return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_a_report_loads_neither_tensorflow_nor_keras(single: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom btkeras.reporting.build import build_report\n"
+        "from btkeras.reporting.write import write_report\n"
+        "write_report(build_report([Path(sys.argv[1])]), Path(sys.argv[2]), 'html')\n"
+        "assert not {'tensorflow', 'keras', 'matplotlib.pyplot'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(single), str(tmp_path / "r.html")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# === What comes from outside ===
+
+EVIL = "glioma/<script>alert(1)</script>_$x^2$|`#%&~{}.png"
+
+
+def with_path(single: Path, copy: Path, path: str) -> Path:
+    """A copy of the run in which a wrong answer that it was sure of is about another path."""
+    shutil.copytree(single, copy)
+    file = copy / "predictions.csv"
+    header, _, *rest = file.read_text().splitlines(keepends=True)
+    with file.open("w", newline="") as opened:
+        opened.write(header)
+        csv.writer(opened, lineterminator="\n").writerow([path, "glioma", "pituitary", 0.0, 0.0, 0.0, 1.0])
+        opened.writelines(rest)
+    return copy
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_a_malicious_path_is_text_everywhere(single: Path, tmp_path: Path) -> None:
+    run = with_path(single, tmp_path / "evil", EVIL)
+    html = rendered("html", run, out=tmp_path)
+    page = Page(html)
+    assert EVIL in "".join(page.text) and not page.all("script")
+    markdown = rendered("markdown", run, out=tmp_path)
+    assert "<script" not in markdown
+    assert r"&lt;script&gt;alert(1)&lt;/script&gt;\_\$x^2\$\|\`\#%&amp;\~{}.png" in markdown
+    latex = rendered("latex", run, out=tmp_path)
+    assert r"\textless{}script\textgreater{}alert(1)" in latex
+    assert r"\$x\textasciicircum{}2\$\textbar{}\textasciigrave{}\#\%\&\textasciitilde{}\{\}.png" in latex
+
+
+@pytest.mark.parametrize("path", ["../outside.png", "/etc/outside.png"])
+def test_nothing_outside_the_dataset_is_shown(path: str, single: Path, tmp_path: Path) -> None:
+    run = with_path(single, tmp_path / "evil", path)
+    found = build_report([run]).sections
+    first = next(block for section in found for block in section.blocks if isinstance(block, Pictures)).pictures[0]
+    assert first.data["path"] == path and first.jpeg is None
+    assert "not shown: the path leaves the dataset" in first.lines
+
+
+@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.parametrize("format_name", ["html", "markdown", "latex"])
+def test_names_that_no_font_has_are_written_somehow(format_name: str, single: Path, tmp_path: Path) -> None:
+    run = with_path(single, tmp_path / "kopie 脑瘤", "glioma/脑瘤-é.png")
+    shown = {"latex": "[U+8111][U+7624]-é.png"}.get(format_name, "脑瘤-é.png")
+    assert shown in rendered(format_name, run, out=tmp_path)
+
+
+# === Other runs than one cross-validation ===
+
+
+def test_a_single_run_is_an_experiment_of_one_fold(single: Path, tmp_path: Path) -> None:
+    text = rendered("json", single, out=tmp_path)
+    metrics = json.loads((single / "metrics.json").read_text())
+    row = table(blocks(text), "overview")["improved_resnet34"]
+    assert row["accuracy"] == {"mean": metrics["accuracy"], "std": None} and row["trainings"] == 1
+    assert "nothing to compare" in sentences(text) and "confusion-folds" not in blocks(text)
+
+
+def test_experiments_of_the_same_splits_are_compared(cv: Path, shared_pictures: Path, tmp_path: Path) -> None:
+    other = fake_experiment(tmp_path / "other", load_dataset(shared_pictures), "cv.folds=2", "cv.models=[vgg16]")
+    text = rendered("json", cv, other.path, out=tmp_path)
+    pairs = {tuple(row[:2]) for row in blocks(text)["pairs"]["rows"]}
+    assert len(pairs) == 6 and ("improved_resnet34", "vgg16") in pairs
+    assert set(table(blocks(text), "table-5")) == {"vgg16", "improved_resnet34"}
+    assert "Different" not in sentences(text)
+    with_them = fake_experiment(
+        tmp_path / "all", load_dataset(shared_pictures), "cv.folds=2", f"cv.models=[{', '.join((*MODELS, 'vgg16'))}]"
+    )
+    together = json.loads(with_them.summary_file.read_text())["comparisons"]
+    assert [row[2] for row in blocks(text)["pairs"]["rows"]] == [pair["difference"] for pair in together]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("data.split_seed=1",), "Different splits"),
+        (("data.image_size=64",), "Different settings: .* trained with other data.image_size"),
+    ],
+)
+def test_what_does_not_compare_is_said_first(
+    overrides: tuple[str, ...], said: str, cv: Path, shared_pictures: Path, tmp_path: Path
+) -> None:
+    other = fake_experiment(
+        tmp_path / "other", load_dataset(shared_pictures), "cv.folds=2", "cv.models=[resnet34]", *overrides
+    )
+    text = rendered("json", cv, other.path, out=tmp_path)
+    first = json.loads(text)["sections"][0]["blocks"][0]
+    assert first["role"] == "warning" and re.search(said, " ".join(first["lines"]))
+    assert {"resnet34 (cv)", "resnet34 (other)"} <= set(table(blocks(text), "overview"))
+
+
+def test_another_dataset_is_said_and_not_compared(cv: Path, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "glioma/000.png").unlink()
+    other = fake_experiment(tmp_path / "other", load_dataset(pictures), "cv.folds=2", "cv.models=[vgg16]")
+    text = rendered("json", cv, other.path, out=tmp_path)
+    assert "Different datasets" in sentences(text) and {"table-1-1", "table-1-2"} <= set(blocks(text))
+    assert not any("vgg16" in row[:2] for row in blocks(text)["pairs"]["rows"])
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_a_dataset_that_is_gone_is_no_failure(pictures: Path, tmp_path: Path) -> None:
+    path = fake_experiment(tmp_path / "cv", load_dataset(pictures), *CV).path
+    shutil.rmtree(pictures)
+    assert f"The dataset is no longer at {pictures}" in sentences(rendered("json", path, out=tmp_path))
+    assert "<img" not in rendered("html", path, out=tmp_path)
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_a_picture_that_is_broken_is_no_failure(pictures: Path, tmp_path: Path) -> None:
+    path = fake_experiment(tmp_path / "cv", load_dataset(pictures), *CV).path
+    for file in pictures.glob("*/*.png"):
+        file.write_bytes(b"no picture")
+    assert "not shown: An image must be a PNG or JPEG file" in rendered("html", path, out=tmp_path)
+
+
+def test_runs_of_before_some_facts_were_kept_are_reported(cv: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "cv"
+    shutil.copytree(cv, copy)
+    kept = {"command", "started", "dataset", "classes", "images", "seeds"}
+    for file in copy.rglob("manifest.json"):
+        manifest = json.loads(file.read_text())
+        file.write_text(json.dumps({key: value for key, value in manifest.items() if key in kept}))
+    text = rendered("json", copy, out=tmp_path)
+    assert table(blocks(text), "table-4")["resnet34"]["pictures per second, testing"] is None
+
+
+# === Refusals ===
+
+
+def test_what_is_no_finished_run_is_refused_with_what_to_do(cv: Path, shared_pictures: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(shared_pictures)
+    half = fake_experiment(tmp_path / "half", dataset, *CV, unfinished=True).path
+    untested = fake_run(tmp_path / "untested", dataset, "cv.folds=2", evaluated=False).path
+    broken = tmp_path / "broken"
+    shutil.copytree(cv, broken)
+    (broken / "summary.json").write_text("{}")
+    refusals = {
+        (tmp_path,): "which is neither.*btkeras cv --out",
+        (half,): f"without summary.json.*btkeras cv --resume --out {half}",
+        (untested,): f"without metrics.json.*btkeras evaluate {untested}",
+        (broken,): "no protocol, dataset",
+        (cv, cv): "each RUN once",
+    }
+    for runs, said in refusals.items():
+        with pytest.raises(RunError, match=said):
+            build_report(runs)
+
+
+def test_the_ablation_is_that_of_the_networks() -> None:
+    from btkeras.models.resnet34 import RESNET34_VARIANTS
+
+    found = {name: vars(variant) for name, variant in RESNET34_VARIANTS.items()}
+    assert {name: vars(variant) for name, variant in published.ABLATION.items()} == found
