@@ -20,7 +20,7 @@ from tests.conftest import TINY
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parents[1]
-CV = (*TINY, "train.epochs=40", "cv.models=[tiny]", "cv.folds=4")
+CV = (*TINY, "train.epochs=15", "cv.models=[tiny]", "cv.folds=3")
 
 
 def know_tiny_networks() -> None:
@@ -70,11 +70,11 @@ def test_a_node_that_dies_loses_nothing_and_repeats_nothing(
     killer.start()
     summary = cross_validate(experiment, lambda e, jobs: run_on_ray(e, jobs, address=cluster.address, cpus=1, gpus=0))
     killer.join()
-    assert killed and len(killed[0]) < 4, "the node was killed while there was work"
+    assert killed and len(killed[0]) < 3, "the node was killed while there was work"
     assert summary["bootstrap"]["images"] == sum(summary["dataset"]["images"].values())
     for job in experiment.jobs():
         epochs = [line.split(",")[0] for line in experiment.run(job).history_file.read_text().splitlines()[1:]]
-        assert epochs == [str(epoch) for epoch in range(1, 41)], "each epoch once"
+        assert epochs == [str(epoch) for epoch in range(1, 16)], "each epoch once"
         # A training begun anew, and not resumed, would have left a second folder or a second first event file.
         assert json.loads(experiment.run(job).manifest_file.read_text())["fold"] == job.fold
     from btkeras.experiments.jobs import run_job

@@ -11,13 +11,14 @@ from btkeras.cli.export import export
 from btkeras.cli.group import SectionedGroup
 from btkeras.cli.predict import predict
 from btkeras.cli.prepare import prepare
+from btkeras.cli.report import report
 from btkeras.cli.train import train
 
 
 class _Commands(SectionedGroup):
     sections = {
         "Data": ("prepare",),
-        "Train and judge": ("train", "evaluate", "cv"),
+        "Train and judge": ("train", "evaluate", "cv", "report"),
         "Use a model": ("predict", "export"),
     }
 
@@ -40,5 +41,5 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (prepare, train, evaluate, cv, predict, export):
+for command in (prepare, train, evaluate, cv, report, predict, export):
     main.add_command(command)
