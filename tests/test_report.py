@@ -177,10 +177,10 @@ def test_curves_are_scikit_learns(cv: Path, as_json: dict[str, Any]) -> None:
 
 def test_curves_and_matrices_are_the_runs_own(cv: Path, as_json: dict[str, Any], summary: dict[str, Any]) -> None:
     history = lines(cv / "resnet34/fold_1/history.csv")
-    panels = {panel["name"]: panel["data"] for panel in as_json["epochs"]["panels"]}
+    panels = {panel["name"]: panel["data"] for panel in as_json["loss-over-epochs"]["panels"]}
     assert panels["learning-loss-resnet34"]["validation"][1] == [float(row["val_loss"]) for row in history]
     assert not any("lbp" in name for name in panels)
-    matrices = {panel["name"]: panel["data"]["confusion_matrix"] for panel in as_json["confusion-folds"]["panels"]}
+    matrices = {panel["name"]: panel["data"]["confusion_matrix"] for panel in as_json["folds-lbp-knn"]["panels"]}
     model = summary["models"]["lbp_knn"]
     assert matrices["confusion-lbp-knn-seed-0-fold-1"] == model["folds"][1]["confusion_matrix"]
     pooled = {panel["name"]: panel["data"]["confusion_matrix"] for panel in as_json["confusion"]["panels"]}
@@ -401,7 +401,7 @@ def test_a_single_run_is_an_experiment_of_one_fold(single: Path, tmp_path: Path)
     metrics = json.loads((single / "metrics.json").read_text())
     row = table(blocks(text), "overview")["improved_resnet34"]
     assert row["accuracy"] == {"mean": metrics["accuracy"], "std": None} and row["trainings"] == 1
-    assert "nothing to compare" in sentences(text) and "confusion-folds" not in blocks(text)
+    assert "nothing to compare" in sentences(text) and "folds-improved-resnet34" not in blocks(text)
 
 
 def test_experiments_of_the_same_splits_are_compared(cv: Path, shared_pictures: Path, tmp_path: Path) -> None:

@@ -27,6 +27,20 @@ def run(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path) -> Path
     return fake_run(folder, load_dataset(shared_pictures), "cv.folds=2").path
 
 
+def test_what_a_real_training_leaves_is_reported(trained_run: Path, tmp_path: Path) -> None:
+    result = btkeras("report", trained_run, "--out", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    found = {
+        block.get("name"): block
+        for section in json.loads((tmp_path / "r.json").read_text())["sections"]
+        for block in section["blocks"]
+    }
+    training = dict(zip(found["trainings"]["columns"], found["trainings"]["rows"][0], strict=True))
+    assert training["epochs"] == 10 and training["duration"] > 0
+    metrics = json.loads((trained_run / "metrics.json").read_text())
+    assert found["overview"]["rows"][0][1]["mean"] == metrics["accuracy"]
+
+
 def test_one_run_has_its_report_in_its_folder(run: Path) -> None:
     result = btkeras("report", run)
     assert result.exit_code == 0, result.output

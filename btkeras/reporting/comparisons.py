@@ -39,7 +39,7 @@ def _table(evidence: Evidence) -> Table:
         caption="Differences in accuracy between all pairs of networks",
         columns=(
             Column("network", numeric=False),
-            Column("less", numeric=False),
+            Column("less network", numeric=False),
             Column("difference, points"),
             Column(f"{100 * bootstrap['level']:g} % interval"),
             Column("p", "bootstrap"),

@@ -21,8 +21,9 @@ from btkeras.reporting.sources import Source, TrainedRun, read_source
 
 # What distinguishes the networks of an experiment anyway.
 _EXPECTED = ("model.name", "cv.models", "cv.folds", "cv.changes", "cv.seeds", "cv.test", "train.seed")
-# Places of a difference, in the order of their being said.
+# More of them nobody reads.
 _NAMED_KEYS = 6
+_APART = "Their figures do not compare."
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,9 @@ def _differences(sources: Sequence[Source]) -> list[str]:
     for other in sources[1:]:
         both = f"{first.path} and {other.path}"
         if other.dataset_digest != first.dataset_digest:
-            found.append(f"Different datasets: {both} have other pictures or labels. Their figures do not compare.")
+            found.append(f"Different datasets: {both} do not have the same pictures and labels. {_APART}")
         elif _tested(other) != _tested(first):
-            found.append(f"Different splits: {both} were tested on other pictures. Their figures do not compare.")
+            found.append(f"Different splits: {both} were not tested on the same pictures. {_APART}")
         settings = _settings(first.config, other.config)
         if settings:
             found.append(f"Different settings: {both} were trained with other {settings}.")

@@ -48,17 +48,15 @@ _History = Mapping[str, Sequence[float]]
 
 
 def learning_blocks(evidence: Evidence) -> list[Block]:
-    """Accuracy and loss over the epochs, a panel each per network."""
+    """Accuracy and loss over the epochs, a figure each with a panel per network."""
     histories = {network.name: [_read(run) for run in network.runs] for network in evidence.networks}
-    panels, without = [], []
-    for network in evidence.networks:
-        known = [history for history in histories[network.name] if history]
-        panels += [_panel(network, figure, known) for figure in _FIGURES] if known else []
-        without += [] if known else [network.name]
+    learning = [network for network in evidence.networks if any(histories[network.name])]
+    notes = ("A thin line per training; the thick line is their mean, as far as all of them went.",)
     blocks: list[Block] = []
-    if panels:
-        notes = ("A thin line per training; the thick line is their mean, as far as all of them went.",)
-        blocks.append(Figure("epochs", "Accuracy and loss over the epochs", tuple(panels), notes))
+    for figure in _FIGURES if learning else ():
+        panels = tuple(_panel(network, figure, list(filter(None, histories[network.name]))) for network in learning)
+        blocks.append(Figure(f"{figure}-over-epochs", f"{figure.capitalize()} over the epochs", panels, notes))
+    without = [network.name for network in evidence.networks if not any(histories[network.name])]
     if without:
         blocks.append(Text((f"Without learning curves, for they do not learn in epochs: {', '.join(without)}.",)))
     return blocks

@@ -16,7 +16,7 @@ from btkeras.reporting.numbers import percent
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-_POOLED, _FOLD = (390, 330), (170, 185)
+_POOLED, _FOLD = (390, 330), (170, 175)
 _SHADE = 0.55
 
 
@@ -28,18 +28,16 @@ def matrix_blocks(evidence: Evidence) -> list[Block]:
     )
     pooled = tuple(_pooled_panel(network) for network in evidence.networks)
     blocks: list[Block] = [Figure("confusion", f"Confusion matrices of {evidence.pooled}", pooled, (shading,))]
-    folds = [
-        _fold_panel(network, fold, len({run.seed for run in network.runs}) > 1)
-        for network in evidence.networks
-        if len(network.runs) > 1
-        for fold in network.figures["folds"]
-    ]
-    if folds:
-        short = _short(evidence.sources[0].summary["classes"])
-        letters = ", ".join(f"{beginning} {label}" for label, beginning in short.items())
-        caption = "Confusion matrices of the single folds, with their accuracies"
-        blocks.append(Figure("confusion-folds", caption, tuple(folds), (f"{letters}.",)))
-    return blocks
+    short = _short(evidence.sources[0].summary["classes"])
+    letters = ", ".join(f"{beginning} {label}" for label, beginning in short.items())
+    return blocks + [_folds(network, letters) for network in evidence.networks if len(network.runs) > 1]
+
+
+def _folds(network: Network, letters: str) -> Figure:
+    several_seeds = len({run.seed for run in network.runs}) > 1
+    panels = tuple(_fold_panel(network, fold, several_seeds) for fold in network.figures["folds"])
+    caption = f"Confusion matrices of the single folds of {network.name}, with their accuracies"
+    return Figure(f"folds-{network.slug}", caption, panels, (f"{letters}.",))
 
 
 def _pooled_panel(network: Network) -> Panel:
@@ -56,7 +54,7 @@ def _pooled_panel(network: Network) -> Panel:
 def _fold_panel(network: Network, fold: Any, several_seeds: bool) -> Panel:
     classes, matrix = network.figures["pooled"]["classes"], fold["confusion_matrix"]
     where = f"fold {fold['fold']}" + (f", seed {fold['seed']}" if several_seeds else "")
-    title = f"{network.name}\n{where}: {percent(fold['accuracy'])} %"
+    title = f"{where}: {percent(fold['accuracy'])} %"
     facts = {"network": network.name, "fold": fold["fold"], "seed": fold["seed"], "classes": classes}
     return Panel(
         name=f"confusion-{network.slug}-seed-{fold['seed']}-fold-{fold['fold']}",

@@ -64,6 +64,7 @@ def _software_table(evidence: Evidence) -> Table:
         "device": _values(manifests, "device"),
         "precision": _values(manifests, "precision"),
         "why that precision": _values(manifests, "precision_reason"),
+        "classical classifier": _values(manifests, "classifier"),
     }
     return Table(
         name="software",

@@ -46,6 +46,9 @@ _PREAMBLE = r"""\documentclass[a4paper]{article}
 \usepackage{textcomp}
 \usepackage{amssymb}
 \usepackage{booktabs}
+\usepackage{caption}
+% The captions have the paper's numbers.
+\captionsetup{labelformat=empty}
 \usepackage{graphicx}
 \usepackage[margin=20mm]{geometry}
 % A table that is too wide for the page is made smaller, another one left alone.
@@ -56,8 +59,8 @@ _PREAMBLE = r"""\documentclass[a4paper]{article}
 \setlength{\parskip}{6pt}
 \emergencystretch=3em
 """
-# What a line of a page holds: plots of a figure, pictures.
-_PLOTS, _PICTURES = 3, 6
+# Of the plots, whose text is 8 to 9 points; and a picture's part of a line.
+_SCALE, _PICTURE = 0.7, 0.14
 _LONG_ROWS = 40
 
 
@@ -156,27 +159,28 @@ def _rules(groups: Sequence[tuple[str, Sequence[Column]]]) -> Iterator[str]:
 
 
 def _figure(figure: Figure) -> Iterator[str]:
-    # Not floating: LaTeX cannot cut a figure that is longer than a page, but it can break lines of plots.
+    # Not floating: LaTeX cannot cut a figure that is longer than a page, but it can break lines of plots. Ragged, since
+    # plots do not stretch.
     yield from _caption(figure)
-    yield r"\noindent"
+    yield r"{\raggedright\noindent"
     for panel in figure.panels:
-        yield rf"\includegraphics[width={0.98 / _PLOTS:.3f}\linewidth]{{{panel.name}.pdf}}\hspace{{0pt}}"
+        yield rf"\includegraphics[scale={_SCALE}]{{{panel.name}.pdf}}\hspace{{0pt}}"
+    yield r"\par}"
 
 
 def _caption(block: Figure | Pictures) -> Iterator[str]:
-    yield rf"\par\medskip\textbf{{{escape(block.caption)}}}\par\smallskip"
-    for note in block.notes:
-        yield rf"{{\footnotesize {escape(note)}\par}}\smallskip"
+    notes = "".join(rf"\par {{\footnotesize {escape(note)}}}" for note in block.notes)
+    # In a box, for else a page may end within it.
+    yield rf"\par\medskip\noindent\parbox{{\linewidth}}{{\textbf{{{escape(block.caption)}}}{notes}}}\par\nopagebreak"
 
 
 def _pictures(block: Pictures) -> Iterator[str]:
     yield from _caption(block)
-    size = rf"width={1 / _PICTURES:.3f}\linewidth"
     for picture in block.pictures:
-        image = rf"\includegraphics[{size}]{{{picture.name}.jpg}}\par " if picture.jpeg else ""
         lines = r"\par ".join(escape(line) for line in picture.lines)
-        # In a box, so that a picture and its lines stay on one page.
-        yield rf"\par\noindent\parbox{{\linewidth}}{{{image}\footnotesize {lines}}}\par\smallskip"
+        image = rf"\includegraphics[width={_PICTURE}\linewidth]{{{picture.name}.jpg}}" if picture.jpeg else ""
+        beside = rf"\parbox[b]{{{0.95 - _PICTURE:.2f}\linewidth}}{{\raggedright\footnotesize {lines}}}"
+        yield rf"\par\noindent\makebox[{_PICTURE}\linewidth][l]{{{image}}}\hfill{beside}\par\medskip"
 
 
 def _files(report: Report) -> Iterator[tuple[str, bytes]]:
