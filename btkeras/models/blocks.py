@@ -7,7 +7,7 @@ paper's framework) and Keras' "same" does not, so that weights mean the same in 
 
 from __future__ import annotations
 
-from keras import KerasTensor, layers
+from keras import KerasTensor, layers, ops
 
 # PyTorch's defaults (momentum 0.1 in its notation, epsilon 1e-5). With Keras' own (0.99, 1e-3) the moving statistics
 # lag so far behind that validation accuracy means nothing for the first epochs.
@@ -15,20 +15,40 @@ BN_MOMENTUM = 0.9
 BN_EPSILON = 1e-5
 
 
-def conv(x: KerasTensor, filters: int, kernel: int, *, stride: int = 1, groups: int = 1, name: str) -> KerasTensor:
+def conv(x: KerasTensor, filters: int, kernel: int, *, stride: int = 1, name: str) -> KerasTensor:
     """Convolution without bias or normalisation, He-normal initialised."""
-    if stride > 1 and kernel > 1:
-        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
+    return _conv_layer(filters, kernel, stride, name=name)(_padded(x, kernel, stride, name=name))
+
+
+def grouped_conv(x: KerasTensor, filters: int, kernel: int, *, stride: int, groups: int, name: str) -> KerasTensor:
+    """Convolution in groups of channels that do not see each other, otherwise as ``conv``.
+
+    A convolution a group, side by side, and not ``Conv2D(groups=...)``: TensorFlow has no gradient of that on the CPU,
+    and what Keras has XLA compile in its place took 14 s a step where this took 0.1 s (28 x 28 x 256, 32 groups, batch
+    8, two busy cores). An exported model needs no XLA either. The price is a longer start of the training.
+    """
+    parts = ops.split(_padded(x, kernel, stride, name=name), groups, axis=-1)
+    convolved = [
+        _conv_layer(filters // groups, kernel, stride, name=f"{name}_group{number}")(part)
+        for number, part in enumerate(parts, start=1)
+    ]
+    return layers.Concatenate(name=name)(convolved)
+
+
+def _padded(x: KerasTensor, kernel: int, stride: int, *, name: str) -> KerasTensor:
+    return layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x) if stride > 1 and kernel > 1 else x
+
+
+def _conv_layer(filters: int, kernel: int, stride: int, *, name: str) -> layers.Conv2D:
     return layers.Conv2D(
         filters,
         kernel,
         strides=stride,
         padding="same" if stride == 1 else "valid",
-        groups=groups,
         use_bias=False,
         kernel_initializer="he_normal",
         name=name,
-    )(x)
+    )
 
 
 def batch_norm(x: KerasTensor, *, relu: bool = True, name: str) -> KerasTensor:
@@ -85,15 +105,13 @@ def inception_downsample(x: KerasTensor, *, name: str) -> KerasTensor:
     return layers.Concatenate(name=f"{name}_concat")([single, double, triple, pooled])
 
 
-def bottleneck_block(
-    x: KerasTensor, filters: int, width: int, *, stride: int = 1, groups: int = 1, name: str
-) -> KerasTensor:
+def bottleneck_block(x: KerasTensor, filters: int, width: int, *, stride: int, groups: int, name: str) -> KerasTensor:
     """ResNet's bottleneck: 1 x 1 to ``width``, 3 x 3 in ``groups`` groups, 1 x 1 to ``filters``; the 3 x 3 strides."""
     shortcut = x
     if stride > 1 or x.shape[-1] != filters:
         shortcut = conv_bn(x, filters, 1, stride=stride, relu=False, name=f"{name}_shortcut")
     x = conv_bn(x, width, 1, name=f"{name}_conv1")
-    x = conv(x, width, 3, stride=stride, groups=groups, name=f"{name}_conv2")
+    x = grouped_conv(x, width, 3, stride=stride, groups=groups, name=f"{name}_conv2")
     x = batch_norm(x, name=f"{name}_conv2")
     x = conv_bn(x, filters, 1, relu=False, name=f"{name}_conv3")
     x = layers.Add(name=f"{name}_add")([x, shortcut])
