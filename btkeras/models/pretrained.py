@@ -37,8 +37,13 @@ class ImageNet:
 
     @property
     def url(self) -> str:
-        """Where Keras keeps the file."""
+        """Where Keras offers the file."""
         return f"{_ADDRESS}/{self.path}"
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called, there and in Keras' cache."""
+        return Path(self.path).name
 
 
 # VGG and ResNet50 take Caffe's pictures (0..255 less their mean), DenseNet PyTorch's (standardised), EfficientNetV2
@@ -94,6 +99,27 @@ def scaled_variance(name: str, variance: float | Sequence[float]) -> float | lis
     return scaled
 
 
+def weights_file(name: str, weights: str | Path) -> Path:
+    """The file that weights come from; ``imagenet`` is downloaded unless it is there.
+
+    Args:
+        name: A key of ``IMAGENET``.
+        weights: ``imagenet``, or a file.
+
+    Raises:
+        ModelError: If there is no such file, or it cannot be downloaded.
+    """
+    source = IMAGENET[name]
+    file = _fetch(source) if weights == "imagenet" else Path(weights)
+    if not file.is_file() or file.suffix != ".h5":
+        raise ModelError(
+            "Weights must be random, imagenet, or a .weights.h5 or .h5 file",
+            received=weights,
+            remedy=f"Keras' own for {name} is called {source.file_name}",
+        )
+    return file
+
+
 def load_pretrained(model: keras.Model, weights: str | Path) -> None:
     """Puts ImageNet weights into a network's backbone; its head stays random.
 
@@ -108,7 +134,7 @@ def load_pretrained(model: keras.Model, weights: str | Path) -> None:
     Raises:
         ModelError: If there is no such file, or it holds anything else; the network is as before then.
     """
-    file = _fetch(IMAGENET[model.name]) if weights == "imagenet" else Path(weights)
+    file = weights_file(model.name, weights)
     # Loaded into the application itself, so that a bad file changes nothing here.
     application = APPLICATIONS[model.name].backbone()
     _load(application, file, model.name)
@@ -125,16 +151,17 @@ def _copy(source: keras.Layer, target: keras.Layer) -> None:
 
 
 def _load(application: keras.Model, file: Path, name: str) -> None:
-    rule = f"The file must hold the weights of keras.applications' {name} without its top, as .weights.h5 or .h5"
-    if not file.is_file() or file.suffix != ".h5":
-        raise ModelError(rule, received=file, remedy=f"weights can be random, imagenet or a file such as {_name(name)}")
     try:
         if file.name.endswith(".weights.h5"):
             _check_arrays(application, file)
         application.load_weights(file)
     except Exception as error:  # Whatever h5py and Keras make of a file that is damaged or another network's.
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(rule, received=f"{file} ({reason})") from error
+        raise ModelError(
+            f"The file must hold the weights of keras.applications' {name} without its top",
+            received=f"{file} ({reason})",
+            remedy="Write it with save_weights('NAME.weights.h5'), or take the one that Keras offers for download",
+        ) from error
 
 
 def _check_arrays(application: keras.Model, file: Path) -> None:
@@ -148,16 +175,12 @@ def _check_arrays(application: keras.Model, file: Path) -> None:
         raise ValueError(f"{found.total()} arrays where the network has {expected[0].total()}, or other shapes")
 
 
-def _name(name: str) -> str:
-    return Path(IMAGENET[name].path).name
-
-
 def _fetch(source: ImageNet) -> Path:
     """Downloads a file unless it is there, to where Keras itself keeps it."""
     import pooch
 
     folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    target = folder / "models" / Path(source.path).name
+    target = folder / "models" / source.file_name
     if not target.is_file():
         print(f"downloading {source.url} to {target}", file=sys.stderr, flush=True)
     try:
