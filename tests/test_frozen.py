@@ -11,6 +11,7 @@ import pytest
 
 from btkeras.config import ExperimentConfig
 from btkeras.data import load_dataset
+from btkeras.errors import ModelError
 from btkeras.evaluation.evaluate import load_best
 from btkeras.models import backbone_layers
 from btkeras.runs import open_run
@@ -77,3 +78,18 @@ def test_a_file_of_weights_is_where_training_begins(tmp_path: Path, shared_pictu
     trainer.train(tiny_config(*settings, "model.frozen_epochs=1"), load_dataset(shared_pictures), tmp_path / "run")
     kernels = load_best(open_run(tmp_path / "run")).get_layer("conv2_block1_1_conv").get_weights()
     assert equal(kernels, application.get_layer("conv2_block1_1_conv").get_weights())
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (("model.name=resnet50", "model.weights=missing.h5"), r"missing\.h5"),
+        (("model.name=tiny", "model.weights=imagenet"), "ImageNet weights exist for vgg16"),
+    ],
+)
+def test_weights_that_cannot_be_had_leave_no_folder(
+    tmp_path: Path, shared_pictures: Path, tiny_config: Config, setting: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        trainer.train(tiny_config(*setting), load_dataset(shared_pictures), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

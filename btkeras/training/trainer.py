@@ -17,12 +17,12 @@ from btkeras.config import ExperimentConfig
 from btkeras.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from btkeras.data.records import Dataset
 from btkeras.data.splits import Split, make_split
-from btkeras.errors import RunError
+from btkeras.errors import ModelError, RunError
 from btkeras.models import build_model
 from btkeras.models.build import check_name
 from btkeras.models.finetuning import set_backbone_trainable
 from btkeras.models.macs import count_macs
-from btkeras.models.pretrained import check_pretrained, load_pretrained, scaled_variance
+from btkeras.models.pretrained import check_pretrained, load_pretrained, scaled_variance, weights_file
 from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
 from btkeras.training.callbacks import BestModel, EpochEnd
 from btkeras.training.console import ProgressLine, duration, notice
@@ -94,15 +94,28 @@ def train(
         Interrupted: If the user stops it.
     """
     require_new(out)
-    check_name(config.model.name)
-    if config.model.weights != "random":
-        check_pretrained(config.model.name, config.data.channels)
+    _check_model(config)
     split = split or make_split(dataset, config.data)
     # Before the run's folder appears, so that a broken picture leaves nothing behind.
     inputs = build_inputs(dataset, split, config, skip_broken=skip_broken)
     broken = [{"path": path, "reason": reason} for path, reason in inputs.broken.items()]
     run = create_run(out, config, dataset, split, broken=broken, **facts)
     return _run(config, run, dataset, inputs)
+
+
+def _check_model(config: ExperimentConfig) -> None:
+    """Checks what can be checked before pictures are read, and downloads weights if that is asked for."""
+    check_name(config.model.name)
+    if config.model.weights != "random":
+        check_pretrained(config.model.name, config.data.channels)
+        weights_file(config.model.name, config.model.weights)
+    if config.model.frozen_epochs and keras.backend.backend() != "tensorflow":
+        # The other backends' optimizers take the gradients of all their variables or of none.
+        raise ModelError(
+            "model.frozen_epochs needs Keras' TensorFlow backend",
+            received=keras.backend.backend(),
+            remedy="Leave KERAS_BACKEND away, or set model.frozen_epochs=0",
+        )
 
 
 def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
