@@ -107,6 +107,13 @@ def test_no_model_anywhere_says_how_to_get_one(tmp_path: Path) -> None:
         Predictor(tmp_path)
 
 
+def test_a_folders_hidden_files_are_no_pictures(pictures: Path) -> None:
+    (pictures / "glioma/._000.png").write_bytes(b"a trace of another system")
+    (pictures / "glioma/.thumbnails").mkdir()
+    (pictures / "glioma/.thumbnails/000.png").write_bytes(b"a thumbnail")
+    assert len(expand([str(pictures / "glioma")], [])) == 12
+
+
 def test_files_folders_patterns_and_lists_are_expanded(shared_pictures: Path) -> None:
     folder = str(shared_pictures / "glioma")
     assert expand([folder], []) == expand([f"{folder}/*.png"], []) and len(expand([folder], [])) == 12

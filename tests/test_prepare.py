@@ -136,6 +136,7 @@ def test_class_folders(data: Path, out: Path) -> None:
         ("a.BMP", encoded(COLOUR, "BMP"), COLOUR),
         ("a.jpg", encoded(COLOUR, "JPEG", mode="CMYK"), None),
         ("a.jpg", encoded(GREY), GREY),
+        ("a.jfif", encoded(GREY), GREY),
     ],
 )
 def test_other_kinds_become_ordinary_png(data: Path, out: Path, name: str, content: bytes, expected: Any) -> None:

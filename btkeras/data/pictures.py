@@ -15,10 +15,11 @@ from PIL import Image, ImageOps
 
 from btkeras.data.image_file import MAX_PIXELS, check_image, damaged, sniff
 from btkeras.data.intensity import to_uint8
+from btkeras.data.records import IMAGE_SUFFIXES
 from btkeras.errors import ImageError
 
 # Endings that announce a picture. GIF and WebP are among them to be refused by name instead of passed over.
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+PICTURE_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".gif", ".webp")
 
 _KEPT = {"PNG": ".png", "JPEG": ".jpg"}
 _CONVERTED = ("BMP", "TIFF")

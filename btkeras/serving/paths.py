@@ -26,11 +26,16 @@ def _expand_one(argument: str, standard_input: Iterable[str]) -> list[str]:
         return _some([line.strip() for line in standard_input if line.strip()], "an empty list")
     path = Path(argument)
     if path.is_dir():
-        pictures = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-        return _some(sorted(map(str, pictures)), f"the folder {argument} with none")
+        return _some(sorted(map(str, _pictures(path))), f"the folder {argument} with none")
     if not path.exists() and any(character in argument for character in "*?["):
         return _some(sorted(glob.glob(argument, recursive=True)), f"the pattern {argument}, which fits none")
     return [argument]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """A folder's pictures; hidden files and folders are no part of it, as in a dataset."""
+    files = [file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 
 
 def _some(paths: list[str], where: str) -> list[str]:
