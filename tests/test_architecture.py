@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import what stands before it; modules of one row never import each other's part.
 LAYERS = (
-    ("errors", "files", "machine", "config", "config_io"),
+    ("errors", "files", "console", "machine", "config", "config_io"),
     ("data", "models", "metrics"),
     ("runs",),
     ("training",),

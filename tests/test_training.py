@@ -13,13 +13,13 @@ import pytest
 import tensorflow as tf
 
 from btkeras.config import ExperimentConfig
+from btkeras.console import duration
 from btkeras.data import load_dataset
 from btkeras.errors import DataError, RunError
 from btkeras.evaluation.evaluate import evaluate_split, load_best
 from btkeras.runs import Run, open_run
 from btkeras.training import trainer
 from btkeras.training.callbacks import is_better
-from btkeras.training.console import duration
 from btkeras.training.precision import dtype_policy, resolve_precision
 
 Config = Callable[..., ExperimentConfig]

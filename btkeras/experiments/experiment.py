@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -62,7 +63,7 @@ class Experiment:
 
     def config(self) -> ExperimentConfig:
         """The configuration as it was resolved."""
-        return load_config(self.config_file)
+        return _read_config(self.config_file)
 
     def manifest(self) -> dict[str, Any]:
         """What is known about the experiment: dataset, versions, seeds, precision."""
@@ -137,6 +138,12 @@ class Experiment:
     def update_manifest(self, **values: Any) -> None:
         """Adds to the manifest, or replaces values; call it under a lock."""
         write_json(self.manifest_file, self.manifest() | values)
+
+
+@functools.cache
+def _read_config(file: Path) -> ExperimentConfig:
+    # Asked for with every job, and never changed once it is written.
+    return load_config(file)
 
 
 def models(config: ExperimentConfig) -> tuple[str, ...]:

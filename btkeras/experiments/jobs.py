@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import override_config
+from btkeras.console import notice
 from btkeras.errors import ConfigError
 from btkeras.experiments.experiment import Experiment, Job, models
 from btkeras.experiments.single import check_model, resume_run, start_run
-from btkeras.training.console import notice
 from btkeras.training.precision import resolve_precision
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from btkeras.console import duration
 from btkeras.experiments.experiment import Experiment, Job
 from btkeras.models.lbp import CLASSIFIERS
-from btkeras.training.console import duration
 
 
 class Progress:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.errors import RunError
+from btkeras.config import TESTS
+from btkeras.errors import ConfigError, RunError
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,12 @@ def check_results(results: Sequence[FoldResult], classes: int, test: str) -> Non
         test: ``rotating`` where each picture is tested in one fold, ``fixed`` where every fold tests the same ones.
 
     Raises:
+        ConfigError: If ``test`` is neither.
         RunError: If there is no result, a fold is there twice or its arrays do not fit each other, a picture is tested
             more often than ``test`` says, its label differs, or models or seeds were tested on different pictures.
     """
+    if test not in TESTS:
+        raise ConfigError(f"test must be one of {', '.join(TESTS)}", received=repr(test))
     if not results:
         raise RunError("An experiment must have a finished fold before it can be summarised", received="none")
     for result in results:

@@ -24,7 +24,7 @@ from btkeras.metrics import (
     wilson,
 )
 
-__all__ = ["FoldResult", "summarise_experiment", "verdict"]
+__all__ = ["FoldResult", "compare_models", "summarise_experiment", "verdict"]
 
 _FOLD_KEYS = ("images", "accuracy", "macro", "per_class", "confusion_matrix")
 _SIZE_KEYS = ("parameters", "trainable_parameters", "macs")
@@ -109,8 +109,7 @@ def summarise_experiment(
     models = by_model(results)
     pictures = _pictures(results, groups)
     answers = {model: _answers(folds, pictures) for model, folds in models.items()}
-    pairs = len(models) * (len(models) - 1) // 2
-    resampling = replace(resampling, samples=max(resampling.samples, _SAMPLES_PER_PAIR * pairs))
+    resampling = _enough(resampling, len(models))
     return {
         "classes": list(classes),
         "models": {
@@ -125,6 +124,26 @@ def summarise_experiment(
             "images": len(pictures.position),
         },
     }
+
+
+def compare_models(
+    results: Sequence[FoldResult],
+    classes: Sequence[str],
+    *,
+    groups: Mapping[str, str],
+    test: str,
+    resampling: Resampling = _RESAMPLING,
+) -> list[dict[str, Any]]:
+    """The ``comparisons`` of ``summarise_experiment`` alone; arguments and errors as there."""
+    check_results(results, len(classes), test)
+    models, pictures = by_model(results), _pictures(results, groups)
+    answers = {model: _answers(folds, pictures) for model, folds in models.items()}
+    return _comparisons(answers, pictures, _enough(resampling, len(models)))
+
+
+def _enough(resampling: Resampling, models: int) -> Resampling:
+    pairs = models * (models - 1) // 2
+    return replace(resampling, samples=max(resampling.samples, _SAMPLES_PER_PAIR * pairs))
 
 
 def _pictures(results: Sequence[FoldResult], groups: Mapping[str, str]) -> _Pictures:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys
 from btkeras.errors import RunError
-from btkeras.experiments.summary import summarise_experiment
+from btkeras.experiments.summary import compare_models
 from btkeras.reporting.numbers import slug
 from btkeras.reporting.sources import Source, TrainedRun, read_source
 
@@ -155,12 +155,11 @@ def _comparisons(networks: Sequence[Network]) -> list[Mapping[str, Any]]:
     return found
 
 
-def _compared(networks: Sequence[Network]) -> list[Mapping[str, Any]]:
+def _compared(networks: Sequence[Network]) -> Sequence[Mapping[str, Any]]:
     results = [replace(run.result, model=network.name) for network in networks for run in network.runs]
     source = networks[0].source
     test = source.summary["protocol"]["test"]
-    summary = summarise_experiment(results, source.summary["classes"], groups=source.groups, test=test)
-    return list(summary["comparisons"])
+    return compare_models(results, source.summary["classes"], groups=source.groups, test=test)
 
 
 def _tested(source: Source) -> tuple[Any, ...]:

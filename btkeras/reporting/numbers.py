@@ -65,15 +65,6 @@ def p_cell(value: float | None) -> Cell:
     return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", value)
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words: ``45 s``, ``12 min``, ``3 h 05 min``."""
-    # As btkeras.training.console says it, which cannot be imported without Keras.
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def slug(text: str) -> str:
     """A name of letters, digits and hyphens, for an anchor or a file."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unnamed"

@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from btkeras.console import duration
 from btkeras.reporting.document import Block, Cell, Column, Table
 from btkeras.reporting.evidence import Evidence, Network
-from btkeras.reporting.numbers import UNKNOWN, count_cell, duration
+from btkeras.reporting.numbers import UNKNOWN, count_cell
 from btkeras.reporting.sources import Source, TrainedRun
 
 

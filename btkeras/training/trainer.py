@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from btkeras.config import ExperimentConfig
+from btkeras.console import duration, notice
 from btkeras.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from btkeras.data.records import Dataset
 from btkeras.data.splits import Split, make_split
@@ -25,11 +26,11 @@ from btkeras.models.macs import count_macs
 from btkeras.models.pretrained import check_pretrained, load_pretrained, scaled_variance, weights_file
 from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
 from btkeras.training.callbacks import BestModel, EpochEnd
-from btkeras.training.console import ProgressLine, duration, notice
 from btkeras.training.inputs import Inputs, build_inputs
 from btkeras.training.metric import MacroRecall
 from btkeras.training.optimizers import make_optimizer
 from btkeras.training.precision import dtype_policy, resolve_precision
+from btkeras.training.progress import ProgressLine
 from btkeras.training.runtime import describe_device, seed_everything, strategy_scope
 from btkeras.training.schedules import Schedule
 from btkeras.training.state import Progress, load_progress, restore_state
