@@ -25,6 +25,7 @@ from btkeras.errors import ConfigError, ModelError, RunError
 from btkeras.experiments.cross_validation import cross_validate, summary_table, unfinished, write_summary
 from btkeras.experiments.experiment import Experiment, Job, create_experiment, open_experiment
 from btkeras.experiments.jobs import check_models, run_job
+from btkeras.training import trainer
 from tests.conftest import CLASSES, TINY
 from tests.test_cli import btkeras, fails
 
@@ -96,6 +97,15 @@ def test_runs_say_their_fold_and_share_precision_and_splits(finished: Experiment
         assert run.manifest()["fold"] == job.fold
         assert run.config().model.name == job.model
         assert run.splits_file.read_bytes() == finished.splits_file(job.fold).read_bytes()
+
+
+def test_a_finished_fold_keeps_no_optimizer_and_is_known_to_be_finished(finished: Experiment) -> None:
+    run = finished.run(finished.jobs()[0])
+    with np.load(run.state_file) as state:
+        assert state.files == ["progress"]
+    before = run.history_file.read_bytes()
+    trainer.resume(run.path)
+    assert run.history_file.read_bytes() == before
 
 
 def test_a_finished_experiment_is_left_alone(finished: Experiment) -> None:

@@ -9,6 +9,7 @@ from btkeras.errors import ConfigError
 from btkeras.experiments.experiment import Experiment, Job, models
 from btkeras.experiments.single import check_model, resume_run, start_run
 from btkeras.training.precision import resolve_precision
+from btkeras.training.state import drop_weights
 
 
 def check_models(config: ExperimentConfig) -> None:
@@ -38,10 +39,14 @@ def run_job(experiment: Experiment, index: int) -> None:
         if experiment.is_finished(job):
             notice(f"{experiment.run(job).path} is finished already")
             return
-        if experiment.run(job).path.exists():
-            resume_run(experiment.run(job).path)
+        run = experiment.run(job)
+        if run.path.exists():
+            resume_run(run.path)
         else:
             _start(experiment, job)
+        if run.state_file.is_file():
+            # Many folds would fill a disk with what none of them needs any more.
+            drop_weights(run.state_file)
 
 
 def _start(experiment: Experiment, job: Job) -> None:

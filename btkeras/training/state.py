@@ -51,6 +51,13 @@ def load_progress(source: Path) -> Progress:
         return Progress(**json.loads(str(arrays[_PROGRESS])))
 
 
+def drop_weights(target: Path) -> None:
+    """Leaves only the progress, when a training is finished: the rest is three times as large as the model."""
+    progress = load_progress(target)
+    with atomic_file(target) as temporary:
+        np.savez(temporary, allow_pickle=False, **{_PROGRESS: np.array(json.dumps(asdict(progress)))})
+
+
 def restore_state(source: Path, model: keras.Model) -> None:
     """Puts weights and optimizer state into a compiled model whose optimizer is built.
 
