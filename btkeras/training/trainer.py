@@ -64,12 +64,6 @@ class Training:
         return float(np.asarray(self.schedule(step)))
 
 
-def _speed(training: Training) -> float:
-    """Pictures a second over all epochs, their validation included."""
-    pictures = training.steps * training.config.train.batch_size * training.progress.epochs
-    return pictures / training.progress.seconds
-
-
 def train(
     config: ExperimentConfig,
     dataset: Dataset,
@@ -101,7 +95,7 @@ def train(
     inputs = build_inputs(dataset, split, config, skip_broken=skip_broken)
     broken = [{"path": path, "reason": reason} for path, reason in inputs.broken.items()]
     run = create_run(out, config, dataset, split, broken=broken, **facts)
-    return _run(config, run, dataset, inputs)
+    return _run(config, run, dataset, inputs, Progress())
 
 
 def _check_model(config: ExperimentConfig) -> None:
@@ -133,15 +127,18 @@ def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
     require_same_config(run, config)
     dataset = run.dataset()
     split = run.split(dataset)
-    own = run.config()
-    return _run(own, run, dataset, build_inputs(dataset, split, own))
-
-
-def _run(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Inputs) -> Run:
-    training = _prepare(config, run, dataset, inputs)
-    if training.progress.finished:
+    progress = load_progress(run.state_file) if run.state_file.is_file() else Progress()
+    if progress.finished:
         notice(f"{run.path} is finished already")
+        # Perhaps it was killed between its last epoch and this.
+        _record(run, progress)
         return run
+    own = run.config()
+    return _run(own, run, dataset, build_inputs(dataset, split, own), progress)
+
+
+def _run(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Inputs, progress: Progress) -> Run:
+    training = _prepare(config, run, dataset, inputs, progress)
     _announce(training)
     try:
         _fit(training)
@@ -150,16 +147,22 @@ def _run(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Inputs) -
             f"Stopped; {training.progress.epochs} of {config.train.epochs} epochs of {run.path} are kept",
             remedy=f"Go on with: btkeras train --resume --out {run.path}",
         ) from interrupt
-    run.update_manifest(
-        best_epoch=training.progress.best_epoch,
-        epochs=training.progress.epochs,
-        training_seconds=round(training.progress.seconds, 1),
-        training_images_per_second=round(_speed(training), 1),
-    )
+    _record(run, progress)
     return run
 
 
-def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Inputs) -> Training:
+def _record(run: Run, progress: Progress) -> None:
+    """Says in the manifest what came of a training; its speed counts the validations' time too."""
+    pictures = run.manifest()["pictures_per_epoch"] * progress.epochs
+    run.update_manifest(
+        best_epoch=progress.best_epoch,
+        epochs=progress.epochs,
+        training_seconds=round(progress.seconds, 1),
+        training_images_per_second=round(pictures / progress.seconds, 1),
+    )
+
+
+def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Inputs, progress: Progress) -> Training:
     if "precision" not in run.manifest():
         # Resolved once: a resumed run must not measure again and decide otherwise.
         precision = resolve_precision(config.train.precision)
@@ -167,7 +170,6 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
     run.update_manifest(device=describe_device())
     manifest = run.manifest()
     notice(f"precision {manifest['precision']}: {manifest['precision_reason']}")
-    progress = load_progress(run.state_file) if run.state_file.is_file() else Progress()
     steps = steps_per_epoch(len(inputs.stores["train"]), config.train.batch_size)
     schedule = Schedule(config.optimizer, config.schedule, config.train.epochs, steps)
     # After the precision was measured, which draws random weights of its own.
@@ -178,7 +180,7 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
         _compile(model, config, make_optimizer(config.optimizer, schedule, model), len(dataset.classes))
         # Before anything is frozen: the state for resuming is that of all weights in every epoch.
         model.optimizer.build(model.trainable_variables)
-    run.update_manifest(**_sizes(model))
+    run.update_manifest(**_sizes(model), pictures_per_epoch=steps * config.train.batch_size)
     if progress.epochs:
         restore_state(run.state_file, model)
         notice(f"resuming {run.path} after epoch {progress.epochs}")
