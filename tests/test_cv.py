@@ -146,6 +146,7 @@ def test_changes_reach_one_network_only(tmp_path: Path, shared_pictures: Path) -
         ("cv.models=[resnet43]", ModelError, "Did you mean 'resnet34'"),
         ("cv.changes={vgg16: [train.epochs=1]}", ConfigError, "must name trained networks .*vgg16"),
         ("cv.changes={tiny: [train.epoch=1]}", ConfigError, "Did you mean 'epochs'"),
+        ("cv.changes={tiny: [model.weights=imagenet]}", ModelError, "ImageNet weights exist for"),
         ("cv.models=[tiny, tiny]", ConfigError, "each once"),
         ("cv.seeds=[]", ConfigError, "at least one seed"),
         ("cv.folds=1", ConfigError, "between 2 and 1000"),

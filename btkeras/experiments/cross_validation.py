@@ -92,7 +92,8 @@ def summary_table(summary: dict[str, Any]) -> str:
         cells = "".join(f"{_spread(entry, figure):>15}" for figure in figures)
         low, high = entry["intervals"]["accuracy"]
         size = f"{entry['parameters']:,}" if entry["parameters"] else "-"
-        lines.append(f"{name:{width}}{cells}{100 * low:11.2f}-{100 * high:6.2f}{size:>13}")
+        interval = f"{100 * low:.2f} to {100 * high:.2f}"
+        lines.append(f"{name:{width}}{cells}{interval:>18}{size:>13}")
     notes = [f"- {comparison['verdict']}" for comparison in summary["comparisons"]]
     bootstrap = summary["bootstrap"]
     explained = (

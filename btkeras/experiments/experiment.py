@@ -92,10 +92,8 @@ class Experiment:
 
     def config_of(self, job: Job) -> ExperimentConfig:
         """The configuration of a job's run: the experiment's, with the model's own changes."""
-        config = self.config()
-        config = override_config(config, config.cv.changes.get(job.model, ()))
-        model, train = replace(config.model, name=job.model), replace(config.train, seed=job.seed)
-        return replace(config, model=model, train=train)
+        config = model_config(self.config(), job.model)
+        return replace(config, train=replace(config.train, seed=job.seed))
 
     def dataset(self) -> Dataset:
         """The dataset that the experiment was started with.
@@ -149,6 +147,12 @@ def _read_config(file: Path) -> ExperimentConfig:
 def models(config: ExperimentConfig) -> tuple[str, ...]:
     """The networks that a cross-validation trains."""
     return config.cv.models or (config.model.name,)
+
+
+def model_config(config: ExperimentConfig, name: str) -> ExperimentConfig:
+    """The configuration with which a cross-validation trains one of its networks: with the network's own changes."""
+    changed = override_config(config, config.cv.changes.get(name, ()))
+    return replace(changed, model=replace(changed.model, name=name))
 
 
 def create_experiment(

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from btkeras.config import ExperimentConfig
-from btkeras.config_io import override_config
 from btkeras.console import notice
 from btkeras.errors import ConfigError
-from btkeras.experiments.experiment import Experiment, Job, models
+from btkeras.experiments.experiment import Experiment, Job, model_config, models
 from btkeras.experiments.single import check_model, resume_run, start_run
 from btkeras.training.precision import resolve_precision
 from btkeras.training.state import drop_weights
 
 
 def check_models(config: ExperimentConfig) -> None:
-    """Checks names and changes before anything is read.
+    """Checks names and changes before anything is read, and downloads weights once before many jobs want them.
 
     Raises:
-        ModelError: If a network is unknown.
+        ModelError: If a network is unknown, or its weights cannot be had.
         ConfigError: If ``cv.changes`` names a network that is not trained, or a wrong key.
     """
     names = models(config)
-    for name in names:
-        check_model(name)
     unused = sorted(set(config.cv.changes) - set(names))
     if unused:
         raise ConfigError(f"cv.changes must name trained networks ({', '.join(names)})", received=", ".join(unused))
-    for changes in config.cv.changes.values():
-        override_config(config, changes)
+    for name in names:
+        check_model(model_config(config, name))
 
 
 def run_job(experiment: Experiment, index: int) -> None:

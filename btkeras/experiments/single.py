@@ -18,13 +18,15 @@ from btkeras.runs import Run, open_run
 from btkeras.training import trainer
 
 
-def check_model(name: str) -> None:
-    """Checks that a model of this name can be trained.
+def check_model(config: ExperimentConfig) -> None:
+    """Checks, before anything is read, that ``config.model`` can be trained; downloads weights if it asks for them.
 
     Raises:
-        ModelError: If not; it names the nearest.
+        ModelError: If not; of an unknown name it says the nearest.
     """
-    build.check_name(name, (*build.MODELS, *CLASSIFIERS))
+    build.check_name(config.model.name, (*build.MODELS, *CLASSIFIERS))
+    if config.model.name not in CLASSIFIERS:
+        trainer.check_network(config)
 
 
 def start_run(
@@ -41,7 +43,7 @@ def start_run(
     Returns:
         The test figures, as ``evaluation.evaluate.evaluate_split``.
     """
-    check_model(config.model.name)
+    check_model(config)
     begin = classical.train if config.model.name in CLASSIFIERS else trainer.train
     return _tested(begin(config, dataset, out, split=split, skip_broken=skip_broken, facts=facts))
 

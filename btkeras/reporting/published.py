@@ -1,8 +1,8 @@
 """The paper's figures that are known here: Li et al., "Research on Brain Tumor Classification Method Based on Improved
 ResNet34 Network", arXiv 2512.03751.
 
-Its full text could not be obtained: these come from its abstract and from what design notes quote of it, and no other
-is made up. Add one here and it appears in the reports.
+Its full text could not be obtained: these come from its abstract and from what is known of its tables at second hand
+(README, "Limits"), and no other is made up. Add one here and it appears in the reports.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ class Published:
     source: str
 
 
-_ABSTRACT = "abstract"
-_TABLE_3 = "table 3, as the design notes quote it"
-_SIZES = "the text, as the design notes quote it; the abstract says “only 80 % of the parameters”"
+_AVERAGE = "average of the five folds; the abstract says “approximately 98.8%”"
+_TABLE_3 = "table 3"
+_SIZES = "the text; the abstract says “only 80% of the number of parameters”"
 
 # (network, figure), or (network, class, figure).
 FIGURES: Mapping[tuple[str, ...], Published] = MappingProxyType(
     {
-        ("improved_resnet34", "accuracy"): Published(0.9882, "98.82", _ABSTRACT),
+        ("improved_resnet34", "accuracy"): Published(0.9882, "98.82", _AVERAGE),
         ("improved_resnet34", "f1"): Published(0.9916, "99.16", f"{_TABLE_3} (above its own precision and recall)"),
         ("improved_resnet34", "parameters"): Published(17.3e6, "17.3", _SIZES),
         ("improved_resnet34", "no_tumor", "precision"): Published(1.0, "100", "100 even for the baseline"),
-        ("resnet34", "accuracy"): Published(0.978, "≈ 97.8", "abstract: the improved network is “1 % higher”"),
+        ("resnet34", "accuracy"): Published(0.978, "≈ 97.8", "abstract: the improved network is “1% higher”"),
         ("resnet34", "parameters"): Published(21.3e6, "21.3", _SIZES),
     }
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from btkeras.errors import RunError
 from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.experiments.results import FoldResult
 from btkeras.experiments.summary import summarise_experiment
-from btkeras.runs import Run, read_predictions
+from btkeras.runs import Run, read_json, read_predictions
 
 _SUMMARY_KEYS = ("protocol", "dataset", "classes", "models", "comparisons", "bootstrap")
 
@@ -115,15 +114,15 @@ def _read_experiment(experiment: Experiment) -> Source:
         path=experiment.path,
         is_single=False,
         config=config,
-        manifest=_read_json(experiment.manifest_file),
+        manifest=read_json(experiment.manifest_file),
         summary=_read_summary(experiment),
-        splits=tuple(_read_json(experiment.splits_file(fold)) for fold in range(config.cv.folds)),
+        splits=tuple(read_json(experiment.splits_file(fold)) for fold in range(config.cv.folds)),
         runs=tuple(TrainedRun(experiment.run(job), job.model, job.seed, job.fold) for job in experiment.jobs()),
     )
 
 
 def _read_summary(experiment: Experiment) -> dict[str, Any]:
-    summary = _read_json(experiment.summary_file)
+    summary = read_json(experiment.summary_file)
     missing = [key for key in _SUMMARY_KEYS if key not in summary]
     if missing:
         raise RunError(
@@ -141,7 +140,7 @@ def _read_run(run: Run) -> Source:
             received=f"{run.path} without {run.metrics_file.name} or {run.predictions_file.name}",
             remedy=f"Evaluate it: btkeras evaluate {run.path}",
         )
-    config, manifest, split = run.config(), run.manifest(), _read_json(run.splits_file)
+    config, manifest, split = run.config(), run.manifest(), read_json(run.splits_file)
     trained = TrainedRun(run, config.model.name, config.train.seed, int(manifest.get("fold") or 0))
     figures = summarise_experiment([trained.result], run.classes(), groups=split.get("groups", {}), test="fixed")
     summary = {
@@ -161,13 +160,3 @@ def _read_run(run: Run) -> Source:
         **figures,
     }
     return Source(run.path, True, config, manifest, summary, (split,), (trained,))
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file} must be readable JSON", received=error) from error
-    if not isinstance(document, dict):
-        raise RunError(f"{file} must hold a JSON object", received=type(document).__name__)
-    return document

@@ -89,7 +89,7 @@ def train(
         Interrupted: If the user stops it.
     """
     require_new(out)
-    _check_model(config)
+    check_network(config)
     split = split or make_split(dataset, config.data)
     # Before the run's folder appears, so that a broken picture leaves nothing behind.
     inputs = build_inputs(dataset, split, config, skip_broken=skip_broken)
@@ -98,8 +98,12 @@ def train(
     return _run(config, run, dataset, inputs, Progress())
 
 
-def _check_model(config: ExperimentConfig) -> None:
-    """Checks what can be checked before pictures are read, and downloads weights if that is asked for."""
+def check_network(config: ExperimentConfig) -> None:
+    """Checks what can be checked before pictures are read, and downloads weights if that is asked for.
+
+    Raises:
+        ModelError: If the network is unknown, its weights cannot be had, or it cannot be fine-tuned here.
+    """
     check_name(config.model.name)
     if config.model.weights != "random":
         check_pretrained(config.model.name, config.data.channels)
