@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     help="Every picture tested once (default), or one test part for all folds, as the paper's figures suggest.",
 )
 @click.option("--jobs", type=click.IntRange(1), help="Folds side by side.  [default: one, or one per GPU]")
-@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the folds run: on this machine, or as tasks on a Ray cluster.",
+)
 @click.option("--ray-address", metavar="ADDRESS", help="Ray's cluster.  [default: $RAY_ADDRESS, or a new local one]")
 @click.option("--cpus", type=click.IntRange(1), default=2, show_default=True, help="With ray: cores of a fold.")
 @click.option("--gpus", type=click.FloatRange(0), default=0.0, show_default=True, help="With ray: GPUs of a fold.")
