@@ -56,9 +56,8 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
     \b
     Examples:
       btkeras cv --data phantom --config configs/quick.yaml --model resnet34 --model improved_resnet34 --out runs/cv
-      btkeras cv --data data/both --config configs/cpu_cv.yaml --config configs/ablation.yaml --jobs 2 \
-        --out runs/ablation
-      btkeras cv --resume --out runs/ablation --jobs 2
+      btkeras cv --data data/both --config configs/cpu_cv.yaml --config configs/ablation.yaml --out runs/ablation
+      btkeras cv --resume --out runs/ablation
       btkeras cv --data data/both --config configs/paper.yaml --test fixed --executor ray --gpus 1 --out /shared/cv
     """
     # A scheduler's "please stop" ends the run as Ctrl-C does.
