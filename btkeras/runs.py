@@ -102,9 +102,18 @@ class Run:
             raise DataError(
                 "The run's dataset must still be where it was",
                 received=f"{folder}, which is gone",
-                remedy="Put it back, or name another with --data",
+                remedy="Put it back, or say where it is now with --data",
             )
         return load_dataset(folder)
+
+    def use_dataset(self, dataset: Dataset) -> None:
+        """Says where the run's dataset is now.
+
+        Raises:
+            DataError: If it is not the one that was split.
+        """
+        load_split(self.splits_file, dataset)
+        self.update_manifest(dataset=str(dataset.root.resolve()))
 
     def split(self, dataset: Dataset) -> Split:
         """The split, verified against the dataset and less what was skipped as broken."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -120,6 +121,35 @@ def test_a_finished_experiment_is_left_alone(finished: Experiment) -> None:
         run_job(finished, job.index)
     assert finished.summary_file.read_bytes() == summary
     assert before == {file: file.stat().st_mtime_ns for file in finished.path.rglob("*.keras")}
+
+
+def test_what_is_kept_of_it_can_be_reported_and_gone_on_with(
+    tmp_path: Path, finished: Experiment, shared_pictures: Path
+) -> None:
+    keep = runpy.run_path(str(ROOT / "scripts/keep_results.py"))["keep"]
+    kept = tmp_path / "kept"
+    assert keep(finished, kept) == 4
+    suffixes = {file.suffix for file in kept.rglob("*") if file.is_file()}
+    assert suffixes == {".yaml", ".json", ".csv"}
+    texts = [file.read_text() for file in kept.rglob("*") if file.is_file()]
+    assert not any(str(path) in text for text in texts for path in (finished.path, shared_pictures))
+    reported = btkeras("report", kept, "--out", tmp_path / "report.json")
+    assert reported.exit_code == 0, reported.output
+    # One fold is missing, and the dataset is elsewhere now.
+    shutil.rmtree(kept / "tiny_plain/fold_0")
+    (kept / "summary.json").unlink()
+    shutil.copytree(shared_pictures, tmp_path / "moved")
+    lost = btkeras("cv", "--resume", "--out", kept, "--task", "1")
+    fails(lost, "dataset must still be where it was", "--data DATASET")
+    again = open_experiment(kept)
+    again.use_dataset(load_dataset(tmp_path / "moved"))
+    cross_validate(again, in_this_process)
+    assert again.summary_file.read_bytes() == finished.summary_file.read_bytes()
+
+
+def test_another_dataset_is_not_taken_for_one_that_has_moved(finished: Experiment, pictures: Path) -> None:
+    (pictures / "glioma/000.png").unlink()
+    fails(btkeras("cv", "--resume", "--data", pictures, "--out", finished.path), "must be the one that", "is missing")
 
 
 def test_seeds_get_folders_of_their_own_and_count_pictures_once(tmp_path: Path, shared_pictures: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -245,6 +246,19 @@ def test_a_changed_dataset_cannot_be_resumed(tmp_path: Path, pictures: Path, tin
     (pictures / "glioma/000.png").rename(pictures / "glioma/new.png")
     with pytest.raises(DataError, match=r"glioma/000\.png is missing"):
         trainer.resume(tmp_path / "run")
+
+
+def test_a_dataset_that_has_moved_is_found_again(
+    tmp_path: Path, trained_run: Path, shared_pictures: Path, pictures: Path
+) -> None:
+    shutil.copytree(trained_run, tmp_path / "run")
+    shutil.copytree(shared_pictures, tmp_path / "moved")
+    run = open_run(tmp_path / "run")
+    run.use_dataset(load_dataset(tmp_path / "moved"))
+    assert run.dataset().root == (tmp_path / "moved").resolve()
+    (pictures / "glioma/000.png").rename(pictures / "glioma/new.png")
+    with pytest.raises(DataError, match=r"glioma/000\.png is missing"):
+        run.use_dataset(load_dataset(pictures))
 
 
 def test_the_state_of_another_network_is_refused(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Cross-validate networks: folds x models x seeds.")
-@click.option("--data", metavar="DATASET", help="A dataset's folder, or `phantom` for the synthetic one.")
+@options.dataset
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The experiment's folder to make.")
 @options.config_files
 @options.overrides
@@ -90,7 +90,10 @@ def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
     from btkeras.experiments.experiment import create_experiment, open_experiment
 
     if chosen["resume"] and out.exists():
-        return open_experiment(out, config if chosen["config_files"] or overrides else None)
+        experiment = open_experiment(out, config if chosen["config_files"] or overrides else None)
+        if chosen["data"] is not None:
+            experiment.use_dataset(options.open_dataset(chosen["data"], experiment.config().phantom))
+        return experiment
     if chosen["data"] is None:
         raise click.UsageError("A new cross-validation needs --data DATASET (a folder, or `phantom`).")
     quiet_tensorflow()

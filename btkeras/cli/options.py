@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 _Command = Callable[..., Any]
 
+dataset: Callable[[_Command], _Command] = click.option(
+    "--data",
+    metavar="DATASET",
+    help="A dataset's folder, or `phantom` for the synthetic one; with --resume only if it has moved.",
+)
 config_files: Callable[[_Command], _Command] = click.option(
     "--config",
     "config_files",

@@ -12,7 +12,7 @@ from btkeras.cli.group import quiet_tensorflow
 
 
 @click.command(short_help="Train a network on one split of a dataset.")
-@click.option("--data", metavar="DATASET", help="A dataset's folder, or `phantom` for the synthetic one.")
+@options.dataset
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run folder to make.")
 @options.config_files
 @options.overrides
@@ -53,10 +53,14 @@ def train(  # noqa: PLR0913 - an argument per option
     quiet_tensorflow()
     from btkeras.evaluation.evaluate import metrics_table
     from btkeras.experiments.single import resume_run, start_run
+    from btkeras.runs import open_run
 
     # A scheduler's "please stop" ends the run as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if resume and out.exists():
+        if data is not None:
+            run = open_run(out)
+            run.use_dataset(options.open_dataset(data, run.config().phantom))
         metrics = resume_run(out, config if config_files or overrides else None)
     else:
         dataset = options.open_dataset(str(data), config.phantom)

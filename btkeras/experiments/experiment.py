@@ -106,9 +106,22 @@ class Experiment:
             raise DataError(
                 "The experiment's dataset must still be where it was",
                 received=f"{folder}, which is gone",
-                remedy="Put it back, to go on",
+                remedy="Put it back, or say where it is now: --resume --data DATASET",
             )
         return load_dataset(folder)
+
+    def use_dataset(self, dataset: Dataset) -> None:
+        """Says where the dataset is now, also to the runs that have begun.
+
+        Raises:
+            DataError: If it is not the one that was split.
+        """
+        load_split(self.splits_file(0), dataset)
+        with self.lock("manifest"):
+            self.update_manifest(dataset=str(dataset.root.resolve()))
+        for job in self.jobs():
+            if self.run(job).path.exists() and not self.is_finished(job):
+                self.run(job).use_dataset(dataset)
 
     def split(self, fold: int, dataset: Dataset) -> Split:
         """The split of a fold, verified against the dataset."""

@@ -60,7 +60,7 @@ def _start(experiment: Experiment, job: Job) -> None:
 
 def _precision(experiment: Experiment) -> dict[str, str]:
     """The precision of every fold, decided by the first: measured twice, two folds might differ."""
-    with experiment.lock("precision"):
+    with experiment.lock("manifest"):
         if "precision" not in experiment.manifest():
             precision = resolve_precision(experiment.config().train.precision)
             experiment.update_manifest(precision=precision.policy, precision_reason=precision.reason)
