@@ -27,19 +27,22 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_config(
-    files: str | Path | Sequence[str | Path] | None = None, overrides: Sequence[str] = ()
+    files: str | Path | Sequence[str | Path] | None = None,
+    overrides: Sequence[str] = (),
+    base: ExperimentConfig | None = None,
 ) -> ExperimentConfig:
-    """Reads YAML files (or starts from the defaults) and applies ``section.key=value`` overrides.
+    """Reads YAML files and applies ``section.key=value`` overrides.
 
     Args:
         files: One file, or several, of which a later one replaces single keys of an earlier one.
         overrides: Applied last.
+        base: What holds for keys that are not given; by default the defaults.
 
     Raises:
         ConfigError: If a file cannot be read, or a key, type or value is not valid.
     """
     paths = [files] if isinstance(files, str | Path) else files or ()
-    tree: dict[str, Any] = {}
+    tree: dict[str, Any] = config_to_dict(base) if base else {}
     for path in paths:
         tree = _merge(tree, _read_yaml(Path(path)))
     for override in overrides:
@@ -63,10 +66,7 @@ def config_from_dict(tree: Mapping[str, Any]) -> ExperimentConfig:
 
 def override_config(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
     """Applies ``section.key=value`` overrides; errors as ``load_config``."""
-    tree = config_to_dict(config)
-    for override in overrides:
-        _apply(tree, override)
-    return config_from_dict(tree)
+    return load_config((), overrides, config)
 
 
 def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:

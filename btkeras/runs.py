@@ -283,6 +283,7 @@ def first_manifest(config: ExperimentConfig, dataset: Dataset) -> dict[str, Any]
         "dataset": str(dataset.root.resolve()),
         "classes": list(dataset.classes),
         "images": dataset.counts(),
+        "sources": sorted({record.source for record in dataset.records} - {""}),
         "patients": len({record.patient for record in dataset.records if record.patient}) or None,
         "seeds": {"train": config.train.seed, "split": config.data.split_seed},
         "python": platform.python_version(),

@@ -7,7 +7,11 @@
 #   SBATCH_OPTIONS   more options of sbatch            default: --gpus=1 --cpus-per-task=8 --time=24:00:00
 #   MAX_TASKS        tasks that run at once            default: 16
 set -euo pipefail
-run=${1:?usage: scripts/slurm_cv.sh RUN [OPTIONS OF btkeras cv]}
+if [[ $# -eq 0 || $1 == -* ]]; then
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+run=$1
 shift
 read -ra options <<<"${SBATCH_OPTIONS:---gpus=1 --cpus-per-task=8 --time=24:00:00}"
 

@@ -139,7 +139,7 @@ def test_what_is_kept_of_it_can_be_reported_and_gone_on_with(
     shutil.rmtree(kept / "tiny_plain/fold_0")
     (kept / "summary.json").unlink()
     shutil.copytree(shared_pictures, tmp_path / "moved")
-    lost = btkeras("cv", "--resume", "--out", kept, "--task", "1")
+    lost = btkeras("cv", "--out", kept, "--task", "1")
     fails(lost, "dataset must still be where it was", "--data DATASET")
     again = open_experiment(kept)
     again.use_dataset(load_dataset(tmp_path / "moved"))
@@ -150,6 +150,13 @@ def test_what_is_kept_of_it_can_be_reported_and_gone_on_with(
 def test_another_dataset_is_not_taken_for_one_that_has_moved(finished: Experiment, pictures: Path) -> None:
     (pictures / "glioma/000.png").unlink()
     fails(btkeras("cv", "--resume", "--data", pictures, "--out", finished.path), "must be the one that", "is missing")
+
+
+def test_a_job_that_is_not_there_and_settings_that_differ_are_refused(finished: Experiment) -> None:
+    fails(btkeras("cv", "--out", finished.path, "--task", "4"), "must be 0 to 3", "Received: 4")
+    fails(btkeras("cv", "--out", finished.path, "--plan"), "which exists", "--resume")
+    other = btkeras("cv", "--out", finished.path, "--resume", "--folds", "3", "--set", "train.epochs=6")
+    fails(other, r"Received: another cv\.folds\.")
 
 
 def test_seeds_get_folders_of_their_own_and_count_pictures_once(tmp_path: Path, shared_pictures: Path) -> None:
@@ -174,9 +181,9 @@ def test_changes_reach_one_network_only(tmp_path: Path, shared_pictures: Path) -
     ("override", "error", "message"),
     [
         ("cv.models=[resnet43]", ModelError, "Did you mean 'resnet34'"),
-        ("cv.changes={vgg16: [train.epochs=1]}", ConfigError, "must name trained networks .*vgg16"),
+        ("cv.changes={vgg161: [train.epochs=1]}", ModelError, "Did you mean 'vgg16'"),
         ("cv.changes={tiny: [train.epoch=1]}", ConfigError, "Did you mean 'epochs'"),
-        ("cv.changes={tiny: [model.weights=imagenet]}", ModelError, "ImageNet weights exist for"),
+        ("cv.changes={tiny: [model.weights=imagenet]}", ModelError, "Weights, of ImageNet or from a file"),
         ("cv.models=[tiny, tiny]", ConfigError, "each once"),
         ("cv.seeds=[]", ConfigError, "at least one seed"),
         ("cv.folds=1", ConfigError, "between 2 and 1000"),
@@ -215,6 +222,7 @@ def test_the_plan_makes_the_folder_and_says_what_is_left(tmp_path: Path, shared_
 def test_bad_usage_is_one_message(tmp_path: Path, shared_pictures: Path) -> None:
     fails(btkeras("cv", "--out", tmp_path / "cv"), "needs --data", code=2)
     fails(btkeras("cv", "--out", tmp_path / "cv", "--task", "0"), "must hold config.yaml and splits/")
+    fails(btkeras("cv", "--out", tmp_path / "cv", "--task", "0", "--seed", "7"), "but --out", code=2)
     few = btkeras("cv", "--data", shared_pictures, "--out", tmp_path / "cv", *settings(*CV), "--folds", "13")
     fails(few, "12 of glioma for 13 folds")
     assert not (tmp_path / "cv").exists()
@@ -225,8 +233,13 @@ def test_local_binary_patterns_are_a_model_like_any_other(tmp_path: Path, shared
     out = tmp_path / "run"
     trained = btkeras("train", "--data", shared_pictures, "--out", out, *settings(*TINY), "--model", "lbp_knn")
     assert trained.exit_code == 0, trained.output
+    assert f"Next: btkeras report {out}" in trained.stderr
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["accuracy"] > 0.5
+    weights = btkeras(
+        "train", "--data", shared_pictures, "--out", tmp_path / "x", "--model", "lbp_knn", "--weights", "imagenet"
+    )
+    fails(weights, "Weights are for networks")
     fails(btkeras("evaluate", out), "lbp_knn, which keeps its answers only")
     again = btkeras("train", "--resume", "--out", out)
     assert json.loads((out / "metrics.json").read_text()) == metrics, again.output

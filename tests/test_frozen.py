@@ -83,8 +83,8 @@ def test_a_file_of_weights_is_where_training_begins(tmp_path: Path, shared_pictu
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        (("model.name=resnet50", "model.weights=missing.h5"), r"missing\.h5"),
-        (("model.name=tiny", "model.weights=imagenet"), "ImageNet weights exist for vgg16"),
+        (("model.name=resnet50", "model.weights=missing.h5"), r"missing\.h5, which does not exist"),
+        (("model.name=tiny", "model.weights=imagenet"), "can be loaded into vgg16"),
     ],
 )
 def test_weights_that_cannot_be_had_leave_no_folder(
@@ -92,4 +92,12 @@ def test_weights_that_cannot_be_had_leave_no_folder(
 ) -> None:
     with pytest.raises(ModelError, match=message):
         trainer.train(tiny_config(*setting), load_dataset(shared_pictures), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_does_not_fit_leaves_no_folder(tmp_path: Path, shared_pictures: Path, tiny_config: Config) -> None:
+    (tmp_path / "empty.h5").write_bytes(b"")
+    config = tiny_config("model.name=vgg16", f"model.weights={tmp_path / 'empty.h5'}")
+    with pytest.raises(ModelError, match=r"must hold the weights of .* vgg16"):
+        trainer.train(config, load_dataset(shared_pictures), tmp_path / "run")
     assert not (tmp_path / "run").exists()

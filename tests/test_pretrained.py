@@ -195,7 +195,7 @@ def test_address_and_checksum_are_those_that_keras_uses(name: str, monkeypatch: 
 
 
 def test_networks_without_imagenet_weights_name_those_that_have_them() -> None:
-    with pytest.raises(ModelError, match=r"exist for vgg16, .*densenet\. Received: improved_resnet34"):
+    with pytest.raises(ModelError, match=r"loaded into vgg16, .*densenet\. Received: improved_resnet34"):
         build_model("improved_resnet34", weights="imagenet")
     assert set(IMAGENET) == set(APPLICATIONS) < set(MODELS)
 
@@ -247,5 +247,5 @@ def vgg16() -> keras.Model:
 @pytest.mark.parametrize("name", ["vgg16.keras", "nowhere/vgg16.weights.h5", "image_net"])
 def test_what_is_no_file_of_weights_names_that_of_keras(tmp_path: Path, name: str, vgg16: keras.Model) -> None:
     (tmp_path / "vgg16.keras").write_bytes(b"PK")
-    with pytest.raises(ModelError, match=r"random, imagenet, or a .*h5 file\. Received: .* called vgg16_.*_notop\.h5"):
+    with pytest.raises(ModelError, match=r"random, imagenet, or a .*h5 file that is there\. Received: .* called vgg16_.*_notop\.h5"):
         load_pretrained(vgg16, tmp_path / name)

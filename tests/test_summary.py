@@ -145,7 +145,7 @@ def test_comparisons_equal_statsmodels_over_all_pairs(plain: dict[str, Any]) -> 
 def test_a_noisy_difference_is_called_noise_and_a_clear_one_is_not(plain: dict[str, Any]) -> None:
     noise, clear, _ = plain["comparisons"]
     assert noise["verdict"].startswith("resnet34 and resnet34_se cannot be told apart on these pictures (difference ")
-    assert noise["verdict"].endswith("): noise")
+    assert noise["verdict"].endswith("): it may be noise")
     assert clear["verdict"].startswith(f"improved_resnet34 is better than resnet34 by {-100 * clear['difference']:.2f}")
     assert clear["verdict"].endswith("): more than noise")
 
@@ -153,14 +153,15 @@ def test_a_noisy_difference_is_called_noise_and_a_clear_one_is_not(plain: dict[s
 def test_a_verdict_reads_from_the_better_model() -> None:
     worse = Difference(0, 1, -0.011, [-0.018, -0.004], 0.001)
     assert verdict(("a", "b"), worse, 0.003, 0.95) == (
-        "b is better than a by 1.10 points (95 % interval 0.40 to 1.80; adjusted p 0.003): more than noise"
+        "b is better than a by 1.10 points "
+        "(95 % interval 0.40 to 1.80, p adjusted for all pairs 0.003): more than noise"
     )
     better = Difference(0, 1, 0.011, [0.004, 0.018], 0.001)
     assert verdict(("a", "b"), better, 0.05, 0.95).startswith("a is better than b by 1.10 points (95 % interval 0.40 ")
     unclear = Difference(0, 1, -0.0022, [-0.0061, 0.0018], 0.31)
     assert verdict(("a", "b"), unclear, 0.31, 0.95) == (
         "a and b cannot be told apart on these pictures "
-        "(difference -0.22 points, 95 % interval -0.61 to 0.18; adjusted p 0.31): noise"
+        "(difference -0.22 points, 95 % interval -0.61 to 0.18, p adjusted for all pairs 0.31): it may be noise"
     )
 
 

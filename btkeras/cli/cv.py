@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from btkeras.experiments.cross_validation import Executor
     from btkeras.experiments.experiment import Experiment
 
+# The options that are short for a --set.
+_SHORTS = {"models": "cv.models", "folds": "cv.folds", "seeds": "cv.seeds", "test": "cv.test"}
+
 
 @click.command(short_help="Cross-validate networks: folds x models x seeds.")
 @options.dataset
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--cpus", type=click.IntRange(1), default=2, show_default=True, help="With ray: cores of a fold.")
 @click.option("--gpus", type=click.FloatRange(0), default=0.0, show_default=True, help="With ray: GPUs of a fold.")
 @click.option("--task", type=click.IntRange(0), metavar="I", help="Do only job I, as one task of a job array.")
-@click.option("--plan", is_flag=True, help="Make OUT and list its jobs and their state, but run none.")
+@click.option("--plan", is_flag=True, help="Make OUT, fetch weights, list the jobs and their state; run none.")
 @click.option("--resume", is_flag=True, help="Go on with the experiment in --out; start it if it is not there.")
 @options.skip_broken
 def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
@@ -62,8 +65,8 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
     """
     # A scheduler's "please stop" ends the run as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if task is not None and not plan:
-        _run_task(out, task, chosen)
+    if task is not None:
+        _run_task(out, task, plan=plan, **chosen)
         return
     experiment = _experiment(out, chosen)
     if plan:
@@ -84,16 +87,19 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
 
 def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
     from btkeras.config_io import load_config
+    from btkeras.runs import require_new
 
     overrides = (*chosen["overrides"], *_shorts(chosen))
     config = load_config(chosen["config_files"], overrides)
     from btkeras.experiments.experiment import create_experiment, open_experiment
 
     if chosen["resume"] and out.exists():
-        experiment = open_experiment(out, config if chosen["config_files"] or overrides else None)
+        experiment = open_experiment(out)
+        open_experiment(out, load_config(chosen["config_files"], overrides, experiment.config()))
         if chosen["data"] is not None:
             experiment.use_dataset(options.open_dataset(chosen["data"], experiment.config().phantom))
         return experiment
+    require_new(out)
     if chosen["data"] is None:
         raise click.UsageError("A new cross-validation needs --data DATASET (a folder, or `phantom`).")
     quiet_tensorflow()
@@ -105,9 +111,7 @@ def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
 
 
 def _shorts(chosen: dict[str, Any]) -> list[str]:
-    """The options that are short for a ``--set``."""
-    keys = {"models": "cv.models", "folds": "cv.folds", "seeds": "cv.seeds", "test": "cv.test"}
-    values = {key: chosen[name] for name, key in keys.items() if chosen[name] not in (None, ())}
+    values = {key: chosen[name] for name, key in _SHORTS.items() if chosen[name] not in (None, ())}
     return [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in values.items()]
 
 
@@ -122,7 +126,10 @@ def _executor(chosen: dict[str, Any]) -> Executor:
     return functools.partial(run_locally, workers=chosen["jobs"] or max(len(visible_gpus()), 1))
 
 
-def _run_task(out: Path, task: int, chosen: dict[str, Any]) -> None:
+def _run_task(out: Path, task: int, **others: Any) -> None:
+    given = [name for name in ("data", "config_files", "overrides", "plan", "resume", *_SHORTS) if others[name]]
+    if given:
+        raise click.UsageError("--task takes everything but --out from the experiment's folder: give them alone.")
     from btkeras.machine import end_with_parent
 
     end_with_parent()

@@ -58,14 +58,14 @@ def train(  # noqa: PLR0913 - an argument per option
     # A scheduler's "please stop" ends the run as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if resume and out.exists():
+        run = open_run(out)
         if data is not None:
-            run = open_run(out)
             run.use_dataset(options.open_dataset(data, run.config().phantom))
-        metrics = resume_run(out, config if config_files or overrides else None)
+        metrics = resume_run(out, load_config(config_files, overrides, run.config()))
     else:
         dataset = options.open_dataset(str(data), config.phantom)
         metrics = start_run(config, dataset, out, skip_broken=skip_broken)
     click.echo(metrics_table(metrics))
-    click.echo(
-        f"Next: btkeras predict IMAGE --model {out}   or   btkeras export {out} --out saved_models/{out.name}", err=True
-    )
+    uses = f"btkeras predict IMAGE --model {out}   or   btkeras export {out} --out saved_models/{out.name}"
+    # A classical model keeps its answers only.
+    click.echo(f"Next: {uses if (out / 'best.keras').is_file() else f'btkeras report {out}'}", err=True)

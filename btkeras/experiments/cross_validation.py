@@ -97,7 +97,8 @@ def summary_table(summary: dict[str, Any]) -> str:
     notes = [f"- {comparison['verdict']}" for comparison in summary["comparisons"]]
     bootstrap = summary["bootstrap"]
     explained = (
-        f"Percent, mean and standard deviation over the folds; accuracy's interval: bootstrap over "
+        "Percent, mean and standard deviation over folds and seeds; precision, recall, specificity and F1 are means "
+        "over classes. The interval is accuracy's, by a bootstrap over "
         f"{bootstrap['groups']:,} groups of {bootstrap['images']:,} pictures."
     )
     return "\n".join([*lines, "", explained, *notes])

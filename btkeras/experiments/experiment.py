@@ -14,12 +14,16 @@ from filelock import FileLock, Timeout
 
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys, dump_config, load_config, override_config
+from btkeras.console import notice
 from btkeras.data.folds import make_folds
 from btkeras.data.records import Dataset, load_dataset
 from btkeras.data.splits import Split, load_split, save_split
 from btkeras.errors import DataError, RunError
 from btkeras.files import atomic_folder, write_json, write_text
 from btkeras.runs import Run, first_manifest, read_json, require_new
+
+# A lock that is not free by then is worth a word.
+_PATIENCE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -129,22 +133,19 @@ class Experiment:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Holds a lock that one process has at a time, also across machines that share the folder.
-
-        Raises:
-            RunError: If another process has it and does not give it back within a day.
-        """
+        """Holds a lock that one process has at a time, also across machines that share the folder; waits for it."""
         file = self.path / "locks" / f"{name}.lock"
         file.parent.mkdir(exist_ok=True)
+        lock = FileLock(file)
         try:
-            with FileLock(file, timeout=86_400):
-                yield
-        except Timeout as error:
-            raise RunError(
-                "A job must be worked on by one process at a time",
-                received=f"{file}, held by another process",
-                remedy="End that process",
-            ) from error
+            lock.acquire(timeout=_PATIENCE_SECONDS)
+        except Timeout:
+            notice(f"waiting for another process, which holds {file}")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def update_manifest(self, **values: Any) -> None:
         """Adds to the manifest, or replaces values; call it under a lock."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from btkeras.config import ExperimentConfig
 from btkeras.console import notice
-from btkeras.errors import ConfigError
+from btkeras.errors import RunError
 from btkeras.experiments.experiment import Experiment, Job, model_config, models
-from btkeras.experiments.single import check_model, resume_run, start_run
+from btkeras.experiments.single import check_model, check_model_name, resume_run, start_run
 from btkeras.training.precision import resolve_precision
 from btkeras.training.state import drop_weights
 
@@ -16,12 +16,12 @@ def check_models(config: ExperimentConfig) -> None:
 
     Raises:
         ModelError: If a network is unknown, or its weights cannot be had.
-        ConfigError: If ``cv.changes`` names a network that is not trained, or a wrong key.
+        ConfigError: If ``cv.changes`` names a wrong key.
     """
     names = models(config)
-    unused = sorted(set(config.cv.changes) - set(names))
-    if unused:
-        raise ConfigError(f"cv.changes must name trained networks ({', '.join(names)})", received=", ".join(unused))
+    # Changes of networks that are not trained this time do no harm; those of networks that do not exist do nothing.
+    for name in (*names, *config.cv.changes):
+        check_model_name(name)
     for name in names:
         check_model(model_config(config, name))
 
@@ -30,8 +30,18 @@ def run_job(experiment: Experiment, index: int) -> None:
     """Does what is left of a job; nothing if it is finished.
 
     Two processes with the same job do not do it twice: the second waits, and then finds it finished.
+
+    Raises:
+        RunError: If there is no such job, or as ``experiments.single.start_run``.
     """
-    job = experiment.jobs()[index]
+    jobs = experiment.jobs()
+    if not 0 <= index < len(jobs):
+        raise RunError(
+            f"A job of {experiment.path} must be 0 to {len(jobs) - 1}",
+            received=index,
+            remedy=f"List them: btkeras cv --plan --resume --out {experiment.path}",
+        )
+    job = jobs[index]
     with experiment.lock(f"job_{index}"):
         if experiment.is_finished(job):
             notice(f"{experiment.run(job).path} is finished already")

@@ -10,6 +10,7 @@ from typing import Any
 from btkeras.config import ExperimentConfig
 from btkeras.data.records import Dataset
 from btkeras.data.splits import Split
+from btkeras.errors import ModelError
 from btkeras.evaluation.evaluate import evaluate_split
 from btkeras.experiments import classical
 from btkeras.models import build
@@ -18,15 +19,26 @@ from btkeras.runs import Run, open_run
 from btkeras.training import trainer
 
 
+def check_model_name(name: str) -> None:
+    """Checks that there is a model of this name.
+
+    Raises:
+        ModelError: If not; it says the nearest.
+    """
+    build.check_name(name, (*build.MODELS, *CLASSIFIERS))
+
+
 def check_model(config: ExperimentConfig) -> None:
     """Checks, before anything is read, that ``config.model`` can be trained; downloads weights if it asks for them.
 
     Raises:
         ModelError: If not; of an unknown name it says the nearest.
     """
-    build.check_name(config.model.name, (*build.MODELS, *CLASSIFIERS))
+    check_model_name(config.model.name)
     if config.model.name not in CLASSIFIERS:
         trainer.check_network(config)
+    elif config.model.weights != "random":
+        raise ModelError("Weights are for networks", received=f"{config.model.weights} for {config.model.name}")
 
 
 def start_run(

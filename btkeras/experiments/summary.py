@@ -230,10 +230,11 @@ def verdict(models: Sequence[str], difference: Difference, adjusted_p: float, le
     """Says in a sentence whether two models differ: by the grouped bootstrap's adjusted p at 0.05."""
     value, (low, high) = 100 * difference.value, (100 * end for end in difference.interval)
     first, second = models
-    sureness = f"{100 * level:g} % interval {{:z.2f}} to {{:z.2f}}; adjusted p {adjusted_p:.2g}"
+    # The interval is this pair's alone; p is adjusted for all pairs, so it may be large where the interval excludes 0.
+    sureness = f"{100 * level:g} % interval {{:z.2f}} to {{:z.2f}}, p adjusted for all pairs {adjusted_p:.2g}"
     if adjusted_p > _SIGNIFICANT:
         figures = f"difference {value:z.2f} points, {sureness.format(low, high)}"
-        return f"{first} and {second} cannot be told apart on these pictures ({figures}): noise"
+        return f"{first} and {second} cannot be told apart on these pictures ({figures}): it may be noise"
     if value < 0:
         first, second, value, low, high = second, first, -value, -high, -low
     return f"{first} is better than {second} by {value:z.2f} points ({sureness.format(low, high)}): more than noise"

@@ -82,7 +82,9 @@ def check_pretrained(name: str, channels: int) -> None:
     """
     if name not in IMAGENET:
         raise ModelError(
-            f"ImageNet weights exist for {', '.join(IMAGENET)}", received=name, remedy="Start from random weights"
+            f"Weights, of ImageNet or from a file, can be loaded into {', '.join(IMAGENET)}",
+            received=name,
+            remedy="Start from random weights",
         )
     if channels not in (1, 3):
         raise ModelError("Networks with ImageNet weights take 1 or 3 channels", received=channels)
@@ -113,8 +115,8 @@ def weights_file(name: str, weights: str | Path) -> Path:
     file = _fetch(source) if weights == "imagenet" else Path(weights)
     if not file.is_file() or file.suffix != ".h5":
         raise ModelError(
-            "Weights must be random, imagenet, or a .weights.h5 or .h5 file",
-            received=weights,
+            "Weights must be random, imagenet, or a .weights.h5 or .h5 file that is there",
+            received=weights if file.is_file() else f"{weights}, which does not exist",
             remedy=f"Keras' own for {name} is called {source.file_name}",
         )
     return file

@@ -25,8 +25,9 @@ def headline_blocks(evidence: Evidence) -> list[Block]:
     """What to know of the report if nothing else of it is read."""
     network = evidence.best
     blocks: list[Block] = [Text((_accuracy(network),), "headline")]
-    if evidence.differences:
-        blocks.insert(0, Text(evidence.differences, "warning"))
+    warnings = (*_synthetic(evidence), *evidence.differences)
+    if warnings:
+        blocks.insert(0, Text(warnings, "warning"))
     points = [
         _in_counts(network),
         *_worth(network.source),
@@ -34,6 +35,12 @@ def headline_blocks(evidence: Evidence) -> list[Block]:
         *_against_the_others(evidence),
     ]
     return [*blocks, Text(tuple(points), "list"), overview_table(evidence)]
+
+
+def _synthetic(evidence: Evidence) -> list[str]:
+    if not any(network.source.manifest.get("sources") == ["phantom"] for network in evidence.networks):
+        return []
+    return ["These pictures are drawn by a program (btkeras' phantom): the figures say nothing about real slices."]
 
 
 def _accuracy(network: Network) -> str:
@@ -107,7 +114,8 @@ def _against_the_paper(evidence: Evidence) -> list[str]:
 
 
 def _against_the_others(evidence: Evidence) -> list[str]:
-    if len(evidence.networks) == 1:
+    # Networks that were tested on other pictures do not compare; the warning says so.
+    if len(evidence.networks) == 1 or evidence.differences:
         return []
     best = evidence.best.name
     wanted = _rivals(evidence) - {best}

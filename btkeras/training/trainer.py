@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,7 +96,12 @@ def train(
     inputs = build_inputs(dataset, split, config, skip_broken=skip_broken)
     broken = [{"path": path, "reason": reason} for path, reason in inputs.broken.items()]
     run = create_run(out, config, dataset, split, broken=broken, **facts)
-    return _run(config, run, dataset, inputs, Progress())
+    try:
+        return _run(config, run, dataset, inputs, Progress())
+    except ModelError:
+        # Weights that do not fit are found when the network is there; nothing has been trained then.
+        shutil.rmtree(out)
+        raise
 
 
 def check_network(config: ExperimentConfig) -> None:
