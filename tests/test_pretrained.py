@@ -247,5 +247,6 @@ def vgg16() -> keras.Model:
 @pytest.mark.parametrize("name", ["vgg16.keras", "nowhere/vgg16.weights.h5", "image_net"])
 def test_what_is_no_file_of_weights_names_that_of_keras(tmp_path: Path, name: str, vgg16: keras.Model) -> None:
     (tmp_path / "vgg16.keras").write_bytes(b"PK")
-    with pytest.raises(ModelError, match=r"random, imagenet, or a .*h5 file that is there\. Received: .* called vgg16_.*_notop\.h5"):
+    message = r"random, imagenet, or a .*h5 file that is there\. Received: .* called vgg16_.*_notop\.h5"
+    with pytest.raises(ModelError, match=message):
         load_pretrained(vgg16, tmp_path / name)
