@@ -97,14 +97,7 @@ class Run:
         Raises:
             DataError: If it is no longer where it was.
         """
-        folder = Path(self.manifest()["dataset"])
-        if not folder.is_dir():
-            raise DataError(
-                "The run's dataset must still be where it was",
-                received=f"{folder}, which is gone",
-                remedy="Put it back, or say where it is now with --data",
-            )
-        return load_dataset(folder)
+        return dataset_of(self.manifest())
 
     def use_dataset(self, dataset: Dataset) -> None:
         """Says where the run's dataset is now.
@@ -134,6 +127,22 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RunError(f"{file} must hold a JSON object", received=type(document).__name__)
     return document
+
+
+def dataset_of(manifest: Mapping[str, Any]) -> Dataset:
+    """The dataset that a manifest names.
+
+    Raises:
+        DataError: If it is no longer there.
+    """
+    folder = Path(manifest["dataset"])
+    if not folder.is_dir():
+        raise DataError(
+            "A run's dataset must still be where it was",
+            received=f"{folder}, which is gone",
+            remedy="Put it back, or say where it is now: --resume --data DATASET",
+        )
+    return load_dataset(folder)
 
 
 def require_new(path: Path) -> None:

@@ -16,11 +16,11 @@ from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys, dump_config, load_config, override_config
 from btkeras.console import notice
 from btkeras.data.folds import make_folds
-from btkeras.data.records import Dataset, load_dataset
+from btkeras.data.records import Dataset
 from btkeras.data.splits import Split, load_split, save_split
-from btkeras.errors import DataError, RunError
+from btkeras.errors import RunError
 from btkeras.files import atomic_folder, write_json, write_text
-from btkeras.runs import Run, first_manifest, read_json, require_new
+from btkeras.runs import Run, dataset_of, first_manifest, read_json, require_new
 
 # A lock that is not free by then is worth a word.
 _PATIENCE_SECONDS = 5
@@ -105,14 +105,7 @@ class Experiment:
         Raises:
             DataError: If it is no longer where it was.
         """
-        folder = Path(self.manifest()["dataset"])
-        if not folder.is_dir():
-            raise DataError(
-                "The experiment's dataset must still be where it was",
-                received=f"{folder}, which is gone",
-                remedy="Put it back, or say where it is now: --resume --data DATASET",
-            )
-        return load_dataset(folder)
+        return dataset_of(self.manifest())
 
     def use_dataset(self, dataset: Dataset) -> None:
         """Says where the dataset is now, also to the runs that have begun.
