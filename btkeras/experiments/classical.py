@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.config import AugmentConfig, ExperimentConfig
+from btkeras.console import notice
 from btkeras.data.records import Dataset
 from btkeras.data.splits import Split, make_split
 from btkeras.data.store import Store
@@ -69,6 +70,7 @@ def _fit(run: Run, dataset: Dataset, split: Split, inputs: Inputs) -> Run:
     )
     probabilities = classifier.probabilities(_all(inputs.stores["test"]))
     records = [record for record in split.test if record.path not in inputs.broken]
+    notice(f"{config.model.name}: {classifier}")
     run.update_manifest(precision="float64", classifier=str(classifier))
     facts = {"dataset": str(dataset.root), "split": "test", "broken": len(split.test) - len(records)}
     write_evaluation(run, records, probabilities, folder=run.path, facts=facts)

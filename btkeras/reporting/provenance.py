@@ -35,9 +35,7 @@ def _source_table(source: Source, number: int, evidence: Evidence) -> Table:
         "split": f"by {protocol['by']}, {folds}, seed {protocol['split_seed']}",
         "seeds of the trainings": ", ".join(map(str, protocol["seeds"])),
         "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}",
-        "training": f"{config.train.epochs} epochs, batch {config.train.batch_size}, {config.optimizer.name}, "
-        f"learning rate {config.optimizer.learning_rate:g}, {config.schedule.name} schedule; the checkpoint by "
-        f"{config.train.monitor}",
+        "training of the networks": _training(source),
         "intervals": f"bootstrap of {bootstrap['samples']:,} resamples of {bootstrap['groups']:,} groups of "
         f"{bootstrap['images']:,} pictures, seed {bootstrap['seed']}",
     }
@@ -47,6 +45,17 @@ def _source_table(source: Source, number: int, evidence: Evidence) -> Table:
         caption=f"Where the figures come from: {source.path}" if several else "Where the figures come from",
         columns=(Column("fact", numeric=False), Column("value", numeric=False)),
         rows=tuple((Cell(key), Cell(str(value), value)) for key, value in facts.items() if value is not None),
+    )
+
+
+def _training(source: Source) -> str | None:
+    """How networks were trained; None where there are only classical models, to which none of it applies."""
+    if all("classifier" in run.manifest for run in source.runs):
+        return None
+    config = source.config
+    return (
+        f"{config.train.epochs} epochs, batch {config.train.batch_size}, {config.optimizer.name}, learning rate "
+        f"{config.optimizer.learning_rate:g}, {config.schedule.name} schedule; the checkpoint by {config.train.monitor}"
     )
 
 
