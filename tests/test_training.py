@@ -248,6 +248,15 @@ def test_a_changed_dataset_cannot_be_resumed(tmp_path: Path, pictures: Path, tin
         trainer.resume(tmp_path / "run")
 
 
+def test_a_finished_run_of_an_older_revision_is_known_as_such(tmp_path: Path, trained_run: Path) -> None:
+    shutil.copytree(trained_run, tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    manifest = {key: value for key, value in run.manifest().items() if key != "pictures_per_epoch"}
+    run.manifest_file.write_text(json.dumps(manifest))
+    trainer.resume(run.path)
+    assert run.manifest()["training_images_per_second"] is None
+
+
 def test_a_dataset_that_has_moved_is_found_again(
     tmp_path: Path, trained_run: Path, shared_pictures: Path, pictures: Path
 ) -> None:

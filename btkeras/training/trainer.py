@@ -163,12 +163,14 @@ def _run(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Inputs, p
 
 def _record(run: Run, progress: Progress) -> None:
     """Says in the manifest what came of a training; its speed counts the validations' time too."""
-    pictures = run.manifest()["pictures_per_epoch"] * progress.epochs
+    # A run of before it was recorded has no number of pictures, and so no speed.
+    pictures = run.manifest().get("pictures_per_epoch")
+    speed = round(pictures * progress.epochs / progress.seconds, 1) if pictures else None
     run.update_manifest(
         best_epoch=progress.best_epoch,
         epochs=progress.epochs,
         training_seconds=round(progress.seconds, 1),
-        training_images_per_second=round(pictures / progress.seconds, 1),
+        training_images_per_second=speed,
     )
 
 
