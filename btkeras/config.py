@@ -103,17 +103,57 @@ class AugmentConfig:
         horizontal_flip: Whether half of the pictures are mirrored left to right.
         vertical_flip: Whether half of the pictures are mirrored top to bottom.
         brightness: Largest shift up or down, as a fraction of the full range 0..255.
+        rotation: Largest turn to either side, degrees.
+        stretch: Largest change of the ratio of width to height, as a power of two: 0.2 is 1 : 1.15 either way.
     """
 
     crop: tuple[float, float] = (0.8, 1.0)
     horizontal_flip: bool = True
     vertical_flip: bool = True
     brightness: float = 0.2
+    rotation: float = 0.0
+    stretch: float = 0.0
 
     def __post_init__(self) -> None:
         low, high = self.crop
         _require(0.1 <= low <= 1 <= high <= 2, "augment.crop must be two fractions, 0.1..1 and 1..2", list(self.crop))
         _between("augment.brightness", self.brightness, 0, 1)
+        _between("augment.rotation", self.rotation, 0, 180)
+        _between("augment.stretch", self.stretch, 0, 1)
+
+
+@dataclass(frozen=True)
+class AppearanceConfig:
+    """Random changes to how training pictures look, as other scanners and sequences would: all off by default.
+
+    Each picture gets a strength of its own between nothing and the value given here. The changes are applied in the
+    order of the attributes.
+
+    Attributes:
+        histogram: Part of the pictures that take the grey levels of another picture of their batch (histogram
+            matching): what a class's intensities are then tells nothing about the class.
+        tone: Largest share of a random curve of grey levels, 0 staying 0, in place of the straight line. It need not
+            rise, so that it turns contrasts over as another sequence does (T1, T2, FLAIR).
+        gamma: Largest exponent either way, as a power of two: 1 is an exponent of 1/2..2.
+        bias_field: Largest change of brightness across the picture, as a power of two.
+        blur: Largest share of a blurred copy; half of it is the largest share of sharpening.
+        noise: Largest standard deviation of noise, as a fraction of the picture's own.
+        inversion: Part of the pictures that become their negative.
+    """
+
+    histogram: float = 0.0
+    tone: float = 0.0
+    gamma: float = 0.0
+    bias_field: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    inversion: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("histogram", "tone", "blur", "noise", "inversion"):
+            _between(f"appearance.{name}", getattr(self, name), 0, 1)
+        _between("appearance.gamma", self.gamma, 0, 4)
+        _between("appearance.bias_field", self.bias_field, 0, 4)
 
 
 @dataclass(frozen=True)
@@ -264,6 +304,7 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -41,7 +41,10 @@ CONFIGS = st.builds(
         st.booleans(),
         st.booleans(),
         fractions(0, 1),
+        fractions(0, 180),
+        fractions(0, 1),
     ),
+    st.builds(settings_of.AppearanceConfig, *[fractions(0, 1)] * len(dataclasses.fields(settings_of.AppearanceConfig))),
     st.builds(
         settings_of.OptimizerConfig,
         st.sampled_from(settings_of.OPTIMIZERS),

@@ -1,13 +1,16 @@
-"""Random crop, flips and brightness for a whole batch, as a function of the pictures and of given random numbers."""
+"""Random crop, flips, rotation and brightness for a whole batch, as a function of pictures and of random numbers."""
 
 from __future__ import annotations
+
+import math
 
 import tensorflow as tf
 
 from btkeras.config import AugmentConfig
 
-# Uniform numbers a picture uses: crop side, top, left, mirror, turn over, brightness.
-NUMBERS = 6
+# Uniform numbers a picture uses: crop side, top, left, mirror, turn over, brightness, rotation, stretch.
+NUMBERS = 8
+_FIRST = 6
 # So far, in pixels, within the outermost centres that no rounding leads out of them.
 _INSIDE = 1e-3
 
@@ -18,7 +21,10 @@ def random_numbers(count: int | tf.Tensor, seed: int, counter: tf.Tensor) -> tf.
     Stateless: they depend on ``seed`` and ``counter`` alone, so neither the order nor the parallelism of the
     pipeline, nor a restart, changes them.
     """
-    return tf.random.stateless_uniform([count, NUMBERS], [tf.constant(seed, tf.int64), counter])
+    key = tf.constant(seed, tf.int64)
+    # Two draws, so that the first numbers are those of before rotation and stretch came in.
+    first = tf.random.stateless_uniform([count, _FIRST], [key, counter])
+    return tf.concat([first, tf.random.stateless_uniform([count, NUMBERS - _FIRST], [key, -1 - counter])], axis=1)
 
 
 def augment(images: tf.Tensor, numbers: tf.Tensor, size: int, config: AugmentConfig) -> tf.Tensor:
@@ -33,7 +39,7 @@ def augment(images: tf.Tensor, numbers: tf.Tensor, size: int, config: AugmentCon
     Returns:
         float32 ``[batch, size, size, channels]`` in 0..255.
     """
-    side, top, left, mirror, over, brightness = tf.unstack(numbers, NUMBERS, axis=1)
+    side, top, left, mirror, over, brightness, turn, stretch = tf.unstack(numbers, NUMBERS, axis=1)
     low, high = config.crop
     side = low + (high - low) * side
     top, left = top * (1 - side), left * (1 - side)
@@ -41,10 +47,45 @@ def augment(images: tf.Tensor, numbers: tf.Tensor, size: int, config: AugmentCon
     first, last = _sampled(top, side, height, size, (over < 0.5) & config.vertical_flip)
     leftmost, rightmost = _sampled(left, side, width, size, (mirror < 0.5) & config.horizontal_flip)
     boxes = tf.stack([first, leftmost, last, rightmost], axis=1)
-    # Outside of the picture it gives black.
-    crops = tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [size, size])
+    # Outside of the picture both give black.
+    if config.rotation or config.stretch:
+        angle = (2 * turn - 1) * (config.rotation * math.pi / 180)
+        crops = _turned(images, boxes, angle, 2 ** ((stretch - 0.5) * config.stretch), size)
+    else:
+        crops = tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [size, size])
     shift = (2 * brightness - 1) * 255 * config.brightness
     return tf.clip_by_value(crops + shift[:, None, None, None], 0, 255)
+
+
+def _turned(images: tf.Tensor, boxes: tf.Tensor, angle: tf.Tensor, stretch: tf.Tensor, size: int) -> tf.Tensor:
+    """Samples boxes that are turned about their centres (radians) and stretched.
+
+    Args:
+        images: uint8 ``[batch, height, width, channels]``.
+        boxes: As ``crop_and_resize`` takes them.
+        angle: ``[batch]``.
+        stretch: What ``[batch]`` a box's width is multiplied and its height divided by.
+        size: Side of the result, pixels.
+    """
+    height, width = (tf.cast(tf.shape(images)[axis], tf.float32) for axis in (1, 2))
+    first, left, last, right = tf.unstack(boxes, axis=1)
+    # Source pixels from one sampled place to the next, negative where mirrored.
+    down, across = (last - first) * (height - 1) / (size - 1), (right - left) * (width - 1) / (size - 1)
+    down, across = down / stretch, across * stretch
+    middle = (size - 1) / 2
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    x0 = (left + right) * (width - 1) / 2 - across * (cos - sin) * middle
+    y0 = (first + last) * (height - 1) / 2 - down * (sin + cos) * middle
+    nothing = tf.zeros_like(angle)
+    matrix = [across * cos, -across * sin, x0, down * sin, down * cos, y0, nothing, nothing]
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(images, tf.float32),
+        transforms=tf.stack(matrix, axis=1),
+        output_shape=[size, size],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
 
 
 def _sampled(

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from btkeras.config import AugmentConfig
+from btkeras.config import AppearanceConfig, AugmentConfig
+from btkeras.data.appearance import change_appearance
 from btkeras.data.augment import augment, random_numbers
 from btkeras.data.store import Store
 from btkeras.machine import threads
 
 _PREFETCH = 4
+_UNCHANGED = AppearanceConfig()
 
 
 def stored_size(image_size: int, config: AugmentConfig) -> int:
@@ -33,6 +35,7 @@ def training_batches(  # noqa: PLR0913 - each argument comes from another part o
     image_size: int,
     batch_size: int,
     augmentation: AugmentConfig,
+    appearance: AppearanceConfig = _UNCHANGED,
     seed: int,
     epochs: range,
 ) -> tf.data.Dataset:
@@ -57,7 +60,8 @@ def training_batches(  # noqa: PLR0913 - each argument comes from another part o
         indices = tf.random.experimental.index_shuffle(positions, key, max_index=count - 1)
         images = _take(store, indices)
         numbers = random_numbers(size_of_batch, seed, step)
-        return augment(images, numbers, image_size, augmentation), tf.gather(targets, indices)
+        images = augment(images, numbers, image_size, augmentation)
+        return change_appearance(images, seed, step, appearance), tf.gather(targets, indices)
 
     numbers = tf.data.Dataset.range(epochs.start * steps, epochs.stop * steps)
     return _run(numbers.map(load, num_parallel_calls=threads(), deterministic=True))

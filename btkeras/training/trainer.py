@@ -276,6 +276,7 @@ def _fit_epochs(training: Training, epochs: range) -> None:
         image_size=config.data.image_size,
         batch_size=config.train.batch_size,
         augmentation=config.augment,
+        appearance=config.appearance,
         seed=config.train.seed,
         epochs=epochs,
     )

@@ -1,0 +1,131 @@
+"""Random changes to how a batch of pictures looks, as other scanners, coils and sequences would show the same head.
+
+Strong intensity changes in training make a network hold on other collections (Billot et al. 2023, SynthSeg, which
+trains on random contrasts; Zhou et al. 2019, Models Genesis, with random curves of grey levels). Exchanging histograms
+within a batch takes from each class what its source's intensities alone would tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from btkeras.config import AppearanceConfig
+
+# Points of the random curve of grey levels, the first of which is black and stays so.
+_POINTS = 6
+# Cells of the bias field along a side: coils vary slowly.
+_CELLS = 4
+# A 5 x 5 binomial kernel, a Gaussian with a standard deviation of one pixel.
+_BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
+
+
+def change_appearance(images: tf.Tensor, seed: int, counter: tf.Tensor, config: AppearanceConfig) -> tf.Tensor:
+    """Applies the changes that ``config`` asks for, each picture with strengths of its own.
+
+    Stateless: the result depends on the pictures, ``seed`` and ``counter`` alone.
+
+    Args:
+        images: float32 ``[batch, side, side, channels]`` in 0..255; all channels are changed alike.
+        seed: The training's seed.
+        counter: int64 scalar, the number of the batch.
+        config: How much of each.
+
+    Returns:
+        float32 of the same shape, in 0..255.
+    """
+    if config == AppearanceConfig():
+        return images
+    keys = _keys(seed, counter)
+    x = images / 255
+    for strength, change in (
+        (config.histogram, _exchange_histograms),
+        (config.tone, _change_tone),
+        (config.gamma, _change_gamma),
+        (config.bias_field, _add_bias_field),
+        (config.blur, _blur_or_sharpen),
+        (config.noise, _add_noise),
+        (config.inversion, _invert),
+    ):
+        # Drawn in any case, so that a change switched off leaves the others as they are.
+        key = next(keys)
+        if strength:
+            x = tf.clip_by_value(change(x, key, strength), 0, 1)
+    return 255 * x
+
+
+def _keys(seed: int, counter: tf.Tensor) -> Iterator[tf.Tensor]:
+    """Keys that differ from those of the geometric augmentation, and from each other."""
+    key = tf.stack([tf.constant(seed, tf.int64), counter])
+    number = 1
+    while True:
+        yield tf.random.experimental.stateless_fold_in(key, tf.constant(number, tf.int64))
+        number += 1
+
+
+def _uniform(x: tf.Tensor, key: tf.Tensor, *shape: int) -> tf.Tensor:
+    """Numbers in 0..1 for each picture, ``[batch, 1, 1, 1]`` or ``[batch, *shape]``."""
+    return tf.random.stateless_uniform([tf.shape(x)[0], *(shape or (1, 1, 1))], key)
+
+
+def _exchange_histograms(x: tf.Tensor, key: tf.Tensor, part: float) -> tf.Tensor:
+    """Gives ``part`` of the pictures the grey levels of a random other one: histogram matching of 256 levels."""
+    draws = _uniform(x, key, 2)
+    partner = tf.argsort(draws[:, 0])
+    count = tf.shape(x)[0]
+    levels = tf.reshape(tf.cast(tf.round(255 * x), tf.int32), [count, -1])
+    # Every level of every picture has its own cell of one long histogram.
+    offsets = 256 * tf.range(count)[:, None]
+    counts = tf.reshape(tf.math.bincount(levels + offsets, minlength=256 * count, maxlength=256 * count), [count, 256])
+    cumulative = tf.cumsum(counts, axis=1)
+    # The middle of each level's ranks, so that a picture matched with itself stays as it is.
+    ranks = cumulative - counts // 2
+    table = tf.searchsorted(tf.gather(cumulative, partner), ranks, side="left")
+    matched = tf.gather(tf.reshape(table, [-1]), levels + offsets)
+    matched = tf.cast(tf.reshape(tf.minimum(matched, 255), tf.shape(x)), tf.float32) / 255
+    return tf.where(draws[:, 1][:, None, None, None] < part, matched, x)
+
+
+def _change_tone(x: tf.Tensor, key: tf.Tensor, share: float) -> tf.Tensor:
+    """Mixes a random curve, straight between ``_POINTS`` points, with the straight line; its highest point is white."""
+    draws = _uniform(x, key, _POINTS)
+    share = share * draws[:, :1]
+    line = tf.linspace(0.0, 1.0, _POINTS)[None, 1:]
+    heights = (1 - share) * line + share * draws[:, 1:]
+    heights /= tf.reduce_max(heights, axis=1, keepdims=True)
+    place = (_POINTS - 1) * x
+    # Each point's hat function: 1 there, 0 from its neighbours on.
+    hats = (tf.nn.relu(1 - tf.abs(place - number)) for number in range(1, _POINTS))
+    parts = [heights[:, i, None, None, None] * hat for i, hat in enumerate(hats)]
+    return tf.add_n(parts)
+
+
+def _change_gamma(x: tf.Tensor, key: tf.Tensor, octaves: float) -> tf.Tensor:
+    return x ** (2 ** (octaves * (2 * _uniform(x, key) - 1)))
+
+
+def _add_bias_field(x: tf.Tensor, key: tf.Tensor, octaves: float) -> tf.Tensor:
+    """Multiplies with a smooth field, each picture with a strength of its own."""
+    strength, cells = _uniform(x, key), _uniform(x, key + 1, _CELLS, _CELLS, 1)
+    field = tf.image.resize(2 * cells - 1, tf.shape(x)[1:3], method="bicubic")
+    return x * 2 ** (octaves * strength * field)
+
+
+def _blur_or_sharpen(x: tf.Tensor, key: tf.Tensor, share: float) -> tf.Tensor:
+    """Mixes with a blurred copy, by -share/2 (sharper) to share."""
+    line = tf.constant(_BINOMIAL) / sum(_BINOMIAL)
+    kernel = tf.tile((line[:, None] * line)[:, :, None, None], [1, 1, x.shape[-1], 1])
+    blurred = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME")
+    return x + share * (1.5 * _uniform(x, key) - 0.5) * (blurred - x)
+
+
+def _add_noise(x: tf.Tensor, key: tf.Tensor, share: float) -> tf.Tensor:
+    noise = tf.random.stateless_normal(tf.shape(x)[:3], key + 1)[..., None]
+    deviation = share * tf.math.reduce_std(x, axis=[1, 2, 3], keepdims=True)
+    # Magnitude images have no negative values, so dark noise folds up (Rician for no signal).
+    return tf.abs(x + deviation * _uniform(x, key) * noise)
+
+
+def _invert(x: tf.Tensor, key: tf.Tensor, part: float) -> tf.Tensor:
+    return tf.where(_uniform(x, key) < part, 1 - x, x)
