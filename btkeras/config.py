@@ -104,7 +104,11 @@ class AugmentConfig:
         vertical_flip: Whether half of the pictures are mirrored top to bottom.
         brightness: Largest shift up or down, as a fraction of the full range 0..255.
         rotation: Largest turn to either side, degrees.
-        stretch: Largest change of the ratio of width to height, as a power of two: 0.2 is 1 : 1.15 either way.
+        stretch: Largest change of the ratio of width to height, as a power of two: 0.2 is 1 : 1.07 either way.
+        tumour_exchange: Part of random pairs, a slice with a tumour and one of ``no_tumor``, that exchange what lies in
+            the tumour's box, and their classes. Needs boxes in the dataset; heads should fill their pictures alike
+            (``data.harmonise``).
+        exchanged_classes: Classes whose tumours are exchanged. A pituitary tumour means little off its place.
     """
 
     crop: tuple[float, float] = (0.8, 1.0)
@@ -113,6 +117,8 @@ class AugmentConfig:
     brightness: float = 0.2
     rotation: float = 0.0
     stretch: float = 0.0
+    tumour_exchange: float = 0.0
+    exchanged_classes: tuple[str, ...] = ("glioma", "meningioma")
 
     def __post_init__(self) -> None:
         low, high = self.crop
@@ -120,6 +126,8 @@ class AugmentConfig:
         _between("augment.brightness", self.brightness, 0, 1)
         _between("augment.rotation", self.rotation, 0, 180)
         _between("augment.stretch", self.stretch, 0, 1)
+        _between("augment.tumour_exchange", self.tumour_exchange, 0, 1)
+        _distinct("augment.exchanged_classes", self.exchanged_classes)
 
 
 @dataclass(frozen=True)

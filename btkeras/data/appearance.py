@@ -7,11 +7,11 @@ within a batch takes from each class what its source's intensities alone would t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import tensorflow as tf
 
 from btkeras.config import AppearanceConfig
+from btkeras.data.augment import random_key
+from btkeras.data.histograms import match_histograms
 
 # Points of the random curve of grey levels, the first of which is black and stays so.
 _POINTS = 6
@@ -37,9 +37,8 @@ def change_appearance(images: tf.Tensor, seed: int, counter: tf.Tensor, config: 
     """
     if config == AppearanceConfig():
         return images
-    keys = _keys(seed, counter)
     x = images / 255
-    for strength, change in (
+    changes = (
         (config.histogram, _exchange_histograms),
         (config.tone, _change_tone),
         (config.gamma, _change_gamma),
@@ -47,21 +46,12 @@ def change_appearance(images: tf.Tensor, seed: int, counter: tf.Tensor, config: 
         (config.blur, _blur_or_sharpen),
         (config.noise, _add_noise),
         (config.inversion, _invert),
-    ):
-        # Drawn in any case, so that a change switched off leaves the others as they are.
-        key = next(keys)
+    )
+    for use, (strength, change) in enumerate(changes, start=1):
         if strength:
-            x = tf.clip_by_value(change(x, key, strength), 0, 1)
+            # By number, so that a change switched off leaves the others as they are.
+            x = tf.clip_by_value(change(x, random_key(seed, counter, use), strength), 0, 1)
     return 255 * x
-
-
-def _keys(seed: int, counter: tf.Tensor) -> Iterator[tf.Tensor]:
-    """Keys that differ from those of the geometric augmentation, and from each other."""
-    key = tf.stack([tf.constant(seed, tf.int64), counter])
-    number = 1
-    while True:
-        yield tf.random.experimental.stateless_fold_in(key, tf.constant(number, tf.int64))
-        number += 1
 
 
 def _uniform(x: tf.Tensor, key: tf.Tensor, *shape: int) -> tf.Tensor:
@@ -70,20 +60,10 @@ def _uniform(x: tf.Tensor, key: tf.Tensor, *shape: int) -> tf.Tensor:
 
 
 def _exchange_histograms(x: tf.Tensor, key: tf.Tensor, part: float) -> tf.Tensor:
-    """Gives ``part`` of the pictures the grey levels of a random other one: histogram matching of 256 levels."""
+    """Gives ``part`` of the pictures the grey levels of a random other one."""
     draws = _uniform(x, key, 2)
     partner = tf.argsort(draws[:, 0])
-    count = tf.shape(x)[0]
-    levels = tf.reshape(tf.cast(tf.round(255 * x), tf.int32), [count, -1])
-    # Every level of every picture has its own cell of one long histogram.
-    offsets = 256 * tf.range(count)[:, None]
-    counts = tf.reshape(tf.math.bincount(levels + offsets, minlength=256 * count, maxlength=256 * count), [count, 256])
-    cumulative = tf.cumsum(counts, axis=1)
-    # The middle of each level's ranks, so that a picture matched with itself stays as it is.
-    ranks = cumulative - counts // 2
-    table = tf.searchsorted(tf.gather(cumulative, partner), ranks, side="left")
-    matched = tf.gather(tf.reshape(table, [-1]), levels + offsets)
-    matched = tf.cast(tf.reshape(tf.minimum(matched, 255), tf.shape(x)), tf.float32) / 255
+    matched = match_histograms(x, tf.gather(x, partner))
     return tf.where(draws[:, 1][:, None, None, None] < part, matched, x)
 
 

@@ -27,11 +27,17 @@ def random_numbers(count: int | tf.Tensor, seed: int, counter: tf.Tensor) -> tf.
     return tf.concat([first, tf.random.stateless_uniform([count, NUMBERS - _FIRST], [key, -1 - counter])], axis=1)
 
 
+def random_key(seed: int, counter: tf.Tensor, use: int) -> tf.Tensor:
+    """A key int64 ``[2]`` for stateless random operations; each ``use`` of a batch has its own."""
+    key = tf.stack([tf.constant(seed, tf.int64), counter])
+    return tf.random.experimental.stateless_fold_in(key, tf.constant(use, tf.int64))
+
+
 def augment(images: tf.Tensor, numbers: tf.Tensor, size: int, config: AugmentConfig) -> tf.Tensor:
     """Crops, mirrors and brightens each picture on its own.
 
     Args:
-        images: uint8 ``[batch, side, side, channels]``.
+        images: uint8 or float32 ``[batch, side, side, channels]`` in 0..255.
         numbers: float32 ``[batch, NUMBERS]`` in [0, 1), from ``random_numbers``.
         size: Side of the result, pixels.
         config: How much of each.

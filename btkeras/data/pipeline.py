@@ -9,8 +9,10 @@ import tensorflow as tf
 
 from btkeras.config import AppearanceConfig, AugmentConfig
 from btkeras.data.appearance import change_appearance
-from btkeras.data.augment import augment, random_numbers
+from btkeras.data.augment import augment, random_key, random_numbers
+from btkeras.data.boxes import Tumours
 from btkeras.data.store import Store
+from btkeras.data.tumour_exchange import Batch, exchange_tumours
 from btkeras.machine import threads
 
 _PREFETCH = 4
@@ -36,6 +38,7 @@ def training_batches(  # noqa: PLR0913 - each argument comes from another part o
     batch_size: int,
     augmentation: AugmentConfig,
     appearance: AppearanceConfig = _UNCHANGED,
+    tumours: Tumours | None = None,
     seed: int,
     epochs: range,
 ) -> tf.data.Dataset:
@@ -58,10 +61,13 @@ def training_batches(  # noqa: PLR0913 - each argument comes from another part o
         positions = first + tf.range(size_of_batch, dtype=tf.int64)
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         indices = tf.random.experimental.index_shuffle(positions, key, max_index=count - 1)
-        images = _take(store, indices)
-        numbers = random_numbers(size_of_batch, seed, step)
-        images = augment(images, numbers, image_size, augmentation)
-        return change_appearance(images, seed, step, appearance), tf.gather(targets, indices)
+        images, answers = _take(store, indices), tf.gather(targets, indices)
+        if tumours is not None and augmentation.tumour_exchange:
+            boxes, healthy = tf.gather(tumours.boxes, indices), tf.gather(tumours.healthy, indices)
+            batch, key = Batch(images, answers, boxes, healthy), random_key(seed, step, 0)
+            images, answers = exchange_tumours(batch, key, augmentation.tumour_exchange)
+        images = augment(images, random_numbers(size_of_batch, seed, step), image_size, augmentation)
+        return change_appearance(images, seed, step, appearance), answers
 
     numbers = tf.data.Dataset.range(epochs.start * steps, epochs.stop * steps)
     return _run(numbers.map(load, num_parallel_calls=threads(), deterministic=True))

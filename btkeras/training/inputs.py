@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from btkeras.config import ExperimentConfig
+from btkeras.data.boxes import Tumours, box_of, tumours_of
 from btkeras.data.decoder import Decoder
 from btkeras.data.pipeline import stored_size
 from btkeras.data.records import Dataset, Record
@@ -27,11 +28,13 @@ class Inputs:
     stores: Pictures of each part, broken ones left out.
     labels: Class indices of each part's pictures.
     broken: Path (relative to the dataset) and reason of each picture that could not be read.
+    tumours: Boxes of the training pictures, where ``augment.tumour_exchange`` needs them.
     """
 
     stores: dict[str, Store]
     labels: dict[str, list[int]]
     broken: dict[str, str]
+    tumours: Tumours | None = None
 
     @property
     def kept(self) -> str:
@@ -68,7 +71,23 @@ def build_inputs(dataset: Dataset, split: Split, config: ExperimentConfig, *, sk
         raise broken_pictures(broken)
     for part in PARTS:
         _check_classes_left(part, split.part(part), broken)
-    return Inputs(stores, labels, broken)
+    return Inputs(stores, labels, broken, _tumours(dataset, split, config, broken))
+
+
+def _tumours(dataset: Dataset, split: Split, config: ExperimentConfig, broken: Collection[str]) -> Tumours | None:
+    if not config.augment.tumour_exchange:
+        return None
+    records = [record for record in split.train if record.path not in broken]
+    tumours = tumours_of(records, [box_of(record) for record in records], config.augment.exchanged_classes)
+    for what, found in (("a tumour's box", tumours.boxes.any()), ("a slice without tumour", tumours.healthy.any())):
+        if not found:
+            raise DataError(
+                "augment.tumour_exchange needs slices of no_tumor, and boxes of "
+                + " and ".join(config.augment.exchanged_classes),
+                received=f"{dataset.root} without {what} in its training part",
+                remedy="Prepare it from masks or boxes.csv, or set augment.tumour_exchange=0",
+            )
+    return tumours
 
 
 def _check_classes_left(part: str, records: Sequence[Record], broken: Collection[str]) -> None:

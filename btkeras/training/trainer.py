@@ -277,6 +277,7 @@ def _fit_epochs(training: Training, epochs: range) -> None:
         batch_size=config.train.batch_size,
         augmentation=config.augment,
         appearance=config.appearance,
+        tumours=training.inputs.tumours,
         seed=config.train.seed,
         epochs=epochs,
     )

@@ -1,0 +1,76 @@
+"""Where the tumours are: the box of a record, as a part of the picture that the network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.data.records import Record
+from btkeras.errors import DataError
+
+HEALTHY = "no_tumor"
+
+
+class Box(NamedTuple):
+    """Edges as fractions of the picture, counted from its upper left corner."""
+
+    top: float
+    left: float
+    bottom: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Tumours:
+    """What is known of the tumours in a list of pictures.
+
+    Attributes:
+        boxes: float32 ``[n, 4]``: top, left, bottom, right as fractions; all 0 where no box is given.
+        healthy: bool ``[n]``: whether a picture is known to show no tumour.
+    """
+
+    boxes: NDArray[np.float32]
+    healthy: NDArray[np.bool_]
+
+
+def box_of(record: Record) -> Box | None:
+    """The box of a record, from its column ``box`` ("x_center y_center width height", fractions); None without one.
+
+    Raises:
+        DataError: If the column holds something else.
+    """
+    text = record.extra.get("box", "")
+    if not text:
+        return None
+    try:
+        x, y, width, height = map(float, text.split())
+    except ValueError as error:
+        raise DataError(
+            "A box must be four fractions, x_center y_center width height",
+            received=f"{text!r} for {record.path}",
+            remedy="Correct the dataset's manifest.csv",
+        ) from error
+    return Box(y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+
+
+def within(box: Box, crop: Box) -> Box:
+    """The same box as fractions of a part of the picture."""
+    height, width = crop.bottom - crop.top, crop.right - crop.left
+    return Box(
+        (box.top - crop.top) / height,
+        (box.left - crop.left) / width,
+        (box.bottom - crop.top) / height,
+        (box.right - crop.left) / width,
+    )
+
+
+def tumours_of(records: Sequence[Record], boxes: Sequence[Box | None], classes: Collection[str]) -> Tumours:
+    """Collects the boxes of the given classes; pictures of other classes count as without a box."""
+    nothing = Box(0, 0, 0, 0)
+    kept = [box if box and record.label in classes else nothing for record, box in zip(records, boxes, strict=True)]
+    healthy = [record.label == HEALTHY for record in records]
+    return Tumours(np.array(kept, np.float32).reshape(-1, 4), np.array(healthy))

@@ -1,0 +1,121 @@
+"""Tumours exchanged between slices: what moves, what stays, and what the labels say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from btkeras.config_io import load_config
+from btkeras.data import load_dataset
+from btkeras.data.boxes import Box, box_of, tumours_of, within
+from btkeras.data.histograms import match_histograms
+from btkeras.data.records import Record
+from btkeras.data.splits import make_split
+from btkeras.data.tumour_exchange import Batch, exchange_tumours
+from btkeras.errors import DataError
+from btkeras.training.inputs import build_inputs
+
+SIDE = 32
+BOX = (0.25, 0.5, 0.5, 0.75)
+CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
+
+
+def batch(tumours: int = 6, healthy: int = 4, others: int = 2) -> Batch:
+    """Dark slices with a bright box, bright ones without tumour, and some of a class that takes no part."""
+    rng = np.random.default_rng(0)
+    count = tumours + healthy + others
+    images = rng.integers(20, 60, (count, SIDE, SIDE, 1)).astype(np.uint8)
+    images[:tumours, 8:16, 16:24] += 150
+    images[tumours : tumours + healthy] += 60
+    boxes = np.zeros((count, 4), np.float32)
+    boxes[:tumours] = BOX
+    labels = np.array([i % 2 for i in range(tumours)] + [2] * healthy + [3] * others)
+    return Batch(tf.constant(images), tf.one_hot(labels, 4), tf.constant(boxes), tf.constant(labels == 2))
+
+
+def run(given: Batch, part: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    images, targets = exchange_tumours(given, tf.constant([0, seed], tf.int64), part)
+    return images.numpy(), targets.numpy()
+
+
+def test_every_pair_exchanges_box_and_class() -> None:
+    given = batch()
+    images, targets = run(given)
+    before, labels, now = given.images.numpy().astype(float), given.targets.numpy().argmax(1), targets.argmax(1)
+    changed = np.flatnonzero(labels != now)
+    ill, well = changed[labels[changed] != 2], changed[labels[changed] == 2]
+    # Four healthy slices, so four pairs; each class is there as often as before.
+    assert len(ill) == len(well) == 4
+    np.testing.assert_array_equal(np.sort(labels), np.sort(now))
+    assert set(now[ill]) == {2} and set(now[well]) <= {0, 1}
+    centre = np.s_[:, 10:14, 18:22]
+    # Its level is the other slice's: as bright as the brightest there.
+    assert (images[well][centre].mean(axis=(1, 2, 3)) > before[well].mean(axis=(1, 2, 3)) + 10).all()
+    assert (images[ill][centre] < 205).all() and images[ill][centre].mean() < before[ill][centre].mean() - 20
+    outside = np.ones((SIDE, SIDE), bool)
+    outside[6:18, 14:26] = False
+    np.testing.assert_allclose(images[:, outside], before[:, outside], atol=1e-3)
+
+
+def test_pictures_outside_of_pairs_stay_as_they_are() -> None:
+    given = batch()
+    images, targets = run(given)
+    kept = given.targets.numpy().argmax(1) == targets.argmax(1)
+    assert kept[-2:].all() and kept.sum() == 4
+    np.testing.assert_allclose(images[kept], given.images.numpy()[kept], atol=1e-3)
+
+
+@pytest.mark.parametrize("given", [batch(healthy=0), batch(tumours=0)], ids=["no healthy", "no tumour"])
+def test_without_partners_nothing_changes(given: Batch) -> None:
+    images, targets = run(given)
+    np.testing.assert_allclose(images, given.images.numpy(), atol=1e-3)
+    np.testing.assert_array_equal(targets, given.targets.numpy())
+
+
+def test_the_part_is_that_of_the_pairs() -> None:
+    given = batch(tumours=50, healthy=50, others=0)
+    counts = [(run(given, 0.3, seed)[1].argmax(1) != given.targets.numpy().argmax(1)).sum() / 2 for seed in range(20)]
+    assert 12 < np.mean(counts) < 18
+    assert (run(given, 0.0)[1] == given.targets.numpy()).all()
+
+
+def test_it_depends_on_its_key_alone() -> None:
+    given = batch()
+    np.testing.assert_array_equal(run(given)[0], run(given)[0])
+    assert any((run(given)[0] != run(given, seed=seed)[0]).any() for seed in range(1, 5))
+
+
+def test_matched_histograms_have_the_others_quantiles() -> None:
+    rng = np.random.default_rng(0)
+    images, others = rng.uniform(0, 1, (2, 64, 64, 1)), rng.beta(2, 5, (2, 64, 64, 1))
+    matched = match_histograms(tf.constant(images, tf.float32), tf.constant(others, tf.float32)).numpy()
+    levels = np.linspace(0, 0.95, 20)
+    for result, wanted, own in zip(matched, others, images, strict=True):
+        np.testing.assert_allclose(np.quantile(result, levels), np.quantile(wanted, levels), atol=0.02)
+        # Ranks stay.
+        order = np.argsort(own.ravel())
+        assert (np.diff(result.ravel()[order]) >= 0).all()
+
+
+def test_boxes_of_records() -> None:
+    record = Record("a.png", "glioma", extra={"box": "0.5 0.25 0.2 0.1"})
+    assert box_of(record) == pytest.approx((0.2, 0.4, 0.3, 0.6))
+    assert box_of(Record("b.png", "no_tumor")) is None
+    with pytest.raises(DataError, match=r"four fractions.*'0.5' for c.png"):
+        box_of(Record("c.png", "glioma", extra={"box": "0.5"}))
+    assert within(Box(0.2, 0.4, 0.3, 0.6), Box(0.1, 0.2, 0.6, 1.0)) == pytest.approx((0.2, 0.25, 0.4, 0.5))
+
+
+def test_only_boxes_of_the_given_classes_count() -> None:
+    records = [Record(f"{label}.png", label) for label in CLASSES]
+    tumours = tumours_of(records, [Box(*BOX), Box(*BOX), None, Box(*BOX)], ("glioma", "meningioma"))
+    assert tumours.boxes.any(axis=1).tolist() == [True, True, False, False]
+    assert tumours.healthy.tolist() == [False, False, True, False]
+
+
+def test_a_dataset_without_boxes_is_refused(shared_pictures) -> None:  # type: ignore[no-untyped-def]
+    config = load_config(None, ("data.image_size=32", "data.channels=1", "augment.tumour_exchange=0.5"))
+    dataset = load_dataset(shared_pictures)
+    with pytest.raises(DataError, match=r"tumour_exchange needs .* without a tumour's box.*tumour_exchange=0"):
+        build_inputs(dataset, make_split(dataset, config.data), config)
