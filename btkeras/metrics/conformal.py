@@ -1,0 +1,84 @@
+"""Split conformal prediction sets: of the classes, those that cannot be ruled out at a wanted coverage.
+
+The score of a class is 1 - its probability (least ambiguous sets, LAC: Sadinle, Lei and Wasserman, "Least Ambiguous
+Set-Valued Classifiers With Bounded Error Levels", JASA 2019), which gives the smallest sets on average. A class is in
+a picture's set unless its score is above the finite-sample quantile of the true classes' scores on other pictures. If
+those and the new one are exchangeable, the true class is in the set with at least the wanted probability, averaged
+over all pictures and not within each class (Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World").
+
+A set may be empty: no class is as probable as the true one nearly always is. That happens where the network is right
+more often than the coverage asks for. Sets that always held the most probable class, or those of adaptive scores (APS,
+RAPS) without chance in them, would hold a single class for every picture then, however unsure the network is of it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.metrics.figures import FloatArray, IntArray
+
+
+def true_scores(labels: IntArray, probabilities: FloatArray) -> NDArray[np.float64]:
+    """Scores of the true classes, ``[n]`` in 0..1 and sorted.
+
+    Args:
+        labels: ``[n]`` class indices.
+        probabilities: ``[n, classes]``.
+    """
+    true = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
+    return np.sort(np.clip(1 - true, 0, 1))
+
+
+def conformal_threshold(scores: FloatArray, coverage: float) -> float:
+    """The score up to which a class is in a set: the ceil((n + 1) coverage)-th smallest of n.
+
+    Args:
+        scores: ``[n]`` of the true classes, sorted.
+        coverage: Wanted, above 0 and below 1.
+
+    Returns:
+        A score; 1, which every class is within, where n pictures are too few to promise the coverage.
+    """
+    # Less a little, for (n + 1) coverage may come out above the whole number that it is.
+    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
+    return float(scores[rank - 1]) if rank <= len(scores) else 1.0
+
+
+def prediction_sets(probabilities: FloatArray, threshold: float) -> NDArray[np.bool_]:
+    """Which classes are in each picture's set, ``[n, classes]``.
+
+    Args:
+        probabilities: ``[n, classes]``.
+        threshold: From ``conformal_threshold``.
+    """
+    return 1 - np.asarray(probabilities, np.float64) <= threshold
+
+
+def set_figures(labels: IntArray, sets: NDArray[np.bool_]) -> dict[str, Any]:
+    """What sets are worth, as JSON-ready fractions.
+
+    Args:
+        labels: ``[n]`` class indices.
+        sets: ``[n, classes]``.
+
+    Returns:
+        ``covered`` (the true class is in the set), ``covered_by_class`` (the same within each class, None where a class
+        has no picture), ``mean_size``, ``empty``, ``single`` (of one class), and ``single_right`` (the share of those
+        that are the true class, None if there are none).
+    """
+    hit, sizes = sets[np.arange(len(labels)), labels], sets.sum(axis=1)
+    single = sizes == 1
+    return {
+        "covered": float(hit.mean()),
+        "covered_by_class": [
+            float(hit[labels == i].mean()) if (labels == i).any() else None for i in range(sets.shape[1])
+        ],
+        "mean_size": float(sizes.mean()),
+        "empty": float((sizes == 0).mean()),
+        "single": float(single.mean()),
+        "single_right": float(hit[single].mean()) if single.any() else None,
+    }
