@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import btkeras
+from btkeras.cli.calibrate import calibrate
 from btkeras.cli.cv import cv
 from btkeras.cli.evaluate import evaluate
 from btkeras.cli.export import export
@@ -18,7 +19,7 @@ from btkeras.cli.train import train
 class _Commands(SectionedGroup):
     sections = {
         "Data": ("prepare",),
-        "Train and judge": ("train", "evaluate", "cv", "report"),
+        "Train and judge": ("train", "evaluate", "calibrate", "cv", "report"),
         "Use a model": ("predict", "export"),
     }
 
@@ -41,5 +42,5 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (prepare, train, evaluate, cv, report, predict, export):
+for command in (prepare, train, evaluate, calibrate, cv, report, predict, export):
     main.add_command(command)

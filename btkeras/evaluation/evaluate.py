@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from btkeras.config import ExperimentConfig
 from btkeras.data.pipeline import evaluation_batches
 from btkeras.data.records import Dataset, Record
 from btkeras.errors import DataError, ModelError, RunError
+from btkeras.evaluation.calibration import calibration_figures, calibration_lines, load_calibration
 from btkeras.files import write_json
 from btkeras.metrics import summarise
 from btkeras.runs import Run, write_predictions
@@ -64,8 +66,8 @@ def evaluate_split(run: Run, part: str = "test") -> dict[str, Any]:
     ``evaluations/PART/``.
 
     Returns:
-        What ``btkeras.metrics.summarise`` gives, and ``dataset``, ``split`` and ``chance`` (the accuracy of always
-        answering the most frequent class).
+        What ``btkeras.metrics.summarise`` gives, and ``dataset``, ``split``, ``chance`` (the accuracy of always
+        answering the most frequent class) and ``calibration`` (``evaluation.calibration.calibration_figures``).
     """
     dataset = run.dataset()
     records = run.split(dataset).part(part)
@@ -92,19 +94,56 @@ def evaluate_dataset(run: Run, dataset: Dataset, *, skip_broken: bool = False) -
 def _evaluate(
     run: Run, dataset: Dataset, records: Sequence[Record], part: str, folder: Path, *, skip_broken: bool
 ) -> dict[str, Any]:
-    model, classes, config = load_best(run), run.classes(), run.config()
-    store = load_pictures(dataset, records, config.data.image_size, config, name=part)
+    model = load_best(run)
+    # Figures of the calibration are only true of the network that it belongs to.
+    load_calibration(run, model)
+    answers = answers_to(run, model, dataset, records, part, skip_broken=skip_broken)
+    if part == "test":
+        run.update_manifest(evaluation_images_per_second=answers.images_per_second)
+    facts = {"dataset": str(dataset.root), "split": part, "broken": len(records) - len(answers.records)}
+    return write_evaluation(run, answers.records, answers.outputs, folder=folder, facts=facts)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A network's answers to pictures.
+
+    Attributes:
+        records: The pictures, less those that could not be read.
+        outputs: ``[len(records), outputs]`` float32.
+        images_per_second: Behind the first batch, in which the graph is traced; None for a single batch.
+    """
+
+    records: tuple[Record, ...]
+    outputs: NDArray[np.float32]
+    images_per_second: float | None
+
+
+def answers_to(
+    run: Run, model: keras.Model, dataset: Dataset, records: Sequence[Record], name: str, *, skip_broken: bool = False
+) -> Answers:
+    """Shows a network pictures as the run's configuration says.
+
+    Args:
+        run: Says size, channels and batches.
+        model: Its network, or a part of it.
+        dataset: Where the pictures are.
+        records: The pictures.
+        name: Of them, for the progress bar.
+        skip_broken: Leave out what cannot be read.
+
+    Raises:
+        DataError: If a picture cannot be read.
+    """
+    classes, config = run.classes(), run.config()
+    store = load_pictures(dataset, records, config.data.image_size, config, name=name)
     broken = {records[i].path: str(error) for i, error in store.broken.items()}
     if broken and not skip_broken:
         raise broken_pictures(broken)
-    usable = [records[i] for i in store.usable]
+    usable = tuple(records[i] for i in store.usable)
     targets = [classes.index(record.label) for record in usable]
     batches = evaluation_batches(store, targets, len(classes), _batch_size(config))
-    probabilities, speed = _probabilities(model, batches)
-    if part == "test":
-        run.update_manifest(evaluation_images_per_second=speed)
-    facts = {"dataset": str(dataset.root), "split": part, "broken": len(broken)}
-    return write_evaluation(run, usable, probabilities, folder=folder, facts=facts)
+    return Answers(usable, *_outputs(model, batches))
 
 
 def write_evaluation(
@@ -130,14 +169,19 @@ def write_evaluation(
     classes = run.classes()
     labels = np.array([classes.index(record.label) for record in records])
     chance = np.bincount(labels).max() / len(labels)
-    metrics = {**facts, "chance": float(chance), **summarise(labels, probabilities, classes)}
+    metrics = {
+        **facts,
+        "chance": float(chance),
+        **summarise(labels, probabilities, classes),
+        "calibration": calibration_figures(labels, probabilities, load_calibration(run)),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(folder / run.predictions_file.name, records, classes, probabilities.tolist())
     write_json(folder / run.metrics_file.name, metrics)
     return metrics
 
 
-def _probabilities(model: keras.Model, batches: Any) -> tuple[NDArray[np.float32], float | None]:
+def _outputs(model: keras.Model, batches: Any) -> tuple[NDArray[np.float32], float | None]:
     """The answers, and the pictures a second behind the first batch, in which the graph is traced."""
     answers: list[NDArray[np.float32]] = []
     start = time.perf_counter()
@@ -170,4 +214,4 @@ def metrics_table(metrics: dict[str, Any]) -> str:
         f"{metrics['split']} accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']:,} pictures "
         f"(always answering the most frequent class: {100 * metrics['chance']:.2f} %)",
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *calibration_lines(metrics)])

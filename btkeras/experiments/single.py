@@ -11,6 +11,7 @@ from btkeras.config import ExperimentConfig
 from btkeras.data.records import Dataset
 from btkeras.data.splits import Split
 from btkeras.errors import ModelError
+from btkeras.evaluation.calibrate import calibrate
 from btkeras.evaluation.evaluate import evaluate_split
 from btkeras.experiments import classical
 from btkeras.models import build
@@ -50,7 +51,7 @@ def start_run(
     skip_broken: bool = False,
     facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Trains and tests; arguments and errors as ``training.trainer.train``.
+    """Trains, calibrates and tests; arguments and errors as ``training.trainer.train``.
 
     Returns:
         The test figures, as ``evaluation.evaluate.evaluate_split``.
@@ -68,4 +69,7 @@ def resume_run(out: Path, config: ExperimentConfig | None = None) -> dict[str, A
 
 
 def _tested(run: Run) -> dict[str, Any]:
-    return run.metrics() if run.config().model.name in CLASSIFIERS else evaluate_split(run)
+    if run.config().model.name in CLASSIFIERS:
+        return run.metrics()
+    calibrate(run)
+    return evaluate_split(run)
