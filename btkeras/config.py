@@ -17,6 +17,7 @@ SCHEDULES = ("constant", "step", "linear", "cosine", "one_cycle")
 CACHES = ("auto", "memory", "disk", "none")
 MONITORS = ("val_accuracy", "val_loss")
 TESTS = ("rotating", "fixed")
+BYS = ("image", "duplicate", "patient", "neighbours", "cvind")
 
 
 def _require(holds: bool, rule: str, received: object) -> None:
@@ -70,17 +71,24 @@ class DataConfig:
     Attributes:
         image_size: Side of the network's square input, pixels.
         channels: 1 (grey) or 3 (as stored; grey pictures get three equal channels).
+        harmonise: Whether pictures are cropped to the head, put on one scale of intensity and made grey, so that
+            collections look alike (``btkeras.data.harmonise``).
         test_fraction: Part of each class that is tested, rounded down per class.
         validation_fraction: Part of the rest that validates, rounded down per class.
         split_seed: Seed of the split; another number is another split.
+        by: What a split keeps together (``btkeras.data.groups.group_by``): ``image`` nothing, as the paper;
+            ``duplicate`` near-copies; ``patient`` the slices of each patient; ``neighbours`` slices of neighbouring
+            numbers that look alike, where patients are not named; ``cvind`` tests the folds of FigShare's authors.
         cache: Where decoded pictures are kept: in memory, on disk, nowhere, or decided by the memory that is free.
     """
 
     image_size: int = 224
     channels: int = 3
+    harmonise: bool = False
     test_fraction: float = 0.2
     validation_fraction: float = 0.2
     split_seed: int = 0
+    by: str = "image"
     cache: str = "auto"
 
     def __post_init__(self) -> None:
@@ -89,6 +97,7 @@ class DataConfig:
         _between("data.test_fraction", self.test_fraction, 0.01, 0.9)
         _between("data.validation_fraction", self.validation_fraction, 0.01, 0.9)
         _seed("data.split_seed", self.split_seed)
+        _one_of("data.by", self.by, BYS)
         _one_of("data.cache", self.cache, CACHES)
 
 

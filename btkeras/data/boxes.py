@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
+from btkeras.data.harmonise import head_box
 from btkeras.data.records import Record
 from btkeras.errors import DataError
+from btkeras.machine import threads
 
 HEALTHY = "no_tumor"
 
@@ -57,14 +62,25 @@ def box_of(record: Record) -> Box | None:
     return Box(y - height / 2, x - width / 2, y + height / 2, x + width / 2)
 
 
-def within(box: Box, crop: Box) -> Box:
-    """The same box as fractions of a part of the picture."""
-    height, width = crop.bottom - crop.top, crop.right - crop.left
+def boxes_in_heads(root: Path, records: Sequence[Record]) -> list[Box | None]:
+    """The records' boxes as fractions of the heads, to which ``data.harmonise`` crops; reads the pictures with one."""
+    with ThreadPoolExecutor(threads()) as pool:
+        return list(pool.map(lambda record: _box_in_head(root / record.path, box_of(record)), records))
+
+
+def _box_in_head(path: Path, box: Box | None) -> Box | None:
+    if box is None:
+        return None
+    # What cannot be read was found out before, and turned pictures are turned for the network as well.
+    with Image.open(path) as image:
+        grey = np.asarray(ImageOps.exif_transpose(image).convert("L"))
+    height, width = grey.shape
+    head = head_box(grey)
     return Box(
-        (box.top - crop.top) / height,
-        (box.left - crop.left) / width,
-        (box.bottom - crop.top) / height,
-        (box.right - crop.left) / width,
+        (box.top * height - head.top) / (head.bottom - head.top),
+        (box.left * width - head.left) / (head.right - head.left),
+        (box.bottom * height - head.top) / (head.bottom - head.top),
+        (box.right * width - head.left) / (head.right - head.left),
     )
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from btkeras.data.image_file import check_image, damaged, read_image_bytes
-from btkeras.data.preprocess import preprocess, resize, to_channels
+from btkeras.data.preprocess import fit, preprocess
 from btkeras.errors import ImageError
 from btkeras.machine import threads
 
@@ -27,22 +27,29 @@ _PLACE = re.compile(r"\{\{.*?\}\}\s*")
 
 
 @functools.cache
-def _traced(size: int, channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
+def _traced(size: int, channels: int, harmonise: bool) -> Callable[[tf.Tensor], tf.Tensor]:
     # Once for all decoders of a size: tracing takes as long as a hundred pictures.
     signature = [tf.TensorSpec([], tf.string)]
     function: Callable[[tf.Tensor], tf.Tensor] = tf.function(
-        lambda data: preprocess(data, size, channels), input_signature=signature
+        lambda data: preprocess(data, size, channels, harmonise), input_signature=signature
     )
     return function
 
 
 class Decoder:
-    """Reads pictures as uint8 ``[size, size, channels]``, each checked and decoded by the shared preprocessing."""
+    """Reads pictures as uint8 ``[size, size, channels]``, each checked and decoded by the shared preprocessing.
 
-    def __init__(self, size: int, channels: int) -> None:
+    Args:
+        size: Side of the network's input, pixels.
+        channels: 1 or 3.
+        harmonise: Whether pictures are cropped to the head and put on one scale of intensity.
+    """
+
+    def __init__(self, size: int, channels: int, harmonise: bool = False) -> None:
         self.size = size
         self.channels = channels
-        self._function = _traced(size, channels)
+        self.harmonise = harmonise
+        self._function = _traced(size, channels, harmonise)
 
     def bytes(self, data: bytes, name: str = "the image") -> Picture:
         """Decodes an encoded picture.
@@ -59,9 +66,9 @@ class Decoder:
             raise damaged(name, _reason(error)) from error
 
     def array(self, image: Picture) -> Picture:
-        """Resizes a decoded picture, uint8 ``[height, width, 1 or 3]``."""
+        """Does the same with a decoded picture, uint8 ``[height, width, 1 or 3]``."""
         with tf.device("/CPU:0"):
-            return np.asarray(resize(to_channels(tf.constant(image), self.channels), self.size))
+            return np.asarray(fit(tf.constant(image), self.size, self.channels, self.harmonise))
 
     def file(self, path: str | Path) -> Picture:
         """Reads and decodes a file; errors as ``bytes``."""

@@ -10,6 +10,7 @@ import math
 import tensorflow as tf
 
 from btkeras.data.exif import upright
+from btkeras.data.harmonise_graph import harmonise
 from btkeras.data.image_file import MAX_PIXELS, MIN_SIDE
 from btkeras.data.resize import QUARTERS, UNIT
 
@@ -22,13 +23,14 @@ _PNG_IHDR = _PNG + b"\0\0\0\rIHDR"
 _BLOCK = 16
 
 
-def preprocess(data: tf.Tensor, size: int, channels: int) -> tf.Tensor:
+def preprocess(data: tf.Tensor, size: int, channels: int, harmonised: bool = False) -> tf.Tensor:
     """Decodes and resizes one picture.
 
     Args:
         data: Scalar string, an encoded PNG or JPEG.
         size: Side of the result, pixels.
         channels: 1 or 3.
+        harmonised: Whether it is cropped to the head and put on one scale first (``btkeras.data.harmonise``).
 
     Returns:
         uint8 ``[size, size, channels]``.
@@ -36,7 +38,23 @@ def preprocess(data: tf.Tensor, size: int, channels: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: When run, if the bytes are no valid picture or have too many pixels.
     """
-    image = decode(data)
+    return fit(decode(data), size, channels, harmonised)
+
+
+def fit(image: tf.Tensor, size: int, channels: int, harmonised: bool = False) -> tf.Tensor:
+    """Makes a decoded picture the network's input.
+
+    Args:
+        image: uint8 ``[height, width, 1 or 3]``.
+        size: Side of the result, pixels.
+        channels: 1 or 3.
+        harmonised: As for ``preprocess``; colour then becomes grey, and grey is repeated for 3 channels.
+
+    Returns:
+        uint8 ``[size, size, channels]``.
+    """
+    if harmonised:
+        return tf.repeat(resize(harmonise(to_channels(image, 1)), size), channels, axis=-1)
     if channels == 1:
         return resize(to_channels(image, 1), size)
     # Each channel is resized alike, so a grey picture gets its three only afterwards.

@@ -89,7 +89,7 @@ def build_store(
 
     Args:
         paths: The files.
-        decoder: Says size and channels.
+        decoder: Says size, channels and whether pictures are harmonised.
         cache: One of ``config.CACHES``; ``auto`` takes memory if a quarter of what is free suffices, else disk.
         folder: Where files on disk are kept; one that is there from an earlier run is used again.
         progress: Wraps the iteration, to show it.
@@ -180,7 +180,7 @@ def _stored(target: Path, kept: str) -> Store:
 
 
 def _key(paths: Sequence[Path], decoder: Decoder) -> str:
-    parts = [_VERSION, str(decoder.size), str(decoder.channels)]
+    parts = [_VERSION, str(decoder.size), str(decoder.channels), *(["harmonised"] if decoder.harmonise else [])]
     for path in paths:
         # A file that is missing gets its message when it is read.
         stat = path.stat() if path.exists() else None

@@ -14,7 +14,8 @@ import tensorflow as tf
 from PIL import Image
 
 import btkeras
-from btkeras.data.preprocess import preprocess, resize, to_channels
+from btkeras.data.decoder import Decoder
+from btkeras.data.preprocess import fit, preprocess
 from btkeras.errors import ModelError
 from btkeras.evaluation.evaluate import load_best
 from btkeras.files import atomic_folder, write_json
@@ -28,7 +29,8 @@ def export(run: Run, out: Path, version: int | None = None) -> Path:
     """Writes ``out/VERSION/``, a SavedModel that needs neither Keras nor btkeras to run.
 
     Its signatures are ``serving_default`` (``image_bytes``, encoded PNG or JPEG) and ``serving_pixels``
-    (``images``, uint8 ``[n, height, width, 1 or 3]``); both give ``probabilities``, ``label`` and ``classes``.
+    (``images``, uint8 ``[n, height, width, 1 or 3]``), and ``serving_prepared`` (``images``, uint8 ``[n, size, size,
+    channels]`` that went through the preprocessing already); all give ``probabilities``, ``label`` and ``classes``.
     Before the folder gets its name, the SavedModel is loaded and must agree with the checkpoint.
 
     Args:
@@ -49,11 +51,11 @@ def export(run: Run, out: Path, version: int | None = None) -> Path:
             remedy="Run it again with KERAS_BACKEND=tensorflow; the checkpoint loads under any backend",
         )
     target = out / str(_free_version(out, version))
-    model, classes = load_best(run), run.classes()
+    model, classes, harmonise = load_best(run), run.classes(), run.config().data.harmonise
     with atomic_folder(target) as temporary:
-        _write(model, classes, temporary)
+        _write(model, classes, harmonise, temporary)
         write_json(temporary / MANIFEST, _manifest(run, model, classes))
-        _check(model, temporary)
+        _check(model, harmonise, temporary)
     return target
 
 
@@ -70,41 +72,34 @@ def _free_version(out: Path, version: int | None) -> int:
     return version
 
 
-def _write(model: keras.Model, classes: tuple[str, ...], folder: Path) -> None:
+def _write(model: keras.Model, classes: tuple[str, ...], harmonise: bool, folder: Path) -> None:
+    size, channels = model.input_shape[1], model.input_shape[3]
     archive = keras.export.ExportArchive()
     # Without `archive.track(model)`: it stores every weight a second time (keras-team/keras#23553).
     archive.add_endpoint(
         "serving_default",
-        _bytes_endpoint(model, classes),
+        _endpoint(model, classes, lambda data: preprocess(data, size, channels, harmonise)),
         input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
     )
     archive.add_endpoint(
         "serving_pixels",
-        _pixels_endpoint(model, classes),
+        _endpoint(model, classes, lambda image: fit(image, size, channels, harmonise)),
         input_signature=[tf.TensorSpec([None, None, None, None], tf.uint8, name="images")],
+    )
+    archive.add_endpoint(
+        "serving_prepared",
+        lambda images: _answer(model, images, classes),
+        input_signature=[tf.TensorSpec([None, size, size, channels], tf.uint8, name="images")],
     )
     archive.write_out(str(folder), verbose=False)
 
 
-def _bytes_endpoint(model: keras.Model, classes: tuple[str, ...]) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    size, channels = model.input_shape[1], model.input_shape[3]
-    picture = tf.TensorSpec([size, size, channels], tf.uint8)
-
-    def from_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = tf.map_fn(lambda data: preprocess(data, size, channels), image_bytes, fn_output_signature=picture)
-        return _answer(model, images, classes)
-
-    return from_bytes
-
-
-def _pixels_endpoint(model: keras.Model, classes: tuple[str, ...]) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    size, channels = model.input_shape[1], model.input_shape[3]
-
-    def from_pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        small = resize(to_channels(images, channels), size)
-        return _answer(model, tf.ensure_shape(small, [None, size, size, channels]), classes)
-
-    return from_pixels
+def _endpoint(
+    model: keras.Model, classes: tuple[str, ...], prepare: Callable[[tf.Tensor], tf.Tensor]
+) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """The network behind what prepares one picture."""
+    picture = tf.TensorSpec(model.input_shape[1:], tf.uint8)
+    return lambda batch: _answer(model, tf.map_fn(prepare, batch, fn_output_signature=picture), classes)
 
 
 def _answer(model: keras.Model, images: tf.Tensor, classes: tuple[str, ...]) -> dict[str, tf.Tensor]:
@@ -125,6 +120,7 @@ def _manifest(run: Run, model: keras.Model, classes: tuple[str, ...]) -> dict[st
         "classes": list(classes),
         "image_size": model.input_shape[1],
         "channels": model.input_shape[3],
+        "harmonise": run.config().data.harmonise,
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         "btkeras": btkeras.__version__,
         "run": str(run.path),
@@ -133,16 +129,21 @@ def _manifest(run: Run, model: keras.Model, classes: tuple[str, ...]) -> dict[st
     }
 
 
-def _check(model: keras.Model, folder: Path) -> None:
-    """Compares the written model with the checkpoint on noise, encoded as PNG, through both signatures."""
+def _check(model: keras.Model, harmonise: bool, folder: Path) -> None:
+    """Compares the written model with the checkpoint on noise, encoded as PNG, through each signature."""
     size, channels = model.input_shape[1], model.input_shape[3]
     noise = np.random.default_rng(0).integers(0, 256, (3, size, size, channels), np.uint8)
-    expected = np.asarray(model(noise.astype(np.float32), training=False))
+    decoder = Decoder(size, channels, harmonise)
+    prepared = np.stack([decoder.array(image) for image in noise])
+    expected = np.asarray(model(prepared.astype(np.float32), training=False))
     # Kept alive, since signatures hold their variables weakly.
     loaded = tf.saved_model.load(str(folder))
-    by_pixels = loaded.signatures["serving_pixels"](images=tf.constant(noise))
-    by_bytes = loaded.signatures["serving_default"](image_bytes=tf.constant([_png(image) for image in noise]))
-    for answer in (by_pixels, by_bytes):
+    answers = (
+        loaded.signatures["serving_pixels"](images=tf.constant(noise)),
+        loaded.signatures["serving_default"](image_bytes=tf.constant([_png(image) for image in noise])),
+        loaded.signatures["serving_prepared"](images=tf.constant(prepared)),
+    )
+    for answer in answers:
         difference = float(np.abs(np.asarray(answer["probabilities"]) - expected).max())
         if not difference <= _TOLERANCE:
             raise ModelError(

@@ -24,6 +24,7 @@ class Network:
     classes: Names of its outputs.
     size: Side of its input, pixels.
     channels: Channels of its input.
+    harmonise: Whether its input is cropped to the head and put on one scale of intensity.
     probabilities: From uint8 ``[n, size, size, channels]`` to float32 ``[n, classes]``.
     """
 
@@ -31,6 +32,7 @@ class Network:
     classes: tuple[str, ...]
     size: int
     channels: int
+    harmonise: bool
     probabilities: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
@@ -93,6 +95,7 @@ def _from_run(folder: Path) -> Network:
         run.classes(),
         config.data.image_size,
         config.data.channels,
+        config.data.harmonise,
         lambda images: np.asarray(model.predict_on_batch(images.astype(np.float32))),
     )
 
@@ -103,7 +106,10 @@ def _from_saved_model(folder: Path) -> Network:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         loaded = tf.saved_model.load(str(folder))
-        loaded.signatures["serving_pixels"]
+        # Models exported before there was a choice have neither this key nor this signature.
+        harmonise = manifest.get("harmonise", False)
+        signature = "serving_prepared" if "serving_prepared" in loaded.signatures else "serving_pixels"
+        loaded.signatures[signature]
         classes, size, channels = manifest["classes"], manifest["image_size"], manifest["channels"]
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
@@ -112,6 +118,6 @@ def _from_saved_model(folder: Path) -> Network:
 
     def probabilities(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         # Not the signature alone, which holds its variables weakly: `loaded` has to live as long as this function.
-        return np.asarray(loaded.signatures["serving_pixels"](images=tf.constant(images))["probabilities"])
+        return np.asarray(loaded.signatures[signature](images=tf.constant(images))["probabilities"])
 
-    return Network(folder, tuple(classes), size, channels, probabilities)
+    return Network(folder, tuple(classes), size, channels, harmonise, probabilities)

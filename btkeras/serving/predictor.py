@@ -67,7 +67,7 @@ class Predictor:
 
     def __init__(self, model: str | Path | None = None) -> None:
         self._network = load_network(newest_model() if model is None else model)
-        self._decoder = Decoder(self._network.size, self._network.channels)
+        self._decoder = Decoder(self._network.size, self._network.channels, self._network.harmonise)
         self.source = self._network.source
         self.classes = self._network.classes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from btkeras.config import ExperimentConfig
-from btkeras.data.boxes import Tumours, box_of, tumours_of
+from btkeras.data.boxes import Tumours, box_of, boxes_in_heads, tumours_of
 from btkeras.data.decoder import Decoder
 from btkeras.data.pipeline import stored_size
 from btkeras.data.records import Dataset, Record
@@ -78,7 +78,8 @@ def _tumours(dataset: Dataset, split: Split, config: ExperimentConfig, broken: C
     if not config.augment.tumour_exchange:
         return None
     records = [record for record in split.train if record.path not in broken]
-    tumours = tumours_of(records, [box_of(record) for record in records], config.augment.exchanged_classes)
+    boxes = boxes_in_heads(dataset.root, records) if config.data.harmonise else [box_of(record) for record in records]
+    tumours = tumours_of(records, boxes, config.augment.exchanged_classes)
     for what, found in (("a tumour's box", tumours.boxes.any()), ("a slice without tumour", tumours.healthy.any())):
         if not found:
             raise DataError(
@@ -112,7 +113,7 @@ def load_pictures(
 
     return build_store(
         [dataset.root / record.path for record in records],
-        Decoder(size, config.data.channels),
+        Decoder(size, config.data.channels, config.data.harmonise),
         cache=config.data.cache,
         folder=cache_folder() / "pictures",
         progress=progress,
