@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from btkeras.config_io import load_config
 from btkeras.data import load_dataset
-from btkeras.data.boxes import Box, box_of, tumours_of, within
+from btkeras.data.boxes import Box, box_of, boxes_in_heads, tumours_of
 from btkeras.data.histograms import match_histograms
 from btkeras.data.records import Record
 from btkeras.data.splits import make_split
@@ -104,7 +107,15 @@ def test_boxes_of_records() -> None:
     assert box_of(Record("b.png", "no_tumor")) is None
     with pytest.raises(DataError, match=r"four fractions.*'0.5' for c.png"):
         box_of(Record("c.png", "glioma", extra={"box": "0.5"}))
-    assert within(Box(0.2, 0.4, 0.3, 0.6), Box(0.1, 0.2, 0.6, 1.0)) == pytest.approx((0.2, 0.25, 0.4, 0.5))
+
+
+def test_boxes_move_with_the_crop_to_the_head(tmp_path: Path) -> None:
+    pixels = np.zeros((100, 200), np.uint8)
+    pixels[10:60, 40:140] = np.random.default_rng(0).integers(80, 200, (50, 100))
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    # The tumour fills rows 20 to 30 and columns 60 to 80.
+    records = [Record("a.png", "glioma", extra={"box": "0.35 0.25 0.1 0.1"}), Record("a.png", "no_tumor")]
+    assert boxes_in_heads(tmp_path, records) == [pytest.approx((0.2, 0.2, 0.4, 0.4), abs=0.02), None]
 
 
 def test_only_boxes_of_the_given_classes_count() -> None:
