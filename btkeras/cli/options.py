@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from btkeras.config import BYS
+
 if TYPE_CHECKING:
     from btkeras.config import PhantomConfig
     from btkeras.data.records import Dataset
@@ -28,6 +30,13 @@ config_files: Callable[[_Command], _Command] = click.option(
 )
 overrides: Callable[[_Command], _Command] = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting, e.g. train.epochs=10."
+)
+by: Callable[[_Command], _Command] = click.option(
+    "--by",
+    type=click.Choice(BYS),
+    help="Short for --set data.by=: what a split keeps on one side. Nothing (image, the paper's); near-copies "
+    "(duplicate); a patient's slices (patient); slices of neighbouring numbers that look alike, where patients are not "
+    "named (neighbours); the folds of FigShare's authors (cvind).  [default: image]",
 )
 skip_broken: Callable[[_Command], _Command] = click.option(
     "--skip-broken", is_flag=True, help="Leave out pictures that cannot be read, and record them."

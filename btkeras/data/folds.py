@@ -2,52 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
 from btkeras.config import CVConfig, DataConfig
-from btkeras.data.groups import find_groups
+from btkeras.data.dealing import part_size
+from btkeras.data.grouped_folds import around_fold, deal_folds, official_folds
+from btkeras.data.groups import group_by
 from btkeras.data.records import Dataset, Record
-from btkeras.data.splits import Split, make_split, part_size, split_of
+from btkeras.data.splits import Split, make_split, split_of
 from btkeras.errors import DataError
 
 
-def make_folds(dataset: Dataset, config: DataConfig, cv: CVConfig) -> list[Split]:
+def make_folds(dataset: Dataset, config: DataConfig, cv: CVConfig, cache: Path | None = None) -> list[Split]:
     """Makes the split of each fold.
 
-    With ``cv.test`` ``rotating`` the classes are dealt into folds whose sizes differ by one picture at most; each is
-    the test part once, and of the rest ``config.validation_fraction`` validates. With ``fixed`` the test part is that
-    of a single split (``config.test_fraction``) in every fold; the rest is dealt, and each fold validates once.
+    With ``cv.test`` ``rotating`` the classes are dealt into folds whose sizes differ by one picture at most, or as
+    little as whole groups allow (``config.by``); each is the test part once, and of the rest
+    ``config.validation_fraction`` validates. With ``fixed`` the test part is that of a single split
+    (``config.test_fraction``) in every fold; the rest is dealt, and each fold validates once. By ``cvind``, fold k
+    tests ``cvind`` k + 1.
+
+    Args:
+        dataset: The pictures.
+        config: Fractions, seed and ``by``.
+        cv: Folds, and what rotates.
+        cache: Folder that keeps what is found in the pictures, see ``data.groups.group_by``.
 
     Raises:
-        DataError: If a class has fewer pictures than the folds need.
+        DataError: If a class has fewer pictures, or groups, than the folds need, or ``cv.folds`` are not cvind's.
     """
-    return _rotating(dataset, config, cv.folds) if cv.test == "rotating" else _fixed(dataset, config, cv.folds)
+    if cv.test == "fixed":
+        return _fixed(dataset, config, cv.folds, cache)
+    groups = group_by(dataset, config.by, cache)
+    if config.by == "image":
+        return _rotating(dataset, config, cv.folds, groups)
+    if config.by == "cvind":
+        folds = official_folds(dataset, groups, config.split_seed)
+        _require_folds(cv.folds, len(folds))
+    else:
+        folds = deal_folds(dataset.records, groups, cv.folds, config.split_seed)
+    parts = [around_fold(folds, fold, config, groups) for fold in range(cv.folds)]
+    return [split_of(part, config, groups) for part in parts]
 
 
-def _rotating(dataset: Dataset, config: DataConfig, folds: int) -> list[Split]:
-    groups = find_groups(dataset)
+def _require_folds(wanted: int, known: int) -> None:
+    if wanted != known:
+        raise DataError(
+            "A cross-validation by cvind needs as many folds as cvind has",
+            received=f"cv.folds = {wanted} for {known}",
+            remedy=f"Give --folds {known}",
+        )
+
+
+def _rotating(dataset: Dataset, config: DataConfig, folds: int, groups: Mapping[str, str]) -> list[Split]:
     parts = deal(dataset.records, folds, np.random.default_rng(config.split_seed))
     splits = []
     for fold, test in enumerate(parts):
         rest = list(chain.from_iterable(part for other, part in enumerate(parts) if other != fold))
         rng = np.random.default_rng((config.split_seed, fold))
         train, validation = _take_validation(rest, config, rng)
-        splits.append(split_of({"train": train, "validation": validation, "test": test}, config.split_seed, groups))
+        splits.append(split_of({"train": train, "validation": validation, "test": test}, config, groups))
     return splits
 
 
-def _fixed(dataset: Dataset, config: DataConfig, folds: int) -> list[Split]:
-    single = make_split(dataset, config)
+def _fixed(dataset: Dataset, config: DataConfig, folds: int, cache: Path | None) -> list[Split]:
+    single = make_split(dataset, config, cache)
     rest = (*single.train, *single.validation)
-    parts = deal(rest, folds, np.random.default_rng(config.split_seed))
+    if config.by == "image":
+        parts = deal(rest, folds, np.random.default_rng(config.split_seed))
+    else:
+        parts = deal_folds(rest, single.groups, folds, config.split_seed)
     splits = []
     for fold, validation in enumerate(parts):
         train = list(chain.from_iterable(part for other, part in enumerate(parts) if other != fold))
         chosen = {"train": train, "validation": validation, "test": single.test}
-        splits.append(split_of(chosen, config.split_seed, single.groups))
+        splits.append(split_of(chosen, config, single.groups))
     return splits
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from btkeras.config import DataConfig
-from btkeras.data.groups import find_groups
+from btkeras.data.dealing import deal_records, part_size
+from btkeras.data.grouped_folds import around_fold, check_parts, official_folds
+from btkeras.data.groups import group_by
 from btkeras.data.records import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.files import digest, write_json
@@ -31,7 +32,8 @@ class Split:
         validation: Records that choose the checkpoint.
         test: Records that are only ever reported on.
         seed: Seed it was made with.
-        groups: What ``data.groups.find_groups`` says of the dataset.
+        groups: What ``data.groups.group_by`` says of the dataset: no group is in two parts, except by ``image``.
+        by: What it keeps together, one of ``btkeras.config.BYS``.
     """
 
     train: tuple[Record, ...]
@@ -39,6 +41,7 @@ class Split:
     test: tuple[Record, ...]
     seed: int = 0
     groups: Mapping[str, str] = field(default_factory=dict)
+    by: str = "image"
 
     def part(self, name: str) -> tuple[Record, ...]:
         """The records of one of ``PARTS``."""
@@ -51,7 +54,7 @@ class Split:
         """The same split less some pictures."""
         left_out = set(paths)
         parts = {name: tuple(r for r in self.part(name) if r.path not in left_out) for name in PARTS}
-        return Split(**parts, seed=self.seed, groups=self.groups)
+        return Split(**parts, seed=self.seed, groups=self.groups, by=self.by)
 
 
 def split_sizes(count: int, config: DataConfig) -> tuple[int, int, int]:
@@ -64,42 +67,63 @@ def split_sizes(count: int, config: DataConfig) -> tuple[int, int, int]:
     return count - test - validation, validation, test
 
 
-def part_size(count: int, fraction: float) -> int:
-    """Part of a class's pictures, rounded down."""
-    # The small number keeps 0.2 * 5, a hair below 1 in binary for some fractions, from losing a picture.
-    return math.floor(count * fraction + 1e-9)
+def make_split(dataset: Dataset, config: DataConfig, cache: Path | None = None) -> Split:
+    """Splits each class at random: picture by picture, as the paper does, or by whole groups (``config.by``).
 
+    By ``image`` the result depends only on the sorted paths, the labels and ``config.split_seed``; else also on the
+    groups. Whole groups meet the sizes of a split by image as closely as they can, in every class; what differs much
+    is said. By ``cvind`` fold 1 + ``split_seed`` modulo the number of folds is tested, whatever ``test_fraction`` is.
 
-def make_split(dataset: Dataset, config: DataConfig) -> Split:
-    """Splits each class at random, picture by picture, as the paper does.
-
-    The result depends only on the sorted paths, the labels and ``config.split_seed``.
+    Args:
+        dataset: The pictures.
+        config: Fractions, seed and ``by``.
+        cache: Folder that keeps what is found in the pictures, see ``group_by``.
 
     Raises:
-        DataError: If a class has too few pictures for all three parts.
+        DataError: If a class has too few pictures or groups for all three parts, or the dataset cannot be grouped so.
     """
+    groups = group_by(dataset, config.by, cache)
+    if config.by == "cvind":
+        folds = official_folds(dataset, groups, config.split_seed)
+        tested = config.split_seed % len(folds)
+        return split_of(around_fold(folds, tested, config, groups), config, groups)
+    sizes = {label: _sizes(label, count, config) for label, count in dataset.counts().items()}
     rng = np.random.default_rng(config.split_seed)
+    if config.by == "image":
+        return split_of(_by_image(dataset, sizes, rng), config, groups)
+    dealt = deal_records(dataset.records, groups, sizes, rng)
+    check_parts(dealt, sizes, dict(enumerate(PARTS)))
+    return split_of(dict(zip(PARTS, dealt, strict=True)), config, groups)
+
+
+def _by_image(
+    dataset: Dataset, sizes: Mapping[str, tuple[int, int, int]], rng: np.random.Generator
+) -> dict[str, list[Record]]:
     parts: dict[str, list[Record]] = {name: [] for name in PARTS}
     for label in dataset.classes:
         members = sorted((r for r in dataset.records if r.label == label), key=lambda record: record.path)
-        sizes = split_sizes(len(members), config)
-        if min(sizes) < 1:
-            raise DataError(
-                "Each class must have enough pictures for training, validation and test",
-                received=f"{len(members)} of {label}, which gives {dict(zip(PARTS, sizes, strict=True))}",
-                remedy="Add pictures, or change data.test_fraction and data.validation_fraction",
-            )
         order = rng.permutation(len(members))
-        bounds = np.cumsum(sizes)[:-1]
+        bounds = np.cumsum(sizes[label])[:-1]
         for name, chosen in zip(PARTS, np.split(order, bounds), strict=True):
             parts[name] += [members[i] for i in chosen]
-    return split_of(parts, config.split_seed, find_groups(dataset))
+    return parts
 
 
-def split_of(parts: Mapping[str, Sequence[Record]], seed: int, groups: Mapping[str, str]) -> Split:
+def _sizes(label: str, count: int, config: DataConfig) -> tuple[int, int, int]:
+    sizes = split_sizes(count, config)
+    if min(sizes) < 1:
+        raise DataError(
+            "Each class must have enough pictures for training, validation and test",
+            received=f"{count} of {label}, which gives {dict(zip(PARTS, sizes, strict=True))}",
+            remedy="Add pictures, or change data.test_fraction and data.validation_fraction",
+        )
+    return sizes
+
+
+def split_of(parts: Mapping[str, Sequence[Record]], config: DataConfig, groups: Mapping[str, str]) -> Split:
     """A split from its parts in any order."""
     ordered = {name: tuple(sorted(parts[name], key=lambda record: record.path)) for name in PARTS}
-    return Split(**ordered, seed=seed, groups=groups)
+    return Split(**ordered, seed=config.split_seed, groups=groups, by=config.by)
 
 
 def files_digest(records: Sequence[Record]) -> str:
@@ -110,7 +134,7 @@ def files_digest(records: Sequence[Record]) -> str:
 def save_split(split: Split, dataset: Dataset, target: Path) -> None:
     """Writes ``splits.json``."""
     document = {
-        "by": "image",
+        "by": split.by,
         "seed": split.seed,
         "classes": list(dataset.classes),
         "counts": {name: _counts(split.part(name), dataset) for name in PARTS},
@@ -148,7 +172,8 @@ def load_split(source: Path, dataset: Dataset) -> Split:
         )
     parts = {name: tuple(by_path[path] for path in paths) for name, paths in names.items()}
     # Runs of before there were groups have none.
-    return Split(**parts, seed=document["seed"], groups=document.get("groups", {}))
+    groups, by = document.get("groups", {}), document.get("by", "image")
+    return Split(**parts, seed=document["seed"], groups=groups, by=by)
 
 
 def _read(source: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from btkeras.data.store import Store
 from btkeras.evaluation.evaluate import write_evaluation
 from btkeras.models.lbp import CLASSIFIERS, fit_lbp
 from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
-from btkeras.training.inputs import Inputs, build_inputs
+from btkeras.training.inputs import Inputs, build_inputs, cache_folder
 
 
 def train(
@@ -37,7 +37,7 @@ def train(
     run keeps its answers and not its model, which is fitted again in seconds.
     """
     require_new(out)
-    split = split or make_split(dataset, config.data)
+    split = split or make_split(dataset, config.data, cache_folder())
     inputs = _inputs(config, dataset, split, skip_broken=skip_broken)
     broken = [{"path": path, "reason": reason} for path, reason in inputs.broken.items()]
     return _fit(create_run(out, config, dataset, split, broken=broken, **facts), dataset, split, inputs)

@@ -171,8 +171,11 @@ def create_experiment(
         RunError: If something is there already.
         DataError: If the dataset cannot be dealt into folds.
     """
+    # Imported here because it loads TensorFlow, which nothing else of a cross-validation's folder needs.
+    from btkeras.training.inputs import cache_folder
+
     require_new(path)
-    folds = make_folds(dataset, config.data, config.cv)
+    folds = make_folds(dataset, config.data, config.cv, cache_folder())
     facts = {"skip_broken": skip_broken, "seeds": {"train": list(config.cv.seeds), "split": config.data.split_seed}}
     with atomic_folder(path) as temporary:
         experiment = Experiment(temporary)

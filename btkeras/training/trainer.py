@@ -27,7 +27,7 @@ from btkeras.models.macs import count_macs
 from btkeras.models.pretrained import check_pretrained, load_pretrained, scaled_variance, weights_file
 from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
 from btkeras.training.callbacks import BestModel, EpochEnd
-from btkeras.training.inputs import Inputs, build_inputs
+from btkeras.training.inputs import Inputs, build_inputs, cache_folder
 from btkeras.training.metric import MacroRecall
 from btkeras.training.optimizers import make_optimizer
 from btkeras.training.precision import dtype_policy, resolve_precision
@@ -91,7 +91,7 @@ def train(
     """
     require_new(out)
     check_network(config)
-    split = split or make_split(dataset, config.data)
+    split = split or make_split(dataset, config.data, cache_folder())
     # Before the run's folder appears, so that a broken picture leaves nothing behind.
     inputs = build_inputs(dataset, split, config, skip_broken=skip_broken)
     broken = [{"path": path, "reason": reason} for path, reason in inputs.broken.items()]

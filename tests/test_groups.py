@@ -1,0 +1,350 @@
+"""Groups of pictures that a split must not part, and how whole groups are dealt."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
+
+from btkeras.config import BYS, CVConfig, DataConfig
+from btkeras.data import Dataset, Record
+from btkeras.data.dealing import deal_groups, deal_records
+from btkeras.data.folds import make_folds
+from btkeras.data.groups import count_groups, find_groups, group_by
+from btkeras.data.splits import PARTS, Split, load_split, make_split, save_split, split_sizes
+from btkeras.errors import DataError
+from tests.conftest import CLASSES
+from tests.test_neighbours import sequence
+
+Found = Callable[[list[list[str]]], list[list[str]]]
+
+
+class Duplicates:
+    """In the place of ``btkeras.data.duplicates``: finds what it is told, and remembers what it was asked."""
+
+    VERSION = 1
+
+    def __init__(self) -> None:
+        self.sets: list[list[str]] = []
+        self.asked: list[list[str]] = []
+
+    def find_near_duplicates(self, paths: Sequence[Path], progress: Callable[[Sequence[Path]], Iterable[Path]]) -> Any:
+        files = list(progress(paths))
+        self.asked.append([file.name for file in files])
+        found = [[file for file in files if file.name in one] for one in self.sets]
+        answer = ModuleType("answer")
+        answer.groups = lambda: [one for one in found if len(one) > 1]  # type: ignore[attr-defined]
+        return answer
+
+
+@pytest.fixture
+def duplicates(monkeypatch: pytest.MonkeyPatch) -> Duplicates:
+    fake = Duplicates()
+    monkeypatch.setitem(sys.modules, "btkeras.data.duplicates", fake)  # type: ignore[arg-type]
+    return fake
+
+
+def patients(sizes: dict[str, Sequence[int]], **extra: str) -> list[Record]:
+    """Records of patients with so many slices, by class."""
+    return [
+        Record(f"{label}/{number:03d}_{slice_:02d}.png", label, f"{label}-{number}", "s", extra)
+        for label, own in sizes.items()
+        for number, count in enumerate(own)
+        for slice_ in range(count)
+    ]
+
+
+def dataset(records: Iterable[Record], root: Path = Path("pictures")) -> Dataset:
+    return Dataset(root, tuple(sorted(records, key=lambda record: record.path)))
+
+
+def counts(records: Iterable[Record]) -> Counter[str]:
+    return Counter(record.label for record in records)
+
+
+def holders(split: Split) -> list[set[str]]:
+    """The groups of each part."""
+    return [{split.groups.get(record.path, record.path) for record in split.part(name)} for name in PARTS]
+
+
+MANY = {label: [3, 5, 2, 8, 4, 6, 1, 7, 3, 5, 4, 9, 2, 6, 3, 4, 5, 5, 8, 3, 6, 2, 4, 7] for label in CLASSES}
+
+
+# --- groups ---
+
+
+def test_by_image_groups_are_those_of_the_intervals(duplicates: Duplicates) -> None:
+    pictures = dataset(patients({"glioma": [3, 2], "no_tumor": [1, 4]}))
+    assert group_by(pictures, "image") == find_groups(pictures)
+    assert duplicates.asked == []
+
+
+def test_by_duplicate_joins_near_copies_and_the_patients_they_belong_to(
+    duplicates: Duplicates, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unnamed = [Record(f"no_tumor/{name}.png", "no_tumor") for name in "abcd"]
+    pictures = dataset([*patients({"glioma": [2, 2, 2]}), *unnamed])
+    # The second patient's first slice is a copy of the first's last; c is a copy of b, which is one of a.
+    duplicates.sets = [["000_01.png", "001_00.png"], ["a.png", "b.png"], ["b.png", "c.png"]]
+    groups = group_by(pictures, "duplicate")
+    joined = {frozenset(path for path in groups if groups[path] == name) for name in groups.values()}
+    assert joined == {
+        frozenset({"glioma/000_00.png", "glioma/000_01.png", "glioma/001_00.png", "glioma/001_01.png"}),
+        frozenset({"glioma/002_00.png", "glioma/002_01.png"}),
+        frozenset({"no_tumor/a.png", "no_tumor/b.png", "no_tumor/c.png"}),
+    }
+    assert groups["glioma/002_00.png"] == "patient s glioma-2"
+    assert count_groups([record.path for record in pictures.records], groups) == 4
+    assert "by duplicate: 4 groups of 10 pictures, 1 of which stand alone" in capsys.readouterr().err
+
+
+def test_by_patient_compares_only_pictures_that_name_none_and_says_how_many(
+    duplicates: Duplicates, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = replace(patients({"glioma": [1]})[0], path="t.png", source="t")
+    pictures = dataset([*patients({"glioma": [2]}), elsewhere, *(Record(f"{name}.png", "no_tumor") for name in "ab")])
+    duplicates.sets = [["a.png", "b.png"], ["000_00.png", "t.png"]]
+    groups = group_by(pictures, "patient")
+    # An id is unique within its source only.
+    assert groups["glioma/000_00.png"] == groups["glioma/000_01.png"] and "t.png" not in groups
+    assert groups["a.png"] == groups["b.png"]
+    assert duplicates.asked == [["a.png", "b.png"]]
+    assert "2 name no patient and are grouped by near-duplicates alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [("patient", r"name their patient.*--by neighbours"), ("cvind", r"folds of FigShare's authors.*cvind\.mat")],
+)
+def test_what_no_picture_names_is_refused_with_what_to_do(by: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        group_by(dataset([Record("a.png", "glioma"), Record("b.png", "no_tumor")]), by)
+
+
+def test_by_neighbours_joins_series_of_pictures_without_id_and_near_copies(
+    duplicates: Duplicates, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unnamed = [Record(f"n/{number}.png", "no_tumor") for number in range(6)]
+    pictures = dataset([*patients({"glioma": [2, 3]}), *unnamed])
+    duplicates.sets = [["1.png", "4.png"]]
+    bands = dict(zip([f"{number}.png" for number in range(6)], sequence([2, 1, 2, 1], 0.95), strict=True))
+    monkeypatch.setattr("btkeras.data.neighbours._band", lambda file: bands[file.name])
+    groups = group_by(pictures, "neighbours")
+    assert {path: groups.get(path) for path in (f"n/{i}.png" for i in range(6))} == {
+        **dict.fromkeys(["n/0.png", "n/1.png", "n/3.png", "n/4.png"], "group n/0.png"),
+        **dict.fromkeys(["n/2.png", "n/5.png"]),
+    }
+    assert set(groups.values()) == {"group n/0.png", "patient s glioma-0", "patient s glioma-1"}
+
+
+def test_by_neighbours_is_refused_where_numbers_say_nothing(duplicates: Duplicates, tmp_path: Path) -> None:
+    records = [Record(f"{name}.png", label) for name, label in (("a", "glioma"), ("b", "no_tumor"))]
+    with pytest.raises(DataError, match=r"numbered patient by patient.*--by duplicate"):
+        group_by(dataset(records, tmp_path), "neighbours")
+
+
+def test_what_was_found_is_kept_until_a_file_changes(duplicates: Duplicates, tmp_path: Path, pictures: Path) -> None:
+    from btkeras.data import load_dataset
+
+    duplicates.sets = [["000.png", "001.png"]]
+    first = group_by(load_dataset(pictures), "duplicate", tmp_path / "cache")
+    assert group_by(load_dataset(pictures), "duplicate", tmp_path / "cache") == first
+    assert len(duplicates.asked) == 1
+    (pictures / "glioma/000.png").write_bytes((pictures / "glioma/002.png").read_bytes() + b" ")
+    group_by(load_dataset(pictures), "duplicate", tmp_path / "cache")
+    assert len(duplicates.asked) == 2
+    (pictures / "glioma/001.png").unlink()
+    group_by(load_dataset(pictures), "duplicate", tmp_path / "cache")
+    assert len(duplicates.asked) == 3
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(
+    duplicates: Duplicates, tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from btkeras.data import load_dataset
+
+    (tmp_path / "file").write_text("in the way")
+    duplicates.sets = [["000.png", "001.png"]]
+    loaded = load_dataset(pictures)
+    assert group_by(loaded, "duplicate", tmp_path / "file") == group_by(loaded, "duplicate")
+    assert "groups are not kept" in capsys.readouterr().err
+
+
+# --- dealing ---
+
+GROUPS = st.lists(st.integers(1, 12), min_size=8, max_size=30)
+
+
+@settings(max_examples=80, deadline=None)
+@given(own=st.lists(GROUPS, min_size=2, max_size=4), seed=st.integers(0, 50), by=st.sampled_from(["patient"]))
+def test_no_group_is_on_two_sides_and_every_class_in_every_part(own: list[list[int]], seed: int, by: str) -> None:
+    pictures = dataset(patients(dict(zip(CLASSES, own, strict=False))))
+    split = make_split(pictures, DataConfig(split_seed=seed, by=by))
+    assert sorted(r.path for name in PARTS for r in split.part(name)) == [r.path for r in pictures.records]
+    assert all(counts(split.part(name)).keys() == set(pictures.classes) for name in PARTS)
+    train, validation, test = holders(split)
+    assert not (train & validation or train & test or validation & test)
+    assert make_split(Dataset(pictures.root, pictures.records[::-1]), DataConfig(split_seed=seed, by=by)) == split
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    own=st.lists(GROUPS, min_size=2, max_size=4),
+    folds=st.integers(2, 5),
+    seed=st.integers(0, 5),
+    test=st.sampled_from(["rotating", "fixed"]),
+)
+def test_folds_part_no_group_and_rotating_ones_test_every_picture_once(
+    own: list[list[int]], folds: int, seed: int, test: str
+) -> None:
+    pictures = dataset(patients(dict(zip(CLASSES, [[*sizes, 1, 1, 1] for sizes in own], strict=False))))
+    splits = make_folds(pictures, DataConfig(split_seed=seed, by="patient"), CVConfig(folds=folds, test=test))
+    assert len(splits) == folds
+    for split in splits:
+        assert counts(chain(*(split.part(name) for name in PARTS))) == counts(pictures.records)
+        assert all(counts(split.part(name)).keys() == set(pictures.classes) for name in PARTS)
+        train, validation, tested = holders(split)
+        assert not (train & validation or train & tested or validation & tested)
+    rotating = [split.test if test == "rotating" else split.validation for split in splits]
+    rest = pictures.records if test == "rotating" else (*splits[0].train, *splits[0].validation)
+    assert sorted(r.path for part in rotating for r in part) == sorted(r.path for r in rest)
+
+
+@settings(max_examples=40, deadline=None)
+@given(alone=st.lists(st.integers(20, 60), min_size=2, max_size=4), seed=st.integers(0, 20))
+def test_pictures_that_stand_alone_give_the_sizes_of_a_split_by_image(alone: list[int], seed: int) -> None:
+    own = {label: [1] * count for label, count in zip(CLASSES, alone, strict=False)}
+    split = make_split(dataset(patients(own)), DataConfig(split_seed=seed, by="patient"))
+    for label, sizes in own.items():
+        assert tuple(counts(split.part(name))[label] for name in PARTS) == split_sizes(len(sizes), DataConfig())
+
+
+def test_sizes_by_patient_are_close_to_those_by_image() -> None:
+    pictures = dataset(patients(MANY))
+    for seed in range(20):
+        split = make_split(pictures, DataConfig(split_seed=seed, by="patient"))
+        for label in CLASSES:
+            wanted = split_sizes(sum(MANY[label]), DataConfig())
+            got = [counts(split.part(name))[label] for name in PARTS]
+            # The smallest group has one picture, the mean four or five.
+            assert max(abs(a - b) for a, b in zip(got, wanted, strict=True)) <= 3
+
+
+def test_large_groups_are_as_often_in_the_test_part_as_others() -> None:
+    sizes = np.array([[12]] * 6 + [[2]] * 80)
+    targets = np.array([[0.64], [0.16], [0.2]]) * sizes.sum()
+    drawn = [deal_groups(sizes, targets, np.random.default_rng(seed))[:6] for seed in range(300)]
+    share = float((np.stack(drawn) == 2).mean())
+    # 1,800 draws: a standard error of 0.01 if they were independent.
+    assert share == pytest.approx(0.2, abs=0.05)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_are_as_even_as_those_of_scikit_learn(seed: int) -> None:
+    records = patients({label: np.random.default_rng(seed).integers(1, 25, 25).tolist() for label in CLASSES})
+    groups = find_groups(dataset(records))
+    labels = np.array([record.label for record in records])
+    names = [groups.get(record.path, record.path) for record in records]
+    sizes = {label: [count / 5] * 5 for label, count in counts(records).items()}
+
+    def unevenness(parts: list[Counter[str]]) -> float:
+        return sum((part[label] - sizes[label][0]) ** 2 / sizes[label][0] for part in parts for label in CLASSES)
+
+    ours = unevenness([counts(p) for p in deal_records(records, groups, sizes, np.random.default_rng(seed))])
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(labels, labels, names)
+    assert ours <= max(1.0, unevenness([Counter(labels[tested].tolist()) for _, tested in folds]))
+
+
+def test_a_group_larger_than_a_part_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = dataset(patients({"glioma": [40, 40, 40], "no_tumor": [1] * 60}))
+    split = make_split(pictures, DataConfig(by="patient"))
+    assert [counts(split.part(name))["glioma"] for name in PARTS] == [40, 40, 40]
+    assert "test has 40 pictures of glioma where 24 were wanted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by", ["patient", "duplicate"])
+def test_a_class_with_fewer_groups_than_parts_is_refused(duplicates: Duplicates, by: str) -> None:
+    pictures = dataset(patients({"glioma": [10, 10], "no_tumor": [1] * 30}))
+    with pytest.raises(DataError, match=r"enough groups for every part.*no glioma left for (test|validation)"):
+        make_split(pictures, DataConfig(by=by))
+    with pytest.raises(DataError, match=r"enough groups for every part.*no glioma left for fold \d"):
+        make_folds(pictures, DataConfig(by=by), CVConfig())
+
+
+# --- the folds of FigShare's authors ---
+
+
+def figshare(unnamed: int = 25, shift: int = 0) -> Dataset:
+    named = [
+        replace(record, extra={"cvind": str((int(record.patient.rpartition("-")[2]) + shift) % 5 + 1)})
+        for record in patients({"glioma": MANY["glioma"], "meningioma": MANY["glioma"]})
+    ]
+    return dataset([*named, *(Record(f"no_tumor/{i:03d}.png", "no_tumor") for i in range(unnamed))])
+
+
+def test_cvind_is_what_each_fold_tests(duplicates: Duplicates) -> None:
+    pictures = figshare()
+    duplicates.sets = [["000.png", "001.png", "002.png"]]
+    splits = make_folds(pictures, DataConfig(by="cvind"), CVConfig())
+    for fold, split in enumerate(splits):
+        assert {record.extra["cvind"] for record in split.test if record.patient} == {str(fold + 1)}
+        assert sum(not record.patient for record in split.test) == 5
+        train, validation, test = holders(split)
+        assert not (train & validation or train & test or validation & test)
+    tested = [record.path for split in splits for record in split.test]
+    assert sorted(tested) == [record.path for record in pictures.records]
+    for seed in (0, 6):
+        single = make_split(pictures, DataConfig(by="cvind", split_seed=seed))
+        assert {record.extra["cvind"] for record in single.test if record.patient} == {str(seed % 5 + 1)}
+        assert single.by == "cvind"
+
+
+def test_cvind_has_as_many_folds_as_it_has(duplicates: Duplicates) -> None:
+    with pytest.raises(DataError, match=r"as many folds as cvind has.*cv\.folds = 4 for 5.*--folds 5"):
+        make_folds(figshare(), DataConfig(by="cvind"), CVConfig(folds=4))
+
+
+def test_cvind_that_parts_a_patient_is_kept_and_said(
+    duplicates: Duplicates, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = list(figshare().records)
+    odd = next(i for i, record in enumerate(records) if record.path == "glioma/003_00.png")
+    records[odd] = replace(records[odd], extra={"cvind": "1"})
+    splits = make_folds(dataset(records), DataConfig(by="cvind"), CVConfig())
+    assert records[odd] in splits[0].test
+    assert "part 1 patients or groups, 'patient s glioma-3' among them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-1", "1.5", "²"])
+def test_a_cvind_that_is_no_fold_is_refused(duplicates: Duplicates, text: str) -> None:
+    records = list(figshare().records)
+    records[0] = replace(records[0], extra={"cvind": text})
+    with pytest.raises(DataError, match="cvind must be a number from 1 on"):
+        make_split(dataset(records), DataConfig(by="cvind"))
+
+
+# --- on disk ---
+
+
+@pytest.mark.parametrize("by", BYS)
+def test_a_split_says_by_what_it_was_made(duplicates: Duplicates, tmp_path: Path, by: str) -> None:
+    pictures = figshare()
+    duplicates.sets = [["000.png", "001.png"]]
+    if by == "neighbours":
+        pictures = dataset(record for record in pictures.records if record.patient)
+    split = make_split(pictures, DataConfig(by=by)).without([pictures.records[0].path])
+    save_split(split, pictures, tmp_path / "splits.json")
+    loaded = load_split(tmp_path / "splits.json", pictures)
+    assert loaded == split and loaded.by == by
+    assert loaded.groups == group_by(pictures, by)
