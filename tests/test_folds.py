@@ -17,6 +17,7 @@ from btkeras.data.folds import make_folds
 from btkeras.data.groups import count_groups, find_groups
 from btkeras.data.splits import PARTS, load_split, make_split, save_split
 from btkeras.errors import DataError
+from btkeras.files import digest
 from tests.conftest import CLASSES
 from tests.test_splits import PAPER, dataset
 
@@ -79,6 +80,13 @@ def test_the_same_seed_gives_the_same_folds_and_another_seed_others() -> None:
 def test_a_class_with_too_few_pictures_is_refused(sizes: dict[str, int], folds: int) -> None:
     with pytest.raises(DataError, match=f"Received: {sizes['glioma'] if folds == 5 else 2} of glioma"):
         make_folds(dataset(**sizes), DataConfig(), CVConfig(folds=folds))
+
+
+@pytest.mark.parametrize(("test", "expected"), [("rotating", "77874954bba56fc7"), ("fixed", "e77ecea7582955e5")])
+def test_this_seed_gives_these_folds_by_image_for_good(test: str, expected: str) -> None:
+    splits = make_folds(dataset(glioma=20, no_tumor=15), DataConfig(by="image"), CVConfig(test=test))
+    lines = [f"{name}\n{record.path}" for split in splits for name in PARTS for record in split.part(name)]
+    assert digest(lines)[:16] == expected
 
 
 def test_groups_are_patients_or_else_equal_files(tmp_path: Path) -> None:

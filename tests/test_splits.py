@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -136,6 +137,20 @@ def test_a_saved_split_is_read_back(saved: Path) -> None:
     document = json.loads(saved.read_text())
     assert document["by"] == "image"
     assert document["counts"]["test"] == {"glioma": 4, "no_tumor": 3}
+
+
+def test_a_split_of_before_there_were_groups_is_read(saved: Path) -> None:
+    def age(document: dict[str, Any]) -> None:
+        del document["by"], document["groups"]
+
+    split = load_split(edit(saved, age), SMALL)
+    assert split == make_split(SMALL, DataConfig())
+    assert split.by == "image" and split.groups == {}
+
+
+def test_the_file_of_a_split_by_image_is_as_it_was_before_there_were_others(saved: Path) -> None:
+    # Version 0.1's bytes, so that finished runs and new ones can be compared by their files.
+    assert hashlib.sha256(saved.read_bytes()).hexdigest()[:16] == "317d64a7447d31f8"
 
 
 def test_a_split_that_leaves_pictures_out_is_read_back(saved: Path) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from btkeras.cli.group import quiet_tensorflow
+from btkeras.config import BYS
+
 
 @click.command(short_help="Tables and plots of runs and cross-validations.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -19,7 +22,14 @@ import click
     help="Of the file.  [default: by its ending]",
 )
 @click.option("--no-pictures", is_flag=True, help="Leave the pictures of the worst mistakes out.")
-def report(runs: tuple[Path, ...], out: Path | None, format_name: str | None, no_pictures: bool) -> None:
+@click.option(
+    "--intervals-by",
+    type=click.Choice(BYS),
+    help="Cluster the intervals by this instead of what the splits keep together, see `btkeras train --by`.",
+)
+def report(
+    runs: tuple[Path, ...], out: Path | None, format_name: str | None, no_pictures: bool, intervals_by: str | None
+) -> None:
     """Show what RUNs say: each the folder of a cross-validation or of a single training.
 
     The tables of the paper with its figures beside these, intervals, which networks differ by more than noise,
@@ -33,6 +43,7 @@ def report(runs: tuple[Path, ...], out: Path | None, format_name: str | None, no
       btkeras report runs/ablation runs/networks --out report.html
       btkeras report runs/cv --out paper/tables.tex
       btkeras report runs/cpu --no-pictures --out figures.json
+      btkeras report runs/cpu --intervals-by neighbours
     """
     from btkeras.reporting.build import build_report
     from btkeras.reporting.write import FORMATS, format_of, write_report
@@ -41,5 +52,12 @@ def report(runs: tuple[Path, ...], out: Path | None, format_name: str | None, no
         raise click.UsageError("A report of several RUNs needs --out FILE.")
     out = out or runs[0] / f"report{FORMATS[format_name or 'html'][0]}"
     chosen = format_name or format_of(out)
-    write_report(build_report(runs, pictures=not no_pictures), out, chosen)
+    cache = None
+    if intervals_by:
+        quiet_tensorflow()
+        from btkeras.training.inputs import cache_folder
+
+        cache = cache_folder()
+    built = build_report(runs, pictures=not no_pictures, intervals_by=intervals_by, cache=cache)
+    write_report(built, out, chosen)
     click.echo(out)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from btkeras.reporting import published
+from btkeras.reporting.calibration import calibration_blocks
 from btkeras.reporting.comparisons import comparison_blocks
 from btkeras.reporting.dataset_table import dataset_tables
 from btkeras.reporting.document import Block, Report, Section, Text
@@ -23,17 +24,21 @@ from btkeras.reporting.size_table import size_table
 RESEARCH_ONLY = "Research use only: btkeras is no medical device."
 
 
-def build_report(paths: Sequence[Path], *, pictures: bool = True) -> Report:
+def build_report(
+    paths: Sequence[Path], *, pictures: bool = True, intervals_by: str | None = None, cache: Path | None = None
+) -> Report:
     """Reads cross-validations and runs, and says what they show.
 
     Args:
         paths: Folders of ``btkeras cv`` or ``btkeras train``.
         pictures: Whether the worst mistakes are shown as pictures.
+        intervals_by: What intervals are clustered by, see ``data.groups.group_by``; None takes the splits' groups.
+        cache: Folder that keeps what is found in the pictures.
 
     Raises:
         RunError: If a folder is no finished source or is named twice.
     """
-    evidence = gather(paths)
+    evidence = gather(paths, intervals_by, cache)
     sections: dict[str, list[Block]] = {
         "Result": headline_blocks(evidence),
         "Tables of the paper": _paper_tables(evidence),
@@ -41,14 +46,26 @@ def build_report(paths: Sequence[Path], *, pictures: bool = True) -> Report:
         "Learning curves": learning_blocks(evidence),
         "Confusion matrices": matrix_blocks(evidence),
         "ROC and precision-recall curves": rate_blocks(evidence),
+        "Calibration": calibration_blocks(evidence),
         "Worst mistakes": mistake_blocks(evidence, pictures=pictures),
         "Limits": [
-            Text(("Known faults of the published protocol. A report on a split that follows it shares them.",)),
+            Text((_faults(evidence),)),
             Text((*published.FAULTS, RESEARCH_ONLY), "list"),
         ],
         "Provenance": provenance_blocks(evidence),
     }
     return Report(_title(evidence), tuple(_section(title, blocks) for title, blocks in sections.items() if blocks))
+
+
+def _faults(evidence: Evidence) -> str:
+    kinds = sorted({str(source.summary["protocol"]["by"]) for source in evidence.sources})
+    if kinds == ["image"]:
+        return "Known faults of the published protocol. A report on a split that follows it shares them."
+    whose = "The splits here are" if len(evidence.sources) > 1 else "The split here is"
+    return (
+        f"Known faults of the published protocol. {whose} by {' and '.join(kinds)}: of the first fault, what the "
+        "result says of that split is left; the others are as they are."
+    )
 
 
 def _section(title: str, blocks: Sequence[Block]) -> Section:

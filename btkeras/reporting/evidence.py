@@ -17,7 +17,7 @@ from btkeras.config_io import changed_keys
 from btkeras.errors import RunError
 from btkeras.experiments.summary import compare_models
 from btkeras.reporting.numbers import slug
-from btkeras.reporting.sources import Source, TrainedRun, read_source
+from btkeras.reporting.sources import Source, TrainedRun, read_source, regroup
 
 # What distinguishes the networks of an experiment anyway.
 _EXPECTED = ("model.name", "cv.models", "cv.folds", "cv.changes", "cv.seeds", "cv.test", "train.seed")
@@ -99,8 +99,13 @@ class Evidence:
         return [network for network in self.networks if network.model == model]
 
 
-def gather(paths: Sequence[Path]) -> Evidence:
+def gather(paths: Sequence[Path], intervals_by: str | None = None, cache: Path | None = None) -> Evidence:
     """Reads and joins sources.
+
+    Args:
+        paths: Their folders.
+        intervals_by: What intervals are clustered by; None takes the groups of the splits.
+        cache: Folder that keeps what is found in the pictures.
 
     Raises:
         RunError: If a folder is no finished source or is named twice.
@@ -109,6 +114,8 @@ def gather(paths: Sequence[Path]) -> Evidence:
     if repeated:
         raise RunError("A report must be given each RUN once", received=f"{repeated[0]} twice")
     sources = tuple(read_source(path) for path in paths)
+    if intervals_by:
+        sources = tuple(regroup(source, intervals_by, cache) for source in sources)
     networks = _unique_names([network for source in sources for network in _networks(source)])
     return Evidence(sources, networks, tuple(_comparisons(networks)), tuple(_differences(sources)))
 

@@ -12,12 +12,32 @@ from btkeras.reporting.figure_tables import overview_table
 from btkeras.reporting.numbers import interval_text, percent
 from btkeras.reporting.sources import Source
 
+# What a split keeps together; where pictures name their patient, every grouped split keeps patients together too.
 _WORTH = {
     "image": "The split is picture by picture, so slices of one patient may lie on both sides of it.",
     "duplicate": "Near-copies of a picture are on one side of the split, but slices of one patient may lie on both.",
+    "neighbours": "Slices of neighbouring numbers that look alike are on one side of the split, and near-copies too. "
+    "They were taken for one patient's; where a collection lists its views one after the other, other views of that "
+    "patient may lie on the other side.",
     "patient": "All slices of a patient are on one side of the split: the accuracy is one on new patients, of the same "
-    "scanners and collections.",
+    "scanners and collections. Of pictures that name no patient, near-copies are kept together.",
+    "cvind": "The test parts are the folds of FigShare's authors, who kept all slices of a patient together: the "
+    "accuracy is one on new patients, of the same scanners and collections. Of pictures that name no patient, "
+    "near-copies are kept together.",
 }
+_BY_PATIENT = ("patient", "cvind")
+_NAMED = (
+    " Slices of patients that are named are on one side too; of the other pictures, slices of one patient may lie on "
+    "both."
+)
+# By what groups are of, and whether patients are named.
+_RELATIVES = {
+    ("duplicate", False): "near-copy",
+    ("duplicate", True): "slice of the same patient, or a near-copy,",
+    ("neighbours", False): "near-copy, or a slice that was taken for one of the same patient,",
+    ("neighbours", True): "slice of the same patient or taken for one, or a near-copy,",
+}
+_EQUALS = {False: "byte-for-byte copy", True: "slice of the same patient, or an equal file,"}
 _INFLATED = "Take the accuracy as the upper end of what a new patient's slices would get, not as an estimate of it."
 
 
@@ -73,11 +93,18 @@ def _in_counts(network: Network) -> str:
 def _worth(source: Source) -> list[str]:
     by = source.summary["protocol"]["by"]
     points = [_WORTH.get(by, f"The split is by {by}.")]
-    if by != "patient":
+    if by in ("duplicate", "neighbours") and _names_patients(source):
+        points[0] = points[0].partition(", but")[0].rstrip(".") + "." + _NAMED
+    if by not in _BY_PATIENT:
         points[0] = f"{points[0]} {_INFLATED}"
+    if by == "image" or source.regrouped_by:
         points += _relatives(source)
     points.append("Nothing here says how the networks do on another hospital's scanner.")
     return points
+
+
+def _names_patients(source: Source) -> bool:
+    return bool(source.summary["dataset"]["patients"])
 
 
 def _relatives(source: Source) -> list[str]:
@@ -92,8 +119,8 @@ def _relatives(source: Source) -> list[str]:
         known = {source.groups[path] for path in split["train"] if path in source.groups}
         tested += len(split["test"])
         related += sum(source.groups.get(path) in known for path in split["test"])
-    named = bool(source.summary["dataset"]["patients"])
-    kind = "slice of the same patient, or an equal file," if named else "byte-for-byte copy"
+    named = _names_patients(source)
+    kind = _RELATIVES.get((source.regrouped_by, named), _EQUALS[named])
     unknown = "" if named else " The dataset names no patients, so slices of one patient cannot be counted."
     share = f"{related:,} of {tested:,} test pictures ({percent(related / tested)} %)"
     return [f"{share} have a {kind} in the training part.{unknown}"]

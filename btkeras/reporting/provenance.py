@@ -37,7 +37,7 @@ def _source_table(source: Source, number: int, evidence: Evidence) -> Table:
         "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}",
         "training of the networks": _training(source),
         "intervals": f"bootstrap of {bootstrap['samples']:,} resamples of {bootstrap['groups']:,} groups of "
-        f"{bootstrap['images']:,} pictures, seed {bootstrap['seed']}",
+        f"{bootstrap['images']:,} pictures, by {source.regrouped_by or protocol['by']}, seed {bootstrap['seed']}",
     }
     several = len(evidence.sources) > 1
     return Table(

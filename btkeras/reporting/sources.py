@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from btkeras.config import ExperimentConfig
-from btkeras.errors import RunError
+from btkeras.data.groups import group_by
+from btkeras.data.splits import files_digest
+from btkeras.errors import DataError, RunError
 from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.experiments.results import FoldResult
 from btkeras.experiments.summary import summarise_experiment
-from btkeras.runs import Run, read_json, read_predictions
+from btkeras.runs import Run, dataset_of, read_json, read_predictions
 
 _SUMMARY_KEYS = ("protocol", "dataset", "classes", "models", "comparisons", "bootstrap")
 
@@ -58,6 +60,7 @@ class Source:
         summary: As a cross-validation's ``summary.json``.
         splits: The documents of the folds' splits.
         runs: Every training.
+        regrouped_by: What the groups of the intervals are of, if it is not what the splits say; else "".
     """
 
     path: Path
@@ -67,6 +70,7 @@ class Source:
     summary: Mapping[str, Any]
     splits: tuple[Mapping[str, Any], ...]
     runs: tuple[TrainedRun, ...]
+    regrouped_by: str = ""
 
     @property
     def dataset_digest(self) -> str:
@@ -100,6 +104,34 @@ def read_source(path: Path) -> Source:
             remedy="Name folders given to `btkeras cv --out` or `btkeras train --out`",
         )
     return _read_run(run)
+
+
+def regroup(source: Source, by: str, cache: Path | None = None) -> Source:
+    """The same answers with intervals and comparisons clustered by other groups than those of the splits.
+
+    So a split by image can be judged as what it is: its pictures are fewer independent ones than they seem.
+
+    Args:
+        source: What to judge.
+        by: What groups are of, see ``data.groups.group_by``.
+        cache: Folder that keeps what is found in the pictures.
+
+    Raises:
+        DataError: If the dataset is gone, has changed, or cannot be grouped so.
+    """
+    dataset = dataset_of(source.manifest)
+    if files_digest(dataset.records) != source.dataset_digest:
+        raise DataError(
+            "The dataset must be the one that was split",
+            received=f"{dataset.root}, whose list of files differs from that of {source.path}",
+            remedy="Restore it, or leave --intervals-by away",
+        )
+    groups = group_by(dataset, by, cache)
+    results = [run.result for run in source.runs]
+    test = source.summary["protocol"]["test"]
+    figures = summarise_experiment(results, source.summary["classes"], groups=groups, test=test)
+    splits = tuple({**split, "groups": groups} for split in source.splits)
+    return replace(source, summary={**source.summary, **figures}, splits=splits, regrouped_by=by)
 
 
 def _read_experiment(experiment: Experiment) -> Source:
