@@ -150,6 +150,8 @@ def calibration_figures(
         estimator finds where there is nothing), ``aurc``, and ``conformal``: None, or its ``method`` and, for each
         ``coverage``, the ``threshold`` and what ``metrics.conformal.set_figures`` gives.
     """
+    # The same figures as from the file of predictions.
+    probabilities = np.asarray(probabilities, np.float64)
     temperature = calibration.temperature if calibration else 1.0
     mean, high = calibrated_error(probabilities)
     return {

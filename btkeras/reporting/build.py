@@ -63,8 +63,8 @@ def _faults(evidence: Evidence) -> str:
         return "Known faults of the published protocol. A report on a split that follows it shares them."
     whose = "The splits here are" if len(evidence.sources) > 1 else "The split here is"
     return (
-        f"Known faults of the published protocol. {whose} by {' and '.join(kinds)}: of the first fault, what the "
-        "result says of that split is left; the others are as they are."
+        f"Known faults of the published protocol. {whose} by {' and '.join(kinds)}; how much of the first fault is "
+        "left then, the result says."
     )
 
 
