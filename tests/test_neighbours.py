@@ -13,7 +13,8 @@ from PIL import Image
 
 from btkeras.config import PhantomConfig
 from btkeras.data import Dataset, Record, load_dataset
-from btkeras.data.neighbours import find_series, link
+from btkeras.data.dealing import deal_records
+from btkeras.data.neighbours import _band, find_series, link
 from btkeras.data.phantom_dataset import write_phantom
 
 
@@ -140,6 +141,35 @@ def test_figshares_series_are_about_as_many_as_its_patients_have_views(real_slic
     assert unordered == ["no_tumor"]
     for name, patients in {"meningioma": 82, "glioma": 89, "pituitary": 62}.items():
         assert 1.5 * patients < counts[name] <= 3 * patients
+
+
+@pytest.mark.data
+def test_series_end_the_leak_between_neighbouring_slices(real_slices: Path) -> None:
+    """The most similar training slice of a tumour's test slice, with which one answers right without learning."""
+    dataset = load_dataset(real_slices)
+    records = [record for record in dataset.records if record.label != "no_tumor"]
+    series, _ = find_series(dataset.root, records)
+    groups = {path: paths[0] for paths in series for path in paths}
+    bands = np.stack([_band(dataset.root / record.path) for record in records]).astype(np.float32)
+    number = np.array([int(Path(record.path).stem) for record in records])
+    label = np.array([record.label for record in records])
+    sizes = {name: [count / 5] * 5 for name, count in Counter(label.tolist()).items()}
+    position = {record.path: i for i, record in enumerate(records)}
+
+    def probe(groups: dict[str, str]) -> tuple[float, float]:
+        beside, right = [], []
+        for part in deal_records(records, groups, sizes, np.random.default_rng(0)):
+            test = np.array([position[record.path] for record in part])
+            train = np.setdiff1d(np.arange(len(records)), test)
+            nearest = train[(bands[test] @ bands[train].T).argmax(axis=1)]
+            beside += (np.abs(number[nearest] - number[test]) <= 6).tolist()
+            right += (label[nearest] == label[test]).tolist()
+        return float(np.mean(beside)), float(np.mean(right))
+
+    (image, accurate), (grouped, honest) = probe({}), probe(groups)
+    print(f"beside: {image:.3f} {grouped:.3f}; right: {accurate:.3f} {honest:.3f}")
+    assert image > 0.8 and grouped < 0.04
+    assert accurate > 0.94 and honest < 0.8
 
 
 @pytest.mark.skipif("BTKERAS_FIGSHARE" not in os.environ, reason="needs FigShare prepared with ids: BTKERAS_FIGSHARE")

@@ -47,7 +47,7 @@ def test_a_split_by_patient_is_not_called_inflated(named: Dataset, tmp_path: Pat
     text = said(build_report([path], pictures=False))
     assert "All slices of a patient are on one side of the split" in text
     assert "Take the accuracy as the upper end" not in text and "test pictures (" not in text
-    assert "The split here is by patient: of the first fault" in text
+    assert "The split here is by patient; how much of the first fault is left" in text
 
 
 def test_a_split_by_image_counts_its_relatives_and_shares_the_faults(named: Dataset, tmp_path: Path) -> None:

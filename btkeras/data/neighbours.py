@@ -126,7 +126,7 @@ def _with_singles(alike: FloatArray, joined: NDArray[np.bool_]) -> NDArray[np.bo
     result = joined.copy()
     for number, run in enumerate(runs):
         beside = ((run[0] - 1, lengths[number]), (run[0], lengths[number + 2]))
-        borders = [border for border, length in beside if length >= _LONG and alike[border] > 0]
+        borders = [border for border, length in beside if length >= _LONG and alike[border] != 0]
         if len(run) == 1 and borders:
             result[max(borders, key=lambda border: float(alike[border]))] = True
     return result
