@@ -18,8 +18,9 @@ from btkeras import Predictor
 from btkeras.config import PhantomConfig
 from btkeras.config_io import load_config
 from btkeras.data import load_dataset
+from btkeras.data.boxes import Box, in_head, visible
 from btkeras.data.decoder import Decoder
-from btkeras.data.harmonise import MIDDLE, HeadBox, crop_fractions, harmonise, head_box
+from btkeras.data.harmonise import MIDDLE, HeadBox, harmonise, head_box
 from btkeras.data.harmonise_graph import harmonise as harmonise_in_graph
 from btkeras.data.phantom import draw_patient
 from btkeras.data.resize import resize
@@ -171,28 +172,16 @@ def test_stores_on_disk_do_not_mix_them_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("box", "expected"),
     [
-        ((0.5, 0.5, 0.1, 0.25), (0.625, 0.5, 0.25, 0.4)),
-        ((0.25, 0.5, 0.2, 1.0), (0.125, 0.5, 0.25, 1.0)),
-        ((0.9, 0.5, 0.1, 0.1), None),
+        (Box(0.375, 0.4, 0.625, 0.5), Box(0.3, 0.375, 0.7, 0.625)),
+        (Box(0, 0.15, 1, 0.35), Box(0, 0, 1, 0.25)),
+        (Box(0.45, 0.85, 0.55, 0.95), None),
     ],
     ids=["inside", "cut off on three sides", "outside"],
 )
-def test_boxes_follow_the_crop(box: tuple[float, ...], expected: tuple[float, ...] | None) -> None:
+def test_boxes_follow_the_crop(box: Box, expected: Box | None) -> None:
     # The middle 80 columns and 100 rows of 200 x 160.
-    found = crop_fractions(box, HeadBox(30, 50, 130, 130), 160, 200)  # type: ignore[arg-type]
+    found = visible(in_head(box, HEAD, 160, 200))
     assert found == (None if expected is None else pytest.approx(expected))
-
-
-def test_a_box_in_the_crop_shows_what_it_showed() -> None:
-    box = (0.45, 0.5, 0.2, 0.3)
-    x, y, width, height = (160 * value for value in box)
-    image = np.zeros((160, 160))
-    image[round(y - height / 2) : round(y + height / 2), round(x - width / 2) : round(x + width / 2)] = 1
-    cropped = image[30:130, 50:130]
-    x, y, width, height = crop_fractions(box, HEAD, 160, 160)  # type: ignore[misc]
-    rows, columns = np.nonzero(cropped)
-    assert (columns.min() / 80, (columns.max() + 1) / 80) == pytest.approx((x - width / 2, x + width / 2))
-    assert (rows.min() / 100, (rows.max() + 1) / 100) == pytest.approx((y - height / 2, y + height / 2))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,9 @@ import click
 
 from btkeras.cli import options
 
+# Where the one option leaves its value for the other, which is parsed later.
+_SIZE = "btkeras.size"
+
 
 @click.command(short_help="Make a dataset from FigShare files or class folders.")
 @click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="SOURCE...")
@@ -20,8 +23,26 @@ from btkeras.cli import options
     show_default=True,
     help="Where --download keeps its files.",
 )
+@click.option(
+    "--size",
+    default=256,
+    show_default=True,
+    type=click.IntRange(32, 2048),
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, size: context.meta.__setitem__(_SIZE, size),
+    help="Side of the squares of --harmonise, pixels.",
+)
+@click.option(
+    "--harmonise",
+    is_flag=True,
+    callback=lambda context, _, wanted: context.meta[_SIZE] if wanted else 0,
+    help="Write the heads alone, grey, on one scale of intensity and as equal squares.",
+)
 @options.skip_broken
-def prepare(sources: tuple[Path, ...], out: Path, download: str | None, downloads: Path, skip_broken: bool) -> None:
+def prepare(
+    sources: tuple[Path, ...], out: Path, download: str | None, downloads: Path, harmonise: int, skip_broken: bool
+) -> None:
     """Make a dataset from any number of SOURCEs.
 
     A SOURCE is FigShare's download (zips, zips in a zip, or .mat files, whose patient ids, folds and tumour masks are
@@ -29,11 +50,16 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
     Training/ and Testing/; with boxes.csv), or another dataset. Every picture is read: broken ones are named, and
     nothing is written unless --skip-broken.
 
+    --harmonise makes collections look alike, to see what is left of a shortcut (btkeras shortcuts). A network for
+    pictures as they come is better trained on the plain dataset with --set data.harmonise=true, since it then does
+    this itself wherever it is used.
+
     \b
     Examples:
       btkeras prepare --download figshare --out data/figshare
       btkeras prepare 1512427.zip br35h/no --out data/both
       btkeras prepare archive/Training archive/Testing --out data/kaggle
+      btkeras prepare data/both --harmonise --out data/both-harmonised
     """
     if not sources and not download:
         raise click.UsageError("Give at least one SOURCE, or --download figshare.")
@@ -45,4 +71,4 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
         folder = downloads / download
         download_figshare(folder)
         sources = (*sources, folder)
-    click.echo(prepare_dataset(sources, out, skip_broken=skip_broken).summary())
+    click.echo(prepare_dataset(sources, out, skip_broken=skip_broken, harmonise=harmonise).summary())

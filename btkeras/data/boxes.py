@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from btkeras.data.harmonise import head_box
+from btkeras.data.harmonise import HeadBox, head_box
 from btkeras.data.records import Record
 from btkeras.errors import DataError
 from btkeras.machine import threads
@@ -48,7 +48,11 @@ def box_of(record: Record) -> Box | None:
     Raises:
         DataError: If the column holds something else.
     """
-    text = record.extra.get("box", "")
+    return parse_box(record.extra.get("box", ""), record.path)
+
+
+def parse_box(text: str, name: str = "a picture") -> Box | None:
+    """Reads a column ``box``; errors as ``box_of``, which name the picture."""
     if not text:
         return None
     try:
@@ -56,10 +60,26 @@ def box_of(record: Record) -> Box | None:
     except ValueError as error:
         raise DataError(
             "A box must be four fractions, x_center y_center width height",
-            received=f"{text!r} for {record.path}",
+            received=f"{text!r} for {name}",
             remedy="Correct the dataset's manifest.csv",
         ) from error
     return Box(y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+
+
+def in_head(box: Box, head: HeadBox, height: int, width: int) -> Box:
+    """A box of a picture as fractions of its head; below 0 or above 1 where it reaches beyond."""
+    return Box(
+        (box.top * height - head.top) / (head.bottom - head.top),
+        (box.left * width - head.left) / (head.right - head.left),
+        (box.bottom * height - head.top) / (head.bottom - head.top),
+        (box.right * width - head.left) / (head.right - head.left),
+    )
+
+
+def visible(box: Box) -> Box | None:
+    """The part of a box that lies in the picture; None if there is none."""
+    part = Box(*(min(max(edge, 0.0), 1.0) for edge in box))
+    return part if part.bottom > part.top and part.right > part.left else None
 
 
 def boxes_in_heads(root: Path, records: Sequence[Record]) -> list[Box | None]:
@@ -75,13 +95,7 @@ def _box_in_head(path: Path, box: Box | None) -> Box | None:
     with Image.open(path) as image:
         grey = np.asarray(ImageOps.exif_transpose(image).convert("L"))
     height, width = grey.shape
-    head = head_box(grey)
-    return Box(
-        (box.top * height - head.top) / (head.bottom - head.top),
-        (box.left * width - head.left) / (head.right - head.left),
-        (box.bottom * height - head.top) / (head.bottom - head.top),
-        (box.right * width - head.left) / (head.right - head.left),
-    )
+    return in_head(box, head_box(grey), height, width)
 
 
 def tumours_of(records: Sequence[Record], boxes: Sequence[Box | None], classes: Collection[str]) -> Tumours:

@@ -7,9 +7,10 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from btkeras.data.figshare import box_of, read_slice
+from btkeras.data.harmonised_files import harmonise_files
 from btkeras.data.image_file import sniff
 from btkeras.data.intensity import to_uint8
 from btkeras.data.layouts import Job, box_text
@@ -45,13 +46,18 @@ _Content = tuple[bytes, bytes | None]
 _Answer = Stored | DataError
 
 
-def convert_all(jobs: Sequence[Job]) -> Iterator[tuple[Job, Stored | DataError]]:
-    """Yields each job with its picture, or with the error that its file caused, in the jobs' order."""
+def convert_all(jobs: Sequence[Job], size: int = 0) -> Iterator[tuple[Job, Stored | DataError]]:
+    """Yields each job with its picture, or with the error that its file caused, in the jobs' order.
+
+    Args:
+        jobs: What to convert.
+        size: Side of the squares to which pictures are harmonised, pixels; 0 keeps them as they are.
+    """
     window: deque[tuple[Job, Future[_Answer]]] = deque()
     with ThreadPoolExecutor(_THREADS) as pool:
         for job in jobs:
             # Files are read here, one after the other, because a zip can only be read forwards.
-            window.append((job, pool.submit(_convert, job, _read(job))))
+            window.append((job, pool.submit(_convert, job, _read(job), size)))
             if len(window) >= _WINDOW:
                 first, future = window.popleft()
                 yield first, future.result()
@@ -66,13 +72,19 @@ def _read(job: Job) -> _Content | DataError:
         return error
 
 
-def _convert(job: Job, content: _Content | DataError) -> _Answer:
+def _convert(job: Job, content: _Content | DataError, size: int) -> _Answer:
     if isinstance(content, DataError):
         return content
     try:
-        return _picture(job, *content) if job.label else _slice(job, content[0])
+        stored = _picture(job, *content) if job.label else _slice(job, content[0])
+        return _harmonised(stored, size) if size else stored
     except DataError as error:
         return error
+
+
+def _harmonised(stored: Stored, size: int) -> Stored:
+    data, mask, extra = harmonise_files(stored.data, stored.mask, stored.extra, size)
+    return replace(stored, data=data, suffix=".png", mask=mask, extra=extra)
 
 
 def _slice(job: Job, data: bytes) -> Stored:

@@ -80,31 +80,6 @@ def head_box(image: NDArray[np.uint8]) -> HeadBox:
     return HeadBox(0, 0, height, width) if small else box
 
 
-def crop_fractions(
-    box: tuple[float, float, float, float], head: HeadBox, height: int, width: int
-) -> tuple[float, float, float, float] | None:
-    """Where a box of the picture lies in the crop.
-
-    Args:
-        box: ``x_center, y_center, width, height``, fractions of the picture.
-        head: What the picture is cropped to.
-        height: The picture's, pixels.
-        width: The picture's, pixels.
-
-    Returns:
-        The same in fractions of the crop, without what is cut off; None if nothing is left.
-    """
-    x, columns = _crop_span(box[0] * width, box[2] * width, head.left, head.right)
-    y, rows = _crop_span(box[1] * height, box[3] * height, head.top, head.bottom)
-    return (x, y, columns, rows) if min(columns, rows) > 0 else None
-
-
-def _crop_span(center: float, length: float, first: int, end: int) -> tuple[float, float]:
-    """Centre and length, pixels, of what lies between ``first`` and ``end``, in fractions of what does."""
-    low, high = max(center - length / 2, first), min(center + length / 2, end)
-    return ((low + high) / 2 - first) / (end - first), (high - low) / (end - first)
-
-
 def intensity_table(histogram: NDArray[np.int64], low: int, threshold: int) -> NDArray[np.uint8]:
     """The new level of each of the 256 levels.
 

@@ -99,6 +99,7 @@ def prepare(
     out: str | Path,
     *,
     skip_broken: bool = False,
+    harmonise: int = 0,
     progress: Progress | None = None,
 ) -> PrepareReport:
     """Joins sources into one dataset folder, which appears whole or not at all.
@@ -111,10 +112,14 @@ def prepare(
     they are known ``mask``, ``box`` ("x_center y_center width height", fractions), ``part`` (train, test,
     validation) and ``cvind`` (the FigShare authors' fold, 1 to 5).
 
+    With ``harmonise`` every picture becomes a grey PNG of the head alone, on one scale of intensity, stretched to a
+    square (``btkeras.data.harmonise``); masks and boxes follow, and the column ``harmonised`` says the side.
+
     Args:
         sources: Folders and files.
         out: The new dataset; must not exist.
         skip_broken: Leave broken pictures out and list them in ``broken.csv``, instead of failing.
+        harmonise: Side of the squares, pixels; 0 keeps the pictures as they are.
         progress: Wraps the pictures, given their number; None shows a bar on standard error.
 
     Raises:
@@ -132,7 +137,7 @@ def prepare(
         with atomic_folder(target) as folder:
             writer = _Writer(folder)
             broken = []
-            for job, stored in show(convert_all(planned.jobs), len(planned.jobs)):
+            for job, stored in show(convert_all(planned.jobs, harmonise), len(planned.jobs)):
                 if isinstance(stored, Stored):
                     writer.add(job, stored)
                 else:

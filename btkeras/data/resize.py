@@ -43,7 +43,7 @@ def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """
     rows = resize_weights(image.shape[0], size)
     columns = resize_weights(image.shape[1], size)
-    low = np.einsum("yh,hwc->ywc", rows, image.astype(np.float32))
+    low = np.tensordot(rows, image.astype(np.float32), axes=(1, 0))
     low = np.floor(low * (QUARTERS / UNIT) + 0.5)
-    small = np.einsum("xw,ywc->yxc", columns, low)
+    small = np.tensordot(low, columns, axes=(1, 1)).swapaxes(1, 2)
     return np.floor(small / (QUARTERS * UNIT) + 0.5).astype(np.uint8)

@@ -1,0 +1,76 @@
+"""``prepare --harmonise``: heads alone, on one scale, with their masks and boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from btkeras.cli import main
+from btkeras.config import PhantomConfig
+from btkeras.data.boxes import box_of
+from btkeras.data.harmonise import harmonise
+from btkeras.data.phantom_dataset import write_phantom
+from btkeras.data.prepare import prepare
+from btkeras.data.records import Dataset, load_dataset
+from btkeras.data.resize import resize
+from tests.prepare_files import pixels, quiet
+
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    config = PhantomConfig(patients=8, slices=1, image_size=128)
+    return write_phantom(config, tmp_path_factory.mktemp("phantom") / "dataset")
+
+
+@pytest.fixture(scope="module")
+def harmonised(phantom: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    out = tmp_path_factory.mktemp("harmonised") / "dataset"
+    prepare([phantom.root], out, harmonise=SIZE, progress=quiet)
+    return load_dataset(out)
+
+
+def test_pictures_are_harmonised_squares_and_keep_who_they_are(phantom: Dataset, harmonised: Dataset) -> None:
+    assert len(harmonised.records) == len(phantom.records)
+    before = {record.extra.get("original", record.path): record for record in phantom.records}
+    for record in harmonised.records:
+        source = before[record.extra["original"]]
+        expected = resize(harmonise(pixels(phantom.root / source.path)[..., None]), SIZE)[..., 0]
+        np.testing.assert_array_equal(pixels(harmonised.root / record.path), expected)
+        assert (record.label, record.patient) == (source.label, source.patient)
+        assert record.path.endswith(".png")
+        assert record.extra["harmonised"] == str(SIZE)
+
+
+def test_masks_and_boxes_stay_on_the_tumour(harmonised: Dataset) -> None:
+    tumours = [record for record in harmonised.records if record.label != "no_tumor"]
+    assert len(tumours) == 6
+    for record in tumours:
+        mask = pixels(harmonised.root / record.extra["mask"])
+        assert mask.shape == (SIZE, SIZE)
+        assert set(np.unique(mask)) == {0, 255}
+        rows, columns = np.nonzero(mask)
+        edges = np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]) / SIZE
+        np.testing.assert_allclose(box_of(record), edges, atol=1.5 / SIZE)
+
+
+def test_what_is_harmonised_is_not_cropped_and_scaled_again(harmonised: Dataset, tmp_path: Path) -> None:
+    prepare([harmonised.root], tmp_path / "again", harmonise=SIZE, progress=quiet)
+    again = load_dataset(tmp_path / "again")
+    for record, before in zip(again.records, harmonised.records, strict=True):
+        np.testing.assert_array_equal(pixels(again.root / record.path), pixels(harmonised.root / before.path))
+        assert record.extra["box"] == before.extra["box"]
+
+
+def test_the_command(phantom: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["prepare", str(phantom.root), "--out", str(out), "--harmonise", "--size", "64"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    records = load_dataset(out).records
+    assert {pixels(out / record.path).shape for record in records} == {(64, 64)}
+    assert {record.extra["harmonised"] for record in records} == {"64"}
