@@ -219,3 +219,19 @@ def test_a_manifest_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) ->
 def test_paths_have_forward_slashes(tmp_path: Path) -> None:
     for record in load_dataset(put(tmp_path, "glioma/x/a.png", "no/b.png")).records:
         assert PurePosixPath(record.path).as_posix() == record.path
+
+
+def with_boxes(folder: Path, *lines: str) -> Path:
+    header = "file,x_center,y_center,width,height"
+    (put(folder, "glioma/a.png", "glioma/b.png", "no/c.png") / "boxes.csv").write_text("\n".join([header, *lines]))
+    return folder
+
+
+def test_boxes_beside_class_folders_become_a_column(tmp_path: Path) -> None:
+    found = load_dataset(with_boxes(tmp_path, "glioma/b.png,0.5,0.25,0.1,0.2", "glioma/gone.png,0.5,0.5,0.1,0.1"))
+    assert [dict(record.extra) for record in found.records] == [{}, {"box": "0.5 0.25 0.1 0.2"}, {}]
+
+
+@pytest.mark.parametrize("line", ["glioma/a.png,0.5,0.5,0.1,wide", "glioma/a.png,0.5,0.5,0.1,12", "glioma/a.png,0.5"])
+def test_a_box_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
+    assert "boxes.csv, line 2" in refusal(with_boxes(tmp_path, line))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import os
 import posixpath
 from collections import Counter
@@ -13,6 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from btkeras.data.box_table import BOXES, read_boxes
+from btkeras.data.box_table import box_text as box_text
 from btkeras.data.figshare import CVIND, read_cvind
 from btkeras.data.pictures import PICTURE_SUFFIXES
 from btkeras.data.records import CLASSES, MANIFEST, Record, class_name, load_dataset
@@ -20,8 +20,6 @@ from btkeras.data.sources import Entry, file_entry, walk
 from btkeras.errors import DataError
 
 FIGSHARE = "figshare"
-BOXES = "boxes.csv"
-BOX_COLUMNS = ("file", "x_center", "y_center", "width", "height")
 PARTS = {
     "training": "train",
     "train": "train",
@@ -232,37 +230,9 @@ def _boxes(entries: list[Entry], pictures: set[str]) -> dict[str, str]:
     """Reads each ``boxes.csv``: path of the picture -> "x_center y_center width height"."""
     boxes = {}
     for entry in entries:
-        if entry.basename.lower() != BOXES:
-            continue
-        rows = csv.DictReader(io.StringIO(entry.read().decode("utf-8-sig", errors="replace")))
-        if list(rows.fieldnames or ())[:5] != list(BOX_COLUMNS):
-            raise DataError(
-                f"{BOXES} must have the columns {','.join(BOX_COLUMNS)}",
-                received=f"{entry.name} with {','.join(rows.fieldnames or ()) or 'an empty file'}",
-            )
-        for number, row in enumerate(rows, start=2):
-            path = posixpath.normpath(posixpath.join(posixpath.dirname(entry.path), row["file"]))
-            boxes[path] = _box(row, f"{entry.name}, line {number}", path in pictures)
+        if entry.basename.lower() == BOXES:
+            boxes |= read_boxes(entry.read(), posixpath.dirname(entry.path), entry.name, pictures)
     return boxes
-
-
-def _box(row: Mapping[str, str], line: str, known: bool) -> str:
-    try:
-        values = [float(row[name]) for name in BOX_COLUMNS[1:]]
-    except (TypeError, ValueError):
-        values = []
-    if not known or not values or not all(0 <= value <= 1 for value in values):
-        raise DataError(
-            f"A line of {BOXES} must name a picture beside it and a box in fractions from 0 to 1",
-            received=f"{line}: {','.join(str(value) for value in row.values())}",
-            remedy="Correct or remove the line",
-        )
-    return box_text(values)
-
-
-def box_text(values: Iterable[float]) -> str:
-    """Writes a box as the manifest keeps it: "x_center y_center width height", fractions of the image."""
-    return " ".join(f"{value:.6g}" for value in values)
 
 
 def _with_folds(jobs: list[Job], entries: list[Entry]) -> list[Job]:

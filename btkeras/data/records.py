@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import difflib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from btkeras.data.box_table import BOXES, read_boxes
 from btkeras.errors import DataError
 from btkeras.files import atomic_file
 
@@ -92,7 +93,8 @@ def class_name(spelling: str, where: str = "") -> str:
 def load_dataset(folder: str | Path) -> Dataset:
     """Reads a dataset: class folders of PNG/JPEG pictures, or a folder with ``manifest.csv``.
 
-    Only names are read here, no picture is opened.
+    Only names are read here, no picture is opened. Of class folders, ``boxes.csv`` beside them (``file,x_center,
+    y_center,width,height``, fractions) becomes the column ``box``.
 
     Raises:
         DataError: If the folder is missing or empty, holds fewer than two classes, or its manifest is not valid.
@@ -124,11 +126,24 @@ def _from_class_folders(root: Path) -> list[Record]:
             received=f"{root} with {', '.join(folder.name for folder in folders)}",
             remedy=f"Join the parts first: btkeras prepare {names} --out DATASET",
         )
-    records = []
-    for folder in folders:
-        label = class_name(folder.name)
-        records += [Record(path, label) for path in _pictures(folder, root)]
-    return records
+    labels = {
+        path: label for folder in folders for label in [class_name(folder.name)] for path in _pictures(folder, root)
+    }
+    boxes = _boxes(root, labels)
+    return [Record(path, label, extra=boxes.get(path, {})) for path, label in labels.items()]
+
+
+def _boxes(root: Path, pictures: Collection[str]) -> dict[str, dict[str, str]]:
+    """The column ``box`` of the pictures that ``boxes.csv`` beside the class folders has one for."""
+    file = root / BOXES
+    if not file.is_file():
+        return {}
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{BOXES} must be readable", received=f"{file} ({error.strerror})") from error
+    # A file of that name may be anything, and pictures may have been taken away.
+    return {path: {"box": box} for path, box in read_boxes(data, "", str(file), pictures, strict=False).items()}
 
 
 def _pictures(folder: Path, root: Path) -> list[str]:
