@@ -228,7 +228,7 @@ def _label(entry: Entry, folders: list[str]) -> str:
 
 def _boxes(entries: list[Entry], pictures: set[str]) -> dict[str, str]:
     """Reads each ``boxes.csv``: path of the picture -> "x_center y_center width height"."""
-    boxes = {}
+    boxes: dict[str, str] = {}
     for entry in entries:
         if entry.basename.lower() == BOXES:
             boxes |= read_boxes(entry.read(), posixpath.dirname(entry.path), entry.name, pictures)
