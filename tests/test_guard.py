@@ -1,0 +1,132 @@
+"""The input guard: on what is no slice, on synthetic slices, and on real ones as other collections show them."""
+
+from __future__ import annotations
+
+import io
+import runpy
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from btkeras.config import PhantomConfig
+from btkeras.data.guard import check_slice
+from btkeras.data.phantom import draw_patient
+
+Picture = NDArray[np.uint8]
+MAKER = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "make_non_mri.py"))
+RNG = np.random.default_rng(0)
+
+
+def tight(image: Picture) -> Picture:
+    rows, columns = np.nonzero(image > 40)
+    return image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+def jpeg(image: Picture) -> Picture:
+    """A small JPEG of low quality, saved in colour."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).resize((150, 150)).convert("RGB").save(buffer, "JPEG", quality=40)
+    return np.asarray(Image.open(buffer))
+
+
+def annotated(image: Picture) -> Picture:
+    """A caption in one corner and a coloured mark in the middle."""
+    rgb = np.repeat(image[..., None], 3, axis=2)
+    side = len(image)
+    rgb[2 : side // 20 + 3, 2 : side // 4] = 255
+    rgb[side // 2 : side // 2 + side // 8, side // 2 : side // 2 + side // 8] = (255, 40, 0)
+    return rgb
+
+
+LOOKS: dict[str, Callable[[Picture], Picture]] = {
+    "as it is": lambda image: image,
+    "RGB": lambda image: np.repeat(image[..., None], 3, axis=2),
+    "one channel": lambda image: image[..., None],
+    "tight": tight,
+    "128 pixels": lambda image: np.asarray(Image.fromarray(image).resize((128, 128))),
+    "noise": lambda image: np.clip(image + RNG.normal(0, 20, image.shape), 0, 255).astype(np.uint8),
+    "gamma 0.6": lambda image: (255 * (image / 255) ** 0.6).astype(np.uint8),
+    "gamma 1.6": lambda image: (255 * (image / 255) ** 1.6).astype(np.uint8),
+    "turned by 20 degrees": lambda image: np.asarray(Image.fromarray(image).rotate(20)),
+    "on its side": lambda image: np.rot90(image),
+    "levels 20..180": lambda image: (20 + image.astype(float) * 160 / 255).astype(np.uint8),
+    "small JPEG": jpeg,
+    "white frame": lambda image: np.pad(image, len(image) // 10, constant_values=255),
+    "wide black margin": lambda image: np.pad(image, len(image) // 2),
+    "annotated": annotated,
+}
+
+
+@pytest.fixture(scope="module")
+def phantoms() -> list[Picture]:
+    config = PhantomConfig(image_size=160)
+    return [drawn.image for patient in range(5) for drawn in draw_patient(config, patient)]
+
+
+def refused(images: list[Picture]) -> list[str]:
+    return [reason for image in images if (reason := check_slice(image)) is not None]
+
+
+def test_of_200_pictures_that_are_no_slices_95_percent_are_refused_and_most_of_each_kind() -> None:
+    made = list(MAKER["make"](200, seed=0))
+    found = Counter(kind for kind, image in made if check_slice(image) is not None)
+    assert sum(found.values()) >= 190
+    assert min(found[kind] / count for kind, count in Counter(kind for kind, _ in made).items()) >= 0.7
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_synthetic_slices_pass_however_they_are_shown(phantoms: list[Picture], look: str) -> None:
+    assert refused([LOOKS[look](image) for image in phantoms]) == []
+
+
+def test_inverted_slices_are_refused_for_their_background(phantoms: list[Picture]) -> None:
+    reasons = refused([255 - image for image in phantoms])
+    assert len(reasons) == len(phantoms) and set(reasons) == {"its background is bright: inverted, or a document"}
+
+
+@pytest.mark.parametrize(
+    ("image", "word"),
+    [
+        (np.zeros((200, 200), np.uint8), "black"),
+        (np.full((200, 300, 3), (10, 200, 90), np.uint8), "blank"),
+        (np.indices((200, 200)).sum(0).astype(np.uint8) // 40 * 40, "grey levels"),
+        (RNG.integers(0, 256, (200, 200, 3)).astype(np.uint8), "colour"),
+        (RNG.integers(0, 256, (200, 200)).astype(np.uint8), "noise"),
+        (np.linspace(0, 255, 40_000).reshape(200, 200).astype(np.uint8), "gradient"),
+    ],
+)
+def test_the_reason_says_what_the_picture_is(image: Picture, word: str) -> None:
+    assert word in str(check_slice(image))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 900), (3000, 17, 3), (1, 1), (2, 400)])
+def test_any_size_is_judged(shape: tuple[int, ...]) -> None:
+    assert check_slice(RNG.integers(0, 256, shape).astype(np.uint8))
+
+
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+def test_photographs_are_refused_in_colour_and_the_landscape_in_grey_too(name: str) -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    photo = np.asarray(datasets.load_sample_image(name))
+    assert check_slice(photo) == "it is in colour"
+    if name == "china.jpg":
+        assert check_slice(np.asarray(Image.fromarray(photo).convert("L")))
+
+
+def test_the_same_seed_makes_the_same_pictures(tmp_path: Path) -> None:
+    first, second = (list(MAKER["make"](14, seed=3)) for _ in range(2))
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(first, second, strict=True))
+    assert not np.array_equal(first[6][1], list(MAKER["make"](14, seed=4))[6][1])
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("look", ["as it is", "tight", "128 pixels", "noise", "gamma 0.6", "gamma 1.6", "small JPEG"])
+def test_of_real_slices_at_most_half_a_percent_are_refused(real_slices: Path, look: str) -> None:
+    paths = sorted(real_slices.glob("*/*.jpg"))[:: 5 if look == "as it is" else 30]
+    pictures = [LOOKS[look](np.asarray(Image.open(path).convert("L"))) for path in paths]
+    assert len(refused(pictures)) <= max(1, len(paths) // 200), look
