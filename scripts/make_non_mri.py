@@ -23,27 +23,7 @@ from btkeras.data.phantom import draw_patient
 Picture = NDArray[np.uint8]
 Rng = np.random.Generator
 PHANTOM = PhantomConfig(image_size=160)
-WORDS = tuple("patient report sagittal findings contrast no acute lesion was seen of normal 12 mm 2019 see also".split())  # noqa: SIM905
-    "patient",
-    "report",
-    "sagittal",
-    "findings",
-    "contrast",
-    "no",
-    "acute",
-    "lesion",
-    "the",
-    "was",
-    "seen",
-    "and",
-    "of",
-    "normal",
-    "12",
-    "mm",
-    "2019",
-    "see",
-    "also",
-]
+WORDS = tuple("patient report findings contrast no acute lesion was seen of normal 12 mm 2019 see also".split())
 
 
 def _side(rng: Rng) -> int:
