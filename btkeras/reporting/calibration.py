@@ -25,15 +25,19 @@ from btkeras.reporting.sources import TrainedRun
 
 _STAGES = ("before", "after")
 _ERROR_NOTE = (
-    f"ECE in percent ({ESTIMATOR}). It is biased upwards: `if perfect` is what a perfectly calibrated network with "
+    f'ECE in percent ({ESTIMATOR}). It is biased upwards: "if perfect" is what a perfectly calibrated network with '
     "these confidences would get on average. The Brier score is 0 to 2, the log loss in nats, AURC the mean percentage "
     "of wrong answers over all shares of answers kept; of all of them, lower is better."
 )
 _SET_NOTE = (
-    "A set holds the classes that cannot be ruled out (split conformal prediction, score 1 - p). What is wanted is "
-    "promised for pictures like the validation part's, over all of them and not within each class, where it may be "
-    "less. An empty set says that no class is as probable as the true one nearly always was. The answer is uncertain "
-    "then, as with several classes."
+    "Percent, but for the classes a set. A set holds the classes that cannot be ruled out (split conformal prediction, "
+    "score 1 - p). What is wanted is promised for pictures like the validation part's, over all of them and not within "
+    "each class, where it may be less. An empty set says that no class is as probable as the true one nearly always "
+    "was. The answer is uncertain then, as with several classes."
+)
+_RELIABILITY_NOTE = (
+    f"{ESTIMATOR[0].upper()}{ESTIMATOR[1:]}; bars are 95 % Wilson intervals. The scales differ: each plot shows where "
+    "its points lie."
 )
 
 
@@ -73,7 +77,7 @@ def calibration_blocks(evidence: Evidence) -> list[Block]:
             "reliability",
             f"Reliability diagrams of {of}: how often the most probable class is right, against its probability",
             tuple(reliability_panel(item.network, item.labels, item.stages) for item in found),
-            (f"{ESTIMATOR}; bars are 95 % Wilson intervals. The scales differ: each plot shows where its points lie.",),
+            (_RELIABILITY_NOTE,),
         ),
         Figure(
             "risk-coverage",
