@@ -23,7 +23,7 @@ from btkeras.data.phantom import draw_patient
 Picture = NDArray[np.uint8]
 Rng = np.random.Generator
 PHANTOM = PhantomConfig(image_size=160)
-WORDS = tuple("patient report findings contrast no acute lesion was seen of normal 12 mm 2019 see also".split())
+WORDS = "patient report findings contrast no acute lesion was seen of normal 12 mm 2019 see also"
 
 
 def _side(rng: Rng) -> int:
@@ -105,7 +105,7 @@ def text(rng: Rng) -> Picture:
     font = ImageFont.load_default(size)
     for line in range(size, image.height - size, int(size * rng.uniform(1.3, 2))):
         if rng.random() < 0.9:
-            words = " ".join(rng.choice(WORDS, int(rng.integers(2, max(3, side // size // 2)))))
+            words = " ".join(rng.choice(WORDS.split(), int(rng.integers(2, max(3, side // size // 2)))))
             draw.text((side // 16, line), words, fill=ink, font=font)
     noise = rng.choice([0, 0, 6]) * rng.normal(size=(image.height, image.width))
     return _byte(np.asarray(image) + noise)
@@ -149,7 +149,7 @@ def screenshot(rng: Rng) -> Picture:
         draw.rectangle((x, y, x + w, y + h), fill=(shade(),) * 3, outline=(128,) * 3)
         draw.rectangle((x, y, x + w, y + 16), fill=tuple(int(v) for v in rng.integers(30, 220, 3)))
         for line in range(y + 22, y + h - 10, 14):
-            draw.text((x + 6, line), " ".join(rng.choice(WORDS, 4)), fill=(220 if dark else 20,) * 3, font=font)
+            draw.text((x + 6, line), " ".join(rng.choice(WORDS.split(), 4)), fill=(220 if dark else 20,) * 3, font=font)
     return np.asarray(image)
 
 
