@@ -121,7 +121,9 @@ def _relatives(source: Source) -> list[str]:
         related += sum(source.groups.get(path) in known for path in split["test"])
     named = _names_patients(source)
     kind = _RELATIVES.get((source.regrouped_by, named), _EQUALS[named])
-    unknown = "" if named else " The dataset names no patients, so slices of one patient cannot be counted."
+    some = source.regrouped_by == "neighbours"
+    counted = "not all slices of one patient can" if some else "slices of one patient cannot"
+    unknown = "" if named else f" The dataset names no patients, so {counted} be counted."
     share = f"{related:,} of {tested:,} test pictures ({percent(related / tested)} %)"
     return [f"{share} have a {kind} in the training part.{unknown}"]
 
