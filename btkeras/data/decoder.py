@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from btkeras.data.image_file import check_image, damaged, read_image_bytes
-from btkeras.data.preprocess import fit, preprocess
+from btkeras.data.preprocess import decode, fit, preprocess
 from btkeras.errors import ImageError
 from btkeras.machine import threads
 
@@ -36,6 +36,30 @@ def _traced(size: int, channels: int, harmonise: bool) -> Callable[[tf.Tensor], 
     return function
 
 
+@functools.cache
+def _traced_fit(size: int, channels: int, harmonise: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+    signature = [tf.TensorSpec([None, None, None], tf.uint8)]
+    function: Callable[[tf.Tensor], tf.Tensor] = tf.function(
+        lambda image: fit(image, size, channels, harmonise), input_signature=signature
+    )
+    return function
+
+
+@functools.cache
+def _traced_decode() -> Callable[[tf.Tensor], tf.Tensor]:
+    function: Callable[[tf.Tensor], tf.Tensor] = tf.function(decode, input_signature=[tf.TensorSpec([], tf.string)])
+    return function
+
+
+def stored_picture(path: str | Path) -> Picture:
+    """Reads a file's picture at its own size, upright, as ``Decoder.array`` takes it: uint8 ``[h, w, 1 or 3]``.
+
+    Raises:
+        ImageError: As ``Decoder.file``.
+    """
+    return _decoded(_traced_decode(), read_image_bytes(path), str(path))
+
+
 class Decoder:
     """Reads pictures as uint8 ``[size, size, channels]``, each checked and decoded by the shared preprocessing.
 
@@ -50,6 +74,7 @@ class Decoder:
         self.channels = channels
         self.harmonise = harmonise
         self._function = _traced(size, channels, harmonise)
+        self._fit = _traced_fit(size, channels, harmonise)
 
     def bytes(self, data: bytes, name: str = "the image") -> Picture:
         """Decodes an encoded picture.
@@ -58,17 +83,12 @@ class Decoder:
             ImageError: If it is no PNG or JPEG that may be read, or its content is broken.
         """
         check_image(data, name)
-        try:
-            # Inputs are prepared on the CPU: a GPU would only add two copies.
-            with tf.device("/CPU:0"):
-                return np.asarray(self._function(tf.constant(data)))
-        except tf.errors.InvalidArgumentError as error:
-            raise damaged(name, _reason(error)) from error
+        return _decoded(self._function, data, name)
 
     def array(self, image: Picture) -> Picture:
         """Does the same with a decoded picture, uint8 ``[height, width, 1 or 3]``."""
         with tf.device("/CPU:0"):
-            return np.asarray(fit(tf.constant(image), self.size, self.channels, self.harmonise))
+            return np.asarray(self._fit(tf.constant(image)))
 
     def file(self, path: str | Path) -> Picture:
         """Reads and decodes a file; errors as ``bytes``."""
@@ -86,6 +106,15 @@ class Decoder:
         with ThreadPoolExecutor(threads()) as pool:
             for start in range(0, len(paths), _CHUNK):
                 yield from pool.map(self.try_file, paths[start : start + _CHUNK])
+
+
+def _decoded(function: Callable[[tf.Tensor], tf.Tensor], data: bytes, name: str) -> Picture:
+    try:
+        # Inputs are prepared on the CPU: a GPU would only add two copies.
+        with tf.device("/CPU:0"):
+            return np.asarray(function(tf.constant(data)))
+    except tf.errors.InvalidArgumentError as error:
+        raise damaged(name, _reason(error)) from error
 
 
 def _reason(error: tf.errors.OpError) -> str:

@@ -17,6 +17,10 @@ from btkeras.data.pipeline import evaluation_batches
 from btkeras.data.records import Dataset, Record
 from btkeras.errors import DataError, ModelError, RunError
 from btkeras.evaluation.calibration import calibration_figures, calibration_lines, load_calibration
+from btkeras.evaluation.outliers import load_outliers, with_features
+from btkeras.evaluation.selective import FILE as ANSWERS
+from btkeras.evaluation.selective import guard_files, selective_figures, selective_lines, write_answers
+from btkeras.evaluation.verdicts import Judge, Verdict
 from btkeras.files import write_json
 from btkeras.metrics import summarise
 from btkeras.runs import Run, write_predictions
@@ -67,7 +71,8 @@ def evaluate_split(run: Run, part: str = "test") -> dict[str, Any]:
 
     Returns:
         What ``btkeras.metrics.summarise`` gives, and ``dataset``, ``split``, ``chance`` (the accuracy of always
-        answering the most frequent class) and ``calibration`` (``evaluation.calibration.calibration_figures``).
+        answering the most frequent class) ``calibration`` (``evaluation.calibration.calibration_figures``) and
+        ``selective`` (``evaluation.selective.selective_figures``).
     """
     dataset = run.dataset()
     records = run.split(dataset).part(part)
@@ -81,14 +86,23 @@ def evaluate_dataset(run: Run, dataset: Dataset, *, skip_broken: bool = False) -
     Raises:
         DataError: If it has a class that the network does not know, or a picture is broken.
     """
+    require_known_classes(run, dataset)
+    folder = run.path / "evaluations" / dataset.root.resolve().name
+    return _evaluate(run, dataset, dataset.records, "all", folder, skip_broken=skip_broken)
+
+
+def require_known_classes(run: Run, dataset: Dataset) -> None:
+    """Checks that a network can be right about a dataset.
+
+    Raises:
+        DataError: If it has a class that the network does not know.
+    """
     unknown = set(dataset.classes) - set(run.classes())
     if unknown:
         raise DataError(
             f"The dataset's classes must be among the network's ({', '.join(run.classes())})",
             received=", ".join(sorted(unknown)),
         )
-    folder = run.path / "evaluations" / dataset.root.resolve().name
-    return _evaluate(run, dataset, dataset.records, "all", folder, skip_broken=skip_broken)
 
 
 def _evaluate(
@@ -96,12 +110,16 @@ def _evaluate(
 ) -> dict[str, Any]:
     model = load_best(run)
     # Figures of the calibration are only true of the network that it belongs to.
-    load_calibration(run, model)
-    answers = answers_to(run, model, dataset, records, part, skip_broken=skip_broken)
+    calibration, outliers = load_calibration(run, model), load_outliers(run)
+    answers = answers_to(run, with_features(model), dataset, records, part, skip_broken=skip_broken)
     if part == "test":
         run.update_manifest(evaluation_images_per_second=answers.images_per_second)
     facts = {"dataset": str(dataset.root), "split": part, "broken": len(records) - len(answers.records)}
-    return write_evaluation(run, answers.records, answers.outputs, folder=folder, facts=facts)
+    probabilities, features = np.split(answers.outputs, [len(run.classes())], axis=1)
+    judge = Judge(run.classes(), calibration, outliers.reference if outliers else None)
+    refusals = guard_files([dataset.root / record.path for record in answers.records])
+    verdicts = judge.verdicts(probabilities, outliers.score(features) if outliers else None, refusals)
+    return write_evaluation(run, answers.records, probabilities, folder=folder, facts=facts, verdicts=verdicts)
 
 
 @dataclass(frozen=True)
@@ -153,8 +171,9 @@ def write_evaluation(
     *,
     folder: Path,
     facts: Mapping[str, Any],
+    verdicts: Sequence[Verdict] | None = None,
 ) -> dict[str, Any]:
-    """Writes ``predictions.csv`` and, last, ``metrics.json``.
+    """Writes ``predictions.csv``, with verdicts ``answers.csv``, and, last, ``metrics.json``.
 
     Args:
         run: Says the classes.
@@ -162,6 +181,7 @@ def write_evaluation(
         probabilities: ``[len(records), classes]``.
         folder: Where the files go.
         facts: What was evaluated: ``dataset``, ``split`` and ``broken`` (pictures left out).
+        verdicts: Of the pictures; their figures are ``selective``.
 
     Returns:
         The metrics, as ``evaluate_split``.
@@ -176,6 +196,9 @@ def write_evaluation(
         "calibration": calibration_figures(labels, probabilities, load_calibration(run)),
     }
     folder.mkdir(parents=True, exist_ok=True)
+    if verdicts is not None:
+        metrics["selective"] = selective_figures(labels, probabilities, verdicts, classes)
+        write_answers(folder / ANSWERS, records, verdicts)
     write_predictions(folder / run.predictions_file.name, records, classes, probabilities.tolist())
     write_json(folder / run.metrics_file.name, metrics)
     return metrics
@@ -214,4 +237,4 @@ def metrics_table(metrics: dict[str, Any]) -> str:
         f"{metrics['split']} accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']:,} pictures "
         f"(always answering the most frequent class: {100 * metrics['chance']:.2f} %)",
     ]
-    return "\n".join([*lines, *calibration_lines(metrics)])
+    return "\n".join([*lines, *calibration_lines(metrics), *selective_lines(metrics)])

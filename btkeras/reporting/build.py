@@ -19,6 +19,7 @@ from btkeras.reporting.mistakes import mistake_blocks
 from btkeras.reporting.numbers import slug
 from btkeras.reporting.provenance import provenance_blocks
 from btkeras.reporting.rates import rate_blocks
+from btkeras.reporting.robustness import robustness_blocks
 from btkeras.reporting.size_table import size_table
 
 RESEARCH_ONLY = "Research use only: btkeras is no medical device."
@@ -47,6 +48,7 @@ def build_report(
         "Confusion matrices": matrix_blocks(evidence),
         "ROC and precision-recall curves": rate_blocks(evidence),
         "Calibration": calibration_blocks(evidence),
+        "Robustness": robustness_blocks(evidence),
         "Worst mistakes": mistake_blocks(evidence, pictures=pictures),
         "Limits": [
             Text((_faults(evidence),)),

@@ -1,0 +1,179 @@
+"""What happens to pictures in the world, at five strengths: for testing how a network holds, not for training it.
+
+After Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations"
+(ICLR 2019, arXiv:1903.12261), with the changes that scanners and exports make to slices. The first strength is barely
+visible, the fifth severe, yet a person still sees the same slice.
+
+A change depends on the picture and its name alone: what is random in it is drawn from a digest of the pixels, the same
+at every strength, so that a picture only ever gets more of one and the same change.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from btkeras.errors import ConfigError
+from btkeras.files import digest
+
+Picture = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+_Change = Callable[[Floats, float, np.random.Generator], Floats]
+
+LEVELS = (1, 2, 3, 4, 5)
+# Degree of the polynomial that a bias field is: coils vary slowly.
+_DEGREE = 3
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """Attributes:
+    title: What it is.
+    unit: What its strengths are.
+    strengths: Of the levels 1 to 5.
+    change: From float32 ``[height, width, channels]`` in 0..1, a strength and random numbers to the same shape; what
+        leaves 0..1 is cut off afterwards.
+    """
+
+    title: str
+    unit: str
+    strengths: tuple[float, float, float, float, float]
+    change: _Change
+
+
+def corrupt(image: Picture, name: str, level: int) -> Picture:
+    """Changes a decoded picture, before anything else is done with it.
+
+    Args:
+        image: uint8 ``[height, width, 1 or 3]``; all channels are changed alike, so that grey stays grey.
+        name: One of ``CORRUPTIONS``.
+        level: 1 to 5; 0 changes nothing.
+
+    Returns:
+        uint8 of the same shape.
+
+    Raises:
+        ConfigError: If there is no such change or level.
+    """
+    if name not in CORRUPTIONS or level not in (0, *LEVELS):
+        raise ConfigError(
+            f"A corruption must be one of {', '.join(CORRUPTIONS)}, at level 0 to {LEVELS[-1]}",
+            received=f"{name!r} at level {level}",
+        )
+    if level == 0:
+        return image.copy()
+    corruption = CORRUPTIONS[name]
+    rng = np.random.default_rng(int(digest([name, repr(image.shape), image.tobytes()])[:32], 16))
+    picture = np.divide(image, 255, dtype=np.float32)
+    changed = corruption.change(picture, corruption.strengths[level - 1], rng)
+    return np.rint(255 * np.clip(changed, 0, 1)).astype(np.uint8)
+
+
+def _noise(x: Floats, sigma: float, rng: np.random.Generator) -> Floats:
+    """Rician noise, which a magnitude image has (Gudbjartsson and Patz 1995): Gaussian in both parts of the signal."""
+    real, imaginary = sigma * rng.standard_normal((2, *x.shape[:2], 1), np.float32)
+    return np.asarray(np.hypot(x + real, imaginary), np.float32)
+
+
+def _blur(x: Floats, part: float, rng: np.random.Generator) -> Floats:
+    sigma = part * min(x.shape[:2])
+    return ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest")
+
+
+def _gamma(x: Floats, exponent: float, rng: np.random.Generator) -> Floats:
+    return x ** np.float32(exponent if rng.random() < 0.5 else 1 / exponent)
+
+
+def _bias_field(x: Floats, octaves: float, rng: np.random.Generator) -> Floats:
+    """Multiplies with two to the power of a random polynomial of the place (as Van Leemput et al. 1999 model it)."""
+    rows, columns = (np.linspace(-1, 1, size, dtype=np.float32) for size in x.shape[:2])
+    orders = np.arange(_DEGREE + 1, dtype=np.float32)
+    weights = rng.uniform(-1, 1, (len(orders), len(orders))).astype(np.float32)
+    weights *= orders[:, None] + orders <= _DEGREE
+    field = (rows[:, None] ** orders) @ weights @ (columns[:, None] ** orders).T
+    low, high = field.min(), field.max()
+    # From -1 to 1 over the picture, whatever was drawn.
+    field = (2 * field - low - high) / (high - low)
+    return x * np.exp(np.float32(octaves * np.log(2)) * field)[..., None]
+
+
+def _rotation(x: Floats, degrees: float, rng: np.random.Generator) -> Floats:
+    angle = degrees if rng.random() < 0.5 else -degrees
+    edge = np.concatenate([x[0], x[-1], x[:, 0], x[:, -1]])
+    # What comes into view looks as the picture's edge mostly does: not every background is black.
+    background = float(np.median(edge))
+    turned = ndimage.rotate(x, angle, axes=(1, 0), reshape=False, order=1, mode="constant", cval=background)
+    return np.asarray(turned, np.float32)
+
+
+def _jpeg(x: Floats, quality: float, rng: np.random.Generator) -> Floats:
+    buffer = io.BytesIO()
+    _to_pillow(x).save(buffer, "JPEG", quality=int(quality))
+    return _from_pillow(Image.open(buffer))
+
+
+def _contrast(x: Floats, part: float, rng: np.random.Generator) -> Floats:
+    mean = x.mean(dtype=np.float64)
+    return np.asarray(mean + part * (x - mean), np.float32)
+
+
+def _resolution(x: Floats, part: float, rng: np.random.Generator) -> Floats:
+    picture = _to_pillow(x)
+    coarse = tuple(max(1, round(part * side)) for side in picture.size)
+    small = picture.resize((coarse[0], coarse[1]), Image.Resampling.BOX)
+    return _from_pillow(small.resize(picture.size, Image.Resampling.BILINEAR))
+
+
+def _inversion(x: Floats, share: float, rng: np.random.Generator) -> Floats:
+    return np.asarray((1 - share) * x + share * (1 - x), np.float32)
+
+
+def _to_pillow(x: Floats) -> Image.Image:
+    pixels = np.rint(255 * x).astype(np.uint8)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _from_pillow(picture: Image.Image) -> Floats:
+    pixels = np.divide(np.asarray(picture), 255, dtype=np.float32)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
+    {
+        "noise": Corruption("Rician noise", "sigma, fraction of the range", (0.02, 0.04, 0.07, 0.1, 0.14), _noise),
+        "blur": Corruption(
+            "Gaussian blur", "sigma, fraction of the shorter side", (0.002, 0.004, 0.006, 0.009, 0.012), _blur
+        ),
+        "gamma": Corruption(
+            "gamma, half of the pictures darker, half brighter",
+            "exponent, or one over it",
+            (1.15, 1.3, 1.6, 2.0, 2.5),
+            _gamma,
+        ),
+        "bias field": Corruption(
+            "smooth change of brightness over the picture",
+            "largest either way, octaves",
+            (0.3, 0.7, 1.2, 1.7, 2.4),
+            _bias_field,
+        ),
+        "rotation": Corruption("rotation to either side", "degrees", (3.0, 8.0, 15.0, 25.0, 45.0), _rotation),
+        "jpeg": Corruption("JPEG compression", "quality", (60.0, 30.0, 15.0, 8.0, 5.0), _jpeg),
+        "contrast": Corruption(
+            "less contrast about the picture's mean", "fraction left", (0.8, 0.6, 0.45, 0.3, 0.2), _contrast
+        ),
+        "resolution": Corruption(
+            "fewer pixels, enlarged again", "fraction of each side left", (0.6, 0.4, 0.28, 0.2, 0.14), _resolution
+        ),
+        # At a half there would be nothing left, so it is stepped over: the last two are negatives.
+        "inversion": Corruption(
+            "blend with the negative", "share of the negative", (0.1, 0.2, 0.3, 0.75, 1.0), _inversion
+        ),
+    }
+)

@@ -1,0 +1,191 @@
+"""The robustness sheet: a network's figures on pictures as they are, and under every corruption at five strengths.
+
+Corruptions act on the decoded picture at the size it is stored at, before cropping, resizing and everything else that
+belongs to the network, as they do in the world.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from btkeras.console import notice
+from btkeras.data.corruptions import corrupt
+from btkeras.data.decoder import Decoder, Picture, stored_picture
+from btkeras.data.records import Dataset, Record
+from btkeras.errors import ConfigError
+from btkeras.evaluation.calibration import load_calibration
+from btkeras.evaluation.contact_sheet import contact_sheet
+from btkeras.evaluation.evaluate import load_best, require_known_classes
+from btkeras.evaluation.robustness_sheet import FILE, SETTINGS, sampling_errors, sheet_of
+from btkeras.files import atomic_file, write_json
+from btkeras.machine import threads
+from btkeras.runs import Run
+
+SHEET = "robustness.png"
+PICTURES = 200
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which pictures are taken, a share of each class.
+
+    Attributes:
+        pictures: How many; None for all.
+        seed: Seed of the draw.
+    """
+
+    pictures: int | None = PICTURES
+    seed: int = 0
+
+
+def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampling | None = None) -> dict[str, Any]:
+    """Makes the sheet and writes ``robustness.json``, and ``robustness.png``, one of the pictures under all of it.
+
+    They go to the run's folder, or to ``evaluations/NAME/`` in it for another dataset.
+
+    Args:
+        run: A trained run.
+        dataset: Another dataset, of which all pictures count; None for the run's own test part.
+        sampling: Which of the pictures; ``PICTURES`` of them by default.
+
+    Returns:
+        ``dataset``, ``split``, ``images`` of ``of``, ``seed``, ``per_class``, ``estimator`` (of the ECE),
+        ``temperature``, ``clean``, ``corruptions`` (``name``, ``title``, ``unit``, ``levels``, ``mean``), ``mean`` over
+        all of them, ``sampling_error`` and ``seconds``. Figures are ``accuracy`` with Wilson's ``accuracy_interval``,
+        ``balanced_accuracy`` (mean recall of the classes), ``confidence`` (mean highest probability) and ``ece``.
+
+    Raises:
+        RunError: If the run has no network.
+        DataError: If a picture cannot be read, or its class is not one of the network's.
+        ConfigError: If fewer pictures are wanted than there are classes.
+    """
+    start, model = time.perf_counter(), load_best(run)
+    calibration = load_calibration(run, model)
+    records, part, folder = _pictures(run, dataset)
+    root = (dataset or run.dataset()).root
+    sampling = sampling or Sampling()
+    drawn = draw(records, sampling)
+    notice(f"{len(drawn):,} of {len(records):,} pictures, each as it is and under {len(SETTINGS) - 1} changes")
+    labels = np.array([run.classes().index(record.label) for record in drawn])
+    answers = answers_under_corruption(run, model, [root / record.path for record in drawn])
+    document = {
+        "dataset": str(root),
+        "split": part,
+        "images": len(drawn),
+        "of": len(records),
+        "seed": sampling.seed,
+        "per_class": dict(sorted(Counter(record.label for record in drawn).items())),
+        "temperature": calibration.temperature if calibration else 1.0,
+        **sheet_of(labels, answers),
+        "sampling_error": sampling_errors(labels, answers[:, 0], len(records)),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    with atomic_file(folder / SHEET) as temporary:
+        Image.fromarray(contact_sheet(stored_picture(root / drawn[0].path))).save(temporary)
+    write_json(folder / FILE, document)
+    return document
+
+
+def draw(records: Sequence[Record], sampling: Sampling) -> tuple[Record, ...]:
+    """A random sample of pictures, stratified: each class in its proportion, with one picture at least.
+
+    Args:
+        records: To draw from.
+        sampling: How many.
+
+    Returns:
+        In the order of ``records``; all of them if no more are there.
+
+    Raises:
+        ConfigError: If fewer are wanted than there are classes.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, record in enumerate(records):
+        members[record.label].append(i)
+    wanted = sampling.pictures
+    if wanted is None or wanted >= len(records):
+        return tuple(records)
+    if wanted < len(members):
+        raise ConfigError("A sample must hold a picture of each class", received=f"{wanted} of {len(members)} classes")
+    shares = {label: wanted * len(found) / len(records) for label, found in members.items()}
+    counts = {label: max(1, math.floor(share)) for label, share in shares.items()}
+    while (rest := wanted - sum(counts.values())) != 0:
+        # Largest remainders; where single pictures of rare classes took too many, the class furthest above its share.
+        choose, step = (max, 1) if rest > 0 else (min, -1)
+        label = choose(
+            (one for one in counts if step > 0 or counts[one] > 1), key=lambda one: shares[one] - counts[one]
+        )
+        counts[label] += step
+    rng = np.random.default_rng(sampling.seed)
+    chosen = [rng.choice(members[label], counts[label], replace=False) for label in sorted(members)]
+    return tuple(records[i] for i in sorted(np.concatenate(chosen).tolist()))
+
+
+def answers_under_corruption(run: Run, model: keras.Model, paths: Sequence[Path]) -> NDArray[np.float32]:
+    """A network's answers to pictures in every one of ``SETTINGS``.
+
+    Args:
+        run: Says size, channels and whether pictures are harmonised.
+        model: Its network.
+        paths: The files.
+
+    Returns:
+        Probabilities, float32 ``[pictures, settings, classes]``.
+
+    Raises:
+        ImageError: If a file cannot be read.
+    """
+    data = run.config().data
+    decoder = Decoder(data.image_size, data.channels, data.harmonise)
+    look = functools.partial(_looks, decoder)
+    bar = tqdm(paths, "robustness", unit=" images", file=sys.stderr, leave=False, disable=None)
+    # One picture's looks are one batch, so that there is one shape, and only some of the looks are held.
+    batches = _ahead(look, bar)
+    return np.stack([np.asarray(model.predict_on_batch(batch)) for batch in batches])
+
+
+def _looks(decoder: Decoder, path: Path) -> NDArray[np.float32]:
+    image = stored_picture(path)
+    return np.stack([decoder.array(_changed(image, *setting)) for setting in SETTINGS]).astype(np.float32)
+
+
+def _changed(image: Picture, name: str, level: int) -> Picture:
+    return corrupt(image, name, level) if name else image
+
+
+def _ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """Results in order, a few of them made in threads while earlier ones are used."""
+    workers = threads()
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Future[_Result]] = deque()
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _pictures(run: Run, dataset: Dataset | None) -> tuple[tuple[Record, ...], str, Path]:
+    if dataset is None:
+        return run.split(run.dataset()).test, "test", run.path
+    require_known_classes(run, dataset)
+    return dataset.records, "all", run.path / "evaluations" / dataset.root.resolve().name
