@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import keras
 import numpy as np
@@ -118,16 +119,27 @@ def explain(model: keras.Model, images: NDArray[np.generic], classes: Indices, m
         ModelError: If it needs gradients and Keras runs on another backend than TensorFlow, or the network has no
             feature map that all its answers pass through.
     """
+    return explainer(model, method)(images, classes)
+
+
+def explainer(model: keras.Model, method: str = DEFAULT_METHOD) -> Callable[[NDArray[np.generic], Indices], Floats]:
+    """``explain`` of one network, to be called often: the gradients' graph is made once; errors as there."""
     chosen = method_of(method)
-    pixels = np.asarray(images, np.float32)
     if isinstance(chosen, Occlusion):
-        return occlude(lambda covered: np.asarray(model.predict_on_batch(covered)), pixels, classes, chosen)
-    maps = [np.zeros((0, *pixels.shape[1:3]), np.float32)]
+
+        def answers(covered: Floats) -> Floats:
+            return np.asarray(model.predict_on_batch(covered))
+
+        return lambda images, classes: occlude(answers, np.asarray(images, np.float32), classes, chosen)
     split = _Split(model, chosen)
-    for start in range(0, len(pixels), _BATCH):
-        part = slice(start, start + _BATCH)
-        maps.append(split.maps(pixels[part], classes[part]))
-    return np.concatenate(maps)
+
+    def maps(images: NDArray[np.generic], classes: Indices) -> Floats:
+        pixels = np.asarray(images, np.float32)
+        parts = [slice(start, start + _BATCH) for start in range(0, len(pixels), _BATCH)]
+        nothing = np.zeros((0, *pixels.shape[1:3]), np.float32)
+        return np.concatenate([nothing, *(split.maps(pixels[part], classes[part]) for part in parts)])
+
+    return maps
 
 
 class _Split:
@@ -146,7 +158,8 @@ class _Split:
             raise ModelError("A network must have feature maps to be explained", received=model.name)
         self._cam = cam
         self._stages: list[Stage] = [stage for i, stage in enumerate(found) if i in cam.stages]
-        self._network = keras.Model(network.inputs, [*(stage.tensor for stage in self._stages), network.output])
+        outputs = [*(stage.tensor for stage in self._stages), network.output]
+        self._gradients = _gradients(keras.Model(network.input, outputs))
 
     def maps(self, images: Floats, classes: Indices) -> Floats:
         drawn = self._stage_maps(images, classes)
@@ -157,18 +170,34 @@ class _Split:
 
     def _stage_maps(self, images: Floats, classes: Indices) -> list[Floats]:
         """Each stage's map at the pictures' size."""
-        import tensorflow as tf
-
-        pixels = tf.constant(images)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(pixels)
-            *features, logits = self._network(pixels, training=False)
-            chosen = tf.gather(logits, tf.constant(classes, tf.int64), batch_dims=1)
+        features, slopes = self._gradients(images, classes)
         drawn = []
-        for stage, maps, gradients in zip(self._stages, features, tape.gradient(chosen, features), strict=True):
+        for stage, maps, gradients in zip(self._stages, features, slopes, strict=True):
             low = np.maximum(self._cam.combine(_float(maps), _float(gradients)), 0)
             drawn.append(_to_one(stage.enlarge(low, (images.shape[1], images.shape[2]))))
         return drawn
+
+
+def _gradients(network: keras.Model) -> Callable[[Floats, Indices], tuple[list[Any], list[Any]]]:
+    """From pictures and classes to the feature maps, and the gradients of the classes' logits at them.
+
+    Args:
+        network: Its outputs are the feature maps and, last, the logits.
+    """
+    import tensorflow as tf
+
+    # In a graph, the gradients of the weights, which nobody asked for, are not computed.
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, *network.input_shape[1:]]), tf.TensorSpec([None], tf.int64)],
+    )
+    def gradients(images: Any, classes: Any) -> tuple[list[Any], list[Any]]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            *features, logits = network(images, training=False)
+            chosen = tf.gather(logits, classes, batch_dims=1)
+        return features, tape.gradient(chosen, features)
+
+    return lambda images, classes: gradients(tf.constant(images), tf.constant(classes, tf.int64))
 
 
 def _float(tensor: object) -> Floats:

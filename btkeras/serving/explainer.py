@@ -1,0 +1,147 @@
+"""Explanations of files: which network explains them, and where the pictures go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.data.decoder import Decoder, stored_picture
+from btkeras.data.harmonise import head_box
+from btkeras.data.preprocess import to_channels
+from btkeras.errors import ConfigError, ModelError
+from btkeras.evaluation.explain import DEFAULT_METHOD, Occlusion, explainer, method_of, occlude
+from btkeras.files import atomic_file
+from btkeras.serving.network import load_network
+from btkeras.serving.overlay import SOFTWARE, Caption, Window, draw_overlay
+
+_Explain = Callable[[NDArray[np.uint8], int], NDArray[np.float32]]
+
+
+class Explainer:
+    """Draws what a network's answers rest on.
+
+    Args:
+        model: A run folder; for the method ``occlusion`` also an exported model, which has no gradients.
+        method: A key of ``evaluation.explain.METHODS``.
+
+    Raises:
+        ConfigError: If there is no such method.
+        ModelError: If there is no such model, or it has no gradients and the method needs them.
+    """
+
+    def __init__(self, model: str | Path, method: str = DEFAULT_METHOD) -> None:
+        chosen = method_of(method)
+        network = load_network(model)
+        self._decoder = Decoder(network.size, network.channels, network.harmonise)
+        self._classes = network.classes
+        self._caption = f"{chosen.title} ({method}), {SOFTWARE}, model {Path(model).name}"
+        if isinstance(chosen, Occlusion):
+            settings = chosen
+
+            def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
+                return network.probabilities(images.astype(np.uint8))
+
+            self._explain: _Explain = lambda image, index: occlude(
+                probabilities, image[None].astype(np.float32), np.array([index]), settings
+            )[0]
+        else:
+            maps = explainer(_keras_model(Path(model), method), method)
+            self._explain = lambda image, index: maps(image[None], np.array([index]))[0]
+
+    def picture(self, path: str | Path, label: str, answer: str) -> bytes:
+        """The overlay of one file, as PNG.
+
+        Args:
+            path: The file, which could be read before.
+            label: The class to explain.
+            answer: What the network answered, in words.
+
+        Raises:
+            ImageError: If it can no longer be read.
+        """
+        stored = stored_picture(path)
+        heat = self._explain(self._decoder.array(stored), self._classes.index(label))
+        window = None
+        if self._decoder.harmonise:
+            window = Window(*head_box(np.asarray(to_channels(stored, 1))[..., 0]))
+        return draw_overlay(stored, heat, Caption(str(path), answer, self._caption), window)
+
+    def write(self, path: str | Path, label: str, answer: str, target: Path) -> None:
+        """Writes the overlay of one file; arguments and errors as ``picture``."""
+        data = self.picture(path, label, answer)
+        with atomic_file(target) as temporary:
+            temporary.write_bytes(data)
+
+
+def _keras_model(folder: Path, method: str):  # type: ignore[no-untyped-def]
+    from btkeras.evaluation.evaluate import load_best
+    from btkeras.runs import open_run
+
+    if not (folder / "config.yaml").is_file():
+        raise ModelError(
+            f"The method {method} needs the network of a run, whose gradients it takes",
+            received=f"{folder}, an exported model",
+            remedy="Name the run with --model, or take --method occlusion",
+        )
+    return load_best(open_run(folder))
+
+
+def overlay_files(paths: Sequence[str], out: Path) -> list[Path]:
+    """Where the overlay of each file goes: ``out`` itself if it ends in ``.png``, else a file each in that folder.
+
+    Raises:
+        ConfigError: If that cannot be, or would replace something that is no overlay.
+    """
+    if out.suffix.lower() == ".png" and not out.is_dir():
+        if len(paths) > 1:
+            raise ConfigError(
+                "Explanations of several pictures go into a folder",
+                received=f"{len(paths)} pictures and {out}",
+                remedy="Give a folder's name to --explain",
+            )
+        targets = [out]
+    elif out.suffix and not out.is_dir():
+        raise ConfigError(
+            "Explanations are written as PNG, or into a folder", received=out, remedy="End the name in .png"
+        )
+    elif out.exists() and not out.is_dir():
+        raise ConfigError("Explanations go into a folder", received=f"{out}, which is a file", remedy="Name another")
+    else:
+        targets = [out / name for name in _names(paths)]
+    for target in targets:
+        if target.exists() and not _is_overlay(target):
+            raise ConfigError(
+                "An explanation must not replace another picture", received=target, remedy="Give another --explain"
+            )
+    return targets
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """``slice.png``, and ``slice-2.png`` for another file of this name."""
+    seen: Counter[str] = Counter()
+    names: list[str] = []
+    taken: set[str] = set()
+    for path in paths:
+        stem = Path(path).stem
+        seen[stem] += 1
+        name = f"{stem}.png" if seen[stem] == 1 else f"{stem}-{seen[stem]}.png"
+        while name in taken:
+            seen[stem] += 1
+            name = f"{stem}-{seen[stem]}.png"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _is_overlay(file: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(file, formats=("PNG",)) as image:
+            return str(image.info.get("Software", "")).startswith("btkeras")
+    except (OSError, ValueError, SyntaxError):
+        return False
