@@ -19,7 +19,8 @@ def calibrate(run: Path, as_json: bool) -> None:
 
     A temperature that the network's logits are divided by is fitted and stored in RUN/best.keras, so that `predict`,
     `export` and `evaluate` have it; the most probable class stays what it was. RUN/calibration.json keeps what
-    prediction sets are made from. `train` and `cv` do this themselves: it is for runs of before they did.
+    prediction sets are made from, and RUN/outliers.npz what tells pictures unlike the training slices.
+    `train` and `cv` do this themselves: it is for runs of before they did.
 
     \b
     Examples:
@@ -29,9 +30,11 @@ def calibrate(run: Path, as_json: bool) -> None:
     quiet_tensorflow()
     from btkeras.evaluation.calibrate import calibrate as calibrate_run
     from btkeras.evaluation.evaluate import evaluate_split, metrics_table
+    from btkeras.evaluation.fit_outliers import fit_outliers
     from btkeras.runs import open_run
 
     opened = open_run(run)
     calibrate_run(opened)
+    fit_outliers(opened)
     metrics = evaluate_split(opened)
     click.echo(json.dumps(metrics["calibration"], indent=2) if as_json else metrics_table(metrics))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from btkeras.cli.group import Failure, quiet_tensorflow
+from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
     from btkeras.serving.predictor import FilePrediction
@@ -20,33 +21,58 @@ if TYPE_CHECKING:
 @click.command(short_help="Classify pictures.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--model", type=click.Path(path_type=Path), help="A run folder or an exported model.")
+@click.option("--coverage", type=float, default=0.95, show_default=True, help="Of prediction sets, between 0 and 1.")
+@click.option("--explain", type=click.Path(path_type=Path), help="Draw what answers rest on: FILE.png, or a folder.")
+@click.option("--method", help="Of --explain: layercam, gradcam or occlusion. [default: layercam]")
 @click.option("--json", "form", flag_value="json", help="Print a JSON array.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
-def predict(images: tuple[str, ...], model: Path | None, form: str | None) -> None:
+def predict(  # noqa: PLR0913 - one parameter an option
+    images: tuple[str, ...],
+    model: Path | None,
+    coverage: float,
+    explain: Path | None,
+    method: str | None,
+    form: str | None,
+) -> None:
     """Classify PNG or JPEG pictures: files, folders, quoted patterns, or `-` for a list on standard input.
 
-    Prints the class and the probability of each class. Without --model the newest model in saved_models/ or runs/
-    is taken. A picture that cannot be read gets an error as its answer, the others are still answered, and the exit
-    code is 1.
+    Prints the answer and the probability of each class. The answer is the most probable class, or `uncertain` where a
+    picture is unlike the training slices or its prediction set (the classes that cannot be ruled out at --coverage)
+    has not exactly one class, or `refused` where it plainly shows no brain MRI slice. Without --model the newest
+    model in saved_models/ or runs/ is taken. A picture that cannot be read gets an error as its answer, the others
+    are still answered, and the exit code is 1.
+
+    --explain draws, beside each slice, the slice under a map of what speaks for its most probable class. It shows what
+    the network looks at, not where a tumour is, and needs the run itself (an exported model has --method occlusion).
 
     \b
     Examples:
       btkeras predict slice.png
       btkeras predict slices/ --model saved_models/first --csv > answers.csv
-      btkeras predict 'study/**/*.jpg' --json
+      btkeras predict 'study/**/*.jpg' --json --coverage 0.99
+      btkeras predict slice.png --explain why.png
       find . -name '*.png' | btkeras predict -
     """
     from btkeras.serving.paths import expand
 
+    if not 0 < coverage < 1:
+        raise click.BadParameter(f"it must be above 0 and below 1, not {coverage:g}", param_hint="--coverage")
+    if method and explain is None:
+        raise ConfigError("--method belongs to --explain", remedy="Say where the picture goes: --explain why.png")
     paths = expand(images, sys.stdin)
     quiet_tensorflow()
     from tqdm import tqdm
 
+    from btkeras.serving.explainer import overlays
     from btkeras.serving.predictor import Predictor
 
-    predictor = Predictor(model)
+    predictor = Predictor(model, coverage=coverage)
     click.echo(f"model: {predictor.source}", err=True)
+    if predictor.missing:
+        click.echo(predictor.missing, err=True)
     answers = predictor.predict_files(paths)
+    if explain is not None:
+        answers = overlays(answers, paths, predictor.source, explain, method)
     # On a terminal the answers themselves show the progress.
     hidden = True if sys.stdout.isatty() else None
     shown = tqdm(answers, total=len(paths), unit=" images", file=sys.stderr, leave=False, disable=hidden)
@@ -57,16 +83,20 @@ def predict(images: tuple[str, ...], model: Path | None, form: str | None) -> No
 
 def _print_table(answers: Iterable[FilePrediction], classes: Sequence[str]) -> int:
     failed = 0
-    click.echo(f"{'class':<12}{'probability':>11}  " + "".join(f"{name:>12}" for name in classes) + "  file")
+    click.echo(f"{'answer':<12}{'outlier':>8}  " + "".join(f"{name:>12}" for name in classes) + "  file")
     for answer in answers:
         if answer.error:
             failed += 1
             click.echo(f"{answer.path}: {answer.error}", err=True)
             continue
-        numbers = [answer.probabilities[name] for name in classes]
-        row = "".join(f"{number:12.4f}" for number in numbers)
-        click.echo(f"{answer.label:<12}{max(numbers):11.4f}  {row}  {answer.path}")
+        row = "".join(f"{answer.probabilities[name]:12.4f}" for name in classes)
+        outlier = "" if answer.outlier is None else f"{answer.outlier:.1f} %"
+        click.echo(f"{answer.answer:<12}{outlier:>8}  {row}  {answer.path}{_because(answer)}")
     return failed
+
+
+def _because(answer: FilePrediction) -> str:
+    return f" ({'; '.join(answer.reasons)})" if answer.reasons else ""
 
 
 def _print_json(answers: Iterable[FilePrediction], classes: Sequence[str]) -> int:
@@ -77,7 +107,7 @@ def _print_json(answers: Iterable[FilePrediction], classes: Sequence[str]) -> in
             failed += 1
             item["error"] = answer.error
         else:
-            item |= {"label": answer.label, "probabilities": answer.probabilities}
+            item |= {name: getattr(answer, name) for name in _KEYS}
         click.echo(f"{separator}\n  {json.dumps(item)}", nl=False)
         separator = ","
     click.echo("\n]")
@@ -87,12 +117,15 @@ def _print_json(answers: Iterable[FilePrediction], classes: Sequence[str]) -> in
 def _print_csv(answers: Iterable[FilePrediction], classes: Sequence[str]) -> int:
     failed = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "label", *classes, "error"])
+    writer.writerow(["path", "label", *classes, "error", "answer", "set", "outlier", "reasons"])
     for answer in answers:
         failed += bool(answer.error)
         numbers = [answer.probabilities.get(name, "") for name in classes]
-        writer.writerow([answer.path, answer.label, *numbers, answer.error or ""])
+        outlier = "" if answer.outlier is None else answer.outlier
+        worth = [answer.answer, ";".join(answer.set or ()), outlier, ";".join(answer.reasons)]
+        writer.writerow([answer.path, answer.label, *numbers, answer.error or "", *worth])
     return failed
 
 
+_KEYS = ("label", "probabilities", "answer", "set", "outlier", "reasons")
 _PRINTERS = {None: _print_table, "json": _print_json, "csv": _print_csv}

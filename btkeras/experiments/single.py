@@ -13,6 +13,7 @@ from btkeras.data.splits import Split
 from btkeras.errors import ModelError
 from btkeras.evaluation.calibrate import calibrate
 from btkeras.evaluation.evaluate import evaluate_split
+from btkeras.evaluation.fit_outliers import fit_outliers
 from btkeras.experiments import classical
 from btkeras.models import build
 from btkeras.models.lbp import CLASSIFIERS
@@ -72,4 +73,5 @@ def _tested(run: Run) -> dict[str, Any]:
     if run.config().model.name in CLASSIFIERS:
         return run.metrics()
     calibrate(run)
+    fit_outliers(run)
     return evaluate_split(run)

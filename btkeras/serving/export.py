@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,10 +17,13 @@ import btkeras
 from btkeras.data.decoder import Decoder
 from btkeras.data.preprocess import fit, preprocess
 from btkeras.errors import ModelError
+from btkeras.evaluation.calibration import FILE as CALIBRATION
+from btkeras.evaluation.calibration import load_calibration
 from btkeras.evaluation.evaluate import load_best
+from btkeras.evaluation.outliers import Outliers, load_outliers, squared_distance, with_features
 from btkeras.files import atomic_folder, write_json
 from btkeras.runs import Run
-from btkeras.serving.network import MANIFEST, latest_version
+from btkeras.serving.network import EXTRA, MANIFEST, OUTLIERS, latest_version
 
 _TOLERANCE = 1e-5
 
@@ -30,8 +33,10 @@ def export(run: Run, out: Path, version: int | None = None) -> Path:
 
     Its signatures are ``serving_default`` (``image_bytes``, encoded PNG or JPEG) and ``serving_pixels``
     (``images``, uint8 ``[n, height, width, 1 or 3]``), and ``serving_prepared`` (``images``, uint8 ``[n, size, size,
-    channels]`` that went through the preprocessing already); all give ``probabilities``, ``label`` and ``classes``.
-    Before the folder gets its name, the SavedModel is loaded and must agree with the checkpoint.
+    channels]`` that went through the preprocessing already); all give ``probabilities``, ``label`` and ``classes``,
+    and ``outlier_score`` if the run has what it is computed from (``assets.extra/`` says what it means, and
+    how the network is calibrated). Before the folder gets its name, the SavedModel is loaded and must agree with the
+    checkpoint.
 
     Args:
         run: The run to export.
@@ -52,9 +57,14 @@ def export(run: Run, out: Path, version: int | None = None) -> Path:
         )
     target = out / str(_free_version(out, version))
     model, classes, harmonise = load_best(run), run.classes(), run.config().data.harmonise
+    calibration, outliers = load_calibration(run, model), load_outliers(run)
     with atomic_folder(target) as temporary:
-        _write(model, classes, harmonise, temporary)
+        _write(_Served.of(model, classes, outliers), harmonise, temporary)
         write_json(temporary / MANIFEST, _manifest(run, model, classes))
+        if calibration:
+            write_json(temporary / EXTRA / CALIBRATION, calibration.to_json())
+        if outliers:
+            write_json(temporary / EXTRA / OUTLIERS, {"scores": outliers.reference.scores.tolist()})
         _check(model, harmonise, temporary)
     return target
 
@@ -72,45 +82,69 @@ def _free_version(out: Path, version: int | None) -> int:
     return version
 
 
-def _write(model: keras.Model, classes: tuple[str, ...], harmonise: bool, folder: Path) -> None:
-    size, channels = model.input_shape[1], model.input_shape[3]
+class _Served(NamedTuple):
+    """Attributes:
+    network: Gives probabilities and features side by side.
+    classes: Class names.
+    outliers: Of ``Gaussian.parts``, as variables, which are stored once for all signatures; None without scores.
+    """
+
+    network: keras.Model
+    classes: tuple[str, ...]
+    outliers: dict[str, tf.Variable] | None
+
+    @staticmethod
+    def of(model: keras.Model, classes: tuple[str, ...], outliers: Outliers | None) -> _Served:
+        parts = outliers.gaussian.parts() if outliers else {}
+        variables = {name: tf.Variable(part, trainable=False) for name, part in parts.items()}
+        return _Served(with_features(model), classes, variables or None)
+
+
+def _write(served: _Served, harmonise: bool, folder: Path) -> None:
+    size, channels = served.network.input_shape[1], served.network.input_shape[3]
     archive = keras.export.ExportArchive()
     # Without `archive.track(model)`: it stores every weight a second time (keras-team/keras#23553).
     archive.add_endpoint(
         "serving_default",
-        _endpoint(model, classes, lambda data: preprocess(data, size, channels, harmonise)),
+        _endpoint(served, lambda data: preprocess(data, size, channels, harmonise)),
         input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
     )
     archive.add_endpoint(
         "serving_pixels",
-        _endpoint(model, classes, lambda image: fit(image, size, channels, harmonise)),
+        _endpoint(served, lambda image: fit(image, size, channels, harmonise)),
         input_signature=[tf.TensorSpec([None, None, None, None], tf.uint8, name="images")],
     )
     archive.add_endpoint(
         "serving_prepared",
-        lambda images: _answer(model, images, classes),
+        lambda images: _answer(served, images),
         input_signature=[tf.TensorSpec([None, size, size, channels], tf.uint8, name="images")],
     )
     archive.write_out(str(folder), verbose=False)
 
 
 def _endpoint(
-    model: keras.Model, classes: tuple[str, ...], prepare: Callable[[tf.Tensor], tf.Tensor]
+    served: _Served, prepare: Callable[[tf.Tensor], tf.Tensor]
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """The network behind what prepares one picture."""
-    picture = tf.TensorSpec(model.input_shape[1:], tf.uint8)
-    return lambda batch: _answer(model, tf.map_fn(prepare, batch, fn_output_signature=picture), classes)
+    picture = tf.TensorSpec(served.network.input_shape[1:], tf.uint8)
+    return lambda batch: _answer(served, tf.map_fn(prepare, batch, fn_output_signature=picture))
 
 
-def _answer(model: keras.Model, images: tf.Tensor, classes: tuple[str, ...]) -> dict[str, tf.Tensor]:
+def _answer(served: _Served, images: tf.Tensor) -> dict[str, tf.Tensor]:
     """Every output has the batch first, so that TensorFlow Serving's row format can split it."""
-    probabilities = tf.cast(model(tf.cast(images, tf.float32), training=False), tf.float32)
-    names = tf.constant(classes)
-    return {
+    outputs = tf.cast(served.network(tf.cast(images, tf.float32), training=False), tf.float32)
+    names = tf.constant(served.classes)
+    probabilities, features = outputs[:, : len(served.classes)], outputs[:, len(served.classes) :]
+    answer = {
         "probabilities": probabilities,
         "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),
         "classes": tf.repeat(names[None], tf.shape(probabilities)[0], axis=0),
     }
+    if served.outliers:
+        answer["outlier_score"] = squared_distance(
+            features, served.outliers, lambda values: tf.reduce_sum(tf.square(values), axis=-1)
+        )
+    return answer
 
 
 def _manifest(run: Run, model: keras.Model, classes: tuple[str, ...]) -> dict[str, Any]:

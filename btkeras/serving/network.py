@@ -10,11 +10,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.errors import ModelError
+from btkeras.errors import ModelError, RunError
+from btkeras.evaluation.calibration import FILE as CALIBRATION
+from btkeras.evaluation.calibration import Calibration, load_calibration
+from btkeras.evaluation.outliers import Reference, load_outliers, with_features
 
 SAVED_MODEL = "saved_model.pb"
-MANIFEST = Path("assets.extra") / "manifest.json"
+EXTRA = Path("assets.extra")
+MANIFEST = EXTRA / "manifest.json"
+OUTLIERS = "outliers.json"
 _PLACES = ("saved_models", "runs")
+
+
+Observation = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,10 @@ class Network:
     size: Side of its input, pixels.
     channels: Channels of its input.
     harmonise: Whether its input is cropped to the head and put on one scale of intensity.
-    probabilities: From uint8 ``[n, size, size, channels]`` to float32 ``[n, classes]``.
+    observe: From uint8 ``[n, size, size, channels]`` to probabilities, float32 ``[n, classes]``, and to outlier
+        scores, float32 ``[n]``, or None if it has none.
+    calibration: What prediction sets are made from; None if it was not calibrated.
+    reference: What outlier scores are compared with; None if it has none.
     """
 
     source: Path
@@ -33,7 +44,26 @@ class Network:
     size: int
     channels: int
     harmonise: bool
-    probabilities: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    observe: Callable[[NDArray[np.uint8]], Observation]
+    calibration: Calibration | None
+    reference: Reference | None
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The probabilities alone."""
+        return self.observe(images)[0]
+
+    def missing(self) -> str | None:
+        """What its answers lack and how to get it, as a sentence; None if they lack nothing."""
+        lacks = [
+            words
+            for words, part in (("prediction sets", self.calibration), ("outlier scores", self.reference))
+            if part is None
+        ]
+        if not lacks:
+            return None
+        run = (self.source / "config.yaml").is_file()
+        remedy = f"btkeras calibrate {self.source}" if run else "btkeras calibrate RUN, then export it again"
+        return f"{self.source} has no {' and no '.join(lacks)}; get them with: {remedy}"
 
 
 def load_network(path: str | Path) -> Network:
@@ -89,15 +119,18 @@ def _from_run(folder: Path) -> Network:
     from btkeras.runs import open_run
 
     run = open_run(folder)
-    model, config = load_best(run), run.config()
-    return Network(
-        folder,
-        run.classes(),
-        config.data.image_size,
-        config.data.channels,
-        config.data.harmonise,
-        lambda images: np.asarray(model.predict_on_batch(images.astype(np.float32))),
-    )
+    model, config, classes = load_best(run), run.config(), run.classes()
+    calibration, outliers = load_calibration(run, model), load_outliers(run)
+    network = with_features(model)
+
+    def observe(images: NDArray[np.uint8]) -> Observation:
+        outputs = np.asarray(network.predict_on_batch(images.astype(np.float32)))
+        probabilities, features = np.split(outputs, [len(classes)], axis=1)
+        return probabilities, outliers.score(features) if outliers else None
+
+    reference = outliers.reference if outliers else None
+    data = config.data
+    return Network(folder, classes, data.image_size, data.channels, data.harmonise, observe, calibration, reference)
 
 
 def _from_saved_model(folder: Path) -> Network:
@@ -110,14 +143,29 @@ def _from_saved_model(folder: Path) -> Network:
         harmonise = manifest.get("harmonise", False)
         signature = "serving_prepared" if "serving_prepared" in loaded.signatures else "serving_pixels"
         loaded.signatures[signature]
-        classes, size, channels = manifest["classes"], manifest["image_size"], manifest["channels"]
-    except (OSError, ValueError, KeyError) as error:
+        classes, size, channels = tuple(manifest["classes"]), manifest["image_size"], manifest["channels"]
+        calibration, reference = _extra(folder / EXTRA)
+    except (OSError, ValueError, KeyError, TypeError, RunError) as error:
         raise ModelError(
             "An exported model must be whole and made by `btkeras export`", received=f"{folder} ({error})"
         ) from error
 
-    def probabilities(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def observe(images: NDArray[np.uint8]) -> Observation:
         # Not the signature alone, which holds its variables weakly: `loaded` has to live as long as this function.
-        return np.asarray(loaded.signatures[signature](images=tf.constant(images))["probabilities"])
+        answer = loaded.signatures[signature](images=tf.constant(images))
+        scores = answer.get("outlier_score")
+        return np.asarray(answer["probabilities"]), None if scores is None else np.asarray(scores)
 
-    return Network(folder, tuple(classes), size, channels, harmonise, probabilities)
+    return Network(folder, classes, size, channels, harmonise, observe, calibration, reference)
+
+
+def _extra(folder: Path) -> tuple[Calibration | None, Reference | None]:
+    """What an export carries beside the graph, as far as its run had it."""
+    found = {
+        name: json.loads((folder / name).read_text(encoding="utf-8"))
+        for name in (CALIBRATION, OUTLIERS)
+        if (folder / name).is_file()
+    }
+    calibration = Calibration.from_json(found[CALIBRATION]) if CALIBRATION in found else None
+    reference = Reference(np.array(found[OUTLIERS]["scores"], np.float32)) if OUTLIERS in found else None
+    return calibration, reference

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -11,11 +12,16 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.data.decoder import Decoder
+from btkeras.data.decoder import Decoder, stored_picture
+from btkeras.data.guard import check_slice
 from btkeras.errors import ImageError
+from btkeras.evaluation.verdicts import COVERAGE, Judge, check_coverage
+from btkeras.machine import threads
 from btkeras.serving.network import load_network, newest_model
 
 _BATCH = 32
+# Files opened ahead of the network.
+_CHUNK = 256
 _T = TypeVar("_T")
 
 Image = str | Path | NDArray[np.uint8]
@@ -33,19 +39,32 @@ class Predictions(NamedTuple):
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """The answer for one file: a label with its probabilities, or an error.
+    """The answer for one file: a label with its probabilities and what they are worth, or an error.
 
     Attributes:
         path: As it was given.
-        label: The most probable class, "" with an error.
+        label: The most probable class, whatever the answer; "" with an error.
         probabilities: By class name, in the network's order; empty with an error.
         error: Why the file could not be read, or None.
+        answer: A class, ``uncertain`` or ``refused``, as ``evaluation.verdicts.Judge`` says; "" with an error.
+        set: The classes that cannot be ruled out at the wanted coverage; None if that is not known.
+        outlier: Percent of the validation slices that are at most as unlike the training slices; None if not known.
+        reasons: Why the answer is no class, in plain words.
     """
 
     path: str
     label: str = ""
     probabilities: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    answer: str = ""
+    set: tuple[str, ...] | None = None
+    outlier: float | None = None
+    reasons: tuple[str, ...] = ()
+
+
+class _Opened(NamedTuple):
+    picture: NDArray[np.uint8]
+    refusal: str | None
 
 
 class Predictor:
@@ -53,23 +72,29 @@ class Predictor:
 
     Args:
         model: A run folder or an exported model; without it the newest in ``saved_models/`` or ``runs/``.
+        coverage: Of the prediction sets: the share of slices like the validation slices whose set has the true class.
 
     Attributes:
         source: The folder that the network was loaded from.
         classes: Class names, in the order of the probabilities.
+        missing: What the answers lack because the model was not calibrated, and how to get it; None if nothing.
 
     Raises:
         ModelError: If there is no such model.
+        ConfigError: If the coverage is not above 0 and below 1.
 
     Example:
         >>> labels, probabilities = Predictor("runs/first").predict(["slice.png"])  # doctest: +SKIP
     """
 
-    def __init__(self, model: str | Path | None = None) -> None:
+    def __init__(self, model: str | Path | None = None, *, coverage: float = COVERAGE) -> None:
+        check_coverage(coverage)
         self._network = load_network(newest_model() if model is None else model)
         self._decoder = Decoder(self._network.size, self._network.channels, self._network.harmonise)
         self.source = self._network.source
         self.classes = self._network.classes
+        self.missing = self._network.missing()
+        self._judge = Judge(self.classes, self._network.calibration, self._network.reference, coverage)
 
     def predict(self, images: Sequence[Image]) -> Predictions:
         """Classifies images.
@@ -86,19 +111,41 @@ class Predictor:
 
     def predict_files(self, paths: Sequence[str | Path]) -> Iterator[FilePrediction]:
         """Classifies any number of files, one answer each, in their order and in bounded memory."""
-        for batch in _batches(zip(paths, self._decoder.files(paths), strict=True), _BATCH):
-            yield from self._answers(batch)
+        with ThreadPoolExecutor(threads()) as pool:
+            for some in _batches(paths, _CHUNK):
+                for batch in _batches(zip(some, pool.map(self._open, some), strict=True), _BATCH):
+                    yield from self._answers(batch)
 
-    def _answers(self, batch: list[tuple[str | Path, NDArray[np.uint8] | ImageError]]) -> Iterator[FilePrediction]:
-        pictures = [picture for _, picture in batch if not isinstance(picture, ImageError)]
-        rows = iter(self._network.probabilities(np.stack(pictures))) if pictures else iter(())
-        for path, picture in batch:
-            if isinstance(picture, ImageError):
-                yield FilePrediction(str(path), error=str(picture))
-                continue
-            row = next(rows)
-            probabilities = dict(zip(self.classes, row.tolist(), strict=True))
-            yield FilePrediction(str(path), self.classes[int(row.argmax())], probabilities)
+    def _open(self, path: str | Path) -> _Opened | ImageError:
+        try:
+            whole = stored_picture(path)
+            return _Opened(self._decoder.array(whole), check_slice(whole))
+        except ImageError as error:
+            return error
+
+    def _answers(self, batch: list[tuple[str | Path, _Opened | ImageError]]) -> Iterator[FilePrediction]:
+        opened = [item for _, item in batch if not isinstance(item, ImageError)]
+        known = iter(self._known(opened) if opened else ())
+        for path, item in batch:
+            if isinstance(item, ImageError):
+                yield FilePrediction(str(path), error=str(item))
+            else:
+                yield replace(next(known), path=str(path))
+
+    def _known(self, opened: list[_Opened]) -> Iterator[FilePrediction]:
+        """The answers to pictures, without their paths."""
+        probabilities, scores = self._network.observe(np.stack([item.picture for item in opened]))
+        verdicts = self._judge.verdicts(probabilities, scores, [item.refusal for item in opened])
+        for row, verdict in zip(probabilities, verdicts, strict=True):
+            yield FilePrediction(
+                "",
+                self.classes[int(row.argmax())],
+                dict(zip(self.classes, row.tolist(), strict=True)),
+                answer=verdict.answer,
+                set=verdict.set,
+                outlier=verdict.outlier,
+                reasons=verdict.reasons,
+            )
 
     def _read(self, image: Image) -> NDArray[np.uint8]:
         if isinstance(image, str | Path):
