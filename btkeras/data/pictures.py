@@ -31,7 +31,7 @@ _BITS_PER_SAMPLE = 258
 # Most of what is gained is gained here: level 6 takes twice as long for 1.5 % on MRI slices.
 _COMPRESSION = 4
 # What Pillow's decoders raise on broken content.
-_DAMAGE = (
+DAMAGE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -68,7 +68,7 @@ def store_picture(data: bytes, name: str = "the image") -> tuple[bytes, str]:
             if kind in _KEPT and _is_plain(image, data):
                 return data, _KEPT[kind]
             stored = encode_png(_pixels(image, data, name))
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise damaged(name, error) from error
     check_header(stored, name)
     return stored, ".png"
@@ -98,7 +98,7 @@ def _check_header(data: bytes, name: str) -> str:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=(kind,)) as image:
                 pixels, frames = image.width * image.height, getattr(image, "n_frames", 1)
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise damaged(name, error) from error
     if frames > 1 or pixels > MAX_PIXELS:
         raise ImageError(
