@@ -6,6 +6,7 @@ import click
 
 import btkeras
 from btkeras.cli.calibrate import calibrate
+from btkeras.cli.card import card
 from btkeras.cli.cv import cv
 from btkeras.cli.evaluate import evaluate
 from btkeras.cli.export import export
@@ -13,13 +14,14 @@ from btkeras.cli.group import SectionedGroup
 from btkeras.cli.predict import predict
 from btkeras.cli.prepare import prepare
 from btkeras.cli.report import report
+from btkeras.cli.robustness import robustness
 from btkeras.cli.train import train
 
 
 class _Commands(SectionedGroup):
     sections = {
         "Data": ("prepare",),
-        "Train and judge": ("train", "evaluate", "calibrate", "cv", "report"),
+        "Train and judge": ("train", "evaluate", "calibrate", "robustness", "cv", "report", "card"),
         "Use a model": ("predict", "export"),
     }
 
@@ -42,5 +44,5 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (prepare, train, evaluate, calibrate, cv, report, predict, export):
+for command in (prepare, train, evaluate, calibrate, robustness, cv, report, card, predict, export):
     main.add_command(command)

@@ -45,19 +45,20 @@ def headline_blocks(evidence: Evidence) -> list[Block]:
     """What to know of the report if nothing else of it is read."""
     network = evidence.best
     blocks: list[Block] = [Text((_accuracy(network),), "headline")]
-    warnings = (*_synthetic(evidence), *evidence.differences)
+    warnings = (*synthetic_warning(evidence), *evidence.differences)
     if warnings:
         blocks.insert(0, Text(warnings, "warning"))
     points = [
         _in_counts(network),
-        *_worth(network.source),
+        *split_worth(network.source),
         *_against_the_paper(evidence),
         *_against_the_others(evidence),
     ]
     return [*blocks, Text(tuple(points), "list"), overview_table(evidence)]
 
 
-def _synthetic(evidence: Evidence) -> list[str]:
+def synthetic_warning(evidence: Evidence) -> list[str]:
+    """A sentence for pictures that a program drew; none for others."""
     if not any(network.source.manifest.get("sources") == ["phantom"] for network in evidence.networks):
         return []
     return ["These pictures are drawn by a program (btkeras' phantom): the figures say nothing about real slices."]
@@ -68,11 +69,11 @@ def _accuracy(network: Network) -> str:
     level = 100 * network.source.summary["bootstrap"]["level"]
     deviation = (figures["std"] or {}).get("accuracy")
     over = f" ± {percent(deviation)} over {len(network.runs)} trainings" if deviation is not None else ""
-    interval = interval_text(_interval(network))
+    interval = interval_text(accuracy_interval(network))
     return f"{network.name}: {percent(network.accuracy)} % accuracy{over} ({level:g} % interval {interval})."
 
 
-def _interval(network: Network) -> list[float]:
+def accuracy_interval(network: Network) -> list[float]:
     """The bootstrap's interval; Wilson's where every answer is right, or wrong, and the bootstrap has no width."""
     intervals = network.figures["intervals"]
     low, high = intervals["accuracy"]
@@ -90,7 +91,8 @@ def _in_counts(network: Network) -> str:
     )
 
 
-def _worth(source: Source) -> list[str]:
+def split_worth(source: Source) -> list[str]:
+    """What a source's split says an accuracy on it is worth, as sentences."""
     by = source.summary["protocol"]["by"]
     points = [_WORTH.get(by, f"The split is by {by}.")]
     if by in ("duplicate", "neighbours") and _names_patients(source):
@@ -132,7 +134,7 @@ def _against_the_paper(evidence: Evidence) -> list[str]:
     known = published.FIGURES[published.IMPROVED, "accuracy"]
     points = []
     for network in evidence.of_model(published.IMPROVED):
-        low, high = _interval(network)
+        low, high = accuracy_interval(network)
         place = "inside" if low <= known.value <= high else "below" if known.value < low else "above"
         points.append(
             f"The paper reports {known.text} % for {network.model}, {place} the interval "

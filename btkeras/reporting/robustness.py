@@ -28,7 +28,7 @@ def robustness_blocks(evidence: Evidence) -> list[Block]:
         return []
     caption = "Accuracy by strength of corruption: 0 is the picture as it is"
     panels = tuple(_panel(title, slug, sheet) for title, slug, sheet in sheets)
-    return [*(_table(title, slug, sheet) for title, slug, sheet in sheets), Figure("robustness", caption, panels)]
+    return [*(sheet_table(title, slug, sheet) for title, slug, sheet in sheets), Figure("robustness", caption, panels)]
 
 
 def _names(network: Network, run: TrainedRun) -> tuple[str, str]:
@@ -37,7 +37,14 @@ def _names(network: Network, run: TrainedRun) -> tuple[str, str]:
     return f"{network.name}, seed {run.seed}, fold {run.fold}", f"{network.slug}-{run.seed}-{run.fold}"
 
 
-def _table(title: str, slug: str, sheet: Mapping[str, Any]) -> Table:
+def sheet_table(title: str, slug: str, sheet: Mapping[str, Any]) -> Table:
+    """A sheet as a table.
+
+    Args:
+        title: Whose.
+        slug: The same, of letters, digits and hyphens.
+        sheet: As ``robustness_sheet.read_sheet`` gives it.
+    """
     levels = [level["level"] for level in sheet["corruptions"][0]["levels"]]
     units = ". ".join(map(_unit, sheet["corruptions"]))
     return Table(

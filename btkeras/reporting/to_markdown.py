@@ -28,6 +28,11 @@ def render(report: Report, folder: str) -> Rendered:
     return Rendered("\n".join(lines).rstrip() + "\n", tuple(_files(report)))
 
 
+def render_block(block: Block, folder: str = "") -> str:
+    """One block of a report, without a line's end after it; arguments as for ``render``."""
+    return "\n".join(_block(block, quote(folder)))
+
+
 def escape(text: str) -> str:
     """Text as text, on one line."""
     text = " ".join(text.split())

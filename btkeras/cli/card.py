@@ -1,0 +1,41 @@
+"""``btkeras card``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from btkeras.cli import options
+
+
+@click.command(short_help="A model card: what a run's network is worth, in Markdown.")
+@options.run_folder
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The file to write, or `-` to print it.  [default: RUN/model_card.md]",
+)
+def card(run: Path, out: Path | None) -> None:
+    """Write the model card of RUN: its network, intended use, data, figures with intervals, and limits.
+
+    It holds what `train`, `evaluate`, `calibrate`, `robustness` and others measured, and says of everything else
+    that it was not measured, and which command does. It names no folder of this machine.
+
+    \b
+    Examples:
+      btkeras card runs/cpu
+      btkeras card runs/cpu --out -
+      btkeras card runs/cpu --out saved_models/cpu/README.md
+    """
+    from btkeras.files import write_text
+    from btkeras.reporting.card import FILE, card_text
+    from btkeras.runs import Run
+
+    text = card_text(Run(run))
+    if str(out) == "-":
+        click.echo(text, nl=False)
+        return
+    target = out or run / FILE
+    write_text(target, text)
+    click.echo(target)

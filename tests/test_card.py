@@ -1,0 +1,268 @@
+"""Model cards: every number is the one of the file it comes from, and what was not measured is said."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from btkeras.data.records import Dataset, Record
+from btkeras.errors import RunError
+from btkeras.evaluation.calibrate import calibrate
+from btkeras.evaluation.evaluate import evaluate_dataset, evaluate_split
+from btkeras.evaluation.robustness import measure_robustness
+from btkeras.metrics import wilson
+from btkeras.reporting.card import card_text
+from btkeras.reporting.numbers import DASH
+from btkeras.reporting.sources import read_source
+from btkeras.runs import Run, open_run
+from tests.conftest import write_pictures
+from tests.test_cli import btkeras, fails
+
+EXPLANATIONS = {
+    "dataset": "/home/someone/data",
+    "region": "box",
+    "images": 17,
+    "rows": [
+        {
+            "title": "LayerCAM",
+            "network": "trained",
+            "pointing": 0.7123,
+            "pointing_interval": [0.61, 0.79],
+            "energy": 0.2345,
+            "iou": 0.1234,
+        }
+    ],
+}
+SHORTCUTS = {
+    "dataset": "/home/someone/data",
+    "by": "image",
+    "rows": [
+        {
+            "name": "border",
+            "shows": "outer 5 % of the picture",
+            "answered_by": "random forest",
+            "accuracy": 0.8123,
+            "chance": 0.3289,
+            "healthy_accuracy": 0.9876,
+            "healthy_chance": None,
+        }
+    ],
+}
+SELECTIVE_ROW = {
+    "images": 8,
+    "answered": 0.75,
+    "uncertain": 0.1875,
+    "refused": 0.0625,
+    "accuracy": 0.9512,
+    "unanswered_accuracy": None,
+}
+
+
+def copied(trained_run: Path, folder: Path) -> Run:
+    shutil.copytree(trained_run, folder)
+    return open_run(folder)
+
+
+@pytest.fixture(scope="module")
+def measured(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of which everything was measured."""
+    run = copied(trained_run, tmp_path_factory.mktemp("cards") / "a_run")
+    calibrate(run)
+    metrics = evaluate_split(run)
+    selective = {**SELECTIVE_ROW, "per_class": {"glioma": {**SELECTIVE_ROW, "answered": 0.4321}}}
+    run.metrics_file.write_text(json.dumps(metrics | {"selective": selective}))
+    measure_robustness(run)
+    (run.path / "explanations.json").write_text(json.dumps(EXPLANATIONS))
+    (run.path / "shortcuts.json").write_text(json.dumps(SHORTCUTS))
+    other = write_pictures(tmp_path_factory.mktemp("others") / "elsewhere", per_class=3, seed=5)
+    evaluate_dataset(run, Dataset(other, tuple(Record(f"{c}/00{i}.png", c) for c in run.classes() for i in range(3))))
+    run.update_manifest(
+        command=["train", "--data", "/data/mine", "--set", "model.weights=/home/someone/w.h5", "--out=/runs/a_run"],
+        git_revision="abc1234-dirty",
+    )
+    return run
+
+
+@pytest.fixture(scope="module")
+def card(measured: Run) -> str:
+    return card_text(measured)
+
+
+def rows(card: str, title: str) -> dict[str, list[str]]:
+    """The cells of the table under a bold title, by the first cell."""
+    section = card[card.index(f"**{title}") :]
+    lines = section[section.index("\n| ") :].strip().split("\n\n")[0].splitlines()
+    cells = [[cell.strip().replace("\\", "") for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+    return {first: rest for first, *rest in cells}
+
+
+def percent(value: float, digits: int = 2) -> str:
+    return f"{100 * value:.{digits}f}"
+
+
+def with_interval(value: float, interval: Any) -> str:
+    return f"{percent(value)} ({percent(interval[0], 1)}{DASH}{percent(interval[1], 1)})"
+
+
+def test_the_figures_are_those_of_the_metrics_with_the_reports_intervals(measured: Run, card: str) -> None:
+    metrics = measured.metrics()
+    summary = read_source(measured.path).summary["models"]["tiny"]
+    table = rows(card, f"{metrics['images']} test pictures")
+    assert table["accuracy"][0] == with_interval(metrics["accuracy"], summary["intervals"]["accuracy"])
+    low, high = wilson(round(metrics["accuracy"] * metrics["images"]), metrics["images"])
+    assert table["accuracy"][1] == f"{percent(low, 1)}{DASH}{percent(high, 1)}"
+    for name, title in (("precision", "precision"), ("recall", "recall"), ("specificity", "specificity"), ("f1", "F1")):
+        expected = with_interval(metrics["macro"][name], summary["intervals"][name])
+        assert table[f"macro {title}"] == [expected, "—"]
+    assert f"Log loss {metrics['negative_log_likelihood']:.4f}" in card
+    assert f"most frequent class: {percent(metrics['chance'])} %" in card
+    assert f"right for {percent(metrics['accuracy'])} % of {metrics['images']} test pictures" in card
+
+
+def test_classes_have_wilsons_interval_where_the_bootstrap_has_none(measured: Run, card: str) -> None:
+    metrics = measured.metrics()
+    bootstrap = read_source(measured.path).summary["models"]["tiny"]["intervals"]["per_class"]
+    table, kinds = rows(card, "Per class"), set()
+    for i, (label, row) in enumerate(metrics["per_class"].items()):
+        matrix = metrics["confusion_matrix"]
+        hit, taken = matrix[i][i], sum(line[i] for line in matrix)
+        trials = {"precision": taken, "recall": row["images"]}
+        assert table[label][0] == str(row["images"])
+        for column, name in ((1, "precision"), (2, "recall")):
+            found = bootstrap[label][name]
+            wide = found is not None and found[0] < found[1]
+            kinds.add(wide)
+            interval = found if wide else wilson(hit, trials[name]) if trials[name] else found
+            assert table[label][column] == (with_interval(row[name], interval) if interval else percent(row[name]))
+    assert rows(card, "Answers (columns)") == {
+        label: [str(count) for count in line]
+        for label, line in zip(metrics["classes"], metrics["confusion_matrix"], strict=True)
+    }
+    assert False in kinds
+
+
+def test_missed_tumours_and_false_alarms_are_counted(measured: Run, card: str) -> None:
+    metrics = measured.metrics()
+    healthy = metrics["classes"].index("no_tumor")
+    missed = sum(row[healthy] for i, row in enumerate(metrics["confusion_matrix"]) if i != healthy)
+    wrong = sum(metrics["confusion_matrix"][healthy]) - metrics["confusion_matrix"][healthy][healthy]
+    assert f"Of 6 test pictures of tumours, {missed} are answered no\\_tumor; of 2 without a tumour, {wrong} " in card
+
+
+def test_data_and_split_are_named_with_their_digests(measured: Run, card: str) -> None:
+    split = json.loads(measured.splits_file.read_text())
+    assert f"`{split['dataset_digest']}`" in card and f"`{split['digest']}`" in card
+    counts = [split["counts"][part]["glioma"] for part in ("train", "validation", "test")]
+    assert rows(card, "Pictures by class and part")["glioma"] == [str(n) for n in (sum(counts), *counts)]
+    assert "Dataset: pictures;" in card and "Split: by image, seed 0" in card
+    assert "slices of one patient may lie on both sides" in card
+
+
+def test_calibration_sets_and_refusal_are_those_of_the_metrics(measured: Run, card: str) -> None:
+    figures = measured.metrics()["calibration"]
+    stages = (figures["before"], figures["after"])
+    table = rows(card, f"Calibration on the test part, temperature {figures['temperature']:.3f}")
+    assert table["ECE, %"] == [percent(stage["ece"]) for stage in stages]
+    assert table["Brier score"] == [f"{stage['brier']:.4f}" for stage in stages]
+    assert table["log loss"] == [f"{stage['nll']:.4f}" for stage in stages]
+    sets = rows(card, "Prediction sets")
+    for row in figures["conformal"]["sets"]:
+        assert sets[f"{100 * row['coverage']:g}"][:2] == [percent(row["covered"]), f"{row['mean_size']:.2f}"]
+    refusal = rows(card, "What is answered")
+    assert refusal["all classes"] == ["8", "75.00", "18.75", "6.25", "95.12", "—"]
+    assert refusal["glioma"][1] == "43.21"
+
+
+def test_robustness_explanations_shortcuts_and_other_datasets_are_those_of_their_files(
+    measured: Run, card: str
+) -> None:
+    sheet = json.loads((measured.path / "robustness.json").read_text())
+    table = rows(card, "tiny: accuracy in percent")
+    for row in sheet["corruptions"]:
+        assert table[row["name"]][:5] == [percent(level["accuracy"], 1) for level in row["levels"]]
+        assert table[row["name"]][7] == percent(row["mean"]["confidence"], 1)
+    assert rows(card, "Explanations of 17")["LayerCAM"] == ["trained", f"71.23 (61.0{DASH}79.0)", "23.45", "12.34"]
+    found = rows(card, "What is known without")["border: outer 5 % of the picture"]
+    assert found == ["random forest", "81.23", "32.89", "98.76", "—"]
+    other = json.loads((measured.path / "evaluations/elsewhere/metrics.json").read_text())
+    assert rows(card, "Other datasets")["elsewhere"][:2] == [
+        "12",
+        with_interval(other["accuracy"], wilson(round(12 * other["accuracy"]), 12)),
+    ]
+    assert "not measured; run: `btkeras ro" not in card and "Nothing here says" not in card
+
+
+def test_it_is_reproduced_without_the_machines_folders(measured: Run, card: str) -> None:
+    assert "git checkout abc1234    # with changes that were not committed\n" in card
+    assert "\nbtkeras train --data mine --set model.weights=w.h5 --out=a_run\n" in card
+    assert str(measured.path.parent) not in card and "/home" not in card and "/data" not in card
+    # An absolute path: a slash after nothing that could be a name, and a name behind it.
+    assert not re.search(r"(?<![\w.>\])])[/~]/?\w+", card.replace("\\", ""))
+
+
+def test_what_was_not_measured_is_said_with_the_command_for_it(trained_run: Path, tmp_path: Path) -> None:
+    run = copied(trained_run, tmp_path / "bare")
+    metrics = {key: value for key, value in run.metrics().items() if key not in ("calibration", "selective")}
+    run.metrics_file.write_text(json.dumps(metrics))
+    run.update_manifest(command=["-m", "pytest"], git_revision=None)
+    card = card_text(run)
+    for heading, command in (
+        ("Other datasets", "btkeras evaluate RUN --data OTHER"),
+        ("Calibration", "btkeras calibrate RUN"),
+        ("Refusal", "btkeras calibrate RUN"),
+        ("Robustness", "btkeras robustness RUN"),
+        ("Explanations", "btkeras evaluate RUN --explain"),
+        ("Shortcuts", "btkeras shortcuts DATASET"),
+    ):
+        section = card[card.index(f"### {heading}\n") :].split("\n#")[0]
+        assert f"not measured; run: `{command}" in section and "|" not in section
+    assert "git checkout" not in card and "pytest" not in card
+    assert "Nothing here says how the networks do on another hospital's scanner" in card
+    uncalibrated = card_text(copied(trained_run, tmp_path / "uncalibrated"))
+    assert "The network was not calibrated; run: `btkeras calibrate RUN`" in uncalibrated
+
+
+def test_a_class_of_a_collection_of_its_own_is_pointed_out(measured: Run, tmp_path: Path) -> None:
+    run = copied(measured.path, tmp_path / "run")
+    root = tmp_path / "sources"
+    shutil.copytree(measured.dataset().root, root)
+    lines = ["path,label,patient,source"]
+    for record in measured.dataset().records:
+        lines.append(f"{record.path},{record.label},,{'web' if record.label == 'no_tumor' else 'clinic'}")
+    (root / "manifest.csv").write_text("\n".join(lines))
+    run.update_manifest(dataset=str(root), sources=["clinic", "web"])
+    card = card_text(run)
+    assert "No other class comes from the collections of no\\_tumor" in card
+    assert rows(card, "Pictures by collection and class")["web"] == ["0", "0", "12", "0"]
+    # Gone, or another one: the card does without.
+    shutil.rmtree(root)
+    assert "No other class comes" not in card_text(run)
+
+
+@pytest.mark.parametrize("name", ["explanations.json", "shortcuts.json", "robustness.json", "metrics.json"])
+def test_a_file_that_is_something_else_is_named(measured: Run, tmp_path: Path, name: str) -> None:
+    run = copied(measured.path, tmp_path / "run")
+    (run.path / name).write_text('{"rows": 1}')
+    with pytest.raises(RunError, match=name):
+        card_text(run)
+
+
+def test_the_command_writes_the_file_or_prints_it(measured: Run, card: str, tmp_path: Path) -> None:
+    printed = btkeras("card", measured.path, "--out", "-")
+    assert printed.stdout == card
+    assert btkeras("card", measured.path, "--out", tmp_path / "x.md").stdout.strip() == str(tmp_path / "x.md")
+    assert (tmp_path / "x.md").read_text() == card
+    assert btkeras("card", measured.path).exit_code == 0
+    assert (measured.path / "model_card.md").read_text() == card
+
+
+def test_what_is_no_evaluated_run_is_one_message(trained_run: Path, tmp_path: Path) -> None:
+    fails(btkeras("card", tmp_path), "neither")
+    run = copied(trained_run, tmp_path / "run")
+    run.metrics_file.unlink()
+    fails(btkeras("card", run.path), "btkeras evaluate")
