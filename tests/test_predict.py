@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 
 from btkeras import Predictor
-from btkeras.errors import DataError, ImageError, ModelError
+from btkeras.config import PhantomConfig
+from btkeras.data.phantom import draw_patient
+from btkeras.errors import ConfigError, DataError, ImageError, ModelError
 from btkeras.serving.network import newest_model
 from btkeras.serving.paths import expand
 
@@ -82,6 +85,98 @@ def test_unreadable_files_are_answered_with_an_error_and_the_others_as_ever(
 def test_arrays_of_another_kind_are_refused(predictor: Predictor, array: np.ndarray) -> None:
     with pytest.raises(ImageError, match=r"uint8 \[height, width\]"):
         predictor.predict([array])
+
+
+@pytest.fixture(scope="module")
+def judged_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run, calibrated and with what tells outliers."""
+    from btkeras.evaluation.calibrate import calibrate
+    from btkeras.evaluation.fit_outliers import fit_outliers
+    from btkeras.runs import open_run
+
+    run = open_run(shutil.copytree(trained_run, tmp_path_factory.mktemp("judged") / "run"))
+    calibrate(run)
+    fit_outliers(run)
+    return run.path
+
+
+@pytest.fixture(scope="module")
+def mixed(shared_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Pictures of the dataset, which the guard takes for noise, a synthetic slice, which passes it, and a photo."""
+    folder = tmp_path_factory.mktemp("mixed")
+    drawn = draw_patient(PhantomConfig(image_size=96), 0)[0].image
+    Image.fromarray(drawn).save(folder / "phantom.png")
+    colours = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    Image.fromarray(colours).save(folder / "photo.png")
+    return [*sorted(shared_pictures.glob("*/002.png")), folder / "phantom.png", folder / "photo.png"]
+
+
+def test_answers_say_refused_or_uncertain_and_why(judged_run: Path, mixed: list[Path]) -> None:
+    *_, phantom, photo = Predictor(judged_run).predict_files(mixed)
+    assert photo.answer == "refused" and photo.reasons == ("no brain MRI slice: it is in colour",)
+    assert photo.label in photo.probabilities
+    assert phantom.answer == "uncertain" and "unlike the training slices" in phantom.reasons
+    assert phantom.outlier == 100 and phantom.set is not None
+
+
+def test_a_slice_like_the_training_slices_is_answered(
+    judged_run: Path, mixed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("btkeras.serving.predictor.check_slice", lambda image: None)
+    answers = list(Predictor(judged_run, coverage=0.5).predict_files(mixed[:4]))
+    for answer in answers:
+        assert answer.set is not None and answer.outlier is not None
+        usual = answer.outlier < 99 and len(answer.set) == 1
+        assert answer.answer == (answer.label if usual else "uncertain")
+        assert bool(answer.reasons) == (answer.answer == "uncertain")
+    assert any(answer.answer == answer.label for answer in answers)
+
+
+def test_an_exported_model_answers_as_its_run(judged_run: Path, mixed: list[Path], tmp_path: Path) -> None:
+    from btkeras.runs import open_run
+    from btkeras.serving.export import export
+
+    exported = Predictor(export(open_run(judged_run), tmp_path / "model"))
+    assert exported.missing is None
+    run = Predictor(judged_run)
+    for ours, theirs in zip(run.predict_files(mixed), exported.predict_files(mixed), strict=True):
+        assert (ours.answer, ours.set, ours.label, ours.reasons) == (
+            theirs.answer,
+            theirs.set,
+            theirs.label,
+            theirs.reasons,
+        )
+        assert ours.outlier == theirs.outlier
+
+
+def test_the_exported_score_is_that_of_the_features(judged_run: Path, tmp_path: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    from btkeras.evaluation.evaluate import load_best
+    from btkeras.evaluation.outliers import load_outliers
+    from btkeras.runs import open_run
+    from btkeras.serving.export import export
+
+    run = open_run(judged_run)
+    model, outliers = load_best(run), load_outliers(run)
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 1), np.uint8)
+    features = keras.Model(model.input, model.get_layer("features").output).predict_on_batch(images.astype(np.float32))
+    loaded = tf.saved_model.load(str(export(run, tmp_path / "model")))
+    found = loaded.signatures["serving_prepared"](images=tf.constant(images))["outlier_score"]
+    assert outliers is not None and found.dtype == tf.float32
+    np.testing.assert_allclose(found, outliers.score(np.asarray(features)), rtol=1e-3)
+
+
+def test_a_run_of_before_calibration_answers_and_says_what_it_lacks(predictor: Predictor, slices: list[Path]) -> None:
+    answer = next(predictor.predict_files(slices))
+    assert answer.set is None and answer.outlier is None and answer.answer == "refused"
+    assert "btkeras calibrate" in str(predictor.missing)
+
+
+def test_a_coverage_out_of_range_is_an_error(trained_run: Path) -> None:
+    with pytest.raises(ConfigError, match="above 0 and below 1"):
+        Predictor(trained_run, coverage=1.0)
 
 
 def test_nothing_gives_nothing(predictor: Predictor) -> None:

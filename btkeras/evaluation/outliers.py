@@ -10,10 +10,12 @@ may do better is known (Kamoi and Kobayashi, "Why is the Mahalanobis Distance Ef
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -164,9 +166,10 @@ def load_outliers(run: Run) -> Outliers | None:
     if not file.is_file():
         return None
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        # From memory: of a damaged file, NumPy would leave the handle open.
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
             return _outliers(arrays)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise RunError(f"{file} must be as `btkeras calibrate` writes it", received=error, remedy=_REMEDY) from error
 
 
