@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -186,25 +186,28 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 GROUPS = st.lists(st.integers(1, 12), min_size=8, max_size=30)
 
 
-@settings(max_examples=80, deadline=None)
-@given(own=st.lists(GROUPS, min_size=2, max_size=4), seed=st.integers(0, 50), by=st.sampled_from(["patient"]))
-def test_no_group_is_on_two_sides_and_every_class_in_every_part(own: list[list[int]], seed: int, by: str) -> None:
+@settings(max_examples=40, deadline=None)
+@given(own=st.lists(GROUPS, min_size=2, max_size=4), seed=st.integers(0, 50))
+def test_no_group_is_on_two_sides_and_every_class_in_every_part(own: list[list[int]], seed: int) -> None:
     pictures = dataset(patients(dict(zip(CLASSES, own, strict=False))))
-    split = make_split(pictures, DataConfig(split_seed=seed, by=by))
+    split = make_split(pictures, DataConfig(split_seed=seed, by="patient"))
     assert sorted(r.path for name in PARTS for r in split.part(name)) == [r.path for r in pictures.records]
     assert all(counts(split.part(name)).keys() == set(pictures.classes) for name in PARTS)
     train, validation, test = holders(split)
     assert not (train & validation or train & test or validation & test)
-    assert make_split(Dataset(pictures.root, pictures.records[::-1]), DataConfig(split_seed=seed, by=by)) == split
+    assert (
+        make_split(Dataset(pictures.root, pictures.records[::-1]), DataConfig(split_seed=seed, by="patient")) == split
+    )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     own=st.lists(GROUPS, min_size=2, max_size=4),
-    folds=st.integers(2, 5),
+    folds=st.integers(2, 3),
     seed=st.integers(0, 5),
     test=st.sampled_from(["rotating", "fixed"]),
 )
+@example(own=[[1] * 8, [*[1] * 7, 10]], folds=2, seed=0, test="rotating")
 def test_folds_part_no_group_and_rotating_ones_test_every_picture_once(
     own: list[list[int]], folds: int, seed: int, test: str
 ) -> None:
@@ -219,6 +222,14 @@ def test_folds_part_no_group_and_rotating_ones_test_every_picture_once(
     rotating = [split.test if test == "rotating" else split.validation for split in splits]
     rest = pictures.records if test == "rotating" else (*splits[0].train, *splits[0].validation)
     assert sorted(r.path for part in rotating for r in part) == sorted(r.path for r in rest)
+
+
+@settings(max_examples=20, deadline=None)
+@given(own=st.lists(GROUPS, min_size=2, max_size=4), seed=st.integers(0, 5))
+def test_five_folds_test_every_picture_once(own: list[list[int]], seed: int) -> None:
+    pictures = dataset(patients(dict(zip(CLASSES, own, strict=False))))
+    splits = make_folds(pictures, DataConfig(split_seed=seed, by="patient"), CVConfig())
+    assert sorted(r.path for split in splits for r in split.test) == [r.path for r in pictures.records]
 
 
 @settings(max_examples=40, deadline=None)
@@ -244,9 +255,9 @@ def test_sizes_by_patient_are_close_to_those_by_image() -> None:
 def test_large_groups_are_as_often_in_the_test_part_as_others() -> None:
     sizes = np.array([[12]] * 6 + [[2]] * 80)
     targets = np.array([[0.64], [0.16], [0.2]]) * sizes.sum()
-    drawn = [deal_groups(sizes, targets, np.random.default_rng(seed))[:6] for seed in range(300)]
+    drawn = [deal_groups(sizes, targets, np.random.default_rng(seed))[:6] for seed in range(150)]
     share = float((np.stack(drawn) == 2).mean())
-    # 1,800 draws: a standard error of 0.01 if they were independent.
+    # 900 draws: a standard error of 0.013 if they were independent.
     assert share == pytest.approx(0.2, abs=0.05)
 
 

@@ -28,7 +28,11 @@ def part_size(count: int, fraction: float) -> int:
 
 
 def deal_records(
-    records: Sequence[Record], groups: Mapping[str, str], sizes: Mapping[str, Sequence[float]], rng: np.random.Generator
+    records: Sequence[Record],
+    groups: Mapping[str, str],
+    sizes: Mapping[str, Sequence[float]],
+    rng: np.random.Generator,
+    least: int = 1,
 ) -> list[list[Record]]:
     """Deals records into parts, no group into two.
 
@@ -40,9 +44,10 @@ def deal_records(
         groups: Group by path; a record without one stands alone.
         sizes: By class, how many pictures each part should get.
         rng: What draws.
+        least: Groups of each class that each part gets, if there are as many.
 
     Returns:
-        The records of each part. Each part has every class that has enough groups.
+        The records of each part.
     """
     classes = sorted({record.label for record in records})
     members: dict[tuple[str, bool], list[Record]] = {}
@@ -53,7 +58,7 @@ def deal_records(
     hands = list(members.values())
     counts = np.array([[sum(r.label == label for r in hand) for label in classes] for hand in hands], np.int64)
     targets = np.array([sizes[label] for label in classes], np.float64).T
-    parts = deal_groups(counts, targets, rng)
+    parts = deal_groups(counts, targets, rng, least)
     dealt = [
         [record for hand, own in zip(hands, parts, strict=True) if own == part for record in hand]
         for part in range(len(targets))
@@ -61,39 +66,43 @@ def deal_records(
     return dealt
 
 
-def deal_groups(counts: IntArray, targets: FloatArray, rng: np.random.Generator) -> IntArray:
+def deal_groups(counts: IntArray, targets: FloatArray, rng: np.random.Generator, least: int = 1) -> IntArray:
     """Deals groups into parts: the largest first, each drawn with the chances of what the parts still need.
 
     Then groups move to other parts as long as the sizes become more even by it, by the sum of squared differences over
-    the wanted sizes (chi-square). A class goes to every part if it has as many groups, and groups hold one class.
+    the wanted sizes (chi-square). Each part gets ``least`` groups of a class that has enough, if groups hold one class.
 
     Args:
         counts: ``[groups, classes]`` pictures.
         targets: ``[parts, classes]`` pictures wanted, above 0.
         rng: What draws.
+        least: Groups of each class that each part should get.
 
     Returns:
         ``[groups]`` numbers of parts.
     """
     order = rng.permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    have, parts = np.zeros_like(targets), np.zeros(len(counts), np.int64)
+    have, held, parts = np.zeros_like(targets), np.zeros(targets.shape, np.int64), np.zeros(len(counts), np.int64)
     waiting = (counts > 0).sum(axis=0)
     for group in order:
         own = counts[group]
-        parts[group] = _draw(own, have, targets, waiting, rng)
-        have[parts[group]] += own
+        lacking = np.clip(least - held, 0, None)
+        # Classes whose groups are all needed by the parts that have too few of them yet.
+        urgent = (own > 0) & (waiting <= lacking.sum(axis=0))
+        allowed = np.asarray((lacking[:, urgent] > 0).any(axis=1) | (not urgent.any()), np.bool_)
+        part = parts[group] = _draw(own, have, targets, allowed, rng)
+        have[part] += own
+        held[part] += own > 0
         waiting -= own > 0
-    _even_out(counts, targets, parts, order[::-1])
+    _even_out(counts, targets, parts, order[::-1], least)
     return parts
 
 
-def _draw(own: IntArray, have: FloatArray, targets: FloatArray, waiting: IntArray, rng: np.random.Generator) -> int:
+def _draw(
+    own: IntArray, have: FloatArray, targets: FloatArray, allowed: NDArray[np.bool_], rng: np.random.Generator
+) -> int:
     present = own > 0
-    lacking = have == 0
-    # Classes whose groups are all needed by the parts that have none of them yet.
-    urgent = present & (waiting <= lacking.sum(axis=0))
-    allowed = lacking[:, urgent].any(axis=1) if urgent.any() else np.ones(len(targets), bool)
     need = (targets - have)[:, present]
     fits = allowed & (need >= own[present]).all(axis=1)
     if fits.any():
@@ -108,18 +117,22 @@ def _cost(own: IntArray, have: FloatArray, targets: FloatArray) -> FloatArray:
     return grown
 
 
-def _even_out(counts: IntArray, targets: FloatArray, parts: IntArray, order: IntArray) -> None:
+def _even_out(counts: IntArray, targets: FloatArray, parts: IntArray, order: IntArray, least: int) -> None:
     """Moves groups between parts, in place."""
     have = np.stack([counts[parts == part].sum(axis=0) for part in range(len(targets))]).astype(np.float64)
+    held = np.stack([(counts[parts == part] > 0).sum(axis=0) for part in range(len(targets))])
     for _ in range(_SWEEPS):
         moved = False
         for group in order:
             own, part = counts[group], parts[group]
+            if (held[part][own > 0] <= least).any():
+                continue
             have[part] -= own
             cost = _cost(own, have, targets)
             best = int(cost.argmin())
-            # No part loses its last pictures of a class.
-            if (have[part][own > 0] > 0).all() and cost[best] < cost[part] - 1e-9:
+            if cost[best] < cost[part] - 1e-9:
+                held[part] -= own > 0
+                held[best] += own > 0
                 parts[group], moved = best, True
             have[parts[group]] += own
         if not moved:

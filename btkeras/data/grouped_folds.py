@@ -24,7 +24,8 @@ def deal_folds(records: Sequence[Record], groups: Mapping[str, str], folds: int,
         DataError: If a class has fewer groups than there are folds.
     """
     sizes = {label: [count / folds] * folds for label, count in _counts(records).items()}
-    dealt = deal_records(records, groups, sizes, np.random.default_rng(seed))
+    # Of two folds, each has to make a training and a validation part while the other is tested.
+    dealt = deal_records(records, groups, sizes, np.random.default_rng(seed), least=2 if folds == 2 else 1)
     check_parts(dealt, sizes, {fold: f"fold {fold}" for fold in range(folds)})
     return dealt
 
