@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--method", help="Of --explain: layercam, gradcam or occlusion. [default: layercam]")
 @click.option("--json", "form", flag_value="json", help="Print a JSON array.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
-def predict(  # noqa: PLR0913 - one parameter an option
+def predict(
     images: tuple[str, ...],
     model: Path | None,
     coverage: float,

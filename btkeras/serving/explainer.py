@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from btkeras.evaluation.explain import DEFAULT_METHOD, Occlusion, explainer, met
 from btkeras.files import atomic_file
 from btkeras.serving.network import load_network
 from btkeras.serving.overlay import SOFTWARE, Caption, Window, draw_overlay
+from btkeras.serving.predictor import FilePrediction
 
 _Explain = Callable[[NDArray[np.uint8], int], NDArray[np.float32]]
 
@@ -43,7 +44,7 @@ class Explainer:
             settings = chosen
 
             def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
-                return network.probabilities(images.astype(np.uint8))
+                return network.observe(images.astype(np.uint8))[0]
 
             self._explain: _Explain = lambda image, index: occlude(
                 probabilities, image[None].astype(np.float32), np.array([index]), settings
@@ -52,29 +53,61 @@ class Explainer:
             maps = explainer(_keras_model(Path(model), method), method)
             self._explain = lambda image, index: maps(image[None], np.array([index]))[0]
 
-    def picture(self, path: str | Path, label: str, answer: str) -> bytes:
-        """The overlay of one file, as PNG.
+    def picture(self, answer: FilePrediction) -> bytes:
+        """The overlay of one file, as PNG: what speaks for its most probable class.
 
         Args:
-            path: The file, which could be read before.
-            label: The class to explain.
-            answer: What the network answered, in words.
+            answer: For a file that could be read.
 
         Raises:
             ImageError: If it can no longer be read.
         """
-        stored = stored_picture(path)
-        heat = self._explain(self._decoder.array(stored), self._classes.index(label))
+        stored = stored_picture(answer.path)
+        heat = self._explain(self._decoder.array(stored), self._classes.index(answer.label))
         window = None
         if self._decoder.harmonise:
             window = Window(*head_box(np.asarray(to_channels(stored, 1))[..., 0]))
-        return draw_overlay(stored, heat, Caption(str(path), answer, self._caption), window)
+        return draw_overlay(stored, heat, Caption(answer.path, in_words(answer), self._caption), window)
 
-    def write(self, path: str | Path, label: str, answer: str, target: Path) -> None:
-        """Writes the overlay of one file; arguments and errors as ``picture``."""
-        data = self.picture(path, label, answer)
+    def write(self, answer: FilePrediction, target: Path) -> None:
+        """Writes the overlay of one file; errors as ``picture``."""
+        data = self.picture(answer)
         with atomic_file(target) as temporary:
             temporary.write_bytes(data)
+
+
+def in_words(answer: FilePrediction) -> str:
+    """An answer in one line."""
+    best = f"{answer.label}, probability {answer.probabilities[answer.label]:.3f}"
+    return best if answer.answer == answer.label else f"{answer.answer} (most probable: {best})"
+
+
+def overlays(
+    answers: Iterable[FilePrediction], paths: Sequence[str], model: Path, out: Path, method: str | None = None
+) -> Iterator[FilePrediction]:
+    """Passes answers on, each after its overlay was written; those of files that cannot be read have none.
+
+    Args:
+        answers: One for each of ``paths``, in their order.
+        paths: The files.
+        model: As for ``Explainer``.
+        out: As for ``overlay_files``.
+        method: As for ``Explainer``.
+
+    Raises:
+        ConfigError: Before the first answer is asked for, if there is no such method or no place for the overlays.
+        ModelError: Likewise, as ``Explainer``.
+    """
+    method_of(method or DEFAULT_METHOD)
+    targets = overlay_files(paths, out)
+    made = Explainer(model, method or DEFAULT_METHOD)
+    return (_written(answer, made, target) for answer, target in zip(answers, targets, strict=True))
+
+
+def _written(answer: FilePrediction, made: Explainer, target: Path) -> FilePrediction:
+    if not answer.error:
+        made.write(answer, target)
+    return answer
 
 
 def _keras_model(folder: Path, method: str):  # type: ignore[no-untyped-def]

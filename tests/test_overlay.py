@@ -1,0 +1,157 @@
+"""Overlays: what is drawn where, what they may replace, and `btkeras predict --explain`."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from btkeras import Predictor
+from btkeras.cli import main
+from btkeras.errors import ConfigError, ModelError
+from btkeras.serving.explainer import Explainer, in_words, overlay_files
+from btkeras.serving.overlay import Caption, Window, draw_overlay
+from btkeras.serving.predictor import FilePrediction
+
+CAPTION = Caption("slice.png", "glioma, probability 0.900", "Grad-CAM")
+
+
+def drawn(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.info["Software"].startswith("btkeras")
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def coloured(picture: np.ndarray) -> np.ndarray:
+    """Where the right slice is not grey: rows and columns as fractions of it."""
+    height, width = picture.shape[:2]
+    right = picture[round(0.15 * height) : round(0.86 * height), round(0.45 * width) : round(0.87 * width)]
+    rows, columns = np.nonzero(np.ptp(right, axis=2) > 40)
+    return np.array([rows.mean() / right.shape[0], columns.mean() / right.shape[1]])
+
+
+@pytest.mark.parametrize("spot", [(0.25, 0.75), (0.7, 0.2)])
+def test_the_map_lies_over_its_place(spot: tuple[float, float]) -> None:
+    heat = np.zeros((28, 28), np.float32)
+    row, column = (round(28 * part) for part in spot)
+    heat[row - 2 : row + 3, column - 2 : column + 3] = 1
+    picture = np.full((200, 200, 1), 60, np.uint8)
+    np.testing.assert_allclose(coloured(drawn(draw_overlay(picture, heat, CAPTION))), spot, atol=0.04)
+
+
+def test_the_map_of_a_crop_lies_in_the_crop() -> None:
+    heat = np.ones((10, 10), np.float32)
+    picture = np.full((200, 200, 3), 60, np.uint8)
+    found = coloured(drawn(draw_overlay(picture, heat, CAPTION, Window(0, 100, 100, 200))))
+    np.testing.assert_allclose(found, (0.25, 0.75), atol=0.04)
+
+
+def test_a_map_of_zeros_is_drawn_too() -> None:
+    picture = drawn(draw_overlay(np.zeros((40, 30, 1), np.uint8), np.zeros((8, 8), np.float32), CAPTION))
+    assert picture.shape[2] == 3
+
+
+@pytest.mark.parametrize("title", ["$x^2$.png", "шар 脳.png", "\udcff\n.png", "a" * 400])
+def test_any_name_can_be_drawn(title: str) -> None:
+    data = draw_overlay(
+        np.zeros((20, 20, 1), np.uint8), np.eye(4, dtype=np.float32), Caption(title, "glioma", "Grad-CAM")
+    )
+    assert drawn(data).any()
+
+
+def test_answers_in_words() -> None:
+    sure = FilePrediction("a.png", "glioma", {"glioma": 0.9}, answer="glioma")
+    assert in_words(sure) == "glioma, probability 0.900"
+    unsure = FilePrediction("a.png", "glioma", {"glioma": 0.4}, answer="uncertain")
+    assert in_words(unsure) == "uncertain (most probable: glioma, probability 0.400)"
+
+
+def test_overlays_get_names_of_their_own(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = overlay_files(["a/x.png", "b/x.jpg", "x-2.png", "y.jpg"], out)
+    assert [path.name for path in found] == ["x.png", "x-2.png", "x-2-2.png", "y.png"]
+    assert overlay_files(["a/x.jpg"], tmp_path / "one.png") == [tmp_path / "one.png"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "out", "words"),
+    [
+        (["a.png", "b.png"], "one.png", "2 pictures"),
+        (["a.png"], "one.jpg", "End the name in .png"),
+        (["a.png"], "file", "which is a file"),
+        (["slices/a.png"], "slices", "must not replace another picture"),
+        (["other.png"], "slices/a.png", "must not replace another picture"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(tmp_path: Path, paths: list[str], out: str, words: str) -> None:
+    (tmp_path / "slices").mkdir()
+    Image.new("L", (20, 20)).save(tmp_path / "slices" / "a.png")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=words):
+        overlay_files([str(tmp_path / path) for path in paths], tmp_path / out)
+
+
+def test_an_overlay_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "one.png"
+    target.write_bytes(draw_overlay(np.zeros((20, 20, 1), np.uint8), np.eye(4, dtype=np.float32), CAPTION))
+    assert overlay_files(["a.png"], target) == [target]
+
+
+@pytest.mark.parametrize("method", ["layercam", "gradcam", "occlusion"])
+def test_a_runs_answer_is_explained(trained_run: Path, shared_pictures: Path, tmp_path: Path, method: str) -> None:
+    (answer,) = Predictor(trained_run).predict_files([shared_pictures / "glioma" / "000.png"])
+    Explainer(trained_run, method).write(answer, tmp_path / "new" / "one.png")
+    assert drawn((tmp_path / "new" / "one.png").read_bytes()).shape == (588, 1008, 3)
+
+
+@pytest.fixture(scope="module")
+def exported(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from btkeras.runs import open_run
+    from btkeras.serving.export import export
+
+    return export(open_run(trained_run), tmp_path_factory.mktemp("exported") / "tiny")
+
+
+def test_an_exported_model_is_explained_by_occlusion_alone(exported: Path, shared_pictures: Path) -> None:
+    (answer,) = Predictor(exported).predict_files([shared_pictures / "glioma" / "000.png"])
+    assert drawn(Explainer(exported, "occlusion").picture(answer)).any()
+    with pytest.raises(ModelError, match="--method occlusion"):
+        Explainer(exported, "gradcam")
+
+
+def predict(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["predict", *map(str, arguments)])
+
+
+def test_predict_draws_one_and_several(trained_run: Path, shared_pictures: Path, tmp_path: Path) -> None:
+    slices = [shared_pictures / label / "001.png" for label in ("glioma", "no_tumor")]
+    one = predict(slices[0], "--model", trained_run, "--explain", tmp_path / "one.png", "--json")
+    assert one.exit_code == 0, one.output
+    assert json.loads(one.stdout)[0]["label"] == "glioma"
+    assert drawn((tmp_path / "one.png").read_bytes()).any()
+    broken = shutil.copy(slices[0], tmp_path / "broken.png")
+    Path(broken).write_bytes(b"no picture")
+    several = predict(*slices, broken, "--model", trained_run, "--explain", tmp_path / "out", "--method", "gradcam")
+    assert several.exit_code == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["001-2.png", "001.png"]
+
+
+def test_predict_refuses_before_it_answers(trained_run: Path, shared_pictures: Path, tmp_path: Path) -> None:
+    picture = shared_pictures / "glioma" / "001.png"
+    before = picture.read_bytes()
+    for arguments, words in (
+        (("--explain", picture), "must not replace another picture"),
+        (("--explain", tmp_path / "a.png", "--method", "gradcan"), "Did you mean 'gradcam'"),
+        (("--method", "gradcam"), "--explain"),
+    ):
+        found = predict(picture, "--model", trained_run, *arguments)
+        assert (found.exit_code, found.stdout) == (2, "")
+        assert words in found.stderr
+    assert picture.read_bytes() == before
+    assert not list(tmp_path.iterdir())
