@@ -190,10 +190,10 @@ def test_robustness_explanations_shortcuts_and_other_datasets_are_those_of_their
     found = rows(card, "What is known without")["border: outer 5 % of the picture"]
     assert found == ["random forest", "81.23", "32.89", "98.76", "—"]
     other = json.loads((measured.path / "evaluations/elsewhere/metrics.json").read_text())
-    assert rows(card, "Other datasets")["elsewhere"][:2] == [
-        "12",
-        with_interval(other["accuracy"], wilson(round(12 * other["accuracy"]), 12)),
-    ]
+    found = rows(card, "Other datasets")["elsewhere"]
+    assert found[:2] == ["12", with_interval(other["accuracy"], wilson(round(12 * other["accuracy"]), 12))]
+    assert found[2:4] == [percent(other["macro"]["recall"]), percent(other["chance"])]
+    assert found[4] == percent(other["selective"]["answered"])
     assert "not measured; run: `btkeras ro" not in card and "Nothing here says" not in card
 
 
@@ -203,6 +203,20 @@ def test_it_is_reproduced_without_the_machines_folders(measured: Run, card: str)
     assert str(measured.path.parent) not in card and "/home" not in card and "/data" not in card
     # An absolute path: a slash after nothing that could be a name, and a name behind it.
     assert not re.search(r"(?<![\w.>\])])[/~]/?\w+", card.replace("\\", ""))
+
+
+def test_a_fold_is_reproduced_by_its_cross_validations_command(measured: Run, tmp_path: Path) -> None:
+    experiment = tmp_path / "cv"
+    run = copied(measured.path, experiment / "tiny/fold_1")
+    run.update_manifest(fold=1, command=["cv", "--out", "/runs/cv", "--task", "1"])
+    (experiment / "splits").mkdir()
+    shutil.copy(run.config_file, experiment / "config.yaml")
+    (experiment / "manifest.json").write_text(json.dumps({"command": ["cv", "--data", "/data/mine", "--out", "cv"]}))
+    card = card_text(run)
+    assert "\nbtkeras cv --data mine --out cv\n" in card and "--task" not in card and "btkeras train" not in card
+    assert "fold 1 of a cross-validation" in card
+    with pytest.raises(RunError, match="one training"):
+        card_text(Run(experiment))
 
 
 def test_what_was_not_measured_is_said_with_the_command_for_it(trained_run: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from btkeras.data.records import Dataset
 from btkeras.data.splits import files_digest
 from btkeras.errors import BTKerasError, RunError
 from btkeras.evaluation.robustness_sheet import read_sheet
-from btkeras.experiments.experiment import is_experiment
+from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.reporting import card_tables as tables
 from btkeras.reporting.document import Table
 from btkeras.reporting.evidence import Network, gather
@@ -93,7 +93,7 @@ def card_text(run: Run) -> str:
         seed=run.config().train.seed,
         monitor=run.config().train.monitor,
         fold=manifest.get("fold"),
-        command=_command(manifest.get("command") or []),
+        command=_command(_started_by(run, manifest)),
         revision=(manifest.get("git_revision") or "").removesuffix("-dirty"),
         changed=(manifest.get("git_revision") or "").endswith("-dirty"),
         **measured,
@@ -225,6 +225,15 @@ def _mistakes(metrics: _Json) -> list[str]:
         f"Of {tumours:,} test pictures of tumours, {missed:,} are answered {_HEALTHY}; of {without:,} without a "
         f"tumour, {without - matrix[healthy][healthy]:,} are answered with one."
     ]
+
+
+def _started_by(run: Run, manifest: _Json) -> Sequence[str]:
+    """The words of the command that began it all: a cross-validation's, which its folds' need not be."""
+    above = next((folder for folder in run.path.resolve().parents if is_experiment(folder)), None)
+    if manifest.get("fold") is None or above is None:
+        return manifest.get("command") or []
+    experiment = Experiment(above)
+    return read_json(experiment.manifest_file).get("command") or [] if experiment.manifest_file.is_file() else []
 
 
 def _command(words: Sequence[str]) -> str | None:

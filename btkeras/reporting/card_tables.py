@@ -145,24 +145,28 @@ def confusion_table(metrics: Json) -> Table:
 
 def other_dataset_table(evaluations: Sequence[tuple[str, Json]]) -> Table:
     """Figures on other datasets, all of whose pictures were tested."""
-    rows = []
-    for name, metrics in evaluations:
-        right = sum(row[i] for i, row in enumerate(metrics["confusion_matrix"]))
-        accuracy = percent_cell(metrics["accuracy"], wilson(right, metrics["images"]))
-        recalls = [row["recall"] for row in metrics["per_class"].values() if row["images"]]
-        mean = sum(recalls) / len(recalls)
-        rows.append(
-            (_text(name), count_cell(metrics["images"]), accuracy, percent_cell(mean), percent_cell(metrics["chance"]))
-        )
+    titles = ("pictures", "accuracy (95 % Wilson)", "mean recall", "most frequent class", "answered", "right of these")
     return Table(
         name="evaluations",
         caption="Other datasets, percent",
-        columns=(
-            *_words("dataset"),
-            *_numbers("pictures", "accuracy (95 % Wilson)", "mean recall", "most frequent class"),
-        ),
-        rows=tuple(rows),
-        notes=("Mean recall: over the classes that the dataset has.",),
+        columns=(*_words("dataset"), *_numbers(*titles)),
+        rows=tuple(_other_row(name, metrics) for name, metrics in evaluations),
+        notes=("Accuracy and recall are those of all pictures. Mean recall: over the classes that the dataset has.",),
+    )
+
+
+def _other_row(name: str, metrics: Json) -> tuple[Cell, ...]:
+    right = sum(row[i] for i, row in enumerate(metrics["confusion_matrix"]))
+    recalls = [row["recall"] for row in metrics["per_class"].values() if row["images"]]
+    selective = metrics.get("selective") or {}
+    return (
+        _text(name),
+        count_cell(metrics["images"]),
+        percent_cell(metrics["accuracy"], wilson(right, metrics["images"])),
+        percent_cell(sum(recalls) / len(recalls)),
+        percent_cell(metrics["chance"]),
+        percent_cell(selective.get("answered")),
+        percent_cell(selective.get("accuracy")),
     )
 
 
