@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import btkeras
+from btkeras.cli.audit import audit
 from btkeras.cli.calibrate import calibrate
 from btkeras.cli.card import card
 from btkeras.cli.cv import cv
@@ -15,12 +16,13 @@ from btkeras.cli.predict import predict
 from btkeras.cli.prepare import prepare
 from btkeras.cli.report import report
 from btkeras.cli.robustness import robustness
+from btkeras.cli.shortcuts import shortcuts
 from btkeras.cli.train import train
 
 
 class _Commands(SectionedGroup):
     sections = {
-        "Data": ("prepare",),
+        "Data": ("prepare", "audit", "shortcuts"),
         "Train and judge": ("train", "evaluate", "calibrate", "robustness", "cv", "report", "card"),
         "Use a model": ("predict", "export"),
     }
@@ -44,5 +46,5 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (prepare, train, evaluate, calibrate, robustness, cv, report, card, predict, export):
+for command in (prepare, audit, shortcuts, train, evaluate, calibrate, robustness, cv, report, card, predict, export):
     main.add_command(command)

@@ -66,8 +66,15 @@ def parse_box(text: str, name: str = "a picture") -> Box | None:
     return Box(y - height / 2, x - width / 2, y + height / 2, x + width / 2)
 
 
-def in_head(box: Box, head: HeadBox, height: int, width: int) -> Box:
-    """A box of a picture as fractions of its head; below 0 or above 1 where it reaches beyond."""
+def in_head(box: Box, head: HeadBox | Box, height: int = 1, width: int = 1) -> Box:
+    """A box of a picture as fractions of its head; below 0 or above 1 where it reaches beyond.
+
+    Args:
+        box: Fractions of the picture.
+        head: In pixels of a picture of this height and width, or in fractions.
+        height: Of the picture.
+        width: Of the picture.
+    """
     return Box(
         (box.top * height - head.top) / (head.bottom - head.top),
         (box.left * width - head.left) / (head.right - head.left),

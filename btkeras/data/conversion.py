@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from threadpoolctl import threadpool_limits
+
 from btkeras.data.figshare import box_of, read_slice
 from btkeras.data.harmonised_files import harmonise_files
 from btkeras.data.image_file import sniff
@@ -54,7 +56,8 @@ def convert_all(jobs: Sequence[Job], size: int = 0) -> Iterator[tuple[Job, Store
         size: Side of the squares to which pictures are harmonised, pixels; 0 keeps them as they are.
     """
     window: deque[tuple[Job, Future[_Answer]]] = deque()
-    with ThreadPoolExecutor(_THREADS) as pool:
+    # Matrix products that share the cores among themselves, in threads that share them already, wait for each other.
+    with threadpool_limits(1), ThreadPoolExecutor(_THREADS) as pool:
         for job in jobs:
             # Files are read here, one after the other, because a zip can only be read forwards.
             window.append((job, pool.submit(_convert, job, _read(job), size)))

@@ -58,6 +58,11 @@ def harmonise(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return intensity_table(_histogram(crop), low, threshold)[crop][..., None]
 
 
+def foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which pixels of uint8 ``[height, width]`` are brighter than the background and its noise."""
+    return image > _levels(image)[1]
+
+
 def head_box(image: NDArray[np.uint8]) -> HeadBox:
     """Finds the head.
 
@@ -69,11 +74,11 @@ def head_box(image: NDArray[np.uint8]) -> HeadBox:
         that a head could fill (blank pictures, noise, a few letters).
     """
     height, width = image.shape
-    foreground = image > _levels(image)[1]
-    top, bottom = _largest_run(foreground.sum(axis=1), width)
-    left, right = _largest_run(foreground[top:bottom].sum(axis=0), bottom - top)
+    found = foreground(image)
+    top, bottom = _largest_run(found.sum(axis=1), width)
+    left, right = _largest_run(found[top:bottom].sum(axis=0), bottom - top)
     # Again, now without what lies beside the head.
-    top, bottom = _largest_run(foreground[:, left:right].sum(axis=1), right - left)
+    top, bottom = _largest_run(found[:, left:right].sum(axis=1), right - left)
     box = HeadBox(top, left, bottom, right)
     sides = bottom - top, right - left
     small = sides[0] * sides[1] * SMALLEST_PART < height * width or min(sides) < SMALLEST_SIDE

@@ -1,0 +1,114 @@
+"""What a trained network answers when the tumour, or everything but the tumour, is taken out of its input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from btkeras.data.boxes import Box, in_head
+from btkeras.data.decoder import Decoder
+from btkeras.data.splits import Split
+from btkeras.errors import ImageError
+from btkeras.evaluation.evaluate import load_best
+from btkeras.evaluation.shortcut_features import hide, pixels_of, silhouette
+from btkeras.evaluation.shortcuts import Row, Seen, score
+from btkeras.runs import Run
+
+Picture = NDArray[np.uint8]
+
+# What is taken from the head's rim, as a fraction of the picture's side: skin, bone, and what lies outside.
+RIM = 0.08
+_BATCH = 32
+
+
+def _alone(picture: Picture, box: Box) -> Picture:
+    rows, columns = pixels_of(box, *picture.shape[:2])
+    kept = np.zeros_like(picture)
+    kept[rows, columns] = picture[rows, columns]
+    return kept
+
+
+def _outline(picture: Picture, box: Box) -> Picture:
+    inside = ndimage.binary_erosion(silhouette(picture[..., 0]), iterations=max(1, round(RIM * len(picture))))
+    return np.where(inside[..., None], np.uint8(0), picture)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One way of showing a picture to the network.
+
+    Attributes:
+        shows: What is left of it.
+        change: From the network's input and the part to hide, fractions of the input, to what is shown.
+        boxed: Whether only pictures count whose part to hide is known.
+    """
+
+    shows: str
+    change: Callable[[Picture, Box], Picture]
+    boxed: bool = True
+
+
+INPUTS: Mapping[str, Input] = MappingProxyType(
+    {
+        "network": Input("the whole picture", lambda picture, box: picture, boxed=False),
+        "network, box hidden": Input("tumour's box filled with its surroundings' mean", hide),
+        "network, box alone": Input("tumour's box, black around it", _alone),
+        "network, outline": Input("border and rim of the head, its inside black", _outline, boxed=False),
+    }
+)
+
+
+def network_rows(
+    run: Run, seen: Seen, split: Split, progress: Callable[[range], Iterable[int]] = lambda batches: batches
+) -> list[Row]:
+    """What the run's network answers for the test part, shown whole and in parts.
+
+    Args:
+        run: The run; the split must be its own.
+        seen: What ``btkeras.evaluation.shortcuts.see`` gives.
+        split: The run's split.
+        progress: Wraps the batches, to show how far it is.
+
+    Raises:
+        RunError, ModelError: If the run has no network to load.
+    """
+    model, classes, config = load_best(run), np.array(run.classes()), run.config()
+    decoder = Decoder(config.data.image_size, config.data.channels, config.data.harmonise)
+    tested = {record.path for record in split.test}
+    positions = [i for i, record in enumerate(seen.records) if record.path in tested]
+    labels = np.array([seen.records[i].label for i in positions])
+    trained_on = np.array([record.label for record in split.train])
+    inputs = {name: one for name, one in INPUTS.items() if any(seen.hidden) or not one.boxed}
+    answers: dict[str, list[NDArray[np.str_]]] = {name: [] for name in inputs}
+    for start in progress(range(0, len(positions), _BATCH)):
+        batch = positions[start : start + _BATCH]
+        pictures = list(decoder.files([seen.root / seen.records[i].path for i in batch]))
+        boxes = [_box(seen, i, config.data.harmonise) for i in batch]
+        for name, one in inputs.items():
+            shown = [one.change(_readable(p), box) for p, box in zip(pictures, boxes, strict=True)]
+            scores = model.predict_on_batch(np.stack(shown).astype(np.float32))
+            answers[name].append(classes[np.asarray(scores).argmax(axis=1)])
+    boxed = np.array([seen.hidden[i] is not None for i in positions])
+    rows = []
+    for name, one in inputs.items():
+        usable = boxed if one.boxed else np.ones(len(labels), bool)
+        given = np.concatenate(answers[name])[usable]
+        rows.append(score(name, one.shows, "network", labels[usable], given, trained_on=trained_on))
+    return rows
+
+
+def _box(seen: Seen, position: int, harmonised: bool) -> Box:
+    """The part to hide as fractions of the network's input."""
+    box = seen.hidden[position] or Box(0, 0, 1, 1)
+    return in_head(box, seen.heads[position]) if harmonised else box
+
+
+def _readable(picture: Picture | ImageError) -> Picture:
+    if isinstance(picture, ImageError):
+        raise picture
+    return picture
