@@ -53,6 +53,17 @@ SHORTCUTS = {
         }
     ],
 }
+AUDIT = {
+    "dataset": "/home/someone/data",
+    "groups": [{"conflicting": True}, {"conflicting": False}, {"conflicting": False}],
+    "unreadable": {},
+    "split": {
+        "pictures": {"train": 32, "validation": 8, "test": 8},
+        "groups_across": 2,
+        "test_with_copy_in_training": 5,
+        "patients_across": {"7": ["train", "test"]},
+    },
+}
 SELECTIVE_ROW = {
     "images": 8,
     "answered": 0.75,
@@ -79,6 +90,7 @@ def measured(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     measure_robustness(run)
     (run.path / "explanations.json").write_text(json.dumps(EXPLANATIONS))
     (run.path / "shortcuts.json").write_text(json.dumps(SHORTCUTS))
+    (run.path / "audit.json").write_text(json.dumps(AUDIT))
     other = write_pictures(tmp_path_factory.mktemp("others") / "elsewhere", per_class=3, seed=5)
     evaluate_dataset(run, Dataset(other, tuple(Record(f"{c}/00{i}.png", c) for c in run.classes() for i in range(3))))
     run.update_manifest(
@@ -189,6 +201,14 @@ def test_robustness_explanations_shortcuts_and_other_datasets_are_those_of_their
     assert rows(card, "Explanations of 17")["LayerCAM"] == ["trained", f"71.23 (61.0{DASH}79.0)", "23.45", "12.34"]
     found = rows(card, "What is known without")["border: outer 5 % of the picture"]
     assert found == ["random forest", "81.23", "32.89", "98.76", "—"]
+    assert rows(card, "Copies") == {
+        "groups of copies": ["3"],
+        "groups with different labels": ["1"],
+        "unreadable pictures": ["0"],
+        "groups on both sides of the split": ["2"],
+        "of 8 test pictures, with a copy in the training part": ["5"],
+        "patients on both sides of the split": ["1"],
+    }
     other = json.loads((measured.path / "evaluations/elsewhere/metrics.json").read_text())
     found = rows(card, "Other datasets")["elsewhere"]
     assert found[:2] == ["12", with_interval(other["accuracy"], wilson(round(12 * other["accuracy"]), 12))]
@@ -226,6 +246,7 @@ def test_what_was_not_measured_is_said_with_the_command_for_it(trained_run: Path
     run.update_manifest(command=["-m", "pytest"], git_revision=None)
     card = card_text(run)
     for heading, command in (
+        ("Duplicates", "btkeras audit DATASET --splits RUN/splits.json --json > RUN/audit.json"),
         ("Other datasets", "btkeras evaluate RUN --data OTHER"),
         ("Calibration", "btkeras calibrate RUN"),
         ("Refusal", "btkeras calibrate RUN"),
@@ -258,7 +279,9 @@ def test_a_class_of_a_collection_of_its_own_is_pointed_out(measured: Run, tmp_pa
     assert "No other class comes" not in card_text(run)
 
 
-@pytest.mark.parametrize("name", ["explanations.json", "shortcuts.json", "robustness.json", "metrics.json"])
+@pytest.mark.parametrize(
+    "name", ["audit.json", "explanations.json", "shortcuts.json", "robustness.json", "metrics.json"]
+)
 def test_a_file_that_is_something_else_is_named(measured: Run, tmp_path: Path, name: str) -> None:
     run = copied(measured.path, tmp_path / "run")
     (run.path / name).write_text('{"rows": 1}')

@@ -33,6 +33,7 @@ from btkeras.runs import Run, read_json
 FILE = "model_card.md"
 EXPLANATIONS = "explanations.json"
 SHORTCUTS = "shortcuts.json"
+AUDIT = "audit.json"
 
 _HEALTHY = "no_tumor"
 _Json = Mapping[str, Any]
@@ -114,6 +115,7 @@ def _measured(run: Run, network: Network, metrics: _Json) -> dict[str, Any]:
         "explanations": _part(run, EXPLANATIONS, tables.explanation_table, _read(run, EXPLANATIONS)),
         "shortcuts": _part(run, SHORTCUTS, tables.shortcut_table, _read(run, SHORTCUTS)),
         "robustness": sheet_table(network.name, network.slug, sheet) if sheet else None,
+        "copies": _part(run, AUDIT, tables.copy_table, _read(run, AUDIT)),
         "others": _part(run, "evaluations", tables.other_dataset_table, _evaluations(run) or None),
     }
 

@@ -69,6 +69,29 @@ def source_table(dataset: Dataset) -> Table | None:
     )
 
 
+def copy_table(audit: Json) -> Table:
+    """What an audit found of copies, within the dataset and across the parts of a split."""
+    groups, split = audit["groups"], audit["split"]
+    facts = {
+        "groups of copies": len(groups),
+        "groups with different labels": sum(bool(group["conflicting"]) for group in groups),
+        "unreadable pictures": len(audit["unreadable"]),
+    }
+    if split:
+        sizes = split["pictures"]
+        facts |= {
+            "groups on both sides of the split": split["groups_across"],
+            f"of {sizes['test']:,} test pictures, with a copy in the training part": split[
+                "test_with_copy_in_training"
+            ],
+            "patients on both sides of the split": len(split["patients_across"]),
+        }
+    rows = tuple((Cell(key), count_cell(value)) for key, value in facts.items())
+    return Table(
+        "copies", "Copies, also resized, re-encoded, flipped or rotated", (*_words("what"), *_numbers("count")), rows
+    )
+
+
 def headline_table(metrics: Json, network: Network) -> Table:
     """The figures of the test part as a whole."""
     intervals, bootstrap = network.figures["intervals"], network.source.summary["bootstrap"]
