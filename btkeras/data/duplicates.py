@@ -9,6 +9,7 @@ cut off. Slices that lie next to each other in a head look alike but are no copi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,10 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from btkeras.data.duplicates_align import THRESHOLD, correlations
+from btkeras.data.duplicates_align import THRESHOLD, Aligner
 from btkeras.data.duplicates_hash import TURN_NAMES, candidates, hashes
 from btkeras.data.duplicates_scan import Facts, Progress, scan
+from btkeras.machine import threads
 
 VERSION = 1  # raised with every change of what is found, so that no cache holds old groups
 
@@ -51,7 +53,7 @@ class Duplicates:
 
     Attributes:
         paths: The pictures, as they were given.
-        links: Enough of them to join each group; not every two pictures of a group have one.
+        links: As many as it takes to join each group; not every two pictures of a group have one.
         unreadable: Why, by index, for those that could not be read.
     """
 
@@ -121,19 +123,21 @@ def _near(kept: Sequence[int], facts: Sequence[Facts | str]) -> list[Link]:
         return []
     thumbnails = np.stack([fact.thumbnail for fact in (facts[i] for i in kept) if isinstance(fact, Facts)])
     pairs = candidates(*hashes(thumbnails))
+    aligner = Aligner(thumbnails)
     component = np.arange(len(kept))
     links = []
-    for start in range(0, len(pairs), _BATCH):
-        batch = pairs[start : start + _BATCH]
-        # What is in one group already need not be compared: a picture stored 100 times has 4,950 pairs.
-        batch = batch[component[batch[:, 0]] != component[batch[:, 2]]]
-        if not len(batch):
-            continue
-        alike = correlations(thumbnails, batch)
-        for (i, _, j, turn), correlation in zip(batch.tolist(), alike.tolist(), strict=True):
-            if correlation >= THRESHOLD:
-                links.append(_link(kept[i], kept[j], turn, correlation))
-                component[component == component[j]] = component[i]
+    with ThreadPoolExecutor(threads()) as pool:
+        size = _BATCH * threads()
+        for start in range(0, len(pairs), size):
+            batch = pairs[start : start + size]
+            # What is in one group already need not be compared: a picture stored 100 times has 4,950 pairs.
+            batch = batch[component[batch[:, 0]] != component[batch[:, 2]]]
+            parts = [batch[i : i + _BATCH] for i in range(0, len(batch), _BATCH)]
+            alike = [value for part in pool.map(aligner.correlations, parts) for value in part.tolist()]
+            for (i, _, j, turn), correlation in zip(batch.tolist(), alike, strict=True):
+                if correlation >= THRESHOLD and component[i] != component[j]:
+                    links.append(_link(kept[i], kept[j], turn, correlation))
+                    component[component == component[j]] = component[i]
     return links
 
 

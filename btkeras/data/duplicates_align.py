@@ -15,6 +15,8 @@ of 90 % at least 0.967. Of FigShare's 3,064 slices, which show 233 patients at d
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -28,56 +30,90 @@ Bools = NDArray[np.bool_]
 
 THRESHOLD = 0.965
 
-# Resolution, steps of the alignment, the band's two Gaussians (standard deviations in pixels), and the correlation
-# below which a pair is given up. The lowest of any planted copy were 0.81, 0.88 and 0.967; of the pairs of different
-# slices that the hashes take for candidates, two thirds, then nine tenths are given up.
+
+@dataclass(frozen=True)
+class _Stage:
+    """One look at a pair.
+
+    Attributes:
+        factor: By which the thumbnails are made smaller.
+        steps: Of the alignment.
+        band: Standard deviations of the band's two Gaussians, in pixels.
+        enough: Correlation below which a pair is given up.
+    """
+
+    factor: int
+    steps: int
+    band: tuple[float, float]
+    enough: float
+
+
+# The lowest correlations of any planted copy were 0.81, 0.88 and 0.967. Of the pairs of different slices that the
+# hashes take for candidates two thirds are given up at first sight, and most of the others at the second.
 _STAGES = (
-    (SIDE // 4, 2, (0.5, 2.0), 0.75),
-    (SIDE // 2, 3, (0.5, 3.0), 0.82),
-    (SIDE, 2, (0.7, 4.0), THRESHOLD),
+    _Stage(4, 2, (0.5, 2.0), 0.75),
+    _Stage(2, 3, (0.5, 3.0), 0.82),
+    _Stage(1, 2, (0.7, 4.0), THRESHOLD),
 )
+_BATCH = 256  # thumbnails filtered at once
 _SCALES = (0.8, 1.25)  # within these an alignment stays
 _SHIFT = 0.2
 _STRIDE = 0.03  # largest change in one step
 _TINY = 1e-6
 
 
-def correlations(thumbnails: UInt8, pairs: Ints) -> Floats:
+class Aligner:
     """Lays pictures over each other and says how alike they are.
 
     Args:
         thumbnails: ``[m, SIDE, SIDE]``.
-        pairs: ``[n, 4]``, as ``duplicates_hash.candidates`` returns them.
-
-    Returns:
-        ``[n]``: the correlation, or 0 where a coarser look already showed two different pictures.
     """
-    result = np.zeros(len(pairs), np.float32)
-    left = np.arange(len(pairs))
-    windows = np.array(WINDOWS, np.float32)[pairs[:, 1]]
-    # Top, height, left and width of what is compared of the first picture, as fractions of it.
-    places = np.stack([windows[:, 1], windows[:, 2], windows[:, 0], windows[:, 2]], axis=1)
-    for side, steps, band, enough in _STAGES:
-        moving = _reduced(thumbnails[pairs[left, 0]], side)
-        fixed = _reduced(thumbnails[pairs[left, 2]], side)
-        for turn in np.unique(pairs[left, 3]):
-            chosen = pairs[left, 3] == turn
-            fixed[chosen] = turned(fixed[chosen], int(turn))
-        places = _aligned(moving, fixed, places, steps)
-        found = _correlation(_band(moving, band), _band(fixed, band), places, band[1])
-        kept = found >= enough
-        left, places, found = left[kept], places[kept], found[kept]
-        if not len(left):
-            return result
-    result[left] = found
-    return result
+
+    def __init__(self, thumbnails: UInt8) -> None:
+        self._thumbnails = thumbnails
+        # Every pair is looked at like this, so it is done once for each picture: 4 kB of half floats.
+        parts = [_filtered(thumbnails[i : i + _BATCH], _STAGES[0]) for i in range(0, len(thumbnails), _BATCH)]
+        self._soft, self._bands = (np.concatenate([part[k].astype(np.float16) for part in parts]) for k in (0, 1))
+
+    def correlations(self, pairs: Ints) -> Floats:
+        """Correlations of pairs, ``[n, 4]`` as ``duplicates_hash.candidates`` returns them.
+
+        Returns:
+            ``[n]``: the correlation, or 0 where a coarser look already showed two different pictures.
+        """
+        result = np.zeros(len(pairs), np.float32)
+        left = np.arange(len(pairs))
+        windows = np.array(WINDOWS, np.float32)[pairs[:, 1]]
+        # Top, height, left and width of what is compared of the first picture, as fractions of it.
+        places = np.stack([windows[:, 1], windows[:, 2], windows[:, 0], windows[:, 2]], axis=1)
+        for stage in _STAGES:
+            soft, band = self._looks(pairs[left, 0], stage)
+            soft_other, band_other = (_turned(look, pairs[left, 3]) for look in self._looks(pairs[left, 2], stage))
+            for _ in range(stage.steps):
+                places = _moved(places, _step(soft, soft_other, places))
+            found = _correlation(band, band_other, places, margin=stage.band[1])
+            kept = found >= stage.enough
+            left, places, found = left[kept], places[kept], found[kept]
+            if not len(left):
+                return result
+        result[left] = found
+        return result
+
+    def _looks(self, pictures: Ints, stage: _Stage) -> tuple[Floats, Floats]:
+        if stage is _STAGES[0]:
+            return self._soft[pictures].astype(np.float32), self._bands[pictures].astype(np.float32)
+        return _filtered(self._thumbnails[pictures], stage)
 
 
-def _reduced(pictures: UInt8, side: int) -> Floats:
-    factor = pictures.shape[-1] // side
-    blocks = pictures.reshape(len(pictures), side, factor, side, factor)
-    result: Floats = blocks.mean(axis=(2, 4), dtype=np.float32) if factor > 1 else pictures.astype(np.float32)
-    return result
+def _filtered(pictures: UInt8, stage: _Stage) -> tuple[Floats, Floats]:
+    """What is aligned, and what is correlated then."""
+    small = np.zeros((len(pictures), SIDE // stage.factor, SIDE // stage.factor), np.float32)
+    for i in range(stage.factor):
+        for j in range(stage.factor):
+            small += pictures[:, i :: stage.factor, j :: stage.factor]
+    small /= stage.factor**2
+    fine, coarse = stage.band
+    return _smooth(small, 1), _smooth(small, fine) - _smooth(small, coarse)
 
 
 def _smooth(pictures: Floats, sigma: float) -> Floats:
@@ -85,17 +121,18 @@ def _smooth(pictures: Floats, sigma: float) -> Floats:
     return smooth
 
 
-def _band(pictures: Floats, band: tuple[float, float]) -> Floats:
-    return _smooth(pictures, band[0]) - _smooth(pictures, band[1])
+def _turned(pictures: Floats, turns: Ints) -> Floats:
+    result = np.empty_like(pictures)
+    for turn in np.unique(turns):
+        result[turns == turn] = turned(pictures[turns == turn], int(turn))
+    return result
 
 
-def _aligned(moving: Floats, fixed: Floats, places: Floats, steps: int) -> Floats:
-    moving, fixed = _smooth(moving, 1), _smooth(fixed, 1)
-    for _ in range(steps):
-        places = places + _step(moving, fixed, places)
-        places[:, ::2] = np.clip(places[:, ::2], -_SHIFT, _SHIFT)
-        places[:, 1::2] = np.clip(places[:, 1::2], *_SCALES)
-    return places
+def _moved(places: Floats, steps: Floats) -> Floats:
+    moved = places + steps
+    moved[:, ::2] = np.clip(moved[:, ::2], -_SHIFT, _SHIFT)
+    moved[:, 1::2] = np.clip(moved[:, 1::2], *_SCALES)
+    return moved
 
 
 def _step(moving: Floats, fixed: Floats, places: Floats) -> Floats:

@@ -91,7 +91,7 @@ def _others(path: str, wrong: Sequence[set[str]]) -> str:
 
 
 def _picture(number: int, mistake: _Mistake, root: Path | None) -> Picture:
-    jpeg, problem = _thumbnail(root, mistake.path) if root else (None, "")
+    jpeg, problem = thumbnail(root, mistake.path) if root else (None, "")
     probabilities = ", ".join(f"{name} {100 * p:.1f} %" for name, p in mistake.probabilities)
     lines = (mistake.path, f"{mistake.label}, taken for {mistake.answer}", probabilities, mistake.others, problem)
     return Picture(
@@ -108,7 +108,7 @@ def _picture(number: int, mistake: _Mistake, root: Path | None) -> Picture:
     )
 
 
-def _thumbnail(root: Path, path: str) -> tuple[bytes | None, str]:
+def thumbnail(root: Path, path: str) -> tuple[bytes | None, str]:
     """A small JPEG of a dataset's picture, or why there is none."""
     from PIL import Image
 

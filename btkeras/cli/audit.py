@@ -1,0 +1,61 @@
+"""``btkeras audit``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+from btkeras.cli.group import Failure
+
+
+@click.command(short_help="Find copies, leakage, conflicts and broken files in a dataset.")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--splits", type=click.Path(path_type=Path), help="A run's splits.json: what is on both sides of it?")
+@click.option("--against", type=click.Path(path_type=Path), help="Another dataset: what is in both?")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every group, instead of tables.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page that shows the groups as pictures.")
+def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: bool, html: Path | None) -> None:
+    """Look at every picture of DATASET.
+
+    Found are files that cannot be read; copies, also at another size, brightness or JPEG quality, flipped, rotated or
+    with a border cut off; copies with different labels; copies and patients on both sides of a split; copies in
+    another dataset; and what the files of each class have in common. Slices that are next to each other in a head are
+    no copies: `btkeras train --by neighbours` keeps those together.
+
+    The exit code is 1 if there is leakage (conflicting labels, copies or patients across the split, overlap with the
+    other dataset) or a broken file. Copies that no split parts are no failure.
+
+    \b
+    Examples:
+      btkeras audit data/both
+      btkeras audit data/both --splits runs/cpu/splits.json --html audit.html
+      btkeras audit data/other-hospital --against data/both --json > audit.json
+    """
+    from btkeras.data.records import load_dataset
+    from btkeras.data.splits import load_split
+    from btkeras.evaluation.audit import audit as look
+    from btkeras.evaluation.audit_words import to_json, to_text
+
+    opened = load_dataset(dataset)
+    other = load_dataset(against) if against else None
+    split = load_split(splits, opened) if splits else None
+    found = look(opened, split, other, _bar)
+    click.echo(json.dumps(to_json(found), indent=2) if as_json else to_text(found))
+    if html:
+        from btkeras.reporting.audit_page import write_audit_page
+
+        write_audit_page(found, html)
+        click.echo(f"written: {html}", err=True)
+    reasons = ["leakage"] * found.leaks + ["broken files"] * bool(found.unreadable)
+    if reasons:
+        raise Failure(f"{dataset} has {' and '.join(reasons)}.")
+
+
+def _bar(paths: Sequence[Path]) -> Iterable[Path]:
+    from tqdm import tqdm
+
+    return tqdm(paths, "reading pictures", unit=" images", file=sys.stderr, leave=False, disable=None)

@@ -1,0 +1,164 @@
+"""``btkeras audit``: planted faults are found, said, and answered with the exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from btkeras.cli import main
+from btkeras.config import DataConfig
+from btkeras.data.records import Record, load_dataset, write_manifest
+from btkeras.data.splits import Split, save_split
+from tests import planted
+
+CLASSES = ("glioma", "no_tumor")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of five pictures, none like another."""
+    root = tmp_path / "dataset"
+    for number, label in enumerate(CLASSES):
+        (root / label).mkdir(parents=True)
+        for seed in range(5):
+            planted.noise(10 * number + seed).save(root / label / f"{seed}.png")
+    return root
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["audit", *map(str, arguments)])
+
+
+def split_file(root: Path, test: set[str], target: Path) -> Path:
+    """A splits.json with these pictures in the test part, one more in validation."""
+    dataset = load_dataset(root)
+    tested = tuple(record for record in dataset.records if record.path in test)
+    first, *others = (record for record in dataset.records if record.path not in test)
+    save_split(Split(tuple(others), (first,), tested, DataConfig().split_seed), dataset, target)
+    return target
+
+
+def brighter(source: Path, target: Path) -> None:
+    Image.open(source).point([min(255, value + 4) for value in range(256)]).save(target)
+
+
+def test_a_clean_dataset_passes(folder: Path) -> None:
+    result = run(folder)
+    assert result.exit_code == 0
+    assert "No leakage and no broken file was found." in result.stdout
+    assert "No picture is a copy of another." in result.stdout
+
+
+def test_copies_without_a_split_are_said_but_are_no_failure(folder: Path) -> None:
+    brighter(folder / "glioma/0.png", folder / "glioma/9.png")
+    (folder / "no_tumor/9.png").write_bytes((folder / "no_tumor/0.png").read_bytes())
+    result = run(folder, "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 0 and not found["failed"]
+    assert [[member["path"] for member in group["members"]] for group in found["groups"]] == [
+        ["glioma/0.png", "glioma/9.png"],
+        ["no_tumor/0.png", "no_tumor/9.png"],
+    ]
+    assert [group["exact"] for group in found["groups"]] == [False, True]
+    assert found["copies"]["glioma"] == {
+        "pictures": 6,
+        "exact_groups": 0,
+        "near_groups": 1,
+        "in_groups": 2,
+        "largest": 2,
+        "distinct": 5,
+    }
+
+
+def test_copies_across_a_split(folder: Path, tmp_path: Path) -> None:
+    brighter(folder / "glioma/3.png", folder / "glioma/8.png")
+    brighter(folder / "glioma/3.png", folder / "glioma/9.png")
+    splits = split_file(folder, {"glioma/8.png", "glioma/9.png", "no_tumor/0.png"}, tmp_path / "splits.json")
+    result = run(folder, "--splits", splits)
+    assert result.exit_code == 1
+    assert "2 of 3 test and 0 of 1 validation pictures have a copy in training" in result.stdout
+    assert "has leakage." in result.stderr
+    inside = split_file(folder, {"glioma/3.png", "glioma/8.png", "glioma/9.png"}, tmp_path / "inside.json")
+    assert run(folder, "--splits", inside).exit_code == 0
+
+
+def test_conflicting_labels(folder: Path) -> None:
+    brighter(folder / "glioma/2.png", folder / "no_tumor/9.png")
+    result = run(folder)
+    assert result.exit_code == 1
+    assert "CONFLICTING LABELS: 1 group" in result.stdout
+    assert "glioma/2.png (glioma), no_tumor/9.png (no_tumor)" in result.stdout
+
+
+def test_patients_across_a_split(folder: Path, tmp_path: Path) -> None:
+    records = load_dataset(folder).records
+    # The same number from two hospitals is two patients.
+    named = {"glioma/0.png": ("7", "a"), "glioma/1.png": ("7", "a"), "glioma/2.png": ("7", "b")}
+    write_manifest(folder, [Record(r.path, r.label, *named.get(r.path, ("", ""))) for r in records])
+    splits = split_file(folder, {"glioma/1.png"}, tmp_path / "splits.json")
+    result = run(folder, "--splits", splits, "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert found["split"]["patients_across"] == {"a 7": ["validation", "test"]}
+    apart = split_file(folder, {"glioma/2.png"}, tmp_path / "apart.json")
+    assert json.loads(run(folder, "--splits", apart, "--json").stdout)["split"]["patients_across"] == {
+        "a 7": ["train", "validation"]
+    }
+
+
+def test_overlap_with_another_dataset(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for number, label in enumerate(CLASSES):
+        (other / label).mkdir(parents=True)
+        planted.noise(100 + number).save(other / label / "new.png")
+    assert run(folder, "--against", other).exit_code == 0
+    flipped = Image.open(folder / "glioma/4.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    flipped.save(other / "glioma" / "known.png")
+    result = run(folder, "--against", other)
+    assert result.exit_code == 1
+    assert "OVERLAP: 1 of 10 pictures (10.0%)" in result.stdout
+    # Copies inside the other dataset are its own business.
+    Image.open(other / "glioma/new.png").save(other / "glioma/twice.png")
+    assert len(json.loads(run(folder, "--against", other, "--json").stdout)["groups"]) == 2
+    assert "No picture is a copy of another." in run(folder, "--against", other).stdout
+
+
+def test_broken_files_are_named_and_fail(folder: Path) -> None:
+    (folder / "glioma/1.png").write_bytes(b"no picture")
+    result = run(folder)
+    assert result.exit_code == 1
+    assert "BROKEN FILES: 1 cannot be read." in result.stdout and "glioma/1.png" in result.stdout
+    assert "has broken files." in result.stderr
+
+
+def test_statistics_are_of_each_class(folder: Path) -> None:
+    Image.new("RGB", (50, 30), (200, 200, 200)).save(folder / "no_tumor/5.jpg")
+    found = json.loads(run(folder, "--json").stdout)
+    glioma, no_tumor = found["statistics"]
+    assert (glioma["sizes"], glioma["commonest_size"], glioma["modes"]) == (1, [64, 64], {"L": 5})
+    assert (no_tumor["count"], no_tumor["smallest"], no_tumor["modes"]) == (6, 30, {"L": 5, "RGB": 1})
+    assert glioma["mean"] == pytest.approx(127.5, abs=2) and glioma["contrast"] == pytest.approx(73.9, abs=2)
+
+
+def test_the_page_shows_the_groups_and_needs_nothing_else(folder: Path, tmp_path: Path) -> None:
+    brighter(folder / "glioma/2.png", folder / "no_tumor/<b>.png")
+    for number in range(8):
+        brighter(folder / "glioma/0.png", folder / "glioma" / f"copy{number}.png")
+    page = tmp_path / "audit.html"
+    assert run(folder, "--html", page).exit_code == 1
+    text = page.read_text()
+    assert text.count("data:image/jpeg;base64,") >= 8
+    assert "and 3 more" in text and "&lt;b&gt;" in text and "<b>.png" not in text
+    assert "CONFLICTING LABELS" in text and "http" not in text.replace("http-equiv", "")
+
+
+def test_what_is_no_dataset_or_no_split_is_one_message(folder: Path, tmp_path: Path) -> None:
+    missing = run(tmp_path / "nowhere")
+    assert missing.exit_code == 1 and "A dataset must be a folder" in missing.stderr
+    (tmp_path / "splits.json").write_text("{}")
+    other = run(folder, "--splits", tmp_path / "splits.json")
+    assert other.exit_code == 1 and "must hold the lists" in other.stderr
