@@ -38,12 +38,14 @@ class CopyGroup:
     Attributes:
         members: Two and more, by dataset and path.
         exact: Whether all have equal pixels.
+        exact_copies: Number of pictures whose pixels equal those of an earlier one.
         correlation: The lowest of the links that join them.
         turns: What was done to copies besides, in words: flips and rotations.
     """
 
     members: tuple[Member, ...]
     exact: bool
+    exact_copies: int
     correlation: float
     turns: tuple[str, ...]
 
@@ -206,6 +208,7 @@ def _groups(found: Duplicates, members: Sequence[Member]) -> tuple[CopyGroup, ..
         CopyGroup(
             members=tuple(sorted((members[i] for i in group), key=lambda member: (member.other, member.path))),
             exact=all(link.exact for link in links[number]),
+            exact_copies=sum(link.exact for link in links[number]),
             correlation=min(link.correlation for link in links[number]),
             turns=tuple(sorted({link.turn for link in links[number]} - {"as it is"})),
         )

@@ -63,7 +63,8 @@ def copies_line(audit: Audit) -> str:
     return (
         f"{pictures:,} of {sum(audit.counts.values()):,} pictures are in {_count(len(groups), 'group')} of copies "
         f"({exact:,} of equal pixels throughout, {len(groups) - exact:,} of near-copies; the largest has "
-        f"{max(len(group.own) for group in groups):,}). {pictures - len(groups):,} pictures show nothing new."
+        f"{max(len(group.own) for group in groups):,}). {pictures - len(groups):,} pictures show nothing new, "
+        f"{sum(group.exact_copies for group in groups):,} of them pixel for pixel."
     )
 
 
@@ -132,6 +133,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
 def _group_json(group: CopyGroup) -> dict[str, Any]:
     return {
         "exact": group.exact,
+        "exact_copies": group.exact_copies,
         "lowest_correlation": group.correlation,
         "turns": list(group.turns),
         "across_split": group.across,
