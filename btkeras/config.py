@@ -147,6 +147,7 @@ class AppearanceConfig:
     order of the attributes.
 
     Attributes:
+        part: Part of the pictures that are changed at all; the others keep the accuracy on the dataset's own kind.
         histogram: Part of the pictures that take the grey levels of another picture of their batch (histogram
             matching): what a class's intensities are then tells nothing about the class.
         tone: Largest share of a random curve of grey levels, 0 staying 0, in place of the straight line. It need not
@@ -158,6 +159,7 @@ class AppearanceConfig:
         inversion: Part of the pictures that become their negative.
     """
 
+    part: float = 1.0
     histogram: float = 0.0
     tone: float = 0.0
     gamma: float = 0.0
@@ -167,7 +169,7 @@ class AppearanceConfig:
     inversion: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("histogram", "tone", "blur", "noise", "inversion"):
+        for name in ("part", "histogram", "tone", "blur", "noise", "inversion"):
             _between(f"appearance.{name}", getattr(self, name), 0, 1)
         _between("appearance.gamma", self.gamma, 0, 4)
         _between("appearance.bias_field", self.bias_field, 0, 4)

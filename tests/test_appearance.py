@@ -15,8 +15,8 @@ from btkeras.data.appearance import change_appearance
 from tests.pictures import scene
 
 EVERYTHING = AppearanceConfig(histogram=0.5, tone=0.6, gamma=0.5, bias_field=0.5, blur=1.0, noise=0.3, inversion=0.1)
-ALONE = [AppearanceConfig(**{field.name: getattr(EVERYTHING, field.name)}) for field in fields(AppearanceConfig)]
-NAMES = [field.name for field in fields(AppearanceConfig)]
+NAMES = [field.name for field in fields(AppearanceConfig) if field.name != "part"]
+ALONE = [AppearanceConfig(**{name: getattr(EVERYTHING, name)}) for name in NAMES]
 
 Pictures = NDArray[np.float32]
 
@@ -76,6 +76,14 @@ def test_a_change_that_is_off_leaves_the_others_as_they_are() -> None:
     images = pictures()
     gamma = run(images, AppearanceConfig(gamma=1.0))
     np.testing.assert_allclose(run(images, AppearanceConfig(gamma=1.0, inversion=1.0)), 255 - gamma, atol=1e-3)
+
+
+def test_only_the_part_of_the_pictures_is_changed() -> None:
+    images = pictures(200, 16)
+    changed = np.abs(run(images, AppearanceConfig(part=0.25, inversion=1.0)) - images).max(axis=(1, 2, 3)) > 0
+    assert 30 <= changed.sum() <= 70
+    everything = run(images, AppearanceConfig(inversion=1.0))
+    np.testing.assert_array_equal(run(images, AppearanceConfig(part=0.25, inversion=1.0))[changed], everything[changed])
 
 
 def test_exchanged_histograms_are_scikit_images() -> None:

@@ -35,8 +35,6 @@ def change_appearance(images: tf.Tensor, seed: int, counter: tf.Tensor, config: 
     Returns:
         float32 of the same shape, in 0..255.
     """
-    if config == AppearanceConfig():
-        return images
     x = images / 255
     changes = (
         (config.histogram, _exchange_histograms),
@@ -47,11 +45,14 @@ def change_appearance(images: tf.Tensor, seed: int, counter: tf.Tensor, config: 
         (config.noise, _add_noise),
         (config.inversion, _invert),
     )
+    if not any(strength for strength, _ in changes):
+        return images
     for use, (strength, change) in enumerate(changes, start=1):
         if strength:
             # By number, so that a change switched off leaves the others as they are.
             x = tf.clip_by_value(change(x, random_key(seed, counter, use), strength), 0, 1)
-    return 255 * x
+    changed = _uniform(x, random_key(seed, counter, len(changes) + 1)) < config.part
+    return tf.where(changed, 255 * x, images)
 
 
 def _uniform(x: tf.Tensor, key: tf.Tensor, *shape: int) -> tf.Tensor:
