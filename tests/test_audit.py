@@ -154,7 +154,7 @@ def test_the_page_shows_the_groups_and_needs_nothing_else(folder: Path, tmp_path
     assert run(folder, "--html", page).exit_code == 1
     text = page.read_text()
     assert text.count("data:image/jpeg;base64,") >= 8
-    assert "and 3 more" in text and "&lt;b&gt;" in text and "<b>.png" not in text
+    assert "and 4 more" in text and "&lt;b&gt;" in text and "<b>.png" not in text
     assert "CONFLICTING LABELS" in text and "http" not in text.replace("http-equiv", "")
 
 

@@ -13,7 +13,7 @@ from btkeras.reporting.mistakes import thumbnail
 from btkeras.reporting.to_html import render
 
 _GROUPS = 24  # shown as pictures, of each kind
-_MEMBERS = 6  # shown of a group
+_MEMBERS = 5  # shown of a group
 _LINES = 200  # of a list
 
 
