@@ -69,14 +69,14 @@ def _sentences(found: Shortcuts) -> list[str]:
         best = max(telling, key=lambda row: row.healthy_accuracy or 0)
         sentences.append(
             f"The {best.name} alone tells tumour from no tumour in {_percent(best.healthy_accuracy)} % "
-            f"(always the same answer: {_percent(best.healthy_chance)} %), without anything of the head's inside."
+            f"(always the same answer: {_percent(best.healthy_chance)} %), and is no sign of a tumour."
         )
     if guessing := [row for row in outside if row.beats_chance]:
         best = max(guessing, key=lambda row: row.accuracy)
         sentences.append(f"The {best.name} alone names the class in {_percent(best.accuracy)} % ({_chance(best)}).")
     if not (telling or guessing):
         names = ", ".join(row.name for row in outside)
-        sentences.append(f"None of {names} predicts more than chance: no shortcut was found outside of the head.")
+        sentences.append(f"None of {names} predicts more than chance: no shortcut was found in them.")
     return [*sentences, *_of_boxes(found)]
 
 

@@ -45,7 +45,7 @@ SHORTCUTS: Mapping[str, str] = MappingProxyType(
         "box alone": "place and size of the tumour's box",
     }
 )
-# They show nothing of the inside of the head.
+# They are no sign of a tumour, whatever they predict.
 OUTSIDE = ("size", "border", "file size")
 _BOXED = ("box hidden", "box alone")
 
