@@ -11,7 +11,8 @@ from PIL import Image
 
 from btkeras.config_io import load_config
 from btkeras.data import load_dataset
-from btkeras.data.boxes import Box, box_of, boxes_in_heads, tumours_of
+from btkeras.data.boxes import Box, box_of, tumours_of
+from btkeras.data.head_boxes import boxes_in_heads
 from btkeras.data.histograms import match_histograms
 from btkeras.data.records import Record
 from btkeras.data.splits import make_split

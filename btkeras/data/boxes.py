@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from btkeras.data.harmonise import HeadBox, head_box
+from btkeras.data.harmonise import HeadBox
 from btkeras.data.records import Record
 from btkeras.errors import DataError
-from btkeras.machine import threads
 
 HEALTHY = "no_tumor"
 
@@ -87,22 +83,6 @@ def visible(box: Box) -> Box | None:
     """The part of a box that lies in the picture; None if there is none."""
     part = Box(*(min(max(edge, 0.0), 1.0) for edge in box))
     return part if part.bottom > part.top and part.right > part.left else None
-
-
-def boxes_in_heads(root: Path, records: Sequence[Record]) -> list[Box | None]:
-    """The records' boxes as fractions of the heads, to which ``data.harmonise`` crops; reads the pictures with one."""
-    with ThreadPoolExecutor(threads()) as pool:
-        return list(pool.map(lambda record: _box_in_head(root / record.path, box_of(record)), records))
-
-
-def _box_in_head(path: Path, box: Box | None) -> Box | None:
-    if box is None:
-        return None
-    # What cannot be read was found out before, and turned pictures are turned for the network as well.
-    with Image.open(path) as image:
-        grey = np.asarray(ImageOps.exif_transpose(image).convert("L"))
-    height, width = grey.shape
-    return in_head(box, head_box(grey), height, width)
 
 
 def tumours_of(records: Sequence[Record], boxes: Sequence[Box | None], classes: Collection[str]) -> Tumours:

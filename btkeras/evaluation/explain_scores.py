@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.console import notice
-from btkeras.data.boxes import HEALTHY, Box, box_of, boxes_in_heads
+from btkeras.data.boxes import HEALTHY, Box, box_of
+from btkeras.data.head_boxes import boxes_in_heads
 from btkeras.data.records import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.evaluation.evaluate import load_best

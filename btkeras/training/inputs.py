@@ -11,8 +11,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from btkeras.config import ExperimentConfig
-from btkeras.data.boxes import Tumours, box_of, boxes_in_heads, tumours_of
+from btkeras.data.boxes import Tumours, box_of, tumours_of
 from btkeras.data.decoder import Decoder
+from btkeras.data.head_boxes import boxes_in_heads
 from btkeras.data.pipeline import stored_size
 from btkeras.data.records import Dataset, Record
 from btkeras.data.splits import PARTS, Split
