@@ -1,6 +1,7 @@
-"""Copies what is worth keeping of a cross-validation: settings, splits, and the finished folds' answers and figures.
+"""Copies what is worth keeping of a run or a cross-validation: settings, splits, answers and figures.
 
     python scripts/keep_results.py runs/ablation docs/results/ablation
+    python scripts/keep_results.py runs/robust docs/results/robust
 
 Weights, logs and TensorBoard's files stay behind, and the paths of the dataset and of the experiment become their
 folders' names. The copy can be reported (its runs' own splits are those of splits/), and a cross-validation that is
@@ -10,37 +11,52 @@ not finished can go on in it: btkeras cv --resume --data DATASET --out COPY
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from btkeras.experiments.experiment import Experiment, open_experiment
 from btkeras.files import write_text
+from btkeras.runs import Run, open_run
 
-_OF_A_RUN = ("config.yaml", "manifest.json", "history.csv", "metrics.json", "predictions.csv")
+_OF_A_RUN = ("config.yaml", "manifest.json", "history.csv", "metrics.json", "predictions.csv", "robustness.json")
+
+
+def keep_run(source: Run, target: Path) -> None:
+    """Copies a run's text files."""
+    names = (*_OF_A_RUN, source.splits_file.name)
+    _copy([source.path / name for name in names], source.path, target, source.manifest()["dataset"])
 
 
 def keep(source: Experiment, target: Path) -> int:
     """Copies an experiment's text files and returns the number of finished folds."""
-    paths = (source.manifest()["dataset"], str(source.path))
     finished = [source.run(job).path for job in source.jobs() if source.is_finished(job)]
     top = [source.config_file, source.manifest_file, *(source.path / "splits").iterdir(), source.summary_file]
     files = [*top, *(run / name for run in finished for name in _OF_A_RUN)]
+    _copy(files, source.path, target, source.manifest()["dataset"])
+    return len(finished)
+
+
+def _copy(files: Iterable[Path], root: Path, target: Path, dataset: str) -> None:
     for file in files:
         # Local binary patterns have no history, an unfinished experiment no summary.
         if file.is_file():
             text = file.read_text(encoding="utf-8")
-            for path in paths:
+            for path in (dataset, str(root)):
                 text = text.replace(path, Path(path).name)
-            write_text(target / file.relative_to(source.path), text)
-    return len(finished)
+            write_text(target / file.relative_to(root), text)
 
 
 def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", type=Path)
+    parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     arguments = parser.parse_args()
-    kept = keep(open_experiment(arguments.experiment), arguments.target)
+    if (arguments.source / "splits.json").is_file():
+        keep_run(open_run(arguments.source), arguments.target)
+        print(f"the run in {arguments.target}")
+        return
+    kept = keep(open_experiment(arguments.source), arguments.target)
     print(f"{kept} finished folds in {arguments.target}")
 
 
