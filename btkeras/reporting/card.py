@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from btkeras.data.records import Dataset
 from btkeras.data.splits import files_digest
 from btkeras.errors import BTKerasError, RunError
@@ -27,6 +25,7 @@ from btkeras.reporting.evidence import Network, gather
 from btkeras.reporting.headline import accuracy_interval, split_worth, synthetic_warning
 from btkeras.reporting.numbers import interval_text, percent
 from btkeras.reporting.robustness import sheet_table
+from btkeras.reporting.template import fill
 from btkeras.reporting.to_markdown import escape, render_block
 from btkeras.runs import Run, read_json
 
@@ -62,44 +61,36 @@ def card_text(run: Run) -> str:
     split, dataset = read_json(run.splits_file), _dataset(run)
     measured = _measured(run, network, metrics)
     worth = split_worth(network.source)
-    environment = Environment(
-        loader=PackageLoader("btkeras.reporting"),
-        # Not HTML: `md` escapes what comes from files, for Markdown.
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"md": escape, "block": render_block, "percent": percent}
-    text = environment.get_template("card.md.jinja").render(
-        name=run.path.resolve().name,
-        network=network.model,
-        classes=run.classes(),
-        metrics=metrics,
-        interval=interval_text(accuracy_interval(network)),
-        warnings=synthetic_warning(evidence),
-        details=tables.fact_table("The network", _details(run, manifest)),
-        dataset=PurePath(str(manifest["dataset"])).name,
-        split=split,
-        by=split.get("by", "image"),
-        manifest=manifest,
-        data=_data_tables(split, dataset),
-        confounded=_confounded(dataset),
+    values = {
+        "name": run.path.resolve().name,
+        "network": network.model,
+        "classes": run.classes(),
+        "metrics": metrics,
+        "interval": interval_text(accuracy_interval(network)),
+        "warnings": synthetic_warning(evidence),
+        "details": tables.fact_table("The network", _details(run, manifest)),
+        "dataset": PurePath(str(manifest["dataset"])).name,
+        "split": split,
+        "by": split.get("by", "image"),
+        "manifest": manifest,
+        "data": _data_tables(split, dataset),
+        "confounded": _confounded(dataset),
         # The last says that nothing is known of other scanners.
-        worth=worth[:-1] if measured["others"] else worth,
-        figures=_figure_tables(run, metrics, network),
-        mistakes=_mistakes(metrics),
-        classical="classifier" in manifest,
-        seed=run.config().train.seed,
-        monitor=run.config().train.monitor,
-        fold=manifest.get("fold"),
-        command=_command(_started_by(run, manifest)),
-        revision=(manifest.get("git_revision") or "").removesuffix("-dirty"),
-        changed=(manifest.get("git_revision") or "").endswith("-dirty"),
+        "worth": worth[:-1] if measured["others"] else worth,
+        "figures": _figure_tables(run, metrics, network),
+        "mistakes": _mistakes(metrics),
+        "classical": "classifier" in manifest,
+        "seed": run.config().train.seed,
+        "monitor": run.config().train.monitor,
+        "fold": manifest.get("fold"),
+        "command": _command(_started_by(run, manifest)),
+        "revision": (manifest.get("git_revision") or "").removesuffix("-dirty"),
+        "changed": (manifest.get("git_revision") or "").endswith("-dirty"),
         **measured,
-    )
-    return text.rstrip() + "\n"
+    }
+    filters: dict[str, Callable[..., Any]] = {"md": escape, "block": render_block, "percent": percent}
+    # Not HTML: `md` escapes what comes from files, for Markdown.
+    return fill("card.md.jinja", values, filters, autoescape=False).rstrip() + "\n"
 
 
 def _measured(run: Run, network: Network, metrics: _Json) -> dict[str, Any]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from btkeras import __version__
 from btkeras.reporting.document import Panel, Rendered, Report, header_groups
 from btkeras.reporting.drawing import to_svg
+from btkeras.reporting.template import fill
 
 
 def render(report: Report, folder: str) -> Rendered:
@@ -20,24 +22,9 @@ def render(report: Report, folder: str) -> Rendered:
         report: What to say.
         folder: Not used: the plots and pictures are in the file.
     """
-    # Whatever a file name or a label holds, it is text: everything is escaped that is not marked otherwise.
-    environment = Environment(
-        loader=PackageLoader("btkeras.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "svg": _svg,
-        "jpeg": _jpeg,
-        "groups": header_groups,
-        "breakable": _breakable,
-        "flowing": _flowing,
-        "kind": lambda block: type(block).__name__,
-    }
-    return Rendered(environment.get_template("report.html.jinja").render(report=report, version=__version__))
+    values = {"report": report, "version": __version__}
+    # Whatever a file name or a label holds, it is text.
+    return Rendered(fill("report.html.jinja", values, _FILTERS, autoescape=True))
 
 
 def _breakable(text: str) -> Markup:
@@ -57,3 +44,13 @@ def _svg(panel: Panel) -> Markup:
 
 def _jpeg(data: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+
+
+_FILTERS: dict[str, Callable[..., Any]] = {
+    "svg": _svg,
+    "jpeg": _jpeg,
+    "groups": header_groups,
+    "breakable": _breakable,
+    "flowing": _flowing,
+    "kind": lambda block: type(block).__name__,
+}
