@@ -113,7 +113,7 @@ class AugmentConfig:
         vertical_flip: Whether half of the pictures are mirrored top to bottom.
         brightness: Largest shift up or down, as a fraction of the full range 0..255.
         rotation: Largest turn to either side, degrees.
-        stretch: Largest change of the ratio of width to height, as a power of two: 0.2 is 1 : 1.07 either way.
+        stretch: Largest change of the ratio of width to height, as a power of two: 0.2 is 1 : 1.15 either way.
         tumour_exchange: Part of random pairs, a slice with a tumour and one of ``no_tumor``, that exchange what lies in
             the tumour's box, and their classes. Needs boxes in the dataset; heads should fill their pictures alike
             (``data.harmonise``).
