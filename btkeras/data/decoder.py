@@ -60,6 +60,12 @@ def stored_picture(path: str | Path) -> Picture:
     return _decoded(_traced_decode(), read_image_bytes(path), str(path))
 
 
+def decoded_picture(data: bytes, name: str = "the image") -> Picture:
+    """Does the same with a file's content; errors as ``Decoder.bytes``."""
+    check_image(data, name)
+    return _decoded(_traced_decode(), data, name)
+
+
 class Decoder:
     """Reads pictures as uint8 ``[size, size, channels]``, each checked and decoded by the shared preprocessing.
 

@@ -43,11 +43,11 @@ _MPO_COUNTS: dict[bytes, Literal["big", "little"]] = {
 }
 
 
-def read_image_bytes(path: str | Path) -> bytes:
-    """Returns a file's content after ``check_image``; every failure names the file.
+def read_bytes(path: str | Path) -> bytes:
+    """Returns a file's content.
 
     Raises:
-        ImageError: If the file cannot be read, has more than ``MAX_BYTES``, or is no PNG or JPEG that may be decoded.
+        ImageError: If it cannot be read, or has more than ``MAX_BYTES``.
     """
     try:
         with Path(path).open("rb") as file:
@@ -58,6 +58,16 @@ def read_image_bytes(path: str | Path) -> bytes:
         raise ImageError("An image must be a readable file", received=f"{path} ({reason})") from error
     if len(data) > MAX_BYTES:
         raise ImageError(f"An image's file must have at most {MAX_BYTES // 2**20} MiB", received=f"more in {path}")
+    return data
+
+
+def read_image_bytes(path: str | Path) -> bytes:
+    """Returns a file's content after ``check_image``; every failure names the file.
+
+    Raises:
+        ImageError: If the file cannot be read, has more than ``MAX_BYTES``, or is no PNG or JPEG that may be decoded.
+    """
+    data = read_bytes(path)
     check_image(data, str(path))
     return data
 

@@ -1,0 +1,69 @@
+"""Files of one slice or many behind one interface: PNG, JPEG, DICOM and NIfTI, told apart by their content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.data.image_file import check_image, read_bytes
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """The slices of one file.
+
+    Attributes:
+        kind: ``PNG``, ``JPEG``, ``DICOM`` or ``NIfTI``.
+        count: How many there are, at least 1.
+        picture: Gives slice 0 to ``count - 1``, upright, as ``Decoder.array`` and ``check_slice`` take it: uint8
+            ``[h, w, 1 or 3]``. May be called from several threads; raises ImageError if that slice is broken.
+        refusal: Why none of them is a brain MRI slice, whatever the pixels say; None if nothing speaks against it.
+        axis: The view of a volume, a key of ``nifti.AXES``; "" where the file holds pictures.
+    """
+
+    kind: str
+    count: int
+    picture: Callable[[int], Picture]
+    refusal: str | None = None
+    axis: str = ""
+
+    @property
+    def middle(self) -> int:
+        """The slice to look at first."""
+        return self.count // 2
+
+
+def open_slices(source: str | Path | bytes, name: str = "") -> Slices:
+    """Opens a file's slices.
+
+    Args:
+        source: A file, or its content.
+        name: What messages call it; unless given, the path.
+
+    Raises:
+        ImageError: If it cannot be read, is of another kind, or is broken.
+    """
+    name = name or ("the image" if isinstance(source, bytes) else str(source))
+    data = source if isinstance(source, bytes) else read_bytes(source)
+    check_image(data, name)
+    return Slices(sniff_kind(data), 1, lambda _: _decode(data, name))
+
+
+def sniff_kind(data: bytes) -> str:
+    """Names a file's kind by its content."""
+    from btkeras.data.image_file import sniff
+
+    return sniff(data)
+
+
+def _decode(data: bytes, name: str) -> Picture:
+    # Imported here because it loads TensorFlow, which only pictures need.
+    from btkeras.data.decoder import decoded_picture
+
+    return decoded_picture(data, name)
