@@ -27,7 +27,7 @@ from btkeras.data.resize import resize
 from btkeras.data.store import build_store
 from btkeras.runs import open_run
 from btkeras.serving.export import export
-from btkeras.serving.network import MANIFEST
+from btkeras.serving.exported import MANIFEST
 from btkeras.training.trainer import train
 from tests.conftest import TINY
 from tests.pictures import encode, read, scene

@@ -23,7 +23,7 @@ from btkeras.evaluation.evaluate import load_best
 from btkeras.evaluation.outliers import Outliers, load_outliers, squared_distance, with_features
 from btkeras.files import atomic_folder, write_json
 from btkeras.runs import Run
-from btkeras.serving.network import EXTRA, MANIFEST, OUTLIERS, latest_version
+from btkeras.serving.exported import EXTRA, MANIFEST, OUTLIERS, latest_version
 
 _TOLERANCE = 1e-5
 

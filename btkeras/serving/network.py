@@ -1,28 +1,27 @@
-"""A trained network behind one call, whether it comes from a run folder or from an exported SavedModel."""
+"""A trained network behind one call, whether it comes from a run folder or was exported, and in whatever format."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.errors import ModelError, RunError
-from btkeras.evaluation.calibration import FILE as CALIBRATION
-from btkeras.evaluation.calibration import Calibration, load_calibration
-from btkeras.evaluation.outliers import Reference, load_outliers, with_features
+from btkeras.errors import ModelError
+from btkeras.evaluation.calibration import Calibration
+from btkeras.evaluation.outliers import Reference
+from btkeras.serving.exported import FILES, latest_version, model_file
 
-SAVED_MODEL = "saved_model.pb"
-EXTRA = Path("assets.extra")
-MANIFEST = EXTRA / "manifest.json"
-OUTLIERS = "outliers.json"
+# By the ending of the file that an exported model is loaded from: a module with `load(file) -> Network`.
+_LOADERS: Mapping[str, str] = MappingProxyType({".pb": "network_saved_model"})
 _PLACES = ("saved_models", "runs")
 
-
 Observation = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+Explain = Callable[[NDArray[np.uint8], NDArray[np.integer]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,9 @@ class Network:
         scores, float32 ``[n]``, or None if it has none.
     calibration: What prediction sets are made from; None if it was not calibrated.
     reference: What outlier scores are compared with; None if it has none.
+    explain: From uint8 ``[n, size, size, channels]`` and the indices ``[n]`` of the classes to explain to float32
+        ``[n, size, size]`` in 0..1: LayerCAM as ``evaluation.explain`` computes it; None where it cannot.
+    version: The exported version's number; None for a run.
     """
 
     source: Path
@@ -47,6 +49,8 @@ class Network:
     observe: Callable[[NDArray[np.uint8]], Observation]
     calibration: Calibration | None
     reference: Reference | None
+    explain: Explain | None = None
+    version: int | None = None
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The probabilities alone."""
@@ -67,22 +71,34 @@ class Network:
 
 
 def load_network(path: str | Path) -> Network:
-    """Loads a run folder, or an exported model: ``NAME`` (its highest version) or ``NAME/VERSION``.
+    """Loads a run folder, or an exported model: ``NAME`` (its highest version), ``NAME/VERSION``, or a file in it.
 
     Raises:
         ModelError: If it is neither.
     """
-    folder = Path(path)
-    if (folder / "config.yaml").is_file():
-        return _from_run(folder)
-    version = folder if (folder / SAVED_MODEL).is_file() else latest_version(folder)
-    if version is not None:
-        return _from_saved_model(version)
-    raise ModelError(
-        "A model must be a run folder or an exported model",
-        received=path,
-        remedy="Name what was given to `btkeras train --out` or `btkeras export --out`",
-    )
+    given = Path(path)
+    if (given / "config.yaml").is_file():
+        return _loader("network_run")(given)
+    file = _exported_file(given)
+    if file is None:
+        raise ModelError(
+            "A model must be a run folder or an exported model",
+            received=path,
+            remedy="Name what was given to `btkeras train --out` or `btkeras export --out`",
+        )
+    return _loader(_LOADERS[file.suffix])(file)
+
+
+def _exported_file(given: Path) -> Path | None:
+    if given.is_file():
+        return given if given.name in FILES.values() else None
+    version = given if model_file(given) else latest_version(given)
+    return model_file(version) if version else None
+
+
+def _loader(module: str) -> Callable[[Path], Network]:
+    # Each in its module, so that a format needs only its own engine.
+    return importlib.import_module(f"btkeras.serving.{module}").load
 
 
 def newest_model(base: Path = Path()) -> Path:
@@ -101,71 +117,8 @@ def newest_model(base: Path = Path()) -> Path:
     return max(found, key=_made)
 
 
-def latest_version(folder: Path) -> Path | None:
-    """The highest version of an exported model, or None."""
-    versions = [path.parent for path in folder.glob(f"*/{SAVED_MODEL}") if path.parent.name.isdigit()]
-    return max(versions, key=lambda path: int(path.name), default=None)
-
-
 def _made(path: Path) -> float:
     """When a model was made, seconds since 1970; 0 if there is none."""
     version = latest_version(path)
-    file = version / SAVED_MODEL if version else path / "best.keras"
-    return file.stat().st_mtime if file.is_file() else 0.0
-
-
-def _from_run(folder: Path) -> Network:
-    from btkeras.evaluation.evaluate import load_best
-    from btkeras.runs import open_run
-
-    run = open_run(folder)
-    model, config, classes = load_best(run), run.config(), run.classes()
-    calibration, outliers = load_calibration(run, model), load_outliers(run)
-    network = with_features(model)
-
-    def observe(images: NDArray[np.uint8]) -> Observation:
-        outputs = np.asarray(network.predict_on_batch(images.astype(np.float32)))
-        probabilities, features = np.split(outputs, [len(classes)], axis=1)
-        return probabilities, outliers.score(features) if outliers else None
-
-    reference = outliers.reference if outliers else None
-    data = config.data
-    return Network(folder, classes, data.image_size, data.channels, data.harmonise, observe, calibration, reference)
-
-
-def _from_saved_model(folder: Path) -> Network:
-    import tensorflow as tf
-
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        loaded = tf.saved_model.load(str(folder))
-        # Models exported before there was a choice have neither this key nor this signature.
-        harmonise = manifest.get("harmonise", False)
-        signature = "serving_prepared" if "serving_prepared" in loaded.signatures else "serving_pixels"
-        loaded.signatures[signature]
-        classes, size, channels = tuple(manifest["classes"]), manifest["image_size"], manifest["channels"]
-        calibration, reference = _extra(folder / EXTRA)
-    except (OSError, ValueError, KeyError, TypeError, RunError) as error:
-        raise ModelError(
-            "An exported model must be whole and made by `btkeras export`", received=f"{folder} ({error})"
-        ) from error
-
-    def observe(images: NDArray[np.uint8]) -> Observation:
-        # Not the signature alone, which holds its variables weakly: `loaded` has to live as long as this function.
-        answer = loaded.signatures[signature](images=tf.constant(images))
-        scores = answer.get("outlier_score")
-        return np.asarray(answer["probabilities"]), None if scores is None else np.asarray(scores)
-
-    return Network(folder, classes, size, channels, harmonise, observe, calibration, reference)
-
-
-def _extra(folder: Path) -> tuple[Calibration | None, Reference | None]:
-    """What an export carries beside the graph, as far as its run had it."""
-    found = {
-        name: json.loads((folder / name).read_text(encoding="utf-8"))
-        for name in (CALIBRATION, OUTLIERS)
-        if (folder / name).is_file()
-    }
-    calibration = Calibration.from_json(found[CALIBRATION]) if CALIBRATION in found else None
-    reference = Reference(np.array(found[OUTLIERS]["scores"], np.float32)) if OUTLIERS in found else None
-    return calibration, reference
+    file = model_file(version) if version else path / "best.keras"
+    return file.stat().st_mtime if file and file.is_file() else 0.0

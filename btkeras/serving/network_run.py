@@ -1,0 +1,50 @@
+"""A run folder's best checkpoint as a ``Network``."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.evaluation.calibration import load_calibration
+from btkeras.evaluation.evaluate import load_best
+from btkeras.evaluation.explain import explainer
+from btkeras.evaluation.outliers import load_outliers, with_features
+from btkeras.runs import open_run
+from btkeras.serving.network import Network, Observation
+
+
+def load(folder: Path) -> Network:
+    """Loads a run.
+
+    Raises:
+        RunError: If it has no checkpoint yet, or a file of it is damaged.
+        ModelError: If the checkpoint cannot be used.
+    """
+    run = open_run(folder)
+    model, data, classes = load_best(run), run.config().data, run.classes()
+    calibration, outliers = load_calibration(run, model), load_outliers(run)
+    network = with_features(model)
+
+    def observe(images: NDArray[np.uint8]) -> Observation:
+        outputs = np.asarray(network.predict_on_batch(images.astype(np.float32)))
+        probabilities, features = np.split(outputs, [len(classes)], axis=1)
+        return probabilities, outliers.score(features) if outliers else None
+
+    # Made when it is first asked for: most never are.
+    maps = functools.cache(lambda: explainer(model))
+    gradients = keras.backend.backend() == "tensorflow"
+    return Network(
+        source=folder,
+        classes=classes,
+        size=data.image_size,
+        channels=data.channels,
+        harmonise=data.harmonise,
+        observe=observe,
+        calibration=calibration,
+        reference=outliers.reference if outliers else None,
+        explain=(lambda images, indices: maps()(images, indices)) if gradients else None,
+    )
