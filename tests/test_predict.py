@@ -122,7 +122,7 @@ def test_answers_say_refused_or_uncertain_and_why(judged_run: Path, mixed: list[
 def test_a_slice_like_the_training_slices_is_answered(
     judged_run: Path, mixed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("btkeras.serving.predictor.check_slice", lambda image: None)
+    monkeypatch.setattr("btkeras.serving.answers.check_slice", lambda image: None)
     answers = list(Predictor(judged_run, coverage=0.5).predict_files(mixed[:4]))
     for answer in answers:
         assert answer.set is not None and answer.outlier is not None

@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.data.decoder import Decoder, stored_picture
-from btkeras.data.harmonise import head_box
-from btkeras.data.preprocess import to_channels
 from btkeras.errors import ConfigError, ModelError
 from btkeras.evaluation.explain import DEFAULT_METHOD, Occlusion, explainer, method_of, occlude
 from btkeras.files import atomic_file
 from btkeras.serving.network import load_network
-from btkeras.serving.overlay import SOFTWARE, Caption, Window, draw_overlay
+from btkeras.serving.overlay import SOFTWARE, Caption, draw_overlay, seen_window
 from btkeras.serving.predictor import FilePrediction
 
 _Explain = Callable[[NDArray[np.uint8], int], NDArray[np.float32]]
@@ -64,10 +62,8 @@ class Explainer:
         """
         stored = stored_picture(answer.path)
         heat = self._explain(self._decoder.array(stored), self._classes.index(answer.label))
-        window = None
-        if self._decoder.harmonise:
-            window = Window(*head_box(np.asarray(to_channels(stored, 1))[..., 0]))
-        return draw_overlay(stored, heat, Caption(answer.path, in_words(answer), self._caption), window)
+        caption = Caption(answer.path, in_words(answer), self._caption)
+        return draw_overlay(stored, heat, caption, seen_window(stored, self._decoder.harmonise))
 
     def write(self, answer: FilePrediction, target: Path) -> None:
         """Writes the overlay of one file; errors as ``picture``."""

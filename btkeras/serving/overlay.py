@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import btkeras
+from btkeras.data.harmonise import head_box
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +34,15 @@ class Window(NamedTuple):
     left: int
     bottom: int
     right: int
+
+
+def seen_window(picture: NDArray[np.uint8], harmonise: bool) -> Window:
+    """The part of a picture, uint8 ``[height, width, 1 or 3]``, that a network sees: all of it, or the head's box."""
+    if not harmonise:
+        return Window(0, 0, *picture.shape[:2])
+    from btkeras.data.preprocess import to_channels
+
+    return Window(*head_box(np.asarray(to_channels(picture, 1))[..., 0]))
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ def draw_overlay(
         picture: uint8 ``[height, width, 1 or 3]``, at the size it was stored in.
         heat: float32 ``[rows, columns]`` in 0..1, stretched over the window.
         caption: The texts.
-        window: What the network saw; all of the picture unless given.
+        window: What the network saw, as ``seen_window`` gives it; all of the picture unless given.
 
     Returns:
         An encoded PNG.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -12,12 +12,14 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.data.decoder import Decoder, stored_picture
-from btkeras.data.guard import check_slice
+from btkeras.data.decoder import stored_picture
 from btkeras.errors import ImageError
-from btkeras.evaluation.verdicts import COVERAGE, Judge, check_coverage
+from btkeras.evaluation.verdicts import COVERAGE, check_coverage
 from btkeras.machine import threads
+from btkeras.serving.answers import Answering, FilePrediction, Opened
 from btkeras.serving.network import load_network, newest_model
+
+__all__ = ["FilePrediction", "Predictions", "Predictor"]
 
 _BATCH = 32
 # Files opened ahead of the network.
@@ -35,36 +37,6 @@ class Predictions(NamedTuple):
 
     labels: list[str]
     probabilities: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class FilePrediction:
-    """The answer for one file: a label with its probabilities and what they are worth, or an error.
-
-    Attributes:
-        path: As it was given.
-        label: The most probable class, whatever the answer; "" with an error.
-        probabilities: By class name, in the network's order; empty with an error.
-        error: Why the file could not be read, or None.
-        answer: A class, ``uncertain`` or ``refused``, as ``evaluation.verdicts.Judge`` says; "" with an error.
-        set: The classes that cannot be ruled out at the wanted coverage; None if that is not known.
-        outlier: Percent of the validation slices that are at most as unlike the training slices; None if not known.
-        reasons: Why the answer is no class, in plain words.
-    """
-
-    path: str
-    label: str = ""
-    probabilities: dict[str, float] = field(default_factory=dict)
-    error: str | None = None
-    answer: str = ""
-    set: tuple[str, ...] | None = None
-    outlier: float | None = None
-    reasons: tuple[str, ...] = ()
-
-
-class _Opened(NamedTuple):
-    picture: NDArray[np.uint8]
-    refusal: str | None
 
 
 class Predictor:
@@ -90,11 +62,10 @@ class Predictor:
     def __init__(self, model: str | Path | None = None, *, coverage: float = COVERAGE) -> None:
         check_coverage(coverage)
         self._network = load_network(newest_model() if model is None else model)
-        self._decoder = Decoder(self._network.size, self._network.channels, self._network.harmonise)
+        self._answering = Answering.of(self._network, coverage)
         self.source = self._network.source
         self.classes = self._network.classes
         self.missing = self._network.missing()
-        self._judge = Judge(self.classes, self._network.calibration, self._network.reference, coverage)
 
     def predict(self, images: Sequence[Image]) -> Predictions:
         """Classifies images.
@@ -116,14 +87,13 @@ class Predictor:
                 for batch in _batches(zip(some, pool.map(self._open, some), strict=True), _BATCH):
                     yield from self._answers(batch)
 
-    def _open(self, path: str | Path) -> _Opened | ImageError:
+    def _open(self, path: str | Path) -> Opened | ImageError:
         try:
-            whole = stored_picture(path)
-            return _Opened(self._decoder.array(whole), check_slice(whole))
+            return self._answering.open(stored_picture(path))
         except ImageError as error:
             return error
 
-    def _answers(self, batch: list[tuple[str | Path, _Opened | ImageError]]) -> Iterator[FilePrediction]:
+    def _answers(self, batch: list[tuple[str | Path, Opened | ImageError]]) -> Iterator[FilePrediction]:
         opened = [item for _, item in batch if not isinstance(item, ImageError)]
         known = iter(self._known(opened) if opened else ())
         for path, item in batch:
@@ -132,24 +102,14 @@ class Predictor:
             else:
                 yield replace(next(known), path=str(path))
 
-    def _known(self, opened: list[_Opened]) -> Iterator[FilePrediction]:
+    def _known(self, opened: list[Opened]) -> Iterator[FilePrediction]:
         """The answers to pictures, without their paths."""
-        probabilities, scores = self._network.observe(np.stack([item.picture for item in opened]))
-        verdicts = self._judge.verdicts(probabilities, scores, [item.refusal for item in opened])
-        for row, verdict in zip(probabilities, verdicts, strict=True):
-            yield FilePrediction(
-                "",
-                self.classes[int(row.argmax())],
-                dict(zip(self.classes, row.tolist(), strict=True)),
-                answer=verdict.answer,
-                set=verdict.set,
-                outlier=verdict.outlier,
-                reasons=verdict.reasons,
-            )
+        probabilities, scores = self._network.observe(np.stack([item.pixels for item in opened]))
+        return iter(self._answering.answers(probabilities, scores, [item.refusal for item in opened]))
 
     def _read(self, image: Image) -> NDArray[np.uint8]:
         if isinstance(image, str | Path):
-            return self._decoder.file(image)
+            return self._answering.decoder.file(image)
         array = np.asarray(image)
         if array.ndim == 2:
             array = array[..., None]
@@ -158,7 +118,7 @@ class Predictor:
                 "An array must be uint8 [height, width] or [height, width, 1 or 3]",
                 received=f"{array.dtype} {list(array.shape)}",
             )
-        return self._decoder.array(array)
+        return self._answering.decoder.array(array)
 
 
 def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

@@ -1,0 +1,102 @@
+"""From a decoded picture to an answer, but for the network between: what files, arrays and the web page share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.data.decoder import Decoder
+from btkeras.data.guard import check_slice
+from btkeras.evaluation.verdicts import COVERAGE, Judge
+from btkeras.serving.network import Network
+
+
+@dataclass(frozen=True)
+class FilePrediction:
+    """The answer for one file: a label with its probabilities and what they are worth, or an error.
+
+    Attributes:
+        path: As it was given.
+        label: The most probable class, whatever the answer; "" with an error.
+        probabilities: By class name, in the network's order; empty with an error.
+        error: Why the file could not be read, or None.
+        answer: A class, ``uncertain`` or ``refused``, as ``evaluation.verdicts.Judge`` says; "" with an error.
+        set: The classes that cannot be ruled out at the wanted coverage; None if that is not known.
+        outlier: Percent of the validation slices that are at most as unlike the training slices; None if not known.
+        reasons: Why the answer is no class, in plain words.
+    """
+
+    path: str
+    label: str = ""
+    probabilities: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    answer: str = ""
+    set: tuple[str, ...] | None = None
+    outlier: float | None = None
+    reasons: tuple[str, ...] = ()
+
+
+class Opened(NamedTuple):
+    """Attributes:
+    pixels: The network's input, uint8 ``[size, size, channels]``.
+    refusal: Why the picture is no brain MRI slice, or None.
+    """
+
+    pixels: NDArray[np.uint8]
+    refusal: str | None
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What stands before and behind a network: its preprocessing and the guard, and what its outputs mean.
+
+    Attributes:
+        classes: Names of the network's outputs.
+        decoder: The preprocessing it was trained with.
+        judge: Makes answers of probabilities.
+    """
+
+    classes: tuple[str, ...]
+    decoder: Decoder
+    judge: Judge
+
+    @classmethod
+    def of(cls, network: Network, coverage: float = COVERAGE) -> Answering:
+        """For a network, with prediction sets of this coverage."""
+        decoder = Decoder(network.size, network.channels, network.harmonise)
+        return cls(network.classes, decoder, Judge(network.classes, network.calibration, network.reference, coverage))
+
+    def open(self, picture: NDArray[np.uint8]) -> Opened:
+        """Prepares a decoded picture, uint8 ``[height, width, 1 or 3]``, and shows it to the guard."""
+        return Opened(self.decoder.array(picture), check_slice(picture))
+
+    def answers(
+        self,
+        probabilities: NDArray[np.float32],
+        scores: NDArray[np.float32] | None,
+        refusals: Sequence[str | None],
+    ) -> list[FilePrediction]:
+        """The answers to pictures, without their paths.
+
+        Args:
+            probabilities: ``[n, classes]``.
+            scores: Outlier scores ``[n]``; None if the network has none.
+            refusals: What the guard says of each, ``Opened.refusal``.
+        """
+        verdicts = self.judge.verdicts(probabilities, scores, refusals)
+        return [
+            FilePrediction(
+                "",
+                self.classes[int(row.argmax())],
+                dict(zip(self.classes, row.tolist(), strict=True)),
+                answer=verdict.answer,
+                set=verdict.set,
+                outlier=verdict.outlier,
+                reasons=verdict.reasons,
+            )
+            for row, verdict in zip(probabilities, verdicts, strict=True)
+        ]
