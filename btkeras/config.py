@@ -117,6 +117,8 @@ class AugmentConfig:
         tumour_exchange: Part of random pairs, a slice with a tumour and one of ``no_tumor``, that exchange what lies in
             the tumour's box, and their classes. Needs boxes in the dataset; heads should fill their pictures alike
             (``data.harmonise``).
+        tumour_decoys: Part of the pairs that exchange tissue beside the tumour instead, and keep their classes, so that
+            the edge of a patch tells no class.
         exchanged_classes: Classes whose tumours are exchanged. A pituitary tumour means little off its place.
     """
 
@@ -127,6 +129,7 @@ class AugmentConfig:
     rotation: float = 0.0
     stretch: float = 0.0
     tumour_exchange: float = 0.0
+    tumour_decoys: float = 0.0
     exchanged_classes: tuple[str, ...] = ("glioma", "meningioma")
 
     def __post_init__(self) -> None:
@@ -136,6 +139,9 @@ class AugmentConfig:
         _between("augment.rotation", self.rotation, 0, 180)
         _between("augment.stretch", self.stretch, 0, 1)
         _between("augment.tumour_exchange", self.tumour_exchange, 0, 1)
+        # Decoys are there to hide the edges of exchanged tumours.
+        most = 1 - self.tumour_exchange if self.tumour_exchange else 0
+        _between("augment.tumour_decoys", self.tumour_decoys, 0, most)
         _distinct("augment.exchanged_classes", self.exchanged_classes)
 
 
@@ -173,6 +179,27 @@ class AppearanceConfig:
             _between(f"appearance.{name}", getattr(self, name), 0, 1)
         _between("appearance.gamma", self.gamma, 0, 4)
         _between("appearance.bias_field", self.bias_field, 0, 4)
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """The end of a training, on pictures that are changed less (He et al. 2019, arXiv:1909.09148).
+
+    Strong augmentation teaches what holds elsewhere, and leaves batch statistics and boundaries that fit the changed
+    pictures; a few epochs at a low learning rate bring them back to the pictures as they come.
+
+    Attributes:
+        epochs: Last epochs of ``train.epochs`` that refine; 0 for none.
+        appearance: ``appearance.part`` in them, not above that.
+        tumour_exchange: ``augment.tumour_exchange`` in them, not above that; decoys become fewer in proportion.
+    """
+
+    epochs: int = 0
+    appearance: float = 0.0
+    tumour_exchange: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 0, "refine.epochs must not be negative", self.epochs)
 
 
 @dataclass(frozen=True)
@@ -324,8 +351,13 @@ class ExperimentConfig:
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
     cv: CVConfig = field(default_factory=CVConfig)
+
+    def __post_init__(self) -> None:
+        _between("refine.appearance", self.refine.appearance, 0, self.appearance.part)
+        _between("refine.tumour_exchange", self.refine.tumour_exchange, 0, self.augment.tumour_exchange)

@@ -90,6 +90,24 @@ def test_it_depends_on_its_key_alone() -> None:
     assert any((run(given)[0] != run(given, seed=seed)[0]).any() for seed in range(1, 5))
 
 
+def test_decoys_change_tissue_beside_the_tumour_and_no_class() -> None:
+    # On the midline, so that the place beside it is that of rows 20 to 28.
+    given = batch()._replace(boxes=tf.constant([[0.125, 0.375, 0.375, 0.625]] * 6 + [[0.0] * 4] * 6))
+    images, targets = (part.numpy() for part in exchange_tumours(given, tf.constant([0, 0], tf.int64), 0.0, 1.0))
+    np.testing.assert_array_equal(targets, given.targets.numpy())
+    change = np.abs(images - given.images.numpy()).max(axis=3) > 0.5
+    changed = change.any(axis=(1, 2))
+    assert changed[:6].sum() == changed[6:10].sum() == 4 and not changed[10:].any()
+    assert change[:, 22:26, 14:18][changed].mean() > 0.9
+    assert not change[:, :18].any()
+
+
+def test_a_tumour_without_room_beside_it_gets_no_decoy() -> None:
+    given = batch()._replace(boxes=tf.constant([[0.3, 0.3, 0.7, 0.7]] * 6 + [[0.0] * 4] * 6))
+    images, _ = exchange_tumours(given, tf.constant([0, 0], tf.int64), 0.0, 1.0)
+    np.testing.assert_allclose(images, given.images.numpy(), atol=1e-3)
+
+
 def test_matched_histograms_have_the_others_quantiles() -> None:
     rng = np.random.default_rng(0)
     images, others = rng.uniform(0, 1, (2, 64, 64, 1)), rng.beta(2, 5, (2, 64, 64, 1))

@@ -65,7 +65,7 @@ def training_batches(  # noqa: PLR0913 - each argument comes from another part o
         if tumours is not None and augmentation.tumour_exchange:
             boxes, healthy = tf.gather(tumours.boxes, indices), tf.gather(tumours.healthy, indices)
             batch, key = Batch(images, answers, boxes, healthy), random_key(seed, step, 0)
-            images, answers = exchange_tumours(batch, key, augmentation.tumour_exchange)
+            images, answers = exchange_tumours(batch, key, augmentation.tumour_exchange, augmentation.tumour_decoys)
         images = augment(images, random_numbers(size_of_batch, seed, step), image_size, augmentation)
         return change_appearance(images, seed, step, appearance), answers
 

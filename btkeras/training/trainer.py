@@ -30,6 +30,7 @@ from btkeras.training.callbacks import BestModel, EpochEnd
 from btkeras.training.inputs import Inputs, build_inputs, cache_folder
 from btkeras.training.metric import MacroRecall
 from btkeras.training.optimizers import make_optimizer
+from btkeras.training.phases import phases, refined
 from btkeras.training.precision import dtype_policy, resolve_precision
 from btkeras.training.progress import ProgressLine
 from btkeras.training.runtime import describe_device, seed_everything, strategy_scope
@@ -245,14 +246,15 @@ def _announce(training: Training) -> None:
 def _fit(training: Training) -> None:
     config, progress = training.config, training.progress
     start = time.perf_counter()
-    frozen = min(config.model.frozen_epochs, config.train.epochs)
-    for first, last, learns in ((0, frozen, False), (frozen, config.train.epochs, True)):
-        epochs = range(max(first, progress.epochs), last)
+    for phase in phases(config):
+        epochs = range(max(phase.epochs.start, progress.epochs), phase.epochs.stop)
         if not epochs or progress.finished:
             continue
-        if frozen:
-            _freeze(training, backbone_learns=learns)
-        _fit_epochs(training, epochs)
+        if config.model.frozen_epochs:
+            _freeze(training, backbone_learns=phase.backbone_learns)
+        if phase.refines:
+            notice(f"refining from epoch {phase.epochs.start + 1}: pictures are changed less")
+        _fit_epochs(training, epochs, refined(config) if phase.refines else config)
     notice(
         f"trained in {duration(time.perf_counter() - start)}; best checkpoint: epoch {progress.best_epoch} with "
         f"val_accuracy {progress.best['accuracy']:.4f}, val_loss {progress.best['loss']:.4f}"
@@ -266,8 +268,7 @@ def _freeze(training: Training, *, backbone_learns: bool) -> None:
     notice("all layers learn" if backbone_learns else "the head alone learns")
 
 
-def _fit_epochs(training: Training, epochs: range) -> None:
-    config = training.config
+def _fit_epochs(training: Training, epochs: range, config: ExperimentConfig) -> None:
     store, validation = training.inputs.stores["train"], training.inputs.stores["validation"]
     batches = training_batches(
         store,
