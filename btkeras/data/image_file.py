@@ -29,8 +29,11 @@ _MAGIC = {
     b"\x89HDF": "HDF5 (MATLAB v7.3)",
     b"MATLAB 5": "MATLAB v5",
     b"PK\x03\x04": "zip",
+    b"\x1f\x8b": "gzip",
     b"%PDF": "PDF",
 }
+# NIfTI-1 has its magic at byte 344, NIfTI-2 at byte 4; "i": the header of a pair of files.
+_NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
 # JPEG markers: start of a frame, of a scan, end of the picture, and those that stand alone.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SCAN, _END = 0xDA, 0xD9
@@ -112,6 +115,8 @@ def sniff(data: bytes) -> str:
             return kind
     if data[128:132] == b"DICM":
         return "DICOM"
+    if data[344:348] in _NIFTI or data[4:8] in _NIFTI:
+        return "NIfTI"
     return "text" if data[:256].isascii() and b"\0" not in data[:256] else "of an unknown format"
 
 

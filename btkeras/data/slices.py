@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.data.image_file import check_image, read_bytes
+from btkeras.data.image_file import FORMATS, check_image, read_bytes, sniff
+from btkeras.errors import ImageError
 
 Picture = NDArray[np.uint8]
 
@@ -39,27 +40,36 @@ class Slices:
         return self.count // 2
 
 
-def open_slices(source: str | Path | bytes, name: str = "") -> Slices:
+def open_slices(source: str | Path | bytes, name: str = "", axis: str | None = None) -> Slices:
     """Opens a file's slices.
 
     Args:
         source: A file, or its content.
         name: What messages call it; unless given, the path.
+        axis: The view of a NIfTI volume, a key of ``nifti.AXES``; None takes the one that was scanned, or axial.
 
     Raises:
         ImageError: If it cannot be read, is of another kind, or is broken.
+        MissingExtraError: If it is DICOM or NIfTI and ``btkeras[medical]`` is not installed.
     """
     name = name or ("the image" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else read_bytes(source)
+    # Imported here because they build on this module.
+    from btkeras.data import dicom, nifti
+
+    kind = sniff(data)
+    if kind == "NIfTI" or nifti.is_gzipped_nifti(data):
+        return nifti.open_nifti(data, name, axis)
+    if kind not in FORMATS and dicom.is_dicom(data):
+        return dicom.open_dicom(data, name)
+    if kind not in FORMATS:
+        raise ImageError(
+            "An image must be a PNG or JPEG file, or DICOM, or NIfTI",
+            received=f"{name}, which is {kind}",
+            remedy="Save it again" if kind == "an empty file" else "Convert it to PNG first",
+        )
     check_image(data, name)
-    return Slices(sniff_kind(data), 1, lambda _: _decode(data, name))
-
-
-def sniff_kind(data: bytes) -> str:
-    """Names a file's kind by its content."""
-    from btkeras.data.image_file import sniff
-
-    return sniff(data)
+    return Slices(kind, 1, lambda _: _decode(data, name))
 
 
 def _decode(data: bytes, name: str) -> Picture:
