@@ -84,7 +84,7 @@ def test_train_evaluate_predict_export_in_a_row(tmp_path: Path, shared_pictures:
     evaluated = btkeras("evaluate", run, "--json")
     assert json.loads(evaluated.stdout) == json.loads((run / "metrics.json").read_text())
     predicted = btkeras("predict", picture, "--model", run, "--json")
-    keys = {"path", "label", "probabilities", "answer", "set", "outlier", "reasons"}
+    keys = {"path", "label", "probabilities", "answer", "set", "outlier", "reasons", "slice", "slices"}
     assert set(json.loads(predicted.stdout)[0]) == keys
     # A training fits all that an answer rests on.
     assert "calibrate" not in predicted.stderr

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,23 +24,33 @@ if TYPE_CHECKING:
 @click.option("--coverage", type=float, default=0.95, show_default=True, help="Of prediction sets, between 0 and 1.")
 @click.option("--explain", type=click.Path(path_type=Path), help="Draw what answers rest on: FILE.png, or a folder.")
 @click.option("--method", help="Of --explain: layercam, gradcam or occlusion. [default: layercam]")
+@click.option("--slice", "wanted", default="middle", show_default=True, help="Of a volume: middle, all, or N from 0.")
+@click.option(
+    "--axis",
+    type=click.Choice(["axial", "coronal", "sagittal"]),
+    help="View of a NIfTI volume.  [default: as scanned where voxels are thick, else axial]",
+)
 @click.option("--json", "form", flag_value="json", help="Print a JSON array.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
 def predict(
     images: tuple[str, ...],
     model: Path | None,
-    coverage: float,
     explain: Path | None,
     method: str | None,
     form: str | None,
+    **chosen: Any,
 ) -> None:
-    """Classify PNG or JPEG pictures: files, folders, quoted patterns, or `-` for a list on standard input.
+    """Classify slices (PNG, JPEG, DICOM, NIfTI): files, folders, quoted patterns, or `-` for a list on standard input.
 
     Prints the answer and the probability of each class. The answer is the most probable class, or `uncertain` where a
     picture is unlike the training slices or its prediction set (the classes that cannot be ruled out at --coverage)
     has not exactly one class, or `refused` where it plainly shows no brain MRI slice. Without --model the newest
     model in saved_models/ or runs/ is taken. A picture that cannot be read gets an error as its answer, the others
     are still answered, and the exit code is 1.
+
+    Of files with several slices (multi-frame DICOM, NIfTI) the middle one is classified, which says nothing of the
+    others: --slice all answers for each. Answers name the slice behind the path, scan.nii.gz#57, counted from 0: from
+    the feet (axial), the back (coronal) or the left (sagittal).
 
     --explain draws, beside each slice, the slice under a map of what speaks for its most probable class. It shows what
     the network looks at, not where a tumour is, and needs the run itself (an exported model has --method occlusion).
@@ -51,15 +61,19 @@ def predict(
       btkeras predict slices/ --model saved_models/first --csv > answers.csv
       btkeras predict 'study/**/*.jpg' --json --coverage 0.99
       btkeras predict slice.png --explain why.png
+      btkeras predict scan.nii.gz --slice all --csv > answers.csv
+      btkeras predict series/ --json
       find . -name '*.png' | btkeras predict -
     """
     from btkeras.serving.paths import expand
+    from btkeras.serving.references import references
 
+    coverage = chosen["coverage"]
     if not 0 < coverage < 1:
         raise click.BadParameter(f"it must be above 0 and below 1, not {coverage:g}", param_hint="--coverage")
     if method and explain is None:
         raise ConfigError("--method belongs to --explain", remedy="Say where the picture goes: --explain why.png")
-    paths = expand(images, sys.stdin)
+    refs = references(expand(images, sys.stdin), chosen["wanted"], chosen["axis"])
     quiet_tensorflow()
     from tqdm import tqdm
 
@@ -70,15 +84,27 @@ def predict(
     click.echo(f"model: {predictor.source}", err=True)
     if predictor.missing:
         click.echo(predictor.missing, err=True)
-    answers = predictor.predict_files(paths)
+    answers = predictor.predict_files(refs)
     if explain is not None:
-        answers = overlays(answers, paths, predictor.source, explain, method)
+        answers = overlays(answers, refs, predictor.source, explain, method)
     # On a terminal the answers themselves show the progress.
     hidden = True if sys.stdout.isatty() else None
-    shown = tqdm(answers, total=len(paths), unit=" images", file=sys.stderr, leave=False, disable=hidden)
+    noticed = _with_notice(answers) if chosen["wanted"] == "middle" else answers
+    shown = tqdm(noticed, total=len(refs), unit=" images", file=sys.stderr, leave=False, disable=hidden)
     failed = _PRINTERS[form](shown, predictor.classes)
     if failed:
-        raise Failure(f"{failed} of {len(paths)} pictures could not be read.")
+        raise Failure(f"{failed} of {len(refs)} pictures could not be read.")
+
+
+def _with_notice(answers: Iterable[FilePrediction]) -> Iterator[FilePrediction]:
+    """Says once that an answer is for one slice of many."""
+    said = False
+    for answer in answers:
+        if answer.slices > 1 and not said:
+            said = True
+            more = f"{answer.path} is the middle one of {answer.slices} slices"
+            click.echo(f"{more}; --slice all answers for each.", err=True)
+        yield answer
 
 
 def _print_table(answers: Iterable[FilePrediction], classes: Sequence[str]) -> int:
@@ -117,15 +143,16 @@ def _print_json(answers: Iterable[FilePrediction], classes: Sequence[str]) -> in
 def _print_csv(answers: Iterable[FilePrediction], classes: Sequence[str]) -> int:
     failed = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "label", *classes, "error", "answer", "set", "outlier", "reasons"])
+    writer.writerow(["path", "label", *classes, "error", "answer", "set", "outlier", "reasons", "slice", "slices"])
     for answer in answers:
         failed += bool(answer.error)
         numbers = [answer.probabilities.get(name, "") for name in classes]
         outlier = "" if answer.outlier is None else answer.outlier
         worth = [answer.answer, ";".join(answer.set or ()), outlier, ";".join(answer.reasons)]
-        writer.writerow([answer.path, answer.label, *numbers, answer.error or "", *worth])
+        place = ["", ""] if answer.error else [answer.slice, answer.slices]
+        writer.writerow([answer.path, answer.label, *numbers, answer.error or "", *worth, *place])
     return failed
 
 
-_KEYS = ("label", "probabilities", "answer", "set", "outlier", "reasons")
+_KEYS = ("label", "probabilities", "answer", "set", "outlier", "reasons", "slice", "slices")
 _PRINTERS = {None: _print_table, "json": _print_json, "csv": _print_csv}

@@ -10,9 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.data.image_file import FORMATS, check_image, read_bytes, sniff
+from btkeras.data.records import IMAGE_SUFFIXES
 from btkeras.errors import ImageError
 
 Picture = NDArray[np.uint8]
+
+VOLUME_SUFFIXES = (".nii", ".nii.gz")
+DICOM_SUFFIXES = (".dcm", ".dicom")
+# The table of contents of a disc has the same beginning.
+_DICOM_INDEX = "dicomdir"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +44,22 @@ class Slices:
     def middle(self) -> int:
         """The slice to look at first."""
         return self.count // 2
+
+
+def has_slice_suffix(name: str) -> bool:
+    """Whether a file's name says that it holds slices."""
+    return name.lower().endswith((*IMAGE_SUFFIXES, *DICOM_SUFFIXES, *VOLUME_SUFFIXES))
+
+
+def is_dicom_file(file: Path) -> bool:
+    """Whether a file begins as a DICOM file with its usual preamble; False if it cannot be read."""
+    try:
+        if file.name.lower() == _DICOM_INDEX or not file.is_file():
+            return False
+        with file.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def open_slices(source: str | Path | bytes, name: str = "", axis: str | None = None) -> Slices:

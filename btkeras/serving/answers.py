@@ -20,7 +20,7 @@ class FilePrediction:
     """The answer for one file: a label with its probabilities and what they are worth, or an error.
 
     Attributes:
-        path: As it was given.
+        path: As it was given; with ``#`` and the slice's number if the file has several.
         label: The most probable class, whatever the answer; "" with an error.
         probabilities: By class name, in the network's order; empty with an error.
         error: Why the file could not be read, or None.
@@ -28,6 +28,10 @@ class FilePrediction:
         set: The classes that cannot be ruled out at the wanted coverage; None if that is not known.
         outlier: Percent of the validation slices that are at most as unlike the training slices; None if not known.
         reasons: Why the answer is no class, in plain words.
+        file: The path without a slice's number.
+        slice: Which slice of the file it is, from 0.
+        slices: How many the file has; 0 with an error.
+        axis: The view of a NIfTI volume, None otherwise.
     """
 
     path: str
@@ -38,6 +42,10 @@ class FilePrediction:
     set: tuple[str, ...] | None = None
     outlier: float | None = None
     reasons: tuple[str, ...] = ()
+    file: str = ""
+    slice: int = 0
+    slices: int = 0
+    axis: str | None = None
 
 
 class Opened(NamedTuple):
@@ -70,9 +78,14 @@ class Answering:
         decoder = Decoder(network.size, network.channels, network.harmonise)
         return cls(network.classes, decoder, Judge(network.classes, network.calibration, network.reference, coverage))
 
-    def open(self, picture: NDArray[np.uint8]) -> Opened:
-        """Prepares a decoded picture, uint8 ``[height, width, 1 or 3]``, and shows it to the guard."""
-        return Opened(self.decoder.array(picture), check_slice(picture))
+    def open(self, picture: NDArray[np.uint8], refusal: str | None = None) -> Opened:
+        """Prepares a decoded picture, uint8 ``[height, width, 1 or 3]``, and shows it to the guard.
+
+        Args:
+            picture: The picture.
+            refusal: What is known against it already, ``Slices.refusal``; the guard is then not asked.
+        """
+        return Opened(self.decoder.array(picture), refusal or check_slice(picture))
 
     def answers(
         self,

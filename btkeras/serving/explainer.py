@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.data.decoder import Decoder, stored_picture
+from btkeras.data.decoder import Decoder
 from btkeras.errors import ConfigError, ModelError
 from btkeras.evaluation.explain import DEFAULT_METHOD, Occlusion, explainer, method_of, occlude
 from btkeras.files import atomic_file
 from btkeras.serving.network import load_network
 from btkeras.serving.overlay import SOFTWARE, Caption, draw_overlay, seen_window
 from btkeras.serving.predictor import FilePrediction
+from btkeras.serving.references import SliceRef, opener
 
 _Explain = Callable[[NDArray[np.uint8], int], NDArray[np.float32]]
 
@@ -37,6 +38,7 @@ class Explainer:
         network = load_network(model)
         self._decoder = Decoder(network.size, network.channels, network.harmonise)
         self._classes = network.classes
+        self._opened = opener()
         self._caption = f"{chosen.title} ({method}), {SOFTWARE}, model {Path(model).name}"
         if isinstance(chosen, Occlusion):
             settings = chosen
@@ -60,7 +62,8 @@ class Explainer:
         Raises:
             ImageError: If it can no longer be read.
         """
-        stored = stored_picture(answer.path)
+        opened = self._opened(SliceRef(answer.file or answer.path, answer.slice, answer.axis))
+        stored = opened.picture(answer.slice)
         heat = self._explain(self._decoder.array(stored), self._classes.index(answer.label))
         caption = Caption(answer.path, in_words(answer), self._caption)
         return draw_overlay(stored, heat, caption, seen_window(stored, self._decoder.harmonise))
@@ -79,13 +82,13 @@ def in_words(answer: FilePrediction) -> str:
 
 
 def overlays(
-    answers: Iterable[FilePrediction], paths: Sequence[str], model: Path, out: Path, method: str | None = None
+    answers: Iterable[FilePrediction], refs: Sequence[SliceRef], model: Path, out: Path, method: str | None = None
 ) -> Iterator[FilePrediction]:
     """Passes answers on, each after its overlay was written; those of files that cannot be read have none.
 
     Args:
-        answers: One for each of ``paths``, in their order.
-        paths: The files.
+        answers: One for each of ``refs``, in their order.
+        refs: The slices.
         model: As for ``Explainer``.
         out: As for ``overlay_files``.
         method: As for ``Explainer``.
@@ -95,7 +98,7 @@ def overlays(
         ModelError: Likewise, as ``Explainer``.
     """
     method_of(method or DEFAULT_METHOD)
-    targets = overlay_files(paths, out)
+    targets = overlay_files([ref.picture_name for ref in refs], out)
     made = Explainer(model, method or DEFAULT_METHOD)
     return (_written(answer, made, target) for answer, target in zip(answers, targets, strict=True))
 

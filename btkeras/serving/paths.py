@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from btkeras.data.records import IMAGE_SUFFIXES
+from btkeras.data.slices import has_slice_suffix, is_dicom_file
 from btkeras.errors import DataError
 
 
@@ -34,11 +34,18 @@ def _expand_one(argument: str, standard_input: Iterable[str]) -> list[str]:
 
 def _pictures(folder: Path) -> list[Path]:
     """A folder's pictures; hidden files and folders are no part of it, as in a dataset."""
-    files = [file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
-    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    files = [file for file in folder.rglob("*") if not any(p.startswith(".") for p in file.relative_to(folder).parts)]
+    return [file for file in files if _is_picture(file) and file.is_file()]
+
+
+def _is_picture(file: Path) -> bool:
+    # Scanners and archives give DICOM files no ending, as on their discs.
+    return has_slice_suffix(file.name) or (not file.suffix and is_dicom_file(file))
 
 
 def _some(paths: list[str], where: str) -> list[str]:
     if not paths:
-        raise DataError("There must be at least one PNG or JPEG picture to classify", received=where)
+        raise DataError(
+            "There must be at least one PNG or JPEG picture, DICOM or NIfTI file to classify", received=where
+        )
     return paths

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -12,12 +13,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.data.decoder import stored_picture
+from btkeras.data.slices import Slices, open_slices
 from btkeras.errors import ImageError
 from btkeras.evaluation.verdicts import COVERAGE, check_coverage
 from btkeras.machine import threads
 from btkeras.serving.answers import Answering, FilePrediction, Opened
 from btkeras.serving.network import load_network, newest_model
+from btkeras.serving.references import SliceRef, opener
 
 __all__ = ["FilePrediction", "Predictions", "Predictor"]
 
@@ -37,6 +39,13 @@ class Predictions(NamedTuple):
 
     labels: list[str]
     probabilities: NDArray[np.float32]
+
+
+class _Read(NamedTuple):
+    opened: Opened
+    number: int
+    count: int
+    axis: str | None
 
 
 class Predictor:
@@ -71,7 +80,8 @@ class Predictor:
         """Classifies images.
 
         Args:
-            images: Paths of PNG or JPEG files, or uint8 arrays ``[height, width]`` or ``[height, width, 1 or 3]``.
+            images: Paths of PNG, JPEG, DICOM or NIfTI files, of which the middle slice is taken, or uint8 arrays
+                ``[height, width]`` or ``[height, width, 1 or 3]``.
 
         Raises:
             ImageError: If one cannot be read; ``predict_files`` answers the others.
@@ -80,27 +90,41 @@ class Predictor:
         probabilities = np.concatenate(batches) if batches else np.empty((0, len(self.classes)), np.float32)
         return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities)
 
-    def predict_files(self, paths: Sequence[str | Path]) -> Iterator[FilePrediction]:
-        """Classifies any number of files, one answer each, in their order and in bounded memory."""
+    def predict_files(self, files: Sequence[str | Path | SliceRef]) -> Iterator[FilePrediction]:
+        """Classifies any number of slices, one answer each, in their order and in bounded memory.
+
+        Args:
+            files: Paths, of which the middle slice is taken, or ``serving.references`` to slices.
+
+        Raises:
+            MissingExtraError: If one is DICOM or NIfTI and ``btkeras[medical]`` is not installed.
+        """
+        refs = [file if isinstance(file, SliceRef) else SliceRef(str(file)) for file in files]
+        opened = partial(self._open, opener())
         with ThreadPoolExecutor(threads()) as pool:
-            for some in _batches(paths, _CHUNK):
-                for batch in _batches(zip(some, pool.map(self._open, some), strict=True), _BATCH):
+            for some in _batches(refs, _CHUNK):
+                for batch in _batches(zip(some, pool.map(opened, some), strict=True), _BATCH):
                     yield from self._answers(batch)
 
-    def _open(self, path: str | Path) -> Opened | ImageError:
+    def _open(self, opened: Callable[[SliceRef], Slices], ref: SliceRef) -> _Read | ImageError:
         try:
-            return self._answering.open(stored_picture(path))
+            slices = opened(ref)
+            number = ref.number(slices)
+            picture = self._answering.open(slices.picture(number), slices.refusal)
+            return _Read(picture, number, slices.count, slices.axis or None)
         except ImageError as error:
             return error
 
-    def _answers(self, batch: list[tuple[str | Path, Opened | ImageError]]) -> Iterator[FilePrediction]:
-        opened = [item for _, item in batch if not isinstance(item, ImageError)]
+    def _answers(self, batch: list[tuple[SliceRef, _Read | ImageError]]) -> Iterator[FilePrediction]:
+        opened = [item.opened for _, item in batch if not isinstance(item, ImageError)]
         known = iter(self._known(opened) if opened else ())
-        for path, item in batch:
+        for ref, item in batch:
             if isinstance(item, ImageError):
-                yield FilePrediction(str(path), error=str(item))
+                yield FilePrediction(ref.path, error=str(item), file=ref.path)
             else:
-                yield replace(next(known), path=str(path))
+                path = f"{ref.path}#{item.number}" if item.count > 1 else ref.path
+                answer = replace(next(known), path=path, file=ref.path)
+                yield replace(answer, slice=item.number, slices=item.count, axis=item.axis)
 
     def _known(self, opened: list[Opened]) -> Iterator[FilePrediction]:
         """The answers to pictures, without their paths."""
@@ -109,7 +133,8 @@ class Predictor:
 
     def _read(self, image: Image) -> NDArray[np.uint8]:
         if isinstance(image, str | Path):
-            return self._answering.decoder.file(image)
+            slices = open_slices(image)
+            return self._answering.decoder.array(slices.picture(slices.middle))
         array = np.asarray(image)
         if array.ndim == 2:
             array = array[..., None]
