@@ -1,4 +1,4 @@
-"""What a trained network answers when the tumour, or everything but the tumour, is taken out of its input."""
+"""What a trained network answers when the tumour, or all but the tumour, is taken out of its input, or exchanged."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from btkeras.data.boxes import Box, in_head
+from btkeras.data.boxes import Box, box_of, in_head, visible
 from btkeras.data.decoder import Decoder
 from btkeras.data.splits import Split
 from btkeras.errors import ImageError
 from btkeras.evaluation.evaluate import load_best
+from btkeras.evaluation.shortcut_exchange import Answering, exchange_rows
 from btkeras.evaluation.shortcut_features import hide, pixels_of, silhouette
 from btkeras.evaluation.shortcuts import Row, Seen, score
 from btkeras.runs import Run
@@ -99,7 +101,32 @@ def network_rows(
         usable = boxed if one.boxed else np.ones(len(labels), bool)
         given = np.concatenate(answers[name])[usable]
         rows.append(score(name, one.shows, "network", labels[usable], given, trained_on=trained_on))
-    return rows
+    return [*rows, *_exchange_rows(model, classes, seen, positions, decoder, trained_on)]
+
+
+def _exchange_rows(
+    model: keras.Model,
+    classes: NDArray[np.str_],
+    seen: Seen,
+    positions: list[int],
+    decoder: Decoder,
+    trained_on: NDArray[np.str_],
+) -> list[Row]:
+    records = [seen.records[i] for i in positions]
+    boxes = np.zeros((len(records), 4), np.float32)
+    for row, (record, i) in enumerate(zip(records, positions, strict=True)):
+        if box := box_of(record):
+            boxes[row] = (visible(in_head(box, seen.heads[i])) if decoder.harmonise else box) or (0, 0, 0, 0)
+
+    def images(chosen: NDArray[np.intp]) -> NDArray[np.uint8]:
+        return np.stack([_readable(p) for p in decoder.files([seen.root / records[i].path for i in chosen])])
+
+    def probabilities(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(model.predict(pictures, batch_size=_BATCH, verbose=0))
+
+    network = Answering(classes, probabilities)
+    labels = np.array([record.label for record in records])
+    return exchange_rows(images, labels, boxes, network, trained_on=trained_on)
 
 
 def _box(seen: Seen, position: int, harmonised: bool) -> Box:

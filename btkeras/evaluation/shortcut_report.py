@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from btkeras.data.records import Dataset
 from btkeras.data.splits import Split
-from btkeras.evaluation.shortcuts import OUTSIDE, Row, Shortcuts, see, simple_rows
+from btkeras.evaluation.shortcuts import EXCHANGED, OUTSIDE, Row, Shortcuts, see, simple_rows
 from btkeras.runs import Run
 
 _T = TypeVar("_T")
@@ -94,6 +94,13 @@ def _of_boxes(found: Shortcuts) -> list[str]:
         sentences.append(
             f"The network is right in {_percent(whole.accuracy)} %, and without the tumour still in "
             f"{_percent(without.accuracy)} %: so much of its accuracy does not need the tumour."
+        )
+    put_in, taken_out = (rows.get(name) for name in EXCHANGED)
+    if put_in and taken_out:
+        sentences.append(
+            f"Tumours exchanged between slices: one put in is seen in {_percent(put_in.healthy_accuracy)} %, one taken "
+            f"out is gone in {_percent(taken_out.healthy_accuracy)} %. Near 0 % the network goes by the slice around "
+            f"the tumour, near 100 % by the tumour."
         )
     return sentences
 

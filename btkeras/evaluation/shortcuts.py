@@ -48,6 +48,13 @@ SHORTCUTS: Mapping[str, str] = MappingProxyType(
 # They are no sign of a tumour, whatever they predict.
 OUTSIDE = ("size", "border", "file size")
 _BOXED = ("box hidden", "box alone")
+# Slices that exchanged a tumour, shown to a network -> what they are, and whether they had no tumour before.
+EXCHANGED: Mapping[str, tuple[str, bool]] = MappingProxyType(
+    {
+        "network, tumour put in": ("a tumour-free slice with another's tumour", True),
+        "network, tumour taken out": ("a tumour's slice with another's healthy tissue", False),
+    }
+)
 
 Classifier = Callable[[int], Any]
 # Name -> the classifier, not fitted, for a seed.
