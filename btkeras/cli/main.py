@@ -16,6 +16,7 @@ from btkeras.cli.predict import predict
 from btkeras.cli.prepare import prepare
 from btkeras.cli.report import report
 from btkeras.cli.robustness import robustness
+from btkeras.cli.serve import serve
 from btkeras.cli.shortcuts import shortcuts
 from btkeras.cli.train import train
 
@@ -24,7 +25,7 @@ class _Commands(SectionedGroup):
     sections = {
         "Data": ("prepare", "audit", "shortcuts"),
         "Train and judge": ("train", "evaluate", "calibrate", "robustness", "cv", "report", "card"),
-        "Use a model": ("predict", "export"),
+        "Use a model": ("predict", "export", "serve"),
     }
 
 
@@ -46,5 +47,19 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (prepare, audit, shortcuts, train, evaluate, calibrate, robustness, cv, report, card, predict, export):
+for command in (
+    prepare,
+    audit,
+    shortcuts,
+    train,
+    evaluate,
+    calibrate,
+    robustness,
+    cv,
+    report,
+    card,
+    predict,
+    export,
+    serve,
+):
     main.add_command(command)

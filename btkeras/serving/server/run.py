@@ -1,0 +1,124 @@
+"""The server as a process: its socket, TensorFlow's threads, signals, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from types import FrameType
+
+import uvicorn
+
+from btkeras.errors import ConfigError, ModelError
+from btkeras.machine import threads
+from btkeras.serving.server.app import create_app
+from btkeras.serving.server.engine import Engine
+from btkeras.serving.server.logs import log, start_logging
+from btkeras.serving.server.protocol import bounded_protocol
+from btkeras.serving.server.settings import ServerSettings
+from btkeras.serving.server.versions import has_version
+
+_BACKLOG = 512
+
+
+def serve(settings: ServerSettings) -> None:
+    """Serves a model until SIGTERM or SIGINT.
+
+    Then readiness goes off, answers close their connections, and after ``drain_seconds`` no connection is taken any
+    more; requests under way are answered, and the process ends. A second signal ends it at once.
+
+    Raises:
+        ConfigError: If the address cannot be had.
+        ModelError: If there is no model, or none of its versions can be loaded; not with ``wait``.
+    """
+    if not settings.wait and not has_version(settings.model):
+        raise ModelError(
+            "A model to serve must be a folder with a SavedModel, NAME/VERSION/saved_model.pb",
+            received=settings.model,
+            remedy=f"Write one with `btkeras export RUN --out {settings.model}`, or wait for it with --wait",
+        )
+    listener = _listen(settings.host, settings.port)
+    with listener:
+        start_logging()
+        _use_cores()
+        asyncio.run(_serve(settings, listener))
+
+
+async def _serve(settings: ServerSettings, listener: socket.socket) -> None:
+    engine = Engine(settings)
+    try:
+        await engine.start()
+        if not settings.wait and engine.versions.latest is None:
+            errors = "; ".join(status.error for status in engine.versions.statuses.values())
+            raise ModelError("At least one version must be a whole SavedModel", received=errors)
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        log("listening", url=f"http://{shown}:{port}", model=settings.name, token=settings.token is not None)
+        await _Server(_config(settings, engine), engine).serve([listener])
+    finally:
+        await engine.stop()
+    log("stopped")
+
+
+def _config(settings: ServerSettings, engine: Engine) -> uvicorn.Config:
+    limits = settings.limits
+    return uvicorn.Config(
+        create_app(engine),
+        http=bounded_protocol(limits),
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=int(limits.idle_seconds) or 1,
+        # A request's own limits end it sooner.
+        timeout_graceful_shutdown=int(limits.body_seconds + limits.request_seconds) + 1,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says that it is about to stop before it does."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+        super().__init__(config)
+        self._engine = engine
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """On the first signal drains, on the second ends. Unlike uvicorn's own it leaves the exit code 0."""
+        if self._engine.draining:
+            self.should_exit = self.force_exit = True
+            return
+        self._engine.draining = True
+        seconds = self._engine.settings.drain_seconds
+        log("draining", seconds=seconds)
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, seconds, self._exit)
+
+    def _exit(self) -> None:
+        self.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # Not `reuse_port`: a second server would take requests from the first unseen.
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            "The address to serve at must be free and this machine's own",
+            received=f"{host}:{port} ({error.strerror if isinstance(error, OSError) else error})",
+            remedy="Choose another with --host and --port; --port 0 takes a free one",
+        ) from error
+
+
+def _use_cores() -> None:
+    """One batch at a time gets all cores; two at once would only share them."""
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads())
+        tf.config.threading.set_inter_op_parallelism_threads(max(2, threads()))
+    except RuntimeError:
+        # TensorFlow runs already, with the threads it has.
+        log("threads unchanged")
