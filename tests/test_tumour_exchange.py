@@ -149,3 +149,11 @@ def test_a_dataset_without_boxes_is_refused(shared_pictures) -> None:  # type: i
     dataset = load_dataset(shared_pictures)
     with pytest.raises(DataError, match=r"tumour_exchange needs .* without a tumour's box.*tumour_exchange=0"):
         build_inputs(dataset, make_split(dataset, config.data), config)
+
+
+def test_a_misspelt_class_is_refused(shared_pictures) -> None:  # type: ignore[no-untyped-def]
+    changes = ("data.image_size=32", "augment.tumour_exchange=0.5", "augment.exchanged_classes=[glioma,meningoma]")
+    config = load_config(None, changes)
+    dataset = load_dataset(shared_pictures)
+    with pytest.raises(DataError, match=r"exchanged_classes must be classes.*meningioma.*meningoma"):
+        build_inputs(dataset, make_split(dataset, config.data), config)

@@ -78,6 +78,11 @@ def build_inputs(dataset: Dataset, split: Split, config: ExperimentConfig, *, sk
 def _tumours(dataset: Dataset, split: Split, config: ExperimentConfig, broken: Collection[str]) -> Tumours | None:
     if not config.augment.tumour_exchange:
         return None
+    if unknown := set(config.augment.exchanged_classes) - set(dataset.classes):
+        raise DataError(
+            f"augment.exchanged_classes must be classes of the dataset: {', '.join(dataset.classes)}",
+            received=min(unknown),
+        )
     records = [record for record in split.train if record.path not in broken]
     boxes = boxes_in_heads(dataset.root, records) if config.data.harmonise else [box_of(record) for record in records]
     tumours = tumours_of(records, boxes, config.augment.exchanged_classes)
