@@ -32,6 +32,8 @@ _PIXELS = (
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 _IDENTITY = ("PatientID", "SeriesInstanceUID", "InstanceNumber", "BurnedInAnnotation")
+# What odd values raise where numbers are made of them.
+_UNUSABLE = (TypeError, ValueError, AttributeError, OverflowError, LookupError)
 # Not pictures, though some of them have pixels.
 _NO_PICTURES = frozenset(
     {
@@ -157,7 +159,7 @@ def _inflated(data: bytes, name: str) -> bytes:
 def _slices(dataset: Any, name: str) -> Slices:
     try:
         count = _checked(dataset, name)
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+    except _UNUSABLE as error:
         raise damaged(name, "its header's sizes are not usable") from error
     modality = str(dataset.get("Modality") or "").strip().upper()
     refusal = None if modality in _MAY_BE_MR else f"the file says {modality[:16]}, not MR"
@@ -168,7 +170,7 @@ def _slices(dataset: Any, name: str) -> Slices:
             return values.astype(np.uint8)
         try:
             return grey_levels(values, dataset, index, name)[..., None]
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        except _UNUSABLE as error:
             raise damaged(name, "what it says of its grey levels is not usable") from error
 
     return Slices("DICOM", count, picture, refusal)

@@ -19,6 +19,7 @@ from btkeras.errors import DataError
 # Silencing a warning changes the whole process, so two threads must not do it at once. Restricted to these modules,
 # since another thread's own silencing could leave ours standing.
 _QUIET = r"(pydicom|nibabel|PIL|openjpeg|pylibjpeg|btkeras\.data\.dicom)"
+_LOGS = ("pydicom", "pylibjpeg", "openjpeg")
 _lock = threading.RLock()
 
 
@@ -49,11 +50,14 @@ def require(module: str, kind: str) -> ModuleType:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Lets one thread at a time use pydicom, without its warnings and its log."""
-    log = logging.getLogger("pydicom")
     with _lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=_QUIET)
-        before, log.disabled = log.disabled, True
+        # Those of single modules are below these and take their level.
+        logs = {log: log.level for log in map(logging.getLogger, _LOGS)}
         try:
+            for log in logs:
+                log.setLevel(logging.CRITICAL + 1)
             yield
         finally:
-            log.disabled = before
+            for log, level in logs.items():
+                log.setLevel(level)
