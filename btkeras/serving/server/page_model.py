@@ -1,0 +1,81 @@
+"""What the web page tells of the model: its facts, and its card as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.evaluation.outliers import USUAL
+from btkeras.evaluation.verdicts import COVERAGE
+from btkeras.serving.exported import EXTRA
+from btkeras.serving.network import Network, Observation
+from btkeras.serving.server.problems import Problem
+from btkeras.serving.server.settings import ServerSettings
+
+_CARD = "model_card.md"
+_T = TypeVar("_T")
+
+
+class PageEngine(Protocol):
+    """What the page needs of ``engine.Engine``."""
+
+    settings: ServerSettings
+
+    def network(self) -> Network:
+        """The version that answers now; raises Problem if there is none."""
+
+    async def observe(self, pixels: NDArray[np.uint8]) -> Observation:
+        """The network's outputs, through the server's queue and batches."""
+
+    async def run(self, function: Callable[..., _T], *args: Any) -> _T:
+        """A function's result, from one of the server's threads."""
+
+
+def network_of(engine: PageEngine) -> Network:
+    """The version that answers now.
+
+    Raises:
+        Problem: 503 if there is none: to a browser that is no wrong address, for a version is on its way.
+    """
+    try:
+        return engine.network()
+    except Problem as error:
+        raise Problem(503, "No model is ready yet. Try again later.", {"Retry-After": "3"}) from error
+
+
+def model_facts(network: Network, settings: ServerSettings) -> dict[str, Any]:
+    """What is known of a model before it sees a slice, and how large a file may be, bytes."""
+    return {
+        "model": settings.name,
+        "version": network.version,
+        "classes": network.classes,
+        "coverage": COVERAGE if network.calibration else None,
+        "outlier_limit": 100 * USUAL if network.reference else None,
+        "explained": network.explain is not None,
+        "card": _card_file(network) is not None,
+        "most_bytes": settings.limits.body_bytes,
+    }
+
+
+def card_html(network: Network) -> str:
+    """A model's card as a piece of HTML; markup in the card itself is shown as text.
+
+    Raises:
+        Problem: 404 if it has none.
+    """
+    file = _card_file(network)
+    if file is None:
+        raise Problem(404, "This model has no card. Write one with: btkeras card RUN.")
+    from markdown_it import MarkdownIt
+
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    return str(markdown.render(file.read_text(encoding="utf-8")))
+
+
+def _card_file(network: Network) -> Path | None:
+    places = (network.source / EXTRA / _CARD, network.source / _CARD)
+    return next((file for file in places if file.is_file()), None)

@@ -1,0 +1,135 @@
+// The page: slices come in, wait in a queue, and become cards.
+
+import * as api from "./api.js";
+import { byId, make, say } from "./dom.js";
+import { intake } from "./intake.js";
+import { Item } from "./item.js";
+import { List } from "./list.js";
+import { Queue } from "./queue.js";
+import { json, save, table } from "./results.js";
+import { askToken } from "./token.js";
+import { mapBar } from "./viewer.js";
+
+// More would only wait in the server's queue instead of this one.
+const AT_ONCE = 2;
+// A folder of a whole hospital would fill the browser.
+const MOST = 1000;
+const AGAIN = 5000;
+
+const items = [];
+const list = new List();
+const queue = new Queue(AT_ONCE, askToken);
+let classes = [];
+
+const owner = {
+  changed(item) {
+    list.change(item);
+    list.tally(items);
+    if (item.shown) know(item.shown);
+  },
+  remove(item) {
+    const at = items.indexOf(item);
+    drop(item);
+    // The focus was in what is gone.
+    const next = items[Math.min(at, items.length - 1)];
+    (next ? byId(`${next.id}-title`) : byId("drop")).focus();
+    say(`${item.name} removed`);
+  },
+};
+
+function drop(item) {
+  item.remove();
+  list.remove(item);
+  items.splice(items.indexOf(item), 1);
+  list.tally(items);
+  arrange();
+}
+
+// Without slices the page explains itself; with them it is theirs.
+function arrange() {
+  const empty = !items.length;
+  if (empty !== document.body.classList.contains("empty")) byId("help").open = empty;
+  document.body.classList.toggle("empty", empty);
+  byId("bar").hidden = empty;
+}
+
+function take(files, skipped) {
+  const room = files.slice(0, MOST - items.length);
+  for (const file of room) {
+    const item = new Item(file, queue, owner);
+    items.push(item);
+    byId("cards").append(item.card);
+    list.add(item);
+  }
+  list.tally(items);
+  arrange();
+  const left = files.length - room.length;
+  const words = [`${room.length} ${room.length === 1 ? "slice" : "slices"} added`];
+  if (skipped) words.push(`${skipped} other files passed over`);
+  if (left) words.push(`${left} left out: at most ${MOST} at a time`);
+  say(words.join(", "));
+  if (skipped || left || !files.length) note(`${words.join(", ")}.`);
+}
+
+function note(text) {
+  byId("note")?.remove();
+  byId("work").before(make("p", { id: "note", class: "fine" }, text));
+}
+
+// What the page last heard of the model; a new version may come at any time.
+function know(facts) {
+  classes = facts.classes;
+  const version = facts.version === null ? "" : ` · version ${facts.version}`;
+  const text = `${facts.model}${version}`;
+  if (byId("model").dataset.text === text) return;
+  byId("model").dataset.text = text;
+  const link = make("a", { href: "model-card", target: "_blank", rel: "noopener" }, "Model card");
+  byId("model").replaceChildren("Model ", make("strong", {}, text), ...(facts.card ? [" · ", link] : []));
+  byId("bar-slider").hidden = !facts.explained;
+  byId("bar-words").textContent = facts.explained
+    ? "What the answer rests on, not where a tumour is."
+    : "This model has no maps of what its answers rest on.";
+}
+
+async function meet() {
+  try {
+    know(await api.model());
+  } catch (error) {
+    byId("model").textContent = error.later ? "No model is ready yet" : error.message;
+    setTimeout(meet, AGAIN);
+  }
+}
+
+function results() {
+  return items.map((item) => item.result);
+}
+
+async function copy() {
+  try {
+    await navigator.clipboard.writeText(table(results(), classes, "\t"));
+    say("Results copied");
+    byId("copy").textContent = "Copied";
+    setTimeout(() => { byId("copy").textContent = "Copy"; }, 2000);
+  } catch {
+    note("The browser does not let this page copy. Take CSV instead.");
+  }
+}
+
+byId("csv").addEventListener("click", () => save("btkeras.csv", "text/csv", table(results(), classes)));
+byId("json").addEventListener("click", () => save("btkeras.json", "application/json", json(results())));
+byId("copy").addEventListener("click", copy);
+// Only where the browser has one: on this machine, or over HTTPS.
+byId("copy").hidden = !navigator.clipboard;
+byId("clear").addEventListener("click", () => {
+  [...items].forEach(drop);
+  byId("note")?.remove();
+  byId("drop").focus();
+  say("All slices removed");
+});
+addEventListener("beforeunload", (event) => {
+  // What was answered is nowhere else.
+  if (items.some((item) => item.answers.size)) event.preventDefault();
+});
+mapBar();
+intake(take);
+meet();

@@ -1,0 +1,217 @@
+// One file: its card, its answers, and the slice of it that is looked at.
+
+import * as api from "./api.js";
+import { byId, make, say, shortName } from "./dom.js";
+import { findings } from "./findings.js";
+import { enlarge, stack } from "./viewer.js";
+import { capital, kind, line, size } from "./words.js";
+
+// Pictures kept for each file of many slices; the words of all are.
+const KEPT = 24;
+// While someone moves through the slices, only where they stop is asked for.
+const PAUSE = 120;
+const AXES = ["axial", "coronal", "sagittal"];
+const FIRST = { number: null, axis: null };
+let numbers = 0;
+
+export class Item {
+  /**
+   * @param {File} file
+   * @param {{add: Function}} queue
+   * @param {{changed: (item: Item) => void, remove: (item: Item) => void}} owner
+   */
+  constructor(file, queue, owner) {
+    this.id = `slice-${(numbers += 1)}`;
+    this.file = file;
+    this.name = file.name || "pasted picture";
+    this.queue = queue;
+    this.owner = owner;
+    this.state = "waiting";
+    this.answers = new Map();
+    this.wanted = FIRST;
+    this.shown = null;
+    this.error = null;
+    this.abort = new AbortController();
+    this.build();
+    this.ask(FIRST, false);
+  }
+
+  get result() {
+    return { name: this.name, error: this.error, answers: [...this.answers.values()].sort(inOrder) };
+  }
+
+  /** In one line. */
+  get words() {
+    if (this.error) return "Not answered";
+    return { waiting: "Waiting", working: "Reading…", busy: "Server busy, waiting" }[this.state] ?? line(this.shown);
+  }
+
+  build() {
+    this.stage = make("div", { class: "stage" });
+    this.caption = make("p", { class: "stage-caption" });
+    this.larger = make("button", { type: "button", class: "on-dark", hidden: true, "aria-label": `Enlarge ${this.name}`,
+      onclick: () => enlarge(this.shown, this.name) }, "Enlarge");
+    this.stepper = make("div", { class: "stepper", role: "group", "aria-label": "Slice of the file", hidden: true });
+    this.body = make("div", { class: "findings" });
+    const title = make("h3", { id: `${this.id}-title`, tabindex: "-1" }, shortName(this.name));
+    const remove = make("button", { type: "button", class: "quiet small", "aria-label": `Remove ${this.name}`,
+      onclick: () => this.owner.remove(this) }, "Remove");
+    this.card = make("article", { class: "card", id: this.id, "aria-labelledby": title.id },
+      make("div", { class: "view" }, this.stage,
+        make("div", { class: "stage-foot" }, this.caption, this.larger), this.stepper),
+      make("div", { class: "words" }, make("div", { class: "card-head" }, title, remove), this.body));
+    this.draw();
+  }
+
+  /** Asks the server for a slice, unless it has answered it. */
+  ask(wanted, first) {
+    this.wanted = wanted;
+    const known = this.answers.get(key(wanted.axis, wanted.number));
+    if (known?.picture) {
+      this.take(known, false);
+      return;
+    }
+    const { signal } = this.abort;
+    this.queue.add({
+      gone: () => signal.aborted || this.wanted !== wanted,
+      run: async () => {
+        this.enter("working");
+        const answer = await api.slice(this.file, wanted, signal);
+        if (signal.aborted) api.free(answer);
+        else this.receive(answer, wanted);
+      },
+      busy: () => this.enter("busy"),
+      failed: (error) => this.fail(error),
+    }, first);
+  }
+
+  enter(state) {
+    this.state = state;
+    this.draw();
+    this.owner.changed(this);
+  }
+
+  receive(answer, asked) {
+    const place = key(answer.axis, answer.slice);
+    if (this.answers.has(place)) forget(this.answers.get(place));
+    // The latest last, for the oldest are forgotten first.
+    this.answers.delete(place);
+    this.answers.set(place, answer);
+    const pictured = [...this.answers.values()].filter((one) => one.picture && one !== answer && one !== this.shown);
+    for (const old of pictured.slice(0, Math.max(0, pictured.length - KEPT))) forget(old);
+    if (this.wanted === asked) this.take(answer, true);
+  }
+
+  take(answer, tell) {
+    this.error = null;
+    this.shown = answer;
+    this.wanted = { number: answer.slice, axis: answer.axis };
+    this.state = "answered";
+    this.draw();
+    this.owner.changed(this);
+    if (tell) say(`${this.name}: ${line(answer)}`);
+  }
+
+  fail(error) {
+    this.error = error.message;
+    this.state = "failed";
+    this.draw();
+    this.owner.changed(this);
+    say(`${this.name}: not answered. ${error.message}`);
+  }
+
+  remove() {
+    this.abort.abort();
+    clearTimeout(this.timer);
+    this.answers.forEach(forget);
+    this.card.remove();
+  }
+
+  draw() {
+    const working = ["waiting", "working", "busy"].includes(this.state);
+    this.card.setAttribute("aria-busy", String(working));
+    this.card.classList.toggle("bare", this.error !== null && !this.shown);
+    this.card.dataset.kind = this.shown ? kind(this.shown) : "";
+    this.drawStage();
+    if (this.error) this.body.replaceChildren(...this.problem());
+    else if (this.shown) this.body.replaceChildren(...findings(this.shown));
+    else this.body.replaceChildren(make("p", { class: "pending" }, this.words));
+  }
+
+  drawStage() {
+    const answer = this.error ? null : this.shown;
+    const drawn = answer ? stack(answer, this.name) : [make("p", { class: "stage-words" }, this.error ? "No picture" : this.words)];
+    this.stage.replaceChildren(...drawn);
+    this.larger.hidden = !answer;
+    this.caption.textContent = answer
+      ? [answer.kind, `${answer.width} × ${answer.height}`, size(this.file.size)].join(" · ")
+      : size(this.file.size);
+    if (this.shown && this.shown.slices > 1) this.drawStepper();
+  }
+
+  drawStepper() {
+    if (!this.slider) this.buildStepper();
+    if (this.axes) this.axes.value = this.shown.axis;
+    this.slider.max = String(this.shown.slices);
+    this.showPlace(this.wanted.number ?? this.shown.slice);
+  }
+
+  buildStepper() {
+    const step = (by) => () => this.step(Number(this.slider.value) - 1 + by);
+    this.slider = make("input", { type: "range", min: "1", max: "1", "aria-label": `Slice of ${this.name}`, oninput: step(0) });
+    this.place = make("output", { class: "number" });
+    if (this.shown.axis) {
+      const options = AXES.map((axis) => make("option", { value: axis }, capital(axis)));
+      this.axes = make("select", { class: "on-dark", "aria-label": `View of ${this.name}`, onchange: () => this.turn() }, ...options);
+    }
+    const button = (label, text, by) => make("button", { type: "button", class: "on-dark", "aria-label": label, onclick: step(by) }, text);
+    this.stepper.append(...[this.axes, button("Previous slice", "‹", -1), this.slider, button("Next slice", "›", 1), this.place].filter(Boolean));
+    this.stepper.hidden = false;
+  }
+
+  showPlace(number) {
+    const { slices } = this.shown;
+    this.slider.value = String(number + 1);
+    this.slider.setAttribute("aria-valuetext", `${number + 1} of ${slices}`);
+    this.place.textContent = `${number + 1} / ${slices}`;
+  }
+
+  step(number) {
+    const within = Math.min(Math.max(number, 0), this.shown.slices - 1);
+    this.showPlace(within);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.ask({ number: within, axis: this.shown.axis }, true), PAUSE);
+  }
+
+  /** Another view of the volume, from its middle. */
+  turn() {
+    clearTimeout(this.timer);
+    this.ask({ number: null, axis: this.axes.value }, true);
+  }
+
+  problem() {
+    const again = make("button", { type: "button", class: "quiet", onclick: () => {
+      this.error = null;
+      this.enter("waiting");
+      this.ask(this.wanted, true);
+      byId(`${this.id}-title`).focus();
+    } }, "Try again");
+    return [
+      make("div", { class: "answer error" }, make("p", { class: "answer-title" }, "Not answered")),
+      make("p", { class: "reason" }, this.error),
+      again,
+    ];
+  }
+}
+
+const key = (axis, number) => `${axis ?? ""} ${number}`;
+
+function inOrder(one, other) {
+  return (one.axis ?? "").localeCompare(other.axis ?? "") || one.slice - other.slice;
+}
+
+function forget(answer) {
+  if (!answer.picture) return;
+  api.free(answer);
+  answer.picture = answer.map = null;
+}

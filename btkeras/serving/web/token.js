@@ -1,0 +1,29 @@
+// Asks for the server's token; it stays in this page's memory.
+
+import { useToken } from "./api.js";
+import { byId } from "./dom.js";
+
+let open = null;
+
+/** @returns {Promise<boolean>} Whether one was given. Asked twice at once, it asks once. */
+export function askToken() {
+  open ??= ask().finally(() => { open = null; });
+  return open;
+}
+
+function ask() {
+  const dialog = byId("token");
+  const text = byId("token-text");
+  text.value = "";
+  dialog.returnValue = "";
+  dialog.showModal();
+  text.focus();
+  return new Promise((done) => {
+    dialog.addEventListener("close", () => {
+      const given = dialog.returnValue === "use" && text.value !== "";
+      if (given) useToken(text.value.trim());
+      text.value = "";
+      done(given);
+    }, { once: true });
+  });
+}

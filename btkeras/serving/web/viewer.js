@@ -1,0 +1,49 @@
+// A slice under its map, and both enlarged.
+
+import { byId, make } from "./dom.js";
+import { pretty } from "./words.js";
+
+/**
+ * Picture and map, of one size, on top of each other.
+ * @param {string} name The file's.
+ */
+export function stack(answer, name) {
+  const which = answer.slices > 1 ? `Slice ${answer.slice + 1} of ${answer.slices} of ${name}` : `Slice ${name}`;
+  return [
+    make("img", { class: "picture", src: answer.picture, alt: `${which}, ${answer.width} by ${answer.height} pixels` }),
+    answer.map && make("img", { class: "map", src: answer.map, alt: `Map of what speaks for ${pretty(answer.label)}` }),
+  ].filter(Boolean);
+}
+
+/** Shows it as large as the window. */
+export function enlarge(answer, name) {
+  const dialog = byId("large");
+  byId("large-stage").replaceChildren(...stack(answer, name));
+  dialog.showModal();
+}
+
+/** One slider for all slices, so that they can be compared; and a button that takes the map away and back. */
+export function mapBar() {
+  const slider = byId("opacity");
+  const shown = byId("shown");
+  const update = () => {
+    const on = shown.getAttribute("aria-pressed") === "true";
+    const value = on ? Number(slider.value) : 0;
+    document.documentElement.style.setProperty("--map", String(value / 100));
+    byId("opacity-value").textContent = `${value} %`;
+    slider.setAttribute("aria-valuetext", `${slider.value} percent`);
+  };
+  slider.addEventListener("input", () => {
+    shown.setAttribute("aria-pressed", "true");
+    update();
+  });
+  shown.addEventListener("click", () => {
+    shown.setAttribute("aria-pressed", String(shown.getAttribute("aria-pressed") !== "true"));
+    update();
+  });
+  update();
+  byId("large").addEventListener("click", (event) => {
+    // The dialog's own area is what lies around its content.
+    if (event.target === event.currentTarget) event.currentTarget.close();
+  });
+}
