@@ -15,7 +15,8 @@ from btkeras.cli.group import Failure, quiet_tensorflow
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
-    from btkeras.serving.predictor import FilePrediction
+    from btkeras.serving.prediction import FilePrediction
+    from btkeras.serving.references import SliceRef
 
 
 @click.command(short_help="Classify pictures.")
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     type=click.Choice(["axial", "coronal", "sagittal"]),
     help="View of a NIfTI volume.  [default: as scanned where voxels are thick, else axial]",
 )
+@click.option("--server", metavar="URL", help="Ask a server of TensorFlow Serving's REST interface.")
+@click.option("--name", help="The model's name on the server.  [default: btkeras]")
+@click.option("--model-version", help="Its version there, by number or label.  [default: the server's choice]")
 @click.option("--json", "form", flag_value="json", help="Print a JSON array.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
 def predict(
@@ -55,6 +59,9 @@ def predict(
     --explain draws, beside each slice, the slice under a map of what speaks for its most probable class. It shows what
     the network looks at, not where a tumour is, and needs the run itself (an exported model has --method occlusion).
 
+    --server asks TensorFlow Serving, or `btkeras serve`, instead of loading a model. Such answers are the most probable
+    class, without prediction sets and outliers. The environment variable BTKERAS_TOKEN is sent as bearer token.
+
     \b
     Examples:
       btkeras predict slice.png
@@ -64,19 +71,37 @@ def predict(
       btkeras predict scan.nii.gz --slice all --csv > answers.csv
       btkeras predict series/ --json
       find . -name '*.png' | btkeras predict -
+      btkeras predict slices/ --server http://localhost:8501 --name cpu
     """
+    from tqdm import tqdm
+
+    from btkeras.cli.predict_server import ask, remote
     from btkeras.serving.paths import expand
     from btkeras.serving.references import references
 
-    coverage = chosen["coverage"]
+    asked, coverage = remote(click.get_current_context()), chosen["coverage"]
     if not 0 < coverage < 1:
         raise click.BadParameter(f"it must be above 0 and below 1, not {coverage:g}", param_hint="--coverage")
     if method and explain is None:
         raise ConfigError("--method belongs to --explain", remedy="Say where the picture goes: --explain why.png")
     refs = references(expand(images, sys.stdin), chosen["wanted"], chosen["axis"])
-    quiet_tensorflow()
-    from tqdm import tqdm
+    if asked:
+        classes, answers = ask(refs, chosen["server"], chosen["name"], chosen["model_version"])
+    else:
+        classes, answers = _local(refs, model, coverage, explain, method)
+    # On a terminal the answers themselves show the progress.
+    hidden = True if sys.stdout.isatty() else None
+    noticed = _with_notice(answers) if chosen["wanted"] == "middle" else answers
+    shown = tqdm(noticed, total=len(refs), unit=" images", file=sys.stderr, leave=False, disable=hidden)
+    failed = _PRINTERS[form](shown, classes)
+    if failed:
+        raise Failure(f"{failed} of {len(refs)} pictures could not be read.")
 
+
+def _local(
+    refs: Sequence[SliceRef], model: Path | None, coverage: float, explain: Path | None, method: str | None
+) -> tuple[Sequence[str], Iterator[FilePrediction]]:
+    quiet_tensorflow()
     from btkeras.serving.explainer import overlays
     from btkeras.serving.predictor import Predictor
 
@@ -87,13 +112,7 @@ def predict(
     answers = predictor.predict_files(refs)
     if explain is not None:
         answers = overlays(answers, refs, predictor.source, explain, method)
-    # On a terminal the answers themselves show the progress.
-    hidden = True if sys.stdout.isatty() else None
-    noticed = _with_notice(answers) if chosen["wanted"] == "middle" else answers
-    shown = tqdm(noticed, total=len(refs), unit=" images", file=sys.stderr, leave=False, disable=hidden)
-    failed = _PRINTERS[form](shown, predictor.classes)
-    if failed:
-        raise Failure(f"{failed} of {len(refs)} pictures could not be read.")
+    return predictor.classes, answers
 
 
 def _with_notice(answers: Iterable[FilePrediction]) -> Iterator[FilePrediction]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,39 +13,9 @@ from btkeras.data.decoder import Decoder
 from btkeras.data.guard import check_slice
 from btkeras.evaluation.verdicts import COVERAGE, Judge
 from btkeras.serving.network import Network
+from btkeras.serving.prediction import FilePrediction
 
-
-@dataclass(frozen=True)
-class FilePrediction:
-    """The answer for one file: a label with its probabilities and what they are worth, or an error.
-
-    Attributes:
-        path: As it was given; with ``#`` and the slice's number if the file has several.
-        label: The most probable class, whatever the answer; "" with an error.
-        probabilities: By class name, in the network's order; empty with an error.
-        error: Why the file could not be read, or None.
-        answer: A class, ``uncertain`` or ``refused``, as ``evaluation.verdicts.Judge`` says; "" with an error.
-        set: The classes that cannot be ruled out at the wanted coverage; None if that is not known.
-        outlier: Percent of the validation slices that are at most as unlike the training slices; None if not known.
-        reasons: Why the answer is no class, in plain words.
-        file: The path without a slice's number.
-        slice: Which slice of the file it is, from 0.
-        slices: How many the file has; 0 with an error.
-        axis: The view of a NIfTI volume, None otherwise.
-    """
-
-    path: str
-    label: str = ""
-    probabilities: dict[str, float] = field(default_factory=dict)
-    error: str | None = None
-    answer: str = ""
-    set: tuple[str, ...] | None = None
-    outlier: float | None = None
-    reasons: tuple[str, ...] = ()
-    file: str = ""
-    slice: int = 0
-    slices: int = 0
-    axis: str | None = None
+__all__ = ["Answering", "FilePrediction", "Opened"]
 
 
 class Opened(NamedTuple):

@@ -1,0 +1,287 @@
+"""``predict --server``: against a small server that follows TensorFlow Serving's documentation."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from btkeras.cli import main
+from btkeras.serving import client, client_http
+from btkeras.serving.client import Client
+from btkeras.serving.client_http import predict_url
+from btkeras.serving.references import references
+from tests.rest_server import CLASSES, Fake, Reply, fake_server, outputs
+
+SIDE = 24
+
+
+@pytest.fixture
+def server() -> Iterator[Fake]:
+    with fake_server() as fake:
+        yield fake
+
+
+@pytest.fixture
+def slices(tmp_path: Path) -> list[str]:
+    """40 pictures, from dark to bright."""
+    folder = tmp_path / "slices"
+    folder.mkdir()
+    for number in range(40):
+        pixels = np.full((SIDE, SIDE), number * 6, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    return [str(path) for path in sorted(folder.iterdir())]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_http, "_FIRST_WAIT", 0.01)
+    monkeypatch.delenv(client_http.TOKEN, raising=False)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["predict", *arguments])
+
+
+def broken(path: str) -> str:
+    """A PNG whose header is right and whose content is not."""
+    data = Path(path).read_bytes()
+    start = data.index(b"IDAT") + 4
+    Path(path).write_bytes(data[:start] + b"\0" * (len(data) - start))
+    return path
+
+
+def test_answers_are_the_servers_in_order_in_bounded_batches(server: Fake, slices: list[str]) -> None:
+    result = run(*slices, "--server", server.url, "--json")
+    assert result.exit_code == 0, result.output
+    answers = json.loads(result.stdout)
+    assert [answer["path"] for answer in answers] == slices
+    for answer in answers:
+        expected = outputs(Path(answer["path"]).read_bytes())
+        assert answer["probabilities"] == dict(zip(CLASSES, expected["probabilities"], strict=True))
+        assert answer["label"] == answer["answer"] == expected["label"]
+        assert (answer["set"], answer["outlier"], answer["reasons"]) == (None, None, [])
+    assert sorted(server.sizes) == [8, 16, 16]
+    assert set(server.paths) == {"/v1/models/btkeras:predict"}
+
+
+def test_table_and_csv_have_the_shape_of_a_local_prediction(server: Fake, slices: list[str]) -> None:
+    table = run(slices[0], slices[-1], "--server", server.url)
+    assert table.exit_code == 0
+    header, dark, bright = table.stdout.splitlines()
+    assert header.split() == ["answer", "outlier", *CLASSES, "file"]
+    assert dark.split()[0] == "meningioma" and bright.split()[0] == "glioma"
+    rows = list(csv.DictReader(io.StringIO(run(slices[0], "--server", server.url, "--csv").stdout)))
+    assert (rows[0]["label"], rows[0]["set"], rows[0]["outlier"], rows[0]["slices"]) == ("meningioma", "", "", "1")
+
+
+def test_a_version_a_label_a_name_and_a_token_are_sent(
+    server: Fake, slices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(client_http.TOKEN, "secret")
+    assert run(slices[0], "--server", f"{server.url}/", "--model-version", "3").exit_code == 0
+    assert run(slices[0], "--server", server.url, "--model-version", "stable").exit_code == 0
+    missing = run(slices[0], "--server", server.url, "--name", "a b")
+    assert server.paths == [
+        "/v1/models/btkeras/versions/3:predict",
+        "/v1/models/btkeras/labels/stable:predict",
+        "/v1/models/a%20b:predict",
+    ]
+    assert set(server.tokens) == {"Bearer secret"}
+    assert "secret" not in missing.output and missing.exit_code == 1
+    assert "Servable not found" in missing.stderr and "--name" in missing.stderr
+
+
+def test_the_token_is_not_replaced_by_a_netrc_file(
+    server: Fake, slices: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv(client_http.TOKEN, "secret")
+    assert run(slices[0], "--server", server.url).exit_code == 0
+    assert server.tokens == ["Bearer secret"]
+
+
+def test_one_broken_picture_fails_alone(server: Fake, slices: list[str]) -> None:
+    broken(slices[5])
+    Path(slices[20]).write_text("no picture")
+    result = run(*slices, "--server", server.url, "--json")
+    answers = json.loads(result.stdout)
+    wrong = [number for number, answer in enumerate(answers) if "error" in answer]
+    assert wrong == [5, 20] and result.exit_code == 1
+    assert "Input is not a picture" in answers[5]["error"] and slices[5] in answers[5]["error"]
+    assert "must be a PNG or JPEG" in answers[20]["error"]
+    assert "2 of 40 pictures" in result.stderr
+    # The first 16 again one by one; what is no picture never went there.
+    assert sorted(server.sizes) == [1] * 16 + [8, 15, 16]
+
+
+def test_files_that_are_no_pictures_need_no_server(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("text")
+    result = run(str(tmp_path / "a.png"), "--server", f"http://127.0.0.1:{_closed_port()}", "--csv")
+    assert result.exit_code == 1 and "must be a PNG or JPEG" in result.stdout
+
+
+def test_a_busy_server_is_asked_again_and_says_when(
+    server: Fake, slices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy: Reply = (503, {"error": "full"}, {"Retry-After": "7"})
+    replies = {0: busy, 1: (503, {"error": "full"}, {}), 2: (429, {"error": "slow down"}, {"Retry-After": "soon"})}
+    server.before = lambda number: replies.get(number)
+    waited: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waited.append(seconds)
+        return False
+
+    asked = Client(server.url)
+    monkeypatch.setattr(asked._connection, "_wait", wait)
+    answers = list(asked.predict_files(references(slices[:1])).answers)
+    assert not answers[0].error and len(server.paths) == 4
+    assert waited == [7.0, 0.02, 0.04]
+
+
+def test_a_server_that_stays_busy_is_one_message(server: Fake, slices: list[str]) -> None:
+    server.before = lambda number: (503, {"error": "the queue is full"}, {})
+    result = run(slices[0], "--server", server.url)
+    assert result.exit_code == 1 and len(server.paths) == 6
+    assert "503" in result.stderr and "the queue is full" in result.stderr
+
+
+def _closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def test_no_server_there_is_one_message(slices: list[str]) -> None:
+    result = run(*slices, "--server", f"http://127.0.0.1:{_closed_port()}")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert result.stderr.count("A server must be reachable") == 1 and "refused" in result.stderr
+
+
+def test_a_silent_server_is_one_message(server: Fake, slices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_http, "_TIMEOUTS", (1.0, 0.2))
+
+    def late(number: int) -> Reply | None:
+        time.sleep(0.5)
+        return None
+
+    server.before = late
+    result = run(slices[0], "--server", server.url)
+    assert result.exit_code == 1 and "answer in time" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ((401, {"error": "no token"}, {}), "BTKERAS_TOKEN"),
+        ((302, {}, {"Location": "http://elsewhere/"}), "302"),
+        ((502, {"error": "bad gateway"}, {}), "bad gateway"),
+        ((200, {"outputs": []}, {}), "`predictions`"),
+        ((200, {"predictions": [{}, {}]}, {}), "`predictions`"),
+        ((200, {"predictions": [0.5]}, {}), "`predictions`"),
+        ((200, {"predictions": [{"score": 1.0}]}, {}), "the outputs score"),
+        ((200, {"predictions": [{"classes": CLASSES, "probabilities": [1.0]}]}, {}), "the outputs classes"),
+        ((200, {"predictions": [{"classes": ["a"], "probabilities": [float("nan")]}]}, {}), "must be numbers"),
+    ],
+)
+def test_what_is_no_answer_is_one_message(server: Fake, slices: list[str], reply: Reply, words: str) -> None:
+    server.before = lambda number: reply
+    result = run(slices[0], "--server", server.url)
+    assert result.exit_code == 1 and words in result.stderr and "Traceback" not in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_other_classes_in_the_middle_end_it(server: Fake, slices: list[str]) -> None:
+    other = {"classes": ["a", "b"], "probabilities": [0.25, 0.75]}
+    server.before = lambda number: (200, {"predictions": [other] * 16}, {}) if number == 0 else None
+    result = run(*slices[:32], "--server", server.url, "--csv")
+    assert result.exit_code == 1 and "one set of classes" in result.stderr
+
+
+def test_few_requests_are_under_way_at_once(server: Fake, slices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "BATCH", 1)
+
+    def slow(number: int) -> Reply | None:
+        time.sleep(0.02)
+        return None
+
+    server.before = slow
+    assert run(*slices, "--server", server.url).exit_code == 0
+    assert 1 < server.most <= client.WORKERS
+
+
+def test_large_pictures_share_no_request(server: Fake, slices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "BATCH_BYTES", 2 * Path(slices[0]).stat().st_size + 40)
+    assert run(*slices[:6], "--server", server.url).exit_code == 0
+    assert server.sizes == [2, 2, 2]
+
+
+@pytest.mark.parametrize("url", ["localhost:8501", "ftp://host", "http://", "http://host/v1/models/a:predict"])
+def test_an_address_must_be_one(url: str, slices: list[str]) -> None:
+    result = run(slices[0], "--server", url)
+    assert result.exit_code == 2 and "http://HOST:PORT" in result.stderr
+
+
+def test_a_proxys_path_is_kept() -> None:
+    assert predict_url("https://host/tf/", "m", "") == "https://host/tf/v1/models/m:predict"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--server", "http://h", "--explain", "a.png"], "--explain"),
+        (["--server", "http://h", "--model", "runs/a"], "--model"),
+        (["--server", "http://h", "--coverage", "0.9"], "--coverage"),
+        (["--name", "cpu"], "belongs to --server"),
+        (["--model-version", "1"], "belongs to --server"),
+    ],
+)
+def test_options_that_would_mean_nothing_are_refused(options: list[str], words: str, slices: list[str]) -> None:
+    result = run(slices[0], *options)
+    assert result.exit_code == 2 and words in result.stderr
+
+
+def test_volumes_are_sent_as_pictures(server: Fake, tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    values = np.zeros((SIDE, SIDE, 3), np.int16)
+    values[4:20, 4:20, 1] = 700
+    values[4:20, 4:20, 2] = np.arange(16) * 40
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([1.0, 1.0, 5.0, 1.0])), tmp_path / "scan.nii.gz")
+    result = run(str(tmp_path / "scan.nii.gz"), "--server", server.url, "--slice", "all", "--json")
+    answers = json.loads(result.stdout)
+    assert result.exit_code == 0, result.output
+    assert [(answer["path"][-2:], answer["slice"], answer["slices"]) for answer in answers] == [
+        ("#0", 0, 3),
+        ("#1", 1, 3),
+        ("#2", 2, 3),
+    ]
+    assert answers[0]["probabilities"]["glioma"] == 0 < answers[1]["probabilities"]["glioma"]
+
+
+def test_it_starts_without_tensorflow(server: Fake, slices: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from btkeras.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "loaded = {'tensorflow', 'keras', 'sklearn', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    arguments = ["predict", slices[0], "--server", server.url]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "meningioma" in done.stdout
