@@ -107,6 +107,8 @@ def open_nifti(data: bytes, name: str, axis: str | None = None) -> Slices:
     return slices_of(read_volume(data, name), name, axis)
 
 
+# Values that are no voxels, but bytes of something else, overflow.
+@np.errstate(all="ignore")
 def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
     """A volume's slices; arguments and errors as ``open_nifti``."""
     view = volume.axis(axis)
@@ -119,6 +121,7 @@ def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
         )
     low, high = _range(volume.voxels, name)
 
+    @np.errstate(all="ignore")
     def picture(index: int) -> NDArray[np.uint8]:
         plane = volume.plane(view, index).astype(np.float64)
         grey = (np.clip(plane, low, high) - low) * (255 / (high - low) if high > low else 0.0)
@@ -132,6 +135,7 @@ def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
     return Slices("NIfTI", volume.voxels.shape[AXES[view]], picture, axis=view)
 
 
+@np.errstate(all="ignore")
 def read_volume(data: bytes, name: str) -> Volume:
     """Reads the first volume of a file; errors as ``open_nifti``."""
     nibabel = require("nibabel", "NIfTI")
