@@ -143,3 +143,14 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path,
     )
     evaluate_split(run)
     return out
+
+
+@pytest.fixture(scope="session")
+def exported_model(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -> Path:
+    """The tiny run exported as version 1 of the model ``tiny``; read only."""
+    from btkeras.runs import open_run
+    from btkeras.serving.export import export
+
+    folder = tmp_path_factory.mktemp("saved_models") / "tiny"
+    export(open_run(trained_run), folder)
+    return folder

@@ -19,12 +19,13 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from btkeras.data.decoder import Decoder
 from btkeras.data.image_file import check_image
 from btkeras.errors import ImageError, ModelError
-from btkeras.serving.exported import MANIFEST, SAVED_MODEL, read_facts
-from btkeras.serving.network import Network, Observation
+from btkeras.serving.exported import MANIFEST, SAVED_MODEL
+from btkeras.serving.network import Observation
+from btkeras.serving.network_saved_model import network_of
 from btkeras.serving.server.batching import Outputs
 from btkeras.serving.server.problems import invalid
 
-DEFAULT, PREPARED, EXPLAINED = "serving_default", "serving_prepared", "serving_explained"
+DEFAULT, PREPARED = "serving_default", "serving_prepared"
 ENCODED = "image_bytes"
 # How far our decoding in front of `serving_prepared` may be from `serving_default` as a whole.
 _TOLERANCE = 1e-4
@@ -74,7 +75,7 @@ class Servable:
         self.inputs = {name: _specs(definition) for name, definition in self._definitions.items()}
         try:
             self._loaded = tf.saved_model.load(str(folder))
-            self.network = _network(self, folder) if (folder / MANIFEST).is_file() else None
+            self.network = network_of(self._loaded, folder) if (folder / MANIFEST).is_file() else None
             self.decoder = self._matching_decoder()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, tf.errors.OpError) as error:
             raise ModelError(
@@ -181,32 +182,6 @@ def _specs(definition: meta_graph_pb2.SignatureDef) -> dict[str, TensorSpec]:
         )
         for name, info in sorted(definition.inputs.items())
     }
-
-
-def _network(servable: Servable, folder: Path) -> Network:
-    """The interface that the rest of btkeras uses, over the SavedModel that is loaded already."""
-    facts = read_facts(folder)
-    signature = PREPARED if PREPARED in servable.inputs else "serving_pixels"
-
-    def observe(images: NDArray[np.uint8]) -> Observation:
-        return observation(servable.run(signature, {"images": images}))
-
-    def explain(images: NDArray[np.uint8], indices: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-        answer = servable.run(EXPLAINED, {"images": images, "index": np.asarray(indices, np.int32)})
-        return answer["map"]
-
-    return Network(
-        source=folder,
-        classes=facts.classes,
-        size=facts.size,
-        channels=facts.channels,
-        harmonise=facts.harmonise,
-        observe=observe,
-        calibration=facts.calibration,
-        reference=facts.reference,
-        explain=explain if EXPLAINED in servable.inputs else None,
-        version=servable.number,
-    )
 
 
 def observation(outputs: Outputs) -> Observation:
