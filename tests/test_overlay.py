@@ -118,9 +118,12 @@ def exported(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return export(open_run(trained_run), tmp_path_factory.mktemp("exported") / "tiny")
 
 
-def test_an_exported_model_is_explained_by_occlusion_alone(exported: Path, shared_pictures: Path) -> None:
+def test_an_exported_model_is_explained_as_its_run(exported: Path, trained_run: Path, shared_pictures: Path) -> None:
     (answer,) = Predictor(exported).predict_files([shared_pictures / "glioma" / "000.png"])
     assert drawn(Explainer(exported, "occlusion").picture(answer)).any()
+    own, runs = (drawn(Explainer(model).picture(answer)).astype(int) for model in (exported, trained_run))
+    # The captions name the model.
+    assert np.abs(own - runs)[:480].max() <= 2
     with pytest.raises(ModelError, match="--method occlusion"):
         Explainer(exported, "gradcam")
 

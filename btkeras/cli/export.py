@@ -10,24 +10,47 @@ from btkeras.cli import options
 from btkeras.cli.group import quiet_tensorflow
 
 
-@click.command(short_help="Write a SavedModel for TensorFlow Serving.")
+@click.command(short_help="Write a SavedModel, ONNX or LiteRT file of a run.")
 @options.run_folder
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model's folder, saved_models/NAME.")
 @click.option("--version", type=int, help="Version number; by default the next.")
-def export(run: Path, out: Path, version: int | None) -> None:
-    """Write RUN's best checkpoint to OUT/VERSION/, a SavedModel for TensorFlow Serving.
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    default=("savedmodel",),
+    show_default=True,
+    type=click.Choice(("savedmodel", "onnx", "litert")),
+    help="May be given several times: all go into the one version.",
+)
+@click.option("--quantize", type=click.Choice(("int8", "float16")), help="Of onnx (int8) and litert: smaller weights.")
+def export(run: Path, out: Path, version: int | None, formats: tuple[str, ...], quantize: str | None) -> None:
+    """Write RUN's best checkpoint to OUT/VERSION/, for TensorFlow Serving, ONNX Runtime or LiteRT.
 
-    Decoding, resizing and standardisation are inside, so that a client sends the PNG or JPEG file itself. The folder
-    appears whole, after the SavedModel was loaded again and found to agree with the checkpoint.
+    A SavedModel decodes, resizes and standardises inside, so that a client sends the PNG or JPEG file itself, and it
+    explains its answers. model.onnx and model.tflite take pictures that are prepared already (uint8, as `predict`
+    prepares them), and carry their class names and calibration inside. TensorFlow Serving needs savedmodel in every
+    version of its folder.
+
+    The folder appears whole, after each format was loaded again and found to agree with the checkpoint on slices of
+    the validation part. --quantize also measures there what it costs, and needs the run's dataset for it.
 
     \b
     Examples:
       btkeras export runs/cpu --out saved_models/cpu
+      btkeras export runs/cpu --out saved_models/cpu --format savedmodel --format onnx --format litert
+      btkeras export runs/cpu --out saved_models/phone --format litert --quantize int8
+      btkeras predict slice.png --model saved_models/phone
       saved_model_cli show --all --dir saved_models/cpu/1
       docker run -p 8501:8501 -v "$PWD/saved_models/cpu:/models/cpu" -e MODEL_NAME=cpu tensorflow/serving
     """
     quiet_tensorflow()
-    from btkeras.runs import open_run
+    from btkeras.runs import open_run, read_json
     from btkeras.serving.export import export as export_run
+    from btkeras.serving.export_words import export_lines
+    from btkeras.serving.exported import MANIFEST
 
-    click.echo(export_run(open_run(run), out, version))
+    folder = export_run(open_run(run), out, version, formats=formats, quantize=quantize)
+    for line in export_lines(read_json(folder / MANIFEST)):
+        click.echo(line, err=True)
+    click.echo(folder)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from btkeras.data.decoder import Decoder
 from btkeras.errors import ConfigError, ModelError
-from btkeras.evaluation.explain import DEFAULT_METHOD, Occlusion, explainer, method_of, occlude
+from btkeras.evaluation.explain import DEFAULT_METHOD, Occlusion, method_of, occlude
 from btkeras.files import atomic_file
-from btkeras.serving.network import load_network
+from btkeras.serving.network import Explain, load_network
 from btkeras.serving.overlay import SOFTWARE, Caption, draw_overlay, seen_window
 from btkeras.serving.predictor import FilePrediction
 from btkeras.serving.references import SliceRef, opener
@@ -25,7 +25,8 @@ class Explainer:
     """Draws what a network's answers rest on.
 
     Args:
-        model: A run folder; for the method ``occlusion`` also an exported model, which has no gradients.
+        model: A run folder, or an exported model: a SavedModel has the default method inside, and anything can be
+            explained by ``occlusion``.
         method: A key of ``evaluation.explain.METHODS``.
 
     Raises:
@@ -50,7 +51,7 @@ class Explainer:
                 probabilities, image[None].astype(np.float32), np.array([index]), settings
             )[0]
         else:
-            maps = explainer(_keras_model(Path(model), method), method)
+            maps = network.explain if method == DEFAULT_METHOD and network.explain else _from_run(Path(model), method)
             self._explain = lambda image, index: maps(image[None], np.array([index]))[0]
 
     def picture(self, answer: FilePrediction) -> bytes:
@@ -109,17 +110,18 @@ def _written(answer: FilePrediction, made: Explainer, target: Path) -> FilePredi
     return answer
 
 
-def _keras_model(folder: Path, method: str):  # type: ignore[no-untyped-def]
+def _from_run(folder: Path, method: str) -> Explain:
     from btkeras.evaluation.evaluate import load_best
+    from btkeras.evaluation.explain import explainer
     from btkeras.runs import open_run
 
     if not (folder / "config.yaml").is_file():
         raise ModelError(
             f"The method {method} needs the network of a run, whose gradients it takes",
-            received=f"{folder}, an exported model",
+            received=f"{folder}, an exported model without it",
             remedy="Name the run with --model, or take --method occlusion",
         )
-    return load_best(open_run(folder))
+    return explainer(load_best(open_run(folder)), method)
 
 
 def overlay_files(paths: Sequence[str], out: Path) -> list[Path]:

@@ -1,72 +1,200 @@
-"""A run's best checkpoint as a SavedModel for TensorFlow Serving."""
+"""A run's best checkpoint as a version of an exported model: written, checked, and only then seen."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-from datetime import UTC, datetime
+import errno
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
-from PIL import Image
+from numpy.typing import NDArray
 
-import btkeras
 from btkeras.data.decoder import Decoder
-from btkeras.data.preprocess import fit, preprocess
-from btkeras.errors import ModelError
-from btkeras.evaluation.calibration import FILE as CALIBRATION
-from btkeras.evaluation.calibration import load_calibration
-from btkeras.evaluation.evaluate import load_best
-from btkeras.evaluation.outliers import Outliers, load_outliers, squared_distance, with_features
-from btkeras.files import atomic_folder, write_json
+from btkeras.errors import DataError, ModelError
+from btkeras.files import atomic_folder
 from btkeras.runs import Run
-from btkeras.serving.exported import EXTRA, MANIFEST, OUTLIERS, latest_version
+from btkeras.serving import export_litert, export_onnx, export_saved_model
+from btkeras.serving.export_deploy import Deployed, deploy
+from btkeras.serving.export_extra import facts, texts, write_measured, write_texts
+from btkeras.serving.export_inputs import (
+    Slices,
+    parity_slices,
+    phantom_picture,
+    training_slices,
+    validation_slices,
+)
+from btkeras.serving.export_parity import Agreement, agreements, quantised_agreement
+from btkeras.serving.export_quantize import QUANTIZATIONS, Cost, cost
+from btkeras.serving.export_warmup import FILE as WARMUP
+from btkeras.serving.export_warmup import write_warmup
+from btkeras.serving.exported import EXTRA, FILES, engine, latest_version
+from btkeras.serving.network import Network, load_network
+from btkeras.serving.network_run import network_of
 
-_TOLERANCE = 1e-5
+# Formats of one file, by what writes them: they may be quantised, and carry their texts inside.
+_FILE_WRITERS: MappingProxyType[str, Callable[..., None]] = MappingProxyType(
+    {"onnx": export_onnx.write, "litert": export_litert.write}
+)
+# What each needs beyond TensorFlow: modules, all of the extra that is named as the format.
+_ENGINES = MappingProxyType(
+    {"savedmodel": (), "onnx": ("onnx", "tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert.interpreter",)}
+)
 
 
-def export(run: Run, out: Path, version: int | None = None) -> Path:
-    """Writes ``out/VERSION/``, a SavedModel that needs neither Keras nor btkeras to run.
+def export(
+    run: Run,
+    out: Path,
+    version: int | None = None,
+    *,
+    formats: Sequence[str] = ("savedmodel",),
+    quantize: str | None = None,
+) -> Path:
+    """Writes ``out/VERSION/``, which needs neither Keras nor btkeras to run.
 
-    Its signatures are ``serving_default`` (``image_bytes``, encoded PNG or JPEG) and ``serving_pixels``
-    (``images``, uint8 ``[n, height, width, 1 or 3]``), and ``serving_prepared`` (``images``, uint8 ``[n, size, size,
-    channels]`` that went through the preprocessing already); all give ``probabilities``, ``label`` and ``classes``,
-    and ``outlier_score`` if the run has what it is computed from (``assets.extra/`` says what it means, and
-    how the network is calibrated). Before the folder gets its name, the SavedModel is loaded and must agree with the
-    checkpoint.
+    Before the folder gets its name, each format is loaded and must agree with the checkpoint on slices of the run's
+    validation part. ``assets.extra/manifest.json`` keeps what was found (``export_words.export_lines`` says it).
 
     Args:
         run: The run to export.
         out: The model's folder; its name is the model's name in TensorFlow Serving.
         version: A whole number above 0 that is not there yet; by default the next.
+        formats: Of ``exported.FILES``; all go into the one version.
+        quantize: One of ``export_quantize.QUANTIZATIONS`` for the formats of one file, or None. Its cost is measured
+            on the validation part.
 
     Returns:
         The version's folder.
 
     Raises:
-        ModelError: If the version exists, the Keras backend is not TensorFlow, or the two disagree.
+        ModelError: If the version exists, the Keras backend is not TensorFlow, a package is missing, the formats and
+            the quantisation do not go together, or an export disagrees with the checkpoint.
+        DataError: If quantisation is wanted and the run's dataset is gone.
     """
+    _check_wanted(formats, quantize)
+    target = out / str(_free_version(out, version))
+    deployed = deploy(run)
+    size, _, channels = deployed.shape
+    decoder = Decoder(size, channels, deployed.harmonise)
+    quantization = _Quantization.of(quantize, run, decoder) if quantize else None
+    work = _Work(deployed, parity_slices(run, decoder), network_of(run, deployed.model), quantization)
+    try:
+        with atomic_folder(target) as temporary:
+            _fill(work, temporary, out.resolve().name, [form for form in FILES if form in formats])
+    except OSError as error:
+        # A folder that is not empty is in the way of the renaming: another export was faster.
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise _taken(out, target.name) from error
+        raise
+    return target
+
+
+@dataclass(frozen=True)
+class _Quantization:
+    """A quantisation, ``training`` slices for the activations' ranges, ``images`` and ``labels`` to measure it on."""
+
+    kind: str
+    training: NDArray[np.uint8]
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    @staticmethod
+    def of(kind: str, run: Run, decoder: Decoder) -> _Quantization:
+        try:
+            return _Quantization(kind, training_slices(run, decoder), *validation_slices(run))
+        except DataError as error:
+            raise DataError(
+                "Quantisation needs the run's dataset, to be calibrated and to measure what it costs",
+                received=str(error).rstrip("."),
+                remedy="Leave --quantize away, or put the dataset back",
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is exported, what it is shown, what it has to answer, and how it is quantised."""
+
+    deployed: Deployed
+    slices: Slices
+    expected: Network
+    quantization: _Quantization | None
+
+
+def _fill(work: _Work, folder: Path, name: str, formats: Sequence[str]) -> None:
+    known = facts(work.deployed)
+    carried = texts(work.deployed, known)
+    write_texts(folder, carried)
+    rows: list[Agreement] = []
+    costs: list[Cost] = []
+    for form in formats:
+        file = folder / FILES[form]
+        if form == "savedmodel":
+            export_saved_model.write(work.deployed, folder)
+            write_warmup(folder / EXTRA / WARMUP, name, phantom_picture())
+            rows += agreements(form, file, work.expected, work.slices)
+        elif work.quantization is None:
+            _FILE_WRITERS[form](work.deployed, file, carried, None, None)
+            rows += agreements(form, file, work.expected, work.slices)
+        else:
+            found, spent = _quantised(work, work.quantization, form, file, carried)
+            rows += found
+            costs.append(spent)
+    measured = {
+        "formats": {form: _stored(folder, form) for form in formats},
+        "parity": {"inputs": work.slices.origin, "rows": [row.to_json() for row in rows]},
+    }
+    write_measured(folder, work.deployed, known, measured, costs)
+
+
+def _quantised(
+    work: _Work, quantization: _Quantization, form: str, file: Path, carried: dict[str, str]
+) -> tuple[list[Agreement], Cost]:
+    """Writes a quantised file, beside a float32 one that shows that nothing else went wrong and is not kept."""
+    write, kind = _FILE_WRITERS[form], quantization.kind
+    with tempfile.TemporaryDirectory() as scratch:
+        exact = Path(scratch, file.name)
+        write(work.deployed, exact, carried, None, None)
+        rows = agreements(form, exact, work.expected, work.slices)
+        write(work.deployed, file, carried, kind, quantization.training)
+        networks = (load_network(exact), load_network(file))
+        rows.append(quantised_agreement(f"{form} {kind}", networks[1], work.expected, work.slices))
+        spent = cost((form, kind), (exact, file), networks, quantization.images, quantization.labels)
+    return rows, spent
+
+
+def _stored(folder: Path, form: str) -> dict[str, Any]:
+    file = folder / FILES[form]
+    parts = [file, *(folder / "variables").glob("*")] if form == "savedmodel" else [file]
+    return {"file": file.name, "bytes": sum(part.stat().st_size for part in parts)}
+
+
+def _check_wanted(formats: Sequence[str], quantize: str | None) -> None:
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
-            "Exporting a SavedModel needs Keras' TensorFlow backend",
+            "Exporting needs Keras' TensorFlow backend",
             received=keras.backend.backend(),
             remedy="Run it again with KERAS_BACKEND=tensorflow; the checkpoint loads under any backend",
         )
-    target = out / str(_free_version(out, version))
-    model, classes, harmonise = load_best(run), run.classes(), run.config().data.harmonise
-    calibration, outliers = load_calibration(run, model), load_outliers(run)
-    with atomic_folder(target) as temporary:
-        _write(_Served.of(model, classes, outliers), harmonise, temporary)
-        write_json(temporary / MANIFEST, _manifest(run, model, classes))
-        if calibration:
-            write_json(temporary / EXTRA / CALIBRATION, calibration.to_json())
-        if outliers:
-            write_json(temporary / EXTRA / OUTLIERS, {"scores": outliers.reference.scores.tolist()})
-        _check(model, harmonise, temporary)
-    return target
+    unknown = [form for form in formats if form not in FILES]
+    if unknown or not formats:
+        raise ModelError(f"A format must be one of {', '.join(FILES)}", received=", ".join(unknown) or "none")
+    for form in formats:
+        for module in _ENGINES[form]:
+            engine(module, form)
+    if quantize is None:
+        return
+    if quantize not in QUANTIZATIONS:
+        raise ModelError(f"A quantisation must be one of {', '.join(QUANTIZATIONS)}", received=quantize)
+    if not _FILE_WRITERS.keys() & set(formats):
+        raise ModelError(
+            "Only ONNX and LiteRT files are quantised", received=quantize, remedy="Add --format onnx or litert"
+        )
+    if quantize == "float16" and "onnx" in formats:
+        raise ModelError("ONNX files are quantised to int8 only", received=quantize, remedy="Take the format litert")
 
 
 def _free_version(out: Path, version: int | None) -> int:
@@ -74,119 +202,13 @@ def _free_version(out: Path, version: int | None) -> int:
         latest = latest_version(out)
         return int(latest.name) + 1 if latest else 1
     if version < 1 or (out / str(version)).exists():
-        raise ModelError(
-            "A version must be a whole number above 0 that is not there yet",
-            received=f"{version} in {out}",
-            remedy="Leave --version away to get the next",
-        )
+        raise _taken(out, str(version))
     return version
 
 
-class _Served(NamedTuple):
-    """Attributes:
-    network: Gives probabilities and features side by side.
-    classes: Class names.
-    outliers: Of ``Gaussian.parts``, as variables, which are stored once for all signatures; None without scores.
-    """
-
-    network: keras.Model
-    classes: tuple[str, ...]
-    outliers: dict[str, tf.Variable] | None
-
-    @staticmethod
-    def of(model: keras.Model, classes: tuple[str, ...], outliers: Outliers | None) -> _Served:
-        parts = outliers.gaussian.parts() if outliers else {}
-        variables = {name: tf.Variable(part, trainable=False) for name, part in parts.items()}
-        return _Served(with_features(model), classes, variables or None)
-
-
-def _write(served: _Served, harmonise: bool, folder: Path) -> None:
-    size, channels = served.network.input_shape[1], served.network.input_shape[3]
-    archive = keras.export.ExportArchive()
-    # Without `archive.track(model)`: it stores every weight a second time (keras-team/keras#23553).
-    archive.add_endpoint(
-        "serving_default",
-        _endpoint(served, lambda data: preprocess(data, size, channels, harmonise)),
-        input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
+def _taken(out: Path, version: str) -> ModelError:
+    return ModelError(
+        "A version must be a whole number above 0 that is not there yet",
+        received=f"{version} in {out}",
+        remedy="Leave --version away to get the next",
     )
-    archive.add_endpoint(
-        "serving_pixels",
-        _endpoint(served, lambda image: fit(image, size, channels, harmonise)),
-        input_signature=[tf.TensorSpec([None, None, None, None], tf.uint8, name="images")],
-    )
-    archive.add_endpoint(
-        "serving_prepared",
-        lambda images: _answer(served, images),
-        input_signature=[tf.TensorSpec([None, size, size, channels], tf.uint8, name="images")],
-    )
-    archive.write_out(str(folder), verbose=False)
-
-
-def _endpoint(
-    served: _Served, prepare: Callable[[tf.Tensor], tf.Tensor]
-) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """The network behind what prepares one picture."""
-    picture = tf.TensorSpec(served.network.input_shape[1:], tf.uint8)
-    return lambda batch: _answer(served, tf.map_fn(prepare, batch, fn_output_signature=picture))
-
-
-def _answer(served: _Served, images: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Every output has the batch first, so that TensorFlow Serving's row format can split it."""
-    outputs = tf.cast(served.network(tf.cast(images, tf.float32), training=False), tf.float32)
-    names = tf.constant(served.classes)
-    probabilities, features = outputs[:, : len(served.classes)], outputs[:, len(served.classes) :]
-    answer = {
-        "probabilities": probabilities,
-        "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),
-        "classes": tf.repeat(names[None], tf.shape(probabilities)[0], axis=0),
-    }
-    if served.outliers:
-        answer["outlier_score"] = squared_distance(
-            features, served.outliers, lambda values: tf.reduce_sum(tf.square(values), axis=-1)
-        )
-    return answer
-
-
-def _manifest(run: Run, model: keras.Model, classes: tuple[str, ...]) -> dict[str, Any]:
-    manifest = run.manifest()
-    return {
-        "model": model.name,
-        "classes": list(classes),
-        "image_size": model.input_shape[1],
-        "channels": model.input_shape[3],
-        "harmonise": run.config().data.harmonise,
-        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
-        "btkeras": btkeras.__version__,
-        "run": str(run.path),
-        "trained_with": manifest["versions"],
-        "trained_on": manifest["images"],
-    }
-
-
-def _check(model: keras.Model, harmonise: bool, folder: Path) -> None:
-    """Compares the written model with the checkpoint on noise, encoded as PNG, through each signature."""
-    size, channels = model.input_shape[1], model.input_shape[3]
-    noise = np.random.default_rng(0).integers(0, 256, (3, size, size, channels), np.uint8)
-    decoder = Decoder(size, channels, harmonise)
-    prepared = np.stack([decoder.array(image) for image in noise])
-    expected = np.asarray(model(prepared.astype(np.float32), training=False))
-    # Kept alive, since signatures hold their variables weakly.
-    loaded = tf.saved_model.load(str(folder))
-    answers = (
-        loaded.signatures["serving_pixels"](images=tf.constant(noise)),
-        loaded.signatures["serving_default"](image_bytes=tf.constant([_png(image) for image in noise])),
-        loaded.signatures["serving_prepared"](images=tf.constant(prepared)),
-    )
-    for answer in answers:
-        difference = float(np.abs(np.asarray(answer["probabilities"]) - expected).max())
-        if not difference <= _TOLERANCE:
-            raise ModelError(
-                f"An exported model must agree with its checkpoint within {_TOLERANCE:g}",
-                received=f"a difference of {difference:g}; nothing was published",
-            )
-
-
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image.squeeze()).save(buffer, "PNG")
-    return buffer.getvalue()

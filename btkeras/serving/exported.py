@@ -1,10 +1,12 @@
-"""The folder of an exported model: ``NAME/VERSION/`` with its files and, in ``assets.extra/``, what is known of it.
+"""An exported model's folder: ``NAME/VERSION/`` with the files of its formats and, in ``assets.extra/``, what it is.
 
-TensorFlow Serving serves the highest ``VERSION`` and passes ``assets.extra/`` over, but for the warm-up requests.
+TensorFlow Serving serves the highest ``VERSION`` and passes ``assets.extra/`` over, but for the warm-up requests. A
+model that is one file carries the same texts inside, so that it can be sent anywhere alone.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +26,13 @@ SAVED_MODEL = "saved_model.pb"
 FILES: Mapping[str, str] = MappingProxyType({"savedmodel": SAVED_MODEL, "onnx": "model.onnx", "litert": "model.tflite"})
 EXTRA = Path("assets.extra")
 MANIFEST = EXTRA / "manifest.json"
-OUTLIERS = "outliers.json"
+FACTS, LABELS, OUTLIERS = MANIFEST.name, "labels.txt", "outliers.json"
+# What a file carries inside.
+TEXTS = (FACTS, LABELS, CALIBRATION, OUTLIERS)
+
+# Serving's own names: signatures, their inputs and outputs.
+PREPARED, PIXELS, BYTES, EXPLAINED = "serving_prepared", "serving_pixels", "serving_default", "serving_explained"
+PROBABILITIES, SCORE = "probabilities", "outlier_score"
 
 
 @dataclass(frozen=True)
@@ -60,39 +68,76 @@ def model_file(version: Path) -> Path | None:
 
 
 def version_number(version: Path) -> int | None:
-    """The number of a version's folder; None if it was renamed."""
+    """The number of a version's folder; None if it has another name."""
     name = version.resolve().name
     return int(name) if name.isdecimal() else None
 
 
 def read_facts(version: Path) -> Facts:
-    """Reads what an export carries beside its network, as far as its run had it.
+    """Reads what a version's folder says of its model; errors as ``facts_of``."""
+    return facts_of(read_texts(version), version)
+
+
+def read_texts(version: Path) -> dict[str, str]:
+    """Reads the files of ``TEXTS`` that a version has in its ``assets.extra/``.
 
     Raises:
-        ModelError: If it is not as ``btkeras export`` writes it.
+        ModelError: If one cannot be read.
+    """
+    files = [version / EXTRA / name for name in TEXTS]
+    try:
+        return {file.name: file.read_text(encoding="utf-8") for file in files if file.is_file()}
+    except (OSError, ValueError) as error:
+        raise not_whole(version, error) from error
+
+
+def facts_of(texts: Mapping[str, str], source: Path) -> Facts:
+    """Understands what an export carries beside its network.
+
+    Args:
+        texts: By the names of ``TEXTS``, as far as its run had them.
+        source: They come from, for the message.
+
+    Raises:
+        ModelError: If they are not as ``btkeras export`` writes them.
     """
     try:
-        manifest = _read(version / MANIFEST)
-        calibration, reference = _extra(version / EXTRA)
-        # Models exported before there was a choice do not say whether they are harmonised.
-        harmonise = manifest.get("harmonise", False)
-        classes, size, channels = tuple(manifest["classes"]), manifest["image_size"], manifest["channels"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RunError) as error:
-        raise not_whole(version, error) from error
-    return Facts(classes, size, channels, harmonise, calibration, reference)
+        found: dict[str, Any] = {name: json.loads(texts[name]) for name in TEXTS if name in texts and name != LABELS}
+        manifest, scores = found[FACTS], found.get(OUTLIERS)
+        return Facts(
+            classes=tuple(manifest["classes"]),
+            size=manifest["image_size"],
+            channels=manifest["channels"],
+            # Models exported before there was a choice do not say.
+            harmonise=manifest.get("harmonise", False),
+            calibration=Calibration.from_json(found[CALIBRATION]) if CALIBRATION in found else None,
+            reference=Reference(np.array(scores["scores"], np.float32)) if scores else None,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RunError) as error:
+        reason = f"without {error}" if isinstance(error, KeyError) else error
+        raise not_whole(source, reason) from error
 
 
-def not_whole(version: Path, reason: object) -> ModelError:
+def not_whole(source: Path, reason: object) -> ModelError:
     """The error for an exported model that cannot be used."""
-    return ModelError("An exported model must be whole and made by `btkeras export`", received=f"{version} ({reason})")
+    return ModelError("An exported model must be whole and made by `btkeras export`", received=f"{source} ({reason})")
 
 
-def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
+def engine(module: str, extra: str) -> Any:
+    """Imports what a format needs.
 
+    Args:
+        module: Its name.
+        extra: btkeras' extra that installs it.
 
-def _extra(folder: Path) -> tuple[Calibration | None, Reference | None]:
-    found = {name: _read(folder / name) for name in (CALIBRATION, OUTLIERS) if (folder / name).is_file()}
-    calibration = Calibration.from_json(found[CALIBRATION]) if CALIBRATION in found else None
-    reference = Reference(np.array(found[OUTLIERS]["scores"], np.float32)) if OUTLIERS in found else None
-    return calibration, reference
+    Raises:
+        ModelError: If it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ModelError(
+            f"The format {extra} needs the package {module.split('.')[0]}",
+            received=error,
+            remedy=f"Install it: pip install 'btkeras[{extra}]'",
+        ) from error

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from btkeras.errors import ModelError
 from btkeras.evaluation.calibration import Calibration
 from btkeras.evaluation.outliers import Reference
-from btkeras.serving.exported import FILES, latest_version, model_file
+from btkeras.serving.exported import SAVED_MODEL, latest_version, model_file
 
 # By the ending of the file that an exported model is loaded from: a module with `load(file) -> Network`.
-_LOADERS: Mapping[str, str] = MappingProxyType({".pb": "network_saved_model"})
+_LOADERS: Mapping[str, str] = MappingProxyType(
+    {".pb": "network_saved_model", ".onnx": "network_onnx", ".tflite": "network_litert"}
+)
 _PLACES = ("saved_models", "runs")
 
 Observation = tuple[NDArray[np.float32], NDArray[np.float32] | None]
@@ -91,7 +93,7 @@ def load_network(path: str | Path) -> Network:
 
 def _exported_file(given: Path) -> Path | None:
     if given.is_file():
-        return given if given.name in FILES.values() else None
+        return given if given.name == SAVED_MODEL or given.suffix in (".onnx", ".tflite") else None
     version = given if model_file(given) else latest_version(given)
     return model_file(version) if version else None
 

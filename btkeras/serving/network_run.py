@@ -13,7 +13,7 @@ from btkeras.evaluation.calibration import load_calibration
 from btkeras.evaluation.evaluate import load_best
 from btkeras.evaluation.explain import explainer
 from btkeras.evaluation.outliers import load_outliers, with_features
-from btkeras.runs import open_run
+from btkeras.runs import Run, open_run
 from btkeras.serving.network import Network, Observation
 
 
@@ -25,7 +25,12 @@ def load(folder: Path) -> Network:
         ModelError: If the checkpoint cannot be used.
     """
     run = open_run(folder)
-    model, data, classes = load_best(run), run.config().data, run.classes()
+    return network_of(run, load_best(run))
+
+
+def network_of(run: Run, model: keras.Model) -> Network:
+    """The same of a checkpoint that was loaded already."""
+    data, classes = run.config().data, run.classes()
     calibration, outliers = load_calibration(run, model), load_outliers(run)
     network = with_features(model)
 
@@ -38,7 +43,7 @@ def load(folder: Path) -> Network:
     maps = functools.cache(lambda: explainer(model))
     gradients = keras.backend.backend() == "tensorflow"
     return Network(
-        source=folder,
+        source=run.path,
         classes=classes,
         size=data.image_size,
         channels=data.channels,

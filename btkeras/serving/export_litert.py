@@ -1,0 +1,61 @@
+"""The LiteRT (TensorFlow Lite) file, for phones and other small machines."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from btkeras.errors import ModelError
+from btkeras.serving.export_deploy import Deployed
+from btkeras.serving.exported import PREPARED
+
+# Int8 weights, whose activations are quantised as they come (dynamic range): as fast and small as integers throughout,
+# six times nearer to float32 (docs/serving.md), and without pictures to calibrate on.
+_SETTINGS: Mapping[str | None, Mapping[str, Any]] = {
+    None: {},
+    "int8": {"optimizations": [tf.lite.Optimize.DEFAULT]},
+    "float16": {
+        "optimizations": [tf.lite.Optimize.DEFAULT],
+        "target_spec": tf.lite.TargetSpec(supported_types=[tf.float16]),
+    },
+}
+
+
+def write(
+    deployed: Deployed, file: Path, texts: Mapping[str, str], quantize: str | None, slices: NDArray[np.uint8] | None
+) -> None:
+    """Writes a graph with the signature ``serving_prepared``, as the SavedModel has it but without names of classes.
+
+    Args:
+        deployed: What to write.
+        file: The target.
+        texts: What it carries behind the model: a zip archive, as TensorFlow Lite's metadata keep associated files
+            (https://ai.google.dev/edge/litert/conversion/tensorflow/metadata), so that any unzip shows them.
+        quantize: ``int8`` or ``float16`` for such weights, or None.
+        slices: Not needed.
+
+    Raises:
+        ModelError: If there is no such quantisation.
+    """
+    if quantize not in _SETTINGS:
+        raise ModelError("LiteRT files are quantised to int8 or float16", received=quantize)
+    module = tf.Module()
+    module.variables_of_the_network = [variable.value for variable in deployed.network.variables]
+    module.parts = deployed.parts
+    module.answer = deployed.function()
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures={PREPARED: module.answer})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[PREPARED])
+        for name, value in _SETTINGS[quantize].items():
+            setattr(converter, name, value)
+        file.write_bytes(converter.convert())
+    with zipfile.ZipFile(file, "a") as archive:
+        for name, text in texts.items():
+            archive.writestr(name, text)

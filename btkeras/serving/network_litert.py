@@ -1,0 +1,66 @@
+"""An exported LiteRT (TensorFlow Lite) file as a ``Network``, run by LiteRT."""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.machine import threads
+from btkeras.serving.exported import (
+    PREPARED,
+    PROBABILITIES,
+    SCORE,
+    TEXTS,
+    engine,
+    facts_of,
+    not_whole,
+    version_number,
+)
+from btkeras.serving.network import Network, Observation
+
+
+def load(file: Path) -> Network:
+    """Loads a file, which may lie anywhere.
+
+    Raises:
+        ModelError: If LiteRT is missing, or the file is damaged or not made by ``btkeras export``.
+    """
+    litert = engine("ai_edge_litert.interpreter", "litert")
+    facts = facts_of(_texts(file), file)
+    try:
+        interpreter = litert.Interpreter(model_path=str(file), num_threads=threads())
+        run = interpreter.get_signature_runner(PREPARED)
+    except (ValueError, RuntimeError) as error:
+        raise not_whole(file, " ".join(str(error).split())[:200]) from error
+    # An interpreter has one set of buffers.
+    lock = threading.Lock()
+
+    def observe(images: NDArray[np.uint8]) -> Observation:
+        with lock:
+            answer = run(images=np.ascontiguousarray(images))
+        return answer[PROBABILITIES], answer.get(SCORE)
+
+    return Network(
+        source=file.parent,
+        classes=facts.classes,
+        size=facts.size,
+        channels=facts.channels,
+        harmonise=facts.harmonise,
+        observe=observe,
+        calibration=facts.calibration,
+        reference=facts.reference,
+        version=version_number(file.parent),
+    )
+
+
+def _texts(file: Path) -> dict[str, str]:
+    """The files of a zip archive behind the model, where TensorFlow Lite's metadata keep associated files."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return {name: archive.read(name).decode() for name in TEXTS if name in archive.namelist()}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise not_whole(file, error) from error

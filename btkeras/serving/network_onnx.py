@@ -1,0 +1,51 @@
+"""An exported ONNX file as a ``Network``, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.machine import threads
+from btkeras.serving.exported import PROBABILITIES, SCORE, engine, facts_of, not_whole, version_number
+from btkeras.serving.network import Network, Observation
+
+# Only errors: warnings are about how well a graph could be optimised.
+_QUIET = 3
+
+
+def load(file: Path) -> Network:
+    """Loads a file, which may lie anywhere.
+
+    Raises:
+        ModelError: If ONNX Runtime is missing, or the file is damaged or not made by ``btkeras export``.
+    """
+    onnxruntime = engine("onnxruntime", "onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads()
+    options.log_severity_level = _QUIET
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # Its errors have no common class but this.
+        raise not_whole(file, " ".join(str(error).split())[:200]) from error
+    facts = facts_of(session.get_modelmeta().custom_metadata_map, file)
+    outputs = [output.name for output in session.get_outputs()]
+    if PROBABILITIES not in outputs:
+        raise not_whole(file, f"without the output {PROBABILITIES}")
+
+    def observe(images: NDArray[np.uint8]) -> Observation:
+        answer = dict(zip(outputs, session.run(outputs, {"images": images}), strict=True))
+        return answer[PROBABILITIES], answer.get(SCORE)
+
+    return Network(
+        source=file.parent,
+        classes=facts.classes,
+        size=facts.size,
+        channels=facts.channels,
+        harmonise=facts.harmonise,
+        observe=observe,
+        calibration=facts.calibration,
+        reference=facts.reference,
+        version=version_number(file.parent),
+    )
