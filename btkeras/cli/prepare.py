@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,7 +13,7 @@ from btkeras.cli import options
 _SIZE = "btkeras.size"
 
 
-@click.command(short_help="Make a dataset from FigShare files or class folders.")
+@click.command(short_help="Make a dataset from FigShare files, class folders, DICOM, NIfTI.")
 @click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="SOURCE...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The dataset's folder to make.")
 @click.option("--download", type=click.Choice(["figshare"]), help="Fetch this collection first, resuming if cut off.")
@@ -39,16 +40,25 @@ _SIZE = "btkeras.size"
     callback=lambda context, _, wanted: context.meta[_SIZE] if wanted else 0,
     help="Write the heads alone, grey, on one scale of intensity and as equal squares.",
 )
+@click.option(
+    "--slices",
+    default="middle-third",
+    show_default=True,
+    help="Of NIfTI volumes: middle-third, all, or every-N; where NAME_seg.nii.gz lies beside, of the tumour's slices.",
+)
 @options.skip_broken
-def prepare(
-    sources: tuple[Path, ...], out: Path, download: str | None, downloads: Path, harmonise: int, skip_broken: bool
-) -> None:
+def prepare(sources: tuple[Path, ...], out: Path, download: str | None, downloads: Path, **chosen: Any) -> None:
     """Make a dataset from any number of SOURCEs.
 
     A SOURCE is FigShare's download (zips, zips in a zip, or .mat files, whose patient ids, folds and tumour masks are
     kept), a folder of class folders (glioma, meningioma, no_tumor, pituitary and their usual spellings; also below
     Training/ and Testing/; with boxes.csv), or another dataset. Every picture is read: broken ones are named, and
     nothing is written unless --skip-broken.
+
+    Class folders may hold DICOM and NIfTI too (pip install 'btkeras[medical]'). Each DICOM frame becomes a PNG; ids of
+    patients and series become pseudonyms, and nothing else of the header, nor the files' names, gets into the dataset.
+    Of a NIfTI volume, --slices become PNGs, or those of the tumour where its mask lies beside it: NAME_seg.nii.gz for
+    NAME.nii.gz, NAME_t1.nii.gz, ...
 
     --harmonise makes collections look alike, to see what is left of a shortcut (btkeras shortcuts). A network for
     pictures as they come is better trained on the plain dataset with --set data.harmonise=true, since it then does
@@ -59,6 +69,8 @@ def prepare(
       btkeras prepare --download figshare --out data/figshare
       btkeras prepare 1512427.zip br35h/no --out data/both
       btkeras prepare archive/Training archive/Testing --out data/kaggle
+      btkeras prepare study/ --out data/study                         # study/glioma/*.dcm, study/no_tumor/*.nii.gz
+      btkeras prepare volumes/ --slices every-5 --out data/volumes
       btkeras prepare data/both --harmonise --out data/both-harmonised
     """
     if not sources and not download:
@@ -71,4 +83,4 @@ def prepare(
         folder = downloads / download
         download_figshare(folder)
         sources = (*sources, folder)
-    click.echo(prepare_dataset(sources, out, skip_broken=skip_broken, harmonise=harmonise).summary())
+    click.echo(prepare_dataset(sources, out, **chosen).summary())

@@ -5,62 +5,49 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from threadpoolctl import threadpool_limits
 
+from btkeras.data.dicom import is_dicom
 from btkeras.data.figshare import box_of, read_slice
 from btkeras.data.harmonised_files import harmonise_files
 from btkeras.data.image_file import sniff
 from btkeras.data.intensity import to_uint8
 from btkeras.data.layouts import Job, box_text
+from btkeras.data.medical_conversion import DEFAULT_CHOICE, SliceChoice, dicom_pictures, volume_pictures
+from btkeras.data.nifti import is_gzipped_nifti
 from btkeras.data.pictures import check_header, encode_png, store_picture
+from btkeras.data.slices import DICOM_SUFFIXES
+from btkeras.data.stored import Stored
 from btkeras.errors import DataError, ImageError
 
 _THREADS = min(8, os.cpu_count() or 1)
 _WINDOW = 2 * _THREADS
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A picture as it will be written.
-
-    Attributes:
-        label: Its class.
-        patient: Its patient, "" where unknown.
-        data: Encoded PNG or JPEG.
-        suffix: ``.png`` or ``.jpg``.
-        mask: Encoded PNG of the tumour (0 and 255), as large as the picture; None where there is none.
-        extra: Further columns of the manifest.
-    """
-
-    label: str
-    patient: str
-    data: bytes
-    suffix: str
-    mask: bytes | None
-    extra: Mapping[str, str]
-
-
 _Content = tuple[bytes, bytes | None]
-_Answer = Stored | DataError
+_Answer = tuple[Stored, ...] | DataError
 
 
-def convert_all(jobs: Sequence[Job], size: int = 0) -> Iterator[tuple[Job, Stored | DataError]]:
-    """Yields each job with its picture, or with the error that its file caused, in the jobs' order.
+def convert_all(
+    jobs: Sequence[Job], size: int = 0, choice: SliceChoice = DEFAULT_CHOICE
+) -> Iterator[tuple[Job, _Answer]]:
+    """Yields each job with its pictures, or with the error that its file caused, in the jobs' order.
 
     Args:
         jobs: What to convert.
         size: Side of the squares to which pictures are harmonised, pixels; 0 keeps them as they are.
+        choice: Which slices of volumes.
     """
     window: deque[tuple[Job, Future[_Answer]]] = deque()
     # Matrix products that share the cores among themselves, in threads that share them already, wait for each other.
     with threadpool_limits(1), ThreadPoolExecutor(_THREADS) as pool:
         for job in jobs:
             # Files are read here, one after the other, because a zip can only be read forwards.
-            window.append((job, pool.submit(_convert, job, _read(job), size)))
+            window.append((job, pool.submit(_convert, job, _read(job), size, choice)))
             if len(window) >= _WINDOW:
                 first, future = window.popleft()
                 yield first, future.result()
@@ -75,14 +62,25 @@ def _read(job: Job) -> _Content | DataError:
         return error
 
 
-def _convert(job: Job, content: _Content | DataError, size: int) -> _Answer:
+def _convert(job: Job, content: _Content | DataError, size: int, choice: SliceChoice) -> _Answer:
     if isinstance(content, DataError):
         return content
     try:
-        stored = _picture(job, *content) if job.label else _slice(job, content[0])
-        return _harmonised(stored, size) if size else stored
+        found = _pictures(job, *content, choice)
+        return tuple(_harmonised(stored, size) for stored in found) if size else found
     except DataError as error:
         return error
+
+
+def _pictures(job: Job, data: bytes, mask: bytes | None, choice: SliceChoice) -> tuple[Stored, ...]:
+    if not job.label:
+        return (_slice(job, data),)
+    kind = sniff(data)
+    if kind == "NIfTI" or is_gzipped_nifti(data):
+        return volume_pictures(job, data, mask, choice)
+    if kind == "DICOM" or (job.entry.suffix in DICOM_SUFFIXES and is_dicom(data)):
+        return dicom_pictures(job, data)
+    return (_picture(job, data, mask),)
 
 
 def _harmonised(stored: Stored, size: int) -> Stored:

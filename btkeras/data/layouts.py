@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from btkeras.data.box_table import BOXES, read_boxes
 from btkeras.data.box_table import box_text as box_text
 from btkeras.data.figshare import CVIND, read_cvind
+from btkeras.data.medical_layout import is_mask, is_medical, is_volume, masks_of, patient_of
 from btkeras.data.pictures import PICTURE_SUFFIXES
 from btkeras.data.records import CLASSES, MANIFEST, Record, class_name, load_dataset
 from btkeras.data.sources import Entry, file_entry, walk
@@ -154,7 +155,8 @@ def _record_job(root: Path, record: Record, name: str) -> Job:
 def _file_jobs(source: Path, name: str, entries: list[Entry]) -> tuple[list[Job], list[Entry]]:
     """Returns a source's pictures, and its other files."""
     slices = [entry for entry in entries if entry.suffix == ".mat" and entry.basename.lower() != CVIND]
-    pictures = [entry for entry in entries if entry.suffix in PICTURE_SUFFIXES]
+    masks = [entry for entry in entries if is_mask(entry)]
+    pictures = [e for e in entries if not is_mask(e) and (e.suffix in PICTURE_SUFFIXES or is_medical(e))]
     used = {entry.path for entry in (*slices, *pictures)}
     others = [entry for entry in entries if entry.path not in used]
     for entry in others:
@@ -166,12 +168,15 @@ def _file_jobs(source: Path, name: str, entries: list[Entry]) -> tuple[list[Job]
             )
     if not used and not any(entry.basename.lower() == CVIND for entry in others):
         raise DataError(
-            "A source must hold FigShare slices (.mat) or class folders of pictures",
+            "A source must hold FigShare slices (.mat) or class folders of pictures, DICOM or NIfTI",
             received=f"{source} with {len(others)} other files" if others else f"{source}, which is empty",
             remedy="Check that it was downloaded and unpacked completely",
         )
     jobs = [Job(entry, FIGSHARE, extra={"original": entry.path}) for entry in slices]
-    return jobs + _picture_jobs(source, name, pictures, others), others
+    found = masks_of([entry for entry in pictures if is_volume(entry)], masks)
+    matched = {mask.path for mask in found.values()}
+    jobs += [_volume_job(job, found) for job in _picture_jobs(source, name, pictures, others)]
+    return jobs, [entry for entry in others if entry.path not in matched]
 
 
 def _picture_jobs(source: Path, name: str, pictures: list[Entry], others: list[Entry]) -> list[Job]:
@@ -185,6 +190,13 @@ def _picture_jobs(source: Path, name: str, pictures: list[Entry], others: list[E
         extra = {"original": entry.path, "part": part, "box": boxes.get(entry.path, "")}
         jobs.append(Job(entry, name, label, extra={key: value for key, value in extra.items() if value}))
     return jobs
+
+
+def _volume_job(job: Job, masks: Mapping[str, Entry]) -> Job:
+    if not is_volume(job.entry):
+        return job
+    mask = masks.get(job.entry.path)
+    return replace(job, patient=patient_of(job.entry, mask), mask=mask)
 
 
 def _folders(entry: Entry) -> list[str]:

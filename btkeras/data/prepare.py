@@ -17,9 +17,12 @@ from typing import Protocol, TypeVar
 
 from tqdm import tqdm
 
-from btkeras.data.conversion import Stored, convert_all
+from btkeras.data.conversion import convert_all
 from btkeras.data.layouts import Job, plan
+from btkeras.data.medical import MissingExtraError
+from btkeras.data.medical_conversion import MIDDLE_THIRD, SliceChoice
 from btkeras.data.records import Record, write_manifest
+from btkeras.data.stored import Stored
 from btkeras.errors import DataError
 from btkeras.files import atomic_folder
 
@@ -100,17 +103,23 @@ def prepare(
     *,
     skip_broken: bool = False,
     harmonise: int = 0,
+    slices: str = MIDDLE_THIRD,
     progress: Progress | None = None,
 ) -> PrepareReport:
     """Joins sources into one dataset folder, which appears whole or not at all.
 
-    A source is a FigShare ``.mat`` file, class folders of pictures, the same within ``Training`` and ``Testing``,
-    or a folder, zip, or zip in a zip, of these; or the folder of a dataset with ``manifest.csv``.
+    A source is a FigShare ``.mat`` file, class folders of pictures, DICOM files or NIfTI volumes, the same within
+    ``Training`` and ``Testing``, or a folder, zip, or zip in a zip, of these; or the folder of a dataset with
+    ``manifest.csv``.
 
     PNG and JPEG files that are upright 8-bit grey or RGB keep their bytes; everything else becomes PNG. The manifest
     gets the columns ``original`` (path in the source), ``sha256`` and ``bytes`` (of the stored picture), and where
     they are known ``mask``, ``box`` ("x_center y_center width height", fractions), ``part`` (train, test,
     validation) and ``cvind`` (the FigShare authors' fold, 1 to 5).
+
+    DICOM frames and slices of volumes become PNG as ``predict`` shows them. Of DICOM nothing in clear text is kept:
+    ``patient`` and ``series`` are pseudonyms, of which file names are made too, and ``original`` is left out. A volume
+    with ``NAME_seg.nii.gz`` beside it gives its tumour's slices with masks and boxes.
 
     With ``harmonise`` every picture becomes a grey PNG of the head alone, on one scale of intensity, stretched to a
     square (``btkeras.data.harmonise``); masks and boxes follow, and the column ``harmonised`` says the side.
@@ -120,9 +129,12 @@ def prepare(
         out: The new dataset; must not exist.
         skip_broken: Leave broken pictures out and list them in ``broken.csv``, instead of failing.
         harmonise: Side of the squares, pixels; 0 keeps the pictures as they are.
+        slices: Which slices of volumes become pictures: ``middle-third``, ``all`` or ``every-N``; where a mask lies
+            beside a volume, all or every N-th of those that show the tumour.
         progress: Wraps the pictures, given their number; None shows a bar on standard error.
 
     Raises:
+        ConfigError: If ``slices`` is something else.
         DataError: If ``out`` exists, a source is not valid, a picture is broken (unless ``skip_broken``), or no
             picture is left.
         OSError: If the dataset cannot be written, for example because the disk is full.
@@ -130,6 +142,7 @@ def prepare(
     paths, target = [Path(source) for source in sources], Path(out)
     _check_target(target, paths)
     show: Progress = progress or _bar
+    choice = SliceChoice(slices)
     with ExitStack() as stack, warnings.catch_warnings():
         # Pillow warns of odd metadata without naming the file; what it cannot read is an error in any case.
         warnings.filterwarnings("ignore", module=r"PIL\.", category=UserWarning)
@@ -137,11 +150,14 @@ def prepare(
         with atomic_folder(target) as folder:
             writer = _Writer(folder)
             broken = []
-            for job, stored in show(convert_all(planned.jobs, harmonise), len(planned.jobs)):
-                if isinstance(stored, Stored):
+            for job, found in show(convert_all(planned.jobs, harmonise, choice), len(planned.jobs)):
+                if isinstance(found, MissingExtraError):
+                    raise found
+                if isinstance(found, DataError):
+                    broken.append(Broken(job.entry.name, str(found)))
+                    continue
+                for stored in found:
                     writer.add(job, stored)
-                else:
-                    broken.append(Broken(job.entry.name, str(stored)))
             if broken and not (skip_broken and writer.records):
                 raise _broken_error(broken, len(planned.jobs))
             writer.finish(broken)
@@ -187,7 +203,7 @@ class _Writer:
 
     def add(self, job: Job, stored: Stored) -> None:
         """Writes one picture and its mask under a name that no other one of its class has."""
-        name = self._name(stored.label, job.entry.stem)
+        name = self._name(stored.label, stored.name or job.entry.stem)
         path = f"images/{stored.label}/{name}{stored.suffix}"
         self._write(path, stored.data)
         extra = {**stored.extra, "sha256": hashlib.sha256(stored.data).hexdigest(), "bytes": str(len(stored.data))}

@@ -22,6 +22,9 @@ from btkeras.data.image_file import damaged
 from btkeras.errors import DataError, ImageError
 
 MAX_BYTES = 64 * 2**20
+# Volumes and multi-frame files are many slices.
+MAX_VOLUME_BYTES = 256 * 2**20
+_VOLUMES = (".nii", ".nii.gz", ".dcm", ".dicom")
 MAX_ZIP_DEPTH = 2
 
 # What zipfile raises on a broken, encrypted or unsupported archive.
@@ -35,7 +38,7 @@ class Entry:
     Attributes:
         path: Where it lies in the source, with forward slashes; a zip counts as a folder.
         name: What messages call it: the source's path and ``path``.
-        read: Returns the content. Raises ImageError if it cannot, or if there are more than ``MAX_BYTES``.
+        read: Returns the content. Raises ImageError if it cannot, or if it is too large.
     """
 
     path: str
@@ -185,9 +188,10 @@ def _read_file(file: Path) -> bytes:
 
 
 def _check_size(size: int, name: str) -> None:
-    if size > MAX_BYTES:
+    limit = MAX_VOLUME_BYTES if name.lower().endswith(_VOLUMES) else MAX_BYTES
+    if size > limit:
         raise ImageError(
-            f"A picture's file must have at most {MAX_BYTES // 2**20} MiB",
+            f"A picture's file must have at most {limit // 2**20} MiB",
             received=f"{name} with {size / 2**20:.0f} MiB",
             remedy="Make the picture smaller first",
         )

@@ -44,7 +44,7 @@ class Predictions(NamedTuple):
 class _Read(NamedTuple):
     opened: Opened
     number: int
-    count: int
+    total: int
     axis: str | None
 
 
@@ -122,9 +122,9 @@ class Predictor:
             if isinstance(item, ImageError):
                 yield FilePrediction(ref.path, error=str(item), file=ref.path)
             else:
-                path = f"{ref.path}#{item.number}" if item.count > 1 else ref.path
+                path = f"{ref.path}#{item.number}" if item.total > 1 else ref.path
                 answer = replace(next(known), path=path, file=ref.path)
-                yield replace(answer, slice=item.number, slices=item.count, axis=item.axis)
+                yield replace(answer, slice=item.number, slices=item.total, axis=item.axis)
 
     def _known(self, opened: list[Opened]) -> Iterator[FilePrediction]:
         """The answers to pictures, without their paths."""
