@@ -9,23 +9,30 @@ import { Queue } from "./queue.js";
 import { json, save, table } from "./results.js";
 import { askToken } from "./token.js";
 import { mapBar } from "./viewer.js";
+import { pretty } from "./words.js";
 
 // More would only wait in the server's queue instead of this one.
 const AT_ONCE = 2;
 // A folder of a whole hospital would fill the browser.
 const MOST = 1000;
 const AGAIN = 5000;
+// So many answers are worth a question before they are lost.
+const WORTH = 5;
 
 const items = [];
 const list = new List();
 const queue = new Queue(AT_ONCE, askToken);
 let classes = [];
+let saved = true;
 
 const owner = {
   changed(item) {
     list.change(item);
     list.tally(items);
-    if (item.shown) know(item.shown);
+    if (item.state === "answered") {
+      saved = false;
+      know(item.shown);
+    }
   },
   remove(item) {
     const at = items.indexOf(item);
@@ -85,6 +92,7 @@ function know(facts) {
   byId("model").dataset.text = text;
   const link = make("a", { href: "model-card", target: "_blank", rel: "noopener" }, "Model card");
   byId("model").replaceChildren("Model ", make("strong", {}, text), ...(facts.card ? [" · ", link] : []));
+  byId("classes").textContent = ` (${classes.map(pretty).join(", ")})`;
   byId("bar-slider").hidden = !facts.explained;
   byId("bar-words").textContent = facts.explained
     ? "What the answer rests on, not where a tumour is."
@@ -101,6 +109,7 @@ async function meet() {
 }
 
 function results() {
+  saved = true;
   return items.map((item) => item.result);
 }
 
@@ -128,7 +137,7 @@ byId("clear").addEventListener("click", () => {
 });
 addEventListener("beforeunload", (event) => {
   // What was answered is nowhere else.
-  if (items.some((item) => item.answers.size)) event.preventDefault();
+  if (!saved && items.filter((item) => item.shown).length >= WORTH) event.preventDefault();
 });
 mapBar();
 intake(take);

@@ -5,7 +5,7 @@ import { capital, kind, percent, pretty, setWords, title } from "./words.js";
 
 /** @returns {Node[]} */
 export function findings(answer) {
-  return [headline(answer), reasons(answer), kind(answer) === "refused" ? folded(answer) : evidence(answer)].filter(Boolean);
+  return [headline(answer), alone(answer), reasons(answer), kind(answer) === "refused" ? folded(answer) : evidence(answer)].filter(Boolean);
 }
 
 function headline(answer) {
@@ -17,13 +17,18 @@ function headline(answer) {
     kindOf === "uncertain" ? make("p", { class: "answer-number" }, `most probable: ${pretty(answer.label)}, ${best}`) : null);
 }
 
+function alone(answer) {
+  if (answer.slices === 1) return null;
+  return make("p", { class: "fine" }, `Slice ${answer.slice + 1} alone: it says nothing of the other ${answer.slices - 1}.`);
+}
+
 function reasons(answer) {
   if (!answer.reasons.length) return null;
   return make("ul", { class: "reasons" }, ...answer.reasons.map((reason) => make("li", {}, `${capital(reason)}.`)));
 }
 
 function evidence(answer) {
-  return make("div", { class: "evidence" }, bars(answer), facts(answer));
+  return make("div", { class: `evidence ${kind(answer)}` }, bars(answer), facts(answer));
 }
 
 function folded(answer) {

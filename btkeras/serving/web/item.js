@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { byId, make, say, shortName } from "./dom.js";
 import { findings } from "./findings.js";
 import { enlarge, stack } from "./viewer.js";
-import { capital, kind, line, size } from "./words.js";
+import { brief, capital, kind, size, spoken } from "./words.js";
 
 // Pictures kept for each file of many slices; the words of all are.
 const KEPT = 24;
@@ -43,7 +43,13 @@ export class Item {
   /** In one line. */
   get words() {
     if (this.error) return "Not answered";
-    return { waiting: "Waiting", working: "Reading…", busy: "Server busy, waiting" }[this.state] ?? line(this.shown);
+    return { waiting: "Waiting", working: "Reading…", busy: "Server busy, waiting" }[this.state] ?? brief(this.shown);
+  }
+
+  /** What is said of it when it is answered. */
+  get spoken() {
+    const { slice, slices } = this.shown;
+    return `${this.name}${slices > 1 ? `, slice ${slice + 1}` : ""}: ${spoken(this.shown)}`;
   }
 
   build() {
@@ -109,7 +115,7 @@ export class Item {
     this.state = "answered";
     this.draw();
     this.owner.changed(this);
-    if (tell) say(`${this.name}: ${line(answer)}`);
+    if (tell) say(this.spoken);
   }
 
   fail(error) {
@@ -131,7 +137,7 @@ export class Item {
     const working = ["waiting", "working", "busy"].includes(this.state);
     this.card.setAttribute("aria-busy", String(working));
     this.card.classList.toggle("bare", this.error !== null && !this.shown);
-    this.card.dataset.kind = this.shown ? kind(this.shown) : "";
+    this.card.classList.toggle("slight", this.shown !== null && this.shown.slices === 1 && kind(this.shown) === "refused");
     this.drawStage();
     if (this.error) this.body.replaceChildren(...this.problem());
     else if (this.shown) this.body.replaceChildren(...findings(this.shown));
@@ -144,7 +150,7 @@ export class Item {
     this.stage.replaceChildren(...drawn);
     this.larger.hidden = !answer;
     this.caption.textContent = answer
-      ? [answer.kind, `${answer.width} × ${answer.height}`, size(this.file.size)].join(" · ")
+      ? [answer.kind, `${answer.width} × ${answer.height}`].join(" · ")
       : size(this.file.size);
     if (this.shown && this.shown.slices > 1) this.drawStepper();
   }

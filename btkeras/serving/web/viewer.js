@@ -18,6 +18,7 @@ export function stack(answer, name) {
 /** Shows it as large as the window. */
 export function enlarge(answer, name) {
   const dialog = byId("large");
+  byId("large-shown").hidden = !answer.map;
   byId("large-stage").replaceChildren(...stack(answer, name));
   dialog.showModal();
 }
@@ -25,25 +26,21 @@ export function enlarge(answer, name) {
 /** One slider for all slices, so that they can be compared; and a button that takes the map away and back. */
 export function mapBar() {
   const slider = byId("opacity");
-  const shown = byId("shown");
-  const update = () => {
-    const on = shown.getAttribute("aria-pressed") === "true";
-    const value = on ? Number(slider.value) : 0;
-    document.documentElement.style.setProperty("--map", String(value / 100));
-    byId("opacity-value").textContent = `${value} %`;
-    slider.setAttribute("aria-valuetext", `${slider.value} percent`);
+  const toggles = [byId("shown"), byId("large-shown")];
+  let on = true;
+  const update = (shown) => {
+    on = shown;
+    for (const toggle of toggles) toggle.setAttribute("aria-pressed", String(on));
+    document.documentElement.style.setProperty("--map", on ? String(slider.value / 100) : "0");
+    byId("opacity-value").textContent = on ? `${slider.value} %` : "off";
+    slider.setAttribute("aria-valuetext", `${slider.value} percent${on ? "" : ", off"}`);
   };
-  slider.addEventListener("input", () => {
-    shown.setAttribute("aria-pressed", "true");
-    update();
-  });
-  shown.addEventListener("click", () => {
-    shown.setAttribute("aria-pressed", String(shown.getAttribute("aria-pressed") !== "true"));
-    update();
-  });
-  update();
+  slider.addEventListener("input", () => update(true));
+  for (const toggle of toggles) toggle.addEventListener("click", () => update(!on));
+  update(true);
   byId("large").addEventListener("click", (event) => {
     // The dialog's own area is what lies around its content.
     if (event.target === event.currentTarget) event.currentTarget.close();
   });
+  byId("large").addEventListener("close", () => byId("large-stage").replaceChildren());
 }

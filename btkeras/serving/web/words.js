@@ -19,17 +19,25 @@ export const title = (answer) => pretty(answer.answer);
 /** What kind of answer it is: class, uncertain or refused. */
 export const kind = (answer) => (answer.classes.includes(answer.answer) ? "class" : answer.answer);
 
-/** The answer in one line, for lists and screen readers. */
-export function line(answer) {
-  const best = `${pretty(answer.label)} ${percent(answer.probabilities[answer.label])}`;
-  if (kind(answer) === "class") return best;
-  return kind(answer) === "refused" ? title(answer) : `${title(answer)}, most probable: ${best}`;
+const best = (answer) => `${pretty(answer.label)} ${percent(answer.probabilities[answer.label])}`;
+
+/** The answer in few words, for the list. */
+export function brief(answer) {
+  const words = { class: best(answer), uncertain: `${title(answer)} (${best(answer)})`, refused: title(answer) }[kind(answer)];
+  return answer.slices > 1 ? `${answer.slice + 1} / ${answer.slices}: ${words}` : words;
+}
+
+/** The answer in a sentence, for screen readers. */
+export function spoken(answer) {
+  if (kind(answer) === "class") return best(answer);
+  const likely = kind(answer) === "uncertain" ? `, most probable: ${best(answer)}` : "";
+  return `${title(answer)}${likely}. ${answer.reasons.map(capital).join(". ")}`;
 }
 
 /** The set in words, or null if it is not known. */
 export function setWords(answer) {
   if (answer.set === null) return null;
-  return answer.set.length ? answer.set.map(pretty).join(", ") : "Nothing is probable enough";
+  return answer.set.length ? answer.set.map(pretty).join(", ") : "No class is probable enough";
 }
 
 /** Bytes for people. */

@@ -1,0 +1,280 @@
+"""The web page's routes: its files, headers, answers and errors."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.applications import Starlette
+
+from btkeras import Predictor
+from btkeras.config import PhantomConfig
+from btkeras.data.harmonise import head_box
+from btkeras.data.phantom import draw_patient
+from btkeras.serving.network import load_network
+from btkeras.serving.server.page import page_routes
+from btkeras.serving.shown import LONGEST
+from tests.page_tools import OneNetwork, bright_network, listening
+
+WEB = Path(__file__).parents[1] / "btkeras" / "serving" / "web"
+
+
+ClientOf = Callable[[OneNetwork], httpx.Client]
+
+
+@pytest.fixture
+def client_of() -> Iterator[ClientOf]:
+    """Serves an engine's page until the test ends."""
+    with contextlib.ExitStack() as stack:
+
+        def client(engine: OneNetwork) -> httpx.Client:
+            url = stack.enter_context(listening(Starlette(routes=page_routes(engine))))
+            return stack.enter_context(httpx.Client(base_url=url, timeout=60))
+
+        yield client
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> OneNetwork:
+    return OneNetwork(bright_network(tmp_path))
+
+
+@pytest.fixture
+def client(engine: OneNetwork, client_of: ClientOf) -> httpx.Client:
+    return client_of(engine)
+
+
+def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, form)
+    return buffer.getvalue()
+
+
+def phantom(size: int = 96) -> np.ndarray:
+    return draw_patient(PhantomConfig(image_size=size), 0)[0].image
+
+
+def opened(text: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+def opacity(text: str) -> np.ndarray:
+    return np.asarray(opened(text).convert("RGBA"))[..., 3]
+
+
+# Files
+
+
+def test_the_page_loads_only_files_that_are_there(client: httpx.Client) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    addresses = re.findall(r'(?:href|src)="(static/[^"]+)"', page.text)
+    modules = [f"{Path(addresses[0]).parent}/{file.name}" for file in WEB.glob("*.js")]
+    assert len(addresses) == 3 and len(modules) > 5
+    for address in {*addresses, *modules}:
+        answer = client.get(f"/{address}")
+        assert answer.status_code == 200 and answer.content == (WEB / Path(address).name).read_bytes()
+        assert "immutable" in answer.headers["cache-control"]
+    imported = {name for file in WEB.glob("*.js") for name in re.findall(r'from "\./([^"]+)"', file.read_text())}
+    assert imported <= {file.name for file in WEB.glob("*.js")}
+
+
+def test_nothing_is_asked_of_others() -> None:
+    for file in WEB.iterdir():
+        found = [
+            *re.findall(r"""(?:https?:)?//[\w.-]+\.\w+[^\s"'`)]*""", re.sub(r"(?m)^\s*//.*$", "", file.read_text()))
+        ]
+        assert [address for address in found if "www.w3.org/2000/svg" not in address] == [], file.name
+        assert "innerHTML" not in file.read_text() and "style=" not in file.read_text(), file.name
+
+
+def test_everything_comes_with_a_strict_policy(client: httpx.Client) -> None:
+    for path in ("/", "/api/model", "/model-card", client.get("/").text.split('src="')[1].split('"')[0]):
+        policy = client.get(path).headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;")
+        assert "unsafe" not in policy and "http" not in policy
+
+
+def test_browsers_keep_what_does_not_change_and_ask_again_for_the_page(client: httpx.Client) -> None:
+    page = client.get("/")
+    assert page.headers["cache-control"] == "no-cache"
+    again = client.get("/", headers={"If-None-Match": page.headers["etag"]})
+    assert again.status_code == 304 and not again.content
+    assert client.get("/", headers={"If-None-Match": '"another"'}).status_code == 200
+    assert client.get("/api/model").headers["cache-control"] == "no-store"
+    assert client.get("/static/0123456789abcdef/app.js").status_code == 404
+
+
+def test_the_model_card_is_a_page_and_its_markup_is_text(tmp_path: Path, client_of: ClientOf) -> None:
+    network = bright_network(tmp_path)
+    client = client_of(OneNetwork(network))
+    assert client.get("/model-card").status_code == 404 and not client.get("/api/model").json()["card"]
+    card = tmp_path / "assets.extra" / "model_card.md"
+    card.parent.mkdir()
+    card.write_text(
+        "# Card\n\n| a | b |\n| - | - |\n| 1 | 2 |\n\n<script>alert(1)</script> ![x](http://elsewhere/x.png)"
+    )
+    page = client.get("/model-card").text
+    assert "<h1>Card</h1>" in page and "<td>2</td>" in page and client.get("/api/model").json()["card"]
+    assert "<script>" not in page and "<img" not in page
+
+
+# Answers
+
+
+@pytest.fixture(scope="module")
+def judged_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run, calibrated and with what tells outliers."""
+    from btkeras.evaluation.calibrate import calibrate
+    from btkeras.evaluation.fit_outliers import fit_outliers
+    from btkeras.runs import open_run
+
+    run = open_run(shutil.copytree(trained_run, tmp_path_factory.mktemp("judged") / "run"))
+    calibrate(run)
+    fit_outliers(run)
+    return run.path
+
+
+def test_slices_are_answered_as_predict_answers_them(
+    judged_run: Path, shared_pictures: Path, tmp_path: Path, client_of: ClientOf
+) -> None:
+    Image.fromarray(phantom()).save(tmp_path / "phantom.png")
+    Image.fromarray(phantom()).save(tmp_path / "phantom.jpg")
+    paths = [*sorted(shared_pictures.glob("*/000.png")), tmp_path / "phantom.png", tmp_path / "phantom.jpg"]
+    expected = list(Predictor(judged_run).predict_files(paths))
+    client = client_of(OneNetwork(load_network(judged_run)))
+    kinds = set()
+    for path, answer in zip(paths, expected, strict=True):
+        found = client.post(f"/api/slices?name={path.name}", content=path.read_bytes()).json()
+        theirs = asdict(answer)
+        assert found["name"] == path.name and found["slices"] == 1 and found["slice"] == 0
+        assert found["probabilities"] == pytest.approx(theirs.pop("probabilities"), abs=1e-6)
+        for name in ("label", "answer", "outlier"):
+            assert found[name] == theirs[name]
+        assert (tuple(found["set"]), tuple(found["reasons"])) == (theirs["set"], theirs["reasons"])
+        assert (found["map"] is None) == (answer.answer == "refused")
+        kinds.add(found["answer"])
+    assert {"refused", "uncertain"} <= kinds
+
+
+def test_the_answer_says_which_model_gave_it(client: httpx.Client) -> None:
+    answer = client.post("/api/slices", content=encoded(phantom())).json()
+    facts = client.get("/api/model").json()
+    assert facts.items() <= answer.items()
+    assert (facts["model"], facts["version"], facts["coverage"], facts["outlier_limit"]) == ("quarters", 3, None, 99)
+    assert facts["classes"] == list(bright_network(Path()).classes)
+
+
+def test_the_picture_is_the_slice_and_the_map_lies_where_the_network_looked(client: httpx.Client) -> None:
+    slice_ = phantom(128)
+    slice_[:64, 64:] = np.minimum(slice_[:64, 64:] * 1.6, 255)
+    answer = client.post("/api/slices", content=encoded(slice_)).json()
+    np.testing.assert_array_equal(np.asarray(opened(answer["picture"])), slice_)
+    # The upper right quarter is the brightest, so the second class is meant, and the map is 1 there.
+    assert answer["label"] == "meningioma"
+    seen = opacity(answer["map"])
+    assert seen.shape == slice_.shape and (seen[:56, 72:] == 255).all()
+    assert not seen[72:].any() and not seen[:, :56].any()
+
+
+def test_a_harmonised_network_s_map_lies_on_the_head(tmp_path: Path, client_of: ClientOf) -> None:
+    whole = np.zeros((160, 200), np.uint8)
+    whole[20:116, 90:186] = phantom(96)
+    everywhere = bright_network(
+        tmp_path, harmonise=True, explain=lambda pixels, indices: np.ones(pixels.shape[:3], np.float32)
+    )
+    answer = client_of(OneNetwork(everywhere)).post("/api/slices", content=encoded(whole)).json()
+    box = head_box(whole)
+    expected = np.zeros(whole.shape, bool)
+    expected[box.top : box.bottom, box.left : box.right] = True
+    np.testing.assert_array_equal(opacity(answer["map"]) > 0, expected)
+    assert 0 < expected.mean() < 0.5
+
+
+def test_large_pictures_are_shown_smaller_and_maps_with_them(client: httpx.Client) -> None:
+    slice_ = np.asarray(Image.fromarray(phantom(128)).resize((3000, 2000)))
+    answer = client.post("/api/slices", content=encoded(slice_)).json()
+    assert (answer["width"], answer["height"]) == (3000, 2000)
+    assert opened(answer["picture"]).size == opened(answer["map"]).size == (LONGEST, round(LONGEST * 2 / 3))
+
+
+def test_a_network_without_explanations_gives_no_map(tmp_path: Path, client_of: ClientOf) -> None:
+    client = client_of(OneNetwork(bright_network(tmp_path, explain=None)))
+    answer = client.post("/api/slices", content=encoded(phantom())).json()
+    assert answer["map"] is None and answer["picture"] and answer["explained"] is False
+
+
+def test_slices_of_a_volume_are_chosen_by_number_and_view(client: httpx.Client) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    # Each slice along the third axis has a grey level of its own in a dark frame.
+    voxels = np.zeros((40, 40, 5), np.int16)
+    voxels[10:30, 10:30] = 100 * np.arange(1, 6)
+    data = nibabel.Nifti1Image(voxels, np.diag([1.0, 1.0, 6.0, 1.0])).to_bytes()
+    middle = client.post("/api/slices", content=data).json()
+    assert (middle["kind"], middle["slices"], middle["slice"], middle["axis"]) == ("NIfTI", 5, 2, "axial")
+    levels = [
+        np.asarray(opened(client.post(f"/api/slices?slice={i}", content=data).json()["picture"])).max()
+        for i in range(5)
+    ]
+    assert levels == sorted(levels) and len(set(levels)) == 5
+    side = client.post("/api/slices?axis=sagittal", content=data).json()
+    assert (side["axis"], side["slices"]) == ("sagittal", 40) and side["height"] != side["width"]
+
+
+def test_a_version_that_comes_in_between_answers_alone(tmp_path: Path, client_of: ClientOf) -> None:
+    old, new = bright_network(tmp_path, version=1), bright_network(tmp_path, version=2, size=32, harmonise=True)
+    answer = client_of(OneNetwork(old, new)).post("/api/slices", content=encoded(phantom())).json()
+    assert answer["version"] == 2
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("query", "content", "status", "message"),
+    [
+        ("name=notes.txt", b"These are my notes", 422, "Received: notes.txt, which is text"),
+        ("", b"", 422, "an empty file"),
+        ("", encoded(phantom())[:300], 422, "damaged"),
+        ("slice=1", encoded(phantom()), 422, "slice 1 of 1"),
+        ("slice=-1", encoded(phantom()), 400, "slice=-1"),
+        ("slice=1e3", encoded(phantom()), 400, "whole number"),
+        ("slice=99999999999999999999", encoded(phantom()), 400, "whole number"),
+        ("", encoded(np.zeros((8, 8))), 422, "at least 16 x 16"),
+    ],
+)
+def test_a_mistake_is_one_message(client: httpx.Client, query: str, content: bytes, status: int, message: str) -> None:
+    answer = client.post(f"/api/slices?{query}", content=content)
+    assert answer.status_code == status and answer.headers["cache-control"] == "no-store"
+    assert set(answer.json()) == {"error"} and message in answer.json()["error"]
+
+
+def test_more_pixels_than_the_server_takes_are_refused(client: httpx.Client) -> None:
+    answer = client.post("/api/slices", content=encoded(np.zeros((4000, 3000))))
+    assert answer.status_code == 422 and "at most 10000000 pixels" in answer.json()["error"]
+
+
+def test_a_full_queue_and_a_missing_model_are_told_to_come_again(
+    engine: OneNetwork, client: httpx.Client, client_of: ClientOf
+) -> None:
+    engine.busy = 1
+    busy = client.post("/api/slices", content=encoded(phantom()))
+    assert busy.status_code == 503 and int(busy.headers["retry-after"]) > 0
+    assert client.post("/api/slices", content=encoded(phantom())).status_code == 200
+    none = client_of(OneNetwork())
+    for answer in (none.get("/api/model"), none.post("/api/slices", content=encoded(phantom()))):
+        assert answer.status_code == 503 and "No model is ready" in answer.json()["error"]
+
+
+def test_slices_are_posted(client: httpx.Client) -> None:
+    assert client.get("/api/slices").status_code == 405
