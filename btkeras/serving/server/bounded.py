@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from btkeras.errors import BTKerasError
@@ -139,5 +140,8 @@ def _problem(error: Exception) -> Problem:
         return Problem(error.status_code, error.detail, error.headers or {})
     if isinstance(error, BTKerasError):
         return Problem(400, str(error))
+    if isinstance(error, ClientDisconnect):
+        # Nobody reads it; TensorFlow Serving and nginx count such a request under this code too.
+        return Problem(499, "The client closed the connection")
     log("request failed", logging.ERROR, failure=error)
     return Problem(500, "The server failed at this request; its log says more")
