@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Classifies PNG or JPEG slices through TensorFlow Serving's REST interface. Needs Python alone.
+
+    python deploy/clients/rest.py http://localhost:8501 btkeras slice.png other.jpg
+    python deploy/clients/rest.py http://localhost:8501 btkeras/labels/stable slice.png
+
+The second argument is the model's name, with /versions/N or /labels/LABEL behind it if one is wanted. The environment
+variable BTKERAS_TOKEN is sent as bearer token, for servers that want one. Prints a JSON object a line.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def classify(server: str, model: str, images: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Sends encoded pictures in one request and returns the model's outputs for each.
+
+    Raises:
+        RuntimeError: With the server's message, if it refuses the request.
+    """
+    body = {"instances": [{"image_bytes": {"b64": base64.b64encode(image).decode()}} for image in images]}
+    headers = {"Content-Type": "application/json"}
+    if token := os.environ.get("BTKERAS_TOKEN"):
+        headers["Authorization"] = f"Bearer {token}"
+    url = f"{server.rstrip('/')}/v1/models/{model}:predict"
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            predictions: list[dict[str, Any]] = json.load(response)["predictions"]
+    except urllib.error.HTTPError as error:
+        raise RuntimeError(f"{error.code}: {error.read().decode()}") from None
+    return predictions
+
+
+def main(server: str, model: str, *files: str) -> None:
+    """Prints the answers to files."""
+    answers = classify(server, model, [Path(file).read_bytes() for file in files])
+    for file, answer in zip(files, answers, strict=True):
+        probabilities = dict(zip(answer["classes"], answer["probabilities"], strict=True))
+        print(json.dumps({"file": file, "label": answer["label"], "probabilities": probabilities}))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
