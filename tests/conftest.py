@@ -37,14 +37,14 @@ TINY = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow, jax and ray")
+    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow, jax, ray and browser")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     skip_slow = pytest.mark.skip(reason="slow: run with --run-slow")
     skip_data = pytest.mark.skip(reason="needs real slices: set BTKERAS_DATA to a folder of them")
     for item in items:
-        if not config.getoption("--run-slow") and not {"slow", "jax", "ray"}.isdisjoint(item.keywords):
+        if not config.getoption("--run-slow") and not {"slow", "jax", "ray", "browser"}.isdisjoint(item.keywords):
             item.add_marker(skip_slow)
         if not os.environ.get("BTKERAS_DATA") and "data" in item.keywords:
             item.add_marker(skip_data)

@@ -37,7 +37,7 @@ def bright_network(folder: Path, **changes: Any) -> Network:
         "harmonise": False,
         "observe": _observe,
         "calibration": None,
-        "reference": Reference(np.arange(0, 200, dtype=np.float32)),
+        "reference": Reference(np.linspace(0, 45, 200, dtype=np.float32)),
         "explain": _explain,
         "version": 3,
     }

@@ -5,6 +5,7 @@ import { size } from "./words.js";
 let token = "";
 /** Kept in memory alone. */
 export function useToken(text) { token = text; }
+export const hasToken = () => token !== "";
 
 /** An answer other than 2xx, or none at all (status 0). */
 export class Refusal extends Error {
@@ -25,6 +26,9 @@ export async function model() {
   mostBytes = facts.most_bytes;
   return facts;
 }
+
+/** The model card's page as text. */
+export const card = async () => (await request("model-card", {})).text();
 
 /**
  * Answers one slice of a file. The file's name stays here.

@@ -90,7 +90,7 @@ function know(facts) {
   const text = `${facts.model}${version}`;
   if (byId("model").dataset.text === text) return;
   byId("model").dataset.text = text;
-  const link = make("a", { href: "model-card", target: "_blank", rel: "noopener" }, "Model card");
+  const link = make("a", { href: "model-card", target: "_blank", rel: "noopener", onclick: openCard }, "Model card");
   byId("model").replaceChildren("Model ", make("strong", {}, text), ...(facts.card ? [" · ", link] : []));
   byId("classes").textContent = ` (${classes.map(pretty).join(", ")})`;
   byId("bar-slider").hidden = !facts.explained;
@@ -99,10 +99,24 @@ function know(facts) {
     : "This model has no maps of what its answers rest on.";
 }
 
+// A link carries no token, so what it leads to is then shown here.
+async function openCard(event) {
+  if (!api.hasToken()) return;
+  event.preventDefault();
+  const page = new DOMParser().parseFromString(await api.card(), "text/html");
+  byId("card-text").replaceChildren(...page.querySelector("main").childNodes);
+  byId("card").showModal();
+}
+
 async function meet() {
   try {
     know(await api.model());
   } catch (error) {
+    if (error.status === 401) {
+      if (await askToken()) meet();
+      else byId("model").textContent = "This server asks for a token";
+      return;
+    }
     byId("model").textContent = error.later ? "No model is ready yet" : error.message;
     setTimeout(meet, AGAIN);
   }

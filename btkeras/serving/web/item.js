@@ -165,7 +165,7 @@ export class Item {
   buildStepper() {
     const step = (by) => () => this.step(Number(this.slider.value) - 1 + by);
     this.slider = make("input", { type: "range", min: "1", max: "1", "aria-label": `Slice of ${this.name}`, oninput: step(0) });
-    this.place = make("output", { class: "number" });
+    this.place = make("span", { class: "place", "aria-hidden": "true" });
     if (this.shown.axis) {
       const options = AXES.map((axis) => make("option", { value: axis }, capital(axis)));
       this.axes = make("select", { class: "on-dark", "aria-label": `View of ${this.name}`, onchange: () => this.turn() }, ...options);

@@ -4,6 +4,7 @@ import { useToken } from "./api.js";
 import { byId } from "./dom.js";
 
 let open = null;
+let given = false;
 
 /** @returns {Promise<boolean>} Whether one was given. Asked twice at once, it asks once. */
 export function askToken() {
@@ -16,14 +17,16 @@ function ask() {
   const text = byId("token-text");
   text.value = "";
   dialog.returnValue = "";
+  byId("token-wrong").hidden = !given;
   dialog.showModal();
   text.focus();
   return new Promise((done) => {
     dialog.addEventListener("close", () => {
-      const given = dialog.returnValue === "use" && text.value !== "";
-      if (given) useToken(text.value.trim());
+      const taken = dialog.returnValue === "use" && text.value.trim() !== "";
+      if (taken) useToken(text.value.trim());
+      given ||= taken;
       text.value = "";
-      done(given);
+      done(taken);
     }, { once: true });
   });
 }
