@@ -201,6 +201,31 @@ def test_jpeg_lossless_jpeg_and_deflate_are_read_as_pydicom_reads_them(name: str
         np.testing.assert_array_equal(found, dcmread(path).pixel_array)
 
 
+def test_jpeg_lossless_of_twelve_bits_is_read_and_broken_it_harms_nobody(tmp_path: Path) -> None:
+    gdcm = pytest.importorskip("gdcm")
+    plain, packed = tmp_path / "plain.dcm", tmp_path / "packed.dcm"
+    values = DEEP.astype(np.int16) - 2048
+    plain.write_bytes(dicom(values, BitsStored=12))
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(plain))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(packed))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    data = packed.read_bytes()
+    np.testing.assert_array_equal(shown(data), to_uint8(values))
+    # Sixty bits a sample: GDCM alone would end this process.
+    place = data.index(b"\xff\xc3") + 4
+    with pytest.raises(ImageError, match="JPEG Lossless frame"):
+        shown(data[:place] + b"\x3c" + data[place + 1 :])
+
+
 def test_twelve_bit_jpeg_names_what_is_missing() -> None:
     with pytest.raises(ImageError, match=r"JPEG Extended.*medical"):
         shown(Path(str(get_testdata_file("JPGExtended.dcm"))).read_bytes())
