@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,12 @@ from PIL import Image
 
 from btkeras import Predictor
 from btkeras.errors import ModelError
+from btkeras.evaluation.evaluate import load_best
+from btkeras.evaluation.explain import explain
 from btkeras.runs import open_run
-from btkeras.serving import export as module
 from btkeras.serving.export import export
+from btkeras.serving.export_deploy import Deployed
+from btkeras.serving.network import load_network
 
 # Runs with keras and btkeras blocked: what a hospital's server has.
 CLIENT = """
@@ -27,6 +33,9 @@ sys.modules["keras"] = None
 import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 answer = model.signatures["serving_default"](image_bytes=tf.constant([open(p, "rb").read() for p in sys.argv[2:]]))
+images = tf.reshape(tf.cast(tf.range(2 * 32 * 32) % 251, tf.uint8), [2, 32, 32, 1])
+maps = model.signatures["serving_explained"](images=images, class_index=tf.constant([2, -1]))
+answer |= {"map": maps["map"], "explained": maps["label"]}
 print(json.dumps({name: value.numpy().tolist() for name, value in answer.items()}, default=bytes.decode))
 """
 
@@ -41,7 +50,7 @@ def slices(shared_pictures: Path) -> list[Path]:
     return sorted(shared_pictures.glob("*/001.png"))
 
 
-def test_the_served_model_agrees_with_predict_without_keras_or_btkeras(
+def test_the_served_model_answers_and_explains_without_keras_or_btkeras(
     exported: Path, trained_run: Path, slices: list[Path]
 ) -> None:
     output = subprocess.run([sys.executable, "-c", CLIENT, exported, *slices], capture_output=True, text=True)
@@ -51,6 +60,22 @@ def test_the_served_model_agrees_with_predict_without_keras_or_btkeras(
     np.testing.assert_allclose(answer["probabilities"], probabilities, atol=1e-5)
     assert answer["label"] == labels
     assert answer["classes"] == [["glioma", "meningioma", "no_tumor", "pituitary"]] * len(slices)
+    images = (np.arange(2 * 32 * 32) % 251).astype(np.uint8).reshape(2, 32, 32, 1)
+    model = load_best(open_run(trained_run))
+    probable = int(np.asarray(model(images[1:].astype(np.float32))).argmax())
+    np.testing.assert_allclose(answer["map"], explain(model, images, np.array([2, probable])), atol=1e-4)
+    assert answer["explained"] == ["no_tumor", answer["classes"][0][probable]]
+
+
+@pytest.mark.parametrize("of_run", [False, True])
+def test_a_network_explains_any_number_of_slices(exported: Path, trained_run: Path, of_run: bool) -> None:
+    network = load_network(trained_run if of_run else exported)
+    assert (network.version, network.explain is not None) == (None if of_run else 1, True)
+    images = np.random.default_rng(0).integers(0, 256, (18, 32, 32, 1), np.uint8)
+    indices = np.arange(18) % 4
+    expected = explain(load_best(open_run(trained_run)), images, indices)
+    np.testing.assert_allclose(network.explain(images, indices), expected, atol=1e-4)
+    assert network.explain(images[:0], indices[:0]).shape == (0, 32, 32)
 
 
 def test_predict_reads_an_exported_model_by_name_and_by_version(
@@ -76,21 +101,23 @@ def test_pixels_of_any_size_give_what_their_png_gives(exported: Path, tmp_path: 
 
 def test_the_weights_are_stored_once(exported: Path, trained_run: Path) -> None:
     stored = (exported / "variables/variables.data-00000-of-00001").stat().st_size
-    parameters = sum(w.size for w in _weights(trained_run)) * 4
+    parameters = sum(w.size for w in load_best(open_run(trained_run)).get_weights()) * 4
     assert stored < 1.3 * parameters
-
-
-def _weights(run: Path) -> list[np.ndarray]:
-    from btkeras.evaluation.evaluate import load_best
-
-    return load_best(open_run(run)).get_weights()
 
 
 def test_signatures_are_the_contract(exported: Path) -> None:
     loaded = tf.saved_model.load(str(exported))
-    inputs = {name: f.structured_input_signature[1] for name, f in loaded.signatures.items()}
-    assert inputs["serving_default"]["image_bytes"].dtype == tf.string
-    assert inputs["serving_pixels"]["images"].dtype == tf.uint8
+    inputs = {
+        name: {key: (spec.dtype, spec.shape.as_list()) for key, spec in f.structured_input_signature[1].items()}
+        for name, f in loaded.signatures.items()
+    }
+    prepared = (tf.uint8, [None, 32, 32, 1])
+    assert inputs == {
+        "serving_default": {"image_bytes": (tf.string, [None])},
+        "serving_pixels": {"images": (tf.uint8, [None, None, None, None])},
+        "serving_prepared": {"images": prepared},
+        "serving_explained": {"images": prepared, "class_index": (tf.int32, [None])},
+    }
     outputs = loaded.signatures["serving_default"].structured_outputs
     assert {name: spec.dtype for name, spec in outputs.items()} == {
         "probabilities": tf.float32,
@@ -106,9 +133,20 @@ def test_bytes_that_are_no_picture_are_refused(exported: Path, data: bytes) -> N
         loaded.signatures["serving_default"](image_bytes=tf.constant([data]))
 
 
-def test_versions_count_up_and_one_that_exists_is_kept(trained_run: Path, tmp_path: Path) -> None:
+def test_versions_count_up_and_one_that_exists_is_kept(
+    exported: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only the numbers are looked at.
+    monkeypatch.setattr(
+        "btkeras.serving.export._fill", lambda work, folder, *_: shutil.copytree(exported, folder / "x")
+    )
     run, out = open_run(trained_run), tmp_path / "m"
-    assert [export(run, out, version).name for version in (None, None, 7, None)] == ["1", "2", "7", "8"]
+    for wanted, made in ((None, "1"), (7, "7"), (None, "8")):
+        folder = export(run, out, wanted)
+        assert folder.name == made
+        (folder / "x").rename(tmp_path / "x")
+        shutil.copytree(tmp_path / "x", folder, dirs_exist_ok=True)
+        shutil.rmtree(tmp_path / "x")
     with pytest.raises(ModelError, match="not there yet"):
         export(run, out, 7)
 
@@ -116,8 +154,86 @@ def test_versions_count_up_and_one_that_exists_is_kept(trained_run: Path, tmp_pa
 def test_a_model_that_disagrees_is_not_published(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = module._answer
-    monkeypatch.setattr(module, "_answer", lambda *a: right(*a) | {"probabilities": right(*a)["probabilities"] * 0.99})
-    with pytest.raises(ModelError, match="must agree with its checkpoint"):
+    right = Deployed.answer
+    monkeypatch.setattr(Deployed, "answer", lambda *a: right(*a) | {"probabilities": right(*a)["probabilities"] * 0.99})
+    with pytest.raises(ModelError, match=r"with its checkpoint.*probabilities of .*png through savedmodel's serv"):
         export(open_run(trained_run), tmp_path / "m")
     assert not list((tmp_path / "m").iterdir())
+
+
+def test_maps_that_disagree_are_not_published(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("btkeras.serving.export_explain._to_one", lambda maps: maps)
+    with pytest.raises(ModelError, match=r"in map of .* serving_explained; nothing was published"):
+        export(open_run(trained_run), tmp_path / "m")
+    assert not list((tmp_path / "m").iterdir())
+
+
+def test_the_folder_says_what_it_is(exported: Path, trained_run: Path) -> None:
+    extra = exported / "assets.extra"
+    manifest = json.loads((extra / "manifest.json").read_text())
+    checkpoint = (trained_run / "best.keras").read_bytes()
+    assert manifest["checkpoint"] == {"file": "best.keras", "sha256": hashlib.sha256(checkpoint).hexdigest()}
+    metrics = json.loads((trained_run / "metrics.json").read_text())
+    assert (manifest["test"]["images"], manifest["test"]["accuracy"]) == (metrics["images"], metrics["accuracy"])
+    rows = {row["signature"]: row for row in manifest["parity"]["rows"]}
+    assert set(rows) == {"serving_default", "serving_pixels", "serving_prepared", "serving_explained"}
+    assert all(row["labels"] == row["images"] for name, row in rows.items() if name != "serving_explained")
+    assert "of the validation part" in manifest["parity"]["inputs"]
+    assert (extra / "labels.txt").read_text().split() == manifest["classes"]
+    card = (extra / "model_card.md").read_text()
+    assert str(trained_run) not in card + json.dumps(manifest)
+    assert "serving_pixels" in card and "never evaluated" not in card
+
+
+def test_warm_up_requests_are_tensorflow_servings_and_are_answered(exported: Path) -> None:
+    logs = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    served = tf.saved_model.load(str(exported))
+    batches = []
+    for record in tf.data.TFRecordDataset(str(exported / "assets.extra" / "tf_serving_warmup_requests")):
+        log = logs.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        assert (request.model_spec.name, request.model_spec.signature_name) == ("tiny", "serving_default")
+        # Nothing in it is unknown to the official types.
+        assert len(log.SerializeToString()) == len(record.numpy())
+        assert list(request.inputs) == ["image_bytes"]
+        tensor = tf.constant(tf.make_ndarray(request.inputs["image_bytes"]))
+        answer = served.signatures["serving_default"](image_bytes=tensor)
+        batches.append(len(answer["label"]))
+    assert batches == [1, 2, 4, 8, 16, 32]
+
+
+def test_a_run_without_figures_or_dataset_is_exported_and_says_so(trained_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    (run / "metrics.json").unlink()
+    manifest = json.loads((run / "manifest.json").read_text()) | {"dataset": str(tmp_path / "gone")}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    extra = export(open_run(run), tmp_path / "m") / "assets.extra"
+    assert "never evaluated" in (extra / "model_card.md").read_text()
+    written = json.loads((extra / "manifest.json").read_text())
+    assert written["test"] is None and "synthetic" in written["parity"]["inputs"]
+
+
+def test_who_looks_all_the_time_sees_no_half_version(exported: Path, trained_run: Path, tmp_path: Path) -> None:
+    files = {str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file()}
+    out, done, seen, looks = tmp_path / "tiny", threading.Event(), [], 0
+
+    def look() -> None:
+        nonlocal looks
+        while not done.is_set():
+            looks += 1
+            # As TensorFlow Serving does: a version is a folder whose name is a number.
+            for version in out.glob("[0-9]*"):
+                seen.append({str(path.relative_to(version)) for path in version.rglob("*") if path.is_file()})
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    try:
+        export(open_run(trained_run), out)
+    finally:
+        # One last look finds it.
+        threading.Event().wait(0.2)
+        done.set()
+        reader.join()
+    assert looks > 10 and seen and all(found == files for found in seen)
