@@ -18,7 +18,8 @@ import pytest
 
 from btkeras.serving.server.engine import Engine
 from btkeras.serving.server.logs import JsonLines
-from btkeras.serving.server.servable import Servable
+from btkeras.serving.server.problems import Problem
+from btkeras.serving.server.servable import Servable, check_picture
 from btkeras.serving.server.settings import Batching, Limits, ServerSettings
 from tests.serve_tools import b64, noise, png, running, until, write_half_plus_two
 
@@ -267,6 +268,30 @@ def test_a_line_a_request_without_what_was_sent(client: httpx.Client, caplog: py
         assert hidden not in text
 
 
+def test_a_client_that_does_not_read_its_answer_is_cut_off(half_folder: Path) -> None:
+    limits = Limits(request_seconds=1.0)
+    with running(ServerSettings(half_folder, limits=limits)) as (client, _):
+        row = {"pair": [1, 2], "text": "x" * 8_000_000, "yes": True}
+        body = json.dumps({"signature_name": "mixed", "instances": [row]}).encode()
+        with connect(client) as connection:
+            head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sendall(head.encode() + body)
+            time.sleep(4)
+            # Text, and text in base64, would be 18 million bytes.
+            assert len(received(connection)) < 15_000_000
+        assert client.post(PREDICT, json={"instances": [1.0]}).status_code == 200
+
+
+def test_a_server_may_wait_for_its_model(tmp_path: Path) -> None:
+    with running(ServerSettings(tmp_path / "half", wait=True, poll_seconds=0.1)) as (client, _):
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/readyz").status_code == 503
+        assert client.post(PREDICT, json={"instances": [1.0]}).status_code == 404
+        write_half_plus_two(tmp_path / "half", 1)
+        until(lambda: client.get("/readyz").status_code == 200)
+        assert client.post(PREDICT, json={"instances": [1.0]}).json() == {"predictions": [2.5]}
+
+
 def test_token_and_cors(half_folder: Path) -> None:
     settings = ServerSettings(half_folder, token="sesame", origins=("https://viewer.example",))
     with running(settings) as (client, _):
@@ -299,6 +324,11 @@ def test_large_pictures_are_refused_before_they_are_decoded(exported_model: Path
         answer = client.post(TINY, json={"instances": [b64(large)]})
         assert answer.status_code == 400 and "at most 10000 pixels" in answer.json()["error"]
         assert client.post(TINY, json={"instances": [b64(right)]}).status_code == 200
+        pixels = {"signature_name": "serving_pixels", "instances": np.zeros((1, 101, 100, 1), int).tolist()}
+        assert "at most 10000 pixels" in client.post(TINY, json=pixels).json()["error"]
+        # Few pixels, and long: what preprocessing takes grows with the longer side.
+        with pytest.raises(Problem, match="16384 on a side"):
+            check_picture(png(np.zeros((16, 20_000), np.uint8)), "the image", 10**6)
         # The same limit where the SavedModel's own graph decodes.
         decoder = engine.versions.get(None).decoder
         engine.versions.get(None).decoder = None

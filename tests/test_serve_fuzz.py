@@ -217,6 +217,5 @@ def test_5000_malformed_requests_leave_no_memory_behind(server: tuple[httpx.Clie
         if number % 500 == 499:
             unharmed(*server)
             memory.append(round(psutil.Process().memory_info().rss / 2**20))
-            print(number, memory[-1])
     # The first thousand fill caches and pools.
     assert max(memory[2:]) - memory[1] < 60, memory

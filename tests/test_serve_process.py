@@ -87,11 +87,17 @@ def test_what_it_says_when_it_cannot_start(tmp_path: Path, monkeypatch: pytest.M
     missing = str(tmp_path / "none")
     code, output = fails("--model", missing)
     assert code == 1 and "NAME/VERSION/saved_model.pb" in output and "btkeras export RUN" in output
+    (tmp_path / "other" / "3").mkdir(parents=True)
+    (tmp_path / "other" / "3" / "model.onnx").write_bytes(b"x")
+    code, output = fails("--model", str(tmp_path / "other"))
+    assert code == 1 and "version 3 has another format" in output
     folder = tmp_path / "half"
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "saved_model.pb").write_bytes(b"no SavedModel")
     code, output = fails("--model", str(folder), "--port", "0")
     assert code == 1 and "At least one version must be a whole SavedModel" in output
+    code, output = fails("--model", str(folder / "1"))
+    assert code == 1 and f"Name the folder above it: {folder}" in output
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, output = fails("--model", str(folder), "--port", str(port))

@@ -46,6 +46,10 @@ class Bounded:
             else:
                 await self._in_queue(scope, receive, answer)
         except Exception as error:  # The last place before the connection: no request may end without an answer.
+            if answer.started and isinstance(error, Problem):
+                # Too slow a reader: what it did not take in time is cut off with its connection.
+                log("answer cut off", logging.WARNING, reason=error.message)
+                return
             if answer.started:
                 raise
             await _problem(error).response()(scope, receive, send)

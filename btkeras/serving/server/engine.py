@@ -25,7 +25,7 @@ from btkeras.serving.server.batching import Batcher, Outputs
 from btkeras.serving.server.metrics import Metrics
 from btkeras.serving.server.problems import not_found
 from btkeras.serving.server.record import note_images
-from btkeras.serving.server.servable import DEFAULT, ENCODED, PREPARED, Servable, check_picture, observation
+from btkeras.serving.server.servable import DEFAULT, ENCODED, PREPARED, Servable, check_picture, check_size, observation
 from btkeras.serving.server.settings import ServerSettings
 from btkeras.serving.server.versions import Versions
 
@@ -167,10 +167,14 @@ class Engine:
         return np.stack(decoded)  # type: ignore[arg-type]
 
     def _check_pictures(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """A version without batches decodes in its graph, whose limit on pixels may be another."""
+        """What is decoded or resized in the graph has the limits of what is decoded here."""
+        limit = self.settings.limits.pixels
         pictures = inputs.get(ENCODED, np.empty(0, object)).ravel()
         for index, data in enumerate(pictures):
-            check_picture(bytes(data), _name(index, len(pictures)), self.settings.limits.pixels)
+            check_picture(bytes(data), _name(index, len(pictures)), limit)
+        images = inputs.get("images", np.empty(0))
+        if images.ndim == 4:
+            check_size(images.shape[2], images.shape[1], "images", limit)
 
     def _batcher(self, servable: Servable) -> Batcher:
         found = self._batchers.get(servable)

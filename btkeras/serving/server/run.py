@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
 
 from btkeras.errors import ConfigError, ModelError
 from btkeras.machine import threads
+from btkeras.serving.exported import SAVED_MODEL, latest_version
 from btkeras.serving.server.app import create_app
 from btkeras.serving.server.engine import Engine
 from btkeras.serving.server.logs import log, start_logging
@@ -31,16 +33,27 @@ def serve(settings: ServerSettings) -> None:
         ModelError: If there is no model, or none of its versions can be loaded; not with ``wait``.
     """
     if not settings.wait and not has_version(settings.model):
-        raise ModelError(
-            "A model to serve must be a folder with a SavedModel, NAME/VERSION/saved_model.pb",
-            received=settings.model,
-            remedy=f"Write one with `btkeras export RUN --out {settings.model}`, or wait for it with --wait",
-        )
+        raise _no_model(settings.model)
     listener = _listen(settings.host, settings.port)
     with listener:
         start_logging()
         _use_cores()
         asyncio.run(_serve(settings, listener))
+
+
+def _no_model(given: Path) -> ModelError:
+    rule = "A model to serve must be a folder with a SavedModel, NAME/VERSION/saved_model.pb"
+    if (given / SAVED_MODEL).is_file():
+        return ModelError(rule, received=f"{given}, a version", remedy=f"Name the folder above it: {given.parent}")
+    version = latest_version(given)
+    if version is not None:
+        return ModelError(
+            rule,
+            received=f"{given}, whose version {version.name} has another format",
+            remedy="Export it again as a SavedModel; `btkeras predict` and Python take the other formats",
+        )
+    remedy = f"Write one with `btkeras export RUN --out {given}`, or wait for it with --wait"
+    return ModelError(rule, received=given, remedy=remedy)
 
 
 async def _serve(settings: ServerSettings, listener: socket.socket) -> None:

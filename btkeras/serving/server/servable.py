@@ -27,6 +27,8 @@ from btkeras.serving.server.problems import invalid
 
 DEFAULT, PREPARED = "serving_default", "serving_prepared"
 ENCODED = "image_bytes"
+# What preprocessing takes grows with the longer side, whatever the other.
+MAX_SIDE = 16_384
 # How far our decoding in front of `serving_prepared` may be from `serving_default` as a whole.
 _TOLERANCE = 1e-4
 # How TensorFlow names the place in the graph, in front of its message.
@@ -160,8 +162,20 @@ def check_picture(data: bytes, name: str, pixels: int) -> None:
         width, height = check_image(data, name)
     except ImageError as error:
         raise invalid(str(error)) from error
-    if width * height > pixels:
-        raise invalid(f"An image must have at most {pixels} pixels. Received: {name} with {width} x {height}.")
+    check_size(width, height, name, pixels)
+
+
+def check_size(width: int, height: int, name: str, pixels: int) -> None:
+    """Checks a picture's size.
+
+    Raises:
+        Problem: If it has more pixels, or is longer than ``MAX_SIDE``.
+    """
+    if width * height > pixels or max(width, height) > MAX_SIDE:
+        raise invalid(
+            f"An image must have at most {pixels} pixels, and {MAX_SIDE} on a side. "
+            f"Received: {name} with {width} x {height}."
+        )
 
 
 def _definitions(folder: Path) -> dict[str, meta_graph_pb2.SignatureDef]:

@@ -21,7 +21,7 @@ class Limits:
         instances: Pictures of one request; 413 beyond.
         values: Numbers, strings, lists and objects in one request's JSON; 413 beyond. Bounds what parsing takes:
             a list of numbers is about twenty times as large in memory as in the request.
-        pixels: Of one encoded picture, by its header, before it is decoded; 400 beyond.
+        pixels: Of one picture, by its header, before it is decoded; 400 beyond.
         queued_images: Pictures of all requests under way, each request counting at least one; 503 beyond.
         queued_bytes: Bodies of all requests under way; 503 beyond.
         connections: Open connections; 503 and closed beyond.

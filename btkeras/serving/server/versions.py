@@ -63,6 +63,7 @@ class Versions:
         self._leases: dict[int, int] = {}
         self._failed: dict[int, _Look] = {}
         self._threads = ThreadPoolExecutor(1, "versions")
+        self._readable = True
         self.statuses: dict[int, Status] = {}
         self.changed: Callable[[], None] = lambda: None
 
@@ -107,8 +108,12 @@ class Versions:
         try:
             looks = await loop.run_in_executor(self._threads, _look, self._settings.model)
         except OSError as error:
-            log("folder unreadable", logging.WARNING, reason=error.strerror)
+            # Said once, and not again at each look.
+            if self._readable:
+                log("folder unreadable", logging.WARNING, reason=error.strerror)
+            self._readable = False
             return
+        self._readable = True
         wanted: set[int] = set()
         for number in sorted(looks, reverse=True):
             if len(wanted) == self._settings.keep:
