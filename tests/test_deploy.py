@@ -229,6 +229,18 @@ def test_dockerfiles_copy_what_is_there_and_drop_root() -> None:
         assert users and users[-1] != "0"
 
 
+def test_the_image_gets_the_smaller_tensorflow(tmp_path: Path) -> None:
+    (run,) = re.findall(r"^RUN (.*?[^\\])$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE | re.DOTALL)
+    edits = [part.strip(" \\\n") for part in run.split("&&") if "sed " in part]
+    for name in ("setup.cfg", "constraints.txt"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    for edit in edits:
+        subprocess.run(["sh", "-c", f"TENSORFLOW=tensorflow-cpu; {edit}"], cwd=tmp_path, check=True)
+    wanted = re.findall(r"^    (tensorflow\S*)>=.*$", (tmp_path / "setup.cfg").read_text(), re.MULTILINE)
+    assert wanted.count("tensorflow-cpu") == 1 and "tensorflow" not in wanted
+    assert re.search(r"^tensorflow-cpu==", (tmp_path / "constraints.txt").read_text(), re.MULTILINE)
+
+
 def test_the_dockerfiles_command_is_one_of_serves() -> None:
     from btkeras.cli.serve import serve
 
