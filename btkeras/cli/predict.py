@@ -57,7 +57,8 @@ def predict(
     the feet (axial), the back (coronal) or the left (sagittal).
 
     --explain draws, beside each slice, the slice under a map of what speaks for its most probable class. It shows what
-    the network looks at, not where a tumour is, and needs the run itself (an exported model has --method occlusion).
+    the network looks at, not where a tumour is, and works from a run or a SavedModel (an ONNX or LiteRT file
+    has --method occlusion only, and gradcam needs the run).
 
     --server asks TensorFlow Serving, or `btkeras serve`, instead of loading a model. Such answers are the most probable
     class, without prediction sets and outliers. The environment variable BTKERAS_TOKEN is sent as bearer token.

@@ -12,7 +12,10 @@ from btkeras.evaluation.explain import DEFAULT_METHOD, METHODS, Cam
 from btkeras.evaluation.stages import Stage, stages
 from btkeras.models.temperature import logits_network
 
-Maps = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# The class index that stands for the most probable class.
+MOST_PROBABLE = -1
+
+Maps = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def graph_explainer(model: keras.Model) -> Maps | None:
@@ -22,8 +25,9 @@ def graph_explainer(model: keras.Model) -> Maps | None:
         model: From ``build_model``, with or without a temperature.
 
     Returns:
-        From prepared pictures, uint8 ``[n, size, size, channels]``, and class indices, integers ``[n]``, to float32
-        ``[n, size, size]`` in 0..1; None if the network has nothing that can be explained.
+        From prepared pictures, uint8 ``[n, size, size, channels]``, and class indices, int32 ``[n]``, -1 for the most
+        probable class, to maps, float32 ``[n, size, size]`` in 0..1, and the indices of the classes that they speak
+        for; None if the network has nothing that can be explained.
     """
     cam = METHODS[DEFAULT_METHOD]
     if not isinstance(cam, Cam):
@@ -37,30 +41,36 @@ def graph_explainer(model: keras.Model) -> Maps | None:
         return None
     split = keras.Model(network.input, [*(stage.tensor for stage in chosen), network.output])
 
-    def maps(images: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+    def maps(images: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels = tf.cast(images, tf.float32)
-        drawn = _stage_maps(split, chosen, pixels, indices)
+        # Mirrored pictures go through in the same batch, so that the network is in the graph once.
+        views = tf.concat([pixels, tf.reverse(pixels, [2])], axis=0) if cam.mirrored else pixels
+        drawn, wanted = _stage_maps(split, chosen, views, indices)
         if cam.mirrored:
-            mirrored = _stage_maps(split, chosen, tf.reverse(pixels, [2]), indices)
-            drawn = [one + tf.reverse(other, [2]) for one, other in zip(drawn, mirrored, strict=True)]
-        return _to_one(tf.reduce_prod(tf.stack(drawn), axis=0))
+            halves = [tf.split(one, 2) for one in drawn]
+            drawn = [one + tf.reverse(other, [2]) for one, other in halves]
+        return _to_one(tf.reduce_prod(tf.stack(drawn), axis=0)), wanted
 
     return maps
 
 
 def _stage_maps(
-    network: keras.Model, chosen: Sequence[Stage], pixels: tf.Tensor, indices: tf.Tensor
-) -> list[tf.Tensor]:
-    """Each stage's map at the pictures' size."""
+    network: keras.Model, chosen: Sequence[Stage], views: tf.Tensor, indices: tf.Tensor
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Each stage's map at the pictures' size, and the classes; the views are a multiple of the indices."""
+    count = tf.shape(indices)[0]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(pixels)
-        *features, logits = network(pixels, training=False)
-        speaking = tf.gather(logits, indices, batch_dims=1)
+        tape.watch(views)
+        *features, logits = network(views, training=False)
+        probable = tf.argmax(logits[:count], axis=-1, output_type=tf.int32)
+        wanted = tf.where(tf.equal(indices, MOST_PROBABLE), probable, indices)
+        repeated = tf.tile(wanted, [tf.shape(views)[0] // tf.maximum(count, 1)])
+        speaking = tf.gather(logits, repeated, batch_dims=1)
     drawn = []
     for stage, maps, slopes in zip(chosen, features, tape.gradient(speaking, features), strict=True):
         low = tf.reduce_sum(tf.cast(maps, tf.float32) * tf.nn.relu(tf.cast(slopes, tf.float32)), axis=-1)
-        drawn.append(_to_one(_enlarge(stage, tf.nn.relu(low), (pixels.shape[1], pixels.shape[2]))))
-    return drawn
+        drawn.append(_to_one(_enlarge(stage, tf.nn.relu(low), (views.shape[1], views.shape[2]))))
+    return drawn, wanted
 
 
 def _enlarge(stage: Stage, maps: tf.Tensor, shape: tuple[int, int]) -> tf.Tensor:

@@ -21,6 +21,8 @@ from btkeras.serving.exported import engine
 _OPSET = 18
 # Pictures at a time while ranges of activations are collected.
 _BATCH = 8
+# ONNX Runtime's, whose default is the second.
+_ERROR, _WARNING = 3, 2
 _QUANTIZED = ("Conv", "Gemm", "MatMul", "Add")
 
 
@@ -112,9 +114,12 @@ def _score_nodes(proto: Any) -> list[str]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without the converters' warnings, which are about themselves."""
+    onnxruntime = engine("onnxruntime", "onnx")
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(_ERROR)
     try:
         yield
     finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
         logging.disable(before)

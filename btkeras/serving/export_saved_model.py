@@ -14,8 +14,6 @@ from btkeras.serving.export_explain import Maps, graph_explainer
 from btkeras.serving.exported import BYTES, EXPLAINED, PIXELS, PREPARED, PROBABILITIES
 
 Answer = dict[str, tf.Tensor]
-# The class index that stands for the most probable class.
-MOST_PROBABLE = -1
 
 
 def write(deployed: Deployed, folder: Path) -> None:
@@ -71,8 +69,7 @@ def _answer(deployed: Deployed, images: tf.Tensor) -> Answer:
 
 def _explained(deployed: Deployed, maps: Maps) -> Callable[[tf.Tensor, tf.Tensor], Answer]:
     def explained(images: tf.Tensor, class_index: tf.Tensor) -> Answer:
-        probable = tf.argmax(deployed.answer(images)[PROBABILITIES], axis=-1, output_type=tf.int32)
-        indices = tf.where(class_index == MOST_PROBABLE, probable, class_index)
-        return {"map": maps(images, indices), "label": tf.gather(tf.constant(deployed.classes), indices)}
+        drawn, classes = maps(images, class_index)
+        return {"map": drawn, "label": tf.gather(tf.constant(deployed.classes), classes)}
 
     return explained
