@@ -14,7 +14,7 @@ import pytest
 from btkeras.data.decoder import stored_picture
 from btkeras.data.prepare import prepare
 from btkeras.data.pseudonyms import load_key, pseudonym
-from btkeras.data.records import Record
+from btkeras.data.records import Record, load_dataset
 from btkeras.data.slices import open_slices
 from btkeras.errors import ConfigError, DataError
 from tests.dicom_files import NAME, dicom
@@ -181,3 +181,10 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     report = run(put(tmp_path / "study", files), out=tmp_path / "out", skip_broken=True)
     assert report.classes == {"glioma": 1}
     assert [Path(item.path).name for item in report.broken] == ["a.dcm", "b.nii.gz"]
+
+
+def test_a_class_folder_of_volumes_says_that_prepare_reads_them(tmp_path: Path) -> None:
+    for name in ("a.nii.gz", "b.dcm"):
+        study = put(tmp_path / name, {f"glioma/{name}": b"x", "no_tumor/c.png": encoded(), "glioma/notes.txt.gz": b"x"})
+        with pytest.raises(DataError, match=rf"{name}.*btkeras prepare"):
+            load_dataset(study)

@@ -23,7 +23,7 @@ from btkeras.data.image_file import damaged
 from btkeras.data.medical import quiet, require
 from btkeras.errors import ImageError
 
-# In this order. GDCM, which alone has JPEG Lossless, crashes on broken files and gets a process of its own.
+# In this order. GDCM, which JPEG Lossless needs, crashes on broken files and gets a process of its own.
 _DECODERS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _JPEG_2000 = b"\xff\x4f\xff\x51"

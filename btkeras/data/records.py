@@ -26,7 +26,7 @@ _SPELLINGS = {
     "pituitary": ("pituitary", "pituitary_tumor", "pituitary_tumour", "pituitary_adenoma", "pi"),
 }
 # Pictures that `btkeras prepare` converts, or says why not; leaving them out in silence would lose data.
-_OTHER_SUFFIXES = (".bmp", ".tif", ".tiff", ".gif", ".webp", ".dcm", ".dicom", ".nii", ".gz", ".mat")
+_OTHER_SUFFIXES = (".bmp", ".tif", ".tiff", ".gif", ".webp", ".dcm", ".dicom", ".nii", ".nii.gz", ".mat")
 _CLASS_OF = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
 
 
@@ -151,7 +151,7 @@ def _pictures(folder: Path, root: Path) -> list[str]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     paths = [path.relative_to(root) for path in files]
     paths = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
-    others = sorted(path.as_posix() for path in paths if path.suffix.lower() in _OTHER_SUFFIXES)
+    others = sorted(path.as_posix() for path in paths if path.name.lower().endswith(_OTHER_SUFFIXES))
     if others:
         raise DataError(
             "A class folder's pictures must be PNG or JPEG",
