@@ -122,10 +122,10 @@ def test_the_model_card_is_a_page_and_its_markup_is_text(tmp_path: Path, client_
     card = tmp_path / "assets.extra" / "model_card.md"
     card.parent.mkdir()
     card.write_text(
-        "# Card\n\n| a | b |\n| - | - |\n| 1 | 2 |\n\n<script>alert(1)</script> ![x](http://elsewhere/x.png)"
+        "# Card (1)\n\n| a | b |\n| - | - |\n| 1 | 2 |\n\n<script>alert(1)</script> ![x](http://elsewhere/x.png)"
     )
     page = client.get("/model-card").text
-    assert "<h1>Card</h1>" in page and "<td>2</td>" in page and client.get("/api/model").json()["card"]
+    assert '<h1 id="card-1">Card (1)</h1>' in page and "<td>2</td>" in page and client.get("/api/model").json()["card"]
     assert "<script>" not in page and "<img" not in page
 
 

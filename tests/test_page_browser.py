@@ -174,8 +174,9 @@ def test_by_keyboard_alone(visit: Visit, files: dict[str, str]) -> None:
                 return
         raise AssertionError(wanted)
 
-    tab_to("drop")
+    # Listening first: it takes the browser a moment to hand its dialog over.
     with page.expect_file_chooser() as chooser:
+        tab_to("drop")
         page.keyboard.press("Enter")
     chooser.value.set_files([files["slice.png"], files["photo.png"]])
     page.locator(".card").nth(1).wait_for()
@@ -294,7 +295,8 @@ def test_it_fits_and_axe_finds_nothing(
     browser: Any, address: str, files: dict[str, str], tmp_path: Path, width: str, theme: str
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
-    (tmp_path / "model_card.md").write_text("# Card\n\n| figure | value |\n| - | - |\n| accuracy | 0.9 |\n")
+    wide = "| figure |" + " value |" * 20 + "\n|" + " - |" * 21 + "\n| accuracy |" + " 0.98765 |" * 20
+    (tmp_path / "model_card.md").write_text(f"# Card\n\n{wide}\n\n```\n{'long ' * 50}\n```\n")
     long = shutil.copy(files["slice.png"], tmp_path / f"{'a very long name of a slice ' * 7}.png")
     visit = Visit(browser, address, width, theme)
     page = visit.page

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -17,6 +19,7 @@ from btkeras.serving.server.problems import Problem
 from btkeras.serving.server.settings import ServerSettings
 
 _CARD = "model_card.md"
+_TABLE = '<div class="wide" role="group" aria-label="Table" tabindex="0">'
 _T = TypeVar("_T")
 
 
@@ -73,7 +76,18 @@ def card_html(network: Network) -> str:
     from markdown_it import MarkdownIt
 
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-    return str(markdown.render(file.read_text(encoding="utf-8")))
+    tokens = markdown.parse(file.read_text(encoding="utf-8"))
+    for token, inside in itertools.pairwise(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", _anchor(inside.content))
+    html = str(markdown.renderer.render(tokens, markdown.options, {}))
+    # On a phone a wide table moves on its own, by keyboard too.
+    return html.replace("<table>", _TABLE + "<table>").replace("</table>", "</table></div>")
+
+
+def _anchor(heading: str) -> str:
+    """What a link in the card calls a heading, as GitHub does."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def _card_file(network: Network) -> Path | None:

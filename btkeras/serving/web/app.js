@@ -91,7 +91,7 @@ function know(facts) {
   if (byId("model").dataset.text === text) return;
   byId("model").dataset.text = text;
   const link = make("a", { href: "model-card", target: "_blank", rel: "noopener", onclick: openCard }, "Model card");
-  byId("model").replaceChildren("Model ", make("strong", {}, text), ...(facts.card ? [" · ", link] : []));
+  byId("model").replaceChildren(make("span", { class: "model-word" }, "Model "), make("strong", {}, text), ...(facts.card ? [" · ", link] : []));
   byId("classes").textContent = ` (${classes.map(pretty).join(", ")})`;
   byId("bar-slider").hidden = !facts.explained;
   byId("bar-words").textContent = facts.explained
