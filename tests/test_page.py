@@ -151,7 +151,10 @@ def test_slices_are_answered_as_predict_answers_them(
     Image.fromarray(phantom()).save(tmp_path / "phantom.png")
     Image.fromarray(phantom()).save(tmp_path / "phantom.jpg")
     paths = [*sorted(shared_pictures.glob("*/000.png")), tmp_path / "phantom.png", tmp_path / "phantom.jpg"]
-    expected = list(Predictor(judged_run).predict_files(paths))
+    predictor = Predictor(judged_run)
+    # One at a time, as the page asks: in another batch, sums are rounded otherwise, and a slice that is its own
+    # reference may be counted or not.
+    expected = [answer for path in paths for answer in predictor.predict_files([path])]
     client = client_of(OneNetwork(load_network(judged_run)))
     kinds = set()
     for path, answer in zip(paths, expected, strict=True):
