@@ -11,6 +11,7 @@ import tensorflow as tf
 from btkeras.evaluation.calibration import Calibration, load_calibration
 from btkeras.evaluation.evaluate import load_best
 from btkeras.evaluation.outliers import Outliers, load_outliers, squared_distance, with_features
+from btkeras.models.fuse import fuse
 from btkeras.runs import Run
 from btkeras.serving.exported import PROBABILITIES, SCORE
 
@@ -23,8 +24,9 @@ class Deployed:
     """Attributes:
     run: The run.
     model: Its best checkpoint, the measure of what is exported.
-    network: What is exported: from float32 ``[n, size, size, channels]`` in 0..255 to probabilities and, behind them
-        if there are outlier scores, features.
+    fused: The same network in its deploy form (``btkeras.models.fuse``).
+    network: What is exported, made of ``fused``: from float32 ``[n, size, size, channels]`` in 0..255 to probabilities
+        and, behind them if there are outlier scores, features.
     classes: Class names.
     harmonise: Whether pictures are cropped to the head and put on one scale of intensity.
     calibration: What prediction sets are made from, or None.
@@ -34,6 +36,7 @@ class Deployed:
 
     run: Run
     model: keras.Model
+    fused: keras.Model
     network: keras.Model
     classes: tuple[str, ...]
     harmonise: bool
@@ -84,23 +87,15 @@ def deploy(run: Run) -> Deployed:
     variables = {
         name: tf.Variable(part, trainable=False, name=f"{OUTLIER_PREFIX}{name}") for name, part in parts.items()
     }
+    fused = fuse(model)
     return Deployed(
         run=run,
         model=model,
-        network=deploy_form(model, features=bool(outliers)),
+        fused=fused,
+        network=with_features(fused) if outliers else fused,
         classes=run.classes(),
         harmonise=run.config().data.harmonise,
         calibration=calibration,
         outliers=outliers,
         parts=variables,
     )
-
-
-def deploy_form(model: keras.Model, *, features: bool) -> keras.Model:
-    """The network as it is exported: whatever makes it faster and leaves its answers alone belongs here.
-
-    Args:
-        model: The checkpoint.
-        features: Whether the features follow the probabilities.
-    """
-    return with_features(model) if features else model

@@ -21,9 +21,11 @@ from btkeras.serving.network import Network, load_network
 
 # Largest differences of probabilities; what is quantised has none.
 LIMITS: Mapping[str, float] = MappingProxyType({"savedmodel": 1e-5, "onnx": 1e-4, "litert": 1e-4})
-# Of the outlier score, as a part of it (of the threshold where it is smaller), and of maps.
+# Of the outlier score, as a part of it (of the threshold where it is smaller).
 _SCORE_LIMIT = 1e-4
-_MAP_LIMIT = 1e-4
+# Of a map's pixel, in 0..1. Where a rectifier's input is 0 up to rounding, its gradient is all or nothing, so that
+# single pixels differ more than probabilities do.
+_MAP_LIMIT = 0.01
 _BATCH = 32
 _EXPLAINED = 16
 

@@ -44,7 +44,7 @@ def write(deployed: Deployed, folder: Path) -> None:
         input_signature=[tf.TensorSpec([None, None, None, None], tf.uint8, name="images")],
     )
     archive.add_endpoint(PREPARED, lambda images: _answer(deployed, images), input_signature=[deployed.spec])
-    maps = graph_explainer(deployed.model)
+    maps = graph_explainer(deployed.fused)
     if maps:
         indices = tf.TensorSpec([None], tf.int32, name="class_index")
         archive.add_endpoint(EXPLAINED, _explained(deployed, maps), input_signature=[deployed.spec, indices])
