@@ -47,6 +47,7 @@ CONFIGS = st.builds(
         fractions(0, 1),
     ),
     st.builds(settings_of.AppearanceConfig, *[fractions(0, 1)] * len(dataclasses.fields(settings_of.AppearanceConfig))),
+    st.builds(settings_of.RefineConfig, st.integers(0, 100_000)),
     st.builds(
         settings_of.OptimizerConfig,
         st.sampled_from(settings_of.OPTIMIZERS),
