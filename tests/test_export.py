@@ -33,7 +33,8 @@ sys.modules["keras"] = None
 import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 answer = model.signatures["serving_default"](image_bytes=tf.constant([open(p, "rb").read() for p in sys.argv[2:]]))
-images = tf.reshape(tf.cast(tf.range(2 * 32 * 32) % 251, tf.uint8), [2, 32, 32, 1])
+_, *shape = model.signatures["serving_prepared"].structured_input_signature[1]["images"].shape
+images = tf.reshape(tf.cast(tf.range(2 * shape[0] * shape[1] * shape[2]) % 251, tf.uint8), [2, *shape])
 maps = model.signatures["serving_explained"](images=images, class_index=tf.constant([2, -1]))
 answer |= {"map": maps["map"], "explained": maps["label"]}
 print(json.dumps({name: value.numpy().tolist() for name, value in answer.items()}, default=bytes.decode))
