@@ -188,6 +188,7 @@ def test_a_silent_server_is_one_message(server: Fake, slices: list[str], monkeyp
     ("reply", "words"),
     [
         ((401, {"error": "no token"}, {}), "BTKERAS_TOKEN"),
+        ((400, {"error": "Unrecognized servable version label: stable"}, {}), "--model-version"),
         ((302, {}, {"Location": "http://elsewhere/"}), "302"),
         ((502, {"error": "bad gateway"}, {}), "bad gateway"),
         ((200, {"outputs": []}, {}), "`predictions`"),

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -266,6 +267,16 @@ def pngs() -> list[bytes]:
         Image.fromarray(pixels).save(buffer, "PNG")
         images.append(buffer.getvalue())
     return images
+
+
+@pytest.mark.parametrize(("file", "words"), [("none.png", "none.png"), ("0.png", "cannot be reached")])
+def test_the_rest_example_fails_in_one_line(tmp_path: Path, file: str, words: str) -> None:
+    (tmp_path / "0.png").write_bytes(pngs()[0])
+    # Nobody listens on port 9.
+    command = [sys.executable, DEPLOY / "clients" / "rest.py", "http://127.0.0.1:9", "btkeras", tmp_path / file]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_rest_example(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,10 @@ def test_what_it_says_when_it_cannot_start(tmp_path: Path, monkeypatch: pytest.M
     missing = str(tmp_path / "none")
     code, output = fails("--model", missing)
     assert code == 1 and "NAME/VERSION/saved_model.pb" in output and "btkeras export RUN" in output
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    code, output = fails("--model", str(tmp_path / "run"))
+    assert code == 1 and f"btkeras export {tmp_path / 'run'} --out saved_models/run" in output
     (tmp_path / "other" / "3").mkdir(parents=True)
     (tmp_path / "other" / "3" / "model.onnx").write_bytes(b"x")
     code, output = fails("--model", str(tmp_path / "other"))

@@ -84,8 +84,9 @@ def check_image(data: bytes, name: str = "the image") -> tuple[int, int]:
     """
     kind = sniff(data)
     if kind not in FORMATS:
-        remedy = "Save it again" if kind == "an empty file" else "Convert it to PNG first"
-        raise ImageError("An image must be a PNG or JPEG file", received=f"{name}, which is {kind}", remedy=remedy)
+        raise ImageError(
+            "An image must be a PNG or JPEG file", received=f"{name}, which is {kind}", remedy=remedy_for(kind)
+        )
     width, height, frames = _header(data, name)
     if frames > 1:
         raise ImageError(
@@ -104,6 +105,11 @@ def check_image(data: bytes, name: str = "the image") -> tuple[int, int]:
             remedy="Make it smaller first",
         )
     return width, height
+
+
+def remedy_for(kind: str) -> str:
+    """What to do about a file that ``sniff`` finds to be no picture."""
+    return {"an empty file": "Save it again", "text": "Name the picture itself"}.get(kind, "Convert it to PNG first")
 
 
 def sniff(data: bytes) -> str:

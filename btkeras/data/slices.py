@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.data.image_file import FORMATS, check_image, read_bytes, sniff
+from btkeras.data.image_file import FORMATS, check_image, read_bytes, remedy_for, sniff
 from btkeras.data.records import IMAGE_SUFFIXES
 from btkeras.errors import ImageError
 
@@ -88,7 +88,7 @@ def open_slices(source: str | Path | bytes, name: str = "", axis: str | None = N
         raise ImageError(
             "An image must be a PNG or JPEG file, or DICOM, or NIfTI",
             received=f"{name}, which is {kind}",
-            remedy="Save it again" if kind == "an empty file" else "Convert it to PNG first",
+            remedy=remedy_for(kind),
         )
     check_image(data, name)
     return Slices(kind, 1, lambda _: _decode(data, name))

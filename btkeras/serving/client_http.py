@@ -91,7 +91,9 @@ class Connection:
         instances = [{INPUT: {"b64": base64.b64encode(image).decode("ascii")}} for image in images]
         response = self._post(json.dumps({"signature_name": SIGNATURE, "instances": instances}).encode())
         if response.status_code in _REJECTED:
-            raise Rejected(_message(response))
+            message = _message(response)
+            # TensorFlow Serving's words for what is no fault of the pictures.
+            raise self._unlabelled(message) if "servable version label" in message else Rejected(message)
         if response.status_code != 200:
             raise self._refused(response)
         rows = _parsed(response).get("predictions")
@@ -126,7 +128,7 @@ class Connection:
             raise ServerError(
                 "A server must be reachable",
                 received=f"{self._url} ({_reason(error)})",
-                remedy="Is it running, and are host and port right?",
+                remedy="Look whether it is running, and whether host and port are right",
             ) from error
 
     def _session(self) -> requests.Session:
@@ -144,7 +146,7 @@ class Connection:
             return ServerError(
                 "A server must accept the token",
                 received=f"{status} from {self._url} ({message})",
-                remedy=f"Put it into the environment variable {TOKEN}",
+                remedy=f"Put the right one into the environment variable {TOKEN}",
             )
         if status == 404:
             return ServerError(
@@ -153,6 +155,13 @@ class Connection:
                 remedy="Name it with --name, and its version with --model-version",
             )
         return self._strange(f"{status} ({message})")
+
+    def _unlabelled(self, message: str) -> ServerError:
+        return ServerError(
+            "A label must be one that the server gives a version",
+            received=f"{self._url} ({message})",
+            remedy="Name a version's number with --model-version; `btkeras serve` has no labels",
+        )
 
     def _strange(self, what: str) -> ServerError:
         return ServerError(

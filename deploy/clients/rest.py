@@ -25,7 +25,7 @@ def classify(server: str, model: str, images: Sequence[bytes]) -> list[dict[str,
     """Sends encoded pictures in one request and returns the model's outputs for each.
 
     Raises:
-        RuntimeError: With the server's message, if it refuses the request.
+        RuntimeError: If the server cannot be reached, or refuses the request; with its message.
     """
     body = {"instances": [{"image_bytes": {"b64": base64.b64encode(image).decode()}} for image in images]}
     headers = {"Content-Type": "application/json"}
@@ -37,7 +37,9 @@ def classify(server: str, model: str, images: Sequence[bytes]) -> list[dict[str,
         with urllib.request.urlopen(request, timeout=60) as response:
             predictions: list[dict[str, Any]] = json.load(response)["predictions"]
     except urllib.error.HTTPError as error:
-        raise RuntimeError(f"{error.code}: {error.read().decode()}") from None
+        raise RuntimeError(f"{url} answered {error.code}: {error.read().decode()}") from None
+    except OSError as error:
+        raise RuntimeError(f"{url} cannot be reached: {error}") from None
     return predictions
 
 
@@ -52,4 +54,7 @@ def main(server: str, model: str, *files: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 4:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except (OSError, RuntimeError) as problem:
+        sys.exit(str(problem))

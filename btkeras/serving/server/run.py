@@ -52,6 +52,9 @@ def _no_model(given: Path) -> ModelError:
             received=f"{given}, whose version {version.name} has another format",
             remedy="Export it again as a SavedModel; `btkeras predict` and Python take the other formats",
         )
+    if (given / "config.yaml").is_file():
+        remedy = f"Export it first: btkeras export {given} --out saved_models/{given.resolve().name}"
+        return ModelError(rule, received=f"{given}, a run", remedy=remedy)
     remedy = f"Write one with `btkeras export RUN --out {given}`, or wait for it with --wait"
     return ModelError(rule, received=given, remedy=remedy)
 
