@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from btkeras.errors import ModelError
 from btkeras.evaluation.calibration import Calibration
 from btkeras.evaluation.outliers import Reference
-from btkeras.serving.exported import SAVED_MODEL, latest_version, model_file
+from btkeras.serving.exported import SAVED_MODEL, Facts, latest_version, model_file, version_number
 
 # By the ending of the file that an exported model is loaded from: a module with `load(file) -> Network`.
 _LOADERS: Mapping[str, str] = MappingProxyType(
@@ -23,6 +23,7 @@ _LOADERS: Mapping[str, str] = MappingProxyType(
 _PLACES = ("saved_models", "runs")
 
 Observation = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+Observe = Callable[[NDArray[np.uint8]], Observation]
 Explain = Callable[[NDArray[np.uint8], NDArray[np.integer]], NDArray[np.float32]]
 
 
@@ -48,7 +49,7 @@ class Network:
     size: int
     channels: int
     harmonise: bool
-    observe: Callable[[NDArray[np.uint8]], Observation]
+    observe: Observe
     calibration: Calibration | None
     reference: Reference | None
     explain: Explain | None = None
@@ -70,6 +71,29 @@ class Network:
         run = (self.source / "config.yaml").is_file()
         remedy = f"btkeras calibrate {self.source}" if run else "btkeras calibrate RUN, then export it again"
         return f"{self.source} has no {' and no '.join(lacks)}; get them with: {remedy}"
+
+
+def exported_network(version: Path, facts: Facts, observe: Observe, explain: Explain | None = None) -> Network:
+    """The network of an exported version, whatever its format.
+
+    Args:
+        version: Its folder.
+        facts: What lies beside or in its file.
+        observe: As in ``Network``.
+        explain: As in ``Network``.
+    """
+    return Network(
+        source=version,
+        classes=facts.classes,
+        size=facts.size,
+        channels=facts.channels,
+        harmonise=facts.harmonise,
+        observe=observe,
+        calibration=facts.calibration,
+        reference=facts.reference,
+        explain=explain,
+        version=version_number(version),
+    )
 
 
 def load_network(path: str | Path) -> Network:

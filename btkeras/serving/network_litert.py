@@ -18,9 +18,8 @@ from btkeras.serving.exported import (
     engine,
     facts_of,
     not_whole,
-    version_number,
 )
-from btkeras.serving.network import Network, Observation
+from btkeras.serving.network import Network, Observation, exported_network
 
 
 def load(file: Path) -> Network:
@@ -44,17 +43,7 @@ def load(file: Path) -> Network:
             answer = run(images=np.ascontiguousarray(images))
         return answer[PROBABILITIES], answer.get(SCORE)
 
-    return Network(
-        source=file.parent,
-        classes=facts.classes,
-        size=facts.size,
-        channels=facts.channels,
-        harmonise=facts.harmonise,
-        observe=observe,
-        calibration=facts.calibration,
-        reference=facts.reference,
-        version=version_number(file.parent),
-    )
+    return exported_network(file.parent, facts, observe)
 
 
 def _texts(file: Path) -> dict[str, str]:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.machine import threads
-from btkeras.serving.exported import PROBABILITIES, SCORE, engine, facts_of, not_whole, version_number
-from btkeras.serving.network import Network, Observation
+from btkeras.serving.exported import PROBABILITIES, SCORE, engine, facts_of, not_whole
+from btkeras.serving.network import Network, Observation, exported_network
 
 # Only errors: warnings are about how well a graph could be optimised.
 _QUIET = 3
@@ -38,14 +38,4 @@ def load(file: Path) -> Network:
         answer = dict(zip(outputs, session.run(outputs, {"images": images}), strict=True))
         return answer[PROBABILITIES], answer.get(SCORE)
 
-    return Network(
-        source=file.parent,
-        classes=facts.classes,
-        size=facts.size,
-        channels=facts.channels,
-        harmonise=facts.harmonise,
-        observe=observe,
-        calibration=facts.calibration,
-        reference=facts.reference,
-        version=version_number(file.parent),
-    )
+    return exported_network(file.parent, facts, observe)

@@ -17,9 +17,8 @@ from btkeras.serving.exported import (
     SCORE,
     not_whole,
     read_facts,
-    version_number,
 )
-from btkeras.serving.network import Explain, Network, Observation
+from btkeras.serving.network import Explain, Network, Observation, exported_network
 
 # Pictures at a time: the gradients need all feature maps of each.
 _EXPLAINED_BATCH = 16
@@ -64,18 +63,8 @@ def network_of(loaded: Any, version: Path) -> Network:
         scores = answer.get(SCORE)
         return np.asarray(answer[PROBABILITIES]), None if scores is None else np.asarray(scores)
 
-    return Network(
-        source=version,
-        classes=facts.classes,
-        size=facts.size,
-        channels=facts.channels,
-        harmonise=facts.harmonise,
-        observe=observe,
-        calibration=facts.calibration,
-        reference=facts.reference,
-        explain=_explain(loaded, facts.size) if EXPLAINED in loaded.signatures else None,
-        version=version_number(version),
-    )
+    explain = _explain(loaded, facts.size) if EXPLAINED in loaded.signatures else None
+    return exported_network(version, facts, observe, explain)
 
 
 def _explain(loaded: Any, size: int) -> Explain:

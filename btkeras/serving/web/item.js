@@ -31,6 +31,7 @@ export class Item {
     this.wanted = FIRST;
     this.shown = null;
     this.error = null;
+    this.final = false;
     this.abort = new AbortController();
     this.build();
     this.ask(FIRST, false);
@@ -120,6 +121,8 @@ export class Item {
 
   fail(error) {
     this.error = error.message;
+    // A file that is refused for what it is would be refused again.
+    this.final = [400, 413, 415, 422].includes(error.status);
     this.state = "failed";
     this.draw();
     this.owner.changed(this);
@@ -205,7 +208,7 @@ export class Item {
     return [
       make("div", { class: "answer error" }, make("p", { class: "answer-title" }, "Not answered")),
       make("p", { class: "reason" }, this.error),
-      again,
+      ...(this.final ? [] : [again]),
     ];
   }
 }
