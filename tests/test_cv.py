@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import runpy
@@ -23,6 +24,7 @@ from sklearn.metrics import accuracy_score
 from btkeras.config_io import load_config
 from btkeras.data import load_dataset
 from btkeras.errors import ConfigError, ModelError, RunError
+from btkeras.experiments import local
 from btkeras.experiments.cross_validation import cross_validate, summary_table, unfinished, write_summary
 from btkeras.experiments.experiment import Experiment, Job, create_experiment, open_experiment
 from btkeras.experiments.jobs import check_models, run_job
@@ -304,6 +306,27 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, shared_pictures: Path) -> None
     process = start("--data", shared_pictures, "--out", out, *settings(*CV, "train.epochs=5000"), "--jobs", "2")
     wait_for(lambda: len(list(out.glob("*/fold_*/history.csv"))) == 2, process)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "Traceback" not in stderr and f"btkeras cv --resume --out {out}" in stderr
+
+
+def test_a_job_that_lost_its_interruption_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_PATIENCE_SECONDS", 0.2)
+    forgetful = """
+import signal, time
+times = []
+def asked(*_):
+    times.append(0)
+    if len(times) == 2:
+        raise SystemExit(3)
+signal.signal(signal.SIGTERM, asked)
+print("ready", flush=True)
+while True:
+    time.sleep(0.02)
+"""
+    with subprocess.Popen([sys.executable, "-c", forgetful], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        local._stop([local._Running(Job(0, "tiny", 0, 0), 0, process, io.BytesIO())])
+        assert process.returncode == 3

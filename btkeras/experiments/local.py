@@ -19,7 +19,8 @@ from btkeras.machine import parent_environment, thread_environment, threads, vis
 COMMAND = (sys.executable, "-m", "btkeras")
 
 _POLL_SECONDS = 0.5
-_PATIENCE_SECONDS = 60
+# An interruption can be lost: Python drops an exception that is raised while an object is destroyed. So it is repeated.
+_PATIENCE_SECONDS, _REQUESTS = 12, 5
 _LOG_LINES = 20
 
 
@@ -33,12 +34,21 @@ class _Running:
     def close(self) -> int:
         """Waits for the end and returns the exit code."""
         try:
-            return self.process.wait(_PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
             return self.process.wait()
         finally:
             self.log.close()
+
+    def end(self) -> None:
+        """Waits for the end of a process that was asked to end, asks again, and kills it at last."""
+        for _ in range(_REQUESTS):
+            try:
+                self.process.wait(_PATIENCE_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                self.process.terminate()
+        else:
+            self.process.kill()
+        self.close()
 
 
 def run_locally(experiment: Experiment, jobs: Sequence[Job], workers: int) -> None:
@@ -86,7 +96,7 @@ def _stop(running: Sequence[_Running]) -> None:
     for task in running:
         task.process.terminate()
     for task in running:
-        task.close()
+        task.end()
 
 
 def _failed(experiment: Experiment, job: Job) -> RunError:
