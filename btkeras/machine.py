@@ -1,4 +1,4 @@
-"""What of the machine this process may use."""
+"""The machine: what of it this process may use, and how a report of measurements describes it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 _THREADS = "BTKERAS_THREADS"
 _PARENT = "BTKERAS_PARENT"
+# Of a processor's instructions, those that decide how fast it multiplies matrices.
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimddp", "bf16", "i8mm")
 
 
 def threads() -> int:
@@ -58,3 +63,61 @@ def end_with_parent(poll_seconds: float = 0.5) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def describe(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """What figures are measured on, for a report of them; nothing is imported for the versions.
+
+    Args:
+        packages: Distributions whose versions count; those that are not installed are left out.
+
+    Returns:
+        ``processor``, ``cores``, ``threads`` (that this process may use), ``instructions``, ``memory_gib``, ``load``
+        (processes that wanted to run in the last minute; None where that is not known), ``system``, ``python`` and
+        ``packages``.
+    """
+    # Here, since whoever only asks for `threads` should not wait for these.
+    import platform
+
+    import psutil
+
+    facts = _processor_facts()
+    flags = facts.get("flags", facts.get("Features", "")).split()
+    return {
+        "processor": facts.get("model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads(),
+        "instructions": [name for name in _INSTRUCTIONS if name in flags],
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load": load(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": _versions(packages),
+    }
+
+
+def load() -> float | None:
+    """Processes that wanted to run in the last minute, on average; None where that is not known."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def _processor_facts() -> dict[str, str]:
+    """``/proc/cpuinfo`` of one core; nothing where there is none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    from importlib import metadata
+
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
