@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from btkeras.config import AugmentConfig
+from btkeras.config import AppearanceConfig, AugmentConfig
+from btkeras.data.boxes import Tumours
 from btkeras.data.pipeline import evaluation_batches, steps_per_epoch, stored_size, training_batches
 from btkeras.data.store import Store
 from tests.pictures import scene
@@ -169,6 +170,52 @@ def test_the_same_from_a_store_on_disk(tmp_path: Path) -> None:
     assert_equal(
         batches(training(range(1), store=there, augmentation=paper)), batches(training(range(1), augmentation=paper))
     )
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "appearance"),
+    [
+        (AugmentConfig(), AppearanceConfig()),
+        (AugmentConfig(rotation=20, stretch=0.2), AppearanceConfig(histogram=1, noise=0.2, blur=0.5)),
+        (AugmentConfig(tumour_exchange=0.5, tumour_decoys=0.5), AppearanceConfig(tone=0.5)),
+    ],
+    ids=["paper", "appearance", "tumours"],
+)
+def test_grey_pictures_kept_with_one_channel_give_the_same_batches(
+    augmentation: AugmentConfig, appearance: AppearanceConfig
+) -> None:
+    grey = np.stack([scene(40, 40, seed)[..., :1] for seed in range(COUNT)])
+    shape, usable, histogram = (40, 3), np.arange(COUNT), np.zeros((3, 256), np.int64)
+    boxes = np.tile(np.float32([0.1, 0.1, 0.4, 0.4]), (COUNT, 1)) * (usable % 2)[:, None]
+    seen = [
+        batches(
+            training_batches(
+                store,
+                LABELS,
+                4,
+                image_size=SIDE,
+                batch_size=6,
+                augmentation=augmentation,
+                appearance=appearance,
+                tumours=Tumours(boxes.astype(np.float32), usable % 2 == 0),
+                seed=3,
+                epochs=range(2),
+            )
+        )
+        for store in (
+            Store(grey, shape, usable, {}, histogram, "here", grey=True),
+            Store(np.repeat(grey, 3, axis=-1), shape, usable, {}, histogram, "here"),
+        )
+    ]
+    assert seen[0][0][0].shape == (6, SIDE, SIDE, 3)
+    assert_equal(*seen)
+
+
+def test_evaluation_of_grey_pictures_sees_all_channels() -> None:
+    grey = np.stack([scene(SIDE, SIDE, seed)[..., :1] for seed in range(COUNT)])
+    store = Store(grey, (SIDE, 3), np.arange(COUNT), {}, np.zeros((3, 256), np.int64), "here", grey=True)
+    images = np.concatenate([images for images, _ in batches(evaluation_batches(store, LABELS, 4, 5))])
+    np.testing.assert_array_equal(images, np.repeat(grey, 3, axis=-1))
 
 
 def test_nothing_waits_for_a_tuner_and_order_is_kept() -> None:

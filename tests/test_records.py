@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from btkeras.data import CLASSES, Record, load_dataset
-from btkeras.data.records import MANIFEST, class_name, write_manifest
+from btkeras.data.records import MANIFEST, Dataset, class_name, write_manifest
 from btkeras.errors import DataError
 
 HEADER = "path,label,patient,source\n"
@@ -235,3 +236,16 @@ def test_boxes_beside_class_folders_become_a_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["glioma/a.png,0.5,0.5,0.1,wide", "glioma/a.png,0.5,0.5,0.1,12", "glioma/a.png,0.5"])
 def test_a_box_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
     assert "boxes.csv, line 2" in refusal(with_boxes(tmp_path, line))
+
+
+def test_classes_are_not_collected_anew_for_each_picture(tmp_path: Path) -> None:
+    class Records(tuple[Record, ...]):
+        walks = 0
+
+        def __iter__(self) -> Iterator[Record]:
+            Records.walks += 1
+            return super().__iter__()
+
+    dataset = Dataset(tmp_path, Records((Record("b.png", "pituitary"), Record("a.png", "glioma"))))
+    assert [dataset.classes.index(record.label) for record in (*dataset.records, *dataset.records)] == [1, 0, 1, 0]
+    assert Records.walks == 3

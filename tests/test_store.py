@@ -89,6 +89,50 @@ def test_the_variance_of_black_pictures_can_be_divided_by(tmp_path: Path, cached
     assert 0 < variance[0] < 1e-3
 
 
+@pytest.fixture
+def grey_paths(tmp_path: Path) -> list[Path]:
+    """Twelve grey pictures, of which one is stored with three channels."""
+    folder = tmp_path / "grey"
+    folder.mkdir()
+    for number in range(12):
+        grey = scene(40, 50, seed=number)[..., 0]
+        picture = np.stack([grey] * 3, axis=-1) if number == 4 else grey
+        (folder / f"{number:02d}.png").write_bytes(encode(picture))
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_grey_pictures_are_given_with_all_channels(grey_paths: list[Path], cached: Path, cache: str) -> None:
+    store = store_of(grey_paths, cache, cached)
+    np.testing.assert_array_equal(everything(store), [COLOUR.file(path) for path in grey_paths])
+    assert store.shape == (32, 3)
+    mean, variance = store.statistics()
+    assert len(mean) == len(variance) == 3
+    np.testing.assert_allclose(mean, everything(store).mean(axis=(0, 1, 2)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_grey_pictures_take_a_third(grey_paths: list[Path], cached: Path, cache: str) -> None:
+    assert store_of(grey_paths, cache, cached).take_kept(np.arange(12)).shape == (12, 32, 32, 1)
+    again = store_of(grey_paths, cache, cached)
+    assert again.take_kept(np.arange(12)).shape == (12, 32, 32, 1)
+    np.testing.assert_array_equal(everything(again), [COLOUR.file(path) for path in grey_paths])
+
+
+@pytest.mark.parametrize("place", [0, 1, 11])
+@pytest.mark.parametrize("cache", CACHES)
+def test_one_picture_with_colours_is_kept_with_them_wherever_it_lies(
+    paths: list[Path], grey_paths: list[Path], cached: Path, cache: str, place: int
+) -> None:
+    mixed = [*grey_paths[:place], paths[0], *grey_paths[place:]]
+    mixed[6].write_bytes(b"")
+    usable = mixed[:6] + mixed[7:]
+    store = store_of(mixed, cache, cached)
+    assert list(store.broken) == [6]
+    np.testing.assert_array_equal(everything(store), [COLOUR.file(path) for path in usable])
+    np.testing.assert_allclose(store.statistics()[0], everything(store).mean(axis=(0, 1, 2)), rtol=1e-12)
+
+
 @pytest.mark.parametrize("cache", CACHES)
 def test_broken_files_are_reported_and_the_others_remain_right(paths: list[Path], cached: Path, cache: str) -> None:
     whole = everything(store_of(paths, "memory", cached))
@@ -128,6 +172,55 @@ def test_the_disk_is_read_and_not_the_files_the_second_time(
     assert second.statistics() == first.statistics()
     assert (second.shape, len(second), second.broken) == (first.shape, len(first), {})
     assert "from an earlier run" in second.kept
+
+
+def test_a_shortened_file_of_pictures_is_named(paths: list[Path], cached: Path) -> None:
+    store = store_of(paths, "disk", cached)
+    (file,) = cached.rglob("pictures.npy")
+    os.truncate(file, file.stat().st_size - 1)
+    np.testing.assert_array_equal(store.take(np.array([3]))[0], COLOUR.file(paths[3]))
+    with pytest.raises(DataError, match=r"must be whole.*pictures\.npy.*Remove it"):
+        store.take(np.array([11]))
+    with pytest.raises(DataError, match=r"must be whole.*pictures\.npy.*Remove it"):
+        store_of(paths, "disk", cached)
+
+
+def test_pictures_on_disk_take_no_memory(tmp_path: Path, cached: Path) -> None:
+    file = tmp_path / "black.png"
+    file.write_bytes(encode(np.zeros((32, 32), np.uint8)))
+    process, decoder = psutil.Process(), Decoder(1024, 1)
+    decoder.file(file)
+    before = process.memory_info().rss
+    store = store_of(100 * [file], "disk", cached, decoder)
+    for number in range(100):
+        assert not store.take(np.array([number])).any()
+    # In memory or mapped, they would be 105 MB.
+    assert process.memory_info().rss - before < 60e6
+
+
+def test_who_finds_the_pictures_written_meanwhile_takes_those(paths: list[Path], cached: Path) -> None:
+    def written_meanwhile(pictures: Iterable[object]) -> Iterable[object]:
+        yield from pictures
+        store_of(paths, "disk", cached)
+
+    store = build_store(paths, COLOUR, cache="disk", folder=cached, progress=written_meanwhile)
+    np.testing.assert_array_equal(everything(store), [COLOUR.file(path) for path in paths])
+    assert len(list(cached.iterdir())) == 1
+
+
+def test_a_link_to_another_file_is_another_picture(paths: list[Path], cached: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.png"
+    link.symlink_to(paths[0])
+    before = everything(store_of([link], "disk", cached))
+    time = paths[0].stat().st_mtime_ns
+    size = max(path.stat().st_size for path in paths[:2])
+    for path in paths[:2]:
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+        os.utime(path, ns=(time, time))
+    store_of([link], "disk", cached)
+    link.unlink()
+    link.symlink_to(paths[1])
+    assert (everything(store_of([link], "disk", cached)) != before).any()
 
 
 def test_a_file_with_another_time_is_decoded_anew(paths: list[Path], cached: Path) -> None:
@@ -203,6 +296,23 @@ def test_training_pictures_are_kept_larger_than_the_others(inputs_of: Callable[.
     }
     assert {part: len(labels) for part, labels in inputs.labels.items()} == {"train": 32, "validation": 8, "test": 8}
     assert inputs.labels["test"] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_the_test_part_is_read_but_takes_no_memory(
+    pictures: Path, tiny_config: Callable[..., ExperimentConfig], inputs_of: Callable[..., Inputs]
+) -> None:
+    assert {part: "in memory" in store.kept for part, store in inputs_of("data.cache=memory").stores.items()} == {
+        "train": True,
+        "validation": True,
+        "test": False,
+    }
+    config, dataset = tiny_config("data.cache=memory"), load_dataset(pictures)
+    split = make_split(dataset, config.data)
+    kept = build_inputs(dataset, split, config, keep_test=True).stores["test"]
+    assert "in memory" in kept.kept
+    np.testing.assert_array_equal(
+        everything(kept), [Decoder(32, 1).file(dataset.root / record.path) for record in split.test]
+    )
 
 
 def test_broken_pictures_of_a_dataset_are_named_unless_they_are_skipped(

@@ -61,12 +61,15 @@ def training_batches(  # noqa: PLR0913 - each argument comes from another part o
         positions = first + tf.range(size_of_batch, dtype=tf.int64)
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         indices = tf.random.experimental.index_shuffle(positions, key, max_index=count - 1)
-        images, answers = _take(store, indices), tf.gather(targets, indices)
+        images, answers = _take_kept(store, indices), tf.gather(targets, indices)
         if tumours is not None and augmentation.tumour_exchange:
             boxes, healthy = tf.gather(tumours.boxes, indices), tf.gather(tumours.healthy, indices)
+            images = _all_channels(images, store)
             batch, key = Batch(images, answers, boxes, healthy), random_key(seed, step, 0)
             images, answers = exchange_tumours(batch, key, augmentation.tumour_exchange, augmentation.tumour_decoys)
         images = augment(images, random_numbers(size_of_batch, seed, step), image_size, augmentation)
+        # As late as possible: grey pictures have a third of the pixels.
+        images = _all_channels(images, store)
         return change_appearance(images, seed, step, appearance), answers
 
     numbers = tf.data.Dataset.range(epochs.start * steps, epochs.stop * steps)
@@ -78,17 +81,26 @@ def evaluation_batches(store: Store, labels: Sequence[int], classes: int, batch_
     targets = tf.one_hot(np.asarray(labels), classes)
 
     def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.cast(_take(store, indices), tf.float32), tf.gather(targets, indices)
+        images = tf.cast(_take_kept(store, indices), tf.float32)
+        return _all_channels(images, store), tf.gather(targets, indices)
 
     batches = tf.data.Dataset.range(len(store)).batch(batch_size)
     return _run(batches.map(load, num_parallel_calls=threads(), deterministic=True))
 
 
-def _take(store: Store, indices: tf.Tensor) -> tf.Tensor:
+def _take_kept(store: Store, indices: tf.Tensor) -> tf.Tensor:
     # Declared stateless, which it is; else op determinism would run the map on one thread.
-    images = tf.numpy_function(store.take, [indices], tf.uint8, stateful=False)
-    side, channels = store.shape
-    return tf.ensure_shape(images, [None, side, side, channels])
+    images = tf.numpy_function(store.take_kept, [indices], tf.uint8, stateful=False)
+    side = store.shape[0]
+    return tf.ensure_shape(images, [None, side, side, store.kept_channels])
+
+
+def _all_channels(images: tf.Tensor, store: Store) -> tf.Tensor:
+    """Repeats the one channel of pictures that are kept grey."""
+    channels = store.shape[1]
+    if images.shape[-1] == channels:
+        return images
+    return tf.broadcast_to(images, tf.concat([tf.shape(images)[:3], [channels]], axis=0))
 
 
 def _run(dataset: tf.data.Dataset) -> tf.data.Dataset:

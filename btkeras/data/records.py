@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import difflib
+import sys
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from btkeras.data.box_table import BOXES, read_boxes
@@ -30,7 +32,7 @@ _OTHER_SUFFIXES = (".bmp", ".tif", ".tiff", ".gif", ".webp", ".dcm", ".dicom", "
 _CLASS_OF = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One slice.
 
@@ -61,7 +63,7 @@ class Dataset:
     root: Path
     records: tuple[Record, ...]
 
-    @property
+    @cached_property
     def classes(self) -> tuple[str, ...]:
         """Class names that occur, in alphabetical order: the order of the network's outputs."""
         return tuple(sorted({record.label for record in self.records}))
@@ -218,7 +220,9 @@ def _record_of(row: dict[str, str], manifest: Path, line: int) -> Record:
         )
     extra = {name: value for name, value in row.items() if name not in MANIFEST_COLUMNS}
     label = class_name(row["label"], f" in line {line} of {manifest}")
-    return Record(path.as_posix(), label, row.get("patient", ""), row.get("source", ""), extra)
+    # One text for all records of a patient or source: there may be hundreds of thousands.
+    patient, source = sys.intern(row.get("patient", "")), sys.intern(row.get("source", ""))
+    return Record(path.as_posix(), label, patient, source, extra)
 
 
 def write_manifest(root: Path, records: list[Record]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,16 +15,20 @@ import psutil
 from numpy.typing import NDArray
 
 from btkeras.data.decoder import Decoder, Picture
+from btkeras.data.shelves import InMemory, Nowhere, OnDisk, Shape, Shelf, copy_first, is_grey
 from btkeras.errors import DataError, ImageError
-from btkeras.files import atomic_file, digest
+from btkeras.files import atomic_folder, digest
 
-# Counts in the file's name: pictures decoded by other rules must not be taken for these.
-_VERSION = "2"
+# Counts in the folder's name: pictures decoded or kept by other rules must not be taken for these.
+_VERSION = "3"
 _MEMORY_SHARE = 4
+_PICTURES, _HISTOGRAM = "pictures.npy", "histogram.npy"
+
+Progress = Callable[[Iterable[Picture | ImageError]], Iterable[Picture | ImageError]]
 
 
 class Pictures(Protocol):
-    """What a store reads from: an array, or something that decodes on demand."""
+    """What a store reads from: an array, or something that reads or decodes on demand."""
 
     def __getitem__(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]: ...
 
@@ -39,6 +44,7 @@ class Store:
         broken: Position and reason of the others.
         histogram: Pixel counts of the usable pictures, int64 ``[channels, 256]``.
         kept: Where the pictures are, in words.
+        grey: Whether ``pictures`` has one channel, which all ``shape[1]`` channels are equal to.
     """
 
     pictures: Pictures
@@ -47,10 +53,20 @@ class Store:
     broken: dict[int, ImageError]
     histogram: NDArray[np.int64]
     kept: str
+    grey: bool = False
+
+    @property
+    def kept_channels(self) -> int:
+        """Channels of ``take_kept``'s pictures."""
+        return 1 if self.grey else self.shape[1]
+
+    def take_kept(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Returns usable pictures as they are kept, uint8 ``[len(indices), size, size, kept_channels]``."""
+        return np.ascontiguousarray(self.pictures[self.usable[indices]])
 
     def take(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Returns the given usable pictures, uint8 ``[len(indices), size, size, channels]``."""
-        return np.ascontiguousarray(self.pictures[self.usable[indices]])
+        return np.repeat(self.take_kept(indices), self.shape[1] // self.kept_channels, axis=-1)
 
     def __len__(self) -> int:
         return len(self.usable)
@@ -83,48 +99,73 @@ def build_store(
     *,
     cache: str,
     folder: Path,
-    progress: Callable[[Iterable[Picture | ImageError]], Iterable[Picture | ImageError]] = lambda pictures: pictures,
+    progress: Progress = lambda pictures: pictures,
 ) -> Store:
     """Decodes every file once, which finds the broken ones, and keeps the pictures as ``cache`` says.
+
+    Grey pictures are kept with one channel where the decoder gives three: that is a third of the memory.
 
     Args:
         paths: The files.
         decoder: Says size, channels and whether pictures are harmonised.
-        cache: One of ``config.CACHES``; ``auto`` takes memory if a quarter of what is free suffices, else disk.
+        cache: As ``resolved_cache``.
         folder: Where files on disk are kept; one that is there from an earlier run is used again.
         progress: Wraps the iteration, to show it.
     """
-    shape = (len(paths), decoder.size, decoder.size, decoder.channels)
-    needed = int(np.prod(shape))
-    if cache == "auto":
-        cache = "memory" if needed <= psutil.virtual_memory().available / _MEMORY_SHARE else "disk"
-    if cache == "memory":
-        return _fill(np.empty(shape, np.uint8), paths, decoder, progress, f"{needed / 1e6:.0f} MB in memory")
+    cache = resolved_cache(cache, len(paths), decoder)
     if cache == "disk":
-        return _disk_store(shape, paths, decoder, folder, progress)
-    store = _fill(None, paths, decoder, progress, "nowhere, decoded in every epoch")
-    return replace(store, pictures=_OnDemand(paths, decoder))
+        return _disk_store(paths, decoder, folder, progress)
+    if cache == "memory":
+        store = _fill(InMemory, 1, paths, decoder, progress)
+        channels = decoder.channels if not store.grey else 1
+        return replace(store, kept=f"{_megabytes(_shape(paths, decoder, channels))} in memory")
+    store = _fill(Nowhere, decoder.channels, paths, decoder, progress)
+    return replace(store, pictures=_OnDemand(paths, decoder), kept="nowhere, decoded in every epoch")
+
+
+def resolved_cache(cache: str, count: int, decoder: Decoder) -> str:
+    """Where so many pictures are kept: ``memory``, ``disk`` or ``none``.
+
+    Args:
+        cache: One of ``config.CACHES``; ``auto`` takes memory if a quarter of what is free suffices, else disk.
+        count: Number of pictures.
+        decoder: Says size and channels.
+    """
+    if cache != "auto":
+        return cache
+    needed = count * decoder.size**2 * decoder.channels
+    return "memory" if needed <= psutil.virtual_memory().available / _MEMORY_SHARE else "disk"
+
+
+def _shape(paths: Sequence[Path], decoder: Decoder, channels: int) -> Shape:
+    return len(paths), decoder.size, decoder.size, channels
+
+
+def _megabytes(shape: Shape) -> str:
+    return f"{math.prod(shape) / 1e6:.0f} MB"
 
 
 def _fill(
-    array: NDArray[np.uint8] | None,
-    paths: Sequence[Path],
-    decoder: Decoder,
-    progress: Callable[[Iterable[Picture | ImageError]], Iterable[Picture | ImageError]],
-    kept: str,
+    make: Callable[[Shape], Shelf], channels: int, paths: Sequence[Path], decoder: Decoder, progress: Progress
 ) -> Store:
+    """Decodes the files onto a shelf, which is made anew if it has one channel and a picture has colours."""
     broken: dict[int, ImageError] = {}
     histogram = np.zeros((decoder.channels, 256), np.int64)
+    shelf = make(_shape(paths, decoder, channels))
     for i, picture in enumerate(progress(decoder.files(paths))):
         if isinstance(picture, ImageError):
             broken[i] = picture
             continue
-        histogram += _histogram(picture)
-        if array is not None:
-            array[i] = picture
+        grey = is_grey(picture)
+        if not grey and shelf.shape[-1] == 1:
+            narrow, shelf = shelf, make(_shape(paths, decoder, decoder.channels))
+            copy_first(narrow, shelf, i)
+        # One channel's counts are those of all of them.
+        histogram += _histogram(picture[..., :1] if grey else picture)
+        shelf.put(i, picture[..., : shelf.shape[-1]])
     usable = np.array([i for i in range(len(paths)) if i not in broken], np.int64)
-    pictures = array if array is not None else np.empty(0, np.uint8)
-    return Store(pictures, (decoder.size, decoder.channels), usable, broken, histogram, kept)
+    only_grey = shelf.shape[-1] < decoder.channels
+    return Store(shelf, (decoder.size, decoder.channels), usable, broken, histogram, "", only_grey)
 
 
 def _histogram(picture: Picture) -> NDArray[np.int64]:
@@ -132,57 +173,79 @@ def _histogram(picture: Picture) -> NDArray[np.int64]:
 
 
 class _NotKeptError(Exception):
-    """Makes ``atomic_file`` drop what was written."""
+    """Makes ``atomic_folder`` drop what was written."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self.store = store
 
 
-def _disk_store(
-    shape: tuple[int, ...],
-    paths: Sequence[Path],
-    decoder: Decoder,
-    folder: Path,
-    progress: Callable[[Iterable[Picture | ImageError]], Iterable[Picture | ImageError]],
-) -> Store:
-    target = folder / f"{_key(paths, decoder)}.npy"
-    needed = int(np.prod(shape))
-    kept = f"{needed / 1e6:.0f} MB in {target}"
-    if target.is_file():
-        return _stored(target, kept)
-    _check_room(needed, folder)
-    with contextlib.suppress(_NotKeptError), atomic_file(target) as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        store = _fill(array, paths, decoder, progress, kept)
-        array.flush()
-        if store.broken:
-            # The next run must name the broken files again. The mapping outlives the file's name.
-            store = replace(store, kept=f"{needed / 1e6:.0f} MB on disk, for this run only")
-            raise _NotKeptError
-    return store
+def _disk_store(paths: Sequence[Path], decoder: Decoder, folder: Path, progress: Progress) -> Store:
+    target = folder / _key(paths, decoder)
+    if target.is_dir():
+        return _stored(target, decoder)
+    try:
+        with atomic_folder(target) as temporary:
+            return _filled(temporary, paths, decoder, progress, f"in {target}")
+    except _NotKeptError as broken:
+        # The next run must name the broken files again. The open file outlives its name.
+        return broken.store
+    except OSError:
+        if not target.is_dir():
+            raise
+    # Another process was faster.
+    return _stored(target, decoder)
 
 
-def _check_room(needed: int, folder: Path) -> None:
-    """Writing through a mapping onto a full disk would kill the process."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _filled(folder: Path, paths: Sequence[Path], decoder: Decoder, progress: Progress, where: str) -> Store:
+    file = folder / _PICTURES
+
+    def make(shape: Shape) -> Shelf:
+        # One that turned out too narrow makes room first; it can still be read.
+        file.unlink(missing_ok=True)
+        _check_room(shape, folder)
+        return OnDisk(file, shape)
+
+    store = _fill(make, 1, paths, decoder, progress)
+    size = _megabytes(_shape(paths, decoder, store.kept_channels))
+    if store.broken:
+        raise _NotKeptError(replace(store, kept=f"{size} on disk, for this run only"))
+    np.save(folder / _HISTOGRAM, store.histogram)
+    return replace(store, kept=f"{size} {where}")
+
+
+def _check_room(shape: Shape, folder: Path) -> None:
+    """A disk that is full is better found now than after hours."""
     free = shutil.disk_usage(folder).free
-    if needed > free:
+    if math.prod(shape) > free:
         raise DataError(
             "The decoded pictures must fit onto the disk",
-            received=f"{needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB free in {folder}",
+            received=f"{_megabytes(shape)}, and {free / 1e6:.0f} MB free in {folder}",
             remedy="Let BTKERAS_CACHE name a folder with more room, or set data.cache=none",
         )
 
 
-def _stored(target: Path, kept: str) -> Store:
-    array = np.load(target, mmap_mode="r")
-    histogram = np.zeros((array.shape[-1], 256), np.int64)
-    for picture in array:
-        histogram += _histogram(picture)
-    return Store(array, array.shape[2:], np.arange(len(array)), {}, histogram, f"{kept} (from an earlier run)")
+def _stored(target: Path, decoder: Decoder) -> Store:
+    pictures, histogram = OnDisk(target / _PICTURES), np.load(target / _HISTOGRAM)
+    kept = f"{_megabytes(pictures.shape)} in {target} (from an earlier run)"
+    grey = pictures.shape[-1] < decoder.channels
+    shape = (decoder.size, decoder.channels)
+    return Store(pictures, shape, np.arange(pictures.shape[0]), {}, histogram, kept, grey)
 
 
 def _key(paths: Sequence[Path], decoder: Decoder) -> str:
     parts = [_VERSION, str(decoder.size), str(decoder.channels), *(["harmonised"] if decoder.harmonise else [])]
+    resolved: dict[Path, Path] = {}
     for path in paths:
-        # A file that is missing gets its message when it is read.
-        stat = path.stat() if path.exists() else None
-        parts.append(f"{path.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}" if stat else str(path))
+        try:
+            link, state = path.lstat(), path.stat()
+        except OSError:
+            # A file that is missing gets its message when it is read.
+            parts.append(str(path))
+            continue
+        folder = path.parent
+        if folder not in resolved:
+            resolved[folder] = folder.resolve()
+        whole = path.resolve() if stat.S_ISLNK(link.st_mode) else resolved[folder] / path.name
+        parts.append(f"{whole}\n{state.st_size}\n{state.st_mtime_ns}")
     return digest(parts)[:24]

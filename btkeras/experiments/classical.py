@@ -54,7 +54,7 @@ def resume(out: Path, config: ExperimentConfig | None = None) -> Run:
 
 def _inputs(config: ExperimentConfig, dataset: Dataset, split: Split, *, skip_broken: bool = False) -> Inputs:
     whole = replace(config, augment=AugmentConfig(crop=(1.0, 1.0)))
-    return build_inputs(dataset, split, whole, skip_broken=skip_broken)
+    return build_inputs(dataset, split, whole, skip_broken=skip_broken, keep_test=True)
 
 
 def _fit(run: Run, dataset: Dataset, split: Split, inputs: Inputs) -> Run:

@@ -17,10 +17,11 @@ from btkeras.data.head_boxes import boxes_in_heads
 from btkeras.data.pipeline import stored_size
 from btkeras.data.records import Dataset, Record
 from btkeras.data.splits import PARTS, Split
-from btkeras.data.store import Store, build_store
+from btkeras.data.store import Store, build_store, resolved_cache
 from btkeras.errors import DataError
 
 _NAMED = 20
+_QUIET_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("BTKERAS_CACHE") or default)
 
 
-def build_inputs(dataset: Dataset, split: Split, config: ExperimentConfig, *, skip_broken: bool = False) -> Inputs:
-    """Decodes every picture of the split once.
+def build_inputs(
+    dataset: Dataset, split: Split, config: ExperimentConfig, *, skip_broken: bool = False, keep_test: bool = False
+) -> Inputs:
+    """Decodes every picture of the split once, so that a broken one is known before anything is trained.
+
+    Args:
+        dataset: The pictures.
+        split: Their use.
+        config: Says how they are decoded and where they are kept.
+        skip_broken: Leave out what cannot be read.
+        keep_test: Whether the test part's pictures take memory too. On disk they are kept for the evaluation anyway.
 
     Raises:
         DataError: If some cannot be read and ``skip_broken`` is not set; it names them. Also if a part loses all its
@@ -64,7 +74,8 @@ def build_inputs(dataset: Dataset, split: Split, config: ExperimentConfig, *, sk
     broken: dict[str, str] = {}
     for part in PARTS:
         records = split.part(part)
-        stores[part] = load_pictures(dataset, records, sizes[part], config, name=part)
+        keep = keep_test or part != "test"
+        stores[part] = load_pictures(dataset, records, sizes[part], config, name=part, keep=keep)
         reasons = stores[part].broken
         broken |= {records[i].path: str(error) for i, error in reasons.items()}
         labels[part] = [dataset.classes.index(r.label) for i, r in enumerate(records) if i not in reasons]
@@ -108,19 +119,31 @@ def _check_classes_left(part: str, records: Sequence[Record], broken: Collection
 
 
 def load_pictures(
-    dataset: Dataset, records: Sequence[Record], size: int, config: ExperimentConfig, *, name: str
+    dataset: Dataset, records: Sequence[Record], size: int, config: ExperimentConfig, *, name: str, keep: bool = True
 ) -> Store:
-    """Decodes the given records' pictures, with a progress bar on a terminal."""
+    """Decodes the given records' pictures, with a progress bar; without ``keep`` they take no memory."""
+    decoder = Decoder(size, config.data.channels, config.data.harmonise)
+    cache = resolved_cache(config.data.cache, len(records), decoder)
+    # A log gets a line now and then, if it takes long.
+    pause = 0.0 if sys.stderr.isatty() else _QUIET_SECONDS
 
     def progress(pictures):  # type: ignore[no-untyped-def]
         return tqdm(
-            pictures, f"reading {name}", len(records), unit=" images", file=sys.stderr, leave=False, disable=None
+            pictures,
+            f"reading {name}",
+            len(records),
+            unit=" images",
+            file=sys.stderr,
+            leave=False,
+            delay=pause,
+            mininterval=max(pause, 0.1),
+            maxinterval=max(pause, 10.0),
         )
 
     return build_store(
         [dataset.root / record.path for record in records],
-        Decoder(size, config.data.channels, config.data.harmonise),
-        cache=config.data.cache,
+        decoder,
+        cache="none" if cache == "memory" and not keep else cache,
         folder=cache_folder() / "pictures",
         progress=progress,
     )
