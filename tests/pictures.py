@@ -122,3 +122,50 @@ def mutations(data: bytes, count: int, seed: int) -> Iterator[bytes]:
                 case _:
                     del changed[len(changed) - length :]
         yield bytes(changed)
+
+
+def png_with(data: bytes, count: int, seed: int) -> Iterator[bytes]:
+    """PNGs with one chunk changed, cut off, left out or put in, or with other lines, each with the right sums."""
+    rng = np.random.default_rng(seed)
+    original = list(_chunks(data))
+    for _ in range(count):
+        chunks = [(kind, bytearray(content)) for kind, content in original]
+        place = int(rng.integers(len(chunks) - 1))
+        content = chunks[place][1]
+        match rng.integers(6):
+            case 0 | 1 if content:
+                content[int(rng.integers(len(content)))] = int(rng.integers(256))
+            case 2 if content:
+                del content[int(rng.integers(len(content))) :]
+            case 3:
+                packed = b"".join(bytes(content) for kind, content in chunks if kind == b"IDAT")
+                lines = _changed_lines(bytearray(zlib.decompress(packed)), rng)
+                chunks = [one for one in chunks if one[0] != b"IDAT"]
+                chunks.insert(-1, (b"IDAT", bytearray(zlib.compress(lines))))
+            case 4:
+                del chunks[place]
+            case _:
+                names = [b"tEXt", b"PLTE", b"tRNS", b"abCd", b"IDAT", b"ABCD", b"iCCP", b"IHDR"]
+                extra = names[int(rng.integers(len(names)))], bytearray(rng.bytes(int(rng.integers(40))))
+                chunks.insert(int(rng.integers(1, len(chunks) + 1)), extra)
+        yield data[:8] + b"".join(chunk(kind, bytes(content)) for kind, content in chunks)
+
+
+def _changed_lines(lines: bytearray, rng: np.random.Generator) -> bytes:
+    match rng.integers(3):
+        case 0:
+            lines[int(rng.integers(len(lines)))] = int(rng.integers(256))
+        case 1:
+            del lines[-int(rng.integers(1, 200)) :]
+        case _:
+            lines += rng.bytes(int(rng.integers(1, 300)))
+    return bytes(lines)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position, kind = 8, b""
+    while kind != b"IEND":
+        (length,) = struct.unpack_from(">I", data, position)
+        kind = data[position + 4 : position + 8]
+        yield kind, data[position + 8 : position + 8 + length]
+        position += 12 + length

@@ -1,54 +1,59 @@
-"""EXIF orientation inside the graph, so that a turned photograph is read alike by training, predict and serving."""
+"""EXIF orientation: how a picture was held when it was taken, and turning it upright.
+
+Only the orientation's own bytes are looked for, so that the exported model's graph (``btkeras.data.exif_graph``) can do
+the same, and no damaged EXIF directory can be in the way.
+"""
 
 from __future__ import annotations
 
-import tensorflow as tf
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
 
 # Where the orientation may stand: EXIF is among a picture's first segments, its first directory at its beginning.
-_HEAD = 4096
-# Tag 0x0112, type SHORT, count 1, and whether that is little-endian.
+HEAD = 4096
+# Tag 0x0112, type SHORT, count 1, in both byte orders.
 # Eight bytes do not turn up by chance, so the directory around them need not be parsed.
-_PATTERNS = ((bytes.fromhex("0112000300000001"), False), (bytes.fromhex("1201030001000000"), True))
+PATTERNS: Mapping[Literal["big", "little"], bytes] = MappingProxyType(
+    {"big": bytes.fromhex("0112000300000001"), "little": bytes.fromhex("1201030001000000")}
+)
+_UPRIGHT = 1
+_TURNED: Mapping[int, Callable[[Picture], Picture]] = MappingProxyType(
+    {
+        2: lambda image: image[:, ::-1],
+        3: lambda image: image[::-1, ::-1],
+        4: lambda image: image[::-1],
+        5: lambda image: image.swapaxes(0, 1),
+        6: lambda image: image.swapaxes(0, 1)[:, ::-1],
+        7: lambda image: image.swapaxes(0, 1)[::-1, ::-1],
+        8: lambda image: image.swapaxes(0, 1)[::-1],
+    }
+)
 
 
-def orientation(data: tf.Tensor) -> tf.Tensor:
+def orientation(data: bytes) -> int:
     """Reads the EXIF orientation (1..8) of JPEG or PNG bytes; 1, upright, where there is none."""
-    head = tf.strings.substr(data, 0, _HEAD)
-    big, little = (_value(head, *pattern) for pattern in _PATTERNS)
-    found = tf.where(big > 0, big, little)
-    return tf.where((found >= 1) & (found <= 8), found, 1)
+    head = data[:HEAD]
+    for order, pattern in PATTERNS.items():
+        _, found, behind = head.partition(pattern)
+        code = int.from_bytes(behind[:2], order) if len(behind) > 1 else _UPRIGHT
+        # 0 is no orientation: the other byte order may have one.
+        if found and code:
+            return code if code in _TURNED else _UPRIGHT
+    return _UPRIGHT
 
 
-def upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
+def upright(image: Picture, data: bytes) -> Picture:
     """Turns a decoded picture as its encoded bytes say.
 
     Args:
         image: ``[height, width, channels]``.
         data: The bytes it was decoded from.
     """
-    turned = {
-        2: lambda: image[:, ::-1],
-        3: lambda: image[::-1, ::-1],
-        4: lambda: image[::-1],
-        5: lambda: _transposed(image),
-        6: lambda: _transposed(image)[:, ::-1],
-        7: lambda: _transposed(image)[::-1, ::-1],
-        8: lambda: _transposed(image)[::-1],
-    }
-    branches = {code: turned.get(code, lambda: tf.identity(image)) for code in range(9)}
-    return tf.switch_case(orientation(data), branches)
-
-
-def _transposed(image: tf.Tensor) -> tf.Tensor:
-    # Transposing uint8 makes oneDNN write an error message (and then do it all the same).
-    height, width = tf.unstack(tf.shape(image)[:2])
-    places = tf.range(width)[:, None] + tf.range(height)[None] * width
-    return tf.gather(tf.reshape(image, [height * width, -1]), places)
-
-
-def _value(head: tf.Tensor, pattern: bytes, little_endian: bool) -> tf.Tensor:
-    """The value behind the pattern's first place, 0 if it is nowhere."""
-    # With the pattern put behind the end there always is a second part.
-    behind = tf.strings.split(tf.strings.join([head, pattern + b"\0\0"]), pattern, maxsplit=1)[1]
-    value = tf.io.decode_raw(tf.strings.substr(behind, 0, 2), tf.uint16, little_endian)
-    return tf.cast(value[0], tf.int32)
+    code = orientation(data)
+    return np.ascontiguousarray(_TURNED[code](image)) if code in _TURNED else image

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 # A pixel is foreground above a sixth of the way from the background (10th percentile) to white (99th). Skin, brain
 # and skull-stripped brains are; noise, the rings of JPEG and most ghosts are not.
@@ -52,10 +53,10 @@ def harmonise(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         uint8 ``[bottom - top, right - left, 1]`` of ``head_box``; background is 0, the head's median ``MIDDLE``.
     """
     grey = image[..., 0]
-    box = head_box(grey)
     low, threshold = _levels(grey)
+    box = _box(grey > threshold)
     crop = grey[box.top : box.bottom, box.left : box.right]
-    return intensity_table(_histogram(crop), low, threshold)[crop][..., None]
+    return np.take(intensity_table(_histogram(crop), low, threshold), crop)[..., None]
 
 
 def foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -73,16 +74,24 @@ def head_box(image: NDArray[np.uint8]) -> HeadBox:
         The smallest box around the largest run of filled rows and columns; the whole picture where there is none
         that a head could fill (blank pictures, noise, a few letters).
     """
-    height, width = image.shape
-    found = foreground(image)
-    top, bottom = _largest_run(found.sum(axis=1), width)
-    left, right = _largest_run(found[top:bottom].sum(axis=0), bottom - top)
+    return _box(foreground(image))
+
+
+def _box(found: NDArray[np.bool_]) -> HeadBox:
+    height, width = found.shape
+    top, bottom = _largest_run(_counts(found, 1), width)
+    left, right = _largest_run(_counts(found[top:bottom], 0), bottom - top)
     # Again, now without what lies beside the head.
-    top, bottom = _largest_run(found[:, left:right].sum(axis=1), right - left)
+    top, bottom = _largest_run(_counts(found[:, left:right], 1), right - left)
     box = HeadBox(top, left, bottom, right)
     sides = bottom - top, right - left
     small = sides[0] * sides[1] * SMALLEST_PART < height * width or min(sides) < SMALLEST_SIDE
     return HeadBox(0, 0, height, width) if small else box
+
+
+def _counts(found: NDArray[np.bool_], axis: int) -> NDArray[np.int64]:
+    # A sum of truth values takes twice as long.
+    return np.add.reduce(found.view(np.uint8), axis=axis, dtype=np.uint32).astype(np.int64)
 
 
 def intensity_table(histogram: NDArray[np.int64], low: int, threshold: int) -> NDArray[np.uint8]:
@@ -116,7 +125,8 @@ def _levels(image: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 def _histogram(image: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return np.bincount(image.ravel(), minlength=256).astype(np.int64)
+    # Pillow's takes a third of the time of NumPy's, and lets other threads work meanwhile.
+    return np.array(Image.fromarray(image).histogram(), np.int64)
 
 
 def _percentile(histogram: NDArray[np.int64], percent: int) -> int:

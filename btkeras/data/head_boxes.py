@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
 from btkeras.data.boxes import Box, box_of, in_head
 from btkeras.data.decoder import stored_picture
+from btkeras.data.fit import to_channels
 from btkeras.data.harmonise import head_box
-from btkeras.data.preprocess import to_channels
 from btkeras.data.records import Record
 from btkeras.machine import threads
 
@@ -30,5 +28,5 @@ def boxes_in_heads(root: Path, records: Sequence[Record]) -> list[Box | None]:
 def _box_in_head(path: Path, box: Box | None) -> Box | None:
     if box is None:
         return None
-    grey = np.asarray(to_channels(stored_picture(path), 1))[..., 0]
+    grey = to_channels(stored_picture(path), 1)[..., 0]
     return in_head(box, head_box(grey), *grey.shape)

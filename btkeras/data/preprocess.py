@@ -9,7 +9,7 @@ import math
 
 import tensorflow as tf
 
-from btkeras.data.exif import upright
+from btkeras.data.exif_graph import upright
 from btkeras.data.harmonise_graph import harmonise
 from btkeras.data.image_file import MAX_PIXELS, MIN_SIDE
 from btkeras.data.resize import QUARTERS, UNIT

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import btkeras
+from btkeras.data.fit import to_channels
 from btkeras.data.harmonise import head_box
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ def seen_window(picture: NDArray[np.uint8], harmonise: bool) -> Window:
     """The part of a picture, uint8 ``[height, width, 1 or 3]``, that a network sees: all of it, or the head's box."""
     if not harmonise:
         return Window(0, 0, *picture.shape[:2])
-    from btkeras.data.preprocess import to_channels
-
-    return Window(*head_box(np.asarray(to_channels(picture, 1))[..., 0]))
+    return Window(*head_box(to_channels(picture, 1)[..., 0]))
 
 
 @dataclass(frozen=True)
