@@ -18,7 +18,8 @@ from btkeras.config import ExperimentConfig
 from btkeras.data import load_dataset
 from btkeras.errors import ModelError, RunError
 from btkeras.evaluation.calibrate import calibrate, load_calibration
-from btkeras.evaluation.calibration import Calibration, calibration_figures
+from btkeras.evaluation.calibration import Calibration
+from btkeras.evaluation.calibration_figures import calibration_figures
 from btkeras.evaluation.evaluate import evaluate_split, load_best
 from btkeras.experiments import single
 from btkeras.metrics import calibration as figures

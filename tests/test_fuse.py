@@ -14,9 +14,10 @@ from keras import layers
 
 from btkeras.errors import ModelError
 from btkeras.evaluation.explain import explain
-from btkeras.evaluation.outliers import Gaussian, Outliers, Reference, with_features
+from btkeras.evaluation.outliers import Gaussian, Outliers, Reference
 from btkeras.evaluation.stages import stages
 from btkeras.models import build_model, count_macs
+from btkeras.models.features import with_features
 from btkeras.models.fuse import fuse
 from btkeras.models.temperature import with_temperature
 

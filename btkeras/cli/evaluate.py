@@ -52,7 +52,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
         raise ConfigError("--method and --limit belong to --explain", remedy="Add --explain, or leave them away")
     quiet_tensorflow()
     from btkeras.evaluation.evaluate import evaluate_dataset, evaluate_split, metrics_table
-    from btkeras.evaluation.explain import DEFAULT_METHOD, method_of
+    from btkeras.evaluation.explain_methods import DEFAULT_METHOD, method_of
     from btkeras.evaluation.explain_scores import explanations_table, score_explanations
     from btkeras.runs import open_run
 

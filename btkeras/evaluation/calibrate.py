@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from btkeras.console import notice
 from btkeras.errors import RunError
-from btkeras.evaluation.calibration import Calibration, load_calibration, save_calibration
+from btkeras.evaluation.calibration import Calibration
+from btkeras.evaluation.calibration_file import load_calibration, save_calibration
 from btkeras.evaluation.evaluate import answers_to, load_best
 from btkeras.files import atomic_file
 from btkeras.metrics import negative_log_likelihood

@@ -16,13 +16,15 @@ from btkeras.config import ExperimentConfig
 from btkeras.data.pipeline import evaluation_batches
 from btkeras.data.records import Dataset, Record
 from btkeras.errors import DataError, ModelError, RunError
-from btkeras.evaluation.calibration import calibration_figures, calibration_lines, load_calibration
-from btkeras.evaluation.outliers import load_outliers, with_features
+from btkeras.evaluation.calibration_figures import calibration_figures, calibration_lines
+from btkeras.evaluation.calibration_file import load_calibration
+from btkeras.evaluation.outliers import load_outliers
 from btkeras.evaluation.selective import FILE as ANSWERS
 from btkeras.evaluation.selective import guard_files, selective_figures, selective_lines, write_answers
 from btkeras.evaluation.verdicts import Judge, Verdict
 from btkeras.files import write_json
 from btkeras.metrics import summarise
+from btkeras.models.features import with_features
 from btkeras.runs import Run, write_predictions
 from btkeras.training.inputs import broken_pictures, load_pictures
 
@@ -71,7 +73,7 @@ def evaluate_split(run: Run, part: str = "test") -> dict[str, Any]:
 
     Returns:
         What ``btkeras.metrics.summarise`` gives, and ``dataset``, ``split``, ``chance`` (the accuracy of always
-        answering the most frequent class) ``calibration`` (``evaluation.calibration.calibration_figures``) and
+        answering the most frequent class) ``calibration`` (``evaluation.calibration_figures.calibration_figures``) and
         ``selective`` (``evaluation.selective.selective_figures``).
     """
     dataset = run.dataset()

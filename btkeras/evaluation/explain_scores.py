@@ -18,7 +18,8 @@ from btkeras.data.head_boxes import boxes_in_heads
 from btkeras.data.records import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.evaluation.evaluate import load_best
-from btkeras.evaluation.explain import DEFAULT_METHOD, METHODS, explain, method_of
+from btkeras.evaluation.explain import explain
+from btkeras.evaluation.explain_methods import DEFAULT_METHOD, METHODS, method_of
 from btkeras.files import write_json
 from btkeras.metrics import localisation as local
 from btkeras.metrics import wilson

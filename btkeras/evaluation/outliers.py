@@ -14,17 +14,17 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.covariance import ledoit_wolf
 
 from btkeras.errors import RunError
 from btkeras.files import atomic_file
-from btkeras.runs import Run
+
+if TYPE_CHECKING:
+    from btkeras.runs import Run
 
 FILE = "outliers.npz"
 # Of the validation slices, this share is as usual as a slice must be to get an answer.
@@ -58,6 +58,9 @@ class Gaussian:
     @staticmethod
     def fit(features: Floats) -> Gaussian:
         """Fits it to ``[n, d]``."""
+        # Imported here because it takes longer than an answer, which only needs the reference.
+        from sklearn.covariance import ledoit_wolf
+
         values = np.asarray(features, np.float64)
         mean = values.mean(axis=0)
         covariance, _ = ledoit_wolf(values - mean, assume_centered=True)
@@ -134,12 +137,6 @@ class Outliers:
     def percentile(self, scores: Floats) -> NDArray[np.float64]:
         """As ``Reference.percentile``."""
         return self.reference.percentile(scores)
-
-
-def with_features(model: keras.Model) -> keras.Model:
-    """The network with its features behind the probabilities: float32 ``[n, classes + d]``."""
-    outputs = [model.output, model.get_layer("features").output]
-    return keras.Model(model.input, keras.layers.Concatenate(dtype="float32", name="observed")(outputs))
 
 
 def save_outliers(target: Path, outliers: Outliers) -> None:

@@ -28,7 +28,7 @@ from btkeras.data.corruptions import corrupt
 from btkeras.data.decoder import Decoder, Picture, stored_picture
 from btkeras.data.records import Dataset, Record
 from btkeras.errors import ConfigError
-from btkeras.evaluation.calibration import load_calibration
+from btkeras.evaluation.calibration_file import load_calibration
 from btkeras.evaluation.contact_sheet import contact_sheet
 from btkeras.evaluation.evaluate import load_best, require_known_classes
 from btkeras.evaluation.robustness_sheet import FILE, SETTINGS, sampling_errors, sheet_of

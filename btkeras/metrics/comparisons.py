@@ -8,7 +8,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from btkeras.errors import DataError
 from btkeras.metrics.figures import FloatArray, IntArray
@@ -65,6 +64,9 @@ def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNem
         raise DataError(
             "Two models must have answered the same pictures", received=f"{correct_a.shape} and {correct_b.shape}"
         )
+    # Imported here because it takes longer than an answer, which needs this package.
+    from scipy.stats import binomtest
+
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
     p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     return McNemar(only_a, only_b, p)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from btkeras.errors import DataError
 from btkeras.metrics.figures import FloatArray, IntArray, class_figures
@@ -57,6 +56,9 @@ def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """
     if not (n >= 1 and 0 <= correct <= n):
         raise DataError("A proportion must have 0 <= correct <= n and n >= 1", received=f"{correct} of {n}")
+    # Imported here because it takes longer than an answer, which needs this package.
+    from scipy.special import ndtri
+
     p, z = correct / n, float(ndtri((1 + level) / 2))
     centre = p + z**2 / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))

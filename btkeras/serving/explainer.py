@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from btkeras.data.decoder import Decoder
 from btkeras.errors import ConfigError, ModelError
-from btkeras.evaluation.explain import DEFAULT_METHOD, Occlusion, method_of, occlude
+from btkeras.evaluation.explain_methods import DEFAULT_METHOD, Occlusion, method_of
+from btkeras.evaluation.occlusion import occlude
 from btkeras.files import atomic_file
 from btkeras.serving.network import Explain, load_network
 from btkeras.serving.overlay import SOFTWARE, Caption, draw_overlay, seen_window

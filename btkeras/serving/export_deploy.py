@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from btkeras.evaluation.calibration import Calibration, load_calibration
+from btkeras.evaluation.calibration import Calibration
+from btkeras.evaluation.calibration_file import load_calibration
 from btkeras.evaluation.evaluate import load_best
-from btkeras.evaluation.outliers import Outliers, load_outliers, squared_distance, with_features
+from btkeras.evaluation.outliers import Outliers, load_outliers, squared_distance
+from btkeras.models.features import with_features
 from btkeras.models.fuse import fuse
 from btkeras.runs import Run
 from btkeras.serving.exported import PROBABILITIES, SCORE

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from btkeras.errors import ModelError
-from btkeras.evaluation.explain import DEFAULT_METHOD, METHODS, Cam
+from btkeras.evaluation.explain_methods import DEFAULT_METHOD, METHODS, Cam
 from btkeras.evaluation.stages import Stage, stages
 from btkeras.models.temperature import logits_network
 

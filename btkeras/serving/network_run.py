@@ -9,10 +9,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.evaluation.calibration import load_calibration
+from btkeras.evaluation.calibration_file import load_calibration
 from btkeras.evaluation.evaluate import load_best
 from btkeras.evaluation.explain import explainer
-from btkeras.evaluation.outliers import load_outliers, with_features
+from btkeras.evaluation.outliers import load_outliers
+from btkeras.models.features import with_features
 from btkeras.runs import Run, open_run
 from btkeras.serving.network import Network, Observation
 
