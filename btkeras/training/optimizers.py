@@ -8,6 +8,8 @@ from typing import Any
 import keras
 
 from btkeras.config import OptimizerConfig
+from btkeras.training.fused_adam import FusedAdam, FusedAdamW
+from btkeras.training.runtime import one_tensorflow_replica
 from btkeras.training.schedules import Schedule
 
 _MAKERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
@@ -15,6 +17,7 @@ _MAKERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "adamw": keras.optimizers.AdamW,
     "sgd": keras.optimizers.SGD,
 }
+_FUSED: dict[str, Callable[..., keras.optimizers.Optimizer]] = {"adam": FusedAdam, "adamw": FusedAdamW}
 
 
 def make_optimizer(config: OptimizerConfig, schedule: Schedule, model: keras.Model) -> keras.optimizers.Optimizer:
@@ -23,7 +26,8 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule, model: keras.Mod
     Only kernels decay: pulling batch normalisation's scales or biases to zero changes the function for no gain.
     """
     own: dict[str, Any] = {"momentum": config.momentum, "nesterov": True} if config.name == "sgd" else {}
-    optimizer = _MAKERS[config.name](
+    makers = _MAKERS | _FUSED if one_tensorflow_replica() else _MAKERS
+    optimizer = makers[config.name](
         learning_rate=schedule,
         weight_decay=config.weight_decay or None,
         use_ema=config.ema > 0,

@@ -27,6 +27,7 @@ from btkeras.models.macs import count_macs
 from btkeras.models.pretrained import check_pretrained, load_pretrained, scaled_variance, weights_file
 from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
 from btkeras.training.callbacks import BestModel, EpochEnd
+from btkeras.training.form import training_form
 from btkeras.training.inputs import Inputs, build_inputs, cache_folder
 from btkeras.training.metric import MacroRecall
 from btkeras.training.optimizers import make_optimizer
@@ -189,11 +190,10 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
     seed_everything(config.train)
     with strategy_scope():
         with dtype_policy(manifest["precision"]):
-            model = _network(config, dataset, inputs)
+            model = training_form(_network(config, dataset, inputs))
         _compile(model, config, make_optimizer(config.optimizer, schedule, model), len(dataset.classes))
         # Before anything is frozen: the state for resuming is that of all weights in every epoch.
         model.optimizer.build(model.trainable_variables)
-    run.update_manifest(**_sizes(model), pictures_per_epoch=steps * config.train.batch_size)
     if progress.epochs:
         restore_state(run.state_file, model)
         notice(f"resuming {run.path} after epoch {progress.epochs}")
@@ -201,6 +201,7 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
         load_pretrained(model, config.model.weights)
     with dtype_policy("float32"):
         portable = _network(config, dataset, inputs)
+    run.update_manifest(**_sizes(portable), pictures_per_epoch=steps * config.train.batch_size)
     return Training(config, run, inputs, dataset.classes, model, portable, schedule, progress)
 
 
