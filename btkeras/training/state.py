@@ -8,9 +8,11 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from btkeras.errors import RunError
 from btkeras.files import atomic_file
@@ -39,10 +41,16 @@ class Progress:
 
 def save_state(target: Path, model: keras.Model, progress: Progress) -> None:
     """Writes weights, optimizer and progress. Data order and augmentation need no state: they are functions."""
-    arrays = {name: np.asarray(variable) for name, variable in _variables(model).items()}
-    arrays[_PROGRESS] = np.array(json.dumps(asdict(progress)))
-    with atomic_file(target) as temporary:
-        np.savez(temporary, allow_pickle=False, **arrays)
+    with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        # As ``np.savez`` does it, but with a copy of one variable at a time in memory, not of all.
+        for name, variable in _variables(model).items():
+            _add(archive, name, np.asarray(variable))
+        _add(archive, _PROGRESS, np.array(json.dumps(asdict(progress))))
+
+
+def _add(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def load_progress(source: Path) -> Progress:
