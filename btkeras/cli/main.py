@@ -6,6 +6,7 @@ import click
 
 import btkeras
 from btkeras.cli.audit import audit
+from btkeras.cli.benchmark import benchmark
 from btkeras.cli.calibrate import calibrate
 from btkeras.cli.card import card
 from btkeras.cli.cv import cv
@@ -25,7 +26,7 @@ class _Commands(SectionedGroup):
     sections = {
         "Data": ("prepare", "audit", "shortcuts"),
         "Train and judge": ("train", "evaluate", "calibrate", "robustness", "cv", "report", "card"),
-        "Use a model": ("predict", "export", "serve"),
+        "Use a model": ("predict", "export", "serve", "benchmark"),
     }
 
 
@@ -61,5 +62,6 @@ for command in (
     predict,
     export,
     serve,
+    benchmark,
 ):
     main.add_command(command)

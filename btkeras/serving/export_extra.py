@@ -14,6 +14,7 @@ from btkeras.errors import RunError
 from btkeras.evaluation.calibration import FILE as CALIBRATION
 from btkeras.files import write_json, write_text
 from btkeras.metrics.intervals import wilson
+from btkeras.models.macs import count_macs
 from btkeras.models.temperature import temperature_of
 from btkeras.reporting.card import FILE as CARD
 from btkeras.reporting.card import card_text
@@ -42,6 +43,8 @@ def facts(deployed: Deployed) -> dict[str, Any]:
         "channels": channels,
         "harmonise": deployed.harmonise,
         "temperature": temperature_of(deployed.model),
+        # Multiply-accumulates a picture.
+        "macs": count_macs(deployed.fused),
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         "btkeras": btkeras.__version__,
         "run": run.path.resolve().name,

@@ -1,16 +1,24 @@
-"""An exported ONNX file as a ``Network``, run by ONNX Runtime."""
+"""An exported ONNX file as a ``Network``, run by ONNX Runtime or, where ``$BTKERAS_ENGINE`` says so, by OpenVINO."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from btkeras.errors import ConfigError
 from btkeras.machine import threads
 from btkeras.serving.exported import PROBABILITIES, SCORE, engine, facts_of, not_whole
 from btkeras.serving.network import Network, Observation, exported_network
 
+ENGINE = "BTKERAS_ENGINE"
+_ONNX_RUNTIME = "onnxruntime"
+# By what the variable says, the precision that OpenVINO computes in.
+OPENVINO: Mapping[str, str] = MappingProxyType({"openvino": "f32", "openvino-bfloat16": "bf16"})
 # Only errors: warnings are about how well a graph could be optimised.
 _QUIET = 3
 
@@ -19,8 +27,16 @@ def load(file: Path) -> Network:
     """Loads a file, which may lie anywhere.
 
     Raises:
-        ModelError: If ONNX Runtime is missing, or the file is damaged or not made by ``btkeras export``.
+        ConfigError: If the variable names no engine.
+        ModelError: If the engine is missing, or the file is damaged or not made by ``btkeras export``.
     """
+    wanted = os.environ.get(ENGINE) or _ONNX_RUNTIME
+    if wanted in OPENVINO:
+        from btkeras.serving import network_openvino
+
+        return network_openvino.load(file, OPENVINO[wanted])
+    if wanted != _ONNX_RUNTIME:
+        raise ConfigError(f"{ENGINE} must be one of {', '.join((_ONNX_RUNTIME, *OPENVINO))}", received=wanted)
     onnxruntime = engine("onnxruntime", "onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
