@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -60,11 +61,18 @@ def _failure(error: BTKerasError | OSError) -> Failure:
 def quiet_tensorflow() -> None:
     """Loads TensorFlow without the lines that its C++ code prints at import; a failing import still says why."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet_engine():
+        import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def quiet_engine() -> Iterator[None]:
+    """Keeps off standard error what an engine's C++ code prints as it is loaded; exceptions still come."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        import tensorflow  # noqa: F401
+        yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -6,12 +6,13 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from btkeras.cli.group import Failure, quiet_tensorflow
+from btkeras.cli.group import Failure, quiet_engine, quiet_tensorflow
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -102,17 +103,24 @@ def predict(
 def _local(
     refs: Sequence[SliceRef], model: Path | None, coverage: float, explain: Path | None, method: str | None
 ) -> tuple[Sequence[str], Iterator[FilePrediction]]:
-    quiet_tensorflow()
-    from btkeras.serving.explainer import overlays
+    from btkeras.serving.network import locate, newest_model
+
+    with_maps = explain is not None and method != "occlusion"
+    place = locate(model or newest_model(), explained=with_maps)
+    if place.needs_tensorflow:
+        quiet_tensorflow()
     from btkeras.serving.predictor import Predictor
 
-    predictor = Predictor(model, coverage=coverage)
-    click.echo(f"model: {predictor.source}", err=True)
+    with nullcontext() if place.needs_tensorflow else quiet_engine():
+        predictor = Predictor(place.path, coverage=coverage, pictures=len(refs))
+    click.echo(f"model: {predictor.file}", err=True)
     if predictor.missing:
         click.echo(predictor.missing, err=True)
     answers = predictor.predict_files(refs)
     if explain is not None:
-        answers = overlays(answers, refs, predictor.source, explain, method)
+        from btkeras.serving.explainer import overlays
+
+        answers = overlays(answers, refs, place.path, explain, method)
     return predictor.classes, answers
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from btkeras.errors import ConfigError
-from btkeras.serving.client import NAME, Client
-from btkeras.serving.client_http import TOKEN
-from btkeras.serving.prediction import FilePrediction
-from btkeras.serving.references import SliceRef
+
+if TYPE_CHECKING:
+    from btkeras.serving.prediction import FilePrediction
+    from btkeras.serving.references import SliceRef
 
 _HERE_ONLY = ("model", "coverage", "explain", "method")
 _THERE_ONLY = ("name", "model_version")
@@ -38,6 +39,10 @@ def ask(
     refs: Sequence[SliceRef], server: str, name: str | None, version: str | None
 ) -> tuple[Sequence[str], Iterator[FilePrediction]]:
     """The classes and the answers of a server; errors as ``Client``."""
+    # Imported here because it takes a third as long as an answer that asks no server.
+    from btkeras.serving.client import NAME, Client
+    from btkeras.serving.client_http import TOKEN
+
     client = Client(server, name or NAME, version or "", os.environ.get(TOKEN))
     click.echo(f"server: {client.source}", err=True)
     click.echo(

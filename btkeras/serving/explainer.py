@@ -41,7 +41,7 @@ class Explainer:
         self._decoder = Decoder(network.size, network.channels, network.harmonise)
         self._classes = network.classes
         self._opened = opener()
-        self._caption = f"{chosen.title} ({method}), {SOFTWARE}, model {Path(model).name}"
+        self._caption = f"{chosen.title} ({method}), {SOFTWARE}, model {network.source.name}"
         if isinstance(chosen, Occlusion):
             settings = chosen
 
@@ -52,7 +52,8 @@ class Explainer:
                 probabilities, image[None].astype(np.float32), np.array([index]), settings
             )[0]
         else:
-            maps = network.explain if method == DEFAULT_METHOD and network.explain else _from_run(Path(model), method)
+            own = network.explain if method == DEFAULT_METHOD else None
+            maps = own or _from_run(network.source, method)
             self._explain = lambda image, index: maps(image[None], np.array([index]))[0]
 
     def picture(self, answer: FilePrediction) -> bytes:
@@ -112,16 +113,16 @@ def _written(answer: FilePrediction, made: Explainer, target: Path) -> FilePredi
 
 
 def _from_run(folder: Path, method: str) -> Explain:
-    from btkeras.evaluation.evaluate import load_best
-    from btkeras.evaluation.explain import explainer
-    from btkeras.runs import open_run
-
     if not (folder / "config.yaml").is_file():
         raise ModelError(
             f"The method {method} needs the network of a run, whose gradients it takes",
             received=f"{folder}, an exported model without it",
             remedy="Name the run with --model, or take --method occlusion",
         )
+    from btkeras.evaluation.evaluate import load_best
+    from btkeras.evaluation.explain import explainer
+    from btkeras.runs import open_run
+
     return explainer(load_best(open_run(folder)), method)
 
 

@@ -7,6 +7,7 @@ model that is one file carries the same texts inside, so that it can be sent any
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +23,15 @@ from btkeras.evaluation.calibration import Calibration
 from btkeras.evaluation.outliers import Reference
 
 SAVED_MODEL = "saved_model.pb"
-# By format, the file that says that it is there; a version with several is loaded from the first.
+# By format, the file that says that it is there.
 FILES: Mapping[str, str] = MappingProxyType({"savedmodel": SAVED_MODEL, "onnx": "model.onnx", "litert": "model.tflite"})
+# By format, the package that answers with it, the one first that a new process answers soonest with (measured in
+# docs/performance.md): a version with several formats is loaded from the first that is installed.
+ENGINES: Mapping[str, str] = MappingProxyType(
+    {"litert": "ai_edge_litert", "onnx": "onnxruntime", "savedmodel": "tensorflow"}
+)
+# The only one that has maps of what an answer rests on.
+_EXPLAINED = "savedmodel"
 EXTRA = Path("assets.extra")
 MANIFEST = EXTRA / "manifest.json"
 FACTS, LABELS, OUTLIERS = MANIFEST.name, "labels.txt", "outliers.json"
@@ -62,9 +70,19 @@ def latest_version(folder: Path) -> Path | None:
     return max(versions, key=lambda path: int(path.name), default=None)
 
 
-def model_file(version: Path) -> Path | None:
-    """The file that a version is loaded from, or None if there is none."""
-    return next((version / name for name in FILES.values() if (version / name).is_file()), None)
+def model_file(version: Path, explained: bool = False) -> Path | None:
+    """The file that a version is loaded from, or None if there is none.
+
+    Args:
+        version: Its folder.
+        explained: Whether maps of its answers are wanted, which not every format has.
+    """
+    found = [form for form in ENGINES if (version / FILES[form]).is_file()]
+    if explained:
+        found.sort(key=lambda form: form != _EXPLAINED)
+    # If none is installed, loading the first will say what to install.
+    usable = [form for form in found if importlib.util.find_spec(ENGINES[form])] or found
+    return version / FILES[usable[0]] if usable else None
 
 
 def version_number(version: Path) -> int | None:

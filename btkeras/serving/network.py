@@ -20,6 +20,9 @@ from btkeras.serving.exported import SAVED_MODEL, Facts, latest_version, model_f
 _LOADERS: Mapping[str, str] = MappingProxyType(
     {".pb": "network_saved_model", ".onnx": "network_onnx", ".tflite": "network_litert"}
 )
+_RUN = "network_run"
+# Those that need no TensorFlow.
+_LIGHT = ("network_onnx", "network_litert")
 _PLACES = ("saved_models", "runs")
 
 Observation = tuple[NDArray[np.float32], NDArray[np.float32] | None]
@@ -42,6 +45,7 @@ class Network:
     explain: From uint8 ``[n, size, size, channels]`` and the indices ``[n]`` of the classes to explain to float32
         ``[n, size, size]`` in 0..1: LayerCAM as ``evaluation.explain`` computes it; None where it cannot.
     version: The exported version's number; None for a run.
+    file: The file that answers; None for a network that was made in memory.
     """
 
     source: Path
@@ -54,6 +58,7 @@ class Network:
     reference: Reference | None
     explain: Explain | None = None
     version: int | None = None
+    file: Path | None = None
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The probabilities alone."""
@@ -73,17 +78,49 @@ class Network:
         return f"{self.source} has no {' and no '.join(lacks)}; get them with: {remedy}"
 
 
-def exported_network(version: Path, facts: Facts, observe: Observe, explain: Explain | None = None) -> Network:
+@dataclass(frozen=True)
+class Location:
+    """Where a network lies and how it is loaded.
+
+    Attributes:
+        path: A run's folder, or the file of an exported version.
+        loader: The module that loads it.
+    """
+
+    path: Path
+    loader: str
+
+    @property
+    def needs_tensorflow(self) -> bool:
+        """Whether loading it imports TensorFlow, which takes seconds."""
+        return self.loader not in _LIGHT
+
+    def load(self, pictures: int = 1) -> Network:
+        """Loads it.
+
+        Args:
+            pictures: About how many will be asked for: for many, a run's network is brought into a faster form first.
+
+        Raises:
+            ModelError: If it cannot be used.
+            RunError: If it is a run without a network, or a file of it is damaged.
+        """
+        # Each in its module, so that a format needs only its own engine.
+        load: Callable[..., Network] = importlib.import_module(f"btkeras.serving.{self.loader}").load
+        return load(self.path, pictures) if self.loader == _RUN else load(self.path)
+
+
+def exported_network(file: Path, facts: Facts, observe: Observe, explain: Explain | None = None) -> Network:
     """The network of an exported version, whatever its format.
 
     Args:
-        version: Its folder.
+        file: The version's file.
         facts: What lies beside or in its file.
         observe: As in ``Network``.
         explain: As in ``Network``.
     """
     return Network(
-        source=version,
+        source=file.parent,
         classes=facts.classes,
         size=facts.size,
         channels=facts.channels,
@@ -92,39 +129,44 @@ def exported_network(version: Path, facts: Facts, observe: Observe, explain: Exp
         calibration=facts.calibration,
         reference=facts.reference,
         explain=explain,
-        version=version_number(version),
+        version=version_number(file.parent),
+        file=file,
     )
 
 
-def load_network(path: str | Path) -> Network:
-    """Loads a run folder, or an exported model: ``NAME`` (its highest version), ``NAME/VERSION``, or a file in it.
+def load_network(path: str | Path, pictures: int = 1) -> Network:
+    """Loads a run folder, or an exported model; arguments and errors as ``locate`` and ``Location.load``."""
+    return locate(path).load(pictures)
+
+
+def locate(path: str | Path, explained: bool = False) -> Location:
+    """Finds a run folder, or an exported model: ``NAME`` (its highest version), ``NAME/VERSION``, or a file in it.
+
+    Args:
+        path: The one or the other.
+        explained: Whether maps of its answers are wanted: of a version with several formats, one that has them.
 
     Raises:
         ModelError: If it is neither.
     """
     given = Path(path)
     if (given / "config.yaml").is_file():
-        return _loader("network_run")(given)
-    file = _exported_file(given)
+        return Location(given, _RUN)
+    file = _exported_file(given, explained)
     if file is None:
         raise ModelError(
             "A model must be a run folder or an exported model",
             received=path,
             remedy="Name what was given to `btkeras train --out` or `btkeras export --out`",
         )
-    return _loader(_LOADERS[file.suffix])(file)
+    return Location(file, _LOADERS[file.suffix])
 
 
-def _exported_file(given: Path) -> Path | None:
+def _exported_file(given: Path, explained: bool) -> Path | None:
     if given.is_file():
         return given if given.name == SAVED_MODEL or given.suffix in (".onnx", ".tflite") else None
     version = given if model_file(given) else latest_version(given)
-    return model_file(version) if version else None
-
-
-def _loader(module: str) -> Callable[[Path], Network]:
-    # Each in its module, so that a format needs only its own engine.
-    return importlib.import_module(f"btkeras.serving.{module}").load
+    return model_file(version, explained) if version else None
 
 
 def newest_model(base: Path = Path()) -> Path:

@@ -32,6 +32,8 @@ def load(file: Path) -> Network:
     facts = facts_of(_texts(file), file)
     try:
         interpreter = litert.Interpreter(model_path=str(file), num_threads=threads())
+        # Now and not with the first picture: what it prepares and prints belongs to loading.
+        interpreter.allocate_tensors()
         run = interpreter.get_signature_runner(PREPARED)
     except (ValueError, RuntimeError) as error:
         raise not_whole(file, " ".join(str(error).split())[:200]) from error
@@ -43,7 +45,7 @@ def load(file: Path) -> Network:
             answer = run(images=np.ascontiguousarray(images))
         return answer[PROBABILITIES], answer.get(SCORE)
 
-    return exported_network(file.parent, facts, observe)
+    return exported_network(file, facts, observe)
 
 
 def _texts(file: Path) -> dict[str, str]:

@@ -54,4 +54,4 @@ def load(file: Path) -> Network:
         answer = dict(zip(outputs, session.run(outputs, {"images": images}), strict=True))
         return answer[PROBABILITIES], answer.get(SCORE)
 
-    return exported_network(file.parent, facts, observe)
+    return exported_network(file, facts, observe)

@@ -14,26 +14,41 @@ from btkeras.evaluation.evaluate import load_best
 from btkeras.evaluation.explain import explainer
 from btkeras.evaluation.outliers import load_outliers
 from btkeras.models.features import with_features
+from btkeras.models.fuse import fuse
 from btkeras.runs import Run, open_run
 from btkeras.serving.network import Network, Observation
 
+# Making the deploy form takes half a second, of which the first answer gives half back; each further one then takes
+# 1 ms less at 112 pixels and 6 ms at 224 (docs/performance.md).
+_WORTH_FUSING = 100
 
-def load(folder: Path) -> Network:
+
+def load(folder: Path, pictures: int = 1) -> Network:
     """Loads a run.
+
+    Args:
+        folder: The run's.
+        pictures: About how many will be asked for; many are answered by the network's deploy form.
 
     Raises:
         RunError: If it has no checkpoint yet, or a file of it is damaged.
         ModelError: If the checkpoint cannot be used.
     """
     run = open_run(folder)
-    return network_of(run, load_best(run))
+    return network_of(run, load_best(run), fused=pictures >= _WORTH_FUSING)
 
 
-def network_of(run: Run, model: keras.Model) -> Network:
-    """The same of a checkpoint that was loaded already."""
+def network_of(run: Run, model: keras.Model, fused: bool = False) -> Network:
+    """The same of a checkpoint that was loaded already.
+
+    Args:
+        run: The run.
+        model: Its checkpoint.
+        fused: Whether its deploy form answers (``models.fuse``).
+    """
     data, classes = run.config().data, run.classes()
     calibration, outliers = load_calibration(run, model), load_outliers(run)
-    network = with_features(model)
+    network = with_features(fuse(model) if fused else model)
 
     def observe(images: NDArray[np.uint8]) -> Observation:
         outputs = np.asarray(network.predict_on_batch(images.astype(np.float32)))
@@ -53,4 +68,5 @@ def network_of(run: Run, model: keras.Model) -> Network:
         calibration=calibration,
         reference=outliers.reference if outliers else None,
         explain=(lambda images, indices: maps()(images, indices)) if gradients else None,
+        file=run.best_model,
     )

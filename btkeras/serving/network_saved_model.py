@@ -14,6 +14,7 @@ from btkeras.serving.exported import (
     PIXELS,
     PREPARED,
     PROBABILITIES,
+    SAVED_MODEL,
     SCORE,
     not_whole,
     read_facts,
@@ -64,7 +65,7 @@ def network_of(loaded: Any, version: Path) -> Network:
         return np.asarray(answer[PROBABILITIES]), None if scores is None else np.asarray(scores)
 
     explain = _explain(loaded, facts.size) if EXPLAINED in loaded.signatures else None
-    return exported_network(version, facts, observe, explain)
+    return exported_network(version / SAVED_MODEL, facts, observe, explain)
 
 
 def _explain(loaded: Any, size: int) -> Explain:

@@ -54,9 +54,11 @@ class Predictor:
     Args:
         model: A run folder or an exported model; without it the newest in ``saved_models/`` or ``runs/``.
         coverage: Of the prediction sets: the share of slices like the validation slices whose set has the true class.
+        pictures: About how many it will be asked for, if that is known: a run's network gets faster first, for many.
 
     Attributes:
         source: The folder that the network was loaded from.
+        file: The file of it that answers.
         classes: Class names, in the order of the probabilities.
         missing: What the answers lack because the model was not calibrated, and how to get it; None if nothing.
 
@@ -68,11 +70,12 @@ class Predictor:
         >>> labels, probabilities = Predictor("runs/first").predict(["slice.png"])  # doctest: +SKIP
     """
 
-    def __init__(self, model: str | Path | None = None, *, coverage: float = COVERAGE) -> None:
+    def __init__(self, model: str | Path | None = None, *, coverage: float = COVERAGE, pictures: int = 1) -> None:
         check_coverage(coverage)
-        self._network = load_network(newest_model() if model is None else model)
+        self._network = load_network(newest_model() if model is None else model, pictures)
         self._answering = Answering.of(self._network, coverage)
         self.source = self._network.source
+        self.file = self._network.file or self.source
         self.classes = self._network.classes
         self.missing = self._network.missing()
 

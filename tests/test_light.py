@@ -1,0 +1,174 @@
+"""Predicting without TensorFlow: which file of a model answers, what that loads, and that the answers are the same."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from btkeras.cli import main
+from btkeras.evaluation.calibrate import calibrate
+from btkeras.evaluation.fit_outliers import fit_outliers
+from btkeras.runs import open_run
+from btkeras.serving import network_run
+from btkeras.serving.export import export
+from btkeras.serving.network import load_network, locate
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("tf2onnx")
+
+LIGHT = ("model.tflite", "model.onnx")
+HEAVY = {"tensorflow", "keras", "sklearn", "matplotlib", "scipy"}
+# Runs the command, then tells what it has loaded on the last line of standard error.
+COMMAND = """
+import sys
+from btkeras.cli import main
+try:
+    main()
+finally:
+    print(*{module.split(".")[0] for module in sys.modules}, file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = shutil.copytree(trained_run, tmp_path_factory.mktemp("light") / "run")
+    calibrate(open_run(folder))
+    fit_outliers(open_run(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def version(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With all formats."""
+    out = tmp_path_factory.mktemp("models") / "tiny"
+    return export(open_run(run), out, formats=("savedmodel", "onnx", "litert"))
+
+
+@pytest.fixture
+def files(shared_pictures: Path, tmp_path: Path) -> list[str]:
+    """Slices, a picture that is no slice, and a file that is no picture."""
+    (tmp_path / "notes.txt").write_text("no picture")
+    return [*map(str, sorted(shared_pictures.glob("*/00[0-3].png"))), str(tmp_path / "notes.txt")]
+
+
+def fresh(*arguments: object) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """The command in a new process, and the packages it has loaded."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    *said, loaded = result.stderr.splitlines()
+    result.stderr = "\n".join(said)
+    return result, set(loaded.split())
+
+
+def btkeras(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_light_file_answers_in_a_process_without_tensorflow(version: Path, files: list[str], name: str) -> None:
+    result, loaded = fresh("predict", *files, "--model", version / name, "--json")
+    assert not HEAVY & loaded
+    # Neither does its engine say anything.
+    assert result.stderr.splitlines() == [f"model: {version / name}", "Error: 1 of 17 pictures could not be read."]
+    assert result.returncode == 1
+    expected = json.loads(btkeras("predict", *files, "--model", version / "saved_model.pb", "--json").stdout)
+    answers = json.loads(result.stdout)
+    assert len({answer["answer"] for answer in answers if "answer" in answer}) > 1
+    for ours, theirs in zip(answers, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            if key == "probabilities":
+                assert ours[key] == pytest.approx(value, abs=1e-5)
+            elif key == "outlier":
+                assert ours[key] == pytest.approx(value, abs=1e-9)
+            else:
+                assert ours[key] == value
+
+
+def test_occlusion_needs_no_tensorflow_either(version: Path, files: list[str], tmp_path: Path) -> None:
+    options = ("--explain", tmp_path / "why.png", "--method", "occlusion")
+    result, loaded = fresh("predict", files[0], "--model", version, *options)
+    assert (result.returncode, (tmp_path / "why.png").is_file()) == (0, True), result.stderr
+    assert not (HEAVY - {"matplotlib"}) & loaded
+
+
+def test_help_loads_no_engine() -> None:
+    result, loaded = fresh("predict", "--help")
+    assert result.returncode == 0
+    assert not (HEAVY | {"numpy", "ai_edge_litert", "onnxruntime", "requests"}) & loaded
+
+
+def test_of_several_formats_the_one_that_starts_soonest_answers(version: Path, files: list[str]) -> None:
+    for given in (version.parent, version):
+        assert locate(given).path == version / "model.tflite"
+        assert not locate(given).needs_tensorflow
+        assert f"model: {version / 'model.tflite'}\n" in btkeras("predict", files[0], "--model", given).stderr
+    chosen = btkeras("predict", files[0], "--model", version / "model.onnx")
+    assert f"model: {version / 'model.onnx'}\n" in chosen.stderr
+
+
+def test_what_is_not_installed_is_passed_over(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    absent = {"ai_edge_litert"}
+
+    def find_spec(name: str, package: str | None = None) -> importlib.machinery.ModuleSpec | None:
+        return None if name in absent else found(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    assert locate(version).path == version / "model.onnx"
+    absent.add("onnxruntime")
+    assert locate(version).path == version / "saved_model.pb"
+    absent.add("tensorflow")
+    # What is missing, its loader says.
+    assert locate(version).path == version / "model.tflite"
+
+
+def test_maps_are_asked_of_the_format_that_has_them(version: Path, files: list[str], tmp_path: Path) -> None:
+    result = btkeras("predict", files[0], "--model", version, "--explain", tmp_path / "why.png")
+    assert f"model: {version / 'saved_model.pb'}\n" in result.stderr
+    assert (tmp_path / "why.png").is_file()
+    light = btkeras("predict", files[0], "--model", version / "model.tflite", "--explain", tmp_path / "no.png")
+    assert light.exit_code == 1
+    assert "take --method occlusion" in light.stderr
+
+
+def test_a_run_says_which_file_answers(run: Path, files: list[str]) -> None:
+    assert locate(run).needs_tensorflow
+    assert f"model: {run / 'best.keras'}\n" in btkeras("predict", files[0], "--model", run).stderr
+
+
+def test_for_many_pictures_a_runs_network_is_fused_and_answers_the_same(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = []
+    original = network_run.fuse
+    monkeypatch.setattr(network_run, "fuse", lambda model: (fused.append(model), original(model))[1])
+    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 1), np.uint8)
+    (few, few_scores), (many, many_scores) = (load_network(run, count).observe(images) for count in (99, 100))
+    assert len(fused) == 1
+    np.testing.assert_allclose(many, few, atol=1e-5)
+    np.testing.assert_allclose(many_scores, few_scores, rtol=1e-3)
+
+
+def test_many_pictures_of_the_command_line_are_answered_by_the_deploy_form(
+    run: Path, shared_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = []
+    original = network_run.fuse
+    monkeypatch.setattr(network_run, "fuse", lambda model: (fused.append(model), original(model))[1])
+    picture = shared_pictures / "glioma/000.png"
+    assert btkeras("predict", *[picture] * 99, "--model", run).exit_code == 0
+    assert not fused
+    assert btkeras("predict", *[picture] * 100, "--model", run).exit_code == 0
+    assert fused
