@@ -15,7 +15,7 @@ from btkeras.data.store import Store
 from btkeras.data.tumour_exchange import Batch, exchange_tumours
 from btkeras.machine import threads
 
-_PREFETCH = 4
+_PREFETCH = 2
 _UNCHANGED = AppearanceConfig()
 
 
