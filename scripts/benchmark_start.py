@@ -7,7 +7,8 @@ Against a plain script that imports Keras, loads the run's network and predicts 
 with the run and with each format of the exported version, `btkeras --help`, and Python doing nothing. Rounds take each
 once, in an order that is drawn anew each time, so that whatever else the machine does meets all of them; one round
 before them fills the disk's cache. Said are medians of what the caller waits and of processor time (all threads), both
-also as ratios to the plain script of the same round, and the peak of memory.
+also as ratios to the plain script of the same round, and the peak of memory (at least that of this script: the system
+counts from before the new program was loaded).
 """
 
 from __future__ import annotations

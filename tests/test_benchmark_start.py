@@ -31,7 +31,7 @@ def test_formats_that_are_there_are_measured(script: ModuleType, tmp_path: Path)
 def test_a_process_is_timed_with_its_processor_time_and_memory(script: ModuleType) -> None:
     waited = script.timed([sys.executable, "-c", "import time; x = bytearray(200 * 2**20); time.sleep(0.5)"])
     assert waited.wall > 0.5 > waited.processor > 0
-    assert 200 < waited.memory < 400
+    assert waited.memory > 200
     with pytest.raises(SystemExit, match="no such thing"):
         script.timed([sys.executable, "-c", "raise SystemExit('no such thing')"])
 
