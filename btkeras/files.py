@@ -58,6 +58,12 @@ def write_json(target: Path, value: Any) -> None:
     write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def sha256(file: Path) -> str:
+    """SHA-256 (hexadecimal) of a file's content."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def digest(parts: Iterable[bytes | str]) -> str:
     """SHA-256 (hexadecimal) of a sequence; the parts' lengths count, so ["ab"] differs from ["a", "b"]."""
     sha = hashlib.sha256()

@@ -62,6 +62,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["BTKERAS_CACHE"] = before
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_shipped_model() -> Iterator[None]:
+    """As if none were installed: what is tested does not depend on it, but where a test says so."""
+    from btkeras.serving import shipped
+
+    before, shipped.PLACES = shipped.PLACES, ()
+    yield
+    shipped.PLACES = before
+
+
 @pytest.fixture(scope="session")
 def real_slices() -> Path:
     """The folder of real slices; its tests carry the marker ``data``."""

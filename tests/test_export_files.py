@@ -104,9 +104,10 @@ def test_a_litert_file_is_an_archive_of_its_texts(exported: Path) -> None:
 
 
 def test_int8_is_published_with_its_cost(quantised: Path, calibrated: Path) -> None:
-    from btkeras.serving.export_inputs import validation_slices
+    from btkeras.serving.export_inputs import part_slices
 
-    images, labels = validation_slices(open_run(calibrated))
+    part = part_slices(open_run(calibrated), "validation")
+    images, labels = part.images, part.labels
     exact = load_network(calibrated).probabilities(images).argmax(axis=1) == labels
     costs = json.loads((quantised / "assets.extra" / "manifest.json").read_text())["quantization"]
     assert {cost["format"]: cost["quantization"] for cost in costs} == {"onnx": "int8", "litert": "int8"}
@@ -127,6 +128,21 @@ def test_int8_weights_are_in_the_files(quantised: Path) -> None:
 
     kinds = {node.op_type for node in onnx.load(quantised / "model.onnx").graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+
+
+def test_the_outlier_score_is_computed_in_float32_to_its_end(quantised: Path) -> None:
+    """Eight bits have a largest value, and nothing would be further away than that."""
+    import onnx
+
+    nodes = onnx.load(quantised / "model.onnx").graph.node
+    known: set[str] = set()
+    kinds = []
+    for node in nodes:
+        if any("outlier_" in name or name in known for name in node.input):
+            known.update(node.output)
+            kinds.append(node.op_type)
+    assert "outlier_score" in known and "MatMul" in kinds
+    assert not {"QuantizeLinear", "DequantizeLinear"} & set(kinds)
 
 
 def test_float16_halves_a_litert_file(calibrated: Path, exported: Path, tmp_path: Path) -> None:

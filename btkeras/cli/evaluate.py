@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
 
 from btkeras.cli import options
-from btkeras.cli.group import quiet_tensorflow
+from btkeras.cli.group import quiet_engine, quiet_tensorflow
 from btkeras.errors import ConfigError
 
 
-@click.command(short_help="Compute a run's figures again, or on another dataset.")
-@options.run_folder
-@click.option("--data", metavar="DATASET", help="Another dataset, all of which is tested; or `phantom`.")
+@click.command(short_help="Compute a run's or an exported model's figures again, or on another dataset.")
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN|MODEL")
+@click.option("--data", metavar="DATASET", help="Another dataset, all of which is tested; or `phantom`. See above.")
+@click.option("--out", type=click.Path(path_type=Path), help="Of an exported model: folder to write the figures to.")
 @click.option("--split", "part", default="test", show_default=True, type=click.Choice(["test", "validation", "train"]))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--explain", is_flag=True, help="Score explanations against tumour boxes or masks as well.")
@@ -24,6 +27,7 @@ from btkeras.errors import ConfigError
 def evaluate(  # noqa: PLR0913 - one parameter an option
     run: Path,
     data: str | None,
+    out: Path | None,
     part: str,
     as_json: bool,
     explain: bool,
@@ -31,11 +35,15 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     limit: int | None,
     skip_broken: bool,
 ) -> None:
-    """Compute the figures of RUN's best checkpoint: on its own test part, or on another dataset.
+    """Compute the figures of RUN's best checkpoint, or of an exported MODEL: on its test part, or on another dataset.
 
     Accuracy, precision, recall, specificity and F1 per class (one against the rest) and macro-averaged, and the
     confusion matrix. They are printed and written, with a prediction per picture, to RUN/metrics.json and
     RUN/predictions.csv, or to RUN/evaluations/NAME/ for another part or dataset.
+
+    An exported model knows the pictures of its run's split by their content. --data says where they are now, and the
+    part that --split names is tested; of a dataset that holds none of them, all pictures. Files are written to --out
+    only. A model of LiteRT or ONNX needs no TensorFlow.
 
     --explain asks whether the network looks at the tumours: maps by layercam, gradcam or occlusion (slow: see
     --limit) of the tumours that it named correctly are held against their boxes or masks, beside simple baselines and
@@ -47,9 +55,16 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
       btkeras evaluate runs/cpu --split validation --json
       btkeras evaluate runs/cpu --data data/other-hospital
       btkeras evaluate runs/cpu --explain --method layercam --method occlusion --limit 100
+      btkeras evaluate saved_models/cpu --data data/both --out figures
     """
     if (methods or limit) and not explain:
         raise ConfigError("--method and --limit belong to --explain", remedy="Add --explain, or leave them away")
+    if _is_exported(run):
+        metrics = _of_exported(run, None if explain else data, part, out, skip_broken)
+        click.echo(json.dumps(metrics, indent=2) if as_json else _table(metrics))
+        return
+    if out is not None:
+        raise ConfigError("--out is for exported models", remedy=f"The figures of a run go to {run}: leave it away")
     quiet_tensorflow()
     from btkeras.evaluation.evaluate import evaluate_dataset, evaluate_split, metrics_table
     from btkeras.evaluation.explain_methods import DEFAULT_METHOD, method_of
@@ -74,3 +89,45 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
             click.echo(f"\n{explanations_table(scores)}")
     if as_json:
         click.echo(json.dumps(metrics, indent=2))
+
+
+def _is_exported(path: Path) -> bool:
+    from btkeras.errors import ModelError
+    from btkeras.serving.network import locate
+
+    try:
+        return locate(path).path.is_file()
+    except ModelError:
+        # Of what is neither, the message about runs is the one to give.
+        return False
+
+
+def _of_exported(model: Path, data: str | None, part: str, out: Path | None, skip_broken: bool) -> dict[str, Any]:
+    if data is None:
+        raise ConfigError(
+            "Of an exported model the figures on a dataset can be computed: --data, without --explain",
+            received=f"{model}, which is no run",
+            remedy="Say where the pictures are: --data DATASET",
+        )
+    from btkeras.config import PhantomConfig
+    from btkeras.serving.network import locate
+
+    place = locate(model)
+    if place.needs_tensorflow:
+        quiet_tensorflow()
+    from btkeras.serving.evaluate_exported import evaluate_exported
+
+    with nullcontext() if place.needs_tensorflow else quiet_engine():
+        network = place.load()
+    click.echo(f"model: {place.path}", err=True)
+    dataset = options.open_dataset(data, PhantomConfig())
+    judged, metrics = evaluate_exported(network, dataset, part, skip_broken=skip_broken)
+    if out is not None:
+        judged.write(out, metrics)
+    return metrics
+
+
+def _table(metrics: dict[str, Any]) -> str:
+    from btkeras.evaluation.judged import metrics_table
+
+    return metrics_table(metrics)

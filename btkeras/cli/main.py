@@ -17,6 +17,7 @@ from btkeras.cli.predict import predict
 from btkeras.cli.prepare import prepare
 from btkeras.cli.report import report
 from btkeras.cli.robustness import robustness
+from btkeras.cli.selftest import selftest
 from btkeras.cli.serve import serve
 from btkeras.cli.shortcuts import shortcuts
 from btkeras.cli.train import train
@@ -26,7 +27,7 @@ class _Commands(SectionedGroup):
     sections = {
         "Data": ("prepare", "audit", "shortcuts"),
         "Train and judge": ("train", "evaluate", "calibrate", "robustness", "cv", "report", "card"),
-        "Use a model": ("predict", "export", "serve", "benchmark"),
+        "Use a model": ("predict", "selftest", "export", "serve", "benchmark"),
     }
 
 
@@ -60,6 +61,7 @@ for command in (
     report,
     card,
     predict,
+    selftest,
     export,
     serve,
     benchmark,

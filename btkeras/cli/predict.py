@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Classify pictures.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--model", type=click.Path(path_type=Path), help="A run folder or an exported model.")
+@click.option("--model", type=click.Path(path_type=Path), help="A run folder or an exported model; see above.")
 @click.option("--coverage", type=float, default=0.95, show_default=True, help="Of prediction sets, between 0 and 1.")
 @click.option("--explain", type=click.Path(path_type=Path), help="Draw what answers rest on: FILE.png, or a folder.")
 @click.option("--method", help="Of --explain: layercam, gradcam or occlusion. [default: layercam]")
@@ -50,8 +50,8 @@ def predict(
     Prints the answer and the probability of each class. The answer is the most probable class, or `uncertain` where a
     picture is unlike the training slices or its prediction set (the classes that cannot be ruled out at --coverage)
     has not exactly one class, or `refused` where it plainly shows no brain MRI slice. Without --model the newest
-    model in saved_models/ or runs/ is taken. A picture that cannot be read gets an error as its answer, the others
-    are still answered, and the exit code is 1.
+    model in saved_models/ or runs/ is taken, and where there is none, the one that is installed with btkeras. A picture
+    that cannot be read gets an error as its answer, the others are still answered, and the exit code is 1.
 
     Of files with several slices (multi-frame DICOM, NIfTI) the middle one is classified, which says nothing of the
     others: --slice all answers for each. Answers name the slice behind the path, scan.nii.gz#57, counted from 0: from
@@ -104,9 +104,11 @@ def _local(
     refs: Sequence[SliceRef], model: Path | None, coverage: float, explain: Path | None, method: str | None
 ) -> tuple[Sequence[str], Iterator[FilePrediction]]:
     from btkeras.serving.network import locate, newest_model
+    from btkeras.serving.shipped import is_shipped, shipped_notice
 
     with_maps = explain is not None and method != "occlusion"
-    place = locate(model or newest_model(), explained=with_maps)
+    given = model or newest_model()
+    place = locate(given, explained=with_maps)
     if place.needs_tensorflow:
         quiet_tensorflow()
     from btkeras.serving.predictor import Predictor
@@ -114,6 +116,10 @@ def _local(
     with nullcontext() if place.needs_tensorflow else quiet_engine():
         predictor = Predictor(place.path, coverage=coverage, pictures=len(refs))
     click.echo(f"model: {predictor.file}", err=True)
+    if model is None and is_shipped(given):
+        click.echo(shipped_notice(place.path), err=True)
+        # Its file is of a format without gradients.
+        method = method or (None if predictor.network.explain else "occlusion")
     if predictor.missing:
         click.echo(predictor.missing, err=True)
     answers = predictor.predict_files(refs)

@@ -16,17 +16,25 @@ from btkeras.config import ExperimentConfig
 from btkeras.data.pipeline import evaluation_batches
 from btkeras.data.records import Dataset, Record
 from btkeras.errors import DataError, ModelError, RunError
-from btkeras.evaluation.calibration_figures import calibration_figures, calibration_lines
 from btkeras.evaluation.calibration_file import load_calibration
+from btkeras.evaluation.judged import Judged, metrics_table
 from btkeras.evaluation.outliers import load_outliers
-from btkeras.evaluation.selective import FILE as ANSWERS
-from btkeras.evaluation.selective import guard_files, selective_figures, selective_lines, write_answers
+from btkeras.evaluation.selective import guard_files
 from btkeras.evaluation.verdicts import Judge, Verdict
-from btkeras.files import write_json
-from btkeras.metrics import summarise
 from btkeras.models.features import with_features
-from btkeras.runs import Run, write_predictions
+from btkeras.runs import Run
 from btkeras.training.inputs import broken_pictures, load_pictures
+
+__all__ = [
+    "Answers",
+    "answers_to",
+    "evaluate_dataset",
+    "evaluate_split",
+    "load_best",
+    "metrics_table",
+    "require_known_classes",
+    "write_evaluation",
+]
 
 
 def load_best(run: Run) -> keras.Model:
@@ -188,21 +196,9 @@ def write_evaluation(
     Returns:
         The metrics, as ``evaluate_split``.
     """
-    classes = run.classes()
-    labels = np.array([classes.index(record.label) for record in records])
-    chance = np.bincount(labels).max() / len(labels)
-    metrics = {
-        **facts,
-        "chance": float(chance),
-        **summarise(labels, probabilities, classes),
-        "calibration": calibration_figures(labels, probabilities, load_calibration(run)),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    if verdicts is not None:
-        metrics["selective"] = selective_figures(labels, probabilities, verdicts, classes)
-        write_answers(folder / ANSWERS, records, verdicts)
-    write_predictions(folder / run.predictions_file.name, records, classes, probabilities.tolist())
-    write_json(folder / run.metrics_file.name, metrics)
+    judged = Judged(tuple(records), run.classes(), probabilities, load_calibration(run), verdicts)
+    metrics = {**facts, **judged.figures()}
+    judged.write(folder, metrics)
     return metrics
 
 
@@ -221,22 +217,3 @@ def _outputs(model: keras.Model, batches: Any) -> tuple[NDArray[np.float32], flo
 def _batch_size(config: ExperimentConfig) -> int:
     # No gradients are kept, but a batch for a big GPU may still be too much for the machine that evaluates.
     return min(config.train.batch_size, 32)
-
-
-def metrics_table(metrics: dict[str, Any]) -> str:
-    """The figures as a text table: percent per class, macro average, and the confusion matrix."""
-    names = ("accuracy", "precision", "recall", "specificity", "f1")
-    width = max(len(label) for label in metrics["classes"]) + 2
-    lines = ["".join([f"{'':{width}}", *(f"{name:>12}" for name in names), f"{'images':>9}"])]
-    for label, row in {**metrics["per_class"], "macro": metrics["macro"]}.items():
-        figures = "".join(f"{100 * row[name]:12.2f}" for name in names)
-        lines.append(f"{label:{width}}{figures}{row.get('images', metrics['images']):9,}")
-    lines += ["", f"{'true / predicted':{width}}" + "".join(f"{label:>12}" for label in metrics["classes"])]
-    for label, counts in zip(metrics["classes"], metrics["confusion_matrix"], strict=True):
-        lines.append(f"{label:{max(width, 16)}}" + "".join(f"{count:12,}" for count in counts))
-    lines += [
-        "",
-        f"{metrics['split']} accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']:,} pictures "
-        f"(always answering the most frequent class: {100 * metrics['chance']:.2f} %)",
-    ]
-    return "\n".join([*lines, *calibration_lines(metrics), *selective_lines(metrics)])

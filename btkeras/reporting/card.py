@@ -7,11 +7,10 @@ network.
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from btkeras.data.records import Dataset
@@ -19,6 +18,7 @@ from btkeras.data.splits import files_digest
 from btkeras.errors import BTKerasError, RunError
 from btkeras.evaluation.robustness_sheet import read_sheet
 from btkeras.experiments.experiment import Experiment, is_experiment
+from btkeras.files import sha256
 from btkeras.reporting import card_tables as tables
 from btkeras.reporting.document import Table
 from btkeras.reporting.evidence import Network, gather
@@ -160,15 +160,8 @@ def _details(run: Run, manifest: _Json) -> dict[str, Any]:
         "device": manifest.get("device"),
         "precision": manifest.get("precision"),
         "versions": f"Python {manifest.get('python')}, {versions}",
-        "SHA-256 of best.keras": _sha256(run.best_model),
+        "SHA-256 of best.keras": sha256(run.best_model) if run.best_model.is_file() else None,
     }
-
-
-def _sha256(file: Path) -> str | None:
-    if not file.is_file():
-        return None
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _dataset(run: Run) -> Dataset | None:

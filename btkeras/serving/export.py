@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,14 +23,17 @@ from btkeras.serving import export_litert, export_onnx, export_saved_model
 from btkeras.serving.export_deploy import Deployed, deploy
 from btkeras.serving.export_extra import facts, texts, write_measured, write_texts
 from btkeras.serving.export_inputs import (
+    Labelled,
     Slices,
     parity_slices,
+    part_slices,
     phantom_picture,
     training_slices,
-    validation_slices,
 )
-from btkeras.serving.export_parity import Agreement, agreements, quantised_agreement
-from btkeras.serving.export_quantize import QUANTIZATIONS, Cost, cost
+from btkeras.serving.export_parity import Agreement, agreements, observe_all, quantised_agreement
+from btkeras.serving.export_pictures import write_pictures
+from btkeras.serving.export_quantize import QUANTIZATIONS, Cost, cost, own_calibration, own_reference
+from btkeras.serving.export_selftest import write_selftest
 from btkeras.serving.export_warmup import FILE as WARMUP
 from btkeras.serving.export_warmup import write_warmup
 from btkeras.serving.exported import EXTRA, FILES, engine, latest_version
@@ -37,9 +41,7 @@ from btkeras.serving.network import Network, load_network
 from btkeras.serving.network_run import network_of
 
 # Formats of one file, by what writes them: they may be quantised, and carry their texts inside.
-_FILE_WRITERS: MappingProxyType[str, Callable[..., None]] = MappingProxyType(
-    {"onnx": export_onnx.write, "litert": export_litert.write}
-)
+_FILE_WRITERS: MappingProxyType[str, Any] = MappingProxyType({"onnx": export_onnx, "litert": export_litert})
 # What each needs beyond TensorFlow: modules, all of the extra that is named as the format.
 _ENGINES = MappingProxyType(
     {"savedmodel": (), "onnx": ("onnx", "tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert.interpreter",)}
@@ -65,7 +67,7 @@ def export(
         version: A whole number above 0 that is not there yet; by default the next.
         formats: Of ``exported.FILES``; all go into the one version.
         quantize: One of ``export_quantize.QUANTIZATIONS`` for the formats of one file, or None. Its cost is measured
-            on the validation part.
+            on the validation part, and its figures on the test part.
 
     Returns:
         The version's folder.
@@ -95,17 +97,18 @@ def export(
 
 @dataclass(frozen=True)
 class _Quantization:
-    """A quantisation, ``training`` slices for the activations' ranges, ``images`` and ``labels`` to measure it on."""
+    """A quantisation, ``training`` slices for the activations' ranges, and the parts to measure it on."""
 
     kind: str
     training: NDArray[np.uint8]
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    validation: Labelled
+    test: Labelled
 
     @staticmethod
     def of(kind: str, run: Run, decoder: Decoder) -> _Quantization:
         try:
-            return _Quantization(kind, training_slices(run, decoder), *validation_slices(run))
+            training = training_slices(run, decoder)
+            return _Quantization(kind, training, part_slices(run, "validation"), part_slices(run, "test"))
         except DataError as error:
             raise DataError(
                 "Quantisation needs the run's dataset, to be calibrated and to measure what it costs",
@@ -126,7 +129,7 @@ class _Work:
 
 def _fill(work: _Work, folder: Path, name: str, formats: Sequence[str]) -> None:
     known = facts(work.deployed)
-    carried = texts(work.deployed, known)
+    carried = texts(known, work.deployed.calibration, work.deployed.reference)
     write_texts(folder, carried)
     rows: list[Agreement] = []
     costs: list[Cost] = []
@@ -137,32 +140,48 @@ def _fill(work: _Work, folder: Path, name: str, formats: Sequence[str]) -> None:
             write_warmup(folder / EXTRA / WARMUP, name, phantom_picture())
             rows += agreements(form, file, work.expected, work.slices)
         elif work.quantization is None:
-            _FILE_WRITERS[form](work.deployed, file, carried, None, None)
+            _write_exact(work, form, file, carried)
             rows += agreements(form, file, work.expected, work.slices)
         else:
-            found, spent = _quantised(work, work.quantization, form, file, carried)
+            found, spent = _quantised(work, work.quantization, form, file, known)
             rows += found
             costs.append(spent)
+    write_pictures(folder, work.deployed.run)
+    selftest = write_selftest(folder, formats, work.quantization.kind if work.quantization else None)
     measured = {
         "formats": {form: _stored(folder, form) for form in formats},
         "parity": {"inputs": work.slices.origin, "rows": [row.to_json() for row in rows]},
+        "quantization": [spent.to_json() for spent in costs],
     }
-    write_measured(folder, work.deployed, known, measured, costs)
+    write_measured(folder, work.deployed, known | measured, selftest)
+
+
+def _write_exact(work: _Work, form: str, file: Path, carried: dict[str, str]) -> None:
+    writer = _FILE_WRITERS[form]
+    writer.write(work.deployed, file, None, None)
+    writer.carry(file, carried)
 
 
 def _quantised(
-    work: _Work, quantization: _Quantization, form: str, file: Path, carried: dict[str, str]
+    work: _Work, quantization: _Quantization, form: str, file: Path, known: dict[str, Any]
 ) -> tuple[list[Agreement], Cost]:
     """Writes a quantised file, beside a float32 one that shows that nothing else went wrong and is not kept."""
-    write, kind = _FILE_WRITERS[form], quantization.kind
+    writer, kind, validation, deployed = _FILE_WRITERS[form], quantization.kind, quantization.validation, work.deployed
+    exact_texts = texts(known, deployed.calibration, deployed.reference)
     with tempfile.TemporaryDirectory() as scratch:
-        exact = Path(scratch, file.name)
-        write(work.deployed, exact, carried, None, None)
+        exact, first = Path(scratch, file.name), Path(scratch, f"first-{file.name}")
+        _write_exact(work, form, exact, exact_texts)
         rows = agreements(form, exact, work.expected, work.slices)
-        write(work.deployed, file, carried, kind, quantization.training)
+        # It is another network, and what it carries comes from its own answers: first it is asked for these.
+        writer.write(deployed, file, kind, quantization.training)
+        shutil.copyfile(file, first)
+        writer.carry(first, exact_texts)
+        observed = observe_all(load_network(first), validation.images)
+        calibration = own_calibration(kind, deployed.calibration, validation.labels, observed)
+        writer.carry(file, texts(known, calibration, own_reference(deployed.reference, observed)))
         networks = (load_network(exact), load_network(file))
         rows.append(quantised_agreement(f"{form} {kind}", networks[1], work.expected, work.slices))
-        spent = cost((form, kind), (exact, file), networks, quantization.images, quantization.labels)
+        spent = cost((form, kind), (exact, file), networks, validation, quantization.test)
     return rows, spent
 
 

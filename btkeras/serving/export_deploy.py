@@ -11,7 +11,7 @@ import tensorflow as tf
 from btkeras.evaluation.calibration import Calibration
 from btkeras.evaluation.calibration_file import load_calibration
 from btkeras.evaluation.evaluate import load_best
-from btkeras.evaluation.outliers import Outliers, load_outliers, squared_distance
+from btkeras.evaluation.outliers import Outliers, Reference, load_outliers, squared_distance
 from btkeras.models.features import with_features
 from btkeras.models.fuse import fuse
 from btkeras.runs import Run
@@ -45,6 +45,11 @@ class Deployed:
     calibration: Calibration | None
     outliers: Outliers | None
     parts: dict[str, tf.Variable]
+
+    @property
+    def reference(self) -> Reference | None:
+        """What the checkpoint's outlier scores are compared with, or None."""
+        return self.outliers.reference if self.outliers else None
 
     @property
     def shape(self) -> tuple[int, int, int]:

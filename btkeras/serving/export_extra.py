@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import btkeras
+from btkeras.data.splits import PARTS
 from btkeras.errors import RunError
 from btkeras.evaluation.calibration import FILE as CALIBRATION
-from btkeras.files import write_json, write_text
+from btkeras.evaluation.calibration import Calibration
+from btkeras.evaluation.outliers import Reference
+from btkeras.files import sha256, write_json, write_text
 from btkeras.metrics.intervals import wilson
 from btkeras.models.macs import count_macs
 from btkeras.models.temperature import temperature_of
 from btkeras.reporting.card import FILE as CARD
 from btkeras.reporting.card import card_text
-from btkeras.runs import Run
+from btkeras.runs import Run, read_json
+from btkeras.serving.export_card import export_section
 from btkeras.serving.export_deploy import Deployed
-from btkeras.serving.export_quantize import Cost
-from btkeras.serving.export_words import export_lines
 from btkeras.serving.exported import EXTRA, FACTS, LABELS, MANIFEST, OUTLIERS
 
 _UNKNOWN_CARD = """# {name}
@@ -48,20 +49,22 @@ def facts(deployed: Deployed) -> dict[str, Any]:
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         "btkeras": btkeras.__version__,
         "run": run.path.resolve().name,
-        "checkpoint": {"file": run.best_model.name, "sha256": _sha256(run.best_model)},
+        "checkpoint": {"file": run.best_model.name, "sha256": sha256(run.best_model)},
         "trained_with": manifest["versions"],
         "trained_on": manifest["images"],
+        "dataset": PurePath(str(manifest["dataset"])).name,
+        "split": _split(run),
         "test": _test_figures(run),
     }
 
 
-def texts(deployed: Deployed, known: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of ``exported.TEXTS``, as far as the run has them."""
-    found = {FACTS: _json(known), LABELS: "".join(f"{name}\n" for name in deployed.classes)}
-    if deployed.calibration:
-        found[CALIBRATION] = _json(deployed.calibration.to_json())
-    if deployed.outliers:
-        found[OUTLIERS] = _json({"scores": deployed.outliers.reference.scores.tolist()})
+def texts(known: Mapping[str, Any], calibration: Calibration | None, reference: Reference | None) -> dict[str, str]:
+    """The texts of ``exported.TEXTS``, as far as there is something to say."""
+    found = {FACTS: _json(known), LABELS: "".join(f"{name}\n" for name in known["classes"])}
+    if calibration:
+        found[CALIBRATION] = _json(calibration.to_json())
+    if reference:
+        found[OUTLIERS] = _json({"scores": reference.scores.tolist()})
     return found
 
 
@@ -71,14 +74,24 @@ def write_texts(version: Path, written: Mapping[str, str]) -> None:
         write_text(version / EXTRA / name, text)
 
 
-def write_measured(
-    version: Path, deployed: Deployed, known: Mapping[str, Any], measured: Mapping[str, Any], costs: Sequence[Cost]
-) -> None:
-    """Writes ``manifest.json`` with what was measured of the export, and the model card."""
-    manifest = {**known, **measured, "quantization": [cost.to_json() for cost in costs]}
-    write_json(version / MANIFEST, manifest)
-    exported = "\n".join(export_lines(manifest))
-    write_text(version / EXTRA / CARD, f"{_card(deployed)}\n## This export\n\n```\n{exported}\n```\n")
+def write_measured(version: Path, deployed: Deployed, manifest: Mapping[str, Any], selftest: Mapping[str, Any]) -> None:
+    """Writes the model card and, last, ``manifest.json`` with the digests of all other files of the version.
+
+    Args:
+        version: Its folder, with all else in it.
+        deployed: What was exported.
+        manifest: What is known of it, and what was measured.
+        selftest: As ``export_selftest.write_selftest`` returns it.
+    """
+    section = export_section(manifest, selftest, _digests(version))
+    write_text(version / EXTRA / CARD, f"{_card(deployed)}\n{section}")
+    write_json(version / MANIFEST, {**manifest, "files": _digests(version)})
+
+
+def _digests(version: Path) -> dict[str, str]:
+    """Of each file, by its path in the version; the manifest's cannot stand in the manifest."""
+    files = sorted(path for path in version.rglob("*") if path.is_file() and path != version / MANIFEST)
+    return {file.relative_to(version).as_posix(): sha256(file) for file in files}
 
 
 def _card(deployed: Deployed) -> str:
@@ -96,6 +109,13 @@ def _card(deployed: Deployed) -> str:
     )
 
 
+def _split(run: Run) -> dict[str, Any]:
+    """What was split by what into how many pictures."""
+    split = read_json(run.splits_file)
+    counts = {part: sum(split["counts"][part].values()) for part in PARTS}
+    return {"by": split.get("by", "image"), "seed": split["seed"], "digest": split["digest"], **counts}
+
+
 def _test_figures(run: Run) -> dict[str, Any] | None:
     """Accuracy on the run's test part; None if it was not evaluated."""
     if not run.metrics_file.is_file():
@@ -110,11 +130,6 @@ def _test_figures(run: Run) -> dict[str, Any] | None:
         ) from error
     interval = wilson(accuracy * images, images)
     return {"images": images, "accuracy": accuracy, "accuracy_interval": interval, "macro": macro}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _json(value: Mapping[str, Any]) -> str:

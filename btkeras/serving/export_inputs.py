@@ -73,17 +73,32 @@ def training_slices(run: Run, decoder: Decoder) -> NDArray[np.uint8]:
     return np.stack([picture for picture in found if not isinstance(picture, ImageError)])
 
 
-def validation_slices(run: Run) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """All prepared slices of the run's validation part, uint8 ``[n, size, size, channels]``, and class indices.
+@dataclass(frozen=True)
+class Labelled:
+    """Attributes:
+    images: Prepared slices, uint8 ``[n, size, size, channels]``.
+    labels: Class indices ``[n]``.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+def part_slices(run: Run, part: str) -> Labelled:
+    """All slices of a part of the run's split.
+
+    Args:
+        run: The run.
+        part: One of ``data.splits.PARTS``.
 
     Raises:
         DataError: If the run's dataset is gone, or was changed.
     """
     dataset, config, classes = run.dataset(), run.config(), run.classes()
-    records = run.split(dataset).validation
-    store = load_pictures(dataset, records, config.data.image_size, config, name="validation")
+    records = run.split(dataset).part(part)
+    store = load_pictures(dataset, records, config.data.image_size, config, name=part)
     labels = np.array([classes.index(records[i].label) for i in store.usable])
-    return store.take(np.arange(len(store))), labels
+    return Labelled(store.take(np.arange(len(store))), labels)
 
 
 def spread(records: Sequence[Record], most: int = _MOST) -> list[Record]:

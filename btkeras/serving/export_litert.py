@@ -29,16 +29,12 @@ _SETTINGS: Mapping[str | None, Mapping[str, Any]] = {
 }
 
 
-def write(
-    deployed: Deployed, file: Path, texts: Mapping[str, str], quantize: str | None, slices: NDArray[np.uint8] | None
-) -> None:
+def write(deployed: Deployed, file: Path, quantize: str | None, slices: NDArray[np.uint8] | None) -> None:
     """Writes a graph with the signature ``serving_prepared``, as the SavedModel has it but without names of classes.
 
     Args:
         deployed: What to write.
         file: The target.
-        texts: What it carries behind the model: a zip archive, as TensorFlow Lite's metadata keep associated files
-            (https://ai.google.dev/edge/litert/conversion/tensorflow/metadata), so that any unzip shows them.
         quantize: ``int8`` or ``float16`` for such weights, or None.
         slices: Not needed.
 
@@ -57,6 +53,18 @@ def write(
         for name, value in _SETTINGS[quantize].items():
             setattr(converter, name, value)
         file.write_bytes(converter.convert())
+
+
+def carry(file: Path, texts: Mapping[str, str]) -> None:
+    """Puts texts behind a model that has none yet, for ``load_network``.
+
+    They are a zip archive, as TensorFlow Lite's metadata keep associated files
+    (https://ai.google.dev/edge/litert/conversion/tensorflow/metadata), so that any unzip shows them.
+
+    Args:
+        file: As ``write`` left it.
+        texts: By name.
+    """
     with zipfile.ZipFile(file, "a") as archive:
         for name, text in texts.items():
             archive.writestr(name, text)

@@ -26,15 +26,12 @@ _ERROR, _WARNING = 3, 2
 _QUANTIZED = ("Conv", "Gemm", "MatMul", "Add")
 
 
-def write(
-    deployed: Deployed, file: Path, texts: Mapping[str, str], quantize: str | None, slices: NDArray[np.uint8] | None
-) -> None:
+def write(deployed: Deployed, file: Path, quantize: str | None, slices: NDArray[np.uint8] | None) -> None:
     """Writes a graph from prepared pictures ``images``, uint8 ``[n, size, size, channels]``, to the answer.
 
     Args:
         deployed: What to write.
         file: The target.
-        texts: What it carries in ``metadata_props``.
         quantize: ``int8`` for 8-bit weights and activations (QDQ, weights with a scale per channel), or None.
         slices: Prepared training pictures, from which the activations' ranges come; for ``int8`` only.
 
@@ -43,8 +40,6 @@ def write(
     """
     onnx = engine("onnx", "onnx")
     proto = _convert(deployed)
-    for name, text in texts.items():
-        proto.metadata_props.add(key=name, value=text)
     if quantize is None:
         onnx.save(proto, str(file))
         return
@@ -52,6 +47,20 @@ def write(
         raise ModelError("ONNX files are quantised to int8", received=quantize, remedy="Take the format litert")
     with _quiet():
         _write_int8(proto, file, slices)
+
+
+def carry(file: Path, texts: Mapping[str, str]) -> None:
+    """Puts texts by their names into a model's ``metadata_props``.
+
+    Args:
+        file: As ``write`` left it.
+        texts: By name.
+    """
+    onnx = engine("onnx", "onnx")
+    proto = onnx.load(str(file))
+    for name, text in texts.items():
+        proto.metadata_props.add(key=name, value=text)
+    onnx.save(proto, str(file))
 
 
 def _convert(deployed: Deployed) -> Any:
@@ -107,8 +116,18 @@ def _write_int8(proto: Any, file: Path, slices: NDArray[np.uint8]) -> None:
 
 
 def _score_nodes(proto: Any) -> list[str]:
-    """The nodes of the outlier score: a distance of eight bits would be none."""
-    return [node.name for node in proto.graph.node if any(OUTLIER_PREFIX in name for name in node.input)]
+    """The nodes of the outlier score, from its variables to its end: a distance of eight bits would be none.
+
+    A sum of squares alone at eight bits ends at the largest one among the slices that it was calibrated on, so that
+    nothing is further away than these, and nothing an outlier.
+    """
+    found, made = [], set()
+    # They are in the order in which they are computed.
+    for node in proto.graph.node:
+        if any(OUTLIER_PREFIX in name or name in made for name in node.input):
+            found.append(node.name)
+            made.update(node.output)
+    return found
 
 
 @contextlib.contextmanager

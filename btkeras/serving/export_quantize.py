@@ -1,19 +1,30 @@
-"""What quantisation costs and saves, measured on the whole validation part."""
+"""What quantisation costs and saves: on the whole validation part, by which it may be chosen, and on the test part.
+
+A quantised network is another network. Its outlier scores and probabilities are compared with its own on the validation
+part, as the float32 network's are with that network's own.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from btkeras.evaluation.calibration import METHOD, Calibration
+from btkeras.evaluation.outliers import Reference
+from btkeras.evaluation.verdicts import Judge, Verdict
+from btkeras.metrics import negative_log_likelihood, summarise
 from btkeras.metrics.comparisons import mcnemar
+from btkeras.metrics.conformal import true_scores
 from btkeras.metrics.intervals import wilson
+from btkeras.serving.export_inputs import Labelled
 from btkeras.serving.export_parity import observe_all
-from btkeras.serving.network import Network
+from btkeras.serving.network import Network, Observation
 
 QUANTIZATIONS = ("int8", "float16")
 # Single slices, as a doctor asks for them.
@@ -33,7 +44,12 @@ class Cost:
         only_quantised: How many only the quantised one has right.
         p: McNemar's exact test of these two.
         difference: Largest difference of a probability.
-        outliers: How many each takes for outliers; None without outlier scores.
+        mean_difference: Of all probabilities.
+        outliers: How many each takes for outliers, by its own reference; None without outlier scores.
+        outliers_differ: Of how many only one of them does; None likewise.
+        sets_differ: How many have another prediction set, by its own conformal scores; None without calibration.
+        answers_differ: How many get another answer.
+        test: The quantised file's ``images``, ``accuracy``, ``accuracy_interval`` and ``macro`` on the test part.
         bytes: Of the files.
         milliseconds: For one slice on this machine, the least of several.
     """
@@ -46,7 +62,12 @@ class Cost:
     only_quantised: int
     p: float
     difference: float
+    mean_difference: float
     outliers: tuple[int, int] | None
+    outliers_differ: int | None
+    sets_differ: int | None
+    answers_differ: int
+    test: dict[str, Any]
     bytes: tuple[int, int]
     milliseconds: tuple[float, float]
 
@@ -65,12 +86,40 @@ class Cost:
         }
 
 
+def own_calibration(
+    quantization: str, calibration: Calibration | None, labels: NDArray[np.integer], observed: Observation
+) -> Calibration | None:
+    """What a quantised network's prediction sets are made from; None if its run was not calibrated.
+
+    The temperature is in the weights, and stays.
+
+    Args:
+        quantization: One of ``QUANTIZATIONS``.
+        calibration: The checkpoint's.
+        labels: Class indices ``[n]`` of the validation part.
+        observed: What the quantised network answers to it.
+    """
+    if calibration is None:
+        return None
+    scores = tuple(true_scores(labels, observed[0]).tolist())
+    loss = negative_log_likelihood(labels, observed[0])
+    return replace(
+        calibration, scores=scores, nll_after=loss, method=f"{METHOD}; scores of the network in {quantization}"
+    )
+
+
+def own_reference(reference: Reference | None, observed: Observation) -> Reference | None:
+    """What a quantised network's outlier scores are compared with; None if its run has no such scores."""
+    _, scores = observed
+    return None if reference is None or scores is None else Reference(np.sort(scores))
+
+
 def cost(
     names: tuple[str, str],
     files: tuple[Path, Path],
     networks: tuple[Network, Network],
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    validation: Labelled,
+    test: Labelled,
 ) -> Cost:
     """Measures it.
 
@@ -78,27 +127,56 @@ def cost(
         names: Format and quantisation.
         files: The float32 one, then the quantised.
         networks: Loaded from these.
-        images: Prepared slices of the validation part, uint8 ``[n, size, size, channels]``.
-        labels: Class indices ``[n]``.
+        validation: Of the run's split.
+        test: Likewise.
     """
-    (exact, exact_scores), (found, scores) = (observe_all(network, images) for network in networks)
-    right, still = exact.argmax(axis=1) == labels, found.argmax(axis=1) == labels
-    test, reference = mcnemar(right, still), networks[0].reference
-    outliers = None
-    if reference is not None and exact_scores is not None and scores is not None:
-        outliers = (int(reference.outliers(exact_scores).sum()), int(reference.outliers(scores).sum()))
+    observed = [observe_all(network, validation.images) for network in networks]
+    exact, found = (probabilities for probabilities, _ in observed)
+    right, still = (rows.argmax(axis=1) == validation.labels for rows in (exact, found))
+    compared = mcnemar(right, still)
+    differences = np.abs(exact - found)
+    before, after = (_verdicts(*one) for one in zip(networks, observed, strict=True))
+    calibrated = networks[0].calibration is not None
     return Cost(
         *names,
-        images=len(labels),
+        images=len(validation.labels),
         correct=(int(right.sum()), int(still.sum())),
-        only_float32=test.only_a,
-        only_quantised=test.only_b,
-        p=test.p,
-        difference=float(np.abs(exact - found).max()),
-        outliers=outliers,
+        only_float32=compared.only_a,
+        only_quantised=compared.only_b,
+        p=compared.p,
+        difference=float(differences.max()),
+        mean_difference=float(differences.mean()),
+        **_outliers(networks, observed),
+        sets_differ=sum(a.set != b.set for a, b in zip(before, after, strict=True)) if calibrated else None,
+        answers_differ=sum(a.answer != b.answer for a, b in zip(before, after, strict=True)),
+        test=_figures(networks[1], test),
         bytes=(files[0].stat().st_size, files[1].stat().st_size),
-        milliseconds=_milliseconds(networks, images),
+        milliseconds=_milliseconds(networks, validation.images),
     )
+
+
+def _verdicts(network: Network, observed: Observation) -> list[Verdict]:
+    judge = Judge(network.classes, network.calibration, network.reference)
+    return judge.verdicts(*observed, [None] * len(observed[0]))
+
+
+def _outliers(networks: Sequence[Network], observed: Sequence[Observation]) -> dict[str, Any]:
+    found = [
+        network.reference.outliers(scores)
+        for network, (_, scores) in zip(networks, observed, strict=True)
+        if network.reference is not None and scores is not None
+    ]
+    if len(found) < len(networks):
+        return {"outliers": None, "outliers_differ": None}
+    before, after = found
+    return {"outliers": (int(before.sum()), int(after.sum())), "outliers_differ": int((before != after).sum())}
+
+
+def _figures(network: Network, part: Labelled) -> dict[str, Any]:
+    found = summarise(part.labels, observe_all(network, part.images)[0], network.classes)
+    images, accuracy = found["images"], found["accuracy"]
+    interval = wilson(accuracy * images, images)
+    return {"images": images, "accuracy": accuracy, "accuracy_interval": interval, "macro": found["macro"]}
 
 
 def _milliseconds(networks: tuple[Network, Network], images: NDArray[np.uint8]) -> tuple[float, float]:

@@ -35,6 +35,17 @@ def _difference(value: float | None) -> str:
     return "" if value is None else f"{value:.1e}"
 
 
+def _trust(cost: Mapping[str, Any]) -> str:
+    """How prediction sets and outliers compare, each network's by what it carries."""
+    parts = []
+    if cost["sets_differ"] is not None:
+        parts.append(f"another prediction set for {cost['sets_differ']}")
+    if cost["outliers"]:
+        before, after = cost["outliers"]
+        parts.append(f"outliers {after}, float32 {before}, {cost['outliers_differ']} not the same")
+    return "".join(f"; {part}" for part in parts)
+
+
 def _cost(cost: Mapping[str, Any]) -> list[str]:
     (before, after), (low, high) = cost["accuracy"], cost["accuracy_interval"][1]
     sizes, times = ([*cost["bytes"]], [*cost["milliseconds"]])
@@ -43,10 +54,11 @@ def _cost(cost: Mapping[str, Any]) -> list[str]:
         f"  accuracy {100 * after:.2f} % (95 % interval {100 * low:.2f}..{100 * high:.2f}), "
         f"float32 {100 * before:.2f} %: {100 * (after - before):+.2f} points",
         f"  only float32 right {cost['only_float32']}, only {cost['quantization']} right {cost['only_quantised']} "
-        f"(McNemar p {cost['p']:.2g}); largest difference of a probability {cost['difference']:.2g}",
+        f"(McNemar p {cost['p']:.2g}); difference of a probability {cost['difference']:.2g} at most, "
+        f"{cost['mean_difference']:.1g} on average",
+        f"  another answer to {cost['answers_differ']}{_trust(cost)}",
+        f"  test part: accuracy {100 * cost['test']['accuracy']:.2f} % of {cost['test']['images']:,}",
     ]
-    if cost["outliers"]:
-        lines.append(f"  outliers {cost['outliers'][1]}, float32 {cost['outliers'][0]}")
     return [
         *lines,
         f"  {sizes[1] / 1e6:.1f} MB, float32 {sizes[0] / 1e6:.1f} MB; "

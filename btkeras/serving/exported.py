@@ -34,6 +34,9 @@ ENGINES: Mapping[str, str] = MappingProxyType(
 _EXPLAINED = "savedmodel"
 EXTRA = Path("assets.extra")
 MANIFEST = EXTRA / "manifest.json"
+# What `btkeras selftest` shows a version and expects of it, and what `btkeras evaluate` knows its run's pictures by.
+SELFTEST, SELFTEST_PICTURE = EXTRA / "selftest.json", EXTRA / "selftest.png"
+PICTURES = EXTRA / "pictures.json"
 FACTS, LABELS, OUTLIERS = MANIFEST.name, "labels.txt", "outliers.json"
 # What a file carries inside.
 TEXTS = (FACTS, LABELS, CALIBRATION, OUTLIERS)

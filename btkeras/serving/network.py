@@ -15,6 +15,7 @@ from btkeras.errors import ModelError
 from btkeras.evaluation.calibration import Calibration
 from btkeras.evaluation.outliers import Reference
 from btkeras.serving.exported import SAVED_MODEL, Facts, latest_version, model_file, version_number
+from btkeras.serving.shipped import is_shipped, shipped_model
 
 # By the ending of the file that an exported model is loaded from: a module with `load(file) -> Network`.
 _LOADERS: Mapping[str, str] = MappingProxyType(
@@ -170,12 +171,18 @@ def _exported_file(given: Path, explained: bool) -> Path | None:
 
 
 def newest_model(base: Path = Path()) -> Path:
-    """Finds the newest model in ``saved_models/`` or ``runs/``.
+    """Finds the newest model in ``saved_models/`` or ``runs/``; where there is none, the one that is installed.
 
     Raises:
         ModelError: If there is none.
     """
-    found = [path for place in _PLACES for path in (base / place).glob("*") if _made(path)]
+    shipped = shipped_model()
+    # Its files are as new as the clone is: of the user's own models it says nothing.
+    found = [
+        path for place in _PLACES for path in (base / place).glob("*") if _made(path) and not is_shipped(path, shipped)
+    ]
+    if not found and shipped is not None:
+        return shipped
     if not found:
         raise ModelError(
             "Without --model there must be a model in saved_models/ or runs/",

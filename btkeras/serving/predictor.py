@@ -18,7 +18,7 @@ from btkeras.errors import ImageError
 from btkeras.evaluation.verdicts import COVERAGE, check_coverage
 from btkeras.machine import threads
 from btkeras.serving.answers import Answering, FilePrediction, Opened
-from btkeras.serving.network import load_network, newest_model
+from btkeras.serving.network import Network, load_network, newest_model
 from btkeras.serving.references import SliceRef, opener
 
 __all__ = ["FilePrediction", "Predictions", "Predictor"]
@@ -78,6 +78,11 @@ class Predictor:
         self.file = self._network.file or self.source
         self.classes = self._network.classes
         self.missing = self._network.missing()
+
+    @property
+    def network(self) -> Network:
+        """What answers."""
+        return self._network
 
     def predict(self, images: Sequence[Image]) -> Predictions:
         """Classifies images.

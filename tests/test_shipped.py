@@ -1,0 +1,105 @@
+"""The model that is installed with btkeras: found from anywhere, behind the user's own, and named as what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from btkeras.runs import open_run
+from btkeras.serving import shipped
+from btkeras.serving.export import export
+from btkeras.serving.network import newest_model
+from tests.test_cli import btkeras, fails
+
+pytest.importorskip("ai_edge_litert")
+
+# Before the tests are kept from it.
+PLACES, SHIPPED = shipped.PLACES, shipped.shipped_model()
+
+
+@pytest.fixture(scope="module")
+def made(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("installed")
+    export(open_run(trained_run), place / shipped.NAME, formats=("litert",))
+    return place / shipped.NAME
+
+
+@pytest.fixture
+def installed(made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(shipped, "PLACES", (tmp_path / "nothing", made.parent))
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+@pytest.fixture
+def picture(made: Path) -> Path:
+    return made / "1/assets.extra/selftest.png"
+
+
+def test_it_answers_where_there_is_no_other_and_says_what_it_is(installed: Path, picture: Path) -> None:
+    result = btkeras("predict", picture, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)[0]["label"]
+    model, notice, *_ = result.stderr.splitlines()
+    assert model == f"model: {installed / '1/model.tflite'}"
+    assert "research use only: trained on 32 slices of pictures; right for " in notice
+    assert notice.endswith("model_card.md") and Path(notice.split("; see ")[1]).is_file()
+
+
+def test_models_of_ones_own_come_first_however_old(installed: Path, trained_run: Path, tmp_path: Path) -> None:
+    own = tmp_path / "runs/mine/best.keras"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    os.utime(own, (1, 1))
+    assert newest_model().resolve() == own.parent
+    own.unlink()
+    assert newest_model() == installed
+
+
+def test_in_a_clone_it_is_none_of_the_users(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies in the very folder where users' models are looked for, and git has just written it."""
+    clone = tmp_path / "clone"
+    (clone / "saved_models").mkdir(parents=True)
+    model = shutil.copytree(installed, clone / "saved_models" / shipped.NAME)
+    monkeypatch.setattr(shipped, "PLACES", (clone / "saved_models",))
+    monkeypatch.chdir(clone)
+    assert newest_model() == model
+    own = shutil.copytree(installed, clone / "saved_models/own")
+    for file in own.rglob("*"):
+        os.utime(file, (1, 1))
+    assert newest_model().resolve() == own
+    assert not shipped.is_shipped(Path("saved_models/own"))
+    assert shipped.is_shipped(Path("saved_models") / shipped.NAME / "1")
+
+
+def test_a_model_that_was_named_has_no_notice(installed: Path, picture: Path) -> None:
+    assert "installed with" not in btkeras("predict", picture, "--model", installed).stderr
+
+
+def test_it_is_explained_without_naming_a_method(installed: Path, picture: Path, tmp_path: Path) -> None:
+    result = btkeras("predict", picture, "--explain", tmp_path / "why.png")
+    assert (result.exit_code, (tmp_path / "why.png").is_file()) == (0, True), result.output
+
+
+def test_it_is_what_selftest_tests(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = json.loads(btkeras("selftest", "--json").stdout)
+    assert (found["model"], found["version"]) == (shipped.NAME, 1)
+    monkeypatch.setattr(shipped, "PLACES", ())
+    fails(btkeras("selftest"), "installed with btkeras", "--model")
+
+
+@pytest.mark.skipif(SHIPPED is None, reason="this tree has no model that ships")
+def test_the_one_in_this_tree_is_whole_answers_and_is_small_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "PLACES", PLACES)
+    result = btkeras("selftest", "--json")
+    assert result.exit_code == 0, result.output
+    model = shipped.shipped_model()
+    assert model is not None
+    files = [file for file in (model / "1").rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 40e6
+    readme = (Path(__file__).parents[1] / "saved_models/README.md").read_text()
+    assert json.loads(result.stdout)["manifest_sha256"] in readme
