@@ -84,7 +84,8 @@ def keras_step(case: Case, precision: str, *, ours: bool) -> Step:
     for variable in model.variables:
         variable.assign(twin.twin_weights.seeded(variable.path, variable.shape))
     if ours:
-        model = training_form(model)
+        # The pictures are grey, as slices are.
+        model = training_form(model, grey=True)
         optimizer = make_optimizer(config, Schedule(config, ScheduleConfig(), epochs=1, steps=1), model)
     else:
         optimizer = keras.optimizers.Adam(config.learning_rate)

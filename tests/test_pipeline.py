@@ -209,6 +209,8 @@ def test_grey_pictures_kept_with_one_channel_give_the_same_batches(
     ]
     assert seen[0][0][0].shape == (6, SIDE, SIDE, 3)
     assert_equal(*seen)
+    # Which a training relies on: its first convolutions look at one channel.
+    assert all(np.ptp(images, axis=-1).max() == 0 for images, _ in seen[1])
 
 
 def test_evaluation_of_grey_pictures_sees_all_channels() -> None:

@@ -72,6 +72,20 @@ def test_gradients_are_as_near_to_those_of_float64_as_the_networks(name: str) ->
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["improved_resnet34", "resnet34"])
+def test_grey_pictures_need_one_of_equal_channels(name: str) -> None:
+    model, _ = both(name)
+    form = training_form(model, grey=True)
+    assert [(v.path, v.shape) for v in form.weights] == [(v.path, v.shape) for v in model.weights]
+    errors = []
+    for seed in range(3):
+        images = np.repeat(drawn(seed)[..., :1], 3, axis=-1)
+        pairs = zip(gradients(form, images), gradients(model, images), strict=True)
+        errors.append(np.median([relative(*pair) for pair in pairs]))
+    assert min(errors) < 1e-4
+    np.testing.assert_allclose(form(images, training=False), model(images, training=False), rtol=0, atol=1e-3)
+
+
 def relative(value: np.ndarray, truth: np.ndarray) -> float:
     return float(np.linalg.norm(value - truth) / np.linalg.norm(truth))
 

@@ -41,8 +41,29 @@ class FusedBatchNormalization(layers.BatchNormalization):
         return outputs
 
 
-class _PaddedKernel(layers.Conv2D):
-    """A convolution's weights, and nothing of it but its kernel, padded with zeros to ``side`` x ``side``."""
+class _FirstConvolution(layers.Conv2D):
+    """A convolution of ``channels`` channels that are all equal, of which it takes the first alone."""
+
+    def __init__(self, channels: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.channels = channels
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        super().build((*input_shape[:-1], self.channels))
+        # Of the weights alone.
+        self.input_spec = None
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        kernel = self._kernel_for(inputs)
+        return ops.conv(inputs, kernel, strides=self.strides, padding=self.padding, dilation_rate=self.dilation_rate)
+
+    def _kernel_for(self, inputs: tf.Tensor) -> tf.Tensor:
+        kernel = ops.cast(self.kernel, self.compute_dtype)
+        return kernel if inputs.shape[-1] == self.channels else ops.sum(kernel, axis=2, keepdims=True)
+
+
+class _PaddedKernel(_FirstConvolution):
+    """Nothing of a convolution but its kernel, padded with zeros to ``side`` x ``side``."""
 
     def __init__(self, side: int, **settings: Any) -> None:
         super().__init__(**settings)
@@ -50,8 +71,7 @@ class _PaddedKernel(layers.Conv2D):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         border = (self.side - self.kernel_size[0]) // 2
-        kernel = ops.cast(self.kernel, self.compute_dtype)
-        return ops.pad(kernel, [(border, border), (border, border), (0, 0), (0, 0)])
+        return ops.pad(self._kernel_for(inputs), [(border, border), (border, border), (0, 0), (0, 0)])
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (self.side, self.side, input_shape[-1], self.filters)
@@ -65,7 +85,7 @@ class _ConvolutionBySum(layers.Layer):
         return ops.conv(images, sum(kernels[1:], kernels[0]), padding="same")
 
 
-def training_form(model: keras.Model) -> keras.Model:
+def training_form(model: keras.Model, *, grey: bool = False) -> keras.Model:
     """Makes the form that a network of ``build_model`` is trained in, with weights of its own, equal at first.
 
     Weights have the names, shapes and order that they have in the network, so a state or a checkpoint of one fits the
@@ -73,6 +93,8 @@ def training_form(model: keras.Model) -> keras.Model:
 
     Args:
         model: Functional, under any dtype policy.
+        grey: Whether all pictures that it will see have equal channels, so that the first convolutions need to look at
+            one of them only: their kernels are summed over the channels, which is the same function again.
 
     Returns:
         The network itself where there is nothing to gain: under another backend, whose compiler fuses by itself, or
@@ -80,30 +102,42 @@ def training_form(model: keras.Model) -> keras.Model:
     """
     if not one_tensorflow_replica():
         return model
-    sums = {layer.name: parts for layer in model.layers if (parts := _summed_convolutions(layer))}
-    sides = {part.name: max(p.kernel_size[0] for p in parts) for parts in sums.values() for part in parts}
-    images: dict[int, KerasTensor] = {}
-
-    def copied(layer: layers.Layer) -> layers.Layer:
-        settings = layer.get_config()
-        if layer.name in sides:
-            return _PaddedKernel(sides[layer.name], **settings)
-        if layer.name in sums:
-            return _ConvolutionBySum(name=layer.name, dtype=settings["dtype"])
-        return (FusedBatchNormalization if _is_plain(layer) else type(layer)).from_config(settings)
-
-    def called(layer: layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(layer, _ConvolutionBySum):
-            return layer([images[id(args[0][0])], *args[0]])
-        outputs = layer(*args, **kwargs)
-        if isinstance(layer, _PaddedKernel):
-            images[id(outputs)] = args[0]
-        return outputs
-
-    form = keras.models.clone_model(model, clone_function=copied, call_function=called)
+    plan = _Plan(model, grey)
+    form = keras.models.clone_model(model, clone_function=plan.copied, call_function=plan.called)
     for target, source in zip(form.variables, model.variables, strict=True):
         target.assign(source)
     return form
+
+
+class _Plan:
+    """What stands for each layer, and what that is called with."""
+
+    def __init__(self, model: keras.Model, grey: bool) -> None:
+        self._sums = {layer.name: parts for layer in model.layers if (parts := _summed_convolutions(layer))}
+        self._sides = {
+            part.name: max(p.kernel_size[0] for p in parts) for parts in self._sums.values() for part in parts
+        }
+        self._firsts = {layer.name for layer in _first_convolutions(model)} if grey else set()
+        # By kernel that is to be summed, what it is to be convolved with.
+        self._images: dict[int, KerasTensor] = {}
+
+    def copied(self, layer: layers.Layer) -> layers.Layer:
+        settings, name = layer.get_config(), layer.name
+        if name in self._sides:
+            return _PaddedKernel(self._sides[name], channels=layer.input.shape[-1], **settings)
+        if name in self._firsts:
+            return _FirstConvolution(layer.input.shape[-1], **settings)
+        if name in self._sums:
+            return _ConvolutionBySum(name=name, dtype=settings["dtype"])
+        return (FusedBatchNormalization if _is_plain(layer) else type(layer)).from_config(settings)
+
+    def called(self, layer: layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(layer, _ConvolutionBySum):
+            return layer([self._images[id(args[0][0])], *args[0]])
+        outputs = layer(*args, **kwargs)
+        if isinstance(layer, _PaddedKernel):
+            self._images[id(outputs)] = args[0]
+        return outputs[..., :1] if self._firsts and isinstance(layer, layers.Normalization) else outputs
 
 
 def _is_plain(layer: layers.Layer) -> bool:
@@ -128,3 +162,21 @@ def _is_bare(convolution: layers.Conv2D) -> bool:
     plain = convolution.padding == "same" and set(convolution.strides) == set(convolution.dilation_rate) == {1}
     bare = not convolution.use_bias and convolution.groups == 1 and convolution.activation is keras.activations.linear
     return plain and bare and high == wide and high % 2 == 1 and len(convolution._outbound_nodes) == 1
+
+
+def _first_convolutions(model: keras.Model) -> list[layers.Conv2D]:
+    """The convolutions that standardised pictures go to; none if they go anywhere else too, or are one channel."""
+    found: list[layers.Conv2D] = []
+    waiting = [layer for layer in model.layers if type(layer) is layers.Normalization]
+    if len(waiting) != 1 or model.input_shape[-1] == 1:
+        return []
+    while waiting:
+        for node in waiting.pop()._outbound_nodes:
+            user = node.operation
+            if type(user) is layers.ZeroPadding2D:
+                waiting.append(user)
+            elif type(user) is layers.Conv2D and user.groups == 1 and not user.use_bias:
+                found.append(user)
+            else:
+                return []
+    return found

@@ -190,7 +190,7 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
     seed_everything(config.train)
     with strategy_scope():
         with dtype_policy(manifest["precision"]):
-            model = training_form(_network(config, dataset, inputs))
+            model = training_form(_network(config, dataset, inputs), grey=_stays_grey(inputs))
         _compile(model, config, make_optimizer(config.optimizer, schedule, model), len(dataset.classes))
         # Before anything is frozen: the state for resuming is that of all weights in every epoch.
         model.optimizer.build(model.trainable_variables)
@@ -218,6 +218,11 @@ def _network(config: ExperimentConfig, dataset: Dataset, inputs: Inputs) -> kera
         mean=mean,
         variance=variance,
     )
+
+
+def _stays_grey(inputs: Inputs) -> bool:
+    """Whether the network sees equal channels only: augmentation changes all channels of a picture alike."""
+    return all(inputs.stores[part].grey for part in ("train", "validation"))
 
 
 def _sizes(model: keras.Model) -> dict[str, int]:
