@@ -14,8 +14,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
-from btkeras.serving.export_deploy import OUTLIER_PREFIX, Deployed
-from btkeras.serving.exported import engine
+from btkeras.serving.export_deploy import Deployed
+from btkeras.serving.exported import PROBABILITIES, SCORE, engine
 
 # Has LayerNormalization and everything else that the networks need; ONNX Runtime reads it since 1.14 (2023).
 _OPSET = 18
@@ -116,17 +116,24 @@ def _write_int8(proto: Any, file: Path, slices: NDArray[np.uint8]) -> None:
 
 
 def _score_nodes(proto: Any) -> list[str]:
-    """The nodes of the outlier score, from its variables to its end: a distance of eight bits would be none.
+    """The nodes that only the outlier score needs, to its end: a distance of eight bits would be none.
 
-    A sum of squares alone at eight bits ends at the largest one among the slices that it was calibrated on, so that
-    nothing is further away than these, and nothing an outlier.
+    Eight bits end at the largest distance among the slices that the ranges are calibrated on, so that nothing would be
+    further away than these, and nothing an outlier.
     """
-    found, made = [], set()
-    # They are in the order in which they are computed.
-    for node in proto.graph.node:
-        if any(OUTLIER_PREFIX in name or name in made for name in node.input):
-            found.append(node.name)
-            made.update(node.output)
+    return sorted(_needed(proto, SCORE) - _needed(proto, PROBABILITIES))
+
+
+def _needed(proto: Any, output: str) -> set[str]:
+    """Names of the nodes that an output is computed by; none if there is no such output."""
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    found: set[str] = set()
+    waiting = [output]
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is not None and node.name not in found:
+            found.add(node.name)
+            waiting += node.input
     return found
 
 
