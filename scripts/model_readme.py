@@ -42,7 +42,7 @@ medical device.**
 ```bash
 btkeras selftest                                                 # is it whole, and does it answer as it did?
 btkeras selftest --write slice.png && btkeras predict slice.png  # a synthetic slice to try
-btkeras evaluate saved_models/{name} --data DATASET              # its test figure again: {accuracy} %
+btkeras evaluate saved_models/{name} --data DATASET    # its test figure again: {accuracy} %
 scripts/ship_model RUN                                           # how it was made; the training's command: its card
 ```
 """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from tests.test_cli import btkeras, fails
 
 pytest.importorskip("ai_edge_litert")
 
+ROOT = Path(__file__).parents[1]
 # Before the tests are kept from it.
 PLACES, SHIPPED = shipped.PLACES, shipped.shipped_model()
 
@@ -92,6 +95,28 @@ def test_it_is_what_selftest_tests(installed: Path, monkeypatch: pytest.MonkeyPa
     fails(btkeras("selftest"), "installed with btkeras", "--model")
 
 
+def test_a_built_package_holds_the_model_and_none_of_the_users(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    tree, out = tmp_path / "tree", tmp_path / "out"
+    shutil.copytree(ROOT / "btkeras", tree / "btkeras", ignore=shutil.ignore_patterns("__pycache__", "server", "data"))
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, tree)
+    for name in (shipped.NAME, "own"):
+        file = tree / "saved_models" / name / "1/assets.extra/manifest.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(name)
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(out)]
+    built = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=120, check=False)
+    assert built.returncode == 0, built.stderr
+    files = [file.relative_to(out) for file in out.rglob("*") if "saved_models" in file.parts and file.is_file()]
+    assert files == [Path("btkeras/saved_models", shipped.NAME, "1/assets.extra/manifest.json")]
+    # Of one's own models git takes none, of the shipped one this version.
+    subprocess.run(["git", "init", "-q"], cwd=tree, check=True)
+    listing = ["git", "ls-files", "--others", "--exclude-standard", "saved_models"]
+    kept = subprocess.run(listing, cwd=tree, capture_output=True, text=True, check=True).stdout.split()
+    assert kept == [f"saved_models/{shipped.NAME}/1/assets.extra/manifest.json"]
+
+
 @pytest.mark.skipif(SHIPPED is None, reason="this tree has no model that ships")
 def test_the_one_in_this_tree_is_whole_answers_and_is_small_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipped, "PLACES", PLACES)
@@ -101,5 +126,5 @@ def test_the_one_in_this_tree_is_whole_answers_and_is_small_enough(monkeypatch: 
     assert model is not None
     files = [file for file in (model / "1").rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) <= 40e6
-    readme = (Path(__file__).parents[1] / "saved_models/README.md").read_text()
+    readme = (ROOT / "saved_models/README.md").read_text()
     assert json.loads(result.stdout)["manifest_sha256"] in readme

@@ -36,11 +36,11 @@ def _threshold_lines(manifest: _Json, selftest: _Json) -> list[str]:
         if limits["outlier_score"] is not None:
             lines.append(
                 f"- {found['file']}: uncertain beyond an outlier score of {limits['outlier_score']:.1f} "
-                f"(that of {USUAL:.0%} of the validation slices)."
+                f"({100 * USUAL:.0f} % of the validation slices are below)."
             )
         if limits["probability"] is not None:
             lines.append(
-                f"- {found['file']}: a class is in the prediction set of {selftest['coverage']:.0%} coverage from a "
+                f"- {found['file']}: in the prediction set of {100 * selftest['coverage']:.0f} % coverage is a class from a "
                 f"probability of {limits['probability']:.4f}; uncertain unless there is one such class."
             )
     return lines

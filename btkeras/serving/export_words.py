@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _HEAD = (
-    f"{'format':<14}{'signature':<20}{'slices':>6}{'same label':>12}{'probability':>13}{'outlier score':>15}{'map':>10}"
+    f"{'format':<16}{'signature':<20}{'slices':>6}{'same label':>12}{'probability':>13}{'outlier score':>15}{'map':>10}"
 )
 
 
@@ -28,7 +28,7 @@ def _agreement(row: Mapping[str, Any]) -> str:
     labels = "" if row.get("labels") is None else f"{row['labels']}/{row['images']}"
     differences = (_difference(row.get(name)) for name in ("probabilities", "outlier_score", "map"))
     cells = "".join(f"{text:>{width}}" for text, width in zip(differences, (13, 15, 10), strict=True))
-    return f"{row['format']:<14}{row['signature']:<20}{row['images']:>6,}{labels:>12}{cells}".rstrip()
+    return f"{row['format']:<16}{row['signature']:<20}{row['images']:>6,}{labels:>12}{cells}".rstrip()
 
 
 def _difference(value: float | None) -> str:
