@@ -40,8 +40,8 @@ def _threshold_lines(manifest: _Json, selftest: _Json) -> list[str]:
             )
         if limits["probability"] is not None:
             lines.append(
-                f"- {found['file']}: in the prediction set of {100 * selftest['coverage']:.0f} % coverage is a class from a "
-                f"probability of {limits['probability']:.4f}; uncertain unless there is one such class."
+                f"- {found['file']}: a class is in the prediction set of {100 * selftest['coverage']:.0f} % coverage "
+                f"from a probability of {limits['probability']:.4f}; uncertain unless there is one such class."
             )
     return lines
 
