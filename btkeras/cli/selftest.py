@@ -65,7 +65,7 @@ def _given(model: Path | None) -> Path:
         raise ModelError(
             "Without --model there must be a model that was installed with btkeras",
             received="an installation without one",
-            remedy="Install btkeras again from a whole clone, or name a model with --model",
+            remedy="Name an exported model with --model; `btkeras export` writes them",
         )
     return found
 
