@@ -181,6 +181,14 @@ def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Sp
     return Run(path)
 
 
+# In the version of an exported model.
+_EXPORT = "assets.extra/manifest.json"
+_EXPORTED = (
+    "This is an exported model, which can be asked by predict, evaluate --data, selftest and benchmark; "
+    "for all else name the run that it was exported from"
+)
+
+
 def open_run(path: str | Path) -> Run:
     """Opens a run folder.
 
@@ -192,10 +200,14 @@ def open_run(path: str | Path) -> Run:
     if missing:
         raise RunError(
             "A run folder must hold config.yaml, splits.json and manifest.json",
-            received=f"{path} without {', '.join(missing)}",
-            remedy="Name the folder given to `btkeras train --out`",
+            received=f"{path} without {', '.join(missing)}" if run.path.exists() else f"{path}, which is not there",
+            remedy=_EXPORTED if _is_exported(run.path) else "Name the folder given to `btkeras train --out`",
         )
     return run
+
+
+def _is_exported(path: Path) -> bool:
+    return any(any(folder.glob(f"{above}{_EXPORT}")) for folder in (path, path.parent) for above in ("", "*/"))
 
 
 def require_same_config(run: Run, config: ExperimentConfig | None) -> None:

@@ -262,6 +262,13 @@ def test_what_was_not_measured_is_said_with_the_command_for_it(trained_run: Path
     assert "The network was not calibrated; run: `btkeras calibrate RUN`" in uncalibrated
 
 
+def test_what_its_maker_has_to_say_stands_at_its_end(measured: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(measured.path, tmp_path / "run"))
+    assert "### Notes" not in card_text(run)
+    (run.path / "notes.md").write_text("- Chosen among five by the test part.\n")
+    assert "### Notes\n\n- Chosen among five by the test part.\n\n## How to reproduce" in card_text(run)
+
+
 def test_a_class_of_a_collection_of_its_own_is_pointed_out(measured: Run, tmp_path: Path) -> None:
     run = copied(measured.path, tmp_path / "run")
     root = tmp_path / "sources"

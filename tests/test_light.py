@@ -16,12 +16,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from btkeras.cli import main
+from btkeras.errors import ModelError
 from btkeras.evaluation.calibrate import calibrate
 from btkeras.evaluation.fit_outliers import fit_outliers
 from btkeras.runs import open_run
 from btkeras.serving import network_run
 from btkeras.serving.export import export
-from btkeras.serving.network import load_network, locate
+from btkeras.serving.exported import Facts
+from btkeras.serving.network import exported_network, load_network, locate
+from tests.test_cli import fails
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
@@ -138,9 +141,19 @@ def test_maps_are_asked_of_the_format_that_has_them(version: Path, files: list[s
     result = btkeras("predict", files[0], "--model", version, "--explain", tmp_path / "why.png")
     assert f"model: {version / 'saved_model.pb'}\n" in result.stderr
     assert (tmp_path / "why.png").is_file()
-    light = btkeras("predict", files[0], "--model", version / "model.tflite", "--explain", tmp_path / "no.png")
-    assert light.exit_code == 1
-    assert "take --method occlusion" in light.stderr
+    light = ("predict", files[0], "--model", version / "model.tflite", "--explain", tmp_path / "light.png")
+    fails(btkeras(*light, "--method", "layercam"), "take --method occlusion")
+    assert "maps by occlusion" in btkeras(*light).stderr
+    assert (tmp_path / "light.png").is_file()
+
+
+def test_answers_that_are_no_numbers_are_an_error(version: Path) -> None:
+    """As weights give that were damaged where a loader does not look."""
+    file = version / "model.tflite"
+    facts = Facts(("a", "b", "c", "d"), size=2, channels=1, harmonise=False, calibration=None, reference=None)
+    damaged = exported_network(file, facts, lambda images: (np.full((len(images), 4), np.nan, np.float32), None))
+    with pytest.raises(ModelError, match=f"finite numbers.*selftest --model {file}"):
+        damaged.probabilities(np.zeros((1, 2, 2, 1), np.uint8))
 
 
 def test_a_run_says_which_file_answers(run: Path, files: list[str]) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from btkeras.errors import ModelError
 from btkeras.runs import open_run
 from btkeras.serving import shipped
 from btkeras.serving.export import export
-from btkeras.serving.network import newest_model
+from btkeras.serving.exported import MANIFEST
+from btkeras.serving.network import locate, newest_model
 from tests.test_cli import btkeras, fails
 
 pytest.importorskip("ai_edge_litert")
@@ -86,6 +88,37 @@ def test_a_model_that_was_named_has_no_notice(installed: Path, picture: Path) ->
 def test_it_is_explained_without_naming_a_method(installed: Path, picture: Path, tmp_path: Path) -> None:
     result = btkeras("predict", picture, "--explain", tmp_path / "why.png")
     assert (result.exit_code, (tmp_path / "why.png").is_file()) == (0, True), result.output
+
+
+def test_without_gradients_the_map_is_occlusions_and_that_is_said(
+    installed: Path, picture: Path, tmp_path: Path
+) -> None:
+    result = btkeras("predict", picture, "--model", installed, "--explain", tmp_path / "why.png")
+    assert (result.exit_code, (tmp_path / "why.png").is_file()) == (0, True), result.output
+    assert "maps by occlusion" in result.stderr
+
+
+def test_its_name_finds_it_where_there_is_no_clone(installed: Path, picture: Path) -> None:
+    assert locate(Path("saved_models") / shipped.NAME).path == installed / "1/model.tflite"
+    assert btkeras("selftest", "--model", shipped.NAME).exit_code == 0
+    with pytest.raises(ModelError):
+        locate(Path("saved_models/another"))
+
+
+def test_a_clones_copy_of_what_is_installed_is_told_as_such(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = tmp_path / "clone"
+    copy = shutil.copytree(installed, clone / "saved_models" / shipped.NAME)
+    monkeypatch.chdir(clone)
+    assert all(shipped.is_shipped(path) for path in (copy, copy / "1", copy / "1/model.tflite"))
+    (copy / "1" / MANIFEST).write_text("{}")
+    assert not shipped.is_shipped(copy)
+
+
+@pytest.mark.parametrize("command", [("robustness",), ("calibrate",), ("export", "--out", "out")])
+def test_what_only_a_run_can_do_says_so_of_an_exported_model(installed: Path, command: tuple[str, ...]) -> None:
+    fails(btkeras(command[0], installed, *command[1:]), "This is an exported model", "predict, evaluate --data")
 
 
 def test_it_is_what_selftest_tests(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

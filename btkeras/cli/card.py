@@ -20,7 +20,8 @@ def card(run: Path, out: Path | None) -> None:
     """Write the model card of RUN: its network, intended use, data, figures with intervals, and limits.
 
     It holds what `train`, `evaluate`, `calibrate`, `robustness` and others measured, and says of everything else
-    that it was not measured, and which command does. It names no folder of this machine.
+    that it was not measured, and which command does. It names no folder of this machine. What you have to say of the
+    run yourself, write into RUN/notes.md (Markdown): it becomes a section of the card.
 
     \b
     Examples:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--model", type=click.Path(path_type=Path), help="A run folder or an exported model; see above.")
 @click.option("--coverage", type=float, default=0.95, show_default=True, help="Of prediction sets, between 0 and 1.")
 @click.option("--explain", type=click.Path(path_type=Path), help="Draw what answers rest on: FILE.png, or a folder.")
-@click.option("--method", help="Of --explain: layercam, gradcam or occlusion. [default: layercam]")
+@click.option("--method", help="Of --explain: layercam, gradcam or occlusion.  [default: layercam where it can be had]")
 @click.option("--slice", "wanted", default="middle", show_default=True, help="Of a volume: middle, all, or N from 0.")
 @click.option(
     "--axis",
@@ -118,14 +118,15 @@ def _local(
     click.echo(f"model: {predictor.file}", err=True)
     if model is None and is_shipped(given):
         click.echo(shipped_notice(place.path), err=True)
-        # Its file is of a format without gradients.
-        method = method or (None if predictor.network.explain else "occlusion")
     if predictor.missing:
         click.echo(predictor.missing, err=True)
     answers = predictor.predict_files(refs)
     if explain is not None:
         from btkeras.serving.explainer import overlays
 
+        if method is None and place.path.is_file() and predictor.network.explain is None:
+            method = "occlusion"
+            click.echo("maps by occlusion, the coarse way, since the model's format has no gradients", err=True)
         answers = overlays(answers, refs, place.path, explain, method)
     return predictor.classes, answers
 

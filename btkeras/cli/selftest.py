@@ -85,4 +85,4 @@ def _write_picture(version: Path, target: Path) -> None:
 
     with atomic_file(target) as temporary:
         temporary.write_bytes((version / SELFTEST_PICTURE).read_bytes())
-    click.echo(f"picture: {target}", err=True)
+    click.echo(f"picture: {target}, synthetic: the answer to it says nothing of what the model is worth", err=True)

@@ -33,6 +33,7 @@ FILE = "model_card.md"
 EXPLANATIONS = "explanations.json"
 SHORTCUTS = "shortcuts.json"
 AUDIT = "audit.json"
+NOTES = "notes.md"
 
 _HEALTHY = "no_tumor"
 _Json = Mapping[str, Any]
@@ -83,6 +84,7 @@ def card_text(run: Run) -> str:
         "seed": run.config().train.seed,
         "monitor": run.config().train.monitor,
         "fold": manifest.get("fold"),
+        "notes": _notes(run),
         "command": _command(_started_by(run, manifest)),
         "revision": (manifest.get("git_revision") or "").removesuffix("-dirty"),
         "changed": (manifest.get("git_revision") or "").endswith("-dirty"),
@@ -91,6 +93,12 @@ def card_text(run: Run) -> str:
     filters: dict[str, Callable[..., Any]] = {"md": escape, "block": render_block, "percent": percent}
     # Not HTML: `md` escapes what comes from files, for Markdown.
     return fill("card.md.jinja", values, filters, autoescape=False).rstrip() + "\n"
+
+
+def _notes(run: Run) -> str | None:
+    """What whoever trained it has to say, Markdown: ``RUN/notes.md``."""
+    file = run.path / NOTES
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
 def _measured(run: Run, network: Network, metrics: _Json) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def facts(deployed: Deployed) -> dict[str, Any]:
         "run": run.path.resolve().name,
         "checkpoint": {"file": run.best_model.name, "sha256": sha256(run.best_model)},
         "trained_with": manifest["versions"],
-        "trained_on": manifest["images"],
+        "dataset_images": manifest["images"],
         "dataset": PurePath(str(manifest["dataset"])).name,
         "split": _split(run),
         "test": _test_figures(run),

@@ -58,8 +58,11 @@ def _slices(origin: str, files: Sequence[tuple[str, bytes]], decoder: Decoder) -
 
 
 def phantom_picture() -> bytes:
-    """A synthetic slice as PNG, for requests that must not hold anybody's head."""
-    return _png(draw_patient(_PHANTOM, 0)[0].image)
+    """A synthetic slice with a meningioma, as PNG, for requests that must not hold anybody's head.
+
+    Of the phantom's tumours it is the one most like those of real slices: a compact bright mass.
+    """
+    return _png(draw_patient(_PHANTOM, 1)[1].image)
 
 
 def training_slices(run: Run, decoder: Decoder) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from btkeras.errors import ModelError
 from btkeras.evaluation.calibration import Calibration
 from btkeras.evaluation.outliers import Reference
 from btkeras.serving.exported import SAVED_MODEL, Facts, latest_version, model_file, version_number
-from btkeras.serving.shipped import is_shipped, shipped_model
+from btkeras.serving.shipped import installed_for, is_shipped, shipped_model
 
 # By the ending of the file that an exported model is loaded from: a module with `load(file) -> Network`.
 _LOADERS: Mapping[str, str] = MappingProxyType(
@@ -126,13 +126,29 @@ def exported_network(file: Path, facts: Facts, observe: Observe, explain: Explai
         size=facts.size,
         channels=facts.channels,
         harmonise=facts.harmonise,
-        observe=observe,
+        observe=_finite(observe, file),
         calibration=facts.calibration,
         reference=facts.reference,
         explain=explain,
         version=version_number(file.parent),
         file=file,
     )
+
+
+def _finite(observe: Observe, file: Path) -> Observe:
+    """Damaged weights may still load, and give no numbers."""
+
+    def checked(images: NDArray[np.uint8]) -> Observation:
+        found = observe(images)
+        if not all(np.isfinite(part).all() for part in found if part is not None):
+            raise ModelError(
+                "A network's answers must be finite numbers",
+                received=f"others from {file}",
+                remedy=f"Is it damaged? btkeras selftest --model {file}",
+            )
+        return found
+
+    return checked
 
 
 def load_network(path: str | Path, pictures: int = 1) -> Network:
@@ -144,13 +160,13 @@ def locate(path: str | Path, explained: bool = False) -> Location:
     """Finds a run folder, or an exported model: ``NAME`` (its highest version), ``NAME/VERSION``, or a file in it.
 
     Args:
-        path: The one or the other.
+        path: The one or the other; ``brain_tumour_mri`` is the installed model wherever there is none of this name.
         explained: Whether maps of its answers are wanted: of a version with several formats, one that has them.
 
     Raises:
         ModelError: If it is neither.
     """
-    given = Path(path)
+    given = installed_for(Path(path))
     if (given / "config.yaml").is_file():
         return Location(given, _RUN)
     file = _exported_file(given, explained)

@@ -29,7 +29,19 @@ def is_shipped(model: Path, shipped: Path | None = None) -> bool:
         shipped: ``shipped_model()``, where that is known already.
     """
     folder = shipped or shipped_model()
-    return folder is not None and model.resolve().is_relative_to(folder.resolve())
+    return folder is not None and (model.resolve().is_relative_to(folder.resolve()) or _is_copy(model, folder))
+
+
+def _is_copy(model: Path, shipped: Path) -> bool:
+    """Whether it is the same model under the same name, as in a clone beside an installed package."""
+    place = next((path for path in (model, *model.parents[:2]) if path.name == NAME), None)
+    versions = latest_version(place) if place else None, latest_version(shipped)
+    return None not in versions and len({(version / MANIFEST).read_bytes() for version in versions if version}) == 1
+
+
+def installed_for(path: Path) -> Path:
+    """The installed model for a path that ends in its name and leads nowhere, as without a clone; else the path."""
+    return (shipped_model() or path) if path.name == NAME and not path.exists() else path
 
 
 def described(manifest: Mapping[str, Any], form: str) -> str:

@@ -50,7 +50,8 @@ def _no_model(given: Path) -> ModelError:
         return ModelError(
             rule,
             received=f"{given}, whose version {version.name} has another format",
-            remedy="Export it again as a SavedModel; `btkeras predict` and Python take the other formats",
+            remedy="Export its run as a SavedModel (`btkeras export RUN --out MODEL`); of the model that is installed "
+            "with btkeras there is no run: train one. `btkeras predict` and Python take the other formats",
         )
     if (given / "config.yaml").is_file():
         remedy = f"Export it first: btkeras export {given} --out saved_models/{given.resolve().name}"
