@@ -18,7 +18,9 @@ from btkeras.experiments.experiment import Experiment, open_experiment
 from btkeras.files import write_text
 from btkeras.runs import Run, open_run
 
-_OF_A_RUN = ("config.yaml", "manifest.json", "history.csv", "metrics.json", "predictions.csv", "robustness.json")
+_TRAINED = ("config.yaml", "manifest.json", "history.csv", "metrics.json", "predictions.csv")
+_MEASURED_LATER = ("robustness.json", "shortcuts.json", "explanations.json")
+_OF_A_RUN = (*_TRAINED, *_MEASURED_LATER)
 
 
 def keep_run(source: Run, target: Path) -> None:

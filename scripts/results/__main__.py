@@ -1,0 +1,30 @@
+"""Writes docs/results.md: every figure from the files in docs/results, with its command, settings and hardware.
+
+    python -m scripts.results
+
+The text is `page.md.jinja`; its tables come from `tables.py` and `speed.py`. Nothing is typed in that a file holds, and
+`tests/test_results_page.py` compares the page with what this writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+
+from btkeras.files import write_text
+from scripts.results import speed, tables
+
+PAGE = Path(__file__).parents[2] / "docs/results.md"
+_TEMPLATE = Path(__file__).parent / "page.md.jinja"
+
+
+def page() -> str:
+    """The page's text."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(tables=tables, speed=speed)
+
+
+if __name__ == "__main__":
+    write_text(PAGE, page())
+    print(f"wrote {PAGE}")

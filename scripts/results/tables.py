@@ -1,0 +1,151 @@
+"""The tables of docs/results.md that come from runs and cross-validations."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from btkeras.metrics.intervals import wilson
+from btkeras.reporting.published import FIGURES, PAPER
+from btkeras.runs import read_json
+
+RESULTS = Path(__file__).parents[2] / "docs/results"
+
+_Json = Mapping[str, Any]
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def published() -> str:
+    """The paper's figures that are known, none of them measured here."""
+    rows = [(", ".join(key), f"{known.text}{_unit(key[-1])}", known.source) for key, known in FIGURES.items()]
+    return f"{PAPER}:\n\n" + table_of(("what", "published", "where"), rows)
+
+
+def _unit(figure: str) -> str:
+    return " million" if figure == "parameters" else " %"
+
+
+def run_table(*names: str) -> str:
+    """Test figures of single runs, a row each."""
+    return table_of(
+        ("run", "network", "input, epochs", "split", "test accuracy", "95 % interval (Wilson)", "macro F1", "training"),
+        [_run_row(name) for name in names],
+    )
+
+
+def _run_row(name: str) -> Sequence[str]:
+    folder = RESULTS / name
+    metrics, manifest, config = read_json(folder / "metrics.json"), read_json(folder / "manifest.json"), _config(folder)
+    right = round(metrics["accuracy"] * metrics["images"])
+    low, high = wilson(right, metrics["images"])
+    precision = manifest["precision"].removeprefix("mixed_")
+    return (
+        f"[{name}](results/{name})",
+        f"`{config['model']['name']}`",
+        _input(config),
+        config["data"].get("by", "image"),
+        f"{_percent(metrics['accuracy'])} ({right} of {metrics['images']})",
+        f"{100 * low:.2f} to {100 * high:.2f}",
+        _percent(metrics["macro"]["f1"]),
+        f"{manifest['training_seconds'] / 60:.0f} min, {manifest['device'].removeprefix('tensorflow: ')}, {precision}",
+    )
+
+
+def _config(folder: Path) -> _Json:
+    config: _Json = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    return config
+
+
+def _input(config: _Json) -> str:
+    data = config["data"]
+    harmonised = ", harmonised" if data.get("harmonise") else ""
+    return f"{data['image_size']} x {data['image_size']} x {data['channels']}{harmonised}, {config['train']['epochs']}"
+
+
+def cv_table(name: str, baseline: str = "resnet34") -> str:
+    """Figures of a cross-validation, a row per network, the best first."""
+    summary = read_json(RESULTS / name / "summary.json")
+    models = sorted(summary["models"].items(), key=lambda item: -item[1]["mean"]["accuracy"])
+    rows = [
+        (
+            f"`{model}`",
+            f"{found['trainable_parameters'] / 1e6:.1f} M",
+            f"{_percent(found['mean']['accuracy'])} ± {100 * found['std']['accuracy']:.2f}",
+            " to ".join(f"{100 * end:.2f}" for end in found["intervals"]["accuracy"]),
+            f"{_percent(found['mean']['f1'])} ± {100 * found['std']['f1']:.2f}",
+            _against(summary["comparisons"], model, baseline),
+        )
+        for model, found in models
+    ]
+    by = summary["protocol"]["by"]
+    pooled = f"95 % interval, all {summary['bootstrap']['images']:,} pictures (bootstrap by {by})"
+    columns = ("network", "trainable parameters", "accuracy, mean ± deviation of the folds", pooled, "macro F1")
+    return table_of((*columns, f"against `{baseline}` (95 % interval; p, Holm)"), rows)
+
+
+def _against(comparisons: Iterable[_Json], model: str, baseline: str) -> str:
+    found = next((each for each in comparisons if set(each["models"]) == {model, baseline}), None)
+    if found is None:
+        return ""
+    sign = 1 if found["models"][0] == model else -1
+    low, high = sorted(100 * sign * end for end in found["interval"])
+    p = found["bootstrap_p_adjusted"]
+    noise = "more than noise" if p < 0.05 else "may be noise"
+    return f"{100 * sign * found['difference']:+.2f} ({low:.2f} to {high:.2f}; {p:.2g}): {noise}"
+
+
+def hours(name: str) -> str:
+    """The hours of training of a cross-validation, all folds in a row."""
+    folds = (RESULTS / name).glob("*/fold_*/manifest.json")
+    return f"{sum(read_json(file)['training_seconds'] for file in folds) / 3600:.1f}"
+
+
+def commands(*names: str) -> str:
+    """How runs and cross-validations were started, as they were, with names in place of folders."""
+    lines = []
+    for name in names:
+        manifest = read_json(RESULTS / name / "manifest.json")
+        words = shlex.join(["btkeras", *manifest["command"]])
+        lines.append(f"{words}    # at {manifest['git_revision'].removesuffix('-dirty')}")
+    return "\n".join(["```bash", *lines, "```"])
+
+
+def trust_table(*names: str) -> str:
+    """What a test accuracy does not say, a column per run."""
+    found = [_trust(RESULTS / name) for name in names]
+    rows = [(what, *(each[what] for each in found)) for what in found[0]]
+    return table_of(("", *(f"[{name}](results/{name})" for name in names)), rows)
+
+
+def _trust(folder: Path) -> dict[str, str]:
+    sheet, maps = read_json(folder / "robustness.json"), read_json(folder / "explanations.json")
+    shown = {row["name"]: row for row in read_json(folder / "shortcuts.json")["rows"]}
+    layercam = next(row for row in maps["rows"] if row.get("method") == "layercam" and row["network"] == "trained")
+    low, high = layercam["pointing_interval"]
+    calibration = read_json(folder / "metrics.json")["calibration"]
+    put_in, taken_out = shown["network, tumour put in"], shown["network, tumour taken out"]
+    return {
+        "mean accuracy under 45 changes (`robustness.json`)": _percent(sheet["mean"]["accuracy"]),
+        "the same pictures as they are": _percent(sheet["clean"]["accuracy"]),
+        "a tumour put into a tumour-free slice is seen (`shortcuts.json`)": _percent(put_in["healthy_accuracy"]),
+        "and named rightly": _percent(put_in["accuracy"]),
+        "a tumour taken out: none is seen": _percent(taken_out["accuracy"]),
+        "tumour's box hidden: the class is still right": _percent(shown["network, box hidden"]["accuracy"]),
+        "LayerCAM's maximum lies in the tumour's box (`explanations.json`)": (
+            f"{_percent(layercam['pointing'])} ({100 * low:.1f} to {100 * high:.1f})"
+        ),
+        "ECE of the test part, calibrated (`metrics.json`)": _percent(calibration["after"]["ece"]),
+    }

@@ -1,0 +1,67 @@
+"""The page of results says what the files behind it say, and names nothing that is not there."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from btkeras.config_io import load_config
+from scripts.results import speed, tables
+from scripts.results.__main__ import PAGE, page
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs/results"
+# Of two trainings: the page shows no command for it.
+PIECED = ("robust_84_epochs",)
+
+
+def test_the_page_is_what_the_files_say() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m scripts.results"
+
+
+def test_its_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page()):
+        assert (PAGE.parent / target).exists(), target
+
+
+def test_every_result_that_is_kept_is_on_it() -> None:
+    linked = set(re.findall(r"\(results/([\w.]+)", page()))
+    busy = {"benchmark_pipeline_busy.json"}  # told of in docs/performance.md
+    assert {path.name for path in RESULTS.iterdir()} - busy <= linked
+
+
+def test_a_figure_of_the_run_table_is_that_of_the_answers() -> None:
+    """Counted again from the answers, not from the figures that the table is made of."""
+    answers = (RESULTS / "cpu/predictions.csv").read_text(encoding="utf-8").splitlines()
+    columns = answers[0].split(",")
+    rows = [dict(zip(columns, line.split(","), strict=True)) for line in answers[1:]]
+    right = sum(row["label"] == row["prediction"] for row in rows)
+    assert f"{100 * right / len(rows):.2f} % ({right} of {len(rows)})" in tables.run_table("cpu")
+
+
+@pytest.mark.parametrize(
+    "name", [path.parent.name for path in sorted(RESULTS.glob("*/manifest.json")) if path.parent.name not in PIECED]
+)
+def test_the_command_that_is_shown_gives_the_settings_that_were_used(name: str) -> None:
+    words = json.loads((RESULTS / name / "manifest.json").read_text(encoding="utf-8"))["command"]
+    given = list(pairwise(words))
+    shown = load_config(
+        [ROOT / value for option, value in given if option == "--config"],
+        [value for option, value in given if option == "--set"],
+    )
+    used = load_config(RESULTS / name / "config.yaml")
+    assert (shown.data.image_size, shown.data.channels) == (used.data.image_size, used.data.channels)
+    assert (shown.train, shown.augment, shown.appearance, shown.refine) == (
+        used.train,
+        used.augment,
+        used.appearance,
+        used.refine,
+    )
+
+
+def test_the_speed_table_has_every_benchmark() -> None:
+    assert all(file in speed.table() for file in speed.BENCHMARKS)
