@@ -14,8 +14,8 @@ from typing import Any
 
 from btkeras.errors import ModelError
 from btkeras.files import sha256, write_text
-from btkeras.serving.exported import FILES, MANIFEST, SELFTEST, latest_version
-from btkeras.serving.shipped import described, test_figures
+from btkeras.serving.exported import EXTRA, FILES, MANIFEST, SELFTEST, latest_version
+from btkeras.serving.shipped import CARD, described, test_figures
 
 # Percentage points between the figure that is stated and the one that is measured again.
 _TOLERANCE = 0.1
@@ -36,14 +36,21 @@ medical device.**
 - What it is worth, under changes of the picture, and what it may go by instead of tumours:
   [its card]({name}/{version}/assets.extra/model_card.md), and [docs/trust.md](../docs/trust.md).
 - Trained on slices of FigShare (Cheng 2017, doi [10.6084/m9.figshare.1512427](https://doi.org/10.6084/m9.figshare.1512427),
-  CC BY 4.0) and tumour-free ones of Br35H; split {by}, so slices of one patient are on both sides of the split.
-- SHA-256 of its `manifest.json`, which holds those of its other files: `{digest}`.
+  CC BY 4.0) and tumour-free ones of Br35H (Hamada 2020); split {by}, so slices of one patient are on both
+  sides of the split.
+{notes}- SHA-256 of its `manifest.json`, which holds those of its other files: `{digest}`.
 
 ```bash
 btkeras selftest                                                 # is it whole, and does it answer as it did?
 btkeras selftest --write slice.png && btkeras predict slice.png  # a synthetic slice to try
 btkeras evaluate saved_models/{name} --data DATASET    # its test figure again: {accuracy} %
-scripts/ship_model RUN                                           # how it was made; the training's command: its card
+```
+
+How it was made, of the dataset that its card gives the digest of:
+
+```bash
+{made}
+scripts/ship_model {run}
 ```
 """
 
@@ -61,6 +68,7 @@ def page(model: Path, measured: dict[str, Any] | None) -> str:
             f"A model's test figure must be measured again within {_TOLERANCE} points",
             received=f"{measured and measured['accuracy']} and not {stated and stated['accuracy']}",
         )
+    card = (version / EXTRA / CARD).read_text(encoding="utf-8")
     limits, about = expected["thresholds"], described(manifest, form)
     return _PAGE.format(
         name=model.name,
@@ -75,7 +83,23 @@ def page(model: Path, measured: dict[str, Any] | None) -> str:
         by=f"by {manifest['split']['by']}",
         digest=sha256(version / MANIFEST),
         accuracy=f"{100 * stated['accuracy']:.2f}",
+        run=manifest["run"],
+        made="\n".join(_made_by(card)),
+        notes=_notes(card),
     )
+
+
+def _notes(card: str) -> str:
+    """The notes of a card, a list; nothing where it has none."""
+    _, found, rest = card.partition("### Notes\n")
+    return rest.split("\n## ", 1)[0].strip() + "\n" if found else ""
+
+
+def _made_by(card: str) -> list[str]:
+    """The commands of a card that train its model, up to the first training, which is as it was typed."""
+    lines = card.split("## How to reproduce", 1)[1].split("```bash", 1)[1].split("```", 1)[0].strip().splitlines()
+    training = next(number for number, line in enumerate(lines) if line.startswith("btkeras train "))
+    return lines[: training + 1]
 
 
 def main() -> None:
