@@ -60,7 +60,8 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     if (methods or limit) and not explain:
         raise ConfigError("--method and --limit belong to --explain", remedy="Add --explain, or leave them away")
     if _is_exported(run):
-        metrics = _of_exported(run, None if explain else data, part, out, skip_broken)
+        _require_no_maps(run, explain)
+        metrics = _of_exported(run, data, part, out, skip_broken)
         click.echo(json.dumps(metrics, indent=2) if as_json else _table(metrics))
         return
     if out is not None:
@@ -102,10 +103,19 @@ def _is_exported(path: Path) -> bool:
         return False
 
 
+def _require_no_maps(model: Path, explain: bool) -> None:
+    if explain:
+        raise ConfigError(
+            "--explain scores the maps of a run",
+            received=f"{model}, an exported model",
+            remedy="Name the run that it was exported from, or leave --explain away",
+        )
+
+
 def _of_exported(model: Path, data: str | None, part: str, out: Path | None, skip_broken: bool) -> dict[str, Any]:
     if data is None:
         raise ConfigError(
-            "Of an exported model the figures on a dataset can be computed: --data, without --explain",
+            "Of an exported model the figures on a dataset can be computed: --data",
             received=f"{model}, which is no run",
             remedy="Say where the pictures are: --data DATASET",
         )
