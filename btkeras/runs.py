@@ -207,7 +207,9 @@ def open_run(path: str | Path) -> Run:
 
 
 def _is_exported(path: Path) -> bool:
-    return any(any(folder.glob(f"{above}{_EXPORT}")) for folder in (path, path.parent) for above in ("", "*/"))
+    """Whether a path is an exported model's, a version of one, or a file in a version."""
+    versions = (path, path.parent, *path.glob("*"))
+    return any((version / _EXPORT).is_file() for version in versions)
 
 
 def require_same_config(run: Run, config: ExperimentConfig | None) -> None:

@@ -50,8 +50,11 @@ How it was made, of the dataset that its card gives the digest of:
 
 ```bash
 {made}
+git checkout main                  # scripts/ship_model is newer than the training
 scripts/ship_model {run}
 ```
+
+What the card says under "Notes" is no command's output: it was written into `{run}/notes.md` before the last command.
 """
 
 

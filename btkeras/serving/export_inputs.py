@@ -60,7 +60,8 @@ def _slices(origin: str, files: Sequence[tuple[str, bytes]], decoder: Decoder) -
 def phantom_picture() -> bytes:
     """A synthetic slice with a meningioma, as PNG, for requests that must not hold anybody's head.
 
-    Of the phantom's tumours it is the one most like those of real slices: a compact bright mass.
+    One of those that the installed model names rightly: of the phantom as a whole it gets half wrong, being made for
+    real slices, and whoever tries it should not meet a missed tumour that means nothing.
     """
     return _png(draw_patient(_PHANTOM, 1)[1].image)
 
