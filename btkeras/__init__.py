@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from btkeras.serving.predictor import Predictor as Predictor
+    from btkeras.inference.predictor import Predictor as Predictor
 
 __version__ = "0.1.0"
 
-_LAZY = {"Predictor": "btkeras.serving.predictor"}
+_LAZY = {"Predictor": "btkeras.inference.predictor"}
 
 __all__ = ["Predictor", "__version__"]
 

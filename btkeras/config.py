@@ -17,7 +17,7 @@ SCHEDULES = ("constant", "step", "linear", "cosine", "one_cycle")
 CACHES = ("auto", "memory", "disk", "none")
 MONITORS = ("val_accuracy", "val_loss")
 TESTS = ("rotating", "fixed")
-BYS = ("image", "duplicate", "patient", "neighbours", "cvind")
+GROUPINGS = ("image", "duplicate", "patient", "neighbours", "cvind")
 
 
 def _require(holds: bool, rule: str, received: object) -> None:
@@ -72,11 +72,11 @@ class DataConfig:
         image_size: Side of the network's square input, pixels.
         channels: 1 (grey) or 3 (as stored; grey pictures get three equal channels).
         harmonise: Whether pictures are cropped to the head, put on one scale of intensity and made grey, so that
-            collections look alike (``btkeras.data.harmonise``).
+            collections look alike (``btkeras.preprocessing.harmonize``).
         test_fraction: Part of each class that is tested, rounded down per class.
         validation_fraction: Part of the rest that validates, rounded down per class.
         split_seed: Seed of the split; another number is another split.
-        by: What a split keeps together (``btkeras.data.groups.group_by``): ``image`` nothing, as the paper;
+        by: What a split keeps together (``btkeras.splitting.groups.group_by``): ``image`` nothing, as the paper;
             ``duplicate`` near-copies; ``patient`` the slices of each patient; ``neighbours`` slices of neighbouring
             numbers that look alike, where patients are not named; ``cvind`` tests the folds of FigShare's authors.
         cache: Where decoded pictures are kept: in memory, on disk, nowhere, or decided by the memory that is free.
@@ -97,7 +97,7 @@ class DataConfig:
         _between("data.test_fraction", self.test_fraction, 0.01, 0.9)
         _between("data.validation_fraction", self.validation_fraction, 0.01, 0.9)
         _seed("data.split_seed", self.split_seed)
-        _one_of("data.by", self.by, BYS)
+        _one_of("data.by", self.by, GROUPINGS)
         _one_of("data.cache", self.cache, CACHES)
 
 
@@ -146,7 +146,7 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
-class AppearanceConfig:
+class IntensityConfig:
     """Random changes to how training pictures look, as other scanners and sequences would: all off by default.
 
     Each picture gets a strength of its own between nothing and the value given here. The changes are applied in the
@@ -182,7 +182,7 @@ class AppearanceConfig:
 
 
 @dataclass(frozen=True)
-class RefineConfig:
+class CooldownConfig:
     """The end of a training, on pictures that are changed less (He et al. 2019, arXiv:1909.09148).
 
     Strong augmentation teaches what holds elsewhere, and leaves batch statistics and boundaries that fit the changed
@@ -350,8 +350,8 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
-    refine: RefineConfig = field(default_factory=RefineConfig)
+    appearance: IntensityConfig = field(default_factory=IntensityConfig)
+    refine: CooldownConfig = field(default_factory=CooldownConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

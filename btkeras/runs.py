@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 import btkeras
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys, dump_config, load_config
-from btkeras.data.records import Dataset, Record, load_dataset
-from btkeras.data.splits import Split, load_split, save_split
+from btkeras.datasets.dataset import Dataset, Record, load_dataset
 from btkeras.errors import DataError, RunError
 from btkeras.files import atomic_file, atomic_folder, write_json, write_text
+from btkeras.splitting.splits import Split, load_split, save_split
 
 _PACKAGES = ("btkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "pillow", "scikit-learn")
 

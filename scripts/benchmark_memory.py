@@ -24,7 +24,7 @@ from statistics import median
 
 from btkeras.config import PhantomConfig
 from btkeras.config_io import load_config
-from btkeras.data.phantom_dataset import write_phantom
+from btkeras.datasets.phantom.dataset import write_phantom
 from btkeras.files import write_json
 from btkeras.machine import describe, load
 
@@ -42,7 +42,7 @@ SETTINGS = ("train.epochs=1", "data.cache=memory")
 
 def train_btkeras(data: Path, out: Path, overrides: list[str]) -> None:
     """Trains as `btkeras train` does."""
-    from btkeras.data import load_dataset
+    from btkeras.datasets import load_dataset
     from btkeras.training.trainer import train
 
     train(load_config((Path("configs/paper.yaml"),), tuple(overrides)), load_dataset(data), out)
@@ -55,8 +55,8 @@ def train_torch(data: Path, out: Path, overrides: list[str], *, compiled: bool) 
     import torch
     from PIL import Image
 
-    from btkeras.data import load_dataset
-    from btkeras.data.splits import make_split
+    from btkeras.datasets import load_dataset
+    from btkeras.splitting.splits import make_split
 
     config, dataset = load_config((Path("configs/paper.yaml"),), tuple(overrides)), load_dataset(data)
     split, batch, size = make_split(dataset, config.data), config.train.batch_size, config.data.image_size

@@ -27,16 +27,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from btkeras.config import AppearanceConfig, AugmentConfig, ExperimentConfig, PhantomConfig
+from btkeras.config import AugmentConfig, ExperimentConfig, IntensityConfig, PhantomConfig
 from btkeras.config_io import load_config
-from btkeras.data.boxes import Tumours
-from btkeras.data.decoder import Decoder
-from btkeras.data.phantom import draw_patient
-from btkeras.data.pipeline import evaluation_batches, stored_size, training_batches
-from btkeras.data.resize import resize
-from btkeras.data.store import Store
+from btkeras.datasets.boxes import LesionBoxes
+from btkeras.datasets.phantom.patient import draw_patient
 from btkeras.files import write_json
 from btkeras.machine import describe, load
+from btkeras.preprocessing.cache import ImageCache
+from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.preprocessing.resize import resize
+from btkeras.training.pipeline import evaluation_batches, stored_size, training_batches
 
 CONFIGS = tuple(Path("configs") / f"{name}.yaml" for name in ("paper", "cpu", "robust"))
 # Different pictures, the side of the files that they are decoded from, as FigShare's, and how often each is.
@@ -63,13 +63,13 @@ class Row:
     training_rates: float
 
 
-def stages(config: ExperimentConfig) -> dict[str, tuple[AugmentConfig, AppearanceConfig]]:
+def stages(config: ExperimentConfig) -> dict[str, tuple[AugmentConfig, IntensityConfig]]:
     """What a configuration changes, one more thing with each stage; stages that change nothing more are left out."""
     whole = config.augment
     geometry = replace(STILL, crop=whole.crop, horizontal_flip=whole.horizontal_flip, vertical_flip=whole.vertical_flip)
     bright = replace(geometry, brightness=whole.brightness)
     turned = replace(bright, rotation=whole.rotation, stretch=whole.stretch)
-    plain = AppearanceConfig()
+    plain = IntensityConfig()
     steps = {
         "crop and flips": (geometry, plain),
         "brightness": (bright, plain),
@@ -92,20 +92,20 @@ def drawn_pictures(side: int) -> NDArray[np.uint8]:
     return np.stack([resize(picture[..., None], side)[..., 0] for picture in pictures])
 
 
-def store_of(pictures: NDArray[np.uint8], count: int, channels: int, *, colour: bool) -> Store:
+def store_of(pictures: NDArray[np.uint8], count: int, channels: int, *, colour: bool) -> ImageCache:
     """A store of ``count`` pictures in memory, made of a few."""
     kept = channels if colour else 1
     images = np.repeat(pictures[np.arange(count) % len(pictures)][..., None], kept, axis=-1)
     shape, histogram = (images.shape[1], channels), np.zeros((channels, 256), np.int64)
-    return Store(images, shape, np.arange(count), {}, histogram, "here", grey=kept < channels)
+    return ImageCache(images, shape, np.arange(count), {}, histogram, "here", grey=kept < channels)
 
 
-def tumours_of(count: int) -> Tumours:
+def tumours_of(count: int) -> LesionBoxes:
     """Every other picture without a tumour, the others with a box of a sixth of the side."""
     healthy = np.arange(count) % 2 == 0
     corner = np.random.default_rng(0).uniform(0.2, 0.7, (count, 2))
     boxes = np.concatenate([corner, corner + 1 / 6], axis=1) * ~healthy[:, None]
-    return Tumours(boxes.astype(np.float32), healthy)
+    return LesionBoxes(boxes.astype(np.float32), healthy)
 
 
 def measure(datasets: Mapping[str, Iterable[Any]], rounds: int) -> dict[str, NDArray[np.float64]]:
@@ -142,7 +142,7 @@ def case(file: Path, options: argparse.Namespace, drawn: NDArray[np.uint8]) -> d
     pictures = np.stack([resize(picture[..., None], side)[..., 0] for picture in drawn])
     store = store_of(pictures, count, channels, colour=options.colour)
     taken = measure(datasets(config, store, batch), options.rounds)
-    decoded = measure_decoding(Decoder(side, channels, config.data.harmonise), drawn, options.rounds)
+    decoded = measure_decoding(Preprocessor(side, channels, config.data.harmonise), drawn, options.rounds)
     return {
         "config": str(file),
         "size": size,
@@ -157,7 +157,7 @@ def case(file: Path, options: argparse.Namespace, drawn: NDArray[np.uint8]) -> d
     }
 
 
-def datasets(config: ExperimentConfig, store: Store, batch: int) -> dict[str, Iterable[Any]]:
+def datasets(config: ExperimentConfig, store: ImageCache, batch: int) -> dict[str, Iterable[Any]]:
     """An epoch of each stage."""
     labels = [number % 4 for number in range(len(store))]
     found: dict[str, Iterable[Any]] = {"taken from the store": evaluation_batches(store, labels, 4, batch)}
@@ -177,7 +177,7 @@ def datasets(config: ExperimentConfig, store: Store, batch: int) -> dict[str, It
     return found
 
 
-def measure_decoding(decoder: Decoder, drawn: NDArray[np.uint8], rounds: int) -> NDArray[np.float64]:
+def measure_decoding(decoder: Preprocessor, drawn: NDArray[np.uint8], rounds: int) -> NDArray[np.float64]:
     """Seconds, as ``measure``, of decoding the drawn slices, ``DECODED`` times, from PNG files of their own size."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.png" for number in range(len(drawn))]

@@ -29,8 +29,8 @@ from typing import Any
 from PIL import Image
 
 from btkeras.config import PhantomConfig
-from btkeras.data.phantom import draw_patient
-from btkeras.data.records import CLASSES, Record, write_manifest
+from btkeras.datasets.dataset import CLASSES, Record, write_manifest
+from btkeras.datasets.phantom.patient import draw_patient
 from btkeras.files import write_json
 from btkeras.machine import describe
 
@@ -102,11 +102,10 @@ def start(data: Path, out: Path, overrides: list[str]) -> dict[str, Any]:
         import keras
 
         from btkeras.config_io import load_config
-        from btkeras.data import load_dataset
-        from btkeras.data.pipeline import training_batches
-        from btkeras.data.splits import make_split
+        from btkeras.datasets import load_dataset
         from btkeras.runs import create_run
-        from btkeras.training.inputs import build_inputs, cache_folder
+        from btkeras.splitting.splits import make_split
+        from btkeras.training.pipeline import build_inputs, cache_folder, training_batches
     imported = watch.peak
     config = load_config((Path("configs/cpu.yaml"),), tuple(overrides))
     with part("read"):

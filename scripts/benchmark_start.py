@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from btkeras.files import write_json
+from btkeras.inference.model_folder import FILES
 from btkeras.machine import describe, load
-from btkeras.serving.exported import FILES
 
 PLAIN = """
 import sys

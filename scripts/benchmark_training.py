@@ -33,10 +33,9 @@ from btkeras.config import OptimizerConfig, ScheduleConfig
 from btkeras.files import write_json
 from btkeras.machine import describe, threads
 from btkeras.models import build_model, count_macs
-from btkeras.training.form import training_form
-from btkeras.training.optimizers import make_optimizer
+from btkeras.training.optimizers import Schedule, make_optimizer
 from btkeras.training.precision import dtype_policy
-from btkeras.training.schedules import Schedule
+from btkeras.training.reparameterize import reparameterize_for_training
 
 Step = Callable[[], float]
 
@@ -85,7 +84,7 @@ def keras_step(case: Case, precision: str, *, ours: bool) -> Step:
         variable.assign(twin.twin_weights.seeded(variable.path, variable.shape))
     if ours:
         # The pictures are grey, as slices are.
-        model = training_form(model, grey=True)
+        model = reparameterize_for_training(model, grey=True)
         optimizer = make_optimizer(config, Schedule(config, ScheduleConfig(), epochs=1, steps=1), model)
     else:
         optimizer = keras.optimizers.Adam(config.learning_rate)

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy import ndimage
 
 from btkeras.config import PhantomConfig
-from btkeras.data.phantom import draw_patient
+from btkeras.datasets.phantom.patient import draw_patient
 
 Picture = NDArray[np.uint8]
 Rng = np.random.Generator

@@ -14,8 +14,8 @@ from typing import Any
 
 from btkeras.errors import ModelError
 from btkeras.files import sha256, write_text
-from btkeras.serving.exported import EXTRA, FILES, MANIFEST, SELFTEST, latest_version
-from btkeras.serving.shipped import CARD, described, test_figures
+from btkeras.inference.model_folder import EXTRA, FILES, MANIFEST, SELFTEST, latest_version
+from btkeras.inference.pretrained import CARD, described, test_figures
 
 # Percentage points between the figure that is stated and the one that is measured again.
 _TOLERANCE = 0.1

@@ -13,10 +13,10 @@ if __name__ == "__main__":
     # As in a terminal: a shell that runs the tests in the background has its children ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     quiet_tensorflow()
-    from btkeras.experiments import local
+    from btkeras.experiments import executors
     from btkeras.models import build
     from tests.conftest import TINY_NETWORKS
 
-    local.COMMAND = COMMAND
+    executors.COMMAND = COMMAND
     build.MODELS = MappingProxyType({**build.MODELS, **TINY_NETWORKS})
     main()

@@ -65,11 +65,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _no_shipped_model() -> Iterator[None]:
     """As if none were installed: what is tested does not depend on it, but where a test says so."""
-    from btkeras.serving import shipped
+    from btkeras.inference import pretrained
 
-    before, shipped.PLACES = shipped.PLACES, ()
+    before, pretrained.PLACES = pretrained.PLACES, ()
     yield
-    shipped.PLACES = before
+    pretrained.PLACES = before
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +141,7 @@ def tiny_config() -> Callable[..., ExperimentConfig]:
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path, _tiny_model: None) -> Path:
     """A finished, evaluated run of the tiny network; read only."""
-    from btkeras.data import load_dataset
+    from btkeras.datasets import load_dataset
     from btkeras.evaluation.evaluate import evaluate_split
     from btkeras.training.trainer import train
 
@@ -158,8 +158,8 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path,
 @pytest.fixture(scope="session")
 def exported_model(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -> Path:
     """The tiny run exported as version 1 of the model ``tiny``; read only."""
+    from btkeras.export.export import export
     from btkeras.runs import open_run
-    from btkeras.serving.export import export
 
     folder = tmp_path_factory.mktemp("saved_models") / "tiny"
     export(open_run(trained_run), folder)

@@ -10,14 +10,14 @@ import numpy as np
 
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import load_config
-from btkeras.data.folds import make_folds
-from btkeras.data.records import Dataset
-from btkeras.data.splits import Split
+from btkeras.datasets.dataset import Dataset
 from btkeras.experiments.cross_validation import write_summary
 from btkeras.experiments.experiment import Experiment, create_experiment
 from btkeras.files import write_json
 from btkeras.metrics import summarise
 from btkeras.runs import Run, create_run, write_history, write_predictions
+from btkeras.splitting.folds import make_folds
+from btkeras.splitting.splits import Split
 
 # How strongly a made-up network sees the true class.
 SKILL = {"improved_resnet34": 3.0, "resnet34": 2.8, "vgg16": 2.5, "lbp_knn": 2.0}

@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.types import ASGIApp
 
-from btkeras.evaluation.outliers import Reference
-from btkeras.serving.network import Network, Observation
-from btkeras.serving.server.problems import Busy, Problem
-from btkeras.serving.server.settings import ServerSettings
+from btkeras.decisions.ood import CalibrationScores
+from btkeras.inference.backends.base import InferenceBackend, ModelOutputs
+from btkeras.server.problems import Busy, HTTPError
+from btkeras.server.settings import ServerSettings
 from tests.conftest import CLASSES
 
 SIZE = 32
 
 
-def bright_network(folder: Path, **changes: Any) -> Network:
+def bright_network(folder: Path, **changes: Any) -> InferenceBackend:
     """A network whose class is the brightest quarter, clockwise from the upper left, and whose map is that quarter.
 
     Its outlier score is the mean grey level.
@@ -37,14 +37,14 @@ def bright_network(folder: Path, **changes: Any) -> Network:
         "harmonise": False,
         "observe": _observe,
         "calibration": None,
-        "reference": Reference(np.linspace(0, 45, 200, dtype=np.float32)),
+        "reference": CalibrationScores(np.linspace(0, 45, 200, dtype=np.float32)),
         "explain": _explain,
         "version": 3,
     }
-    return Network(**(fields | changes))
+    return InferenceBackend(**(fields | changes))
 
 
-def _observe(pixels: NDArray[np.uint8]) -> Observation:
+def _observe(pixels: NDArray[np.uint8]) -> ModelOutputs:
     half = SIZE // 2
     rows = np.stack([_quarters(pixels, half)[i].mean(axis=(1, 2, 3)) for i in range(4)], axis=1)
     exponents = np.exp((rows - rows.max(axis=1, keepdims=True)) / 20)
@@ -72,7 +72,7 @@ class OneNetwork:
         most: How many calls of ``observe`` were there at once.
     """
 
-    def __init__(self, *networks: Network) -> None:
+    def __init__(self, *networks: InferenceBackend) -> None:
         self.settings = ServerSettings(Path("quarters"))
         self.networks = list(networks)
         self.busy = 0
@@ -80,12 +80,12 @@ class OneNetwork:
         self.most = 0
         self._now = 0
 
-    def network(self) -> Network:
+    def network(self) -> InferenceBackend:
         if not self.networks:
-            raise Problem(404, "Servable not found")
+            raise HTTPError(404, "Servable not found")
         return self.networks.pop(0) if len(self.networks) > 1 else self.networks[0]
 
-    async def observe(self, pixels: NDArray[np.uint8]) -> Observation:
+    async def observe(self, pixels: NDArray[np.uint8]) -> ModelOutputs:
         if self.busy:
             self.busy -= 1
             raise Busy("too many images are waiting")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from btkeras.data.prepare import PrepareReport, prepare
-from btkeras.data.records import Record, load_dataset
+from btkeras.datasets.dataset import Record, load_dataset
+from btkeras.datasets.prepare import PrepareReport, prepare
 from tests.mat_files import mat73, slice_mat
 
 GREY = np.arange(20 * 30, dtype=np.uint8).reshape(20, 30)

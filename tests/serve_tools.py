@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from btkeras.serving.server.engine import Engine
-from btkeras.serving.server.run import _config, _Server
-from btkeras.serving.server.settings import ServerSettings
+from btkeras.server.engine import Engine
+from btkeras.server.run import _config, _Server
+from btkeras.server.settings import ServerSettings
 
 
 class HalfPlusTwo(tf.Module):

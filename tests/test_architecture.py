@@ -28,7 +28,7 @@ FREE = set(LAYERS[0])
 
 
 def part_of(module: str) -> str:
-    """``btkeras.data.splits`` -> ``data``."""
+    """``btkeras.splitting.splits`` -> ``data``."""
     return module.split(".")[1] if "." in module else ""
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from btkeras.cli import main
 from btkeras.config import DataConfig
-from btkeras.data.records import Record, load_dataset, write_manifest
-from btkeras.data.splits import Split, save_split
+from btkeras.datasets.dataset import Record, load_dataset, write_manifest
+from btkeras.splitting.splits import Split, save_split
 from tests import planted
 
 CLASSES = ("glioma", "no_tumor")

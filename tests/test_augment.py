@@ -8,9 +8,9 @@ import scipy.ndimage
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from btkeras.augmentation.geometry import NUMBERS, augment, random_numbers
 from btkeras.config import AugmentConfig
-from btkeras.data.augment import NUMBERS, augment, random_numbers
-from btkeras.data.resize import resize
+from btkeras.preprocessing.resize import resize
 from tests.pictures import scene
 
 SIDE, TOP, LEFT, MIRROR, OVER, BRIGHTNESS, TURN, STRETCH = range(NUMBERS)

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from btkeras.benchmark.benchmark import Benchmark, Loaded, Row, benchmark, forms
+from btkeras.benchmark.format import format_benchmark, verdict
 from btkeras.cli import main
 from btkeras.errors import ConfigError, ModelError
-from btkeras.models.fuse import fuse
-from btkeras.models.macs import count_macs
+from btkeras.inference.model_folder import MANIFEST
+from btkeras.models.build import count_macs
+from btkeras.models.reparameterize import reparameterize
 from btkeras.runs import open_run, read_json
-from btkeras.serving.benchmark import Benchmark, Loaded, Row, benchmark, forms
-from btkeras.serving.benchmark_words import benchmark_lines, verdict
-from btkeras.serving.exported import MANIFEST
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 
@@ -28,7 +28,7 @@ def files(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A version with an ONNX and a LiteRT file."""
     pytest.importorskip("tf2onnx")
     pytest.importorskip("ai_edge_litert")
-    from btkeras.serving.export import export
+    from btkeras.export.export import export
 
     return export(open_run(trained_run), tmp_path_factory.mktemp("files") / "tiny", formats=("onnx", "litert"))
 
@@ -64,7 +64,7 @@ def test_an_export_records_what_shares_are_counted_from(files: Path, measured: d
     from btkeras.evaluation.evaluate import load_best
 
     macs = read_json(files / MANIFEST)["macs"]
-    assert macs == count_macs(fuse(load_best(open_run(trained_run))))
+    assert macs == count_macs(reparameterize(load_best(open_run(trained_run))))
     row = next(row for row in measured["rows"] if row["form"] == "onnx" and row["batch"] == 4)
     assert row["share"] == pytest.approx(macs * 4 / (row["processor"] / 1000) / measured["matrix_rate"])
 
@@ -78,7 +78,7 @@ def test_a_run_is_measured_as_trained_and_as_deployed(trained_run: Path) -> None
     assert [item.form for item in found.loaded] == ["as trained", "deploy form"]
     assert found.loaded[1].difference < 1e-4
     assert said == ["loaded as trained", "loaded deploy form", "batch 2"]
-    text = "\n".join(benchmark_lines(found))
+    text = "\n".join(format_benchmark(found))
     assert "as trained" in text
     assert f"btkeras export {trained_run}" in text
 
@@ -92,7 +92,7 @@ def test_a_file_that_cannot_be_loaded_is_named_and_the_others_are_measured(files
 
     assert [item.form for item in found.loaded] == ["litert"]
     assert "whole" in found.failed["onnx"]
-    assert any(line.startswith("onnx could not be measured") for line in benchmark_lines(found))
+    assert any(line.startswith("onnx could not be measured") for line in format_benchmark(found))
 
 
 def test_without_a_form_that_loads_the_reason_is_the_error(tmp_path: Path) -> None:
@@ -128,11 +128,11 @@ def test_the_last_sentence_names_the_fastest_for_each_batch_and_how_to_use_it(tm
 def test_openvino_answers_as_onnx_runtime_whatever_the_number_of_pictures(
     files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from btkeras.serving.network import load_network
+    from btkeras.inference.backends.base import load_backend
 
-    expected = load_network(files / "model.onnx")
+    expected = load_backend(files / "model.onnx")
     monkeypatch.setenv("BTKERAS_ENGINE", "openvino")
-    network = load_network(files / "model.onnx")
+    network = load_backend(files / "model.onnx")
 
     assert network.classes == expected.classes
     for count in (1, 3, 5, 8, 9, 21):
@@ -141,8 +141,8 @@ def test_openvino_answers_as_onnx_runtime_whatever_the_number_of_pictures(
 
 
 def test_an_engine_that_there_is_not_is_an_error(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from btkeras.serving.network import load_network
+    from btkeras.inference.backends.base import load_backend
 
     monkeypatch.setenv("BTKERAS_ENGINE", "abacus")
     with pytest.raises(ConfigError, match="abacus"):
-        load_network(files / "model.onnx")
+        load_backend(files / "model.onnx")

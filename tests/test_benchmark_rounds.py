@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from btkeras.serving.benchmark_rounds import Engine, EngineError, Worker, measure
+from btkeras.benchmark.rounds import Engine, EngineError, Worker, measure
 
 PICTURES = np.full((2, 8, 8, 1), 7, np.uint8)
 

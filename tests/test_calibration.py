@@ -15,17 +15,17 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
 from btkeras.config import ExperimentConfig
-from btkeras.data import load_dataset
+from btkeras.datasets import load_dataset
+from btkeras.decisions.calibration import Calibration
 from btkeras.errors import ModelError, RunError
 from btkeras.evaluation.calibrate import calibrate, load_calibration
-from btkeras.evaluation.calibration import Calibration
-from btkeras.evaluation.calibration_figures import calibration_figures
 from btkeras.evaluation.evaluate import evaluate_split, load_best
-from btkeras.experiments import single
+from btkeras.evaluation.results import calibration_metrics
+from btkeras.experiments import single_run
+from btkeras.inference.predictor import Predictor
 from btkeras.metrics import calibration as figures
-from btkeras.models.temperature import temperature_of, with_temperature
+from btkeras.models.head import temperature_of, with_temperature
 from btkeras.runs import Run, open_run, read_predictions
-from btkeras.serving.predictor import Predictor
 from tests.test_cli import btkeras, fails
 
 Config = Callable[..., ExperimentConfig]
@@ -90,7 +90,7 @@ def test_brier_score_and_log_loss_are_scikit_learns() -> None:
 @pytest.mark.parametrize("size", [1, 3])
 def test_figures_of_very_few_answers_are_numbers(size: int) -> None:
     labels, logits = answers(size)
-    found = calibration_figures(labels, softmax(logits, axis=1), None)
+    found = calibration_metrics(labels, softmax(logits, axis=1), None)
     json.dumps(found, allow_nan=False)
     assert found["before"] == pytest.approx(found["after"]) and found["conformal"] is None
 
@@ -207,7 +207,7 @@ def test_a_training_is_calibrated_and_resuming_it_changes_nothing(
     tmp_path: Path, shared_pictures: Path, tiny_config: Config
 ) -> None:
     config = tiny_config("train.epochs=2")
-    metrics = single.start_run(config, load_dataset(shared_pictures), tmp_path / "run")
+    metrics = single_run.start_run(config, load_dataset(shared_pictures), tmp_path / "run")
     names = ("best.keras", "calibration.json", "predictions.csv", "metrics.json")
     before = {name: (tmp_path / "run" / name).read_bytes() for name in names}
     run = open_run(tmp_path / "run")
@@ -217,7 +217,7 @@ def test_a_training_is_calibrated_and_resuming_it_changes_nothing(
     (run.path / "calibration.json").unlink()
     with pytest.raises(RunError, match=r"must be of one calibration.*btkeras calibrate"):
         evaluate_split(run)
-    assert single.resume_run(run.path) == metrics
+    assert single_run.resume_run(run.path) == metrics
     assert before == {name: (run.path / name).read_bytes() for name in names}
 
 

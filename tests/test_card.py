@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from btkeras.data.records import Dataset, Record
+from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import RunError
 from btkeras.evaluation.calibrate import calibrate
 from btkeras.evaluation.evaluate import evaluate_dataset, evaluate_split

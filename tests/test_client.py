@@ -18,10 +18,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from btkeras.cli import main
-from btkeras.serving import client, client_http
-from btkeras.serving.client import Client
-from btkeras.serving.client_http import predict_url
-from btkeras.serving.references import references
+from btkeras.inference import client, client_http
+from btkeras.inference.client import Client
+from btkeras.inference.client_http import predict_url
+from btkeras.inference.inputs import references
 from tests.rest_server import CLASSES, Fake, Reply, fake_server, outputs
 
 SIDE = 24

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import betabinom
 
+from btkeras.decisions.calibration import Calibration
 from btkeras.errors import ConfigError
-from btkeras.evaluation.calibration import Calibration
-from btkeras.metrics.conformal import conformal_threshold, prediction_sets, set_figures, true_scores
+from btkeras.metrics.conformal import conformal_threshold, prediction_sets, set_metrics, true_scores
 
 
 def exchangeable(n: int, rng: np.random.Generator, sharpness: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,7 @@ def test_a_higher_coverage_never_takes_a_class_away(n: int, coverage: float, see
 def test_figures_of_sets_by_hand() -> None:
     labels = np.array([0, 0, 1, 1])
     sets = np.array([[1, 0, 0], [0, 0, 0], [1, 0, 0], [1, 1, 0]], bool)
-    assert set_figures(labels, sets) == {
+    assert set_metrics(labels, sets) == {
         "covered": 0.5,
         "covered_by_class": [0.5, 0.5, None],
         "mean_size": 1.0,
@@ -101,4 +101,4 @@ def test_figures_of_sets_by_hand() -> None:
         "single": 0.5,
         "single_right": 0.5,
     }
-    assert set_figures(labels, np.zeros((4, 3), bool))["single_right"] is None
+    assert set_metrics(labels, np.zeros((4, 3), bool))["single_right"] is None

@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.signal import convolve2d
 from scipy.stats import rice
 
-from btkeras.data.corruptions import CORRUPTIONS, LEVELS, corrupt
 from btkeras.errors import ConfigError
+from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS, corrupt
 
 EVERY = pytest.mark.parametrize("name", CORRUPTIONS)
 

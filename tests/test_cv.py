@@ -22,12 +22,12 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from btkeras.config_io import load_config
-from btkeras.data import load_dataset
+from btkeras.datasets import load_dataset
 from btkeras.errors import ConfigError, ModelError, RunError
-from btkeras.experiments import local
+from btkeras.experiments import executors
 from btkeras.experiments.cross_validation import cross_validate, summary_table, unfinished, write_summary
 from btkeras.experiments.experiment import Experiment, Job, create_experiment, open_experiment
-from btkeras.experiments.jobs import check_models, run_job
+from btkeras.experiments.single_run import check_models, run_job
 from btkeras.training import trainer
 from tests.conftest import CLASSES, TINY
 from tests.test_cli import btkeras, fails
@@ -312,7 +312,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, shared_pictures: Path) -> None
 
 
 def test_a_job_that_lost_its_interruption_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(executors, "_PATIENCE_SECONDS", 0.2)
     forgetful = """
 import signal, time
 times = []
@@ -328,5 +328,5 @@ while True:
     with subprocess.Popen([sys.executable, "-c", forgetful], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        local._stop([local._Running(Job(0, "tiny", 0, 0), 0, process, io.BytesIO())])
+        executors._stop([executors._Running(Job(0, "tiny", 0, 0), 0, process, io.BytesIO())])
         assert process.returncode == 3

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from btkeras.data import exif, exif_graph, preprocess, regions
-from btkeras.data.decoder import Decoder, decoded_picture
-from btkeras.data.image_file import check_image
+from btkeras.decisions import mri_check
 from btkeras.errors import ImageError
+from btkeras.preprocessing import decode
+from btkeras.preprocessing import graph as image_graph
+from btkeras.preprocessing.image_file import check_image
+from btkeras.preprocessing.preprocessor import Preprocessor, decode_checked
 from tests.pictures import (
     GREY,
     GREY_ALPHA,
@@ -68,7 +70,7 @@ MORE = PICTURES | {
 @functools.cache
 def graph() -> Callable[[bytes], NDArray[np.uint8] | None]:
     """The graph's pixels, None if it refuses them."""
-    traced = tf.function(preprocess.decode, input_signature=[tf.TensorSpec([], tf.string)])
+    traced = tf.function(image_graph.decode, input_signature=[tf.TensorSpec([], tf.string)])
 
     def decoded(data: bytes) -> NDArray[np.uint8] | None:
         try:
@@ -81,7 +83,7 @@ def graph() -> Callable[[bytes], NDArray[np.uint8] | None]:
 
 def ours(data: bytes) -> NDArray[np.uint8] | None:
     try:
-        return decoded_picture(data)
+        return decode_checked(data)
     except ImageError:
         return None
 
@@ -158,19 +160,19 @@ def test_missing_rows_are_no_black_rows() -> None:
 @pytest.mark.parametrize("code", [0, *range(1, 10), 258])
 def test_orientation_is_the_graphs(code: int, endian: str) -> None:
     data = turned(code, endian)
-    pattern = exif.PATTERNS["little" if endian == "<" else "big"]
+    pattern = decode.PATTERNS["little" if endian == "<" else "big"]
     for end in (len(data), *(data.index(pattern) + cut for cut in range(11))):
-        assert exif.orientation(data[:end]) == exif_graph.orientation(tf.constant(data[:end])).numpy()
+        assert decode.orientation(data[:end]) == image_graph.orientation(tf.constant(data[:end])).numpy()
 
 
 @pytest.mark.parametrize("harmonise", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_networks_input_is_the_graphs(channels: int, harmonise: bool) -> None:
     traced = tf.function(
-        lambda data: preprocess.preprocess(data, 56, channels, harmonise),
+        lambda data: image_graph.preprocess(data, 56, channels, harmonise),
         input_signature=[tf.TensorSpec([], tf.string)],
     )
-    decoder = Decoder(56, channels, harmonise)
+    decoder = Preprocessor(56, channels, harmonise)
     for number in range(20):
         height, width = np.random.default_rng(number).integers(16, 200, 2).tolist()
         data = encode(scene(height, width, number), "PNG" if number % 2 else "JPEG", mode="L" if number % 3 else "RGB")
@@ -181,9 +183,9 @@ def test_the_networks_input_is_the_graphs(channels: int, harmonise: bool) -> Non
 @pytest.mark.parametrize("harmonise", [False, True])
 def test_real_slices_are_read_as_by_the_graph(real_slices: Path, harmonise: bool) -> None:
     traced = tf.function(
-        lambda data: preprocess.preprocess(data, 112, 1, harmonise), input_signature=[tf.TensorSpec([], tf.string)]
+        lambda data: image_graph.preprocess(data, 112, 1, harmonise), input_signature=[tf.TensorSpec([], tf.string)]
     )
-    decoder = Decoder(112, 1, harmonise)
+    decoder = Preprocessor(112, 1, harmonise)
     files = sorted(real_slices.glob("*/*.*"))[::10]
     assert len(files) > 100
     for file in files:
@@ -196,18 +198,18 @@ def test_regions_are_scipys() -> None:
     for number in range(300):
         mask = rng.random(rng.integers(1, 50, 2)) < rng.random()
         mask = ndimage.binary_dilation(mask) if number % 3 == 0 else mask
-        np.testing.assert_array_equal(regions.labelled(mask), ndimage.label(mask)[0])
-        np.testing.assert_array_equal(regions.filled(mask), ndimage.binary_fill_holes(mask))
-        np.testing.assert_array_equal(regions.dilated(mask), ndimage.binary_dilation(mask))
-        np.testing.assert_array_equal(regions.eroded(mask), ndimage.binary_erosion(mask))
+        np.testing.assert_array_equal(mri_check.labelled(mask), ndimage.label(mask)[0])
+        np.testing.assert_array_equal(mri_check.filled(mask), ndimage.binary_fill_holes(mask))
+        np.testing.assert_array_equal(mri_check.dilated(mask), ndimage.binary_dilation(mask))
+        np.testing.assert_array_equal(mri_check.eroded(mask), ndimage.binary_erosion(mask))
 
 
 def test_reading_pictures_loads_neither_tensorflow_nor_scipy(tmp_path: Path) -> None:
     for kind in ("PNG", "JPEG"):
         (tmp_path / kind).write_bytes(encode(scene(), kind))
     script = (
-        "import sys; from btkeras.data.decoder import Decoder; from btkeras.data.guard import check_slice;"
-        "from btkeras.data.slices import open_slices;"
+        "import sys; from btkeras.preprocessing.preprocessor import Decoder; from btkeras.decisions.mri_check import check_slice;"
+        "from btkeras.datasets.readers.slices import open_slices;"
         "[Decoder(32, 1, True).file(path) for path in sys.argv[1:]];"
         "[check_slice(open_slices(path).picture(0)) for path in sys.argv[1:]];"
         "sys.exit(bool({'tensorflow', 'keras', 'scipy', 'sklearn', 'matplotlib'} & sys.modules.keys()))"

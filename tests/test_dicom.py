@@ -19,11 +19,11 @@ from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_modality_lut, apply_windowing
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from btkeras.data import dicom as dicom_module
-from btkeras.data.intensity import to_uint8
-from btkeras.data.medical import MissingExtraError
-from btkeras.data.slices import open_slices
+from btkeras.datasets.readers import dicom as dicom_module
+from btkeras.datasets.readers.base import MissingExtraError
+from btkeras.datasets.readers.slices import open_slices
 from btkeras.errors import ImageError
+from btkeras.preprocessing.decode import to_uint8
 from tests.dicom_files import NAME, dataset, dicom, item, written
 
 RNG = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from subprocess import run
 
 import pytest
 
-from btkeras.data.download import download_figshare
+from btkeras.datasets.download import download_figshare
 from btkeras.errors import DataError
 
 NAME = "brainTumorDataPublic_1-766.zip"
@@ -209,5 +209,5 @@ def test_no_network(tmp_path: Path) -> None:
 
 
 def test_the_libraries_are_loaded_only_for_a_download() -> None:
-    code = "import sys, btkeras.data.download; sys.exit(bool({'pooch', 'requests'} & set(sys.modules)))"
+    code = "import sys, btkeras.datasets.download; sys.exit(bool({'pooch', 'requests'} & set(sys.modules)))"
     assert run([sys.executable, "-c", code], check=False).returncode == 0

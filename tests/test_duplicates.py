@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from scipy.stats import pearsonr
 
-from btkeras.data.duplicates import find_near_duplicates
-from btkeras.data.duplicates_align import THRESHOLD, Aligner
-from btkeras.data.duplicates_hash import SIDE, TURNS, WINDOWS, candidates, hashes, turned
-from btkeras.data.image_file import MIN_SIDE
+from btkeras.preprocessing.image_file import MIN_SIDE
+from btkeras.splitting.duplicate_alignment import THRESHOLD, Aligner
+from btkeras.splitting.duplicate_hashes import SIDE, TURNS, WINDOWS, candidates, hashes, turned
+from btkeras.splitting.duplicates import find_near_duplicates
 from tests import planted
 
 SLICES = 64

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from btkeras.evaluation.calibrate import calibrate
+from btkeras.evaluation.calibrate import calibrate, fit_ood
 from btkeras.evaluation.evaluate import evaluate_split
-from btkeras.evaluation.fit_outliers import fit_outliers
+from btkeras.export.export import export
 from btkeras.runs import open_run
-from btkeras.serving.export import export
 from tests.conftest import CLASSES, write_pictures
 from tests.test_cli import btkeras, fails
 from tests.test_light import fresh
@@ -26,7 +25,7 @@ pytest.importorskip("ai_edge_litert")
 def run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shutil.copytree(trained_run, tmp_path_factory.mktemp("exported") / "run")
     calibrate(open_run(folder))
-    fit_outliers(open_run(folder))
+    fit_ood(open_run(folder))
     evaluate_split(open_run(folder))
     return folder
 
@@ -102,8 +101,8 @@ def test_a_picture_that_was_changed_is_not_the_one_that_was_tested(model: Path, 
 
 def test_of_equal_files_as_many_are_tested_as_the_test_part_had(trained_run: Path, tmp_path: Path) -> None:
     """A file in two parts: which of them is asked makes no difference, how often does."""
-    from btkeras.serving.evaluate_exported import evaluate_exported
-    from btkeras.serving.network import load_network
+    from btkeras.inference.backends.base import load_backend
+    from btkeras.inference.evaluate_exported import evaluate_exported
 
     run = open_run(trained_run)
     dataset = run.dataset()
@@ -114,7 +113,7 @@ def test_of_equal_files_as_many_are_tested_as_the_test_part_had(trained_run: Pat
     copied = open_run(shutil.copytree(trained_run, tmp_path / "run"))
     copied.update_manifest(dataset=str(root))
     version = export(copied, tmp_path / "model", formats=("litert",))
-    judged, metrics = evaluate_exported(load_network(version), copied.dataset())
+    judged, metrics = evaluate_exported(load_backend(version), copied.dataset())
     assert metrics["split"] == "test" and len(judged.records) == len(split.test)
 
 

@@ -15,13 +15,13 @@ from keras import layers
 from PIL import Image
 
 from btkeras.cli import main
-from btkeras.data import load_dataset
+from btkeras.datasets import load_dataset
 from btkeras.errors import ConfigError, DataError, ModelError
-from btkeras.evaluation.explain import METHODS, Occlusion, explain, occlude
-from btkeras.evaluation.explain_scores import explanations_table, regions_of, reinitialised, score_explanations
-from btkeras.evaluation.stages import Axis, stages
+from btkeras.explain.cam import METHODS, Occlusion, explain, occlude
+from btkeras.explain.feature_maps import Axis, stages
+from btkeras.explain.scores import explanations_table, regions_of, reinitialised, score_explanations
 from btkeras.models import build_model
-from btkeras.models.temperature import with_temperature
+from btkeras.models.head import with_temperature
 from btkeras.runs import open_run
 
 RNG = np.random.default_rng(0)

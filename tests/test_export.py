@@ -18,11 +18,11 @@ from PIL import Image
 from btkeras import Predictor
 from btkeras.errors import ModelError
 from btkeras.evaluation.evaluate import load_best
-from btkeras.evaluation.explain import explain
+from btkeras.explain.cam import explain
+from btkeras.export.export import export
+from btkeras.export.network import ExportNetwork
+from btkeras.inference.backends.base import load_backend
 from btkeras.runs import open_run
-from btkeras.serving.export import export
-from btkeras.serving.export_deploy import Deployed
-from btkeras.serving.network import load_network
 
 # Runs with keras and btkeras blocked: what a hospital's server has.
 CLIENT = """
@@ -70,7 +70,7 @@ def test_the_served_model_answers_and_explains_without_keras_or_btkeras(
 
 @pytest.mark.parametrize("of_run", [False, True])
 def test_a_network_explains_any_number_of_slices(exported: Path, trained_run: Path, of_run: bool) -> None:
-    network = load_network(trained_run if of_run else exported)
+    network = load_backend(trained_run if of_run else exported)
     assert (network.version, network.explain is not None) == (None if of_run else 1, True)
     images = np.random.default_rng(0).integers(0, 256, (18, 32, 32, 1), np.uint8)
     indices = np.arange(18) % 4
@@ -138,9 +138,7 @@ def test_versions_count_up_and_one_that_exists_is_kept(
     exported: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Only the numbers are looked at.
-    monkeypatch.setattr(
-        "btkeras.serving.export._fill", lambda work, folder, *_: shutil.copytree(exported, folder / "x")
-    )
+    monkeypatch.setattr("btkeras.export.export._fill", lambda work, folder, *_: shutil.copytree(exported, folder / "x"))
     run, out = open_run(trained_run), tmp_path / "m"
     for wanted, made in ((None, "1"), (7, "7"), (None, "8")):
         folder = export(run, out, wanted)
@@ -155,8 +153,10 @@ def test_versions_count_up_and_one_that_exists_is_kept(
 def test_a_model_that_disagrees_is_not_published(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = Deployed.answer
-    monkeypatch.setattr(Deployed, "answer", lambda *a: right(*a) | {"probabilities": right(*a)["probabilities"] * 0.99})
+    right = ExportNetwork.answer
+    monkeypatch.setattr(
+        ExportNetwork, "answer", lambda *a: right(*a) | {"probabilities": right(*a)["probabilities"] * 0.99}
+    )
     with pytest.raises(ModelError, match=r"with its checkpoint.*probabilities of .*png through savedmodel's serv"):
         export(open_run(trained_run), tmp_path / "m")
     assert not list((tmp_path / "m").iterdir())
@@ -165,7 +165,7 @@ def test_a_model_that_disagrees_is_not_published(
 def test_maps_that_disagree_are_not_published(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("btkeras.serving.export_explain._to_one", lambda maps: maps)
+    monkeypatch.setattr("btkeras.export.network._to_one", lambda maps: maps)
     with pytest.raises(ModelError, match=r"in map of .* serving_explained; nothing was published"):
         export(open_run(trained_run), tmp_path / "m")
     assert not list((tmp_path / "m").iterdir())

@@ -15,11 +15,10 @@ from click.testing import CliRunner
 from btkeras import Predictor
 from btkeras.cli import main
 from btkeras.errors import DataError, ModelError
-from btkeras.evaluation.calibrate import calibrate
-from btkeras.evaluation.fit_outliers import fit_outliers
+from btkeras.evaluation.calibrate import calibrate, fit_ood
+from btkeras.export.export import export
+from btkeras.inference.backends.base import load_backend
 from btkeras.runs import open_run
-from btkeras.serving.export import export
-from btkeras.serving.network import load_network
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
@@ -32,7 +31,7 @@ FILES = ("model.onnx", "model.tflite")
 def calibrated(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = shutil.copytree(trained_run, tmp_path_factory.mktemp("calibrated") / "run")
     calibrate(open_run(run))
-    fit_outliers(open_run(run))
+    fit_ood(open_run(run))
     return run
 
 
@@ -55,7 +54,7 @@ def quantised(calibrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_alone_answers_as_its_run(exported: Path, calibrated: Path, tmp_path: Path, name: str) -> None:
-    run, network = load_network(calibrated), load_network(shutil.copy(exported / name, tmp_path / f"sent-{name}"))
+    run, network = load_backend(calibrated), load_backend(shutil.copy(exported / name, tmp_path / f"sent-{name}"))
     assert (network.classes, network.size, network.channels) == (run.classes, 32, 1)
     assert network.calibration == run.calibration
     np.testing.assert_allclose(network.reference.scores, run.reference.scores, rtol=1e-6)
@@ -72,7 +71,7 @@ def test_a_version_without_a_saved_model_is_loaded_from_its_files(
 ) -> None:
     paths = sorted(shared_pictures.glob("*/001.png"))
     by_name, by_run = Predictor(exported.parent), Predictor(calibrated)
-    assert load_network(exported.parent).version == 1
+    assert load_backend(exported.parent).version == 1
     for ours, theirs in zip(by_name.predict_files(paths), by_run.predict_files(paths), strict=True):
         assert (ours.answer, ours.set, ours.outlier) == (theirs.answer, theirs.set, theirs.outlier)
 
@@ -104,16 +103,16 @@ def test_a_litert_file_is_an_archive_of_its_texts(exported: Path) -> None:
 
 
 def test_int8_is_published_with_its_cost(quantised: Path, calibrated: Path) -> None:
-    from btkeras.serving.export_inputs import part_slices
+    from btkeras.export.slices import part_slices
 
     part = part_slices(open_run(calibrated), "validation")
     images, labels = part.images, part.labels
-    exact = load_network(calibrated).probabilities(images).argmax(axis=1) == labels
+    exact = load_backend(calibrated).probabilities(images).argmax(axis=1) == labels
     costs = json.loads((quantised / "assets.extra" / "manifest.json").read_text())["quantization"]
     assert {cost["format"]: cost["quantization"] for cost in costs} == {"onnx": "int8", "litert": "int8"}
     for cost in costs:
         name = {"onnx": "model.onnx", "litert": "model.tflite"}[cost["format"]]
-        right = load_network(quantised / name).probabilities(images).argmax(axis=1) == labels
+        right = load_backend(quantised / name).probabilities(images).argmax(axis=1) == labels
         assert cost["images"] == len(labels)
         assert cost["correct"] == [exact.sum(), right.sum()]
         assert cost["only_float32"] == (exact & ~right).sum() and cost["only_quantised"] == (right & ~exact).sum()
@@ -196,4 +195,4 @@ def test_a_damaged_file_is_an_error(exported: Path, tmp_path: Path, name: str, c
     whole = (exported / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
     with pytest.raises(ModelError, match="must be whole"):
-        load_network(tmp_path / name)
+        load_backend(tmp_path / name)

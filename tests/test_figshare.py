@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from btkeras.data.figshare import box_of, read_cvind, read_slice
+from btkeras.datasets.readers.figshare import box_of, read_cvind, read_slice
 from btkeras.errors import DataError, ImageError
 from tests.mat_files import mat73, slice_fields, slice_mat
 

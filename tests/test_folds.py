@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btkeras.config import CVConfig, DataConfig
-from btkeras.data import Dataset, Record, load_dataset
-from btkeras.data.folds import make_folds
-from btkeras.data.groups import count_groups, find_groups
-from btkeras.data.splits import PARTS, load_split, make_split, save_split
+from btkeras.datasets import Dataset, Record, load_dataset
 from btkeras.errors import DataError
 from btkeras.files import digest
+from btkeras.splitting.folds import make_folds
+from btkeras.splitting.groups import count_groups, find_groups
+from btkeras.splitting.splits import SUBSETS, load_split, make_split, save_split
 from tests.conftest import CLASSES
 from tests.test_splits import PAPER, dataset
 
@@ -42,8 +42,8 @@ def test_parts_never_overlap_and_hold_everything(sizes: list[int], folds: int, s
     splits = make_folds(pictures, DataConfig(split_seed=seed), CVConfig(folds=folds, test=test))
     assert len(splits) == folds
     for split in splits:
-        assert paths(chain(*(split.part(part) for part in PARTS))) == paths(pictures.records)
-        assert all(counts(split.part(part)).keys() == set(pictures.classes) for part in PARTS)
+        assert paths(chain(*(split.part(part) for part in SUBSETS))) == paths(pictures.records)
+        assert all(counts(split.part(part)).keys() == set(pictures.classes) for part in SUBSETS)
 
 
 @settings(deadline=None, max_examples=30)
@@ -85,7 +85,7 @@ def test_a_class_with_too_few_pictures_is_refused(sizes: dict[str, int], folds: 
 @pytest.mark.parametrize(("test", "expected"), [("rotating", "77874954bba56fc7"), ("fixed", "e77ecea7582955e5")])
 def test_this_seed_gives_these_folds_by_image_for_good(test: str, expected: str) -> None:
     splits = make_folds(dataset(glioma=20, no_tumor=15), DataConfig(by="image"), CVConfig(test=test))
-    lines = [f"{name}\n{record.path}" for split in splits for name in PARTS for record in split.part(name)]
+    lines = [f"{name}\n{record.path}" for split in splits for name in SUBSETS for record in split.part(name)]
     assert digest(lines)[:16] == expected
 
 

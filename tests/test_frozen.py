@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from btkeras.config import ExperimentConfig
-from btkeras.data import load_dataset
+from btkeras.datasets import load_dataset
 from btkeras.errors import ModelError
 from btkeras.evaluation.evaluate import load_best
 from btkeras.models import backbone_layers

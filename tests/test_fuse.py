@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
+from btkeras.decisions.ood import CalibrationScores, Gaussian, OODDetector
 from btkeras.errors import ModelError
-from btkeras.evaluation.explain import explain
-from btkeras.evaluation.outliers import Gaussian, Outliers, Reference
-from btkeras.evaluation.stages import stages
+from btkeras.explain.cam import explain
+from btkeras.explain.feature_maps import stages
 from btkeras.models import build_model, count_macs
-from btkeras.models.features import with_features
-from btkeras.models.fuse import fuse
-from btkeras.models.temperature import with_temperature
+from btkeras.models.head import with_features, with_temperature
+from btkeras.models.reparameterize import reparameterize
 
 PAPER = ("resnet34", "resnet34_inception", "resnet34_multiscale", "resnet34_se", "improved_resnet34")
 OTHERS = ("googlenet", "vgg16", "resnet50", "efficientnetv2", "densenet", "resnext101")
@@ -80,7 +79,7 @@ def test_a_network_answers_as_before_from_fewer_layers(name: str) -> None:
     model = network(name)
     before = model.get_weights()
 
-    fused = fuse(model)
+    fused = reparameterize(model)
 
     agree(model, fused, pixels())
     pairs = 4 if "fine_conv5x5" in " ".join(layer.name for layer in model.layers) else 0
@@ -97,7 +96,7 @@ def test_a_network_answers_as_before_from_fewer_layers(name: str) -> None:
 
 def test_the_stem_s_pairs_become_their_larger_convolutions() -> None:
     model = network("resnet34_multiscale")
-    fused = fuse(model)
+    fused = reparameterize(model)
 
     kernels = [fused.get_layer(f"stem_{pair}").kernel.shape for pair in ("fine_conv5x5", "coarse_conv11x11")]
 
@@ -113,7 +112,7 @@ def calibrated() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def deployed(calibrated: keras.Model) -> keras.Model:
-    return fuse(calibrated)
+    return reparameterize(calibrated)
 
 
 def test_the_temperature_goes_into_the_head(calibrated: keras.Model, deployed: keras.Model) -> None:
@@ -125,7 +124,7 @@ def test_the_temperature_goes_into_the_head(calibrated: keras.Model, deployed: k
 @pytest.mark.parametrize("name", ["tiny", pytest.param("improved_resnet34", marks=pytest.mark.slow)])
 def test_maps_and_outlier_scores_are_the_network_s(name: str) -> None:
     calibrated = network(name, temperature=0.6)
-    deployed = fuse(calibrated)
+    deployed = reparameterize(calibrated)
     images, classes = pixels(count=4), np.arange(4)
     for old, new in zip(stages(calibrated), stages(deployed), strict=True):
         assert (old.axes, old.tensor.shape) == (new.axes, new.tensor.shape)
@@ -133,7 +132,7 @@ def test_maps_and_outlier_scores_are_the_network_s(name: str) -> None:
     assert maps.std() > 0.01
     np.testing.assert_allclose(explain(deployed, images, classes), maps, rtol=0, atol=1e-3)
     train = observed(calibrated, np.random.default_rng(1).integers(0, 256, (40, 32, 32, 1)).astype(np.float32))[1]
-    outliers = Outliers(Gaussian.fit(train), Reference(np.empty(0)))
+    outliers = OODDetector(Gaussian.fit(train), CalibrationScores(np.empty(0)))
     scores = [outliers.score(observed(model, images)[1]) for model in (calibrated, deployed)]
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-3)
 
@@ -145,7 +144,7 @@ def test_it_is_saved_and_loaded_without_knowing_of_it(deployed: keras.Model, tmp
 
 
 def test_fusing_again_changes_nothing(deployed: keras.Model) -> None:
-    again = fuse(deployed)
+    again = reparameterize(deployed)
     assert [layer.name for layer in again.layers] == [layer.name for layer in deployed.layers]
     np.testing.assert_array_equal(call(again, pixels()), call(deployed, pixels()))
 
@@ -159,7 +158,7 @@ def test_a_network_keeps_the_precision_that_it_computes_in(policy: str) -> None:
     finally:
         keras.config.set_dtype_policy(before)
 
-    fused = fuse(model)
+    fused = reparameterize(model)
 
     assert normalisations(model) > normalisations(fused) == 0
     for layer in fused.layers[1:]:
@@ -175,14 +174,14 @@ def test_a_network_keeps_the_precision_that_it_computes_in(policy: str) -> None:
 def test_grey_takes_the_place_of_three_equal_channels(name: str) -> None:
     model, grey = network(name, channels=3), pixels(1)
 
-    fused = fuse(model, grey=True)
+    fused = reparameterize(model, grey=True)
 
     assert fused.input_shape == (None, 32, 32, 1)
     agree(model, fused, np.repeat(grey, 3, axis=-1), grey)
 
 
 def test_grey_of_a_grey_network_is_its_deploy_form(calibrated: keras.Model, deployed: keras.Model) -> None:
-    np.testing.assert_array_equal(call(fuse(calibrated, grey=True), pixels()), call(deployed, pixels()))
+    np.testing.assert_array_equal(call(reparameterize(calibrated, grey=True), pixels()), call(deployed, pixels()))
 
 
 def test_statistics_that_keras_measured_stay(tmp_path: Path) -> None:
@@ -191,7 +190,10 @@ def test_statistics_that_keras_measured_stay(tmp_path: Path) -> None:
     measured.adapt(np.repeat(pixels(1, count=8), 3, axis=-1))
     outputs = layers.Conv2D(2, 3)(measured(inputs))
     model, grey = keras.Model(inputs, outputs), pixels(1)
-    for fused, images in ((fuse(model), np.repeat(grey, 3, axis=-1)), (fuse(model, grey=True), grey)):
+    for fused, images in (
+        (reparameterize(model), np.repeat(grey, 3, axis=-1)),
+        (reparameterize(model, grey=True), grey),
+    ):
         expected = call(model, np.repeat(grey, 3, axis=-1))
         np.testing.assert_allclose(call(fused, images), expected, rtol=0, atol=1e-5)
 
@@ -199,13 +201,13 @@ def test_statistics_that_keras_measured_stay(tmp_path: Path) -> None:
 def test_channels_that_are_standardised_apart_cannot_be_grey() -> None:
     model = build_model("tiny", input_shape=(32, 32, 3), mean=[1.0, 2.0, 1.0], variance=[1.0, 1.0, 1.0])
     with pytest.raises(ModelError, match=r"alike.*\n?.*1\.0, 2\.0"):
-        fuse(model, grey=True)
+        reparameterize(model, grey=True)
 
 
 def test_a_network_that_begins_otherwise_cannot_be_grey() -> None:
     inputs = keras.Input((8, 8, 3))
     with pytest.raises(ModelError, match="begin with convolutions"):
-        fuse(keras.Model(inputs, layers.Flatten()(inputs)), grey=True)
+        reparameterize(keras.Model(inputs, layers.Flatten()(inputs)), grey=True)
 
 
 # --- The rules, one by one ---
@@ -306,7 +308,7 @@ def test_what_is_folded_and_what_is_left(case: str) -> None:
     model = randomised(keras.Model(inputs, build(inputs)))
     images = np.random.default_rng(2).normal(size=(2, 8, 8, 4)).astype(np.float32)
 
-    fused = fuse(model)
+    fused = reparameterize(model)
 
     expected = call(model, images)
     assert expected.std() > 0.05
@@ -320,7 +322,7 @@ def test_an_output_stays_what_it_is() -> None:
     convolved = layers.Conv2D(4, 3)(inputs)
     model = randomised(keras.Model(inputs, {"raw": convolved, "normal": bn(convolved)}))
     images = np.random.default_rng(2).normal(size=(2, 8, 8, 4)).astype(np.float32)
-    fused = fuse(model)
+    fused = reparameterize(model)
     assert normalisations(fused) == 1
     for name, value in model(images).items():
         np.testing.assert_allclose(fused(images)[name], value, rtol=0, atol=1e-6)
@@ -328,7 +330,7 @@ def test_an_output_stays_what_it_is() -> None:
 
 def test_a_network_that_is_not_functional_is_refused() -> None:
     with pytest.raises(ModelError, match="functional"):
-        fuse(keras.Sequential([keras.Input((8,)), layers.Dense(2)]))
+        reparameterize(keras.Sequential([keras.Input((8,)), layers.Dense(2)]))
 
 
 # --- Any network ---
@@ -361,7 +363,7 @@ def test_any_network_answers_as_before(steps: list[str], seed: int) -> None:
     model = randomised(keras.Model(inputs, x), seed)
     images = np.random.default_rng(seed).normal(size=(2, 8, 8, 2)).astype(np.float32)
 
-    fused = fuse(model)
+    fused = reparameterize(model)
 
     expected = call(model, images)
     np.testing.assert_allclose(call(fused, images), expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))

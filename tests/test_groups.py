@@ -17,13 +17,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from btkeras.config import BYS, CVConfig, DataConfig
-from btkeras.data import Dataset, Record
-from btkeras.data.dealing import deal_groups, deal_records
-from btkeras.data.folds import make_folds
-from btkeras.data.groups import count_groups, find_groups, group_by
-from btkeras.data.splits import PARTS, Split, load_split, make_split, save_split, split_sizes
+from btkeras.config import GROUPINGS, CVConfig, DataConfig
+from btkeras.datasets import Dataset, Record
 from btkeras.errors import DataError
+from btkeras.splitting.folds import make_folds
+from btkeras.splitting.group_split import split_groups, split_records
+from btkeras.splitting.groups import count_groups, find_groups, group_by
+from btkeras.splitting.splits import SUBSETS, Split, load_split, make_split, save_split, split_sizes
 from tests.conftest import CLASSES
 from tests.test_neighbours import sequence
 
@@ -31,7 +31,7 @@ Found = Callable[[list[list[str]]], list[list[str]]]
 
 
 class Duplicates:
-    """In the place of ``btkeras.data.duplicates``: finds what it is told, and remembers what it was asked."""
+    """In the place of ``btkeras.splitting.duplicates``: finds what it is told, and remembers what it was asked."""
 
     VERSION = 1
 
@@ -51,7 +51,7 @@ class Duplicates:
 @pytest.fixture
 def duplicates(monkeypatch: pytest.MonkeyPatch) -> Duplicates:
     fake = Duplicates()
-    monkeypatch.setitem(sys.modules, "btkeras.data.duplicates", fake)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "btkeras.splitting.duplicates", fake)  # type: ignore[arg-type]
     return fake
 
 
@@ -75,7 +75,7 @@ def counts(records: Iterable[Record]) -> Counter[str]:
 
 def holders(split: Split) -> list[set[str]]:
     """The groups of each part."""
-    return [{split.groups.get(record.path, record.path) for record in split.part(name)} for name in PARTS]
+    return [{split.groups.get(record.path, record.path) for record in split.part(name)} for name in SUBSETS]
 
 
 MANY = {label: [3, 5, 2, 8, 4, 6, 1, 7, 3, 5, 4, 9, 2, 6, 3, 4, 5, 5, 8, 3, 6, 2, 4, 7] for label in CLASSES}
@@ -139,7 +139,7 @@ def test_by_neighbours_joins_series_of_pictures_without_id_and_near_copies(
     pictures = dataset([*patients({"glioma": [2, 3]}), *unnamed])
     duplicates.sets = [["1.png", "4.png"]]
     bands = dict(zip([f"{number}.png" for number in range(6)], sequence([2, 1, 2, 1], 0.95), strict=True))
-    monkeypatch.setattr("btkeras.data.neighbours._band", lambda file: bands[file.name])
+    monkeypatch.setattr("btkeras.splitting.series._band", lambda file: bands[file.name])
     groups = group_by(pictures, "neighbours")
     assert {path: groups.get(path) for path in (f"n/{i}.png" for i in range(6))} == {
         **dict.fromkeys(["n/0.png", "n/1.png", "n/3.png", "n/4.png"], "group n/0.png"),
@@ -155,7 +155,7 @@ def test_by_neighbours_is_refused_where_numbers_say_nothing(duplicates: Duplicat
 
 
 def test_what_was_found_is_kept_until_a_file_changes(duplicates: Duplicates, tmp_path: Path, pictures: Path) -> None:
-    from btkeras.data import load_dataset
+    from btkeras.datasets import load_dataset
 
     duplicates.sets = [["000.png", "001.png"]]
     first = group_by(load_dataset(pictures), "duplicate", tmp_path / "cache")
@@ -172,7 +172,7 @@ def test_what_was_found_is_kept_until_a_file_changes(duplicates: Duplicates, tmp
 def test_a_cache_that_cannot_be_written_costs_time_only(
     duplicates: Duplicates, tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from btkeras.data import load_dataset
+    from btkeras.datasets import load_dataset
 
     (tmp_path / "file").write_text("in the way")
     duplicates.sets = [["000.png", "001.png"]]
@@ -191,8 +191,8 @@ GROUPS = st.lists(st.integers(1, 12), min_size=8, max_size=30)
 def test_no_group_is_on_two_sides_and_every_class_in_every_part(own: list[list[int]], seed: int) -> None:
     pictures = dataset(patients(dict(zip(CLASSES, own, strict=False))))
     split = make_split(pictures, DataConfig(split_seed=seed, by="patient"))
-    assert sorted(r.path for name in PARTS for r in split.part(name)) == [r.path for r in pictures.records]
-    assert all(counts(split.part(name)).keys() == set(pictures.classes) for name in PARTS)
+    assert sorted(r.path for name in SUBSETS for r in split.part(name)) == [r.path for r in pictures.records]
+    assert all(counts(split.part(name)).keys() == set(pictures.classes) for name in SUBSETS)
     train, validation, test = holders(split)
     assert not (train & validation or train & test or validation & test)
     assert (
@@ -215,8 +215,8 @@ def test_folds_part_no_group_and_rotating_ones_test_every_picture_once(
     splits = make_folds(pictures, DataConfig(split_seed=seed, by="patient"), CVConfig(folds=folds, test=test))
     assert len(splits) == folds
     for split in splits:
-        assert counts(chain(*(split.part(name) for name in PARTS))) == counts(pictures.records)
-        assert all(counts(split.part(name)).keys() == set(pictures.classes) for name in PARTS)
+        assert counts(chain(*(split.part(name) for name in SUBSETS))) == counts(pictures.records)
+        assert all(counts(split.part(name)).keys() == set(pictures.classes) for name in SUBSETS)
         train, validation, tested = holders(split)
         assert not (train & validation or train & tested or validation & tested)
     rotating = [split.test if test == "rotating" else split.validation for split in splits]
@@ -238,7 +238,7 @@ def test_pictures_that_stand_alone_give_the_sizes_of_a_split_by_image(alone: lis
     own = {label: [1] * count for label, count in zip(CLASSES, alone, strict=False)}
     split = make_split(dataset(patients(own)), DataConfig(split_seed=seed, by="patient"))
     for label, sizes in own.items():
-        assert tuple(counts(split.part(name))[label] for name in PARTS) == split_sizes(len(sizes), DataConfig())
+        assert tuple(counts(split.part(name))[label] for name in SUBSETS) == split_sizes(len(sizes), DataConfig())
 
 
 def test_sizes_by_patient_are_close_to_those_by_image() -> None:
@@ -247,7 +247,7 @@ def test_sizes_by_patient_are_close_to_those_by_image() -> None:
         split = make_split(pictures, DataConfig(split_seed=seed, by="patient"))
         for label in CLASSES:
             wanted = split_sizes(sum(MANY[label]), DataConfig())
-            got = [counts(split.part(name))[label] for name in PARTS]
+            got = [counts(split.part(name))[label] for name in SUBSETS]
             # The smallest group has one picture, the mean four or five.
             assert max(abs(a - b) for a, b in zip(got, wanted, strict=True)) <= 3
 
@@ -255,7 +255,7 @@ def test_sizes_by_patient_are_close_to_those_by_image() -> None:
 def test_large_groups_are_as_often_in_the_test_part_as_others() -> None:
     sizes = np.array([[12]] * 6 + [[2]] * 80)
     targets = np.array([[0.64], [0.16], [0.2]]) * sizes.sum()
-    drawn = [deal_groups(sizes, targets, np.random.default_rng(seed))[:6] for seed in range(150)]
+    drawn = [split_groups(sizes, targets, np.random.default_rng(seed))[:6] for seed in range(150)]
     share = float((np.stack(drawn) == 2).mean())
     # 900 draws: a standard error of 0.013 if they were independent.
     assert share == pytest.approx(0.2, abs=0.05)
@@ -272,7 +272,7 @@ def test_folds_are_as_even_as_those_of_scikit_learn(seed: int) -> None:
     def unevenness(parts: list[Counter[str]]) -> float:
         return sum((part[label] - sizes[label][0]) ** 2 / sizes[label][0] for part in parts for label in CLASSES)
 
-    ours = unevenness([counts(p) for p in deal_records(records, groups, sizes, np.random.default_rng(seed))])
+    ours = unevenness([counts(p) for p in split_records(records, groups, sizes, np.random.default_rng(seed))])
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(labels, labels, names)
     assert ours <= max(1.0, unevenness([Counter(labels[tested].tolist()) for _, tested in folds]))
 
@@ -280,7 +280,7 @@ def test_folds_are_as_even_as_those_of_scikit_learn(seed: int) -> None:
 def test_a_group_larger_than_a_part_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     pictures = dataset(patients({"glioma": [40, 40, 40], "no_tumor": [1] * 60}))
     split = make_split(pictures, DataConfig(by="patient"))
-    assert [counts(split.part(name))["glioma"] for name in PARTS] == [40, 40, 40]
+    assert [counts(split.part(name))["glioma"] for name in SUBSETS] == [40, 40, 40]
     assert "test has 40 pictures of glioma where 24 were wanted" in capsys.readouterr().err
 
 
@@ -348,7 +348,7 @@ def test_a_cvind_that_is_no_fold_is_refused(duplicates: Duplicates, text: str) -
 # --- on disk ---
 
 
-@pytest.mark.parametrize("by", BYS)
+@pytest.mark.parametrize("by", GROUPINGS)
 def test_a_split_says_by_what_it_was_made(duplicates: Duplicates, tmp_path: Path, by: str) -> None:
     pictures = figshare()
     duplicates.sets = [["000.png", "001.png"]]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from btkeras.config import PhantomConfig
-from btkeras.data.guard import check_slice
-from btkeras.data.phantom import draw_patient
+from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.decisions.mri_check import rejection_reason
 
 Picture = NDArray[np.uint8]
 MAKER = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "make_non_mri.py"))
@@ -69,12 +69,12 @@ def phantoms() -> list[Picture]:
 
 
 def refused(images: list[Picture]) -> list[str]:
-    return [reason for image in images if (reason := check_slice(image)) is not None]
+    return [reason for image in images if (reason := rejection_reason(image)) is not None]
 
 
 def test_of_200_pictures_that_are_no_slices_95_percent_are_refused_and_most_of_each_kind() -> None:
     made = list(MAKER["make"](200, seed=0))
-    found = Counter(kind for kind, image in made if check_slice(image) is not None)
+    found = Counter(kind for kind, image in made if rejection_reason(image) is not None)
     assert sum(found.values()) >= 190
     assert min(found[kind] / count for kind, count in Counter(kind for kind, _ in made).items()) >= 0.7
 
@@ -101,21 +101,21 @@ def test_inverted_slices_are_refused_for_their_background(phantoms: list[Picture
     ],
 )
 def test_the_reason_says_what_the_picture_is(image: Picture, word: str) -> None:
-    assert word in str(check_slice(image))
+    assert word in str(rejection_reason(image))
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 900), (3000, 17, 3), (1, 1), (2, 400)])
 def test_any_size_is_judged(shape: tuple[int, ...]) -> None:
-    assert check_slice(RNG.integers(0, 256, shape).astype(np.uint8))
+    assert rejection_reason(RNG.integers(0, 256, shape).astype(np.uint8))
 
 
 @pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
 def test_photographs_are_refused_in_colour_and_the_landscape_in_grey_too(name: str) -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     photo = np.asarray(datasets.load_sample_image(name))
-    assert check_slice(photo) == "it is in colour"
+    assert rejection_reason(photo) == "it is in colour"
     if name == "china.jpg":
-        assert check_slice(np.asarray(Image.fromarray(photo).convert("L")))
+        assert rejection_reason(np.asarray(Image.fromarray(photo).convert("L")))
 
 
 def test_the_same_seed_makes_the_same_pictures(tmp_path: Path) -> None:

@@ -17,17 +17,17 @@ from PIL import Image
 from btkeras import Predictor
 from btkeras.config import PhantomConfig
 from btkeras.config_io import load_config
-from btkeras.data import load_dataset
-from btkeras.data.boxes import Box, in_head, visible
-from btkeras.data.decoder import Decoder
-from btkeras.data.harmonise import MIDDLE, HeadBox, harmonise, head_box
-from btkeras.data.harmonise_graph import harmonise as harmonise_in_graph
-from btkeras.data.phantom import draw_patient
-from btkeras.data.resize import resize
-from btkeras.data.store import build_store
+from btkeras.datasets import load_dataset
+from btkeras.datasets.boxes import Box, box_in_crop, visible
+from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.export.export import export
+from btkeras.inference.model_folder import MANIFEST
+from btkeras.preprocessing.cache import build_cache
+from btkeras.preprocessing.graph import harmonize as harmonise_in_graph
+from btkeras.preprocessing.harmonize import MIDDLE, HeadBox, harmonize, head_box
+from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.preprocessing.resize import resize
 from btkeras.runs import open_run
-from btkeras.serving.export import export
-from btkeras.serving.exported import MANIFEST
 from btkeras.training.trainer import train
 from tests.conftest import TINY
 from tests.pictures import encode, read, scene
@@ -66,7 +66,7 @@ def odd_pictures(draw: st.DrawFn) -> Grey:
 
 
 def assert_same_bytes(image: Grey) -> None:
-    np.testing.assert_array_equal(GRAPH(image[..., None]).numpy(), harmonise(image[..., None]))
+    np.testing.assert_array_equal(GRAPH(image[..., None]).numpy(), harmonize(image[..., None]))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -120,13 +120,13 @@ def test_what_shows_no_head_is_kept_whole(image: Grey) -> None:
 
 def test_a_constant_picture_becomes_black() -> None:
     for value in (0, 7, 255):
-        assert not harmonise(np.full((40, 40, 1), value, np.uint8)).any()
+        assert not harmonize(np.full((40, 40, 1), value, np.uint8)).any()
 
 
 def test_background_median_and_white_come_to_their_places() -> None:
     image, box = head(), head_box(head())
     crop = image[box.top : box.bottom, box.left : box.right]
-    result = harmonise(image[..., None])[..., 0]
+    result = harmonize(image[..., None])[..., 0]
     assert result.shape == crop.shape
     assert (result[crop <= 8] == 0).all()
     assert np.median(result[crop > 50]) == MIDDLE
@@ -139,7 +139,7 @@ def test_background_median_and_white_come_to_their_places() -> None:
 def test_another_scale_of_intensity_makes_no_difference(gain: float, offset: int) -> None:
     image = head(noise=0)
     other = (np.rint(image * gain) + offset).astype(np.uint8)
-    difference = np.abs(harmonise(other[..., None]).astype(int) - harmonise(image[..., None]))
+    difference = np.abs(harmonize(other[..., None]).astype(int) - harmonize(image[..., None]))
     # A level of the darker picture is 1 / gain levels, and the steepest part of the table adds a half.
     assert difference.max() <= 4
 
@@ -147,25 +147,25 @@ def test_another_scale_of_intensity_makes_no_difference(gain: float, offset: int
 def test_more_black_around_it_makes_no_difference() -> None:
     image = head(noise=0)
     wide = np.pad(image, ((5, 60), (80, 3)))
-    np.testing.assert_array_equal(harmonise(wide[..., None]), harmonise(image[..., None]))
+    np.testing.assert_array_equal(harmonize(wide[..., None]), harmonize(image[..., None]))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("picture", [head(), scene(90, 130)], ids=["grey", "colour"])
 def test_files_and_arrays_are_harmonised_alike(channels: int, picture: Grey) -> None:
     data = encode(picture)
-    expected = np.repeat(resize(harmonise(read(data, 1)), 48), channels, axis=-1)
-    decoder = Decoder(48, channels, harmonise=True)
+    expected = np.repeat(resize(harmonize(read(data, 1)), 48), channels, axis=-1)
+    decoder = Preprocessor(48, channels, harmonize=True)
     np.testing.assert_array_equal(decoder.bytes(data), expected)
     np.testing.assert_array_equal(decoder.array(picture.reshape(*picture.shape[:2], -1)), expected)
-    assert not np.array_equal(Decoder(48, channels).bytes(data), expected)
+    assert not np.array_equal(Preprocessor(48, channels).bytes(data), expected)
 
 
 def test_stores_on_disk_do_not_mix_them_up(tmp_path: Path) -> None:
     path = tmp_path / "head.png"
     path.write_bytes(encode(head()))
-    for decoder in (Decoder(32, 1), Decoder(32, 1, harmonise=True), Decoder(32, 1)):
-        store = build_store([path], decoder, cache="disk", folder=tmp_path / "cache")
+    for decoder in (Preprocessor(32, 1), Preprocessor(32, 1, harmonize=True), Preprocessor(32, 1)):
+        store = build_cache([path], decoder, cache="disk", folder=tmp_path / "cache")
         np.testing.assert_array_equal(store.take(np.array([0]))[0], decoder.file(path))
 
 
@@ -180,7 +180,7 @@ def test_stores_on_disk_do_not_mix_them_up(tmp_path: Path) -> None:
 )
 def test_boxes_follow_the_crop(box: Box, expected: Box | None) -> None:
     # The middle 80 columns and 100 rows of 200 x 160.
-    found = visible(in_head(box, HEAD, 160, 200))
+    found = visible(box_in_crop(box, HEAD, 160, 200))
     assert found == (None if expected is None else pytest.approx(expected))
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from btkeras.data import image_file
-from btkeras.data.image_file import check_image, read_image_bytes, sniff
 from btkeras.errors import ImageError
+from btkeras.preprocessing import image_file
+from btkeras.preprocessing.image_file import check_image, read_image_bytes, sniff
 from tests.pictures import GREY, animation, chunk, encode, mutations, png_header, scene, turned
 
 JPEG = encode(scene(), "JPEG")

@@ -17,13 +17,12 @@ from click.testing import CliRunner, Result
 
 from btkeras.cli import main
 from btkeras.errors import ModelError
-from btkeras.evaluation.calibrate import calibrate
-from btkeras.evaluation.fit_outliers import fit_outliers
+from btkeras.evaluation.calibrate import calibrate, fit_ood
+from btkeras.export.export import export
+from btkeras.inference.backends import keras as keras_backend
+from btkeras.inference.backends.base import exported_backend, load_backend, locate
+from btkeras.inference.model_folder import ModelMetadata
 from btkeras.runs import open_run
-from btkeras.serving import network_run
-from btkeras.serving.export import export
-from btkeras.serving.exported import Facts
-from btkeras.serving.network import exported_network, load_network, locate
 from tests.test_cli import fails
 
 pytest.importorskip("onnxruntime")
@@ -46,7 +45,7 @@ finally:
 def run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shutil.copytree(trained_run, tmp_path_factory.mktemp("light") / "run")
     calibrate(open_run(folder))
-    fit_outliers(open_run(folder))
+    fit_ood(open_run(folder))
     return folder
 
 
@@ -150,8 +149,8 @@ def test_maps_are_asked_of_the_format_that_has_them(version: Path, files: list[s
 def test_answers_that_are_no_numbers_are_an_error(version: Path) -> None:
     """As weights give that were damaged where a loader does not look."""
     file = version / "model.tflite"
-    facts = Facts(("a", "b", "c", "d"), size=2, channels=1, harmonise=False, calibration=None, reference=None)
-    damaged = exported_network(file, facts, lambda images: (np.full((len(images), 4), np.nan, np.float32), None))
+    facts = ModelMetadata(("a", "b", "c", "d"), size=2, channels=1, harmonise=False, calibration=None, reference=None)
+    damaged = exported_backend(file, facts, lambda images: (np.full((len(images), 4), np.nan, np.float32), None))
     with pytest.raises(ModelError, match=f"finite numbers.*selftest --model {file}"):
         damaged.probabilities(np.zeros((1, 2, 2, 1), np.uint8))
 
@@ -165,10 +164,10 @@ def test_for_many_pictures_a_runs_network_is_fused_and_answers_the_same(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fused = []
-    original = network_run.fuse
-    monkeypatch.setattr(network_run, "fuse", lambda model: (fused.append(model), original(model))[1])
+    original = keras_backend.fuse
+    monkeypatch.setattr(keras_backend, "fuse", lambda model: (fused.append(model), original(model))[1])
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 1), np.uint8)
-    (few, few_scores), (many, many_scores) = (load_network(run, count).observe(images) for count in (99, 100))
+    (few, few_scores), (many, many_scores) = (load_backend(run, count).observe(images) for count in (99, 100))
     assert len(fused) == 1
     np.testing.assert_allclose(many, few, atol=1e-5)
     np.testing.assert_allclose(many_scores, few_scores, rtol=1e-3)
@@ -178,8 +177,8 @@ def test_many_pictures_of_the_command_line_are_answered_by_the_deploy_form(
     run: Path, shared_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fused = []
-    original = network_run.fuse
-    monkeypatch.setattr(network_run, "fuse", lambda model: (fused.append(model), original(model))[1])
+    original = keras_backend.fuse
+    monkeypatch.setattr(keras_backend, "fuse", lambda model: (fused.append(model), original(model))[1])
     picture = shared_pictures / "glioma/000.png"
     assert btkeras("predict", *[picture] * 99, "--model", run).exit_code == 0
     assert not fused

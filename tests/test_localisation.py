@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import jaccard_score
 
-from btkeras.metrics import localisation as local
+from btkeras.metrics import localization as local
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from btkeras.config import PhantomConfig
-from btkeras.data import Dataset, Record, load_dataset
-from btkeras.data.dealing import deal_records
-from btkeras.data.neighbours import _band, find_series, link
-from btkeras.data.phantom_dataset import write_phantom
+from btkeras.datasets import Dataset, Record, load_dataset
+from btkeras.datasets.phantom.dataset import write_phantom
+from btkeras.splitting.group_split import split_records
+from btkeras.splitting.series import _band, find_series, link_series
 
 
 def sequence(lengths: list[int], likeness: float, seed: int = 0) -> np.ndarray:
@@ -40,7 +40,7 @@ def found_starts(numbers: np.ndarray) -> list[int]:
 
 @pytest.mark.parametrize("lengths", [[5, 2, 8, 3, 6, 4, 7, 9, 2, 5], [3, 2, 4]], ids=["many", "few"])
 def test_series_that_are_alike_within_are_found(lengths: list[int]) -> None:
-    numbers = link(sequence(lengths, 0.9))
+    numbers = link_series(sequence(lengths, 0.9))
     assert numbers is not None
     assert found_starts(numbers) == starts(lengths)
 
@@ -49,25 +49,25 @@ def test_a_single_slice_joins_the_longer_series_beside_it_that_it_resembles_more
     bands = sequence([6, 6, 6, 6, 6, 6, 6], 0.9)
     bands[17] = 0.45 * bands[16] + 0.2 * bands[18]
     bands[17] /= np.linalg.norm(bands[17])
-    numbers = link(bands)
+    numbers = link_series(bands)
     assert numbers is not None
     assert bands[16] @ bands[17] < 0.95 and found_starts(numbers) == starts([6] * 7)
 
 
 def test_a_single_slice_between_short_series_stands_alone() -> None:
-    numbers = link(sequence([2, 1, 2] * 10, 0.9))
+    numbers = link_series(sequence([2, 1, 2] * 10, 0.9))
     assert numbers is not None and found_starts(numbers) == starts([2, 1, 2] * 10)
 
 
 def test_an_order_that_says_nothing_is_seen() -> None:
     bands = sequence([5] * 40, 0.9)
-    assert link(bands[np.random.default_rng(1).permutation(200)]) is None
+    assert link_series(bands[np.random.default_rng(1).permutation(200)]) is None
 
 
 def test_a_blank_picture_resembles_nothing() -> None:
     bands = sequence([4, 4], 0.9)
     bands[3] = bands[4] = 0
-    numbers = link(bands)
+    numbers = link_series(bands)
     assert numbers is not None
     assert len(set(numbers.tolist())) == 4 and numbers[0] == numbers[2]
 
@@ -158,7 +158,7 @@ def test_series_end_the_leak_between_neighbouring_slices(real_slices: Path) -> N
 
     def probe(groups: dict[str, str]) -> tuple[float, float]:
         beside, right = [], []
-        for part in deal_records(records, groups, sizes, np.random.default_rng(0)):
+        for part in split_records(records, groups, sizes, np.random.default_rng(0)):
             test = np.array([position[record.path] for record in part])
             train = np.setdiff1d(np.arange(len(records)), test)
             nearest = train[(bands[test] @ bands[train].T).argmax(axis=1)]

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btkeras.data.medical import MissingExtraError
-from btkeras.data.slices import open_slices
+from btkeras.datasets.readers.base import MissingExtraError
+from btkeras.datasets.readers.slices import open_slices
 from btkeras.errors import ImageError
 
 # Right, anterior, superior; every side differs.

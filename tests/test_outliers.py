@@ -11,10 +11,10 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
+from btkeras.decisions import ood as module
+from btkeras.decisions.ood import FILE, CalibrationScores, Gaussian, OODDetector, load_ood, save_ood
 from btkeras.errors import RunError
-from btkeras.evaluation import outliers as module
-from btkeras.evaluation.fit_outliers import fit_outliers
-from btkeras.evaluation.outliers import FILE, Gaussian, Outliers, Reference, load_outliers, save_outliers
+from btkeras.evaluation.calibrate import fit_ood
 from btkeras.runs import open_run
 
 MIX = np.random.default_rng(1).normal(size=(6, 6))
@@ -24,10 +24,10 @@ def features(count: int, seed: int = 0, shift: float = 0.0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, 6)) @ MIX + shift
 
 
-def outliers(count: int = 500) -> Outliers:
+def outliers(count: int = 500) -> OODDetector:
     gaussian = Gaussian.fit(features(count))
-    scores = Outliers(gaussian, Reference(np.empty(0))).score(features(200, seed=2))
-    return Outliers(gaussian, Reference(np.sort(scores)))
+    scores = OODDetector(gaussian, CalibrationScores(np.empty(0))).score(features(200, seed=2))
+    return OODDetector(gaussian, CalibrationScores(np.sort(scores)))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_beyond_the_strongest_directions_the_others_share_their_variance(monkeyp
     variances[:2] = variances[:2].mean()
     rows = features(20, seed=3)
     expected = (((rows - features(500).mean(0)) @ directions) ** 2 / variances).sum(axis=1)
-    np.testing.assert_allclose(Outliers(gaussian, Reference(np.zeros(1))).score(rows), expected, rtol=1e-3)
+    np.testing.assert_allclose(OODDetector(gaussian, CalibrationScores(np.zeros(1))).score(rows), expected, rtol=1e-3)
 
 
 def test_one_percent_of_the_validation_scores_are_beyond_and_shifted_features_far_more() -> None:
@@ -63,22 +63,22 @@ def test_one_percent_of_the_validation_scores_are_beyond_and_shifted_features_fa
 
 
 def test_percentiles_are_shares_of_the_validation_scores() -> None:
-    reference = Reference(np.arange(1.0, 11.0))
+    reference = CalibrationScores(np.arange(1.0, 11.0))
     np.testing.assert_array_equal(reference.percentile(np.array([0.5, 1.0, 5.5, 10.0, 99.0])), [0, 10, 50, 100, 100])
 
 
 def test_features_that_never_vary_make_no_division_by_zero() -> None:
     constant = features(50) * np.array([1, 1, 0, 0, 1, 1])
-    scores = Outliers(Gaussian.fit(constant), Reference(np.zeros(1))).score(constant)
+    scores = OODDetector(Gaussian.fit(constant), CalibrationScores(np.zeros(1))).score(constant)
     assert np.isfinite(scores).all() and np.isfinite(Gaussian.fit(np.zeros((5, 3))).variances).all()
 
 
 def test_the_file_keeps_the_score(tmp_path: Path) -> None:
     run = type("Run", (), {"path": tmp_path})()
-    assert load_outliers(run) is None
+    assert load_ood(run) is None
     found = outliers()
-    save_outliers(tmp_path / FILE, found)
-    read = load_outliers(run)
+    save_ood(tmp_path / FILE, found)
+    read = load_ood(run)
     assert read is not None
     np.testing.assert_allclose(read.score(features(9, seed=5)), found.score(features(9, seed=5)), rtol=1e-4)
     assert read.reference.threshold == pytest.approx(found.reference.threshold, rel=1e-6)
@@ -87,7 +87,7 @@ def test_the_file_keeps_the_score(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "text", "misses an array", "does not fit"])
 def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     file = tmp_path / FILE
-    save_outliers(file, outliers())
+    save_ood(file, outliers())
     arrays = dict(np.load(file))
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:200])
@@ -98,20 +98,20 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     else:
         np.savez(file, **{**arrays, "mean": arrays["mean"][:3]})
     with pytest.raises(RunError, match="btkeras calibrate RUN"):
-        load_outliers(type("Run", (), {"path": tmp_path})())
+        load_ood(type("Run", (), {"path": tmp_path})())
 
 
 def test_a_run_is_fitted_on_its_training_part_and_judged_by_its_validation_part(run: Path) -> None:
     import keras
 
-    from btkeras.data.decoder import Decoder
     from btkeras.evaluation.evaluate import load_best
+    from btkeras.preprocessing.preprocessor import Preprocessor
 
     opened = open_run(run)
-    found = fit_outliers(opened)
+    found = fit_ood(opened)
     model, dataset = load_best(opened), opened.dataset()
     network = keras.Model(model.input, model.get_layer("features").output)
-    decoder = Decoder(32, 1)
+    decoder = Preprocessor(32, 1)
 
     def of(part: str) -> np.ndarray:
         pictures = [decoder.file(dataset.root / record.path) for record in opened.split(dataset).part(part)]
@@ -119,4 +119,4 @@ def test_a_run_is_fitted_on_its_training_part_and_judged_by_its_validation_part(
 
     np.testing.assert_allclose(found.gaussian.mean, of("train").mean(axis=0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.reference.scores, np.sort(found.score(of("validation"))), rtol=1e-3)
-    assert load_outliers(opened) is not None
+    assert load_ood(opened) is not None

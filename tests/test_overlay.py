@@ -15,9 +15,9 @@ from PIL import Image
 from btkeras import Predictor
 from btkeras.cli import main
 from btkeras.errors import ConfigError, ModelError
-from btkeras.serving.explainer import Explainer, in_words, overlay_files
-from btkeras.serving.overlay import Caption, Window, draw_overlay
-from btkeras.serving.predictor import FilePrediction
+from btkeras.inference.explanations import Explainer, in_words, overlay_files
+from btkeras.inference.overlay import Caption, Window, draw_overlay
+from btkeras.inference.predictor import FilePrediction
 
 CAPTION = Caption("slice.png", "glioma, probability 0.900", "Grad-CAM")
 
@@ -112,8 +112,8 @@ def test_a_runs_answer_is_explained(trained_run: Path, shared_pictures: Path, tm
 
 @pytest.fixture(scope="module")
 def exported(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from btkeras.export.export import export
     from btkeras.runs import open_run
-    from btkeras.serving.export import export
 
     return export(open_run(trained_run), tmp_path_factory.mktemp("exported") / "tiny")
 

@@ -19,11 +19,11 @@ from starlette.applications import Starlette
 
 from btkeras import Predictor
 from btkeras.config import PhantomConfig
-from btkeras.data.harmonise import head_box
-from btkeras.data.phantom import draw_patient
-from btkeras.serving.network import load_network
-from btkeras.serving.server.page import page_routes
-from btkeras.serving.shown import LONGEST
+from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.inference.backends.base import load_backend
+from btkeras.inference.overlay import LONGEST
+from btkeras.preprocessing.harmonize import head_box
+from btkeras.server.page import page_routes
 from tests.page_tools import OneNetwork, bright_network, listening
 
 WEB = Path(__file__).parents[1] / "btkeras" / "serving" / "web"
@@ -135,13 +135,12 @@ def test_the_model_card_is_a_page_and_its_markup_is_text(tmp_path: Path, client_
 @pytest.fixture(scope="module")
 def judged_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny run, calibrated and with what tells outliers."""
-    from btkeras.evaluation.calibrate import calibrate
-    from btkeras.evaluation.fit_outliers import fit_outliers
+    from btkeras.evaluation.calibrate import calibrate, fit_ood
     from btkeras.runs import open_run
 
     run = open_run(shutil.copytree(trained_run, tmp_path_factory.mktemp("judged") / "run"))
     calibrate(run)
-    fit_outliers(run)
+    fit_ood(run)
     return run.path
 
 
@@ -155,7 +154,7 @@ def test_slices_are_answered_as_predict_answers_them(
     # One at a time, as the page asks: in another batch, sums are rounded otherwise, and a slice that is its own
     # reference may be counted or not.
     expected = [answer for path in paths for answer in predictor.predict_files([path])]
-    client = client_of(OneNetwork(load_network(judged_run)))
+    client = client_of(OneNetwork(load_backend(judged_run)))
     kinds = set()
     for path, answer in zip(paths, expected, strict=True):
         found = client.post(f"/api/slices?name={path.name}", content=path.read_bytes()).json()

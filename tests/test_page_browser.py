@@ -17,9 +17,9 @@ from PIL import Image
 from starlette.applications import Starlette
 
 from btkeras.config import PhantomConfig
-from btkeras.data.phantom import draw_patient
-from btkeras.serving.server.access import Access
-from btkeras.serving.server.page import page_routes
+from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.server.access import Access
+from btkeras.server.page import page_routes
 from tests.page_tools import OneNetwork, bright_network, listening
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

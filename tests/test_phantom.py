@@ -20,10 +20,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from btkeras.config import PhantomConfig
-from btkeras.data import CLASSES, load_dataset, phantom_dataset
-from btkeras.data.phantom import PhantomSlice, draw_patient
-from btkeras.data.phantom_dataset import cached_phantom, write_phantom
-from btkeras.data.records import Record, write_manifest
+from btkeras.datasets import CLASSES, load_dataset
+from btkeras.datasets.dataset import Record, write_manifest
+from btkeras.datasets.phantom import dataset
+from btkeras.datasets.phantom.dataset import cached_phantom, write_phantom
+from btkeras.datasets.phantom.patient import PhantomSlice, draw_patient
 from btkeras.errors import DataError
 
 SMALL = PhantomConfig(patients=12, slices=2, image_size=48)
@@ -68,7 +69,7 @@ def _depth(one: PhantomSlice) -> float:
 
 def test_same_bytes_in_another_process() -> None:
     script = (
-        "import sys; from btkeras.config import PhantomConfig; from btkeras.data.phantom import draw_patient;"
+        "import sys; from btkeras.config import PhantomConfig; from btkeras.datasets.phantom.patient import draw_patient;"
         "one = draw_patient(PhantomConfig(patients=12, slices=2, image_size=48), 5)[1];"
         "sys.stdout.buffer.write(one.image.tobytes() + one.mask.tobytes())"
     )
@@ -238,7 +239,7 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             raise KeyboardInterrupt
         return draw_patient(config, patient)
 
-    monkeypatch.setattr(phantom_dataset, "draw_patient", fail_late)
+    monkeypatch.setattr(dataset, "draw_patient", fail_late)
     with pytest.raises(KeyboardInterrupt):
         cached_phantom(SMALL, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -260,7 +261,7 @@ def test_two_at_once_both_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         write_manifest(root, records)
         both_have_drawn.wait()
 
-    monkeypatch.setattr(phantom_dataset, "write_manifest", wait)
+    monkeypatch.setattr(dataset, "write_manifest", wait)
     got = []
     config = replace(SMALL, patients=4)
     threads = [threading.Thread(target=lambda: got.append(cached_phantom(config, tmp_path))) for _ in range(2)]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from btkeras.config import AugmentConfig, ExperimentConfig, ModelConfig, RefineConfig, TrainConfig
+from btkeras.config import AugmentConfig, CooldownConfig, ExperimentConfig, ModelConfig, TrainConfig
 from btkeras.config_io import load_config
 from btkeras.errors import ConfigError
 from btkeras.training.phases import phases, refined
@@ -15,7 +15,7 @@ from btkeras.training.phases import phases, refined
 @given(epochs=st.integers(1, 30), frozen=st.integers(0, 40), refining=st.integers(0, 40))
 def test_each_epoch_is_in_one_phase(epochs: int, frozen: int, refining: int) -> None:
     config = ExperimentConfig(
-        model=ModelConfig(frozen_epochs=frozen), refine=RefineConfig(refining), train=TrainConfig(epochs=epochs)
+        model=ModelConfig(frozen_epochs=frozen), refine=CooldownConfig(refining), train=TrainConfig(epochs=epochs)
     )
     found = phases(config)
     assert [epoch for phase in found for epoch in phase.epochs] == list(range(epochs))
@@ -44,6 +44,6 @@ def test_refining_changes_pictures_less() -> None:
 
 def test_refining_cannot_change_more() -> None:
     with pytest.raises(ConfigError, match=r"refine\.tumour_exchange"):
-        ExperimentConfig(augment=AugmentConfig(tumour_exchange=0.1), refine=RefineConfig(1, tumour_exchange=0.2))
+        ExperimentConfig(augment=AugmentConfig(tumour_exchange=0.1), refine=CooldownConfig(1, tumour_exchange=0.2))
     with pytest.raises(ConfigError, match=r"augment\.tumour_decoys"):
         AugmentConfig(tumour_decoys=0.1)

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from btkeras.config import AppearanceConfig, AugmentConfig
-from btkeras.data.boxes import Tumours
-from btkeras.data.pipeline import evaluation_batches, steps_per_epoch, stored_size, training_batches
-from btkeras.data.store import Store
+from btkeras.config import AugmentConfig, IntensityConfig
+from btkeras.datasets.boxes import LesionBoxes
+from btkeras.preprocessing.cache import ImageCache
+from btkeras.training.pipeline import evaluation_batches, steps_per_epoch, stored_size, training_batches
 from tests.pictures import scene
 
 STILL = AugmentConfig(crop=(1.0, 1.0), horizontal_flip=False, vertical_flip=False, brightness=0.0)
@@ -21,11 +21,11 @@ COUNT, SIDE = 23, 32
 Batches = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
-def store_of(count: int = COUNT, side: int = SIDE) -> Store:
+def store_of(count: int = COUNT, side: int = SIDE) -> ImageCache:
     """Pictures that carry their own number in every pixel's last channel."""
     images = np.stack([scene(side, side, seed) for seed in range(count)])
     images[..., 2] = np.arange(count)[:, None, None]
-    return Store(images, (side, 3), np.arange(count), {}, np.zeros((3, 256), np.int64), "here")
+    return ImageCache(images, (side, 3), np.arange(count), {}, np.zeros((3, 256), np.int64), "here")
 
 
 LABELS = [number % 4 for number in range(COUNT)]
@@ -37,7 +37,7 @@ def training(
     seed: int = 0,
     batch_size: int = 5,
     augmentation: AugmentConfig = STILL,
-    store: Store | None = None,
+    store: ImageCache | None = None,
 ) -> tf.data.Dataset:
     return training_batches(
         store or store_of(),
@@ -148,7 +148,7 @@ def test_a_store_of_larger_pictures_gives_batches_of_the_asked_size() -> None:
 def test_positions_and_not_files_are_what_broken_pictures_shift() -> None:
     whole = store_of()
     usable = np.delete(np.arange(COUNT), [0, 7])
-    store = Store(whole.pictures, whole.shape, usable, {}, whole.histogram, "here")
+    store = ImageCache(whole.pictures, whole.shape, usable, {}, whole.histogram, "here")
     assert order(evaluation_batches(store, [0] * 21, 4, 8)) == usable.tolist()
 
 
@@ -165,7 +165,7 @@ def test_the_same_from_a_store_on_disk(tmp_path: Path) -> None:
     here = store_of()
     np.save(tmp_path / "pictures.npy", here.take(np.arange(COUNT)))
     pictures = np.load(tmp_path / "pictures.npy", mmap_mode="r")
-    there = Store(pictures, here.shape, here.usable, {}, here.histogram, "there")
+    there = ImageCache(pictures, here.shape, here.usable, {}, here.histogram, "there")
     paper = AugmentConfig()
     assert_equal(
         batches(training(range(1), store=there, augmentation=paper)), batches(training(range(1), augmentation=paper))
@@ -175,14 +175,14 @@ def test_the_same_from_a_store_on_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("augmentation", "appearance"),
     [
-        (AugmentConfig(), AppearanceConfig()),
-        (AugmentConfig(rotation=20, stretch=0.2), AppearanceConfig(histogram=1, noise=0.2, blur=0.5)),
-        (AugmentConfig(tumour_exchange=0.5, tumour_decoys=0.5), AppearanceConfig(tone=0.5)),
+        (AugmentConfig(), IntensityConfig()),
+        (AugmentConfig(rotation=20, stretch=0.2), IntensityConfig(histogram=1, noise=0.2, blur=0.5)),
+        (AugmentConfig(tumour_exchange=0.5, tumour_decoys=0.5), IntensityConfig(tone=0.5)),
     ],
     ids=["paper", "appearance", "tumours"],
 )
 def test_grey_pictures_kept_with_one_channel_give_the_same_batches(
-    augmentation: AugmentConfig, appearance: AppearanceConfig
+    augmentation: AugmentConfig, appearance: IntensityConfig
 ) -> None:
     grey = np.stack([scene(40, 40, seed)[..., :1] for seed in range(COUNT)])
     shape, usable, histogram = (40, 3), np.arange(COUNT), np.zeros((3, 256), np.int64)
@@ -197,14 +197,14 @@ def test_grey_pictures_kept_with_one_channel_give_the_same_batches(
                 batch_size=6,
                 augmentation=augmentation,
                 appearance=appearance,
-                tumours=Tumours(boxes.astype(np.float32), usable % 2 == 0),
+                tumours=LesionBoxes(boxes.astype(np.float32), usable % 2 == 0),
                 seed=3,
                 epochs=range(2),
             )
         )
         for store in (
-            Store(grey, shape, usable, {}, histogram, "here", grey=True),
-            Store(np.repeat(grey, 3, axis=-1), shape, usable, {}, histogram, "here"),
+            ImageCache(grey, shape, usable, {}, histogram, "here", grey=True),
+            ImageCache(np.repeat(grey, 3, axis=-1), shape, usable, {}, histogram, "here"),
         )
     ]
     assert seen[0][0][0].shape == (6, SIDE, SIDE, 3)
@@ -215,7 +215,7 @@ def test_grey_pictures_kept_with_one_channel_give_the_same_batches(
 
 def test_evaluation_of_grey_pictures_sees_all_channels() -> None:
     grey = np.stack([scene(SIDE, SIDE, seed)[..., :1] for seed in range(COUNT)])
-    store = Store(grey, (SIDE, 3), np.arange(COUNT), {}, np.zeros((3, 256), np.int64), "here", grey=True)
+    store = ImageCache(grey, (SIDE, 3), np.arange(COUNT), {}, np.zeros((3, 256), np.int64), "here", grey=True)
     images = np.concatenate([images for images, _ in batches(evaluation_batches(store, LABELS, 4, 5))])
     np.testing.assert_array_equal(images, np.repeat(grey, 3, axis=-1))
 

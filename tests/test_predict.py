@@ -13,10 +13,10 @@ from PIL import Image
 
 from btkeras import Predictor
 from btkeras.config import PhantomConfig
-from btkeras.data.phantom import draw_patient
+from btkeras.datasets.phantom.patient import draw_patient
 from btkeras.errors import ConfigError, DataError, ImageError, ModelError
-from btkeras.serving.network import newest_model
-from btkeras.serving.paths import expand
+from btkeras.inference.backends.base import newest_model
+from btkeras.inference.inputs import expand
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +90,12 @@ def test_arrays_of_another_kind_are_refused(predictor: Predictor, array: np.ndar
 @pytest.fixture(scope="module")
 def judged_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny run, calibrated and with what tells outliers."""
-    from btkeras.evaluation.calibrate import calibrate
-    from btkeras.evaluation.fit_outliers import fit_outliers
+    from btkeras.evaluation.calibrate import calibrate, fit_ood
     from btkeras.runs import open_run
 
     run = open_run(shutil.copytree(trained_run, tmp_path_factory.mktemp("judged") / "run"))
     calibrate(run)
-    fit_outliers(run)
+    fit_ood(run)
     return run.path
 
 
@@ -122,7 +121,7 @@ def test_answers_say_refused_or_uncertain_and_why(judged_run: Path, mixed: list[
 def test_a_slice_like_the_training_slices_is_answered(
     judged_run: Path, mixed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("btkeras.serving.answers.check_slice", lambda image: None)
+    monkeypatch.setattr("btkeras.inference.processing.check_slice", lambda image: None)
     answers = list(Predictor(judged_run, coverage=0.5).predict_files(mixed[:4]))
     for answer in answers:
         assert answer.set is not None and answer.outlier is not None
@@ -133,8 +132,8 @@ def test_a_slice_like_the_training_slices_is_answered(
 
 
 def test_an_exported_model_answers_as_its_run(judged_run: Path, mixed: list[Path], tmp_path: Path) -> None:
+    from btkeras.export.export import export
     from btkeras.runs import open_run
-    from btkeras.serving.export import export
 
     exported = Predictor(export(open_run(judged_run), tmp_path / "model"))
     assert exported.missing is None
@@ -153,13 +152,13 @@ def test_the_exported_score_is_that_of_the_features(judged_run: Path, tmp_path: 
     import keras
     import tensorflow as tf
 
+    from btkeras.decisions.ood import load_ood
     from btkeras.evaluation.evaluate import load_best
-    from btkeras.evaluation.outliers import load_outliers
+    from btkeras.export.export import export
     from btkeras.runs import open_run
-    from btkeras.serving.export import export
 
     run = open_run(judged_run)
-    model, outliers = load_best(run), load_outliers(run)
+    model, outliers = load_best(run), load_ood(run)
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 1), np.uint8)
     features = keras.Model(model.input, model.get_layer("features").output).predict_on_batch(images.astype(np.float32))
     loaded = tf.saved_model.load(str(export(run, tmp_path / "model")))

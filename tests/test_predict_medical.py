@@ -16,10 +16,9 @@ from PIL import Image
 
 from btkeras import Predictor
 from btkeras.cli import main
-from btkeras.data.medical import MissingExtraError
+from btkeras.datasets.readers.base import MissingExtraError
 from btkeras.errors import ConfigError, ImageError
-from btkeras.serving.paths import expand
-from btkeras.serving.references import SliceRef, references
+from btkeras.inference.inputs import SliceRef, expand, references
 from tests.dicom_files import dicom
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from btkeras.data.intensity import to_uint8
-from btkeras.data.records import load_dataset
+from btkeras.datasets.dataset import load_dataset
 from btkeras.errors import DataError
+from btkeras.preprocessing.decode import to_uint8
 from tests.mat_files import mat73, slice_mat
 from tests.prepare_files import (
     COLOUR,

@@ -10,12 +10,12 @@ from click.testing import CliRunner
 
 from btkeras.cli import main
 from btkeras.config import PhantomConfig
-from btkeras.data.boxes import box_of
-from btkeras.data.harmonise import harmonise
-from btkeras.data.phantom_dataset import write_phantom
-from btkeras.data.prepare import prepare
-from btkeras.data.records import Dataset, load_dataset
-from btkeras.data.resize import resize
+from btkeras.datasets.boxes import box_of
+from btkeras.datasets.dataset import Dataset, load_dataset
+from btkeras.datasets.phantom.dataset import write_phantom
+from btkeras.datasets.prepare import prepare
+from btkeras.preprocessing.harmonize import harmonize
+from btkeras.preprocessing.resize import resize
 from tests.prepare_files import pixels, quiet
 
 SIZE = 96
@@ -30,7 +30,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def harmonised(phantom: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     out = tmp_path_factory.mktemp("harmonised") / "dataset"
-    prepare([phantom.root], out, harmonise=SIZE, progress=quiet)
+    prepare([phantom.root], out, harmonize=SIZE, progress=quiet)
     return load_dataset(out)
 
 
@@ -39,7 +39,7 @@ def test_pictures_are_harmonised_squares_and_keep_who_they_are(phantom: Dataset,
     before = {record.extra.get("original", record.path): record for record in phantom.records}
     for record in harmonised.records:
         source = before[record.extra["original"]]
-        expected = resize(harmonise(pixels(phantom.root / source.path)[..., None]), SIZE)[..., 0]
+        expected = resize(harmonize(pixels(phantom.root / source.path)[..., None]), SIZE)[..., 0]
         np.testing.assert_array_equal(pixels(harmonised.root / record.path), expected)
         assert (record.label, record.patient) == (source.label, source.patient)
         assert record.path.endswith(".png")
@@ -59,7 +59,7 @@ def test_masks_and_boxes_stay_on_the_tumour(harmonised: Dataset) -> None:
 
 
 def test_what_is_harmonised_is_not_cropped_and_scaled_again(harmonised: Dataset, tmp_path: Path) -> None:
-    prepare([harmonised.root], tmp_path / "again", harmonise=SIZE, progress=quiet)
+    prepare([harmonised.root], tmp_path / "again", harmonize=SIZE, progress=quiet)
     again = load_dataset(tmp_path / "again")
     for record, before in zip(again.records, harmonised.records, strict=True):
         np.testing.assert_array_equal(pixels(again.root / record.path), pixels(harmonised.root / before.path))

@@ -11,12 +11,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from btkeras.data.decoder import stored_picture
-from btkeras.data.prepare import prepare
-from btkeras.data.pseudonyms import load_key, pseudonym
-from btkeras.data.records import Record, load_dataset
-from btkeras.data.slices import open_slices
+from btkeras.datasets.convert_medical import load_key, pseudonym
+from btkeras.datasets.dataset import Record, load_dataset
+from btkeras.datasets.prepare import prepare
+from btkeras.datasets.readers.slices import open_slices
 from btkeras.errors import ConfigError, DataError
+from btkeras.preprocessing.preprocessor import decode_file
 from tests.dicom_files import NAME, dicom
 from tests.prepare_files import encoded, pixels, put, quiet, rows, run, tree
 
@@ -123,7 +123,7 @@ def test_a_volume_s_middle_third_becomes_pictures(tmp_path: Path) -> None:
     opened = open_slices(volume, "x")
     for number, (path, record) in enumerate(found.items(), start=10):
         assert (record.patient, record.extra["slice"], record.extra["axis"]) == ("sub-01", str(number), "axial")
-        np.testing.assert_array_equal(stored_picture(tmp_path / "out" / path), opened.picture(number))
+        np.testing.assert_array_equal(decode_file(tmp_path / "out" / path), opened.picture(number))
 
 
 @pytest.mark.parametrize(("slices", "numbers"), [("all", range(30)), ("every-10", [5, 15, 25]), ("every-99", [29])])

@@ -14,12 +14,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from btkeras.data import preprocess
-from btkeras.data.decoder import Decoder
-from btkeras.data.exif_graph import orientation
-from btkeras.data.intensity import to_uint8
-from btkeras.data.resize import resize
 from btkeras.errors import ImageError
+from btkeras.preprocessing import graph as image_graph
+from btkeras.preprocessing.decode import to_uint8
+from btkeras.preprocessing.graph import orientation
+from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.preprocessing.resize import resize
 from tests.pictures import (
     GREY,
     GREY_ALPHA,
@@ -38,7 +38,7 @@ from tests.pictures import (
 )
 
 # Tracing takes longer than all pictures together.
-decoder = functools.cache(Decoder)
+decoder = functools.cache(Preprocessor)
 BITS = np.random.default_rng(0).integers(0, 16, (45, 70))
 ALPHA = np.arange(70, dtype=np.uint8)[None, :, None].repeat(45, 0)
 
@@ -113,7 +113,7 @@ def test_luma_rounds_as_pillow_does_for_every_colour_it_could_get_wrong() -> Non
     steps = np.array([0, 1, 2, 3, 63, 64, 127, 128, 129, 190, 253, 254, 255], np.uint8)
     colours = np.stack(np.meshgrid(steps, steps, np.arange(256, dtype=np.uint8)), axis=-1).reshape(-1, 256, 3)
     expected = np.asarray(Image.fromarray(colours).convert("L"))
-    np.testing.assert_array_equal(preprocess.to_channels(tf.constant(colours), 1).numpy()[..., 0], expected)
+    np.testing.assert_array_equal(image_graph.to_channels(tf.constant(colours), 1).numpy()[..., 0], expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -147,7 +147,7 @@ def test_16_bit_scaling_agrees_for_every_span() -> None:
     rng = np.random.default_rng(0)
     for low, high in np.sort(rng.integers(0, 65536, (200, 2))).tolist():
         pixels = rng.integers(low, high + 1, (16, 16), np.uint16)
-        graph = preprocess.decode(tf.constant(png(pixels, 16, GREY))).numpy()
+        graph = image_graph.decode(tf.constant(png(pixels, 16, GREY))).numpy()
         np.testing.assert_array_equal(graph[..., 0], to_uint8(pixels))
 
 
@@ -248,5 +248,5 @@ def test_damaged_pictures_are_image_errors_or_pictures(name: str) -> None:
 def served() -> Callable[[tf.Tensor], NDArray[np.uint8]]:
     """Without the checks in Python: a SavedModel runs where btkeras is not."""
     signature = [tf.TensorSpec([], tf.string)]
-    traced = tf.function(lambda data: preprocess.preprocess(data, 40, 3), input_signature=signature)
+    traced = tf.function(lambda data: image_graph.preprocess(data, 40, 3), input_signature=signature)
     return lambda data: traced(data).numpy()

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
 from btkeras.models import MODELS, backbone_layers, build_model
-from btkeras.models.applications import APPLICATIONS
-from btkeras.models.pretrained import IMAGENET, load_pretrained, scaled_variance
+from btkeras.models.comparison import APPLICATIONS
+from btkeras.models.imagenet import IMAGENET, load_pretrained, scaled_variance
 
 FAST = ("vgg16", "densenet")
 NAMES = [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in IMAGENET]

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from btkeras.config_io import load_config
-from btkeras.data import load_dataset
+from btkeras.datasets import load_dataset
 from btkeras.experiments.cross_validation import cross_validate
+from btkeras.experiments.executors import run_on_ray
 from btkeras.experiments.experiment import Experiment, create_experiment
-from btkeras.experiments.ray_cluster import run_on_ray
 from tests.conftest import TINY
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]

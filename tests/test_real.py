@@ -14,10 +14,10 @@ from PIL import Image
 from btkeras import Predictor
 from btkeras.config import DataConfig
 from btkeras.config_io import load_config
-from btkeras.data import load_dataset
-from btkeras.data.splits import make_split
+from btkeras.datasets import load_dataset
+from btkeras.export.export import export
 from btkeras.runs import create_run
-from btkeras.serving.export import export
+from btkeras.splitting.splits import make_split
 from tests.test_export import CLIENT
 
 pytestmark = pytest.mark.data

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from btkeras.data import CLASSES, Record, load_dataset
-from btkeras.data.records import MANIFEST, Dataset, class_name, write_manifest
+from btkeras.datasets import CLASSES, Record, load_dataset
+from btkeras.datasets.dataset import MANIFEST, Dataset, class_name, write_manifest
 from btkeras.errors import DataError
 
 HEADER = "path,label,patient,source\n"

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from btkeras.data import load_dataset
+from btkeras.datasets import load_dataset
 from btkeras.errors import RunError
 from btkeras.reporting import published, to_html, to_latex, to_markdown
 from btkeras.reporting.build import build_report

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from btkeras.data import load_dataset
+from btkeras.datasets import load_dataset
 from btkeras.reporting.build import build_report
 from btkeras.reporting.write import write_report
 from tests.fake_experiment import fake_experiment

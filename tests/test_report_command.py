@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from btkeras.cli.group import SectionedGroup
 from btkeras.cli.report import report
-from btkeras.data import load_dataset
+from btkeras.datasets import load_dataset
 from tests.fake_experiment import fake_run
 
 # A group of its own, for this is about one command; the group is what turns errors into messages.

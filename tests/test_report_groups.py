@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from btkeras.cli import main
-from btkeras.data import Dataset, load_dataset
-from btkeras.data.records import write_manifest
+from btkeras.datasets import Dataset, load_dataset
+from btkeras.datasets.dataset import write_manifest
 from btkeras.errors import DataError
 from btkeras.experiments.experiment import open_experiment
 from btkeras.reporting.build import build_report

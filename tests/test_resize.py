@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from btkeras.data import preprocess
-from btkeras.data.resize import QUARTERS, UNIT, resize, resize_weights
+from btkeras.preprocessing import graph as image_graph
+from btkeras.preprocessing.resize import QUARTERS, UNIT, resize, resize_weights
 from tests.pictures import scene
 
 
@@ -22,7 +22,7 @@ from tests.pictures import scene
 def resizer(size: int, channels: int) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
     """The graph form; tracing takes longer than all pictures together."""
     spec = tf.TensorSpec([None, None, channels], tf.uint8)
-    traced = tf.function(lambda image: preprocess.resize(image, size), input_signature=[spec])
+    traced = tf.function(lambda image: image_graph.resize(image, size), input_signature=[spec])
     return lambda image: traced(image).numpy()
 
 
@@ -53,7 +53,7 @@ def test_large_pictures_resize_equally_too(height: int, width: int) -> None:
 
 def test_a_batch_is_resized_picture_by_picture() -> None:
     batch = np.stack([noise(50, 60, 3, seed) for seed in range(4)])
-    np.testing.assert_array_equal(preprocess.resize(tf.constant(batch), 32), [resize(image, 32) for image in batch])
+    np.testing.assert_array_equal(image_graph.resize(tf.constant(batch), 32), [resize(image, 32) for image in batch])
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(90, 130, 40), (512, 512, 224), (61, 77, 60), (20, 30, 64)])

@@ -13,9 +13,9 @@ from PIL import Image
 from scipy.stats import hypergeom
 from sklearn.metrics import balanced_accuracy_score
 
-from btkeras.data import Record
-from btkeras.data.corruptions import CORRUPTIONS, LEVELS, corrupt
+from btkeras.datasets import Record
 from btkeras.errors import ConfigError
+from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS, corrupt
 from btkeras.evaluation.robustness import Sampling, draw, measure_robustness
 from btkeras.evaluation.robustness_sheet import MEANS
 from btkeras.reporting.build import build_report

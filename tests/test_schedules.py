@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from btkeras.config import OptimizerConfig, ScheduleConfig
-from btkeras.training.schedules import Schedule
+from btkeras.training.optimizers import Schedule
 
 EPOCHS, STEPS, PEAK = 20, 7, 0.01
 TOTAL = EPOCHS * STEPS

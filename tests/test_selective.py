@@ -10,28 +10,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from btkeras.data.records import Record
+from btkeras.datasets.dataset import Record
+from btkeras.decisions.calibration import Calibration
+from btkeras.decisions.ood import CalibrationScores
+from btkeras.decisions.selective_classifier import (
+    Decision,
+    SelectiveClassifier,
+    check_coverage,
+    format_selective,
+    selective_metrics,
+    write_decisions,
+)
 from btkeras.errors import ConfigError
-from btkeras.evaluation.calibration import Calibration
-from btkeras.evaluation.outliers import Reference
-from btkeras.evaluation.selective import selective_figures, selective_lines, write_answers
-from btkeras.evaluation.verdicts import Judge, Verdict, check_coverage
 
 CLASSES = ("glioma", "meningioma", "no_tumor")
 # Scores 0.01 .. 0.99: at 90 % coverage a class of a probability of at least 0.1 is in the set.
 CALIBRATION = Calibration(1.0, tuple((np.arange(1, 100) / 100).tolist()), 0.5, 0.5)
-REFERENCE = Reference(np.arange(100.0))
-JUDGE = Judge(CLASSES, CALIBRATION, REFERENCE, 0.9)
+REFERENCE = CalibrationScores(np.arange(100.0))
+JUDGE = SelectiveClassifier(CLASSES, CALIBRATION, REFERENCE, 0.9)
 
 
 def verdict(
-    probabilities: list[float], score: float = 50.0, refusal: str | None = None, judge: Judge = JUDGE
-) -> Verdict:
+    probabilities: list[float], score: float = 50.0, refusal: str | None = None, judge: SelectiveClassifier = JUDGE
+) -> Decision:
     return judge.verdicts(np.array([probabilities]), np.array([score]), [refusal])[0]
 
 
 def test_one_class_in_the_set_and_a_usual_picture_is_answered() -> None:
-    assert verdict([0.95, 0.04, 0.01]) == Verdict("glioma", ("glioma",), 51.0)
+    assert verdict([0.95, 0.04, 0.01]) == Decision("glioma", ("glioma",), 51.0)
 
 
 def test_several_classes_in_the_set_are_uncertain_and_named() -> None:
@@ -42,7 +48,7 @@ def test_several_classes_in_the_set_are_uncertain_and_named() -> None:
 
 def test_an_empty_set_is_uncertain() -> None:
     sure = Calibration(1.0, (0.001,) * 99, 0.5, 0.5)
-    found = verdict([0.6, 0.4, 0.0], judge=Judge(CLASSES, sure, REFERENCE, 0.9))
+    found = verdict([0.6, 0.4, 0.0], judge=SelectiveClassifier(CLASSES, sure, REFERENCE, 0.9))
     assert (found.answer, found.set) == ("uncertain", ()) and "no class" in found.reasons[0]
 
 
@@ -57,8 +63,8 @@ def test_what_the_guard_refuses_is_refused_whatever_else_holds() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    judge = Judge(CLASSES, None, None)
-    assert judge.verdicts(np.array([[0.5, 0.3, 0.2]]), None, [None]) == [Verdict("glioma", None, None)]
+    judge = SelectiveClassifier(CLASSES, None, None)
+    assert judge.verdicts(np.array([[0.5, 0.3, 0.2]]), None, [None]) == [Decision("glioma", None, None)]
     assert verdict([0.5, 0.3, 0.2], refusal="it is blank", judge=judge).answer == "refused"
 
 
@@ -70,10 +76,10 @@ def test_a_coverage_is_between_0_and_1(coverage: float) -> None:
 
 def figures() -> dict:
     answers = ["glioma", "glioma", "uncertain", "meningioma", "refused", "uncertain"]
-    verdicts = [Verdict(answer, None, None) for answer in answers]
+    verdicts = [Decision(answer, None, None) for answer in answers]
     labels = np.array([0, 1, 0, 1, 1, 0])
     probabilities = np.eye(3)[[0, 0, 0, 1, 1, 1]]
-    return selective_figures(labels, probabilities, verdicts, CLASSES)
+    return selective_metrics(labels, probabilities, verdicts, CLASSES)
 
 
 def test_the_figures_are_counted_by_hand() -> None:
@@ -87,20 +93,20 @@ def test_the_figures_are_counted_by_hand() -> None:
 
 
 def test_the_figures_are_said_in_two_lines_even_if_nothing_is_answered() -> None:
-    first, second = selective_lines({"selective": figures()})
+    first, second = format_selective({"selective": figures()})
     assert "answered 50.0 %" in first and "refused 16.7 %" in first and "glioma 33 %" in second
-    nothing = selective_figures(np.array([0]), np.eye(3)[[0]], [Verdict("refused", None, None)], CLASSES)
-    assert "answered 0.0 %" in selective_lines({"selective": nothing})[0] and nothing["accuracy"] is None
-    assert selective_lines({}) == []
+    nothing = selective_metrics(np.array([0]), np.eye(3)[[0]], [Decision("refused", None, None)], CLASSES)
+    assert "answered 0.0 %" in format_selective({"selective": nothing})[0] and nothing["accuracy"] is None
+    assert format_selective({}) == []
 
 
 def test_answers_are_kept_a_line_each(tmp_path: Path) -> None:
     records = [Record("a.png", "glioma"), Record("b.png", "no_tumor")]
     verdicts = [
-        Verdict("uncertain", ("glioma", "meningioma"), 99.5, ("unlike the training slices", "two")),
-        Verdict("no_tumor", None, None),
+        Decision("uncertain", ("glioma", "meningioma"), 99.5, ("unlike the training slices", "two")),
+        Decision("no_tumor", None, None),
     ]
-    write_answers(tmp_path / "answers.csv", records, verdicts)
+    write_decisions(tmp_path / "answers.csv", records, verdicts)
     with (tmp_path / "answers.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows[1] == ["a.png", "glioma", "uncertain", "99.5", "glioma;meningioma", "unlike the training slices;two"]
@@ -108,13 +114,13 @@ def test_answers_are_kept_a_line_each(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_has_the_figures_and_the_answers(trained_run: Path, tmp_path: Path) -> None:
+    from btkeras.evaluation.calibrate import fit_ood
     from btkeras.evaluation.evaluate import evaluate_split, metrics_table
-    from btkeras.evaluation.fit_outliers import fit_outliers
+    from btkeras.inference.predictor import Predictor
     from btkeras.runs import open_run
-    from btkeras.serving.predictor import Predictor
 
     run = open_run(shutil.copytree(trained_run, tmp_path / "run"))
-    fit_outliers(run)
+    fit_ood(run)
     metrics = evaluate_split(run)
     with (run.path / "answers.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from btkeras.evaluation.calibrate import calibrate
-from btkeras.evaluation.fit_outliers import fit_outliers
+from btkeras.evaluation.calibrate import calibrate, fit_ood
+from btkeras.export.export import export
+from btkeras.inference.backends.base import load_backend
 from btkeras.runs import open_run
-from btkeras.serving.export import export
-from btkeras.serving.network import load_network
 from tests.test_cli import btkeras, fails
 from tests.test_light import HEAVY, fresh
 
@@ -27,7 +26,7 @@ EXTRA = "assets.extra"
 def run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shutil.copytree(trained_run, tmp_path_factory.mktemp("selftest") / "run")
     calibrate(open_run(folder))
-    fit_outliers(open_run(folder))
+    fit_ood(open_run(folder))
     return folder
 
 
@@ -81,7 +80,7 @@ def test_it_says_what_the_quantised_file_is_worth_and_not_its_run(made: Path, ru
     manifest = json.loads((made / EXTRA / "manifest.json").read_text())
     (cost,) = manifest["quantization"]
     manifest["test"]["accuracy"] = 0.0625
-    from btkeras.serving.shipped import described
+    from btkeras.inference.pretrained import described
 
     own = f"right for {100 * cost['test']['accuracy']:.2f} % of {cost['test']['images']} test slices"
     assert own in described(manifest, "litert") and "right for 6.25 %" in described(manifest, "savedmodel")
@@ -163,10 +162,10 @@ def test_a_quantised_file_is_compared_with_itself(made: Path, run: Path) -> None
     """The percentages and sets of float32 mislead: int8 moves the scores of the validation slices themselves."""
     import numpy as np
 
+    from btkeras.export.slices import part_slices
     from btkeras.metrics.conformal import true_scores
-    from btkeras.serving.export_inputs import part_slices
 
-    network, checkpoint = load_network(made / "model.tflite"), load_network(run)
+    network, checkpoint = load_backend(made / "model.tflite"), load_backend(run)
     part = part_slices(open_run(run), "validation")
     probabilities, scores = network.observe(part.images)
     assert np.abs(np.sort(scores) - checkpoint.reference.scores).max() > 1e-3
@@ -179,5 +178,5 @@ def test_a_quantised_file_is_compared_with_itself(made: Path, run: Path) -> None
     assert network.calibration.temperature == checkpoint.calibration.temperature
     assert "int8" in network.calibration.method
     # What lies beside is float32's, as the SavedModel is.
-    exact = load_network(made / "saved_model.pb")
+    exact = load_backend(made / "saved_model.pb")
     np.testing.assert_allclose(exact.reference.scores, checkpoint.reference.scores, rtol=1e-6)

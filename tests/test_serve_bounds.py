@@ -16,11 +16,11 @@ import httpx
 import numpy as np
 import pytest
 
-from btkeras.serving.server.engine import Engine
-from btkeras.serving.server.logs import JsonLines
-from btkeras.serving.server.problems import Problem
-from btkeras.serving.server.servable import Servable, check_picture
-from btkeras.serving.server.settings import Batching, Limits, ServerSettings
+from btkeras.server.engine import Engine
+from btkeras.server.logs import JsonLines
+from btkeras.server.problems import HTTPError
+from btkeras.server.servable import Servable, check_picture
+from btkeras.server.settings import Batching, Limits, ServerSettings
 from tests.serve_tools import b64, noise, png, running, until, write_half_plus_two
 
 PREDICT = "/v1/models/half:predict"
@@ -327,7 +327,7 @@ def test_large_pictures_are_refused_before_they_are_decoded(exported_model: Path
         pixels = {"signature_name": "serving_pixels", "instances": np.zeros((1, 101, 100, 1), int).tolist()}
         assert "at most 10000 pixels" in client.post(TINY, json=pixels).json()["error"]
         # Few pixels, and long: what preprocessing takes grows with the longer side.
-        with pytest.raises(Problem, match="16384 on a side"):
+        with pytest.raises(HTTPError, match="16384 on a side"):
             check_picture(png(np.zeros((16, 20_000), np.uint8)), "the image", 10**6)
         # The same limit where the SavedModel's own graph decodes.
         decoder = engine.versions.get(None).decoder

@@ -17,8 +17,8 @@ import numpy as np
 import psutil
 import pytest
 
-from btkeras.serving.server.engine import Engine
-from btkeras.serving.server.settings import Batching, Limits, ServerSettings
+from btkeras.server.engine import Engine
+from btkeras.server.settings import Batching, Limits, ServerSettings
 from tests.serve_tools import b64, noise, png, running, until
 
 PREDICT = "/v1/models/tiny:predict"

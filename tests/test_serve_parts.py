@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from btkeras.errors import ConfigError, ModelError
-from btkeras.serving.server.admission import Admission, Ticket
-from btkeras.serving.server.batching import Batcher, Outputs
-from btkeras.serving.server.problems import Busy, Problem
-from btkeras.serving.server.settings import Batching, Limits, ServerSettings, is_loopback
-from btkeras.serving.server.versions import Versions
+from btkeras.server.admission import Admission, Ticket
+from btkeras.server.batching import Batcher, Outputs
+from btkeras.server.problems import Busy, HTTPError
+from btkeras.server.settings import Batching, Limits, ServerSettings, is_loopback
+from btkeras.server.versions import Versions
 
 
 class FakeNetwork:
@@ -169,7 +169,7 @@ def test_a_newer_version_takes_over_and_the_old_one_goes_when_its_requests_are_a
             while folder.states() != {1: "UNLOADING", 10: "AVAILABLE"}:
                 await asyncio.sleep(0.01)
             assert lease.number == 1 and folder.versions.get(None).number == 10
-            with pytest.raises(Problem, match=r"Specific\(model, 1\)"):
+            with pytest.raises(HTTPError, match=r"Specific\(model, 1\)"):
                 folder.versions.get(1)
             await asyncio.sleep(0.2)
             assert not poll.done()
@@ -221,7 +221,7 @@ def test_removed_versions_are_unloaded_and_an_unreadable_folder_changes_nothing(
         assert folder.versions.get(None).number == 2
         folder.path.mkdir()
         await folder.versions.poll()
-        with pytest.raises(Problem, match=r"Latest\(model\)"):
+        with pytest.raises(HTTPError, match=r"Latest\(model\)"):
             folder.versions.get(None)
         folder.versions.close()
 

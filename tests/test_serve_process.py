@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from btkeras.cli import main
-from btkeras.serving.server import run as run_module
+from btkeras.server import run as run_module
 from tests.serve_tools import until, write_half_plus_two
 
 PREDICT = "/v1/models/half:predict"

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from btkeras.serving.server.engine import Engine
-from btkeras.serving.server.settings import Batching, ServerSettings
+from btkeras.server.engine import Engine
+from btkeras.server.settings import Batching, ServerSettings
 from tests.serve_tools import b64, noise, png, running, write_half_plus_two
 
 HALF = "/v1/models/half"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from btkeras.evaluation.shortcut_exchange import Answering, exchange_rows
-from btkeras.evaluation.shortcuts import EXCHANGED
+from btkeras.audit.shortcut_network import NetworkAnswers, exchange_rows
+from btkeras.audit.shortcuts import EXCHANGED
 
 CLASSES = np.array(["glioma", "meningioma", "no_tumor", "pituitary"])
 PUT_IN, TAKEN_OUT = EXCHANGED
@@ -44,7 +44,9 @@ def by_scanner(images: NDArray[np.float32]) -> NDArray[np.float32]:
 def test_it_tells_who_sees_the_tumour(network, right: float) -> None:  # type: ignore[no-untyped-def]
     images, labels, boxes = slices()
     assert (CLASSES[network(images[:50].astype(np.float32)).argmax(1)] == labels[:50]).all()
-    rows = exchange_rows(lambda chosen: images[chosen], labels, boxes, Answering(CLASSES, network), trained_on=labels)
+    rows = exchange_rows(
+        lambda chosen: images[chosen], labels, boxes, NetworkAnswers(CLASSES, network), trained_on=labels
+    )
     assert [row.name for row in rows] == [PUT_IN, TAKEN_OUT]
     for row in rows:
         # As many pairs as there are slices of the rarer kind.
@@ -54,7 +56,7 @@ def test_it_tells_who_sees_the_tumour(network, right: float) -> None:  # type: i
 
 def test_without_boxes_or_healthy_slices_there_is_nothing_to_say() -> None:
     images, labels, boxes = slices()
-    network = Answering(CLASSES, by_tumour)
+    network = NetworkAnswers(CLASSES, by_tumour)
     assert exchange_rows(lambda chosen: images[chosen], labels, 0 * boxes, network, trained_on=labels) == []
     some = labels != "no_tumor"
     given = images[some]

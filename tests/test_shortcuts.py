@@ -12,15 +12,15 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
+from btkeras.audit.shortcut_features import boxes_to_hide, hide, image_features, silhouette
+from btkeras.audit.shortcut_report import find_shortcuts, shortcut_table
+from btkeras.audit.shortcuts import Shortcuts
 from btkeras.cli import main
 from btkeras.config import DataConfig
-from btkeras.data.boxes import Box, in_head
-from btkeras.data.records import Record, load_dataset, write_manifest
-from btkeras.data.splits import make_split
-from btkeras.evaluation.shortcut_features import boxes_to_hide, hide, look, silhouette
-from btkeras.evaluation.shortcut_report import find_shortcuts, shortcut_table
-from btkeras.evaluation.shortcuts import Shortcuts
+from btkeras.datasets.boxes import Box, box_in_crop
+from btkeras.datasets.dataset import Record, load_dataset, write_manifest
 from btkeras.runs import open_run
+from btkeras.splitting.splits import make_split
 
 Grey = NDArray[np.uint8]
 CLASSES = ("glioma", "no_tumor")
@@ -119,7 +119,7 @@ def test_hidden_boxes_of_healthy_heads_lie_as_the_tumours_do_in_theirs() -> None
     assert boxes[0] == pytest.approx((0.4, 0.15, 0.6, 0.25))
     for box in boxes[1:]:
         assert box is not None
-        assert in_head(box, right) == pytest.approx(in_head(boxes[0], left))  # type: ignore[arg-type]
+        assert box_in_crop(box, right) == pytest.approx(box_in_crop(boxes[0], left))  # type: ignore[arg-type]
 
 
 def test_no_box_is_made_up_where_none_is_known() -> None:
@@ -160,7 +160,7 @@ def test_sizes_and_modes_are_those_of_the_file(tmp_path: Path) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8))
     image.save(tmp_path / "colour.png")
     image.quantize(16).save(tmp_path / "palette.png")
-    colour, palette = (look(tmp_path / name).values for name in ("colour.png", "palette.png"))
+    colour, palette = (image_features(tmp_path / name).values for name in ("colour.png", "palette.png"))
     assert colour["size"][:3].tolist() == palette["size"][:3].tolist() == [40, 20, 2]
     assert not np.array_equal(colour["size"], palette["size"])
     assert np.exp(colour["file size"][0]) == pytest.approx((tmp_path / "colour.png").stat().st_size)

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btkeras.config import DataConfig
-from btkeras.data import Dataset, Record
-from btkeras.data.splits import PARTS, Split, files_digest, load_split, make_split, save_split, split_sizes
+from btkeras.datasets import Dataset, Record
 from btkeras.errors import DataError
+from btkeras.splitting.splits import SUBSETS, Split, files_digest, load_split, make_split, save_split, split_sizes
 
 PAPER = {"glioma": (1426, 285, 228, 913), "meningioma": (708, 141, 113, 454)}
 PAPER |= {"no_tumor": (1436, 287, 229, 920), "pituitary": (930, 186, 148, 596)}
@@ -72,9 +72,9 @@ def test_every_picture_is_in_exactly_one_part(counts: list[int], seed: int, test
     pictures = dataset(**{f"class_{number}": count for number, count in enumerate(counts)})
     config = DataConfig(split_seed=seed, test_fraction=test, validation_fraction=0.4)
     split = make_split(pictures, config)
-    together = sorted((record for name in PARTS for record in split.part(name)), key=lambda record: record.path)
+    together = sorted((record for name in SUBSETS for record in split.part(name)), key=lambda record: record.path)
     assert tuple(together) == pictures.records
-    for name in PARTS:
+    for name in SUBSETS:
         assert {record.label for record in split.part(name)} == set(pictures.classes)
         assert list(split.part(name)) == sorted(split.part(name), key=lambda record: record.path)
 
@@ -114,7 +114,7 @@ def test_too_few_pictures_of_a_class_are_refused_by_its_name(few: int) -> None:
 
 def test_five_pictures_of_each_class_are_enough_for_the_paper_protocol_when_validation_is_larger() -> None:
     split = make_split(dataset(glioma=5, pituitary=5), DataConfig(validation_fraction=0.25))
-    assert [len(split.part(name)) for name in PARTS] == [6, 2, 2]
+    assert [len(split.part(name)) for name in SUBSETS] == [6, 2, 2]
 
 
 def test_a_part_that_does_not_exist_is_refused() -> None:
@@ -174,7 +174,7 @@ def test_an_edited_split_is_refused(saved: Path, change: Callable[[dict[str, Any
         load_split(edit(saved, change), SMALL)
 
 
-@pytest.mark.parametrize("key", [*PARTS, "seed", "digest", "dataset_digest"])
+@pytest.mark.parametrize("key", [*SUBSETS, "seed", "digest", "dataset_digest"])
 def test_a_split_without_one_of_its_entries_is_refused(saved: Path, key: str) -> None:
     with pytest.raises(DataError, match=rf"must hold the lists .*\. Received: nothing, or something else, as {key}\."):
         load_split(edit(saved, lambda document: document.pop(key)), SMALL)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from btkeras.config import ExperimentConfig
-from btkeras.data import load_dataset
+from btkeras.datasets import load_dataset
 from btkeras.evaluation.evaluate import load_best
 from btkeras.models import blocks, build, build_model
 from btkeras.runs import open_run
 from btkeras.training import trainer
-from btkeras.training.state import Progress, restore_state, save_state
+from btkeras.training.checkpoint import Progress, restore_state, save_state
 
 
 def dropping_network(x: keras.KerasTensor) -> keras.KerasTensor:

@@ -13,16 +13,16 @@ import psutil
 import pytest
 
 from btkeras.config import ExperimentConfig
-from btkeras.data import load_dataset
-from btkeras.data.decoder import Decoder
-from btkeras.data.splits import make_split
-from btkeras.data.store import Store, build_store
+from btkeras.datasets import load_dataset
 from btkeras.errors import DataError, ImageError
-from btkeras.training.inputs import Inputs, build_inputs
+from btkeras.preprocessing.cache import ImageCache, build_cache
+from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.splitting.splits import make_split
+from btkeras.training.pipeline import Inputs, build_inputs
 from tests.pictures import encode, scene
 
 CACHES = ("memory", "disk", "none")
-COLOUR, GREY = Decoder(32, 3), Decoder(32, 1)
+COLOUR, GREY = Preprocessor(32, 3), Preprocessor(32, 1)
 
 
 @pytest.fixture
@@ -40,24 +40,24 @@ def cached(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def store_of(paths: list[Path], cache: str, folder: Path, decoder: Decoder = COLOUR) -> Store:
-    return build_store(paths, decoder, cache=cache, folder=folder)
+def store_of(paths: list[Path], cache: str, folder: Path, decoder: Preprocessor = COLOUR) -> ImageCache:
+    return build_cache(paths, decoder, cache=cache, folder=folder)
 
 
-def everything(store: Store) -> np.ndarray:
+def everything(store: ImageCache) -> np.ndarray:
     return store.take(np.arange(len(store)))
 
 
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     read: list[str] = []
-    original = Decoder.try_file
-    monkeypatch.setattr(Decoder, "try_file", lambda self, path: (read.append(str(path)), original(self, path))[1])
+    original = Preprocessor.try_file
+    monkeypatch.setattr(Preprocessor, "try_file", lambda self, path: (read.append(str(path)), original(self, path))[1])
     return read
 
 
 @pytest.mark.parametrize("decoder", [COLOUR, GREY], ids=["colour", "grey"])
 @pytest.mark.parametrize("cache", CACHES)
-def test_pictures_are_those_of_the_decoder(paths: list[Path], cached: Path, cache: str, decoder: Decoder) -> None:
+def test_pictures_are_those_of_the_decoder(paths: list[Path], cached: Path, cache: str, decoder: Preprocessor) -> None:
     store = store_of(paths, cache, cached, decoder)
     np.testing.assert_array_equal(everything(store), [decoder.file(path) for path in paths])
     assert len(store) == 12
@@ -73,7 +73,7 @@ def test_pictures_are_taken_in_the_order_asked_for(paths: list[Path], cached: Pa
 
 @pytest.mark.parametrize("decoder", [COLOUR, GREY], ids=["colour", "grey"])
 @pytest.mark.parametrize("cache", CACHES)
-def test_statistics_are_numpys(paths: list[Path], cached: Path, cache: str, decoder: Decoder) -> None:
+def test_statistics_are_numpys(paths: list[Path], cached: Path, cache: str, decoder: Preprocessor) -> None:
     store = store_of(paths, cache, cached, decoder)
     pixels = everything(store).astype(np.float64)
     mean, variance = store.statistics()
@@ -188,7 +188,7 @@ def test_a_shortened_file_of_pictures_is_named(paths: list[Path], cached: Path) 
 def test_pictures_on_disk_take_no_memory(tmp_path: Path, cached: Path) -> None:
     file = tmp_path / "black.png"
     file.write_bytes(encode(np.zeros((32, 32), np.uint8)))
-    process, decoder = psutil.Process(), Decoder(1024, 1)
+    process, decoder = psutil.Process(), Preprocessor(1024, 1)
     decoder.file(file)
     before = process.memory_info().rss
     store = store_of(100 * [file], "disk", cached, decoder)
@@ -203,7 +203,7 @@ def test_who_finds_the_pictures_written_meanwhile_takes_those(paths: list[Path],
         yield from pictures
         store_of(paths, "disk", cached)
 
-    store = build_store(paths, COLOUR, cache="disk", folder=cached, progress=written_meanwhile)
+    store = build_cache(paths, COLOUR, cache="disk", folder=cached, progress=written_meanwhile)
     np.testing.assert_array_equal(everything(store), [COLOUR.file(path) for path in paths])
     assert len(list(cached.iterdir())) == 1
 
@@ -234,7 +234,7 @@ def test_a_file_with_another_time_is_decoded_anew(paths: list[Path], cached: Pat
 
 @pytest.mark.parametrize("change", ["order", "size", "channels", "files"])
 def test_another_question_has_another_file(paths: list[Path], cached: Path, change: str) -> None:
-    decoder = {"size": Decoder(48, 3), "channels": GREY}.get(change, COLOUR)
+    decoder = {"size": Preprocessor(48, 3), "channels": GREY}.get(change, COLOUR)
     asked = {"order": paths[::-1], "files": paths[:-1]}.get(change, paths)
     store_of(paths, "disk", cached)
     store = store_of(asked, "disk", cached, decoder)
@@ -250,7 +250,7 @@ def test_a_run_that_is_cut_off_leaves_no_file(paths: list[Path], cached: Path) -
             yield picture
 
     with pytest.raises(KeyboardInterrupt):
-        build_store(paths, COLOUR, cache="disk", folder=cached, progress=cut_off)
+        build_cache(paths, COLOUR, cache="disk", folder=cached, progress=cut_off)
     assert list(cached.iterdir()) == []
 
 
@@ -311,7 +311,7 @@ def test_the_test_part_is_read_but_takes_no_memory(
     kept = build_inputs(dataset, split, config, keep_test=True).stores["test"]
     assert "in memory" in kept.kept
     np.testing.assert_array_equal(
-        everything(kept), [Decoder(32, 1).file(dataset.root / record.path) for record in split.test]
+        everything(kept), [Preprocessor(32, 1).file(dataset.root / record.path) for record in split.test]
     )
 
 

@@ -17,7 +17,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from btkeras.data.records import Record
+from btkeras.datasets.dataset import Record
 from btkeras.errors import RunError
 from btkeras.experiments.summary import FoldResult, summarise_experiment, verdict
 from btkeras.metrics import Difference, Resampling, clustered_bootstrap

@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from btkeras.errors import ModelError
 from btkeras.models import backbone_layers, build_model, count_macs
-from btkeras.models.temperature import logits_network, temperature_of, with_temperature
+from btkeras.models.head import logits_network, temperature_of, with_temperature
 from tests.conftest import TINY_NETWORKS
 
 

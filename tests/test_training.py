@@ -14,10 +14,10 @@ import pytest
 import tensorflow as tf
 
 from btkeras.config import ExperimentConfig
-from btkeras.console import duration
-from btkeras.data import load_dataset
+from btkeras.datasets import load_dataset
 from btkeras.errors import DataError, RunError
 from btkeras.evaluation.evaluate import evaluate_split, load_best
+from btkeras.logging import duration
 from btkeras.runs import Run, open_run
 from btkeras.training import trainer
 from btkeras.training.callbacks import is_better
@@ -124,8 +124,7 @@ def test_early_stopping_ends_the_run_and_resuming_it_changes_nothing(
 
 def test_weight_decay_spares_biases_and_normalisation(shared_pictures: Path, tiny_config: Config) -> None:
     from btkeras.models import build_model
-    from btkeras.training.optimizers import make_optimizer
-    from btkeras.training.schedules import Schedule
+    from btkeras.training.optimizers import Schedule, make_optimizer
 
     config, model = tiny_config(), build_model("tiny", input_shape=(32, 32, 1))
     optimizer = make_optimizer(config.optimizer, Schedule(config.optimizer, config.schedule, 1, 1), model)

@@ -9,10 +9,9 @@ import tensorflow as tf
 
 from btkeras.config import OptimizerConfig, ScheduleConfig
 from btkeras.models import build_model
-from btkeras.training.form import FusedBatchNormalization, training_form
-from btkeras.training.optimizers import make_optimizer
+from btkeras.training.optimizers import Schedule, make_optimizer
 from btkeras.training.precision import dtype_policy
-from btkeras.training.schedules import Schedule
+from btkeras.training.reparameterize import FusedBatchNormalization, reparameterize_for_training
 
 SIDE, BATCH = 40, 6
 TARGETS = np.eye(4, dtype=np.float32)[np.arange(BATCH) % 4]
@@ -28,7 +27,7 @@ IMAGES = drawn(0)
 def both(name: str = "improved_resnet34") -> tuple[keras.Model, keras.Model]:
     keras.utils.set_random_seed(0)
     model = build_model(name, input_shape=(SIDE, SIDE, 3), mean=100.0, variance=5000.0)
-    return model, training_form(model)
+    return model, reparameterize_for_training(model)
 
 
 def gradients(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
@@ -75,7 +74,7 @@ def test_gradients_are_as_near_to_those_of_float64_as_the_networks(name: str) ->
 @pytest.mark.parametrize("name", ["improved_resnet34", "resnet34"])
 def test_grey_pictures_need_one_of_equal_channels(name: str) -> None:
     model, _ = both(name)
-    form = training_form(model, grey=True)
+    form = reparameterize_for_training(model, grey=True)
     assert [(v.path, v.shape) for v in form.weights] == [(v.path, v.shape) for v in model.weights]
     errors = []
     for seed in range(3):
@@ -153,4 +152,4 @@ def test_several_replicas_train_the_network_itself(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(tf.distribute, "get_strategy", Two)
     model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.BatchNormalization()])
-    assert training_form(model) is model
+    assert reparameterize_for_training(model) is model

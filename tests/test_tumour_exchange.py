@@ -9,23 +9,22 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from btkeras.augmentation.intensity import match_histograms
+from btkeras.augmentation.lesion_cutmix import CutMixBatch, lesion_cutmix
 from btkeras.config_io import load_config
-from btkeras.data import load_dataset
-from btkeras.data.boxes import Box, box_of, tumours_of
-from btkeras.data.head_boxes import boxes_in_heads
-from btkeras.data.histograms import match_histograms
-from btkeras.data.records import Record
-from btkeras.data.splits import make_split
-from btkeras.data.tumour_exchange import Batch, exchange_tumours
+from btkeras.datasets import load_dataset
+from btkeras.datasets.boxes import Box, box_of, boxes_in_heads, lesion_boxes
+from btkeras.datasets.dataset import Record
 from btkeras.errors import DataError
-from btkeras.training.inputs import build_inputs
+from btkeras.splitting.splits import make_split
+from btkeras.training.pipeline import build_inputs
 
 SIDE = 32
 BOX = (0.25, 0.5, 0.5, 0.75)
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 
 
-def batch(tumours: int = 6, healthy: int = 4, others: int = 2) -> Batch:
+def batch(tumours: int = 6, healthy: int = 4, others: int = 2) -> CutMixBatch:
     """Dark slices with a bright box, bright ones without tumour, and some of a class that takes no part."""
     rng = np.random.default_rng(0)
     count = tumours + healthy + others
@@ -35,11 +34,11 @@ def batch(tumours: int = 6, healthy: int = 4, others: int = 2) -> Batch:
     boxes = np.zeros((count, 4), np.float32)
     boxes[:tumours] = BOX
     labels = np.array([i % 2 for i in range(tumours)] + [2] * healthy + [3] * others)
-    return Batch(tf.constant(images), tf.one_hot(labels, 4), tf.constant(boxes), tf.constant(labels == 2))
+    return CutMixBatch(tf.constant(images), tf.one_hot(labels, 4), tf.constant(boxes), tf.constant(labels == 2))
 
 
-def run(given: Batch, part: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    images, targets = exchange_tumours(given, tf.constant([0, seed], tf.int64), part)
+def run(given: CutMixBatch, part: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    images, targets = lesion_cutmix(given, tf.constant([0, seed], tf.int64), part)
     return images.numpy(), targets.numpy()
 
 
@@ -71,7 +70,7 @@ def test_pictures_outside_of_pairs_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("given", [batch(healthy=0), batch(tumours=0)], ids=["no healthy", "no tumour"])
-def test_without_partners_nothing_changes(given: Batch) -> None:
+def test_without_partners_nothing_changes(given: CutMixBatch) -> None:
     images, targets = run(given)
     np.testing.assert_allclose(images, given.images.numpy(), atol=1e-3)
     np.testing.assert_array_equal(targets, given.targets.numpy())
@@ -93,7 +92,7 @@ def test_it_depends_on_its_key_alone() -> None:
 def test_decoys_change_tissue_beside_the_tumour_and_no_class() -> None:
     # On the midline, so that the place beside it is that of rows 20 to 28.
     given = batch()._replace(boxes=tf.constant([[0.125, 0.375, 0.375, 0.625]] * 6 + [[0.0] * 4] * 6))
-    images, targets = (part.numpy() for part in exchange_tumours(given, tf.constant([0, 0], tf.int64), 0.0, 1.0))
+    images, targets = (part.numpy() for part in lesion_cutmix(given, tf.constant([0, 0], tf.int64), 0.0, 1.0))
     np.testing.assert_array_equal(targets, given.targets.numpy())
     change = np.abs(images - given.images.numpy()).max(axis=3) > 0.5
     changed = change.any(axis=(1, 2))
@@ -104,7 +103,7 @@ def test_decoys_change_tissue_beside_the_tumour_and_no_class() -> None:
 
 def test_a_tumour_without_room_beside_it_gets_no_decoy() -> None:
     given = batch()._replace(boxes=tf.constant([[0.3, 0.3, 0.7, 0.7]] * 6 + [[0.0] * 4] * 6))
-    images, _ = exchange_tumours(given, tf.constant([0, 0], tf.int64), 0.0, 1.0)
+    images, _ = lesion_cutmix(given, tf.constant([0, 0], tf.int64), 0.0, 1.0)
     np.testing.assert_allclose(images, given.images.numpy(), atol=1e-3)
 
 
@@ -139,7 +138,7 @@ def test_boxes_move_with_the_crop_to_the_head(tmp_path: Path) -> None:
 
 def test_only_boxes_of_the_given_classes_count() -> None:
     records = [Record(f"{label}.png", label) for label in CLASSES]
-    tumours = tumours_of(records, [Box(*BOX), Box(*BOX), None, Box(*BOX)], ("glioma", "meningioma"))
+    tumours = lesion_boxes(records, [Box(*BOX), Box(*BOX), None, Box(*BOX)], ("glioma", "meningioma"))
     assert tumours.boxes.any(axis=1).tolist() == [True, True, False, False]
     assert tumours.healthy.tolist() == [False, False, True, False]
 

@@ -35,10 +35,10 @@ def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: boo
       btkeras audit data/both --splits runs/cpu/splits.json --html audit.html
       btkeras audit data/other-hospital --against data/both --json > audit.json
     """
-    from btkeras.data.records import load_dataset
-    from btkeras.data.splits import load_split
-    from btkeras.evaluation.audit import audit as look
-    from btkeras.evaluation.audit_words import to_json, to_text
+    from btkeras.audit.audit import audit as look
+    from btkeras.audit.format import to_json, to_text
+    from btkeras.datasets.dataset import load_dataset
+    from btkeras.splitting.splits import load_split
 
     opened = load_dataset(dataset)
     other = load_dataset(against) if against else None

@@ -47,9 +47,9 @@ def benchmark(model: Path | None, batches: tuple[int, ...], rounds: int, as_json
     """
     from tqdm import tqdm
 
-    from btkeras.serving.benchmark import benchmark as measure
-    from btkeras.serving.benchmark_words import benchmark_lines
-    from btkeras.serving.network import newest_model
+    from btkeras.benchmark.benchmark import benchmark as measure
+    from btkeras.benchmark.format import format_benchmark
+    from btkeras.inference.backends.base import newest_model
 
     chosen = newest_model() if model is None else model
     with tqdm(desc=str(chosen), bar_format="{desc} {n_fmt} {elapsed} {postfix}", leave=False) as bar:
@@ -62,4 +62,4 @@ def benchmark(model: Path | None, batches: tuple[int, ...], rounds: int, as_json
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
     else:
-        click.echo("\n".join(benchmark_lines(found)))
+        click.echo("\n".join(format_benchmark(found)))

@@ -29,12 +29,12 @@ def calibrate(run: Path, as_json: bool) -> None:
     """
     quiet_tensorflow()
     from btkeras.evaluation.calibrate import calibrate as calibrate_run
+    from btkeras.evaluation.calibrate import fit_ood
     from btkeras.evaluation.evaluate import evaluate_split, metrics_table
-    from btkeras.evaluation.fit_outliers import fit_outliers
     from btkeras.runs import open_run
 
     opened = open_run(run)
     calibrate_run(opened)
-    fit_outliers(opened)
+    fit_ood(opened)
     metrics = evaluate_split(opened)
     click.echo(json.dumps(metrics["calibration"], indent=2) if as_json else metrics_table(metrics))

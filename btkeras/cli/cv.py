@@ -105,7 +105,7 @@ def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
     if chosen["data"] is None:
         raise click.UsageError("A new cross-validation needs --data DATASET (a folder, or `phantom`).")
     quiet_tensorflow()
-    from btkeras.experiments.jobs import check_models
+    from btkeras.experiments.single_run import check_models
 
     check_models(config)
     dataset = options.open_dataset(chosen["data"], config.phantom)
@@ -119,10 +119,10 @@ def _shorts(chosen: dict[str, Any]) -> list[str]:
 
 def _executor(chosen: dict[str, Any]) -> Executor:
     if chosen["executor"] == "ray":
-        from btkeras.experiments.ray_cluster import run_on_ray
+        from btkeras.experiments.executors import run_on_ray
 
         return functools.partial(run_on_ray, address=chosen["ray_address"], cpus=chosen["cpus"], gpus=chosen["gpus"])
-    from btkeras.experiments.local import run_locally
+    from btkeras.experiments.executors import run_locally
     from btkeras.machine import visible_gpus
 
     return functools.partial(run_locally, workers=chosen["jobs"] or max(len(visible_gpus()), 1))
@@ -137,7 +137,7 @@ def _run_task(out: Path, task: int, **others: Any) -> None:
     end_with_parent()
     quiet_tensorflow()
     from btkeras.experiments.experiment import open_experiment
-    from btkeras.experiments.jobs import run_job
+    from btkeras.experiments.single_run import run_job
 
     run_job(open_experiment(out), task)
 

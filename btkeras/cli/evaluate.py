@@ -68,8 +68,8 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
         raise ConfigError("--out is for exported models", remedy=f"The figures of a run go to {run}: leave it away")
     quiet_tensorflow()
     from btkeras.evaluation.evaluate import evaluate_dataset, evaluate_split, metrics_table
-    from btkeras.evaluation.explain_methods import DEFAULT_METHOD, method_of
-    from btkeras.evaluation.explain_scores import explanations_table, score_explanations
+    from btkeras.explain.methods import DEFAULT_METHOD, method_of
+    from btkeras.explain.scores import explanations_table, score_explanations
     from btkeras.runs import open_run
 
     opened = open_run(run)
@@ -94,7 +94,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
 
 def _is_exported(path: Path) -> bool:
     from btkeras.errors import ModelError
-    from btkeras.serving.network import locate
+    from btkeras.inference.backends.base import locate
 
     try:
         return locate(path).path.is_file()
@@ -120,12 +120,12 @@ def _of_exported(model: Path, data: str | None, part: str, out: Path | None, ski
             remedy="Say where the pictures are: --data DATASET",
         )
     from btkeras.config import PhantomConfig
-    from btkeras.serving.network import locate
+    from btkeras.inference.backends.base import locate
 
     place = locate(model)
     if place.needs_tensorflow:
         quiet_tensorflow()
-    from btkeras.serving.evaluate_exported import evaluate_exported
+    from btkeras.inference.evaluate_exported import evaluate_exported
 
     with nullcontext() if place.needs_tensorflow else quiet_engine():
         network = place.load()
@@ -138,6 +138,6 @@ def _of_exported(model: Path, data: str | None, part: str, out: Path | None, ski
 
 
 def _table(metrics: dict[str, Any]) -> str:
-    from btkeras.evaluation.judged import metrics_table
+    from btkeras.evaluation.results import metrics_table
 
     return metrics_table(metrics)

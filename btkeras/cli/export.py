@@ -45,12 +45,12 @@ def export(run: Path, out: Path, version: int | None, formats: tuple[str, ...], 
       docker run -p 8501:8501 -v "$PWD/saved_models/cpu:/models/cpu" -e MODEL_NAME=cpu tensorflow/serving
     """
     quiet_tensorflow()
+    from btkeras.export.export import export as export_run
+    from btkeras.export.metadata import format_export
+    from btkeras.inference.model_folder import MANIFEST
     from btkeras.runs import open_run, read_json
-    from btkeras.serving.export import export as export_run
-    from btkeras.serving.export_words import export_lines
-    from btkeras.serving.exported import MANIFEST
 
     folder = export_run(open_run(run), out, version, formats=formats, quantize=quantize)
-    for line in export_lines(read_json(folder / MANIFEST)):
+    for line in format_export(read_json(folder / MANIFEST)):
         click.echo(line, err=True)
     click.echo(folder)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from btkeras.config import BYS
+from btkeras.config import GROUPINGS
 
 if TYPE_CHECKING:
     from btkeras.config import PhantomConfig
-    from btkeras.data.records import Dataset
+    from btkeras.datasets.dataset import Dataset
 
 _Command = Callable[..., Any]
 
@@ -33,7 +33,7 @@ overrides: Callable[[_Command], _Command] = click.option(
 )
 by: Callable[[_Command], _Command] = click.option(
     "--by",
-    type=click.Choice(BYS),
+    type=click.Choice(GROUPINGS),
     help="Short for --set data.by=: what a split keeps on one side. Nothing (image, the paper's); near-copies "
     "(duplicate); a patient's slices (patient); slices of neighbouring numbers that look alike, where patients are not "
     "named (neighbours); the folds of FigShare's authors (cvind).  [default: image]",
@@ -47,10 +47,10 @@ run_folder: Callable[[_Command], _Command] = click.argument("run", type=click.Pa
 def open_dataset(name: str, phantom: PhantomConfig) -> Dataset:
     """The dataset that ``--data`` names: a folder, or ``phantom``."""
     if name == "phantom":
-        from btkeras.data.phantom_dataset import cached_phantom
-        from btkeras.training.inputs import cache_folder
+        from btkeras.datasets.phantom.dataset import cached_phantom
+        from btkeras.training.pipeline import cache_folder
 
         return cached_phantom(phantom, cache_folder())
-    from btkeras.data.records import load_dataset
+    from btkeras.datasets.dataset import load_dataset
 
     return load_dataset(name)

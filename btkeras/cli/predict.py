@@ -16,8 +16,8 @@ from btkeras.cli.group import Failure, quiet_engine, quiet_tensorflow
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
-    from btkeras.serving.prediction import FilePrediction
-    from btkeras.serving.references import SliceRef
+    from btkeras.inference.inputs import SliceRef
+    from btkeras.inference.processing import FilePrediction
 
 
 @click.command(short_help="Classify pictures.")
@@ -78,8 +78,7 @@ def predict(
     from tqdm import tqdm
 
     from btkeras.cli.predict_server import ask, remote
-    from btkeras.serving.paths import expand
-    from btkeras.serving.references import references
+    from btkeras.inference.inputs import expand, references
 
     asked, coverage = remote(click.get_current_context()), chosen["coverage"]
     if not 0 < coverage < 1:
@@ -103,26 +102,26 @@ def predict(
 def _local(
     refs: Sequence[SliceRef], model: Path | None, coverage: float, explain: Path | None, method: str | None
 ) -> tuple[Sequence[str], Iterator[FilePrediction]]:
-    from btkeras.serving.network import locate, newest_model
-    from btkeras.serving.shipped import is_shipped, shipped_notice
+    from btkeras.inference.backends.base import locate, newest_model
+    from btkeras.inference.pretrained import is_pretrained, pretrained_note
 
     with_maps = explain is not None and method != "occlusion"
     given = model or newest_model()
     place = locate(given, explained=with_maps)
     if place.needs_tensorflow:
         quiet_tensorflow()
-    from btkeras.serving.predictor import Predictor
+    from btkeras.inference.predictor import Predictor
 
     with nullcontext() if place.needs_tensorflow else quiet_engine():
         predictor = Predictor(place.path, coverage=coverage, pictures=len(refs))
     click.echo(f"model: {predictor.file}", err=True)
-    if model is None and is_shipped(given):
-        click.echo(shipped_notice(place.path), err=True)
+    if model is None and is_pretrained(given):
+        click.echo(pretrained_note(place.path), err=True)
     if predictor.missing:
         click.echo(predictor.missing, err=True)
     answers = predictor.predict_files(refs)
     if explain is not None:
-        from btkeras.serving.explainer import overlays
+        from btkeras.inference.explanations import overlays
 
         if method is None and place.path.is_file() and predictor.network.explain is None:
             method = "occlusion"

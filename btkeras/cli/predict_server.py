@@ -12,8 +12,8 @@ from click.core import ParameterSource
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
-    from btkeras.serving.prediction import FilePrediction
-    from btkeras.serving.references import SliceRef
+    from btkeras.inference.inputs import SliceRef
+    from btkeras.inference.processing import FilePrediction
 
 _HERE_ONLY = ("model", "coverage", "explain", "method")
 _THERE_ONLY = ("name", "model_version")
@@ -40,8 +40,8 @@ def ask(
 ) -> tuple[Sequence[str], Iterator[FilePrediction]]:
     """The classes and the answers of a server; errors as ``Client``."""
     # Imported here because it takes a third as long as an answer that asks no server.
-    from btkeras.serving.client import NAME, Client
-    from btkeras.serving.client_http import TOKEN
+    from btkeras.inference.client import NAME, Client
+    from btkeras.inference.client_http import TOKEN
 
     client = Client(server, name or NAME, version or "", os.environ.get(TOKEN))
     click.echo(f"server: {client.source}", err=True)

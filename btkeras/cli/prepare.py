@@ -75,10 +75,10 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
     """
     if not sources and not download:
         raise click.UsageError("Give at least one SOURCE, or --download figshare.")
-    from btkeras.data.prepare import prepare as prepare_dataset
+    from btkeras.datasets.prepare import prepare as prepare_dataset
 
     if download:
-        from btkeras.data.download import download_figshare
+        from btkeras.datasets.download import download_figshare
 
         folder = downloads / download
         download_figshare(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from btkeras.cli.group import quiet_tensorflow
-from btkeras.config import BYS
+from btkeras.config import GROUPINGS
 
 
 @click.command(short_help="Tables and plots of runs and cross-validations.")
@@ -24,7 +24,7 @@ from btkeras.config import BYS
 @click.option("--no-pictures", is_flag=True, help="Leave the pictures of the worst mistakes out.")
 @click.option(
     "--intervals-by",
-    type=click.Choice(BYS),
+    type=click.Choice(GROUPINGS),
     help="Cluster the intervals by this instead of what the splits keep together, see `btkeras train --by`.",
 )
 def report(
@@ -55,7 +55,7 @@ def report(
     cache = None
     if intervals_by:
         quiet_tensorflow()
-        from btkeras.training.inputs import cache_folder
+        from btkeras.training.pipeline import cache_folder
 
         cache = cache_folder()
     built = build_report(runs, pictures=not no_pictures, intervals_by=intervals_by, cache=cache)

@@ -38,8 +38,8 @@ def selftest(model: Path | None, write: Path | None, as_json: bool) -> None:
       btkeras selftest --model saved_models/cpu --json
       btkeras selftest --model saved_models/cpu/1/model.onnx
     """
-    from btkeras.serving.network import locate
-    from btkeras.serving.selftest import selftest as run
+    from btkeras.inference.backends.base import locate
+    from btkeras.inference.selftest import selftest as run
 
     place = locate(_given(model))
     if place.path.is_dir():
@@ -58,9 +58,9 @@ def selftest(model: Path | None, write: Path | None, as_json: bool) -> None:
 
 
 def _given(model: Path | None) -> Path:
-    from btkeras.serving.shipped import shipped_model
+    from btkeras.inference.pretrained import pretrained_model
 
-    found = model or shipped_model()
+    found = model or pretrained_model()
     if found is None:
         raise ModelError(
             "Without --model there must be a model that was installed with btkeras",
@@ -81,7 +81,7 @@ def _load_tensorflow() -> None:
 
 def _write_picture(version: Path, target: Path) -> None:
     from btkeras.files import atomic_file
-    from btkeras.serving.exported import SELFTEST_PICTURE
+    from btkeras.inference.model_folder import SELFTEST_PICTURE
 
     with atomic_file(target) as temporary:
         temporary.write_bytes((version / SELFTEST_PICTURE).read_bytes())

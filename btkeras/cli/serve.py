@@ -54,8 +54,8 @@ def serve(model: Path, token_file: Path | None, **options: Any) -> None:
     _need_extra()
     token = _token(token_file)
     quiet_tensorflow()
-    from btkeras.serving.server.run import serve as run_server
-    from btkeras.serving.server.settings import ServerSettings
+    from btkeras.server.run import serve as run_server
+    from btkeras.server.settings import ServerSettings
 
     settings = ServerSettings(model, token=token, **_parts(options))
     if settings.open_to_others:
@@ -67,7 +67,7 @@ def serve(model: Path, token_file: Path | None, **options: Any) -> None:
 
 def _parts(options: dict[str, Any]) -> dict[str, Any]:
     """Options as fields of ``ServerSettings``."""
-    from btkeras.serving.server.settings import MIB, Batching, Limits
+    from btkeras.server.settings import MIB, Batching, Limits
 
     limits = Limits(
         body_bytes=int(options.pop("max_mib") * MIB),

@@ -39,11 +39,11 @@ def shortcuts(dataset: str, model: Path | None, by: str | None, seed: int, as_js
     if model and (by or seed):
         raise click.UsageError("With --model the split is the run's: leave --by and --seed away.")
     quiet_tensorflow()
+    from btkeras.audit.shortcut_report import find_shortcuts, shortcut_table
     from btkeras.config import DataConfig, PhantomConfig
-    from btkeras.data.splits import make_split
-    from btkeras.evaluation.shortcut_report import find_shortcuts, shortcut_table
     from btkeras.runs import open_run
-    from btkeras.training.inputs import cache_folder
+    from btkeras.splitting.splits import make_split
+    from btkeras.training.pipeline import cache_folder
 
     run = open_run(model) if model else None
     opened = options.open_dataset(dataset, run.config().phantom if run else PhantomConfig())

@@ -55,7 +55,7 @@ def train(  # noqa: PLR0913 - an argument per option
         raise click.UsageError("A new run needs --data DATASET (a folder, or `phantom`).")
     quiet_tensorflow()
     from btkeras.evaluation.evaluate import metrics_table
-    from btkeras.experiments.single import resume_run, start_run
+    from btkeras.experiments.single_run import resume_run, start_run
     from btkeras.runs import open_run
 
     # A scheduler's "please stop" ends the run as Ctrl-C does.

@@ -8,18 +8,45 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.console import notice
+from btkeras.decisions.calibration import Calibration, load_calibration, save_calibration
+from btkeras.decisions.ood import FILE, OOD_PERCENTILE, CalibrationScores, Gaussian, OODDetector, save_ood
 from btkeras.errors import RunError
-from btkeras.evaluation.calibration import Calibration
-from btkeras.evaluation.calibration_file import load_calibration, save_calibration
-from btkeras.evaluation.evaluate import answers_to, load_best
+from btkeras.evaluation.evaluate import load_best, predict_records
 from btkeras.files import atomic_file
+from btkeras.logging import notice
 from btkeras.metrics import negative_log_likelihood
 from btkeras.metrics.calibration import fit_temperature, softmax
 from btkeras.metrics.conformal import true_scores
-from btkeras.models.temperature import logits_network, temperature_of, with_temperature
+from btkeras.models.head import logits_network, temperature_of, with_temperature
 from btkeras.runs import Run
-from btkeras.training.state import load_progress
+from btkeras.training.checkpoint import load_progress
+
+
+def fit_ood(run: Run) -> OODDetector:
+    """Fits the score on a finished run's training part, not augmented, and its threshold on the validation part.
+
+    It is kept as ``outliers.npz`` in the run.
+
+    Raises:
+        RunError: If there is no checkpoint yet.
+        ModelError: If the run has no network.
+        DataError: If a picture cannot be read.
+    """
+    model, dataset = load_best(run), run.dataset()
+    network = keras.Model(model.input, model.get_layer("features").output)
+    split = run.split(dataset)
+    features = {
+        part: predict_records(run, network, dataset, split.part(part), part).outputs for part in ("train", "validation")
+    }
+    gaussian = Gaussian.fit(features["train"])
+    scores = OODDetector(gaussian, CalibrationScores(np.empty(0))).score(features["validation"])
+    found = OODDetector(gaussian, CalibrationScores(np.sort(scores)))
+    save_ood(run.path / FILE, found)
+    notice(
+        f"outliers: beyond {found.reference.threshold:.1f}, as {1 - OOD_PERCENTILE:.0%} of {len(scores):,} validation slices"
+    )
+    return found
+
 
 __all__ = ["Calibration", "calibrate", "load_calibration"]
 
@@ -37,7 +64,7 @@ def calibrate(run: Run) -> Calibration:
     """
     _require_finished(run)
     model, dataset = load_best(run), run.dataset()
-    answers = answers_to(run, logits_network(model), dataset, run.split(dataset).validation, "validation")
+    answers = predict_records(run, logits_network(model), dataset, run.split(dataset).validation, "validation")
     labels = np.array([run.classes().index(record.label) for record in answers.records])
     found = _calibration(labels, answers.outputs)
     if not math.isclose(temperature_of(model), found.temperature, rel_tol=1e-9):

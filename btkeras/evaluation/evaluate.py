@@ -13,25 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.config import ExperimentConfig
-from btkeras.data.pipeline import evaluation_batches
-from btkeras.data.records import Dataset, Record
+from btkeras.datasets.dataset import Dataset, Record
+from btkeras.decisions.calibration import load_calibration
+from btkeras.decisions.ood import load_ood
+from btkeras.decisions.selective_classifier import Decision, SelectiveClassifier, check_files
 from btkeras.errors import DataError, ModelError, RunError
-from btkeras.evaluation.calibration_file import load_calibration
-from btkeras.evaluation.judged import Judged, metrics_table
-from btkeras.evaluation.outliers import load_outliers
-from btkeras.evaluation.selective import guard_files
-from btkeras.evaluation.verdicts import Judge, Verdict
-from btkeras.models.features import with_features
+from btkeras.evaluation.results import EvaluationResult, metrics_table
+from btkeras.models.head import with_features
 from btkeras.runs import Run
-from btkeras.training.inputs import broken_pictures, load_pictures
+from btkeras.training.pipeline import broken_images, evaluation_batches, load_images
 
 __all__ = [
-    "Answers",
-    "answers_to",
+    "PredictedRecords",
     "evaluate_dataset",
     "evaluate_split",
     "load_best",
     "metrics_table",
+    "predict_records",
     "require_known_classes",
     "write_evaluation",
 ]
@@ -120,20 +118,20 @@ def _evaluate(
 ) -> dict[str, Any]:
     model = load_best(run)
     # Figures of the calibration are only true of the network that it belongs to.
-    calibration, outliers = load_calibration(run, model), load_outliers(run)
-    answers = answers_to(run, with_features(model), dataset, records, part, skip_broken=skip_broken)
+    calibration, outliers = load_calibration(run, model), load_ood(run)
+    answers = predict_records(run, with_features(model), dataset, records, part, skip_broken=skip_broken)
     if part == "test":
         run.update_manifest(evaluation_images_per_second=answers.images_per_second)
     facts = {"dataset": str(dataset.root), "split": part, "broken": len(records) - len(answers.records)}
     probabilities, features = np.split(answers.outputs, [len(run.classes())], axis=1)
-    judge = Judge(run.classes(), calibration, outliers.reference if outliers else None)
-    refusals = guard_files([dataset.root / record.path for record in answers.records])
+    judge = SelectiveClassifier(run.classes(), calibration, outliers.reference if outliers else None)
+    refusals = check_files([dataset.root / record.path for record in answers.records])
     verdicts = judge.verdicts(probabilities, outliers.score(features) if outliers else None, refusals)
     return write_evaluation(run, answers.records, probabilities, folder=folder, facts=facts, verdicts=verdicts)
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictedRecords:
     """A network's answers to pictures.
 
     Attributes:
@@ -147,9 +145,9 @@ class Answers:
     images_per_second: float | None
 
 
-def answers_to(
+def predict_records(
     run: Run, model: keras.Model, dataset: Dataset, records: Sequence[Record], name: str, *, skip_broken: bool = False
-) -> Answers:
+) -> PredictedRecords:
     """Shows a network pictures as the run's configuration says.
 
     Args:
@@ -164,14 +162,14 @@ def answers_to(
         DataError: If a picture cannot be read.
     """
     classes, config = run.classes(), run.config()
-    store = load_pictures(dataset, records, config.data.image_size, config, name=name)
+    store = load_images(dataset, records, config.data.image_size, config, name=name)
     broken = {records[i].path: str(error) for i, error in store.broken.items()}
     if broken and not skip_broken:
-        raise broken_pictures(broken)
+        raise broken_images(broken)
     usable = tuple(records[i] for i in store.usable)
     targets = [classes.index(record.label) for record in usable]
     batches = evaluation_batches(store, targets, len(classes), _batch_size(config))
-    return Answers(usable, *_outputs(model, batches))
+    return PredictedRecords(usable, *_outputs(model, batches))
 
 
 def write_evaluation(
@@ -181,7 +179,7 @@ def write_evaluation(
     *,
     folder: Path,
     facts: Mapping[str, Any],
-    verdicts: Sequence[Verdict] | None = None,
+    verdicts: Sequence[Decision] | None = None,
 ) -> dict[str, Any]:
     """Writes ``predictions.csv``, with verdicts ``answers.csv``, and, last, ``metrics.json``.
 
@@ -196,7 +194,7 @@ def write_evaluation(
     Returns:
         The metrics, as ``evaluate_split``.
     """
-    judged = Judged(tuple(records), run.classes(), probabilities, load_calibration(run), verdicts)
+    judged = EvaluationResult(tuple(records), run.classes(), probabilities, load_calibration(run), verdicts)
     metrics = {**facts, **judged.figures()}
     judged.write(folder, metrics)
     return metrics

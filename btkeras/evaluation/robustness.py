@@ -20,21 +20,53 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from btkeras.console import notice
-from btkeras.data.corruptions import corrupt
-from btkeras.data.decoder import Decoder, Picture, stored_picture
-from btkeras.data.records import Dataset, Record
+from btkeras.datasets.dataset import Dataset, Record
+from btkeras.decisions.calibration import load_calibration
 from btkeras.errors import ConfigError
-from btkeras.evaluation.calibration_file import load_calibration
-from btkeras.evaluation.contact_sheet import contact_sheet
+from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS, corrupt
 from btkeras.evaluation.evaluate import load_best, require_known_classes
 from btkeras.evaluation.robustness_sheet import FILE, SETTINGS, sampling_errors, sheet_of
 from btkeras.files import atomic_file, write_json
+from btkeras.logging import notice
 from btkeras.machine import threads
+from btkeras.preprocessing.preprocessor import Picture, Preprocessor, decode_file
 from btkeras.runs import Run
+
+_CELL = 160
+_MARGIN = 96
+_LINE = 16
+
+
+def contact_sheet(image: Picture, cell: int = _CELL) -> NDArray[np.uint8]:
+    """A row per corruption: its name, the picture as it is, and the five strengths with their values above.
+
+    Args:
+        image: uint8 ``[height, width, 1 or 3]``, shown as it would reach the preprocessing.
+        cell: Side of each small picture, pixels.
+
+    Returns:
+        uint8 ``[rows, columns, 3]``.
+    """
+    columns, height = len(LEVELS) + 1, cell + _LINE
+    sheet = Image.new("RGB", (_MARGIN + columns * cell, len(CORRUPTIONS) * height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    for row, (name, corruption) in enumerate(CORRUPTIONS.items()):
+        top = row * height
+        draw.text((6, top + _LINE), name, "black", font)
+        for column, value in enumerate(("as it is", *(f"{strength:g}" for strength in corruption.strengths))):
+            left = _MARGIN + column * cell
+            draw.text((left + 4, top + 3), value, "black", font)
+            sheet.paste(_small(corrupt(image, name, column), cell), (left, top + _LINE))
+    return np.asarray(sheet)
+
+
+def _small(image: Picture, side: int) -> Image.Image:
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    return picture.resize((side, side), Image.Resampling.BOX if min(picture.size) > side else Image.Resampling.BILINEAR)
+
 
 SHEET = "robustness.png"
 PICTURES = 200
@@ -85,7 +117,7 @@ def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampl
     drawn = draw(records, sampling)
     notice(f"{len(drawn):,} of {len(records):,} pictures, each as it is and under {len(SETTINGS) - 1} changes")
     labels = np.array([run.classes().index(record.label) for record in drawn])
-    answers = answers_under_corruption(run, model, [root / record.path for record in drawn])
+    answers = predict_corrupted(run, model, [root / record.path for record in drawn])
     document = {
         "dataset": str(root),
         "split": part,
@@ -99,7 +131,7 @@ def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampl
         "seconds": round(time.perf_counter() - start, 1),
     }
     with atomic_file(folder / SHEET) as temporary:
-        Image.fromarray(contact_sheet(stored_picture(root / drawn[0].path))).save(temporary)
+        Image.fromarray(contact_sheet(decode_file(root / drawn[0].path))).save(temporary)
     write_json(folder / FILE, document)
     return document
 
@@ -139,7 +171,7 @@ def draw(records: Sequence[Record], sampling: Sampling) -> tuple[Record, ...]:
     return tuple(records[i] for i in sorted(np.concatenate(chosen).tolist()))
 
 
-def answers_under_corruption(run: Run, model: keras.Model, paths: Sequence[Path]) -> NDArray[np.float32]:
+def predict_corrupted(run: Run, model: keras.Model, paths: Sequence[Path]) -> NDArray[np.float32]:
     """A network's answers to pictures in every one of ``SETTINGS``.
 
     Args:
@@ -154,7 +186,7 @@ def answers_under_corruption(run: Run, model: keras.Model, paths: Sequence[Path]
         ImageError: If a file cannot be read.
     """
     data = run.config().data
-    decoder = Decoder(data.image_size, data.channels, data.harmonise)
+    decoder = Preprocessor(data.image_size, data.channels, data.harmonise)
     look = functools.partial(_looks, decoder)
     bar = tqdm(paths, "robustness", unit=" images", file=sys.stderr, leave=False, disable=None)
     # One picture's looks are one batch, so that there is one shape, and only some of the looks are held.
@@ -162,8 +194,8 @@ def answers_under_corruption(run: Run, model: keras.Model, paths: Sequence[Path]
     return np.stack([np.asarray(model.predict_on_batch(batch)) for batch in batches])
 
 
-def _looks(decoder: Decoder, path: Path) -> NDArray[np.float32]:
-    image = stored_picture(path)
+def _looks(decoder: Preprocessor, path: Path) -> NDArray[np.float32]:
+    image = decode_file(path)
     return np.stack([decoder.array(_changed(image, *setting)) for setting in SETTINGS]).astype(np.float32)
 
 

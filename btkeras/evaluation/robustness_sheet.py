@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.data.corruptions import CORRUPTIONS, LEVELS
 from btkeras.errors import RunError
-from btkeras.metrics import class_figures, confusion_matrix, wilson
+from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS
+from btkeras.metrics import class_metrics, confusion_matrix, wilson
 from btkeras.metrics.calibration import ESTIMATOR, expected_calibration_error
 from btkeras.runs import Run, read_json
 
@@ -61,7 +61,7 @@ def _figures(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> d
     return {
         "accuracy": correct / len(labels),
         "accuracy_interval": list(wilson(correct, len(labels))),
-        "balanced_accuracy": float(class_figures(matrix)["recall"][present].mean()),
+        "balanced_accuracy": float(class_metrics(matrix)["recall"][present].mean()),
         "confidence": float(probabilities.max(axis=1).mean(dtype=np.float64)),
         "ece": expected_calibration_error(labels, probabilities),
     }

@@ -14,13 +14,13 @@ from filelock import FileLock, Timeout
 
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys, dump_config, load_config, override_config
-from btkeras.console import notice
-from btkeras.data.folds import make_folds
-from btkeras.data.records import Dataset
-from btkeras.data.splits import Split, load_split, save_split
+from btkeras.datasets.dataset import Dataset
 from btkeras.errors import RunError
 from btkeras.files import atomic_folder, write_json, write_text
+from btkeras.logging import notice
 from btkeras.runs import Run, dataset_of, first_manifest, read_json, require_new
+from btkeras.splitting.folds import make_folds
+from btkeras.splitting.splits import Split, load_split, save_split
 
 # A lock that is not free by then is worth a word.
 _PATIENCE_SECONDS = 5
@@ -172,7 +172,7 @@ def create_experiment(
         DataError: If the dataset cannot be dealt into folds.
     """
     # Imported here because it loads TensorFlow, which nothing else of a cross-validation's folder needs.
-    from btkeras.training.inputs import cache_folder
+    from btkeras.training.pipeline import cache_folder
 
     require_new(path)
     folds = make_folds(dataset, config.data, config.cv, cache_folder())

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.experiments.results import FoldResult, by_model, check_results
+from btkeras.experiments.fold_results import FoldResult, by_model, check_results
 from btkeras.metrics import (
-    FIGURES,
+    METRICS,
     Difference,
     IntArray,
     Resampling,
@@ -171,8 +171,8 @@ def _model(
     resampling: Resampling,
 ) -> dict[str, Any]:
     summaries = [summarise(fold.labels, fold.probabilities, classes) for fold in folds]
-    rows = np.array([[row["accuracy"], *(row["macro"][name] for name in FIGURES[1:])] for row in summaries])
-    spread = rows.std(axis=0, ddof=1).tolist() if len(rows) > 1 else [None] * len(FIGURES)
+    rows = np.array([[row["accuracy"], *(row["macro"][name] for name in METRICS[1:])] for row in summaries])
+    spread = rows.std(axis=0, ddof=1).tolist() if len(rows) > 1 else [None] * len(METRICS)
     correct = answers.correct()
     return {
         **{key: folds[0].parameters.get(key) for key in _SIZE_KEYS},
@@ -180,8 +180,8 @@ def _model(
             {"fold": fold.fold, "seed": fold.seed, **{key: row[key] for key in _FOLD_KEYS}}
             for fold, row in zip(folds, summaries, strict=True)
         ],
-        "mean": dict(zip(FIGURES, rows.mean(axis=0).tolist(), strict=True)),
-        "std": dict(zip(FIGURES, spread, strict=True)),
+        "mean": dict(zip(METRICS, rows.mean(axis=0).tolist(), strict=True)),
+        "std": dict(zip(METRICS, spread, strict=True)),
         "pooled": summarise(answers.labels, answers.probabilities, classes),
         "intervals": {
             "accuracy_wilson": list(wilson(float(correct.sum()), len(correct), resampling.level)),

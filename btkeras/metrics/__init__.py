@@ -1,20 +1,20 @@
 """Figures from labels and probabilities, how sure they are, and whether two models differ; plain NumPy and SciPy."""
 
-from btkeras.metrics.comparisons import Difference, McNemar, holm, mcnemar, paired_bootstrap
-from btkeras.metrics.figures import (
-    FIGURES,
+from btkeras.metrics.classification import (
+    METRICS,
     FloatArray,
     IntArray,
     accuracy,
-    class_figures,
+    class_metrics,
     confusion_matrix,
     negative_log_likelihood,
     summarise,
 )
+from btkeras.metrics.comparisons import Difference, McNemar, holm, mcnemar, paired_bootstrap
 from btkeras.metrics.intervals import Resampling, bootstrap_weights, clustered_bootstrap, wilson
 
 __all__ = [
-    "FIGURES",
+    "METRICS",
     "Difference",
     "FloatArray",
     "IntArray",
@@ -22,7 +22,7 @@ __all__ = [
     "Resampling",
     "accuracy",
     "bootstrap_weights",
-    "class_figures",
+    "class_metrics",
     "clustered_bootstrap",
     "confusion_matrix",
     "holm",

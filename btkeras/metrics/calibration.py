@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from btkeras.metrics.figures import FloatArray, IntArray, negative_log_likelihood
+from btkeras.metrics.classification import FloatArray, IntArray, negative_log_likelihood
 
 BINS = 15
 ESTIMATOR = f"top-label ECE, {BINS} bins of equal mass"

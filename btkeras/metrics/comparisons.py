@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.errors import DataError
-from btkeras.metrics.figures import FloatArray, IntArray
+from btkeras.metrics.classification import FloatArray, IntArray
 from btkeras.metrics.intervals import Resampling, group_sums, percentile_interval, resampled_sums
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.metrics.figures import FloatArray, IntArray
+from btkeras.metrics.classification import FloatArray, IntArray
 
 
 def true_scores(labels: IntArray, probabilities: FloatArray) -> NDArray[np.float64]:
@@ -58,7 +58,7 @@ def prediction_sets(probabilities: FloatArray, threshold: float) -> NDArray[np.b
     return 1 - np.asarray(probabilities, np.float64) <= threshold
 
 
-def set_figures(labels: IntArray, sets: NDArray[np.bool_]) -> dict[str, Any]:
+def set_metrics(labels: IntArray, sets: NDArray[np.bool_]) -> dict[str, Any]:
     """What sets are worth, as JSON-ready fractions.
 
     Args:

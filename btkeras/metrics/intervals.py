@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.errors import DataError
-from btkeras.metrics.figures import FloatArray, IntArray, class_figures
+from btkeras.metrics.classification import FloatArray, IntArray, class_metrics
 
 INTERVAL_FIGURES = ("precision", "recall", "specificity", "f1")
 
@@ -155,6 +155,6 @@ def clustered_bootstrap(
 
 def _defined_figures(matrices: FloatArray, observed: FloatArray) -> dict[str, FloatArray]:
     """Figures ``[samples, classes]``, NaN where only a resample lacks the denominator."""
-    figures = class_figures(matrices, undefined=np.nan)
-    missing = class_figures(observed, undefined=np.nan)
+    figures = class_metrics(matrices, undefined=np.nan)
+    missing = class_metrics(observed, undefined=np.nan)
     return {name: np.where(np.isnan(missing[name]), 0.0, values) for name, values in figures.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,11 +12,35 @@ import keras
 from keras import KerasTensor, layers
 
 from btkeras.errors import ModelError
-from btkeras.models.applications import APPLICATIONS
-from btkeras.models.googlenet import googlenet
-from btkeras.models.pretrained import check_pretrained, load_pretrained, scaled_variance
+from btkeras.models.comparison import APPLICATIONS, RESNEXT101, googlenet
+from btkeras.models.imagenet import check_pretrained, load_pretrained, scaled_variance
 from btkeras.models.resnet34 import RESNET34_VARIANTS
-from btkeras.models.resnext import RESNEXT101
+
+_COUNTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
+# Elementwise: merges into a convolution, or is as nothing beside it.
+_FREE = (layers.BatchNormalization, layers.Normalization)
+
+
+def count_macs(model: keras.Model) -> int:
+    """Counts the multiply-accumulates of one picture, in convolutions (grouped and depthwise too) and dense layers.
+
+    Raises:
+        ModelError: If another layer has weights, whose cost is not known here.
+    """
+    return sum(_layer_macs(layer) for layer in model.layers if layer.weights)
+
+
+def _layer_macs(layer: keras.Layer) -> int:
+    if isinstance(layer, _FREE):
+        return 0
+    if not isinstance(layer, _COUNTED):
+        raise ModelError(
+            "Multiply-accumulates are counted for convolutions and dense layers",
+            received=f"{layer.name}, a {type(layer).__name__}",
+        )
+    # Each value of the kernel is used once at each place of the output.
+    return math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
+
 
 # Name -> function from standardised pictures to the last feature map, which is then averaged, or to the vector that
 # the network's own head makes of it. The vector in front of the last dense layer is the layer ``features`` in each.

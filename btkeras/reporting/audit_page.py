@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from btkeras.evaluation.audit import Audit, CopyGroup, Member
-from btkeras.evaluation.audit_words import copies_by_class, describe, leakage_lines, notes
+from btkeras.audit.audit import Audit, CopyGroup, Member
+from btkeras.audit.format import copies_by_class, format_group, leakage_lines, notes
 from btkeras.files import write_text
 from btkeras.reporting.document import Block, Cell, Column, Picture, Pictures, Report, Section, Table, Text
 from btkeras.reporting.mistakes import thumbnail
@@ -60,7 +60,7 @@ def _pictures(audit: Audit, kind: str, groups: Sequence[CopyGroup]) -> list[Bloc
     blocks: list[Block] = [
         Pictures(
             f"{kind}-{number}",
-            f"{number}. {describe(group)}",
+            f"{number}. {format_group(group)}",
             tuple(_picture(audit, f"{kind}-{number}-{i}", member) for i, member in enumerate(_chosen(group), start=1)),
             (f"and {len(group.members) - _MEMBERS:,} more",) if group.members[_MEMBERS:] else (),
         )

@@ -10,7 +10,7 @@ from btkeras.reporting.calibration import calibration_blocks
 from btkeras.reporting.comparisons import comparison_blocks
 from btkeras.reporting.dataset_table import dataset_tables
 from btkeras.reporting.document import Block, Report, Section, Text
-from btkeras.reporting.evidence import Evidence, gather
+from btkeras.reporting.evidence import ReportData, load_report_data
 from btkeras.reporting.figure_tables import ablation_table, class_tables, method_table, network_table
 from btkeras.reporting.headline import headline_blocks
 from btkeras.reporting.learning import learning_blocks
@@ -39,7 +39,7 @@ def build_report(
     Raises:
         RunError: If a folder is no finished source or is named twice.
     """
-    evidence = gather(paths, intervals_by, cache)
+    evidence = load_report_data(paths, intervals_by, cache)
     sections: dict[str, list[Block]] = {
         "Result": headline_blocks(evidence),
         "Tables of the paper": _paper_tables(evidence),
@@ -59,7 +59,7 @@ def build_report(
     return Report(_title(evidence), tuple(_section(title, blocks) for title, blocks in sections.items() if blocks))
 
 
-def _faults(evidence: Evidence) -> str:
+def _faults(evidence: ReportData) -> str:
     kinds = sorted({str(source.summary["protocol"]["by"]) for source in evidence.sources})
     if kinds == ["image"]:
         return "Known faults of the published protocol. A report on a split that follows it shares them."
@@ -74,12 +74,12 @@ def _section(title: str, blocks: Sequence[Block]) -> Section:
     return Section(slug(title), title, tuple(blocks))
 
 
-def _title(evidence: Evidence) -> str:
+def _title(evidence: ReportData) -> str:
     names = ", ".join(source.path.resolve().name for source in evidence.sources)
     return f"btkeras report: {names}"
 
 
-def _paper_tables(evidence: Evidence) -> list[Block]:
+def _paper_tables(evidence: ReportData) -> list[Block]:
     return [
         Text((f"Laid out as in {published.PAPER}. {published.NOT_OBTAINED}",)),
         *dataset_tables(evidence),

@@ -16,10 +16,10 @@ from btkeras.metrics.calibration import (
     risk_coverage_area,
     without_temperature,
 )
-from btkeras.metrics.conformal import prediction_sets, set_figures
+from btkeras.metrics.conformal import prediction_sets, set_metrics
 from btkeras.reporting.calibration_plots import reliability_panel, risk_panel
 from btkeras.reporting.document import Block, Cell, Column, Figure, Table
-from btkeras.reporting.evidence import Evidence, Network
+from btkeras.reporting.evidence import ReportData, ReportedModel
 from btkeras.reporting.numbers import UNKNOWN, percent, percent_cell, scaled_cell
 from btkeras.reporting.sources import TrainedRun
 
@@ -42,7 +42,7 @@ _RELIABILITY_NOTE = (
 
 
 @dataclass(frozen=True)
-class Trust:
+class CalibrationResult:
     """A network's answers to all test pictures.
 
     Attributes:
@@ -53,7 +53,7 @@ class Trust:
         sets: ``[n, classes]`` by wanted coverage; empty likewise.
     """
 
-    network: Network
+    network: ReportedModel
     labels: NDArray[np.int64]
     stages: Mapping[str, NDArray[np.float64]]
     temperatures: tuple[float, ...]
@@ -65,7 +65,7 @@ class Trust:
         return self.stages.get("after", self.stages["before"])
 
 
-def calibration_blocks(evidence: Evidence) -> list[Block]:
+def calibration_blocks(evidence: ReportData) -> list[Block]:
     """Tables of calibration errors and of prediction sets, reliability diagrams and risk-coverage curves."""
     found = [_trust(network) for network in evidence.networks]
     of = evidence.pooled
@@ -88,14 +88,14 @@ def calibration_blocks(evidence: Evidence) -> list[Block]:
     ]
 
 
-def _trust(network: Network) -> Trust:
+def _trust(network: ReportedModel) -> CalibrationResult:
     results = [run.result for run in network.runs]
     labels = np.concatenate([result.labels for result in results])
     known = [_known(run) for run in network.runs]
     temperatures = tuple(float(figures.get("temperature", 1)) for figures in known)
     before = [without_temperature(r.probabilities, t) for r, t in zip(results, temperatures, strict=True)]
     if not all(figures.get("conformal") for figures in known):
-        return Trust(network, labels, {"before": np.concatenate(before)}, (), {})
+        return CalibrationResult(network, labels, {"before": np.concatenate(before)}, (), {})
     stages = {"before": np.concatenate(before), "after": np.concatenate([r.probabilities for r in results])}
     # Each training has thresholds of its own.
     thresholds = [{row["coverage"]: row["threshold"] for row in figures["conformal"]["sets"]} for figures in known]
@@ -105,7 +105,7 @@ def _trust(network: Network) -> Trust:
         )
         for coverage in thresholds[0]
     }
-    return Trust(network, labels, stages, temperatures, sets)
+    return CalibrationResult(network, labels, stages, temperatures, sets)
 
 
 def _known(run: TrainedRun) -> Mapping[str, Any]:
@@ -115,7 +115,7 @@ def _known(run: TrainedRun) -> Mapping[str, Any]:
     return found
 
 
-def _error_table(found: Sequence[Trust], of: str) -> Table:
+def _error_table(found: Sequence[CalibrationResult], of: str) -> Table:
     stages = [Column(stage, title) for title in ("ECE", "Brier score", "log loss") for stage in ("before", "after")]
     stages.insert(2, Column("if perfect", "ECE"))
     return Table(
@@ -127,7 +127,7 @@ def _error_table(found: Sequence[Trust], of: str) -> Table:
     )
 
 
-def _error_row(answers: Trust) -> tuple[Cell, ...]:
+def _error_row(answers: CalibrationResult) -> tuple[Cell, ...]:
     scores = {stage: calibration_scores(answers.labels, p) for stage, p in answers.stages.items()}
 
     def pair(name: str) -> list[Cell]:
@@ -152,7 +152,7 @@ def _temperature_cell(temperatures: Sequence[float]) -> Cell:
     return Cell("\N{EN DASH}".join(ends), list(temperatures))
 
 
-def _set_table(found: Sequence[Trust], of: str) -> Table:
+def _set_table(found: Sequence[CalibrationResult], of: str) -> Table:
     columns = (
         "wanted",
         "held",
@@ -167,7 +167,7 @@ def _set_table(found: Sequence[Trust], of: str) -> Table:
         caption=f"Prediction sets of {of}: how often they hold the true class",
         columns=(Column("network", numeric=False), *(Column(title) for title in columns)),
         rows=tuple(
-            _set_row(answers.network, coverage, set_figures(answers.labels, sets))
+            _set_row(answers.network, coverage, set_metrics(answers.labels, sets))
             for answers in found
             for coverage, sets in answers.sets.items()
         ),
@@ -175,7 +175,7 @@ def _set_table(found: Sequence[Trust], of: str) -> Table:
     )
 
 
-def _set_row(network: Network, coverage: float, figures: Mapping[str, Any]) -> tuple[Cell, ...]:
+def _set_row(network: ReportedModel, coverage: float, figures: Mapping[str, Any]) -> tuple[Cell, ...]:
     names = network.source.summary["classes"]
     shares = {name: share for name, share in zip(names, figures["covered_by_class"], strict=True) if share is not None}
     least = min(shares, key=lambda name: shares[name])

@@ -13,7 +13,7 @@ from btkeras.metrics import wilson
 from btkeras.metrics.calibration import ESTIMATOR, Reliability, reliability, risk_coverage, top_label
 from btkeras.reporting import drawing
 from btkeras.reporting.document import Panel
-from btkeras.reporting.evidence import Network
+from btkeras.reporting.evidence import ReportedModel
 from btkeras.reporting.numbers import percent
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ _POINTS = 200
 _STYLES = {"before": (drawing.RED, (0, (4, 2)), "o"), "after": (drawing.BLUE, "-", "s")}
 
 
-def reliability_panel(network: Network, labels: NDArray[np.int64], stages: Mapping[str, NDArray[np.float64]]) -> Panel:
+def reliability_panel(
+    network: ReportedModel, labels: NDArray[np.int64], stages: Mapping[str, NDArray[np.float64]]
+) -> Panel:
     """A reliability diagram with a curve per stage of probabilities, ``before`` and ``after`` calibration."""
     curves = {stage: reliability(*top_label(labels, p)) for stage, p in stages.items()}
     errors = ", ".join(f"{stage} {percent(curve.error)} %" for stage, curve in curves.items())
@@ -72,7 +74,7 @@ def _draw_reliability(title: str, curves: Mapping[str, Reliability]) -> Drawing:
     return drawn
 
 
-def risk_panel(network: Network, labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Panel:
+def risk_panel(network: ReportedModel, labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Panel:
     """A risk-coverage curve, and the best that any order of the same answers could do."""
     coverage, risk = risk_coverage(labels, probabilities)
     count = len(risk)

@@ -13,21 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from btkeras.data.records import Dataset
-from btkeras.data.splits import files_digest
+from btkeras.datasets.dataset import Dataset
 from btkeras.errors import BTKerasError, RunError
 from btkeras.evaluation.robustness_sheet import read_sheet
 from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.files import sha256
 from btkeras.reporting import card_tables as tables
 from btkeras.reporting.document import Table
-from btkeras.reporting.evidence import Network, gather
-from btkeras.reporting.headline import accuracy_interval, split_worth, synthetic_warning
+from btkeras.reporting.evidence import ReportedModel, load_report_data
+from btkeras.reporting.headline import accuracy_interval, split_caveats, synthetic_warning
 from btkeras.reporting.numbers import interval_text, percent
 from btkeras.reporting.robustness import sheet_table
 from btkeras.reporting.template import fill
 from btkeras.reporting.to_markdown import escape, render_block
 from btkeras.runs import Run, read_json
+from btkeras.splitting.splits import files_digest
 
 FILE = "model_card.md"
 EXPLANATIONS = "explanations.json"
@@ -57,11 +57,11 @@ def card_text(run: Run) -> str:
             received=f"{run.path}, a cross-validation",
             remedy="Name one of the runs in it, or report all of it: btkeras report",
         )
-    evidence = gather([run.path])
+    evidence = load_report_data([run.path])
     network, metrics, manifest = evidence.networks[0], run.metrics(), run.manifest()
     split, dataset = read_json(run.splits_file), _dataset(run)
     measured = _measured(run, network, metrics)
-    worth = split_worth(network.source)
+    worth = split_caveats(network.source)
     values = {
         "name": run.path.resolve().name,
         "network": network.model,
@@ -101,7 +101,7 @@ def _notes(run: Run) -> str | None:
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
-def _measured(run: Run, network: Network, metrics: _Json) -> dict[str, Any]:
+def _measured(run: Run, network: ReportedModel, metrics: _Json) -> dict[str, Any]:
     """What other commands may have measured; None or nothing where they did not."""
     calibration = metrics.get("calibration")
     sheet = read_sheet(run)
@@ -196,7 +196,7 @@ def _confounded(dataset: Dataset | None) -> list[str]:
     return [name for name in dataset.classes if all(found == {name} for found in labels.values() if name in found)]
 
 
-def _figure_tables(run: Run, metrics: _Json, network: Network) -> list[Table]:
+def _figure_tables(run: Run, metrics: _Json, network: ReportedModel) -> list[Table]:
     builds: tuple[Callable[[_Json], Table], ...] = (
         lambda found: tables.headline_table(found, network),
         lambda found: tables.class_table(found, network),

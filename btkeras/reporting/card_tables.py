@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from btkeras.data.records import Dataset
+from btkeras.datasets.dataset import Dataset
 from btkeras.metrics import wilson
 from btkeras.reporting.document import Cell, Column, Table
-from btkeras.reporting.evidence import Network
+from btkeras.reporting.evidence import ReportedModel
 from btkeras.reporting.numbers import UNKNOWN, count_cell, percent_cell, scaled_cell
 
 _PARTS = ("train", "validation", "test")
@@ -92,7 +92,7 @@ def copy_table(audit: Json) -> Table:
     )
 
 
-def headline_table(metrics: Json, network: Network) -> Table:
+def headline_table(metrics: Json, network: ReportedModel) -> Table:
     """The figures of the test part as a whole."""
     intervals, bootstrap = network.figures["intervals"], network.source.summary["bootstrap"]
     rows = [("accuracy", metrics["accuracy"], intervals["accuracy"])]
@@ -119,7 +119,7 @@ def headline_table(metrics: Json, network: Network) -> Table:
     )
 
 
-def class_table(metrics: Json, network: Network) -> Table:
+def class_table(metrics: Json, network: ReportedModel) -> Table:
     """Figures of each class against the rest, with intervals."""
     matrix, intervals = metrics["confusion_matrix"], network.figures["intervals"]["per_class"]
     total = metrics["images"]

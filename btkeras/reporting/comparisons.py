@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from btkeras.reporting.document import Block, Cell, Column, Table, Text
-from btkeras.reporting.evidence import Evidence
+from btkeras.reporting.evidence import ReportData
 from btkeras.reporting.numbers import UNKNOWN, count_cell, p_cell
 
 # More sentences than these nobody reads; the table has all pairs.
 _SENTENCES = 12
 
 
-def comparison_blocks(evidence: Evidence) -> list[Block]:
+def comparison_blocks(evidence: ReportData) -> list[Block]:
     """The verdicts as sentences, and every pair's numbers."""
     pairs = evidence.comparisons
     if not pairs:
@@ -23,7 +23,7 @@ def comparison_blocks(evidence: Evidence) -> list[Block]:
     return [Text(tuple(_sentences(evidence)), "list"), _table(evidence)]
 
 
-def _sentences(evidence: Evidence) -> list[str]:
+def _sentences(evidence: ReportData) -> list[str]:
     verdicts = [pair["verdict"] for pair in evidence.comparisons]
     if len(verdicts) <= _SENTENCES:
         return [f"{verdict}." for verdict in verdicts]
@@ -32,7 +32,7 @@ def _sentences(evidence: Evidence) -> list[str]:
     return [*(f"{verdict}." for verdict in chosen), f"The other {len(verdicts) - len(chosen)} pairs are in the table."]
 
 
-def _table(evidence: Evidence) -> Table:
+def _table(evidence: ReportData) -> Table:
     bootstrap = evidence.sources[0].summary["bootstrap"]
     return Table(
         name="pairs",

@@ -7,14 +7,14 @@ from typing import Any
 
 from btkeras.reporting import published
 from btkeras.reporting.document import Cell, Column, Table
-from btkeras.reporting.evidence import Evidence
+from btkeras.reporting.evidence import ReportData
 from btkeras.reporting.numbers import UNKNOWN, count_cell, range_cell
 from btkeras.reporting.sources import Source
 
 _PARTS = {"train": "training", "validation": "validation", "test": "test"}
 
 
-def dataset_tables(evidence: Evidence) -> list[Table]:
+def dataset_tables(evidence: ReportData) -> list[Table]:
     """One table per dataset and its splits."""
     different: dict[tuple[Any, ...], Source] = {}
     for source in evidence.sources:

@@ -27,7 +27,7 @@ _APART = "Their figures do not compare."
 
 
 @dataclass(frozen=True)
-class Network:
+class ReportedModel:
     """A network of a report.
 
     Attributes:
@@ -68,7 +68,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ReportData:
     """What a report is about.
 
     Attributes:
@@ -79,12 +79,12 @@ class Evidence:
     """
 
     sources: tuple[Source, ...]
-    networks: tuple[Network, ...]
+    networks: tuple[ReportedModel, ...]
     comparisons: tuple[Mapping[str, Any], ...]
     differences: tuple[str, ...]
 
     @property
-    def best(self) -> Network:
+    def best(self) -> ReportedModel:
         """The network of the highest mean accuracy, of several the first."""
         return max(self.networks, key=lambda network: network.accuracy)
 
@@ -94,12 +94,12 @@ class Evidence:
         several = any(len(network.runs) > 1 for network in self.networks)
         return "the answers of all folds together" if several else "the answers to the test part"
 
-    def of_model(self, model: str) -> list[Network]:
+    def of_model(self, model: str) -> list[ReportedModel]:
         """The networks of a name: one a source at most."""
         return [network for network in self.networks if network.model == model]
 
 
-def gather(paths: Sequence[Path], intervals_by: str | None = None, cache: Path | None = None) -> Evidence:
+def load_report_data(paths: Sequence[Path], intervals_by: str | None = None, cache: Path | None = None) -> ReportData:
     """Reads and joins sources.
 
     Args:
@@ -117,21 +117,23 @@ def gather(paths: Sequence[Path], intervals_by: str | None = None, cache: Path |
     if intervals_by:
         sources = tuple(regroup(source, intervals_by, cache) for source in sources)
     networks = _unique_names([network for source in sources for network in _networks(source)])
-    return Evidence(sources, networks, tuple(_comparisons(networks)), tuple(_differences(sources)))
+    return ReportData(sources, networks, tuple(_comparisons(networks)), tuple(_differences(sources)))
 
 
-def _networks(source: Source) -> list[Network]:
+def _networks(source: Source) -> list[ReportedModel]:
     return [
-        Network(model, slug(model), model, source, figures, tuple(run for run in source.runs if run.model == model))
+        ReportedModel(
+            model, slug(model), model, source, figures, tuple(run for run in source.runs if run.model == model)
+        )
         for model, figures in source.summary["models"].items()
     ]
 
 
-def _unique_names(networks: Sequence[Network]) -> tuple[Network, ...]:
+def _unique_names(networks: Sequence[ReportedModel]) -> tuple[ReportedModel, ...]:
     """Puts the source's folder behind a name that occurs twice: its name, or its path where that is the same too."""
     models = Counter(network.model for network in networks)
     short = Counter((network.model, network.source.path.name) for network in networks)
-    found: list[Network] = []
+    found: list[ReportedModel] = []
     for network in networks:
         path = network.source.path
         place = path.name if short[network.model, path.name] == 1 else path
@@ -145,13 +147,13 @@ def _unique(name: str, taken: Collection[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def _comparisons(networks: Sequence[Network]) -> list[Mapping[str, Any]]:
+def _comparisons(networks: Sequence[ReportedModel]) -> list[Mapping[str, Any]]:
     """Of the networks that share splits: the source's own, or, for several sources, computed over all of them.
 
     Computed too where a network is called otherwise than in its source: it has the same numbers, and sentences that
     say which is meant.
     """
-    shared: dict[tuple[Any, ...], list[Network]] = {}
+    shared: dict[tuple[Any, ...], list[ReportedModel]] = {}
     for network in networks:
         shared.setdefault(_tested(network.source), []).append(network)
     found: list[Mapping[str, Any]] = []
@@ -162,7 +164,7 @@ def _comparisons(networks: Sequence[Network]) -> list[Mapping[str, Any]]:
     return found
 
 
-def _compared(networks: Sequence[Network]) -> Sequence[Mapping[str, Any]]:
+def _compared(networks: Sequence[ReportedModel]) -> Sequence[Mapping[str, Any]]:
     results = [replace(run.result, model=network.name) for network in networks for run in network.runs]
     source = networks[0].source
     test = source.summary["protocol"]["test"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from btkeras.metrics import FIGURES
+from btkeras.metrics import METRICS
 from btkeras.reporting import published
 from btkeras.reporting.document import Cell, Column, Table, Text
-from btkeras.reporting.evidence import Evidence, Network
+from btkeras.reporting.evidence import ReportData, ReportedModel
 from btkeras.reporting.numbers import UNKNOWN, count_cell, interval_cell, percent_cell, spread_cell
 
-_CLASS_FIGURES = FIGURES[1:]
+_CLASS_FIGURES = METRICS[1:]
 _TITLES = {"f1": "F1"}
 _SPREAD_NOTE = (
     "Percent; mean ± standard deviation over the trainings (folds and seeds). Precision, recall, specificity and F1 "
@@ -18,7 +18,7 @@ _SPREAD_NOTE = (
 )
 
 
-def overview_table(evidence: Evidence) -> Table:
+def overview_table(evidence: ReportData) -> Table:
     """Every network of the report, the best first."""
     level = evidence.sources[0].summary["bootstrap"]["level"]
     ranked = sorted(evidence.networks, key=lambda network: -network.accuracy)
@@ -45,7 +45,7 @@ def overview_table(evidence: Evidence) -> Table:
     )
 
 
-def _overview_row(network: Network) -> tuple[Cell, ...]:
+def _overview_row(network: ReportedModel) -> tuple[Cell, ...]:
     figures = network.figures
     pooled = figures["pooled"]
     right = sum(row[i] for i, row in enumerate(pooled["confusion_matrix"]))
@@ -61,14 +61,14 @@ def _overview_row(network: Network) -> tuple[Cell, ...]:
     )
 
 
-def class_tables(evidence: Evidence) -> list[Table]:
+def class_tables(evidence: ReportData) -> list[Table]:
     """Table 2: the improved network's figures per class, or, where it was not run, the best network's."""
     networks = evidence.of_model(published.IMPROVED) or [evidence.best]
     suffixes = [f"-{number}" for number in range(1, len(networks) + 1)] if len(networks) > 1 else [""]
     return [_class_table(evidence, network, suffix) for network, suffix in zip(networks, suffixes, strict=True)]
 
 
-def _class_table(evidence: Evidence, network: Network, suffix: str) -> Table:
+def _class_table(evidence: ReportData, network: ReportedModel, suffix: str) -> Table:
     pooled, intervals = network.figures["pooled"], network.figures["intervals"]
     rows = [
         _class_row(network, label, row, intervals["per_class"][label]) for label, row in pooled["per_class"].items()
@@ -88,7 +88,7 @@ def _class_table(evidence: Evidence, network: Network, suffix: str) -> Table:
 
 
 def _class_row(
-    network: Network, label: str, row: Mapping[str, float], intervals: Mapping[str, Sequence[float]]
+    network: ReportedModel, label: str, row: Mapping[str, float], intervals: Mapping[str, Sequence[float]]
 ) -> tuple[Cell, ...]:
     cells = [Cell(label, label)]
     for name in _CLASS_FIGURES:
@@ -96,10 +96,10 @@ def _class_row(
     return (*cells, count_cell(int(row["images"])))
 
 
-def ablation_table(evidence: Evidence) -> Table | Text:
+def ablation_table(evidence: ReportData) -> Table | Text:
     """Table 3: what each of the three modules does."""
     caption = "Table 3. Ablation: inception downsampling (A), multi-scale stem (B), squeeze-and-excitation (C)"
-    columns = (*(Column(letter) for letter in "ABC"), *_pairs(FIGURES))
+    columns = (*(Column(letter) for letter in "ABC"), *_pairs(METRICS))
     cells = {
         model: [Cell("✓" if has else "", has) for has in (variant.inception, variant.multi_scale, variant.attention)]
         for model, variant in published.ABLATION.items()
@@ -107,20 +107,20 @@ def ablation_table(evidence: Evidence) -> Table | Text:
     return _model_table(evidence, "table-3", caption, columns, cells)
 
 
-def network_table(evidence: Evidence) -> Table | Text:
+def network_table(evidence: ReportData) -> Table | Text:
     """Table 5: other networks."""
     caption = "Table 5. Comparison with other networks"
-    return _model_table(evidence, "table-5", caption, _pairs(FIGURES), dict.fromkeys(published.NETWORKS, ()))
+    return _model_table(evidence, "table-5", caption, _pairs(METRICS), dict.fromkeys(published.NETWORKS, ()))
 
 
-def method_table(evidence: Evidence) -> Table | Text:
+def method_table(evidence: ReportData) -> Table | Text:
     """Table 6: other methods."""
     caption = "Table 6. Comparison with other methods"
-    return _model_table(evidence, "table-6", caption, _pairs(FIGURES), dict.fromkeys(published.METHODS, ()))
+    return _model_table(evidence, "table-6", caption, _pairs(METRICS), dict.fromkeys(published.METHODS, ()))
 
 
 def _model_table(
-    evidence: Evidence, name: str, caption: str, columns: Iterable[Column], models: Mapping[str, Sequence[Cell]]
+    evidence: ReportData, name: str, caption: str, columns: Iterable[Column], models: Mapping[str, Sequence[Cell]]
 ) -> Table | Text:
     """A table of the paper's; a sentence where none of what it compares was run."""
     rows = [
@@ -137,21 +137,21 @@ def _model_table(
     return Table(name, caption, (Column("network", numeric=False), *columns), tuple(rows), tuple(notes))
 
 
-def figure_cells(network: Network) -> list[Cell]:
+def figure_cells(network: ReportedModel) -> list[Cell]:
     """A network's five figures, each with the published one beside it."""
     cells = []
-    for name in FIGURES:
+    for name in METRICS:
         cells += [_spread(network, name), published_cell(network.model, name)]
     return cells
 
 
 def published_cell(*key: str) -> Cell:
     """A published figure; a dash where none is known."""
-    known = published.FIGURES.get(key)
+    known = published.METRICS.get(key)
     return UNKNOWN if known is None else Cell(known.text, known.value)
 
 
-def _spread(network: Network, name: str) -> Cell:
+def _spread(network: ReportedModel, name: str) -> Cell:
     return spread_cell(network.figures["mean"][name], (network.figures["std"] or {}).get(name))
 
 

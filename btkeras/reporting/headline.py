@@ -7,7 +7,7 @@ from typing import Any
 
 from btkeras.reporting import published
 from btkeras.reporting.document import Block, Text
-from btkeras.reporting.evidence import Evidence, Network
+from btkeras.reporting.evidence import ReportData, ReportedModel
 from btkeras.reporting.figure_tables import overview_table
 from btkeras.reporting.numbers import interval_text, percent
 from btkeras.reporting.sources import Source
@@ -41,7 +41,7 @@ _EQUALS = {False: "byte-for-byte copy", True: "slice of the same patient, or an 
 _INFLATED = "Take the accuracy as the upper end of what a new patient's slices would get, not as an estimate of it."
 
 
-def headline_blocks(evidence: Evidence) -> list[Block]:
+def headline_blocks(evidence: ReportData) -> list[Block]:
     """What to know of the report if nothing else of it is read."""
     network = evidence.best
     blocks: list[Block] = [Text((_accuracy(network),), "headline")]
@@ -50,21 +50,21 @@ def headline_blocks(evidence: Evidence) -> list[Block]:
         blocks.insert(0, Text(warnings, "warning"))
     points = [
         _in_counts(network),
-        *split_worth(network.source),
+        *split_caveats(network.source),
         *_against_the_paper(evidence),
         *_against_the_others(evidence),
     ]
     return [*blocks, Text(tuple(points), "list"), overview_table(evidence)]
 
 
-def synthetic_warning(evidence: Evidence) -> list[str]:
+def synthetic_warning(evidence: ReportData) -> list[str]:
     """A sentence for pictures that a program drew; none for others."""
     if not any(network.source.manifest.get("sources") == ["phantom"] for network in evidence.networks):
         return []
     return ["These pictures are drawn by a program (btkeras' phantom): the figures say nothing about real slices."]
 
 
-def _accuracy(network: Network) -> str:
+def _accuracy(network: ReportedModel) -> str:
     figures = network.figures
     level = 100 * network.source.summary["bootstrap"]["level"]
     deviation = (figures["std"] or {}).get("accuracy")
@@ -73,14 +73,14 @@ def _accuracy(network: Network) -> str:
     return f"{network.name}: {percent(network.accuracy)} % accuracy{over} ({level:g} % interval {interval})."
 
 
-def accuracy_interval(network: Network) -> list[float]:
+def accuracy_interval(network: ReportedModel) -> list[float]:
     """The bootstrap's interval; Wilson's where every answer is right, or wrong, and the bootstrap has no width."""
     intervals = network.figures["intervals"]
     low, high = intervals["accuracy"]
     return [low, high] if high > low else list(intervals["accuracy_wilson"])
 
 
-def _in_counts(network: Network) -> str:
+def _in_counts(network: ReportedModel) -> str:
     pooled = network.figures["pooled"]
     matrix = pooled["confusion_matrix"]
     right, total = sum(row[i] for i, row in enumerate(matrix)), pooled["images"]
@@ -91,7 +91,7 @@ def _in_counts(network: Network) -> str:
     )
 
 
-def split_worth(source: Source) -> list[str]:
+def split_caveats(source: Source) -> list[str]:
     """What a source's split says an accuracy on it is worth, as sentences."""
     by = source.summary["protocol"]["by"]
     points = [_WORTH.get(by, f"The split is by {by}.")]
@@ -130,7 +130,7 @@ def _relatives(source: Source) -> list[str]:
     return [f"{share} have a {kind} in the training part.{unknown}"]
 
 
-def _against_the_paper(evidence: Evidence) -> list[str]:
+def _against_the_paper(evidence: ReportData) -> list[str]:
     known = published.FIGURES[published.IMPROVED, "accuracy"]
     points = []
     for network in evidence.of_model(published.IMPROVED):
@@ -144,7 +144,7 @@ def _against_the_paper(evidence: Evidence) -> list[str]:
     return points
 
 
-def _against_the_others(evidence: Evidence) -> list[str]:
+def _against_the_others(evidence: ReportData) -> list[str]:
     # Networks that were tested on other pictures do not compare; the warning says so.
     if len(evidence.networks) == 1 or evidence.differences:
         return []
@@ -158,7 +158,7 @@ def _against_the_others(evidence: Evidence) -> list[str]:
     return [*(f"{pair['verdict']}." for pair in chosen), picked]
 
 
-def _rivals(evidence: Evidence) -> set[str]:
+def _rivals(evidence: ReportData) -> set[str]:
     """The next best network, and the baseline."""
     ranked = sorted(evidence.networks, key=lambda network: -network.accuracy)
     return {network.name for network in (*ranked[1:2], *evidence.of_model(published.BASELINE))}

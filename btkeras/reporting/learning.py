@@ -13,7 +13,7 @@ import numpy as np
 from btkeras.errors import RunError
 from btkeras.reporting import drawing
 from btkeras.reporting.document import Block, Figure, Panel, Text
-from btkeras.reporting.evidence import Evidence, Network
+from btkeras.reporting.evidence import ReportData, ReportedModel
 from btkeras.reporting.sources import TrainedRun
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _FIGURES = {
 _History = Mapping[str, Sequence[float]]
 
 
-def learning_blocks(evidence: Evidence) -> list[Block]:
+def learning_blocks(evidence: ReportData) -> list[Block]:
     """Accuracy and loss over the epochs, a figure each with a panel per network."""
     histories = {network.name: [_read(run) for run in network.runs] for network in evidence.networks}
     learning = [network for network in evidence.networks if any(histories[network.name])]
@@ -74,7 +74,7 @@ def _read(trained: TrainedRun) -> _History:
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
-def _panel(network: Network, figure: str, histories: Sequence[_History]) -> Panel:
+def _panel(network: ReportedModel, figure: str, histories: Sequence[_History]) -> Panel:
     curves = _FIGURES[figure]
     data = {curve.name: [list(history.get(curve.column, ())) for history in histories] for curve in curves}
     last = {name: np.mean([line[-1] for line in lines if line]) for name, lines in data.items() if any(lines)}

@@ -10,7 +10,7 @@ import numpy as np
 
 from btkeras.reporting import drawing
 from btkeras.reporting.document import Block, Figure, Panel
-from btkeras.reporting.evidence import Evidence, Network
+from btkeras.reporting.evidence import ReportData, ReportedModel
 from btkeras.reporting.numbers import percent
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _POOLED, _FOLD = (390, 330), (170, 175)
 _SHADE = 0.55
 
 
-def matrix_blocks(evidence: Evidence) -> list[Block]:
+def matrix_blocks(evidence: ReportData) -> list[Block]:
     """The pooled matrices, then those of the folds."""
     shading = (
         "Rows are the true classes, columns the answers. Blue: right; orange: wrong; the stronger, the larger its part "
@@ -33,14 +33,14 @@ def matrix_blocks(evidence: Evidence) -> list[Block]:
     return blocks + [_folds(network, letters) for network in evidence.networks if len(network.runs) > 1]
 
 
-def _folds(network: Network, letters: str) -> Figure:
+def _folds(network: ReportedModel, letters: str) -> Figure:
     several_seeds = len({run.seed for run in network.runs}) > 1
     panels = tuple(_fold_panel(network, fold, several_seeds) for fold in network.figures["folds"])
     caption = f"Confusion matrices of the single folds of {network.name}, with their accuracies"
     return Figure(f"folds-{network.slug}", caption, panels, (f"{letters}.",))
 
 
-def _pooled_panel(network: Network) -> Panel:
+def _pooled_panel(network: ReportedModel) -> Panel:
     pooled = network.figures["pooled"]
     classes, matrix = pooled["classes"], pooled["confusion_matrix"]
     return Panel(
@@ -51,7 +51,7 @@ def _pooled_panel(network: Network) -> Panel:
     )
 
 
-def _fold_panel(network: Network, fold: Any, several_seeds: bool) -> Panel:
+def _fold_panel(network: ReportedModel, fold: Any, several_seeds: bool) -> Panel:
     classes, matrix = network.figures["pooled"]["classes"], fold["confusion_matrix"]
     where = f"fold {fold['fold']}" + (f", seed {fold['seed']}" if several_seeds else "")
     title = f"{where}: {percent(fold['accuracy'])} %"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from btkeras.data.pictures import store_picture
+from btkeras.datasets.readers.images import to_png_or_jpeg
 from btkeras.errors import ImageError
 from btkeras.reporting.document import Block, Picture, Pictures, Text
-from btkeras.reporting.evidence import Evidence, Network
+from btkeras.reporting.evidence import ReportData, ReportedModel
 
 _SHOWN = 12
 _SIDE = 192
@@ -36,7 +36,7 @@ class _Mistake:
     others: str
 
 
-def mistake_blocks(evidence: Evidence, *, pictures: bool) -> list[Block]:
+def mistake_blocks(evidence: ReportData, *, pictures: bool) -> list[Block]:
     """The most confident wrong answers of the best network.
 
     Args:
@@ -59,7 +59,7 @@ def mistake_blocks(evidence: Evidence, *, pictures: bool) -> list[Block]:
     return [*blocks, Pictures("mistakes", caption, shown, ("Some may be mistakes of the labels.",))]
 
 
-def _worst(evidence: Evidence, network: Network) -> tuple[list[_Mistake], int]:
+def _worst(evidence: ReportData, network: ReportedModel) -> tuple[list[_Mistake], int]:
     paths, labels, probabilities = network.answers
     answers, classes = probabilities.argmax(axis=1), network.source.summary["classes"]
     wrong = np.flatnonzero(answers != labels)
@@ -74,7 +74,7 @@ def _worst(evidence: Evidence, network: Network) -> tuple[list[_Mistake], int]:
     return found, len(wrong)
 
 
-def _wrong_networks(evidence: Evidence, network: Network) -> list[set[str]]:
+def _wrong_networks(evidence: ReportData, network: ReportedModel) -> list[set[str]]:
     """The pictures that each network of the same dataset has wrong at least once."""
     found = []
     for other in evidence.networks:
@@ -116,7 +116,7 @@ def thumbnail(root: Path, path: str) -> tuple[bytes | None, str]:
     if Path(path).is_absolute() or ".." in Path(path).parts:
         return None, "not shown: the path leaves the dataset"
     try:
-        data, _ = store_picture((root / path).read_bytes(), path)
+        data, _ = to_png_or_jpeg((root / path).read_bytes(), path)
     except (OSError, ValueError, ImageError) as error:
         return None, f"not shown: {getattr(error, 'strerror', None) or error}"
     buffer = io.BytesIO()

@@ -6,20 +6,20 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from btkeras.console import duration
+from btkeras.logging import duration
 from btkeras.reporting.document import Block, Cell, Column, Table
-from btkeras.reporting.evidence import Evidence, Network
+from btkeras.reporting.evidence import ReportData, ReportedModel
 from btkeras.reporting.numbers import UNKNOWN, count_cell
 from btkeras.reporting.sources import Source, TrainedRun
 
 
-def provenance_blocks(evidence: Evidence) -> list[Block]:
+def provenance_blocks(evidence: ReportData) -> list[Block]:
     """A table of the sources, one of the software, one of the trainings."""
     sources = [_source_table(source, number, evidence) for number, source in enumerate(evidence.sources)]
     return [*sources, _software_table(evidence), _run_table(evidence)]
 
 
-def _source_table(source: Source, number: int, evidence: Evidence) -> Table:
+def _source_table(source: Source, number: int, evidence: ReportData) -> Table:
     protocol, dataset = source.summary["protocol"], source.summary["dataset"]
     manifest, config = source.manifest, source.config
     bootstrap = source.summary["bootstrap"]
@@ -63,7 +63,7 @@ def _command(words: Iterable[str] | None) -> str | None:
     return None if words is None else shlex.join(["btkeras", *map(str, words)])
 
 
-def _software_table(evidence: Evidence) -> Table:
+def _software_table(evidence: ReportData) -> Table:
     manifests = [run.manifest for source in evidence.sources for run in source.runs]
     packages = dict.fromkeys(name for manifest in manifests for name in manifest.get("versions", {}))
     facts: dict[str, list[str]] = {
@@ -93,7 +93,7 @@ def _distinct(values: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(str(value) for value in values if value is not None))
 
 
-def _run_table(evidence: Evidence) -> Table:
+def _run_table(evidence: ReportData) -> Table:
     runs = [(network, run) for network in evidence.networks for run in network.runs]
     seconds = [run.manifest.get("training_seconds") for _, run in runs]
     known = [float(value) for value in seconds if value is not None]
@@ -116,7 +116,7 @@ def _run_table(evidence: Evidence) -> Table:
     )
 
 
-def _run_row(network: Network, run: TrainedRun) -> tuple[Cell, ...]:
+def _run_row(network: ReportedModel, run: TrainedRun) -> tuple[Cell, ...]:
     manifest = run.manifest
     seconds, started = manifest.get("training_seconds"), manifest.get("started")
     return (

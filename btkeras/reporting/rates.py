@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from btkeras.reporting import drawing
 from btkeras.reporting.document import Block, Figure, Panel
-from btkeras.reporting.evidence import Evidence, Network
+from btkeras.reporting.evidence import ReportData, ReportedModel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -35,7 +35,7 @@ class _Curve:
     area: float
 
 
-def rate_blocks(evidence: Evidence) -> list[Block]:
+def rate_blocks(evidence: ReportData) -> list[Block]:
     """A panel per network in each of two figures."""
     against = f"of {evidence.pooled}, each class against the rest"
     notes = ("The scales differ: each plot shows the corner in which its curves bend.",)
@@ -47,14 +47,14 @@ def rate_blocks(evidence: Evidence) -> list[Block]:
     ]
 
 
-def _classes(network: Network) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
+def _classes(network: ReportedModel) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
     """Name, truth and probability of each class that some of the test pictures have, and some have not."""
     _, labels, probabilities = network.answers
     names = network.source.summary["classes"]
     return [(name, labels == i, probabilities[:, i]) for i, name in enumerate(names) if 0 < (labels == i).mean() < 1]
 
 
-def _roc(network: Network) -> dict[str, _Curve]:
+def _roc(network: ReportedModel) -> dict[str, _Curve]:
     from sklearn.metrics import roc_auc_score, roc_curve
 
     found = {}
@@ -64,7 +64,7 @@ def _roc(network: Network) -> dict[str, _Curve]:
     return found
 
 
-def _precision_recall(network: Network) -> dict[str, _Curve]:
+def _precision_recall(network: ReportedModel) -> dict[str, _Curve]:
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     found = {}
@@ -80,7 +80,7 @@ def _corner(curves: Iterable[_Curve], ideal_x: float) -> float:
     return next(side for side in _CORNERS if max(nearest, default=1.0) <= side / 2 or side == 1)
 
 
-def _panel(network: Network, kind: str, curves: Mapping[str, _Curve]) -> Panel:
+def _panel(network: ReportedModel, kind: str, curves: Mapping[str, _Curve]) -> Panel:
     measure = {"roc": "area under the ROC curve", "precision-recall": "average precision"}[kind]
     areas = ", ".join(f"{name} {curve.area:.4f}" for name, curve in curves.items())
     axes = {"roc": ("false_positive_rate", "true_positive_rate"), "precision-recall": ("recall", "precision")}[kind]

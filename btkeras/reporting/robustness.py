@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from btkeras.evaluation.robustness_sheet import read_sheet
 from btkeras.reporting import drawing
 from btkeras.reporting.document import Block, Cell, Column, Figure, Panel, Table
-from btkeras.reporting.evidence import Evidence, Network
+from btkeras.reporting.evidence import ReportData, ReportedModel
 from btkeras.reporting.numbers import percent
 from btkeras.reporting.sources import TrainedRun
 
@@ -20,7 +20,7 @@ _SIZE = (460, 340)
 _MEANS = {"accuracy": "mean", "balanced_accuracy": "balanced", "confidence": "confidence", "ece": "ECE"}
 
 
-def robustness_blocks(evidence: Evidence) -> list[Block]:
+def robustness_blocks(evidence: ReportData) -> list[Block]:
     """A table for each sheet, and a panel each; nothing where no run has one."""
     found = [(network, run, read_sheet(run.run)) for network in evidence.networks for run in network.runs]
     sheets = [(*_names(network, run), sheet) for network, run, sheet in found if sheet]
@@ -31,7 +31,7 @@ def robustness_blocks(evidence: Evidence) -> list[Block]:
     return [*(sheet_table(title, slug, sheet) for title, slug, sheet in sheets), Figure("robustness", caption, panels)]
 
 
-def _names(network: Network, run: TrainedRun) -> tuple[str, str]:
+def _names(network: ReportedModel, run: TrainedRun) -> tuple[str, str]:
     if len(network.runs) == 1:
         return network.name, network.slug
     return f"{network.name}, seed {run.seed}, fold {run.fold}", f"{network.slug}-{run.seed}-{run.fold}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from statistics import fmean
 
 from btkeras.reporting.document import Cell, Column, Table
-from btkeras.reporting.evidence import Evidence, Network
+from btkeras.reporting.evidence import ReportData, ReportedModel
 from btkeras.reporting.figure_tables import published_cell
 from btkeras.reporting.numbers import UNKNOWN, scaled_cell, spread_cell
 
 _SPEEDS = ("training_images_per_second", "evaluation_images_per_second")
 
 
-def size_table(evidence: Evidence) -> Table:
+def size_table(evidence: ReportData) -> Table:
     """Parameters, multiplications, speed and accuracy of every network."""
     return Table(
         name="table-4",
@@ -38,7 +38,7 @@ def size_table(evidence: Evidence) -> Table:
     )
 
 
-def _row(network: Network) -> tuple[Cell, ...]:
+def _row(network: ReportedModel) -> tuple[Cell, ...]:
     figures = network.figures
     deviation = (figures["std"] or {}).get("accuracy")
     return (
@@ -54,11 +54,11 @@ def _row(network: Network) -> tuple[Cell, ...]:
     )
 
 
-def _speed(network: Network, key: str) -> Cell:
+def _speed(network: ReportedModel, key: str) -> Cell:
     values = network.known(key)
     return scaled_cell(fmean(values), 1, 1) if values else UNKNOWN
 
 
-def _device(network: Network) -> Cell:
+def _device(network: ReportedModel) -> Cell:
     devices = sorted(set(map(str, network.known("device"))))
     return Cell(", ".join(devices), devices) if devices else UNKNOWN

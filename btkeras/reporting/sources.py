@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from btkeras.config import ExperimentConfig
-from btkeras.data.groups import group_by
-from btkeras.data.splits import files_digest
 from btkeras.errors import DataError, RunError
 from btkeras.experiments.experiment import Experiment, is_experiment
-from btkeras.experiments.results import FoldResult
+from btkeras.experiments.fold_results import FoldResult
 from btkeras.experiments.summary import summarise_experiment
 from btkeras.runs import Run, dataset_of, read_json, read_predictions
+from btkeras.splitting.groups import group_by
+from btkeras.splitting.splits import files_digest
 
 _SUMMARY_KEYS = ("protocol", "dataset", "classes", "models", "comparisons", "bootstrap")
 

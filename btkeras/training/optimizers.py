@@ -2,15 +2,120 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
+from keras import ops
 
-from btkeras.config import OptimizerConfig
-from btkeras.training.fused_adam import FusedAdam, FusedAdamW
+from btkeras.config import OptimizerConfig, ScheduleConfig
 from btkeras.training.runtime import one_tensorflow_replica
-from btkeras.training.schedules import Schedule
+
+
+class _OnePass:
+    """Replaces the dozen operations, each a pass over memory, of ``keras.optimizers.Adam.update_step``.
+
+    The same state, and the same formula (Kingma and Ba, "Adam: A Method for Stochastic Optimization", section 2).
+    """
+
+    def update_step(self: Any, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        step = tf.cast(self.iterations + 1, tf.float32)
+        index = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyAdam(
+            var=_handle(variable),
+            m=_handle(self._momentums[index]),
+            v=_handle(self._velocities[index]),
+            beta1_power=tf.pow(tf.constant(self.beta_1, tf.float32), step),
+            beta2_power=tf.pow(tf.constant(self.beta_2, tf.float32), step),
+            lr=tf.cast(learning_rate, tf.float32),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=tf.cast(gradient, tf.float32),
+        )
+
+
+def _handle(variable: Any) -> tf.Tensor:
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
+
+
+class FusedAdam(_OnePass, keras.optimizers.Adam):
+    """``keras.optimizers.Adam``."""
+
+
+class FusedAdamW(_OnePass, keras.optimizers.AdamW):
+    """``keras.optimizers.AdamW``."""
+
+
+# What is left of the peak rate, from the epoch (fractional) and the progress 0..1 behind the warm-up.
+_Shape = Callable[[ScheduleConfig, Any, Any], Any]
+
+
+def _constant(config: ScheduleConfig, epoch: Any, progress: Any) -> Any:
+    return ops.ones_like(progress)
+
+
+def _step(config: ScheduleConfig, epoch: Any, progress: Any) -> Any:
+    # The small number keeps a step boundary, which float32 may place a hair below, where it belongs.
+    return ops.power(config.step_factor, ops.floor(epoch / config.step_epochs + 1e-5))
+
+
+def _linear(config: ScheduleConfig, epoch: Any, progress: Any) -> Any:
+    return 1 - (1 - config.final_fraction) * progress
+
+
+def _cosine(config: ScheduleConfig, epoch: Any, progress: Any) -> Any:
+    return config.final_fraction + (1 - config.final_fraction) * (1 + ops.cos(math.pi * progress)) / 2
+
+
+_SHAPES: dict[str, _Shape] = {
+    "constant": _constant,
+    "step": _step,
+    "linear": _linear,
+    "cosine": _cosine,
+    "one_cycle": _cosine,
+}
+_ONE_CYCLE_RISE = 0.3
+
+
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule of ``config.SCHEDULES`` with its warm-up.
+
+    Args:
+        optimizer: Gives the peak rate.
+        schedule: Gives the shape.
+        epochs: Length of the whole training.
+        steps: Training steps per epoch.
+    """
+
+    def __init__(self, optimizer: OptimizerConfig, schedule: ScheduleConfig, epochs: int, steps: int) -> None:
+        super().__init__()
+        self._peak = optimizer.learning_rate
+        self._config = schedule
+        self._epochs = epochs
+        self._steps = steps
+        rise = _ONE_CYCLE_RISE * epochs if schedule.name == "one_cycle" else 0.0
+        self._warmup = min(schedule.warmup_epochs or rise, epochs)
+
+    def __call__(self, step: Any) -> Any:
+        """The rate of the given step (0 is the first), a float32 scalar."""
+        epoch = ops.cast(step, "float32") / self._steps
+        progress = ops.clip((epoch - self._warmup) / max(self._epochs - self._warmup, 1e-9), 0.0, 1.0)
+        rate = self._peak * _SHAPES[self._config.name](self._config, epoch, progress)
+        if not self._warmup:
+            return rate
+        # One step ahead, so that the first step already learns.
+        rise = ops.minimum((epoch + 1 / self._steps) / self._warmup, 1.0)
+        if self._config.name == "one_cycle":
+            rise = (1 - ops.cos(math.pi * rise)) / 2
+        return ops.where(epoch < self._warmup, self._peak * rise, rate)
+
+    def get_config(self) -> dict[str, Any]:
+        """Not serialisable: a run's optimizer is rebuilt from its configuration."""
+        raise NotImplementedError("Models are saved without their optimizer")
+
 
 _MAKERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "adam": keras.optimizers.Adam,

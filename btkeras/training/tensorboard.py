@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import config_to_dict
 from btkeras.runs import Run
-from btkeras.training.metric import MacroRecall
+from btkeras.training.callbacks import MacroRecall
 
 
 class TensorBoard(keras.callbacks.Callback):

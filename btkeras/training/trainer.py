@@ -15,28 +15,30 @@ import keras
 import numpy as np
 
 from btkeras.config import ExperimentConfig
-from btkeras.console import duration, notice
-from btkeras.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
-from btkeras.data.records import Dataset
-from btkeras.data.splits import Split, make_split
+from btkeras.datasets.dataset import Dataset
 from btkeras.errors import ModelError, RunError
+from btkeras.logging import duration, notice
 from btkeras.models import build_model
-from btkeras.models.build import check_name
-from btkeras.models.finetuning import set_backbone_trainable
-from btkeras.models.macs import count_macs
-from btkeras.models.pretrained import check_pretrained, load_pretrained, scaled_variance, weights_file
+from btkeras.models.build import check_name, count_macs
+from btkeras.models.head import set_backbone_trainable
+from btkeras.models.imagenet import check_pretrained, load_pretrained, scaled_variance, weights_file
 from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
-from btkeras.training.callbacks import BestModel, EpochEnd
-from btkeras.training.form import training_form
-from btkeras.training.inputs import Inputs, build_inputs, cache_folder
-from btkeras.training.metric import MacroRecall
-from btkeras.training.optimizers import make_optimizer
+from btkeras.splitting.splits import Split, make_split
+from btkeras.training.callbacks import BestModel, EpochEnd, MacroRecall, ProgressLine
+from btkeras.training.checkpoint import Progress, load_progress, restore_state
+from btkeras.training.optimizers import Schedule, make_optimizer
 from btkeras.training.phases import phases, refined
+from btkeras.training.pipeline import (
+    Inputs,
+    build_inputs,
+    cache_folder,
+    evaluation_batches,
+    steps_per_epoch,
+    training_batches,
+)
 from btkeras.training.precision import dtype_policy, resolve_precision
-from btkeras.training.progress import ProgressLine
+from btkeras.training.reparameterize import reparameterize_for_training
 from btkeras.training.runtime import describe_device, seed_everything, strategy_scope
-from btkeras.training.schedules import Schedule
-from btkeras.training.state import Progress, load_progress, restore_state
 from btkeras.training.tensorboard import TensorBoard
 
 
@@ -190,7 +192,7 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
     seed_everything(config.train)
     with strategy_scope():
         with dtype_policy(manifest["precision"]):
-            model = training_form(_network(config, dataset, inputs), grey=_stays_grey(inputs))
+            model = reparameterize_for_training(_network(config, dataset, inputs), grey=_stays_grey(inputs))
         _compile(model, config, make_optimizer(config.optimizer, schedule, model), len(dataset.classes))
         # Before anything is frozen: the state for resuming is that of all weights in every epoch.
         model.optimizer.build(model.trainable_variables)

@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 
+from btkeras.benchmark.benchmark import matrix_engine
+from btkeras.benchmark.engines import SIDE as NUMPY_SIDE
+from btkeras.benchmark.rounds import Engine, EngineError, Worker, measure
 from btkeras.files import write_json
 from btkeras.machine import describe, load
-from btkeras.serving.benchmark import matrix_engine
-from btkeras.serving.benchmark_engines import SIDE as NUMPY_SIDE
-from btkeras.serving.benchmark_rounds import Engine, EngineError, Worker, measure
 from scripts.benchmark.constants import SIDE
 from scripts.benchmark.engines import ENTRANTS, TOLERANCES, Entrant, matrix_engines
 from scripts.benchmark.rows import row, table

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from btkeras.serving.benchmark_rounds import Engine
+from btkeras.benchmark.rounds import Engine
 
 _HERE = "scripts.benchmark"
 # How far an answer may be from the trained network's in float32.

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from btkeras.models import build_model, count_macs
-from btkeras.models.fuse import fuse
+from btkeras.models.reparameterize import reparameterize
 from scripts.benchmark.constants import MEAN, PICTURES, VARIANCE
 
 _OPSET = 18
@@ -25,7 +25,7 @@ def prepare(network: str, size: int, folder: str) -> tuple[None, dict[str, Any]]
     their paths, ``pictures.npy``, uint8 ``[n, size, size, 1]``, and ``answers.npy``, what the trained one says of them.
 
     Returns:
-        No call, and each form's multiply-accumulates: an entry as ``btkeras.serving.benchmark_worker`` takes it.
+        No call, and each form's multiply-accumulates: an entry as ``btkeras.benchmark.worker`` takes it.
     """
     out = Path(folder)
     forms = networks(network, size)
@@ -56,7 +56,7 @@ def networks(name: str, size: int) -> Mapping[str, keras.Model]:
     model(np.random.default_rng(1).integers(0, 256, (8, size, size, 3)).astype(np.float32), training=True)
     for layer, momentum in zip(normalisations, momenta, strict=True):
         layer.momentum = momentum
-    return {"trained": model, "fused": fuse(model), "grey": fuse(model, grey=True)}
+    return {"trained": model, "fused": reparameterize(model), "grey": reparameterize(model, grey=True)}
 
 
 def _write(form: keras.Model, out: Path, name: str, pictures: np.ndarray) -> None:

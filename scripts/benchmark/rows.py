@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from btkeras.serving.benchmark_rounds import Taken
+from btkeras.benchmark.rounds import Taken
 from scripts.benchmark.engines import Entrant
 
 

@@ -1,0 +1,214 @@
+"""What a trained network answers when the tumour, or all but the tumour, is taken out of its input, or exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from btkeras.audit.shortcut_features import hide, pixels_of, silhouette
+from btkeras.audit.shortcuts import EXCHANGED, FeatureTable, Row, score
+from btkeras.augmentation.lesion_cutmix import CutMixBatch, lesion_cutmix
+from btkeras.config import AugmentConfig
+from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop, box_of, visible
+from btkeras.errors import ImageError
+from btkeras.evaluation.evaluate import load_best
+from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.runs import Run
+from btkeras.splitting.splits import Split
+
+_CLASSES = AugmentConfig().exchanged_classes
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class NetworkAnswers:
+    """Attributes:
+    classes: Names of the network's outputs.
+    probabilities: From float32 inputs to a row of probabilities each.
+    """
+
+    classes: NDArray[np.str_]
+    probabilities: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+    def answers(self, images: NDArray[np.float32]) -> NDArray[np.str_]:
+        """The most probable classes."""
+        return self.classes[self.probabilities(images).argmax(axis=1)]
+
+
+def exchange_rows(
+    images: Callable[[NDArray[np.intp]], NDArray[np.uint8]],
+    labels: NDArray[np.str_],
+    boxes: NDArray[np.float32],
+    network: NetworkAnswers,
+    *,
+    trained_on: NDArray[np.str_],
+) -> list[Row]:
+    """What a network answers for slices that exchanged a tumour; each slice is in at most one pair.
+
+    Args:
+        images: Gives network inputs, ``[n, side, side, channels]``, for positions in ``labels``.
+        labels: Classes of the test pictures.
+        boxes: ``[n, 4]``: top, left, bottom, right of the tumour as fractions of the input; all 0 where not known.
+        network: Who answers.
+        trained_on: Classes of the training part.
+
+    Returns:
+        A row per direction; none where there are no pairs. Its ``healthy_accuracy`` is the part that is told rightly
+        whether there is a tumour.
+    """
+    tumour = np.isin(labels, _CLASSES) & boxes.any(axis=1)
+    order = np.random.default_rng(0).permutation(np.flatnonzero(tumour | (labels == NO_TUMOR)))
+    wanted: dict[str, list[NDArray[np.str_]]] = {name: [] for name in EXCHANGED}
+    given: dict[str, list[NDArray[np.str_]]] = {name: [] for name in EXCHANGED}
+    for start in range(0, len(order), _AT_ONCE):
+        some = order[start : start + _AT_ONCE]
+        changed, new = _exchanged(images(some), labels[some], boxes[some], network.classes)
+        for name, (_, was_healthy) in EXCHANGED.items():
+            these = np.flatnonzero((new != labels[some]) & ((labels[some] == NO_TUMOR) == was_healthy))
+            if these.size:
+                wanted[name].append(new[these])
+                given[name].append(network.answers(changed[these]))
+    rows = []
+    for name, (shows, was_healthy) in EXCHANGED.items():
+        if wanted[name]:
+            right, said = np.concatenate(wanted[name]), np.concatenate(given[name])
+            row = score(name, shows, "network", right, said, trained_on=trained_on)
+            rows.append(replace(row, healthy_accuracy=float(((said == NO_TUMOR) != was_healthy).mean())))
+    return rows
+
+
+def _exchanged(
+    images: NDArray[np.uint8], labels: NDArray[np.str_], boxes: NDArray[np.float32], classes: NDArray[np.str_]
+) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """Pictures whose pairs all exchanged their tumour, and what they show then."""
+    targets = (labels[:, None] == classes).astype(np.float32)
+    batch = CutMixBatch(tf.constant(images), tf.constant(targets), tf.constant(boxes), tf.constant(labels == NO_TUMOR))
+    changed, now = lesion_cutmix(batch, tf.constant([0, 0], tf.int64), 1.0)
+    return np.rint(changed.numpy()), classes[now.numpy().argmax(axis=1)]
+
+
+Picture = NDArray[np.uint8]
+
+# What is taken from the head's rim, as a fraction of the picture's side: skin, bone, and what lies outside.
+RIM = 0.08
+_BATCH = 32
+
+
+def _alone(picture: Picture, box: Box) -> Picture:
+    rows, columns = pixels_of(box, *picture.shape[:2])
+    kept = np.zeros_like(picture)
+    kept[rows, columns] = picture[rows, columns]
+    return kept
+
+
+def _outline(picture: Picture, box: Box) -> Picture:
+    inside = ndimage.binary_erosion(silhouette(picture[..., 0]), iterations=max(1, round(RIM * len(picture))))
+    return np.where(inside[..., None], np.uint8(0), picture)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One way of showing a picture to the network.
+
+    Attributes:
+        shows: What is left of it.
+        change: From the network's input and the part to hide, fractions of the input, to what is shown.
+        boxed: Whether only pictures count whose part to hide is known.
+    """
+
+    shows: str
+    change: Callable[[Picture, Box], Picture]
+    boxed: bool = True
+
+
+INPUTS: Mapping[str, Input] = MappingProxyType(
+    {
+        "network": Input("the whole picture", lambda picture, box: picture, boxed=False),
+        "network, box hidden": Input("tumour's box filled with its surroundings' mean", hide),
+        "network, box alone": Input("tumour's box, black around it", _alone),
+        "network, outline": Input("border and rim of the head, its inside black", _outline, boxed=False),
+    }
+)
+
+
+def network_rows(
+    run: Run, seen: FeatureTable, split: Split, progress: Callable[[range], Iterable[int]] = lambda batches: batches
+) -> list[Row]:
+    """What the run's network answers for the test part, shown whole and in parts.
+
+    Args:
+        run: The run; the split must be its own.
+        seen: What ``btkeras.audit.shortcuts.see`` gives.
+        split: The run's split.
+        progress: Wraps the batches, to show how far it is.
+
+    Raises:
+        RunError, ModelError: If the run has no network to load.
+    """
+    model, classes, config = load_best(run), np.array(run.classes()), run.config()
+    decoder = Preprocessor(config.data.image_size, config.data.channels, config.data.harmonise)
+    tested = {record.path for record in split.test}
+    positions = [i for i, record in enumerate(seen.records) if record.path in tested]
+    labels = np.array([seen.records[i].label for i in positions])
+    trained_on = np.array([record.label for record in split.train])
+    inputs = {name: one for name, one in INPUTS.items() if any(seen.hidden) or not one.boxed}
+    answers: dict[str, list[NDArray[np.str_]]] = {name: [] for name in inputs}
+    for start in progress(range(0, len(positions), _BATCH)):
+        batch = positions[start : start + _BATCH]
+        pictures = list(decoder.files([seen.root / seen.records[i].path for i in batch]))
+        boxes = [_box(seen, i, config.data.harmonise) for i in batch]
+        for name, one in inputs.items():
+            shown = [one.change(_readable(p), box) for p, box in zip(pictures, boxes, strict=True)]
+            scores = model.predict_on_batch(np.stack(shown).astype(np.float32))
+            answers[name].append(classes[np.asarray(scores).argmax(axis=1)])
+    boxed = np.array([seen.hidden[i] is not None for i in positions])
+    rows = []
+    for name, one in inputs.items():
+        usable = boxed if one.boxed else np.ones(len(labels), bool)
+        given = np.concatenate(answers[name])[usable]
+        rows.append(score(name, one.shows, "network", labels[usable], given, trained_on=trained_on))
+    return [*rows, *_exchange_rows(model, classes, seen, positions, decoder, trained_on)]
+
+
+def _exchange_rows(
+    model: keras.Model,
+    classes: NDArray[np.str_],
+    seen: FeatureTable,
+    positions: list[int],
+    decoder: Preprocessor,
+    trained_on: NDArray[np.str_],
+) -> list[Row]:
+    records = [seen.records[i] for i in positions]
+    boxes = np.zeros((len(records), 4), np.float32)
+    for row, (record, i) in enumerate(zip(records, positions, strict=True)):
+        if box := box_of(record):
+            boxes[row] = (visible(box_in_crop(box, seen.heads[i])) if decoder.harmonise else box) or (0, 0, 0, 0)
+
+    def images(chosen: NDArray[np.intp]) -> NDArray[np.uint8]:
+        return np.stack([_readable(p) for p in decoder.files([seen.root / records[i].path for i in chosen])])
+
+    def probabilities(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(model.predict(pictures, batch_size=_BATCH, verbose=0))
+
+    network = NetworkAnswers(classes, probabilities)
+    labels = np.array([record.label for record in records])
+    return exchange_rows(images, labels, boxes, network, trained_on=trained_on)
+
+
+def _box(seen: FeatureTable, position: int, harmonised: bool) -> Box:
+    """The part to hide as fractions of the network's input."""
+    box = seen.hidden[position] or Box(0, 0, 1, 1)
+    return box_in_crop(box, seen.heads[position]) if harmonised else box
+
+
+def _readable(picture: Picture | ImageError) -> Picture:
+    if isinstance(picture, ImageError):
+        raise picture
+    return picture

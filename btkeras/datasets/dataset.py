@@ -1,0 +1,297 @@
+"""What a dataset is: a folder of labelled pictures, read into records."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import posixpath
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from btkeras.errors import DataError
+from btkeras.files import atomic_file
+
+BOXES = "boxes.csv"
+BOX_COLUMNS = ("file", "x_center", "y_center", "width", "height")
+
+
+def read_boxes(
+    data: bytes, folder: str, name: str, pictures: Collection[str], *, strict: bool = True
+) -> dict[str, str]:
+    """Reads a ``boxes.csv``.
+
+    Args:
+        data: Its content, UTF-8.
+        folder: Where it lies, as ``pictures`` are named; "" for where these start.
+        name: What messages call it.
+        pictures: The paths that there are.
+        strict: Whether other columns, and lines of other pictures, are errors instead of being passed over.
+
+    Returns:
+        "x_center y_center width height", fractions, for the pictures that have a box.
+
+    Raises:
+        DataError: If columns or a line are not as they must be.
+    """
+    rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig", errors="replace")))
+    if list(rows.fieldnames or ())[:5] != list(BOX_COLUMNS):
+        if not strict:
+            return {}
+        raise DataError(
+            f"{BOXES} must have the columns {','.join(BOX_COLUMNS)}",
+            received=f"{name} with {','.join(rows.fieldnames or ()) or 'an empty file'}",
+        )
+    boxes = {}
+    for number, row in enumerate(rows, start=2):
+        path = posixpath.normpath(posixpath.join(folder, row["file"]))
+        text = _box(row, f"{name}, line {number}", path in pictures or not strict)
+        if path in pictures:
+            boxes[path] = text
+    return boxes
+
+
+def _box(row: Mapping[str, str], line: str, known: bool) -> str:
+    try:
+        values = [float(row[name]) for name in BOX_COLUMNS[1:]]
+    except (TypeError, ValueError):
+        values = []
+    if not known or not values or not all(0 <= value <= 1 for value in values):
+        raise DataError(
+            f"A line of {BOXES} must name a picture beside it and a box in fractions from 0 to 1",
+            received=f"{line}: {','.join(str(value) for value in row.values())}",
+            remedy="Correct or remove the line",
+        )
+    return format_box(values)
+
+
+def format_box(values: Iterable[float]) -> str:
+    """Writes a box as the manifest keeps it: "x_center y_center width height", fractions of the image."""
+    return " ".join(f"{value:.6g}" for value in values)
+
+
+CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
+MANIFEST = "manifest.csv"
+MANIFEST_COLUMNS = ("path", "label", "patient", "source")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
+
+# How public collections spell the four classes, after lower-casing and "-", " " -> "_".
+_SPELLINGS = {
+    "glioma": ("glioma", "gliomas", "glioma_tumor", "glioma_tumour", "gl"),
+    "meningioma": ("meningioma", "meningiomas", "meningioma_tumor", "meningioma_tumour", "meninigioma", "me"),
+    "no_tumor": ("no_tumor", "no_tumour", "notumor", "notumour", "no", "none", "normal", "healthy"),
+    "pituitary": ("pituitary", "pituitary_tumor", "pituitary_tumour", "pituitary_adenoma", "pi"),
+}
+# Pictures that `btkeras prepare` converts, or says why not; leaving them out in silence would lose data.
+_OTHER_SUFFIXES = (".bmp", ".tif", ".tiff", ".gif", ".webp", ".dcm", ".dicom", ".nii", ".nii.gz", ".mat")
+_CLASS_OF = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One slice.
+
+    Attributes:
+        path: Relative to the dataset's folder, with forward slashes.
+        label: One of ``CLASSES``.
+        patient: Identifier of the patient, "" where unknown.
+        source: The collection the slice comes from, "" where unknown.
+        extra: Further columns of the manifest, as text.
+    """
+
+    path: str
+    label: str
+    patient: str = ""
+    source: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The records of one folder, sorted by path.
+
+    Attributes:
+        root: The folder.
+        records: All slices, sorted by path.
+    """
+
+    root: Path
+    records: tuple[Record, ...]
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Class names that occur, in alphabetical order: the order of the network's outputs."""
+        return tuple(sorted({record.label for record in self.records}))
+
+    def counts(self) -> dict[str, int]:
+        """Number of slices per class, in class order."""
+        counter = Counter(record.label for record in self.records)
+        return {name: counter[name] for name in self.classes}
+
+
+def class_name(spelling: str, where: str = "") -> str:
+    """Returns the class that a folder name or label means.
+
+    Args:
+        spelling: The name.
+        where: Where it stands, for the error message.
+
+    Raises:
+        DataError: If it means none of the four.
+    """
+    key = spelling.strip().lower().replace("-", "_").replace(" ", "_")
+    if key in _CLASS_OF:
+        return _CLASS_OF[key]
+    near = difflib.get_close_matches(key, _CLASS_OF, n=1)
+    hint = f"Did you mean {_CLASS_OF[near[0]]!r}" if near else "Rename or remove it"
+    raise DataError(f"A class must be one of {', '.join(CLASSES)}", received=f"{spelling!r}{where}", remedy=hint)
+
+
+def load_dataset(folder: str | Path) -> Dataset:
+    """Reads a dataset: class folders of PNG/JPEG pictures, or a folder with ``manifest.csv``.
+
+    Only names are read here, no picture is opened. Of class folders, ``boxes.csv`` beside them (``file,x_center,
+    y_center,width,height``, fractions) becomes the column ``box``.
+
+    Raises:
+        DataError: If the folder is missing or empty, holds fewer than two classes, or its manifest is not valid.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(
+            "A dataset must be a folder",
+            received=root,
+            remedy="Give a folder made by `btkeras prepare`, a folder of class folders, or `phantom`",
+        )
+    records = _from_manifest(root) if (root / MANIFEST).is_file() else _from_class_folders(root)
+    dataset = Dataset(root, tuple(sorted(records, key=lambda record: record.path)))
+    if len(dataset.classes) < 2:
+        raise DataError(
+            "A dataset must hold pictures of at least two classes",
+            received=f"{dataset.counts() or 'no picture'} in {root}",
+            remedy=f"Name the class folders {', '.join(CLASSES)}",
+        )
+    return dataset
+
+
+def _from_class_folders(root: Path) -> list[Record]:
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if any(folder.name.lower() in ("training", "testing", "train", "test") for folder in folders):
+        names = " ".join(str(folder) for folder in folders)
+        raise DataError(
+            "A dataset's folders must be classes",
+            received=f"{root} with {', '.join(folder.name for folder in folders)}",
+            remedy=f"Join the parts first: btkeras prepare {names} --out DATASET",
+        )
+    labels = {
+        path: label for folder in folders for label in [class_name(folder.name)] for path in _pictures(folder, root)
+    }
+    boxes = _boxes(root, labels)
+    return [Record(path, label, extra=boxes.get(path, {})) for path, label in labels.items()]
+
+
+def _boxes(root: Path, pictures: Collection[str]) -> dict[str, dict[str, str]]:
+    """The column ``box`` of the pictures that ``boxes.csv`` beside the class folders has one for."""
+    file = root / BOXES
+    if not file.is_file():
+        return {}
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{BOXES} must be readable", received=f"{file} ({error.strerror})") from error
+    # A file of that name may be anything, and pictures may have been taken away.
+    return {path: {"box": box} for path, box in read_boxes(data, "", str(file), pictures, strict=False).items()}
+
+
+def _pictures(folder: Path, root: Path) -> list[str]:
+    """Paths of a class folder's pictures, relative to ``root``; hidden files and folders are no part of it."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    paths = [path.relative_to(root) for path in files]
+    paths = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    others = sorted(path.as_posix() for path in paths if path.name.lower().endswith(_OTHER_SUFFIXES))
+    if others:
+        raise DataError(
+            "A class folder's pictures must be PNG or JPEG",
+            received=f"{others[0]!r} in {root}" + (f" (and {len(others) - 1} more)" if others[1:] else ""),
+            remedy=f"Convert them: btkeras prepare {root} --out DATASET",
+        )
+    pictures = [path.as_posix() for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not pictures:
+        raise DataError(
+            "A class folder must hold PNG or JPEG pictures", received=f"{folder} without any", remedy="Remove it"
+        )
+    unreadable = [path for path in pictures if not _is_text(path)]
+    if unreadable:
+        raise DataError("A picture's name must be UTF-8", received=repr(unreadable[0]), remedy="Rename it")
+    return pictures
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is all text: bytes of a file name that are no UTF-8 reach Python as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _from_manifest(root: Path) -> list[Record]:
+    manifest = root / MANIFEST
+    try:
+        # Excel begins UTF-8 with a byte order mark.
+        with manifest.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            _check_columns(list(reader.fieldnames or ()), manifest)
+            records = [_record_of(row, manifest, reader.line_num) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{manifest} must be a CSV file in UTF-8", received=error, remedy="Save it again so") from error
+    repeated = [path for path, count in Counter(record.path for record in records).items() if count > 1]
+    if repeated:
+        raise DataError(f"{manifest} must name each picture once", received=repeated[0], remedy="Remove the repetition")
+    return records
+
+
+def _check_columns(names: list[str], manifest: Path) -> None:
+    missing = [name for name in ("path", "label") if name not in names]
+    if missing:
+        raise DataError(
+            f"{manifest} must have the columns path and label (patient and source are optional)",
+            received=", ".join(names) or "an empty file",
+            remedy=f"Add {', '.join(missing)}",
+        )
+    if len(set(names)) < len(names):
+        raise DataError(f"{manifest} must have each column once", received=", ".join(names))
+
+
+def _record_of(row: dict[str, str], manifest: Path, line: int) -> Record:
+    if None in row or None in row.values():
+        raise DataError(
+            f"{manifest} must have as many fields in each line as in its header", received=f"line {line}: {row}"
+        )
+    path = Path(row["path"])
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in row["path"]:
+        raise DataError(
+            f"A path in {manifest} must lie inside the dataset's folder", received=f"line {line}: {row['path']!r}"
+        )
+    extra = {name: value for name, value in row.items() if name not in MANIFEST_COLUMNS}
+    label = class_name(row["label"], f" in line {line} of {manifest}")
+    # One text for all records of a patient or source: there may be hundreds of thousands.
+    patient, source = sys.intern(row.get("patient", "")), sys.intern(row.get("source", ""))
+    return Record(path.as_posix(), label, patient, source, extra)
+
+
+def write_manifest(root: Path, records: list[Record]) -> None:
+    """Writes ``manifest.csv`` into ``root``, sorted by path; every record's extra columns are kept."""
+    extra = sorted({name for record in records for name in record.extra})
+    rows = [[*MANIFEST_COLUMNS, *extra]]
+    for record in sorted(records, key=lambda record: record.path):
+        values = [record.extra.get(name, "") for name in extra]
+        rows.append([record.path, record.label, record.patient, record.source, *values])
+    # Python before 3.13 leaves a carriage return unquoted and takes it for a line's end when it reads.
+    odd = any("\r" in value for row in rows for value in row)
+    with atomic_file(root / MANIFEST) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL).writerows(rows)

@@ -1,0 +1,1 @@
+"""Readers of source files: images, archives, FigShare, DICOM, NIfTI."""

@@ -1,0 +1,197 @@
+"""The files of a source, whether they lie in folders, in zips, or in zips in zips.
+
+Nothing is ever extracted: a zip is read where it lies, one member at a time, and a zip inside it through the
+opened member. Names of members only serve to tell classes; none becomes a path on disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from btkeras.errors import DataError, ImageError
+from btkeras.preprocessing.image_file import damaged
+
+MAX_BYTES = 64 * 2**20
+# Volumes and multi-frame files are many slices.
+MAX_VOLUME_BYTES = 256 * 2**20
+_VOLUMES = (".nii", ".nii.gz", ".dcm", ".dicom")
+MAX_ZIP_DEPTH = 2
+
+# What zipfile raises on a broken, encrypted or unsupported archive.
+_ZIP_DAMAGE = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError, zlib.error)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source, not read yet.
+
+    Attributes:
+        path: Where it lies in the source, with forward slashes; a zip counts as a folder.
+        name: What messages call it: the source's path and ``path``.
+        read: Returns the content. Raises ImageError if it cannot, or if it is too large.
+    """
+
+    path: str
+    name: str
+    read: Callable[[], bytes]
+
+    @property
+    def suffix(self) -> str:
+        """The name's ending in lower case, with its dot."""
+        return PurePosixPath(self.path).suffix.lower()
+
+    @property
+    def basename(self) -> str:
+        """The name without folders."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def stem(self) -> str:
+        """The name without folders and ending."""
+        return PurePosixPath(self.path).stem
+
+
+def walk(source: Path, stack: ExitStack) -> list[SourceFile]:
+    """Lists a folder, a zip, or a single file; hidden files are left out.
+
+    Files in folders come in natural order (2 before 10), those of a zip as they lie in it, because a compressed zip
+    in a zip can only be read forwards.
+
+    Args:
+        source: Folder or file.
+        stack: Keeps the zips open; the entries can be read until it closes.
+
+    Raises:
+        DataError: If the source is missing, cannot be read, or one of its zips is damaged.
+    """
+    if source.is_dir():
+        return list(_folder(source, "", stack, frozenset()))
+    if source.is_file():
+        return list(_file(source, source.name, stack))
+    raise DataError("A source must exist", received=source, remedy="Check the spelling")
+
+
+def file_entry(file: Path, path: str) -> SourceFile:
+    """The entry of a file on disk."""
+    return _entry(path, str(file), functools.partial(_read_file, file))
+
+
+def _entry(path: str, name: str, read: Callable[[], bytes]) -> SourceFile:
+    # Names on disk may be bytes that are no text; what is kept of them must be writable as UTF-8.
+    path, name = (text.encode(errors="replace").decode() for text in (path, name))
+    return SourceFile(path, name, read)
+
+
+def _natural(path: Path) -> list[int | str]:
+    # Text and numbers alternate, so that equal places always compare alike.
+    return [int(part) if part.isdecimal() and part.isascii() else part for part in re.split("([0-9]+)", path.name)]
+
+
+def _hidden(parts: Iterable[str]) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+def _folder(folder: Path, prefix: str, stack: ExitStack, above: frozenset[Path]) -> Iterator[SourceFile]:
+    real = folder.resolve()
+    if real in above:
+        raise DataError("A folder must not link to one above it", received=folder, remedy="Remove the link")
+    try:
+        children = sorted(folder.iterdir(), key=_natural)
+    except OSError as error:
+        raise DataError("A source's folders must be readable", received=f"{folder} ({error.strerror})") from error
+    for child in children:
+        if _hidden([child.name]):
+            continue
+        if child.is_dir():
+            yield from _folder(child, f"{prefix}{child.name}/", stack, above | {real})
+        else:
+            yield from _file(child, prefix + child.name, stack)
+
+
+def _file(file: Path, path: str, stack: ExitStack) -> Iterator[SourceFile]:
+    if file.suffix.lower() == ".zip":
+        yield from _zip(file, path, str(file), stack, depth=1)
+    else:
+        yield file_entry(file, path)
+
+
+def _zip(file: Path | IO[bytes], path: str, name: str, stack: ExitStack, depth: int) -> Iterator[SourceFile]:
+    if depth > MAX_ZIP_DEPTH:
+        raise DataError(f"Zips may lie {MAX_ZIP_DEPTH} deep in each other", received=name, remedy="Unzip the outer one")
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(file))
+    except _ZIP_DAMAGE as error:
+        raise _broken_zip(name, error) from error
+    members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+    if members and members[0].header_offset:
+        # Python looks for the last table of contents. Where a cut-off zip holds zips, that is one of theirs.
+        raise _broken_zip(name, "its table of contents is missing")
+    for member in members:
+        parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+        if ".." in parts or member.filename.startswith("/"):
+            raise DataError(
+                "The names in a zip must lie inside it",
+                received=f"{name} with {member.filename!r}",
+                remedy="Do not trust this file: get it from its authors",
+            )
+        if member.is_dir() or _hidden(parts):
+            continue
+        inner = "/".join(parts)
+        if inner.lower().endswith(".zip"):
+            opened = _open_member(archive, member, f"{name}/{inner}", stack)
+            yield from _zip(opened, f"{path}/{inner}", f"{name}/{inner}", stack, depth + 1)
+        else:
+            read = functools.partial(_read_member, archive, member, f"{name}/{inner}")
+            yield _entry(f"{path}/{inner}", f"{name}/{inner}", read)
+
+
+def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, stack: ExitStack) -> IO[bytes]:
+    try:
+        return stack.enter_context(archive.open(member))
+    except _ZIP_DAMAGE as error:
+        raise _broken_zip(name, error) from error
+
+
+def _broken_zip(name: str, reason: object) -> DataError:
+    return DataError("A zip must be whole and not encrypted", received=f"{name} ({reason})", remedy="Download it again")
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> bytes:
+    # The size is the one that the zip states; zipfile never unpacks more than that.
+    _check_size(member.file_size, name)
+    try:
+        return archive.read(member)
+    except _ZIP_DAMAGE as error:
+        raise damaged(name, error) from error
+
+
+def _read_file(file: Path) -> bytes:
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            # Reading a pipe or a device could wait for ever.
+            raise OSError(errno.EINVAL, "not a regular file")
+        _check_size(status.st_size, str(file))
+        return file.read_bytes()
+    except OSError as error:
+        raise ImageError("An image must be a readable file", received=f"{file} ({error.strerror})") from error
+
+
+def _check_size(size: int, name: str) -> None:
+    limit = MAX_VOLUME_BYTES if name.lower().endswith(_VOLUMES) else MAX_BYTES
+    if size > limit:
+        raise ImageError(
+            f"A picture's file must have at most {limit // 2**20} MiB",
+            received=f"{name} with {size / 2**20:.0f} MiB",
+            remedy="Make the picture smaller first",
+        )

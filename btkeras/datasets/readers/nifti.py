@@ -1,0 +1,227 @@
+"""NIfTI volumes to slices as a radiologist sees them.
+
+The affine says which way the axes run. The volume is turned to the nearest axes (right, anterior, superior), so that
+slices are those that were stored, never resampled across an oblique angle; they are drawn in radiological convention as
+the slices of the public collections are: the patient's right on the left, anterior up (axial); right on the left, head
+up (coronal); anterior on the left, head up (sagittal). Slices are counted from 0: from the feet, the back, or the left.
+
+The view, unless chosen, is the one that was scanned where voxels are more than twice as long across it, otherwise
+axial; slices cut across thick ones show little.
+
+Grey levels span the 0.1 to the 99.9 percentile of the volume, not of each slice, which would make noise of an empty
+one as bright as a head. Few voxels saturate, as in FigShare's slices, where the highest value is 255 and the 99.9
+percentile about 210. Voxels that are not square become so, since a head's shape matters.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from btkeras.datasets.readers.base import Slices, require
+from btkeras.errors import ImageError
+from btkeras.preprocessing.image_file import MAX_PIXELS, MIN_SIDE, damaged
+
+# By the axis of the turned volume that they run along.
+AXES: Mapping[str, int] = MappingProxyType({"sagittal": 0, "coronal": 1, "axial": 2})
+MAX_VOLUME_BYTES = 512 * 2**20
+
+# Header, its version and where the magic lies.
+_HEADERS = ((348, 344, "Nifti1Header", b"n+1\0"), (540, 4, "Nifti2Header", b"n+2\0"))
+_MAX_OFFSET = 16 * 2**20
+_PERCENTILES = (0.1, 99.9)
+# Percentiles of more voxels are those of every second, third, ... of them.
+_SAMPLE = 2**24
+_THICK = 2.0
+# Spacings that differ by less are square.
+_SQUARE = 0.01
+_DAMAGE = (EOFError, OSError, zlib.error, ValueError, TypeError, OverflowError, KeyError)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A scan in memory.
+
+    Attributes:
+        voxels: ``[right, anterior, superior]``, as stored: not scaled.
+        spacing: Of the voxels along these axes, of any unit.
+        falling: Whether a higher stored value means less signal.
+    """
+
+    voxels: NDArray[Any]
+    spacing: tuple[float, float, float]
+    falling: bool = False
+
+    def axis(self, wanted: str | None) -> str:
+        """The view to show: the wanted one, or else the one that was scanned."""
+        if wanted is not None:
+            return wanted
+        single = [name for name, axis in AXES.items() if self.voxels.shape[axis] == 1]
+        if len(single) == 1:
+            return single[0]
+        thickest = max(AXES, key=lambda name: self.spacing[AXES[name]])
+        across = self.spacing[AXES[thickest]]
+        others = [self.spacing[axis] for name, axis in AXES.items() if name != thickest]
+        return thickest if across > _THICK * max(others) else "axial"
+
+    def plane(self, axis: str, index: int) -> NDArray[Any]:
+        """A slice as a radiologist sees it: ``[h, w]``, one pixel a voxel."""
+        if axis == "sagittal":
+            return self.voxels[index, ::-1, ::-1].T
+        return self.voxels[::-1, index, ::-1].T if axis == "coronal" else self.voxels[::-1, ::-1, index].T
+
+    def square(self, axis: str) -> tuple[int, int]:
+        """Width and height of a slice with square pixels, of the side of the shorter spacing."""
+        across, down = (number for number in range(3) if number != AXES[axis])
+        size = self.voxels.shape[across], self.voxels.shape[down]
+        spacing = self.spacing[across], self.spacing[down]
+        if max(spacing) <= min(spacing) * (1 + _SQUARE):
+            return size
+        width, height = (round(min(n * s / min(spacing), MAX_PIXELS)) for n, s in zip(size, spacing, strict=True))
+        return max(width, 1), max(height, 1)
+
+
+def open_nifti(data: bytes, name: str, axis: str | None = None) -> Slices:
+    """Opens a volume's slices.
+
+    Args:
+        data: The file, NIfTI-1 or 2 in one part, with or without gzip. Of a series of volumes the first is taken.
+        name: What messages call it.
+        axis: A key of ``AXES``; None takes the view that was scanned, or axial.
+
+    Raises:
+        ImageError: If it is no such file, broken, too large, or not of real numbers.
+        MissingExtraError: If nibabel is not installed.
+    """
+    return slices_of(read_volume(data, name), name, axis)
+
+
+# Values that are no voxels, but bytes of something else, overflow.
+@np.errstate(all="ignore")
+def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
+    """A volume's slices; arguments and errors as ``open_nifti``."""
+    view = volume.axis(axis)
+    width, height = volume.square(view)
+    if min(width, height) < MIN_SIDE or width * height > MAX_PIXELS:
+        raise ImageError(
+            f"A volume's slices must have {MIN_SIDE} pixels a side and at most {MAX_PIXELS / 1e6:.0f} million",
+            received=f"{name} with {width} x {height} in the {view} view",
+            remedy="Choose another view with --axis",
+        )
+    low, high = _range(volume.voxels, name)
+
+    @np.errstate(all="ignore")
+    def picture(index: int) -> NDArray[np.uint8]:
+        plane = volume.plane(view, index).astype(np.float64)
+        grey = (np.clip(plane, low, high) - low) * (255 / (high - low) if high > low else 0.0)
+        grey = np.where(np.isnan(plane), 0.0, 255 - grey if volume.falling else grey).astype(np.float32)
+        if grey.shape != (height, width):
+            # Between the values around it: nothing brighter or darker than they are.
+            resized = Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR)
+            grey = np.asarray(resized)
+        return np.floor(grey + 0.5).astype(np.uint8)[..., None]
+
+    return Slices("NIfTI", volume.voxels.shape[AXES[view]], picture, axis=view)
+
+
+@np.errstate(all="ignore")
+def read_volume(data: bytes, name: str) -> Volume:
+    """Reads the first volume of a file; errors as ``open_nifti``."""
+    nibabel = require("nibabel", "NIfTI")
+    try:
+        stream = _stream(data)
+        header = _header(nibabel, stream.read(544), name)
+        # From the start again: gzip cannot go back, and volumes follow their header closely.
+        voxels = _voxels(header, _stream(data), name)
+        affine = header.get_best_affine()
+        slope = header.get_slope_inter()[0]
+        turn = nibabel.orientations.io_orientation(affine)
+        spacing = nibabel.affines.voxel_sizes(affine)
+        turned = nibabel.orientations.apply_orientation(voxels, turn)
+    except ImageError:
+        raise
+    except (*_DAMAGE, nibabel.spatialimages.HeaderDataError, nibabel.orientations.OrientationError) as error:
+        raise damaged(name, str(error).splitlines()[0][:120] if str(error) else type(error).__name__) from error
+    # As the axes were turned, so are their spacings.
+    ordered = [1.0, 1.0, 1.0]
+    for old, (new, _) in enumerate(turn):
+        ordered[int(new)] = float(spacing[old])
+    usable = all(math.isfinite(value) and value > 0 for value in ordered)
+    return Volume(
+        turned, (ordered[0], ordered[1], ordered[2]) if usable else (1.0, 1.0, 1.0), bool(slope and slope < 0)
+    )
+
+
+def is_gzipped_nifti(data: bytes) -> bool:
+    """Whether a gzip file holds a NIfTI volume."""
+    if not data.startswith(b"\x1f\x8b"):
+        return False
+    try:
+        head = _stream(data).read(544)
+    except _DAMAGE:
+        return False
+    return any(head[place : place + 4] in (magic, magic.replace(b"+", b"i")) for _, place, _, magic in _HEADERS)
+
+
+def _stream(data: bytes) -> io.BytesIO | gzip.GzipFile:
+    file = io.BytesIO(data)
+    return gzip.GzipFile(fileobj=file) if data.startswith(b"\x1f\x8b") else file
+
+
+def _header(nibabel: Any, head: bytes, name: str) -> Any:
+    for length, place, kind, magic in _HEADERS:
+        found = head[place : place + 4]
+        if found == magic.replace(b"+", b"i"):
+            raise ImageError(
+                "A NIfTI volume must be one file",
+                received=f"{name}, the header of a pair (.hdr and .img)",
+                remedy="Save it as .nii or .nii.gz: nib-convert in.hdr out.nii.gz",
+            )
+        if found == magic and len(head) >= length:
+            # nibabel's checks only print what they find; what matters is checked here.
+            return getattr(nibabel, kind)(head[:length], check=False)
+    raise damaged(name, "it ends in its header, or has none")
+
+
+def _voxels(header: Any, stream: io.BytesIO | gzip.GzipFile, name: str) -> NDArray[Any]:
+    """The first volume, ``[x, y, z]``."""
+    stated = header.get_data_shape()
+    shape = (*stated[:3], *[1] * (3 - len(stated)))
+    dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise ImageError(
+            "A volume must hold real numbers of up to 64 bits", received=f"{name} with {dtype}", remedy="Convert it"
+        )
+    wanted = math.prod(int(side) for side in shape) * dtype.itemsize
+    if not stated or min(stated) < 1 or not 0 < wanted <= MAX_VOLUME_BYTES or not 0 <= offset <= _MAX_OFFSET:
+        raise ImageError(
+            f"A volume must have at most {MAX_VOLUME_BYTES // 2**20} MiB, and sides of at least 1",
+            received=f"{name} with {' x '.join(map(str, stated))} of {dtype}",
+        )
+    stream.read(offset)
+    # Read whole and not more, whatever a gzip file would unpack to.
+    content = stream.read(wanted)
+    if len(content) < wanted:
+        raise damaged(name, "it ends within its volume")
+    return np.frombuffer(content, dtype).reshape(shape, order="F")
+
+
+def _range(voxels: NDArray[Any], name: str) -> tuple[float, float]:
+    """The values that become black and white."""
+    sample = voxels.ravel(order="K")
+    sample = sample[:: -(-sample.size // _SAMPLE)]
+    finite = sample[np.isfinite(sample)] if sample.dtype.kind == "f" else sample
+    if not finite.size:
+        raise damaged(name, "none of its voxels is a number")
+    low, high = np.percentile(finite.astype(np.float64), _PERCENTILES)
+    return cast(float, low), cast(float, high)

@@ -1,0 +1,250 @@
+"""Jobs as plain tasks on a Ray cluster whose nodes share the experiment's folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from btkeras.errors import ConfigError, RunError
+from btkeras.experiments.experiment import Experiment, Job
+from btkeras.logging import duration
+from btkeras.machine import parent_environment, thread_environment, threads, visible_gpus
+from btkeras.models.lbp import CLASSIFIERS
+
+
+class Progress:
+    """Reads the run folders of some jobs, whoever works on them.
+
+    Args:
+        experiment: The cross-validation.
+        jobs: Those that are left to do.
+    """
+
+    def __init__(self, experiment: Experiment, jobs: Sequence[Job]) -> None:
+        self._experiment = experiment
+        self._runs = {job: experiment.run(job) for job in jobs}
+        self._epochs = {job: _epochs(experiment, job) for job in jobs}
+        self._done: set[Job] = set()
+        self._first, self._start = self._worked(), time.perf_counter()
+        self._bar: tqdm[Any] = tqdm(
+            total=sum(self._epochs.values()),
+            initial=self._first,
+            desc=f"0/{len(jobs)} folds",
+            unit=" epochs",
+            file=sys.stderr,
+            leave=False,
+            disable=None,
+        )
+
+    def update(self) -> None:
+        """Shows what has been done since; call it now and then."""
+        self._bar.n = self._worked()
+        self._bar.set_description(f"{len(self._done)}/{len(self._runs)} folds", refresh=False)
+        self._bar.refresh()
+
+    def finish(self, job: Job) -> None:
+        """Says that a job has ended."""
+        self._done.add(job)
+        metrics = self._runs[job].metrics()
+        line = f"{job.model}, seed {job.seed}, fold {job.fold}: test accuracy {100 * metrics['accuracy']:.2f} %"
+        self._bar.write(f"{line}  ({len(self._done)} of {len(self._runs)}{self._left()})", file=sys.stderr)
+        self.update()
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        self._bar.close()
+
+    def _left(self) -> str:
+        worked, seconds = self._worked() - self._first, time.perf_counter() - self._start
+        left = sum(self._epochs.values()) - self._worked()
+        return f", about {duration(seconds / worked * left)} left" if worked and left else ""
+
+    def _worked(self) -> int:
+        return sum(self._worked_on(job) for job in self._runs)
+
+    def _worked_on(self, job: Job) -> int:
+        # A job that stopped early has nothing left to do.
+        if job in self._done:
+            return self._epochs[job]
+        history = self._runs[job].history_file
+        return max(history.read_text(encoding="utf-8").count("\n") - 1, 0) if history.is_file() else 0
+
+
+def _epochs(experiment: Experiment, job: Job) -> int:
+    return 1 if job.model in CLASSIFIERS else experiment.config_of(job).train.epochs
+
+
+# How the command line is started in a process of its own.
+COMMAND = (sys.executable, "-m", "btkeras")
+
+_POLL_SECONDS = 0.5
+# An interruption can be lost: Python drops an exception that is raised while an object is destroyed. So it is repeated.
+_PATIENCE_SECONDS, _REQUESTS = 12, 5
+_LOG_LINES = 20
+
+
+@dataclass
+class _Running:
+    job: Job
+    slot: int
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+
+    def close(self) -> int:
+        """Waits for the end and returns the exit code."""
+        try:
+            return self.process.wait()
+        finally:
+            self.log.close()
+
+    def end(self) -> None:
+        """Waits for the end of a process that was asked to end, asks again, and kills it at last."""
+        for _ in range(_REQUESTS):
+            try:
+                self.process.wait(_PATIENCE_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                self.process.terminate()
+        else:
+            self.process.kill()
+        self.close()
+
+
+def run_locally(experiment: Experiment, jobs: Sequence[Job], workers: int) -> None:
+    """Runs jobs, ``workers`` at a time; each has its share of the cores, and a GPU where there are several.
+
+    Raises:
+        RunError: If a job fails; the others are stopped after their last finished epoch.
+    """
+    progress = Progress(experiment, jobs)
+    waiting, running = list(reversed(jobs)), list[_Running]()
+    gpus = visible_gpus()
+    try:
+        while waiting or running:
+            free = sorted(set(range(workers)) - {task.slot for task in running})
+            while waiting and free:
+                running.append(_start(experiment, waiting.pop(), free.pop(0), workers, gpus))
+            time.sleep(_POLL_SECONDS)
+            for task in [task for task in running if task.process.poll() is not None]:
+                running.remove(task)
+                if task.close():
+                    raise _failed(experiment, task.job)
+                progress.finish(task.job)
+            progress.update()
+    finally:
+        _stop(running)
+        progress.close()
+
+
+def _start(experiment: Experiment, job: Job, slot: int, workers: int, gpus: Sequence[str]) -> _Running:
+    environment = os.environ | thread_environment(max(threads() // workers, 1)) | parent_environment()
+    if workers > 1 and gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+    file = experiment.log_file(job)
+    file.parent.mkdir(exist_ok=True)
+    log = file.open("ab")
+    command = [*COMMAND, "cv", "--out", str(experiment.path), "--task", str(job.index)]
+    # A session of its own: Ctrl-C reaches this process alone, which then asks its children to end.
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
+    return _Running(job, slot, process, log)
+
+
+def _stop(running: Sequence[_Running]) -> None:
+    for task in running:
+        task.process.terminate()
+    for task in running:
+        task.end()
+
+
+def _failed(experiment: Experiment, job: Job) -> RunError:
+    file = experiment.log_file(job)
+    lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    # The command line's own message stands last; a crash of TensorFlow may need more.
+    first = max((i for i, line in enumerate(lines) if line.startswith("Error: ")), default=len(lines) - _LOG_LINES)
+    said = "\n  ".join(lines[max(first, 0) :])
+    return RunError(
+        "Every job of a cross-validation must succeed",
+        received=f"job {job.index} ({job.model}, seed {job.seed}, fold {job.fold}) failed:\n  {said}",
+        remedy=f"Its whole output is in {file}; go on with: btkeras cv --resume --out {experiment.path}",
+    )
+
+
+# A node may die under a task so often; a task that fails by itself is not tried again.
+_RETRIES = 3
+_RAY_POLL_SECONDS = 1.0
+
+
+def run_on_ray(experiment: Experiment, jobs: Sequence[Job], *, address: str | None, cpus: int, gpus: float) -> None:
+    """Runs jobs on a Ray cluster, each as a task in a process of its own.
+
+    A task whose node dies is run again elsewhere and resumes after its last finished epoch. The job's lock keeps the
+    lost process, should it still live, and the new one from working at once.
+
+    Args:
+        experiment: Its folder, and its dataset's, must be at the same path on every node.
+        jobs: What to do.
+        address: The cluster; None takes ``$RAY_ADDRESS``, or starts one on this machine.
+        cpus: Cores that a job needs; it uses as many threads.
+        gpus: GPUs that a job needs.
+
+    Raises:
+        ConfigError: If Ray is not installed.
+        RunError: If a job fails.
+    """
+    ray = _import_ray()
+    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    # One task a process: TensorFlow never gives memory back, and its threads are set before it is loaded.
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=_RETRIES)(_task)
+    progress = Progress(experiment, jobs)
+    running = {task.remote(str(experiment.path.resolve()), job.index, cpus): job for job in jobs}
+    try:
+        while running:
+            done, _ = ray.wait(list(running), num_returns=1, timeout=_RAY_POLL_SECONDS)
+            for reference in done:
+                _collect(ray, reference, running[reference])
+                progress.finish(running.pop(reference))
+            progress.update()
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+        progress.close()
+
+
+def _task(path: str, index: int, cpus: int) -> None:
+    os.environ.update(thread_environment(cpus))
+    # Here, because it loads TensorFlow.
+    from btkeras.experiments.single_run import run_job
+
+    run_job(Experiment(Path(path)), index)
+
+
+def _collect(ray: Any, reference: Any, job: Job) -> None:
+    try:
+        ray.get(reference)
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        raise RunError(
+            "Every job of a cross-validation must succeed",
+            received=f"job {job.index} ({job.model}, seed {job.seed}, fold {job.fold}): {cause}",
+            remedy="Mend the cause, and go on with --resume",
+        ) from error
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "--executor ray needs Ray", received=f"{error}", remedy="Install it: pip install 'btkeras[ray]'"
+        ) from error
+    return ray

@@ -1,0 +1,1 @@
+"""Maps of what a prediction rests on, and how well they point at the tumours."""

@@ -1,0 +1,137 @@
+"""Occlusion: a map of an answer from nothing but answers, so that any engine's network has it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.errors import ConfigError
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Cam:
+    """A class activation map: a feature map's channels, weighted by the gradient of the class's logit.
+
+    Attributes:
+        title: What people call it.
+        combine: From feature maps and gradients ``[n, h, w, channels]`` to ``[n, h, w]``; what is below 0 is cut off.
+        stages: Which feature maps, 0 for the last one, 1 for the last one of the stage before. Of several, each is
+            drawn at the picture's size with its highest value 1, and they are multiplied: the last ones know the class
+            and the early ones the place.
+        mirrored: Whether the map of the mirrored picture is added, turned back.
+    """
+
+    title: str
+    combine: Callable[[Floats, Floats], Floats]
+    stages: tuple[int, ...] = (0,)
+    mirrored: bool = False
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901): how much a class loses if a square is blackened.
+
+    The loss is in log odds; a pixel's value is the mean over the squares that cover it, what is below 0 is cut off.
+
+    Attributes:
+        title: What people call it.
+        window: Side of a square as a fraction of the picture's.
+        stride: Distance between squares, likewise.
+    """
+
+    title: str
+    window: float
+    stride: float
+
+
+def _gradcam(maps: Floats, gradients: Floats) -> Floats:
+    return np.asarray(np.einsum("nhwc,nc->nhw", maps, gradients.mean(axis=(1, 2))))
+
+
+def _layercam(maps: Floats, gradients: Floats) -> Floats:
+    return np.asarray((maps * np.maximum(gradients, 0)).sum(axis=-1))
+
+
+# docs/trust.md has what was measured, also of variants that are not here.
+METHODS: Mapping[str, Cam | Occlusion] = MappingProxyType(
+    {
+        # Selvaraju et al. 2017, arXiv:1610.02391.
+        "gradcam": Cam("Grad-CAM", _gradcam),
+        # Jiang et al. 2021, IEEE Transactions on Image Processing 30, 5875; there the stages' maximum is taken.
+        "layercam": Cam("LayerCAM of four stages", _layercam, stages=(0, 1, 2, 3), mirrored=True),
+        "occlusion": Occlusion("Occlusion", window=1 / 4, stride=1 / 8),
+    }
+)
+DEFAULT_METHOD = "layercam"
+
+
+def method_of(name: str) -> Cam | Occlusion:
+    """The method of this name.
+
+    Raises:
+        ConfigError: If there is none; it names the nearest.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"Did you mean {near[0]!r}" if near else ""
+        raise ConfigError(f"A method must be one of {', '.join(METHODS)}", received=repr(name), remedy=hint)
+    return METHODS[name]
+
+
+Indices = NDArray[np.integer]
+Answers = Callable[[Floats], Floats]
+
+_COVERED_BATCH = 64
+# A softmax may give 0.
+_SMALLEST = 1e-12
+
+
+def occlude(answers: Answers, images: Floats, classes: Indices, settings: Occlusion) -> Floats:
+    """Occlusion maps of anything that gives probabilities; arguments and result as ``explain.explain``.
+
+    Args:
+        answers: From float32 ``[k, height, width, channels]`` to probabilities ``[k, classes]``.
+        images: The pictures.
+        classes: What to explain.
+        settings: Size and distance of the squares.
+    """
+    rows, columns = (_squares(side, settings) for side in images.shape[1:3])
+    covers = np.einsum("ia,jb->abij", rows, columns).reshape(-1, *images.shape[1:3], 1)
+    counts = np.outer(rows.sum(axis=1), columns.sum(axis=1))
+    maps = np.zeros(images.shape[:3], np.float32)
+    for i, (image, index) in enumerate(zip(images, classes, strict=True)):
+        whole = _log_odds(answers(image[None]), int(index))[0]
+        losses = []
+        for start in range(0, len(covers), _COVERED_BATCH):
+            covered = image * (1 - covers[start : start + _COVERED_BATCH])
+            losses.append(whole - _log_odds(answers(covered), int(index)))
+        grid = np.concatenate(losses).reshape(rows.shape[1], columns.shape[1])
+        maps[i] = np.maximum(rows @ grid @ columns.T / counts, 0)
+    return to_one(maps)
+
+
+def _squares(side: int, settings: Occlusion) -> Floats:
+    """Which pixels each square covers along one side, ``[side, squares]``: each pixel about as often as another."""
+    window, stride = (max(1, round(part * side)) for part in (settings.window, settings.stride))
+    first = np.arange(stride - window, side, stride)
+    pixels = np.arange(side)[:, None]
+    return ((pixels >= first) & (pixels < first + window)).astype(np.float32)
+
+
+def _log_odds(probabilities: Floats, index: int) -> NDArray[np.float64]:
+    """Of one class against the rest, whose sum is exact where one minus the class is not."""
+    others = np.delete(probabilities.astype(float), index, axis=1).sum(axis=1)
+    return np.asarray(np.log(probabilities[:, index] + _SMALLEST) - np.log(others + _SMALLEST))
+
+
+def to_one(maps: Floats) -> Floats:
+    """Scales maps ``[n, height, width]`` so that the highest value of each is 1; one without any stays 0."""
+    highest = maps.max(axis=(1, 2), keepdims=True)
+    return np.divide(maps, highest, out=np.zeros(maps.shape, np.float32), where=highest > 0)

@@ -1,0 +1,286 @@
+"""Whether a run's network looks at the tumours: its explanations against boxes and masks, beside simple baselines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.datasets.boxes import NO_TUMOR, Box, box_of, boxes_in_heads
+from btkeras.datasets.dataset import Dataset, Record
+from btkeras.errors import DataError
+from btkeras.evaluation.evaluate import load_best
+from btkeras.explain.cam import explain
+from btkeras.explain.methods import DEFAULT_METHOD, METHODS, method_of
+from btkeras.files import write_json
+from btkeras.logging import notice
+from btkeras.metrics import localization as local
+from btkeras.metrics import wilson
+from btkeras.runs import Run
+from btkeras.training.pipeline import broken_images, load_images
+
+EXPLANATIONS = "explanations.json"
+_BATCH = 32
+_Bools = NDArray[np.bool_]
+_Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ScoredImages:
+    """The pictures that are scored: tumours that the network named correctly.
+
+    Attributes:
+        images: float32 ``[n, side, side, channels]``, as the network takes them.
+        labels: ``[n]`` class indices.
+        regions: bool ``[n, side, side]``, True inside the box or the mask.
+        kind: ``box`` or ``mask``.
+        tumours: How many pictures of tumours with a region there were, correctly named or not.
+    """
+
+    images: _Floats
+    labels: NDArray[np.int64]
+    regions: _Bools
+    kind: str
+    tumours: int
+
+
+def score_explanations(
+    run: Run,
+    part: str = "test",
+    *,
+    dataset: Dataset | None = None,
+    methods: Sequence[str] = (DEFAULT_METHOD,),
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Scores explanation methods on the tumours of a part of the run's split, or of another dataset.
+
+    For each method the same figures of the same network with weights as at the start of a training, and the rank
+    correlation between the two networks' maps (Adebayo et al. 2018, arXiv:1810.03292): a method whose maps hardly
+    change does not explain what was learnt.
+
+    Args:
+        run: A finished run.
+        part: Of the run's own split; with ``dataset`` it is all of that.
+        dataset: Another one.
+        methods: Keys of ``explain.METHODS``.
+        limit: At most so many pictures, drawn evenly from the list.
+
+    Returns:
+        What was written to ``explanations.json``, beside ``metrics.json``; rows as ``table`` shows them.
+
+    Raises:
+        ConfigError: If there is no such method.
+        DataError: If no picture has a box or mask, or none of those is named correctly.
+        ModelError: As ``explain``.
+    """
+    for name in methods:
+        method_of(name)
+    own = dataset or run.dataset()
+    records = own.records if dataset else run.split(own).part(part)
+    model = load_best(run)
+    tumours = _tumours(run, own, records, limit, model)
+    training = [] if dataset else _training_regions(run, own, tumours.regions.shape[1:])
+    rows = _baselines(tumours, training, run.classes())
+    other = reinitialised(model)
+    for name in methods:
+        rows += _method_rows(name, model, other, tumours, run.classes())
+    document = {
+        "dataset": str(own.root),
+        "split": "all" if dataset else part,
+        "region": tumours.kind,
+        "images": len(tumours.images),
+        "tumours": tumours.tumours,
+        "threshold": local.THRESHOLD,
+        "rows": rows,
+    }
+    write_json(_folder(run, part, dataset) / EXPLANATIONS, document)
+    return document
+
+
+def _folder(run: Run, part: str, dataset: Dataset | None) -> Path:
+    if dataset is None and part == "test":
+        return run.path
+    folder = run.path / "evaluations" / (part if dataset is None else dataset.root.resolve().name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _tumours(
+    run: Run, dataset: Dataset, records: Sequence[Record], limit: int | None, model: keras.Model
+) -> ScoredImages:
+    config, classes = run.config(), run.classes()
+    # Masks need the picture as it is stored; after a crop to the head, the box is what is known.
+    masked = not config.data.harmonise and any(record.extra.get("mask") for record in records)
+    kind = "mask" if masked else "box"
+    known = [r for r in records if r.label != NO_TUMOR and r.label in classes and r.extra.get(kind)]
+    if not known:
+        raise DataError(
+            "Explanations are scored on tumours with a box or mask",
+            received=f"{dataset.root} without any",
+            remedy="Add boxes.csv, prepare the dataset from its masks, or look at single pictures: predict --explain",
+        )
+    count = len(known)
+    if limit is not None and limit < count:
+        known = [known[i] for i in np.linspace(0, count - 1, limit).round().astype(int)]
+    store = load_images(dataset, known, config.data.image_size, config, name="tumours")
+    if store.broken:
+        raise broken_images({known[i].path: str(error) for i, error in store.broken.items()})
+    images = store.take(np.arange(len(known))).astype(np.float32)
+    labels = np.array([classes.index(record.label) for record in known])
+    parts = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+    right = np.concatenate([np.asarray(model.predict_on_batch(one)).argmax(axis=1) for one in parts]) == labels
+    regions = regions_of(dataset, known, images.shape[1:3], kind, harmonised=config.data.harmonise)
+    right &= regions.any(axis=(1, 2))
+    if not right.any():
+        raise DataError("Explanations need tumours that the network names correctly", received=f"0 of {len(known)}")
+    return ScoredImages(images[right], labels[right], regions[right], kind, count)
+
+
+def regions_of(
+    dataset: Dataset, records: Sequence[Record], shape: tuple[int, int], kind: str, *, harmonised: bool = False
+) -> _Bools:
+    """Where the tumours are in the network's picture: bool ``[n, height, width]``; all False where it is not known.
+
+    A picture is stretched to the network's square, so fractions of the picture stay what they are; harmonised, it is
+    cropped to the head first, and boxes are taken along.
+    """
+    if kind == "mask":
+        return np.stack([_mask(dataset.root / record.extra["mask"], shape) for record in records])
+    boxes = boxes_in_heads(dataset.root, records) if harmonised else [box_of(record) for record in records]
+    return np.stack([_box(box, shape) for box in boxes])
+
+
+def _box(box: Box | None, shape: tuple[int, int]) -> _Bools:
+    return np.zeros(shape, bool) if box is None else local.box_region(box, shape)
+
+
+def _mask(file: Path, shape: tuple[int, int]) -> _Bools:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            small = image.convert("L").resize(shape[::-1], Image.Resampling.BOX)
+    except (OSError, ValueError) as error:
+        raise DataError("A tumour mask must be a readable picture", received=f"{file} ({error})") from error
+    # Pixels at least half of which the tumour fills; the fullest where it fills none so far.
+    values = np.asarray(small)
+    return np.asarray((values >= min(128, int(values.max()))) & (values > 0))
+
+
+def _training_regions(run: Run, dataset: Dataset, shape: tuple[int, int]) -> list[_Bools]:
+    records = [r for r in run.split(dataset).train if r.label != NO_TUMOR and r.extra.get("box")]
+    return list(regions_of(dataset, records, shape, "box", harmonised=run.config().data.harmonise)) if records else []
+
+
+def _baselines(tumours: ScoredImages, training: Sequence[_Bools], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Maps that know nothing of the network: where tumours are anyway, and what is bright anyway."""
+    count, shape = len(tumours.images), tumours.regions.shape[1:]
+    centre = np.zeros(shape, np.float32)
+    centre[shape[0] // 2, shape[1] // 2] = 1
+    same: dict[str, _Floats] = {"centre of the picture": centre}
+    if training:
+        prior: _Floats = np.asarray(np.mean(training, axis=0), np.float32)
+        middle = np.zeros(shape, np.float32)
+        middle[tuple(np.mean([local.centre(region) for region in training], axis=0).round().astype(int))] = 1
+        same |= {"mean centre of the training tumours": middle, "frequency of tumours in training": prior}
+    maps = {name: np.broadcast_to(one, (count, *shape)) for name, one in same.items()}
+    maps["brightness of the picture"] = tumours.images.mean(axis=-1)
+    return [_row(name, "baseline", one, tumours, classes) for name, one in maps.items()]
+
+
+def _method_rows(
+    name: str, model: keras.Model, other: keras.Model, tumours: ScoredImages, classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    title = METHODS[name].title
+    notice(f"explaining {len(tumours.images):,} pictures by {name}, and once more with random weights")
+    begin = time.perf_counter()
+    maps = explain(model, tumours.images, tumours.labels, name)
+    seconds = 100 * (time.perf_counter() - begin) / len(tumours.images)
+    random = explain(other, tumours.images, tumours.labels, name)
+    correlations = local.rank_correlation(maps, random)
+    defined = correlations[~np.isnan(correlations)]
+    trained = _row(title, "trained", maps, tumours, classes) | {
+        "method": name,
+        "seconds_per_100": round(seconds, 1),
+        "correlation_with_random": float(defined.mean()) if len(defined) else None,
+    }
+    return [trained, _row(title, "random weights", random, tumours, classes) | {"method": name}]
+
+
+def _row(title: str, network: str, maps: _Floats, tumours: ScoredImages, classes: Sequence[str]) -> dict[str, Any]:
+    hits = local.pointing(maps, tumours.regions)
+    figures: Mapping[str, NDArray[Any]] = {
+        "pointing": hits,
+        "energy": local.energy(maps, tumours.regions),
+        "iou": local.iou(maps, tumours.regions),
+        "iou_same_area": local.iou_of_same_area(maps, tumours.regions),
+    }
+    present = [i for i in range(len(classes)) if (tumours.labels == i).any()]
+    return {
+        "title": title,
+        "network": network,
+        **{name: float(values.mean()) for name, values in figures.items()},
+        "pointing_interval": list(wilson(int(hits.sum()), len(hits))),
+        "empty": int((maps.max(axis=(1, 2)) <= 0).sum()),
+        "per_class": {
+            classes[i]: {
+                **{name: float(values[tumours.labels == i].mean()) for name, values in figures.items()},
+                "images": int((tumours.labels == i).sum()),
+            }
+            for i in present
+        },
+    }
+
+
+def reinitialised(model: keras.Model, seed: int = 0) -> keras.Model:
+    """The same network with the weights that a training could have started from.
+
+    Args:
+        model: From ``build_model``, with or without a temperature; it is not changed.
+        seed: Equal seeds give equal weights.
+    """
+    other = keras.models.clone_model(model)
+    for number, layer in enumerate(other.layers):
+        for name in ("kernel", "depthwise_kernel", "pointwise_kernel"):
+            weight, initializer = getattr(layer, name, None), getattr(layer, f"{name}_initializer", None)
+            if weight is not None and initializer is not None:
+                settings = initializer.get_config() | {"seed": 1000 * seed + number}
+                weight.assign(type(initializer).from_config(settings)(weight.shape, weight.dtype))
+    return other
+
+
+def explanations_table(document: Mapping[str, Any]) -> str:
+    """The scores as a text table, in percent."""
+    rows = document["rows"]
+    names = {row["title"]: None for row in rows}
+    width = max(len(name) for name in names) + 2
+    head = f"{'':{width}}{'weights':>15}{'pointing':>10}{'95 % interval':>16}{'energy':>8}{'IoU':>7}{'IoU area':>10}"
+    lines = [head + f"{'s/100':>8}{'rank corr.':>12}"]
+    for row in rows:
+        low, high = (100 * end for end in row["pointing_interval"])
+        weights = "" if row["network"] == "baseline" else row["network"]
+        figures = "".join(
+            f"{100 * row[name]:{size}.1f}" for name, size in (("energy", 8), ("iou", 7), ("iou_same_area", 10))
+        )
+        seconds = f"{row['seconds_per_100']:8.0f}" if "seconds_per_100" in row else ""
+        correlation = row.get("correlation_with_random")
+        shown = f"{correlation:12.2f}" if correlation is not None else ""
+        interval = f"{low:.1f} to {high:.1f}"
+        lines.append(
+            f"{row['title']:{width}}{weights:>15}{100 * row['pointing']:10.1f}{interval:>16}{figures}{seconds}{shown}"
+        )
+    lines += [
+        "",
+        f"{document['split']} part of {document['dataset']}: {document['images']:,} correctly named tumours of "
+        f"{document['tumours']:,} with a {document['region']}.",
+        "pointing: the map's maximum lies in the region; energy: part of the map in it; IoU: of the pixels above "
+        f"{document['threshold']:g} of the maximum; IoU area: of as many pixels as the region has; rank corr.: between "
+        "the maps of trained and random weights.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""A trained run as SavedModel, LiteRT or ONNX."""

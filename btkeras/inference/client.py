@@ -1,0 +1,201 @@
+"""Classifies through a server: TensorFlow Serving's REST interface, whoever serves it. Needs no TensorFlow."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+from btkeras.datasets.readers.base import Picture, Slices
+from btkeras.errors import ImageError
+from btkeras.inference.client_http import Connection, Rejected, ServerError, predict_url
+from btkeras.inference.inputs import SliceRef, opener
+from btkeras.inference.processing import FilePrediction
+from btkeras.preprocessing.image_file import FORMATS, read_bytes
+
+# Of one request; base64 makes its body a third larger.
+BATCH, BATCH_BYTES = 16, 4 * 2**20
+WORKERS = 4
+# The model's name unless another is given; deploy/ calls it so.
+NAME = "btkeras"
+# As evaluation.verdicts.REFUSED, which cannot be imported without Keras.
+_REFUSED = "refused"
+
+_Opener = Callable[[SliceRef], Slices]
+_Row = dict[str, Any] | Rejected
+
+
+class ServerPredictions(NamedTuple):
+    """Attributes:
+    classes: Names, in the order of the probabilities; none if no picture got an answer.
+    answers: One for each slice, in their order.
+    """
+
+    classes: tuple[str, ...]
+    answers: Iterator[FilePrediction]
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Attributes:
+    known: The answer as far as it is known without the server: the place, or the error.
+    data: Encoded as PNG or JPEG; None with an error.
+    refusal: Why the file holds no brain MRI slice, or None.
+    """
+
+    known: FilePrediction
+    data: bytes | None = None
+    refusal: str | None = None
+
+
+class Client:
+    """A model on a server.
+
+    Its answers have no prediction sets and no outlier percentages, which need what was learnt from the validation part;
+    every picture that it can read is answered with the most probable class.
+
+    Args:
+        server: ``http[s]://HOST[:PORT]``.
+        name: The model's name there.
+        version: A version's number, or its label; "" for the server's choice.
+        token: Sent as a bearer token, if there is one.
+
+    Attributes:
+        source: Where pictures are sent.
+
+    Raises:
+        ConfigError: If the address is none.
+    """
+
+    def __init__(self, server: str, name: str = NAME, version: str = "", token: str | None = None) -> None:
+        self.source = predict_url(server, name, version)
+        self._stop = threading.Event()
+        self._connection = Connection(self.source, token, self._stop.wait)
+
+    def predict_files(self, refs: Sequence[SliceRef]) -> ServerPredictions:
+        """Classifies any number of slices in bounded memory, a few requests at a time.
+
+        DICOM and NIfTI are opened here and sent as PNG. If the server rejects a batch, its pictures are sent one by
+        one, and the error belongs to those that are rejected alone.
+
+        Raises:
+            ServerError: If the server cannot be reached or used; with the first answers or with later ones.
+            MissingExtraError: If a file is DICOM or NIfTI and ``btkeras[medical]`` is not installed.
+        """
+        answers = self._all(refs)
+        seen: list[FilePrediction] = []
+        for answer in answers:
+            seen.append(answer)
+            if not answer.error:
+                break
+        classes = tuple(seen[-1].probabilities) if seen else ()
+        return ServerPredictions(classes, _alike(chain(seen, answers), classes))
+
+    def _all(self, refs: Sequence[SliceRef]) -> Iterator[FilePrediction]:
+        self._stop.clear()
+        opened = opener()
+        remaining = iter(refs)
+        running: deque[Future[list[FilePrediction]]] = deque()
+        pool = ThreadPoolExecutor(WORKERS)
+        try:
+            while group := list(islice(remaining, BATCH)):
+                running.append(pool.submit(self._group, opened, group))
+                if len(running) > WORKERS:
+                    yield from running.popleft().result()
+            while running:
+                yield from running.popleft().result()
+        finally:
+            self._stop.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _group(self, opened: _Opener, refs: list[SliceRef]) -> list[FilePrediction]:
+        done: list[FilePrediction] = []
+        waiting: list[_Sent] = []
+        size = 0
+        for ref in refs:
+            picture = _open(opened, ref)
+            more = len(picture.data or b"")
+            if size and size + more > BATCH_BYTES:
+                done += self._send(waiting)
+                waiting, size = [], 0
+            waiting.append(picture)
+            size += more
+        return done + self._send(waiting)
+
+    def _send(self, pictures: list[_Sent]) -> list[FilePrediction]:
+        images = [picture.data for picture in pictures if picture.data is not None]
+        rows = iter(self._rows(images) if images else ())
+        return [picture.known if picture.data is None else _answer(picture, next(rows)) for picture in pictures]
+
+    def _rows(self, images: list[bytes]) -> list[_Row]:
+        """The outputs for each picture, or why it has none."""
+        try:
+            return [*self._connection.predict(images)]
+        except Rejected as error:
+            if len(images) == 1:
+                return [error]
+        return [row for image in images for row in self._rows([image])]
+
+
+def _open(opened: _Opener, ref: SliceRef) -> _Sent:
+    try:
+        slices = opened(ref)
+        number = ref.number(slices)
+        data = read_bytes(ref.path) if slices.kind in FORMATS else _png(slices.picture(number))
+    except ImageError as error:
+        return _Sent(FilePrediction(ref.path, error=str(error), file=ref.path))
+    path = f"{ref.path}#{number}" if slices.count > 1 else ref.path
+    place = FilePrediction(path, file=ref.path, slice=number, slices=slices.count, axis=slices.axis or None)
+    return _Sent(place, data, slices.refusal)
+
+
+def _png(picture: Picture) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _answer(picture: _Sent, row: _Row) -> FilePrediction:
+    if isinstance(row, Rejected):
+        error = ImageError("A server must be able to read a picture", received=f"{picture.known.path} ({row})")
+        return FilePrediction(picture.known.path, error=str(error), file=picture.known.file)
+    probabilities = _probabilities(row)
+    label = max(probabilities, key=lambda name: probabilities[name])
+    answered = replace(picture.known, label=label, probabilities=probabilities, answer=label)
+    if picture.refusal is None:
+        return answered
+    return replace(answered, answer=_REFUSED, reasons=(f"no brain MRI slice: {picture.refusal}",))
+
+
+def _probabilities(row: dict[str, Any]) -> dict[str, float]:
+    classes, values = row.get("classes"), row.get("probabilities")
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if not (named and isinstance(values, list) and classes and len(classes) == len(values)):
+        raise ServerError(
+            "A server's model must be one of `btkeras export`, with the outputs classes and probabilities",
+            received=f"the outputs {', '.join(sorted(row)) or 'none'}",
+        )
+    # JSON of TensorFlow Serving may hold NaN; booleans are numbers to Python alone.
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        raise ServerError("A server's probabilities must be numbers", received=values)
+    return dict(zip(classes, map(float, values), strict=True))
+
+
+def _alike(answers: Iterator[FilePrediction], classes: tuple[str, ...]) -> Iterator[FilePrediction]:
+    """Passes answers on as long as they are of one set of classes; another version may have others."""
+    for answer in answers:
+        if not answer.error and tuple(answer.probabilities) != classes:
+            raise ServerError(
+                "All answers must be of one set of classes",
+                received=f"{', '.join(answer.probabilities)} after {', '.join(classes)}",
+                remedy="Did the server's version change? Choose one with --model-version",
+            )
+        yield answer

@@ -1,0 +1,215 @@
+"""A slice and its map as a web page shows them: two PNGs of one size, the map transparent where it says little."""
+
+from __future__ import annotations
+
+import functools
+import io
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+import btkeras
+from btkeras.preprocessing.harmonize import head_box
+from btkeras.preprocessing.preprocessor import to_channels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+# Perceptually uniform, and told apart by the colour-blind and in grey.
+COLOURS = "viridis"
+SOFTWARE = f"btkeras {btkeras.__version__}"
+# From this part of the maximum a line is drawn; the scores' IoU takes the same.
+OUTLINE = 0.5
+_WARNING = "Shows what the answer rests on, not where a tumour is. Research use only."
+_OPACITY = 0.6
+_DOTS_PER_INCH = 120
+_LONGEST = 78
+
+
+class Window(NamedTuple):
+    """The part of a picture that the network sees, pixels: rows ``top`` to ``bottom - 1``, columns likewise."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+def seen_window(picture: NDArray[np.uint8], harmonise: bool) -> Window:
+    """The part of a picture, uint8 ``[height, width, 1 or 3]``, that a network sees: all of it, or the head's box."""
+    if not harmonise:
+        return Window(0, 0, *picture.shape[:2])
+    return Window(*head_box(to_channels(picture, 1)[..., 0]))
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What stands around the pictures.
+
+    Attributes:
+        title: The picture's name.
+        answer: Class and probability.
+        method: How the map was made, and by which network.
+    """
+
+    title: str
+    answer: str
+    method: str
+
+
+def draw_overlay(
+    picture: NDArray[np.uint8], heat: NDArray[np.float32], caption: Caption, window: Window | None = None
+) -> bytes:
+    """Draws slice and map side by side.
+
+    Args:
+        picture: uint8 ``[height, width, 1 or 3]``, at the size it was stored in.
+        heat: float32 ``[rows, columns]`` in 0..1, stretched over the window.
+        caption: The texts.
+        window: What the network saw, as ``seen_window`` gives it; all of the picture unless given.
+
+    Returns:
+        An encoded PNG.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    window = window or Window(0, 0, *picture.shape[:2])
+    buffer = io.BytesIO()
+    # The user's own matplotlibrc must not change it, a name with $ is no formula, and one in a script that the font
+    # has not is drawn as boxes.
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()
+        mpl.rcParams.update({"text.parse_math": False, "font.size": 9})
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure = Figure((8.4, 4.9), dpi=_DOTS_PER_INCH, facecolor="white")
+        plain, covered = (figure.add_axes((left, 0.14, 0.42, 0.71)) for left in (0.02, 0.45))
+        for axes in (plain, covered):
+            _show(axes, picture)
+        _cover(covered, heat, window)
+        _scale(figure.add_axes((0.915, 0.14, 0.018, 0.71)))
+        figure.text(0.02, 0.945, _short(caption.title))
+        figure.text(0.02, 0.885, caption.answer, fontsize=11, fontweight="bold")
+        figure.text(0.02, 0.075, _short(caption.method, 110), fontsize=8)
+        figure.text(0.02, 0.03, _WARNING, fontsize=8)
+        figure.savefig(buffer, format="png", metadata={"Software": SOFTWARE})
+    return buffer.getvalue()
+
+
+def _show(axes: Axes, picture: NDArray[np.uint8]) -> None:
+    shown = picture[..., 0] if picture.shape[-1] == 1 else picture
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
+    axes.set_axis_off()
+
+
+def _cover(axes: Axes, heat: NDArray[np.float32], window: Window) -> None:
+    import matplotlib as mpl
+    from matplotlib.patches import Rectangle
+
+    rows, columns = heat.shape
+    # Pixels are squares around whole numbers.
+    extent = (window.left - 0.5, window.right - 0.5, window.bottom - 0.5, window.top - 0.5)
+    colours = mpl.colormaps[COLOURS](heat)
+    # What matters little lets the slice through.
+    colours[..., 3] = _OPACITY * np.sqrt(heat)
+    limits = axes.get_xlim(), axes.get_ylim()
+    axes.imshow(colours, extent=extent, interpolation="bilinear", aspect=axes.get_aspect())
+    if (heat >= OUTLINE).any() and (heat < OUTLINE).any():
+        x = window.left - 0.5 + (np.arange(columns) + 0.5) * (window.right - window.left) / columns
+        y = window.top - 0.5 + (np.arange(rows) + 0.5) * (window.bottom - window.top) / rows
+        axes.contour(x, y, heat, levels=[OUTLINE], colors="white", linewidths=0.8)
+    size = window.right - window.left, window.bottom - window.top
+    axes.add_patch(Rectangle((extent[0], extent[3]), *size, fill=False, edgecolor="white", linewidth=0.5, alpha=0.6))
+    axes.set_xlim(limits[0])
+    axes.set_ylim(limits[1])
+
+
+def _scale(axes: Axes) -> None:
+    axes.imshow(np.linspace(0, 1, 256)[:, None], cmap=COLOURS, origin="lower", aspect="auto", extent=(0, 1, 0, 1))
+    axes.axhline(OUTLINE, color="white", linewidth=0.8)
+    axes.set_xticks([])
+    axes.yaxis.tick_right()
+    axes.set_yticks([0, OUTLINE, 1], ["0", f"{OUTLINE:g}\n(line)", "1"], fontsize=8)
+    axes.set_ylabel("importance, part of this picture's maximum", fontsize=8)
+    axes.yaxis.set_label_position("left")
+
+
+def _short(text: str, longest: int = _LONGEST) -> str:
+    """A text of one line that fits: its middle is left out."""
+    # A file's name may hold anything, bytes that are no text included.
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    half = (longest - 3) // 2
+    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
+
+
+# Longer sides are shown smaller: screens have no more room, and slices are 256 to 512 pixels.
+LONGEST = 1024
+# The map's levels are palette entries; the last one is the outline.
+_LEVELS = 255
+_LINE = 255
+
+
+def image_png(picture: NDArray[np.uint8]) -> bytes:
+    """Encodes a picture, uint8 ``[height, width, 1 or 3]``, as PNG of at most ``LONGEST`` pixels a side."""
+    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    image.thumbnail((LONGEST, LONGEST))
+    return _png(image)
+
+
+def map_png(heat: NDArray[np.float32], window: Window, shape: tuple[int, int]) -> bytes:
+    """Draws a map as a transparent PNG to be laid over ``picture_png``.
+
+    Colours and outline are those of ``predict --explain``; the opacity is the root of the map, so that what matters
+    little lets the slice through, and the page lessens it further.
+
+    Args:
+        heat: float32 ``[rows, columns]`` in 0..1, stretched over the window.
+        window: What the network saw of the picture, pixels.
+        shape: The picture's height and width before it was made smaller.
+    """
+    part = min(1.0, LONGEST / max(shape))
+    height, width = (max(1, round(side * part)) for side in shape)
+    top, left, bottom, right = (round(edge * part) for edge in window)
+    size = max(1, right - left), max(1, bottom - top)
+    values = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    levels = np.round(np.clip(values, 0, 1) * (_LEVELS - 1)).astype(np.uint8)
+    levels[_outline(values >= OUTLINE)] = _LINE
+    canvas = np.zeros((height, width), np.uint8)
+    canvas[top : top + size[1], left : left + size[0]] = levels[: height - top, : width - left]
+    image = Image.fromarray(canvas).convert("P")
+    palette, opacities = _palette()
+    image.putpalette(palette)
+    return _png(image, transparency=opacities)
+
+
+def _outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels of a region that touch what is outside it; the picture's edge is no outside."""
+    padded = np.pad(inside, 1, mode="edge")
+    neighbours = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return inside & ~neighbours
+
+
+@functools.cache
+def _palette() -> tuple[bytes, bytes]:
+    """Colours and opacities of the levels, and last of the outline."""
+    import matplotlib as mpl
+
+    values = np.linspace(0, 1, _LEVELS)
+    colours = np.round(mpl.colormaps[COLOURS](values)[:, :3] * 255)
+    opacities = np.round(values * 255)
+    whole = np.vstack([colours, [255, 255, 255]]), np.append(opacities, 255)
+    return whole[0].astype(np.uint8).tobytes(), whole[1].astype(np.uint8).tobytes()
+
+
+def _png(image: Image.Image, **settings: object) -> bytes:
+    from PIL.PngImagePlugin import PngInfo
+
+    info, buffer = PngInfo(), io.BytesIO()
+    info.add_text("Software", SOFTWARE)
+    image.save(buffer, "PNG", pnginfo=info, **settings)
+    return buffer.getvalue()

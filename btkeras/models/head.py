@@ -1,0 +1,82 @@
+"""Training only the head of a network whose backbone has learned before."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from btkeras.errors import ModelError
+
+_NAME = "temperature"
+
+
+def temperature_of(model: keras.Model) -> float:
+    """What a network's logits are divided by; 1 if it has no temperature."""
+    found = [layer for layer in model.layers if layer.name == _NAME]
+    return 1 / float(found[0].scale) if found else 1.0
+
+
+def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
+    """The same network with a temperature, in place of the one that it may have.
+
+    Args:
+        model: From ``build_model``, or from this function. Its layers are shared, but for the head, which is copied.
+        temperature: Above 0.
+
+    Raises:
+        ModelError: If the network has another head, or the temperature is not a number above 0.
+    """
+    if not 0 < temperature < float("inf"):
+        raise ModelError("A temperature must be a number above 0", received=temperature)
+    logits = logits_network(model).output
+    scaled = layers.Rescaling(1 / temperature, dtype="float32", name=_NAME)(logits)
+    probabilities = layers.Softmax(dtype="float32", name="probabilities")(scaled)
+    return keras.Model(model.input, probabilities, name=model.name)
+
+
+def logits_network(model: keras.Model) -> keras.Model:
+    """The network up to its logits, ``[n, classes]`` float32, without softmax and temperature.
+
+    Args:
+        model: From ``build_model`` or ``with_temperature``. Its layers are shared, but for the head, which is copied.
+
+    Raises:
+        ModelError: If the network has another head.
+    """
+    head = _head(model)
+    dense = layers.Dense(head.units, dtype="float32", name="logits")
+    logits = dense(head.input)
+    dense.set_weights(head.get_weights())
+    return keras.Model(model.input, logits, name=model.name)
+
+
+def _head(model: keras.Model) -> layers.Dense:
+    """The last dense layer."""
+    by_name = {layer.name: layer for layer in model.layers}
+    last = by_name.get("logits") if _NAME in by_name else model.layers[-1]
+    expected = keras.activations.linear if _NAME in by_name else keras.activations.softmax
+    if not isinstance(last, layers.Dense) or last.activation is not expected:
+        raise ModelError("A network must end in a dense layer with softmax to get a temperature", received=model.name)
+    return last
+
+
+def with_features(model: keras.Model) -> keras.Model:
+    """The network with its features behind the probabilities: float32 ``[n, classes + d]``."""
+    outputs = [model.output, model.get_layer("features").output]
+    return keras.Model(model.input, keras.layers.Concatenate(dtype="float32", name="observed")(outputs))
+
+
+def backbone_layers(model: keras.Model) -> list[keras.Layer]:
+    """All layers up to the last feature map; what follows, from pooling or flattening on, is the head."""
+    last = max(i for i, layer in enumerate(model.layers) if len(layer.output.shape) == 4)
+    return model.layers[: last + 1]
+
+
+def set_backbone_trainable(model: keras.Model, trainable: bool) -> None:
+    """Freezes or frees the backbone; the head stays as it is.
+
+    Compile the model afterwards: Keras looks at it then. Frozen batch normalisation uses its moving statistics in
+    training too, and keeps them. Stochastic depth (EfficientNetV2) goes on dropping.
+    """
+    for layer in backbone_layers(model):
+        layer.trainable = trainable

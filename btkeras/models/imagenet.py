@@ -1,0 +1,197 @@
+"""Weights trained on ImageNet, for the networks that Keras has them for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import h5py
+import keras
+import numpy as np
+
+from btkeras.errors import ModelError
+from btkeras.models.comparison import APPLICATIONS
+
+_ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications"
+# Standard deviation of ImageNet's pixel values 0..255, the mean over the three channels.
+_DEVIATION = 57.6
+
+
+@dataclass(frozen=True)
+class ImageNet:
+    """Attributes:
+    path: Where the file is below Keras' address; without the layers behind the last feature map.
+    md5: Its checksum.
+    scale: Standard deviation of the pictures that the network was trained on, in the units that it takes them in.
+        Our pictures have 1, so they are multiplied by it.
+    """
+
+    path: str
+    md5: str
+    scale: float
+
+    @property
+    def url(self) -> str:
+        """Where Keras offers the file."""
+        return f"{_ADDRESS}/{self.path}"
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called, there and in Keras' cache."""
+        return Path(self.path).name
+
+
+# VGG and ResNet50 take Caffe's pictures (0..255 less their mean), DenseNet PyTorch's (standardised), EfficientNetV2
+# 0..255 divided by 128, less 1. The order of the colours, and means per colour, do not matter to grey pictures.
+IMAGENET: Mapping[str, ImageNet] = MappingProxyType(
+    {
+        "vgg16": ImageNet(
+            "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc", _DEVIATION
+        ),
+        "vgg19": ImageNet(
+            "vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5", "253f8cb515780f3b799900260a226db6", _DEVIATION
+        ),
+        **dict.fromkeys(
+            ("resnet50", "resnet50_gap"),
+            ImageNet(
+                "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+                "4d473c1dd8becc155b73f8504c6f6626",
+                _DEVIATION,
+            ),
+        ),
+        "efficientnetv2": ImageNet(
+            "efficientnet_v2/efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070", _DEVIATION / 128
+        ),
+        "densenet": ImageNet(
+            "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5", "30ee3e1110167f948a6b9946edeeb738", 1.0
+        ),
+    }
+)
+
+
+def check_pretrained(name: str, channels: int) -> None:
+    """Checks that Keras has ImageNet weights for a network.
+
+    Raises:
+        ModelError: If not, or if they do not fit pictures with so many channels.
+    """
+    if name not in IMAGENET:
+        raise ModelError(
+            f"Weights, of ImageNet or from a file, can be loaded into {', '.join(IMAGENET)}",
+            received=name,
+            remedy="Start from random weights",
+        )
+    if channels not in (1, 3):
+        raise ModelError("Networks with ImageNet weights take 1 or 3 channels", received=channels)
+
+
+def scaled_variance(name: str, variance: float | Sequence[float]) -> float | list[float]:
+    """The variance that makes ``standardise`` give pictures of the scale that ImageNet weights expect.
+
+    Args:
+        name: A key of ``IMAGENET``.
+        variance: Of the training pixels, one or one a channel.
+    """
+    scaled: float | list[float] = (np.asarray(variance) / IMAGENET[name].scale ** 2).tolist()
+    return scaled
+
+
+def weights_file(name: str, weights: str | Path) -> Path:
+    """The file that weights come from; ``imagenet`` is downloaded unless it is there.
+
+    Args:
+        name: A key of ``IMAGENET``.
+        weights: ``imagenet``, or a file.
+
+    Raises:
+        ModelError: If there is no such file, or it cannot be downloaded.
+    """
+    source = IMAGENET[name]
+    file = _fetch(source) if weights == "imagenet" else Path(weights)
+    if not file.is_file() or file.suffix != ".h5":
+        raise ModelError(
+            "Weights must be random, imagenet, or a .weights.h5 or .h5 file that is there",
+            received=weights if file.is_file() else f"{weights}, which does not exist",
+            remedy=f"Keras' own for {name} is called {source.file_name}",
+        )
+    return file
+
+
+def load_pretrained(model: keras.Model, weights: str | Path) -> None:
+    """Puts ImageNet weights into a network's backbone; its head stays random.
+
+    With one channel, the first convolution's kernels are summed over their input channels: that is what they make of
+    a grey picture.
+
+    Args:
+        model: A network from ``build_model``, one of ``IMAGENET``.
+        weights: ``imagenet``, or a file that holds the weights of the network in ``keras.applications`` without its
+            top: Keras' ``.weights.h5``, or the older ``.h5`` that it offers for download.
+
+    Raises:
+        ModelError: If there is no such file, or it holds anything else; the network is as before then.
+    """
+    file = weights_file(model.name, weights)
+    # Loaded into the application itself, so that a bad file changes nothing here.
+    application = APPLICATIONS[model.name].backbone()
+    _load(application, file, model.name)
+    for layer in application.layers:
+        if layer.weights:
+            _copy(layer, model.get_layer(layer.name))
+
+
+def _copy(source: keras.Layer, target: keras.Layer) -> None:
+    values = source.get_weights()
+    if values[0].shape != target.weights[0].shape:
+        values[0] = values[0].sum(axis=2, keepdims=True)
+    target.set_weights(values)
+
+
+def _load(application: keras.Model, file: Path, name: str) -> None:
+    try:
+        if file.name.endswith(".weights.h5"):
+            _check_arrays(application, file)
+        application.load_weights(file)
+    except Exception as error:  # Whatever h5py and Keras make of a file that is damaged or another network's.
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"The file must hold the weights of keras.applications' {name} without its top",
+            received=f"{file} ({reason})",
+            remedy="Write it with save_weights('NAME.weights.h5'), or take the one that Keras offers for download",
+        ) from error
+
+
+def _check_arrays(application: keras.Model, file: Path) -> None:
+    """Refuses a file that holds more than the network, such as VGG19 for VGG16, which Keras would load in part."""
+    found: Counter[tuple[int, ...]] = Counter()
+    with h5py.File(file) as content:
+        content.visititems(lambda _, item: found.update([item.shape] if isinstance(item, h5py.Dataset) else []))
+    # Keras saves the states of random generators (stochastic depth) too.
+    expected = [Counter(tuple(v.shape) for v in part) for part in (application.weights, application.variables)]
+    if found not in expected:
+        raise ValueError(f"{found.total()} arrays where the network has {expected[0].total()}, or other shapes")
+
+
+def _fetch(source: ImageNet) -> Path:
+    """Downloads a file unless it is there, to where Keras itself keeps it."""
+    import pooch
+
+    folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    target = folder / "models" / source.file_name
+    if not target.is_file():
+        print(f"downloading {source.url} to {target}", file=sys.stderr, flush=True)
+    try:
+        # Not keras.utils.get_file: it never gives up on a silent server, and leaves half a file to a second process.
+        pooch.retrieve(source.url, f"md5:{source.md5}", fname=target.name, path=target.parent, progressbar=True)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError.
+        raise ModelError(
+            "ImageNet weights are downloaded once",
+            received=f"{source.url} ({error})",
+            remedy=f"Without a network, put the file to {target}, or give the path of {target.name} as weights",
+        ) from error
+    return target

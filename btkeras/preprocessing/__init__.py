@@ -1,0 +1,1 @@
+"""Encoded bytes to the network's input."""

@@ -1,1 +1,0 @@
-"""Using a trained model: prediction and export."""

@@ -1,0 +1,1 @@
+"""Training, validation and test subsets, and the groups that a split must not part."""

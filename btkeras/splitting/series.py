@@ -1,0 +1,162 @@
+"""Series found without ids: slices that follow each other in number and look alike are taken for one patient's.
+
+Collections are often numbered patient by patient and name no patient. Of two pictures with neighbouring numbers,
+thumbnails are compared: square root of the grey levels (which evens out the coil's bright rim), a band of spatial
+frequencies (heads differ in it, and brightness does not matter), and the correlation coefficient. They are not aligned
+to the head: where the head lies in the field of view is the same within a scan and differs between patients.
+
+How alike is alike enough depends on the view (sagittal slices of one patient differ most), so the threshold is local:
+two neighbours belong together if they are more alike than nine tenths of the pairs around them whose numbers are 8
+to 30 apart, which are nearly all of different patients. A single slice between two borders joins the longer series
+beside it that it resembles more: the outermost slices of a head resemble nothing. A folder where neighbours are no
+more alike than that by chance is numbered in another order, and nothing is found in it.
+
+Joining two patients is harmless to a split; parting one leaks. Measured figures, and what is not found (the other
+views of a patient, where a collection lists view after view), are in ``docs/trust.md``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from btkeras.datasets.dataset import Record
+from btkeras.preprocessing.decode import to_uint8
+
+FloatArray = NDArray[np.float64]
+Progress = Callable[[Sequence[Path]], Iterable[Path]]
+
+VERSION = 1  # raised with every change of what is found, so that no cache holds the old series
+
+SIDE = 64
+_SMOOTH, _WIDE = 1.5, 6.0  # the band's two Gaussians, standard deviations in pixels of the thumbnail
+_LAGS = range(8, 31, 2)  # differences of number of pairs that are nearly all of two patients
+_AROUND = 20  # pictures to either side whose pairs set the threshold
+_QUANTILE = 0.9
+_THRESHOLDS = (0.5, 0.9)  # the threshold is between these
+_FEW = 40  # of fewer pictures no threshold can be estimated
+_THRESHOLD_OF_FEW = 0.75  # the median threshold on FigShare
+_ORDERED = 0.3  # share of neighbours above the threshold; by its definition 0.1 where numbers mean nothing
+_LONG = 3  # slices of a series that a single one may join
+_DIGITS = re.compile(r"(\d+)")
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, RuntimeError)
+
+
+def find_series(
+    root: Path, records: Sequence[Record], progress: Progress = lambda paths: paths
+) -> tuple[list[list[str]], list[str]]:
+    """Finds series among pictures, within each folder of each class and source.
+
+    Args:
+        root: The dataset's folder.
+        records: The pictures, in any order.
+        progress: Wraps the files while they are read.
+
+    Returns:
+        The paths of each series of two or more, in the order of their numbers; and the folders whose pictures have no
+        numbers, or numbers that follow no series.
+    """
+    folders: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        folders[record.source, record.path.rpartition("/")[0], record.label].append(record)
+    ordered = [sorted(folders[key], key=_natural) for key in sorted(folders)]
+    files = progress([root / record.path for members in ordered for record in members])
+    bands = map(_band, files)
+    series: list[list[str]] = []
+    unordered: list[str] = []
+    for (_, folder, _), members in zip(sorted(folders), ordered, strict=True):
+        numbers = link_series(np.stack(list(islice(bands, len(members)))))
+        if numbers is None or not all(_DIGITS.search(Path(record.path).stem) for record in members):
+            unordered.append(folder or ".")
+            continue
+        runs = np.split(np.arange(len(members)), np.flatnonzero(np.diff(numbers)) + 1)
+        series += [[members[i].path for i in run] for run in runs if len(run) > 1]
+    return series, sorted(set(unordered))
+
+
+def link_series(bands: FloatArray) -> NDArray[np.int64] | None:
+    """Numbers the series of a sequence of pictures.
+
+    Args:
+        bands: ``[n, pixels]``, in order, each of mean 0 and length 1, or all 0 for a picture that resembles nothing.
+
+    Returns:
+        ``[n]``, growing from 0; None if neighbours are hardly more alike than pictures further apart, so that the
+        order says nothing.
+    """
+    alike = _products(bands, 1)
+    if len(bands) < _FEW:
+        return _numbered(_with_singles(alike, alike >= _THRESHOLD_OF_FEW))
+    joined = alike >= _thresholds(bands)
+    return _numbered(_with_singles(alike, joined)) if joined.mean() > _ORDERED else None
+
+
+def _products(bands: FloatArray, lag: int) -> FloatArray:
+    products: FloatArray = np.einsum("ij,ij->i", bands[lag:], bands[:-lag])
+    return products
+
+
+def _thresholds(bands: FloatArray) -> FloatArray:
+    """The threshold between each picture and the next: ``[n - 1]``."""
+    count = len(bands)
+    # Row i: how alike pictures i and i + lag are.
+    apart = np.full((count, len(_LAGS)), np.nan)
+    for column, lag in enumerate(_LAGS):
+        apart[: count - lag, column] = _products(bands, lag)
+    # The pictures of a pair lie around the middle of their numbers.
+    shift = (_LAGS[0] + _LAGS[-1]) // 4 + _AROUND
+    last = max(0, count - _LAGS[0] - 2 * _AROUND)
+    starts = [min(max(i - shift, 0), last) for i in range(count - 1)]
+    windows = [apart[start : start + 2 * _AROUND] for start in starts]
+    return np.clip([np.nanquantile(window, _QUANTILE) for window in windows], *_THRESHOLDS)
+
+
+def _with_singles(alike: FloatArray, joined: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Joins each single slice to the longer series beside it that it resembles more."""
+    runs = np.split(np.arange(len(joined) + 1), np.flatnonzero(~joined) + 1)
+    lengths = [0, *map(len, runs), 0]
+    result = joined.copy()
+    for number, run in enumerate(runs):
+        beside = ((run[0] - 1, lengths[number]), (run[0], lengths[number + 2]))
+        borders = [border for border, length in beside if length >= _LONG and alike[border] != 0]
+        if len(run) == 1 and borders:
+            result[max(borders, key=lambda border: float(alike[border]))] = True
+    return result
+
+
+def _numbered(joined: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(~joined)]).astype(np.int64)
+
+
+def _natural(record: Record) -> list[tuple[int, str]]:
+    """Sorts by the numbers in a name, so that 9 comes before 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in _DIGITS.split(Path(record.path).name)]
+
+
+def _band(file: Path) -> FloatArray:
+    """What is compared of a picture: ``[pixels]``, mean 0 and length 1; all 0 if it cannot be read or is blank."""
+    try:
+        with Image.open(file) as image:
+            # JPEG is decoded at a fraction of its size.
+            image.draft("L", (2 * SIDE, 2 * SIDE))
+            deep = image.mode.startswith("I")
+            grey = Image.fromarray(to_uint8(np.asarray(image))) if deep else image.convert("L")
+            pixels = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), np.float64)
+    except _DAMAGE:
+        # It gets its message where pictures are decoded for the network.
+        return np.zeros((SIDE // 2) ** 2)
+    smooth = ndimage.gaussian_filter(np.sqrt(pixels), _SMOOTH)
+    # Nothing finer than two pixels is left.
+    band = (smooth - ndimage.gaussian_filter(smooth, _WIDE))[::2, ::2].ravel()
+    band -= band.mean()
+    length = np.linalg.norm(band)
+    # A blank picture differs from its mean by rounding only.
+    return band / length if length > 1e-6 else np.zeros_like(band)
