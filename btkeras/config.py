@@ -17,7 +17,7 @@ SCHEDULES = ("constant", "step", "linear", "cosine", "one_cycle")
 CACHES = ("auto", "memory", "disk", "none")
 MONITORS = ("val_accuracy", "val_loss")
 TESTS = ("rotating", "fixed")
-GROUPINGS = ("image", "duplicate", "patient", "neighbours", "cvind")
+GROUPINGS = ("image", "duplicate", "patient", "series", "official")
 
 
 def _require(holds: bool, rule: str, received: object) -> None:
@@ -66,29 +66,29 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How pictures become the network's input, and how the dataset is split.
+    """How images become the network's input, and how the dataset is split.
 
     Attributes:
         image_size: Side of the network's square input, pixels.
-        channels: 1 (grey) or 3 (as stored; grey pictures get three equal channels).
-        harmonise: Whether pictures are cropped to the head, put on one scale of intensity and made grey, so that
+        channels: 1 (grey) or 3 (as stored; grey images get three equal channels).
+        harmonize: Whether images are cropped to the head, put on one scale of intensity and made grey, so that
             collections look alike (``btkeras.preprocessing.harmonize``).
         test_fraction: Part of each class that is tested, rounded down per class.
         validation_fraction: Part of the rest that validates, rounded down per class.
         split_seed: Seed of the split; another number is another split.
-        by: What a split keeps together (``btkeras.splitting.groups.group_by``): ``image`` nothing, as the paper;
-            ``duplicate`` near-copies; ``patient`` the slices of each patient; ``neighbours`` slices of neighbouring
-            numbers that look alike, where patients are not named; ``cvind`` tests the folds of FigShare's authors.
-        cache: Where decoded pictures are kept: in memory, on disk, nowhere, or decided by the memory that is free.
+        group_by: What a split keeps together (``btkeras.splitting.groups.group_records``): ``image`` nothing, as the paper;
+            ``duplicate`` near-copies; ``patient`` the slices of each patient; ``series`` slices of neighbouring
+            numbers that look alike, where patients are not named; ``official`` tests the folds of FigShare's authors.
+        cache: Where decoded images are kept: in memory, on disk, nowhere, or decided by the memory that is free.
     """
 
     image_size: int = 224
     channels: int = 3
-    harmonise: bool = False
+    harmonize: bool = False
     test_fraction: float = 0.2
     validation_fraction: float = 0.2
     split_seed: int = 0
-    by: str = "image"
+    group_by: str = "image"
     cache: str = "auto"
 
     def __post_init__(self) -> None:
@@ -97,29 +97,29 @@ class DataConfig:
         _between("data.test_fraction", self.test_fraction, 0.01, 0.9)
         _between("data.validation_fraction", self.validation_fraction, 0.01, 0.9)
         _seed("data.split_seed", self.split_seed)
-        _one_of("data.by", self.by, GROUPINGS)
+        _one_of("data.group_by", self.group_by, GROUPINGS)
         _one_of("data.cache", self.cache, CACHES)
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes to training pictures (paper, section 4.1: random crop, both flips, brightness).
+    """Random changes to training images (paper, section 4.1: random crop, both flips, brightness).
 
     Attributes:
-        crop: Smallest and largest side of the random crop, as a fraction of the picture's side; the crop is
-            resized to ``data.image_size``. Above 1 the picture is surrounded by black. Evaluation shows the
-            whole picture (1), so 1 must lie in the range: an object then has the same size in both.
-        horizontal_flip: Whether half of the pictures are mirrored left to right.
-        vertical_flip: Whether half of the pictures are mirrored top to bottom.
+        crop: Smallest and largest side of the random crop, as a fraction of the image's side; the crop is
+            resized to ``data.image_size``. Above 1 the image is surrounded by black. Evaluation shows the
+            whole image (1), so 1 must lie in the range: an object then has the same size in both.
+        horizontal_flip: Whether half of the images are mirrored left to right.
+        vertical_flip: Whether half of the images are mirrored top to bottom.
         brightness: Largest shift up or down, as a fraction of the full range 0..255.
         rotation: Largest turn to either side, degrees.
-        stretch: Largest change of the ratio of width to height, as a power of two: 0.2 is 1 : 1.15 either way.
-        tumour_exchange: Part of random pairs, a slice with a tumour and one of ``no_tumor``, that exchange what lies in
-            the tumour's box, and their classes. Needs boxes in the dataset; heads should fill their pictures alike
-            (``data.harmonise``).
-        tumour_decoys: Part of the pairs that exchange tissue beside the tumour instead, and keep their classes, so that
+        aspect_ratio: Largest change of the ratio of width to height, as a power of two: 0.2 is 1 : 1.15 either way.
+        lesion_cutmix: Part of random pairs, a slice with a tumour and one of ``no_tumor``, that exchange what lies in
+            the tumour's box, and their classes. Needs boxes in the dataset; heads should fill their images alike
+            (``data.harmonize``).
+        background_cutmix: Part of the pairs that exchange tissue beside the tumour instead, and keep their classes, so that
             the edge of a patch tells no class.
-        exchanged_classes: Classes whose tumours are exchanged. A pituitary tumour means little off its place.
+        cutmix_classes: Classes whose tumours are exchanged. A pituitary tumour means little off its place.
     """
 
     crop: tuple[float, float] = (0.8, 1.0)
@@ -127,47 +127,47 @@ class AugmentConfig:
     vertical_flip: bool = True
     brightness: float = 0.2
     rotation: float = 0.0
-    stretch: float = 0.0
-    tumour_exchange: float = 0.0
-    tumour_decoys: float = 0.0
-    exchanged_classes: tuple[str, ...] = ("glioma", "meningioma")
+    aspect_ratio: float = 0.0
+    lesion_cutmix: float = 0.0
+    background_cutmix: float = 0.0
+    cutmix_classes: tuple[str, ...] = ("glioma", "meningioma")
 
     def __post_init__(self) -> None:
         low, high = self.crop
         _require(0.1 <= low <= 1 <= high <= 2, "augment.crop must be two fractions, 0.1..1 and 1..2", list(self.crop))
         _between("augment.brightness", self.brightness, 0, 1)
         _between("augment.rotation", self.rotation, 0, 180)
-        _between("augment.stretch", self.stretch, 0, 1)
-        _between("augment.tumour_exchange", self.tumour_exchange, 0, 1)
+        _between("augment.aspect_ratio", self.aspect_ratio, 0, 1)
+        _between("augment.lesion_cutmix", self.lesion_cutmix, 0, 1)
         # Decoys are there to hide the edges of exchanged tumours.
-        most = 1 - self.tumour_exchange if self.tumour_exchange else 0
-        _between("augment.tumour_decoys", self.tumour_decoys, 0, most)
-        _distinct("augment.exchanged_classes", self.exchanged_classes)
+        most = 1 - self.lesion_cutmix if self.lesion_cutmix else 0
+        _between("augment.background_cutmix", self.background_cutmix, 0, most)
+        _distinct("augment.cutmix_classes", self.cutmix_classes)
 
 
 @dataclass(frozen=True)
 class IntensityConfig:
-    """Random changes to how training pictures look, as other scanners and sequences would: all off by default.
+    """Random changes to how training images look, as other scanners and sequences would: all off by default.
 
-    Each picture gets a strength of its own between nothing and the value given here. The changes are applied in the
+    Each image gets a strength of its own between nothing and the value given here. The changes are applied in the
     order of the attributes.
 
     Attributes:
-        part: Part of the pictures that are changed at all; the others keep the accuracy on the dataset's own kind.
-        histogram: Part of the pictures that take the grey levels of another picture of their batch (histogram
+        probability: Share of the images that are changed at all; the others keep the accuracy on the dataset's own kind.
+        histogram: Part of the images that take the grey levels of another image of their batch (histogram
             matching): what a class's intensities are then tells nothing about the class.
-        tone: Largest share of a random curve of grey levels, 0 staying 0, in place of the straight line. It need not
+        curve: Largest share of a random curve of grey levels, 0 staying 0, in place of the straight line. It need not
             rise, so that it turns contrasts over as another sequence does (T1, T2, FLAIR).
         gamma: Largest exponent either way, as a power of two: 1 is an exponent of 1/2..2.
-        bias_field: Largest change of brightness across the picture, as a power of two.
+        bias_field: Largest change of brightness across the image, as a power of two.
         blur: Largest share of a blurred copy; half of it is the largest share of sharpening.
-        noise: Largest standard deviation of noise, as a fraction of the picture's own.
-        inversion: Part of the pictures that become their negative.
+        noise: Largest standard deviation of noise, as a fraction of the image's own.
+        inversion: Part of the images that become their negative.
     """
 
-    part: float = 1.0
+    probability: float = 1.0
     histogram: float = 0.0
-    tone: float = 0.0
+    curve: float = 0.0
     gamma: float = 0.0
     bias_field: float = 0.0
     blur: float = 0.0
@@ -175,31 +175,31 @@ class IntensityConfig:
     inversion: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("part", "histogram", "tone", "blur", "noise", "inversion"):
-            _between(f"appearance.{name}", getattr(self, name), 0, 1)
-        _between("appearance.gamma", self.gamma, 0, 4)
-        _between("appearance.bias_field", self.bias_field, 0, 4)
+        for name in ("probability", "histogram", "curve", "blur", "noise", "inversion"):
+            _between(f"intensity.{name}", getattr(self, name), 0, 1)
+        _between("intensity.gamma", self.gamma, 0, 4)
+        _between("intensity.bias_field", self.bias_field, 0, 4)
 
 
 @dataclass(frozen=True)
 class CooldownConfig:
-    """The end of a training, on pictures that are changed less (He et al. 2019, arXiv:1909.09148).
+    """The end of a training, on images that are changed less (He et al. 2019, arXiv:1909.09148).
 
     Strong augmentation teaches what holds elsewhere, and leaves batch statistics and boundaries that fit the changed
-    pictures; a few epochs at a low learning rate bring them back to the pictures as they come.
+    images; a few epochs at a low learning rate bring them back to the images as they come.
 
     Attributes:
         epochs: Last epochs of ``train.epochs`` that refine; 0 for none.
-        appearance: ``appearance.part`` in them, not above that.
-        tumour_exchange: ``augment.tumour_exchange`` in them, not above that; decoys become fewer in proportion.
+        intensity: ``intensity.probability`` in them, not above that.
+        lesion_cutmix: ``augment.lesion_cutmix`` in them, not above that; decoys become fewer in proportion.
     """
 
     epochs: int = 0
-    appearance: float = 0.0
-    tumour_exchange: float = 0.0
+    intensity: float = 0.0
+    lesion_cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 0, "refine.epochs must not be negative", self.epochs)
+        _require(self.epochs >= 0, "cooldown.epochs must not be negative", self.epochs)
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ class ScheduleConfig:
 class TrainConfig:
     """Attributes:
     epochs: Passes over the training split.
-    batch_size: Pictures per step, over all devices together.
+    batch_size: Images per step, over all devices together.
     seed: Seed of the weights, the data order and the augmentation.
     precision: ``auto`` takes what the device does best; a device without bfloat16 is measured, not guessed.
     jit_compile: Compile the training step with XLA. Pays on GPUs; on CPUs it was slower wherever measured.
@@ -295,7 +295,7 @@ class PhantomConfig:
     Attributes:
         patients: Number of patients, spread evenly over the four classes.
         slices: Slices of each patient.
-        image_size: Side of the square pictures, pixels.
+        image_size: Side of the square images, pixels.
         seed: Seed of everything in them.
         difficulty: 0 is easy (strong lesions, little noise), 1 the default, 2 very hard.
     """
@@ -322,16 +322,16 @@ class CVConfig:
         models: Networks to compare; none means ``model.name`` alone.
         folds: Parts that each class is dealt into.
         seeds: A training per seed, each with the same folds; replace ``train.seed``.
-        test: ``rotating``: every picture is tested once, in the fold it was dealt to. ``fixed``: the test part is the
+        test: ``rotating``: every image is tested once, in the fold it was dealt to. ``fixed``: the test part is the
             same in all folds and the validation part rotates, which the paper's figures suggest.
-        changes: By model, what its training has otherwise, as for ``--set``: ``vgg16: [optimizer.learning_rate=1e-4]``.
+        overrides: By model, what its training has otherwise, as for ``--set``: ``vgg16: [optimizer.learning_rate=1e-4]``.
     """
 
     models: tuple[str, ...] = ()
     folds: int = 5
     seeds: tuple[int, ...] = (0,)
     test: str = "rotating"
-    changes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    overrides: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _distinct("cv.models", self.models)
@@ -350,8 +350,8 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    appearance: IntensityConfig = field(default_factory=IntensityConfig)
-    refine: CooldownConfig = field(default_factory=CooldownConfig)
+    intensity: IntensityConfig = field(default_factory=IntensityConfig)
+    cooldown: CooldownConfig = field(default_factory=CooldownConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -359,5 +359,5 @@ class ExperimentConfig:
     cv: CVConfig = field(default_factory=CVConfig)
 
     def __post_init__(self) -> None:
-        _between("refine.appearance", self.refine.appearance, 0, self.appearance.part)
-        _between("refine.tumour_exchange", self.refine.tumour_exchange, 0, self.augment.tumour_exchange)
+        _between("cooldown.intensity", self.cooldown.intensity, 0, self.intensity.probability)
+        _between("cooldown.lesion_cutmix", self.cooldown.lesion_cutmix, 0, self.augment.lesion_cutmix)

@@ -1,13 +1,26 @@
-"""What is said to the user on the way, on standard error."""
+"""The package's logger, and how the command line shows it: plain lines on standard error."""
 
 from __future__ import annotations
 
+import logging
 import sys
 
+logger = logging.getLogger("btkeras")
 
-def notice(text: str) -> None:
-    """Says something to the user."""
-    print(text, file=sys.stderr, flush=True)
+
+class _Terminal(logging.Handler):
+    """Writes to what is standard error at that moment, so that tests and redirections see it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one line."""
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def log_to_terminal() -> None:
+    """Shows what the package logs, from INFO on. Called again it changes nothing."""
+    if not any(isinstance(handler, _Terminal) for handler in logger.handlers):
+        logger.addHandler(_Terminal())
+    logger.setLevel(logging.INFO)
 
 
 def duration(seconds: float) -> str:

@@ -165,7 +165,7 @@ def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Sp
     Args:
         path: The folder to make.
         config: As resolved.
-        dataset: The pictures.
+        dataset: The images.
         split: Their use.
         **facts: What else the manifest says.
 
@@ -265,7 +265,7 @@ def read_predictions(
     expected = ["path", "label", "prediction", *classes]
     if header != expected or not rows:
         raise RunError(
-            f"{source} must have the columns {','.join(expected)}, and pictures",
+            f"{source} must have the columns {','.join(expected)}, and images",
             received=f"{','.join(header)} and {len(rows)} lines",
             remedy="Evaluate the run again",
         )

@@ -3,8 +3,8 @@
     python scripts/benchmark_memory.py --out memory.json
     python scripts/benchmark_memory.py --cases btkeras-bfloat16 torch-bfloat16 --rounds 3
 
-btkeras does what `btkeras train` does up to its first checkpoint: it decodes the pictures, trains an epoch, validates
-and saves. PyTorch trains the same network (`scripts/make_twin_reference.py`) on the same pictures with the same batch
+btkeras does what `btkeras train` does up to its first checkpoint: it decodes the images, trains an epoch, validates
+and saves. PyTorch trains the same network (`scripts/make_twin_reference.py`) on the same images with the same batch
 and optimizer in a plain loop, channels last, compiled, bfloat16 by autocast, and validates. Said is the median over
 rounds of each process's peaks: `anonymous`, what it holds itself, looked at every 20 ms, and `resident`, which also
 counts its libraries' files.
@@ -49,7 +49,7 @@ def train_btkeras(data: Path, out: Path, overrides: list[str]) -> None:
 
 
 def train_torch(data: Path, out: Path, overrides: list[str], *, compiled: bool) -> None:
-    """Trains the same network on the same pictures in PyTorch, and validates; `out` gets the weights."""
+    """Trains the same network on the same images in PyTorch, and validates; `out` gets the weights."""
     import make_twin_reference as twin
     import numpy as np
     import torch
@@ -62,7 +62,7 @@ def train_torch(data: Path, out: Path, overrides: list[str], *, compiled: bool) 
     split, batch, size = make_split(dataset, config.data), config.train.batch_size, config.data.image_size
 
     def tensors(part: str) -> tuple[torch.Tensor, torch.Tensor]:
-        records = split.part(part)
+        records = split.subset(part)
         images = [Image.open(data / record.path).convert("RGB").resize((size, size)) for record in records]
         labels = [dataset.classes.index(record.label) for record in records]
         return torch.from_numpy(np.stack([np.asarray(image) for image in images])), torch.tensor(labels)
@@ -123,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES)[:4])
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--pictures", type=int, default=128, help="in all parts of the split")
+    parser.add_argument("--images", type=int, default=128, help="in all parts of the split")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--set", nargs="*", default=[], help="further settings of configs/paper.yaml")
     parser.add_argument("--out", type=Path, help="JSON file with all figures")
@@ -141,7 +141,7 @@ def main() -> None:
     taken: dict[str, list[dict[str, float]]] = {case: [] for case in options.cases}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        write_phantom(PhantomConfig(patients=options.pictures // 4, slices=4, image_size=512), data)
+        write_phantom(PhantomConfig(patients=options.images // 4, slices=4, image_size=512), data)
         for number in range(options.rounds):
             for case in options.cases:
                 overrides = [*SETTINGS, f"train.batch_size={options.batch}", f"train.precision={CASES[case][1]}"]
@@ -154,7 +154,7 @@ def main() -> None:
     for case, row in rows.items():
         print(f"| {case} | {row['anonymous_mb']:,.0f} | {row['resident_mb']:,.0f} |")
     if options.out:
-        report = {"machine": facts, "load_after": load(), "batch": options.batch, "pictures": options.pictures}
+        report = {"machine": facts, "load_after": load(), "batch": options.batch, "images": options.images}
         write_json(options.out, {**report, "rounds": options.rounds, "cases": rows, "all": taken})
 
 

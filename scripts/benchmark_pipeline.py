@@ -3,11 +3,11 @@
     python scripts/benchmark_pipeline.py --out pipeline.json
     python scripts/benchmark_pipeline.py --configs configs/robust.yaml --training-rates 112=66 --rounds 15
 
-A case is a configuration file. Its stages add up: pictures taken from the store unchanged (as an evaluation has them),
+A case is a configuration file. Its stages add up: images taken from the store unchanged (as an evaluation has them),
 then cropped and flipped, and so on to what a training with this configuration gets, through the very
-`training_batches`. Pictures are grey, as slices are, whatever channels the network has; `--colour`: are not. Rounds
+`training_batches`. Images are grey, as slices are, whatever channels the network has; `--colour`: are not. Rounds
 take one epoch of each stage, in an order that is drawn anew each time, so that whatever else the machine does meets all
-of them. Said are medians: pictures a second that a waiting training would get, and processor time a picture (all
+of them. Said are medians: images a second that a waiting training would get, and processor time an image (all
 threads), which is what the pipeline takes from a training on the same cores. Decoding, which is done once for a
 dataset, stands by itself.
 """
@@ -39,7 +39,7 @@ from btkeras.preprocessing.resize import resize
 from btkeras.training.pipeline import evaluation_batches, stored_size, training_batches
 
 CONFIGS = tuple(Path("configs") / f"{name}.yaml" for name in ("paper", "cpu", "robust"))
-# Different pictures, the side of the files that they are decoded from, as FigShare's, and how often each is.
+# Different images, the side of the files that they are decoded from, as FigShare's, and how often each is.
 DRAWN, FILE_SIDE, DECODED = 32, 512, 4
 STILL = AugmentConfig(crop=(1.0, 1.0), horizontal_flip=False, vertical_flip=False, brightness=0.0)
 
@@ -50,14 +50,14 @@ class Row:
 
     Attributes:
         stage: Its name.
-        pictures_per_second: By wall time.
+        images_per_second: By wall time.
         quartiles: A quarter of the rounds had fewer than the first, and more than the second.
-        processor_ms: Milliseconds of processor time a picture.
+        processor_ms: Milliseconds of processor time an image.
         training_rates: How many times the training rate it feeds.
     """
 
     stage: str
-    pictures_per_second: float
+    images_per_second: float
     quartiles: tuple[float, float]
     processor_ms: float
     training_rates: float
@@ -75,7 +75,7 @@ def stages(config: ExperimentConfig) -> dict[str, tuple[AugmentConfig, Intensity
         "brightness": (bright, plain),
         "rotation and stretch": (turned, plain),
         "tumour exchange": (whole, plain),
-        "appearance": (whole, config.appearance),
+        "intensity": (whole, config.intensity),
     }
     before = (STILL, plain)
     chosen = {}
@@ -85,27 +85,27 @@ def stages(config: ExperimentConfig) -> dict[str, tuple[AugmentConfig, Intensity
     return chosen
 
 
-def drawn_pictures(side: int) -> NDArray[np.uint8]:
+def drawn_images(side: int) -> NDArray[np.uint8]:
     """Synthetic slices, uint8 ``[DRAWN, side, side]``."""
     config = PhantomConfig(patients=DRAWN, slices=1, image_size=FILE_SIDE)
-    pictures = [draw_patient(config, patient)[0].image for patient in range(DRAWN)]
-    return np.stack([resize(picture[..., None], side)[..., 0] for picture in pictures])
+    images = [draw_patient(config, patient)[0].image for patient in range(DRAWN)]
+    return np.stack([resize(image[..., None], side)[..., 0] for image in images])
 
 
-def store_of(pictures: NDArray[np.uint8], count: int, channels: int, *, colour: bool) -> ImageCache:
-    """A store of ``count`` pictures in memory, made of a few."""
-    kept = channels if colour else 1
-    images = np.repeat(pictures[np.arange(count) % len(pictures)][..., None], kept, axis=-1)
+def store_of(samples: NDArray[np.uint8], count: int, channels: int, *, color: bool) -> ImageCache:
+    """A store of ``count`` samples in memory, made of a few."""
+    kept = channels if color else 1
+    images = np.repeat(samples[np.arange(count) % len(samples)][..., None], kept, axis=-1)
     shape, histogram = (images.shape[1], channels), np.zeros((channels, 256), np.int64)
     return ImageCache(images, shape, np.arange(count), {}, histogram, "here", grey=kept < channels)
 
 
-def tumours_of(count: int) -> LesionBoxes:
-    """Every other picture without a tumour, the others with a box of a sixth of the side."""
-    healthy = np.arange(count) % 2 == 0
+def tumors_of(count: int) -> LesionBoxes:
+    """Every other image without a tumour, the others with a box of a sixth of the side."""
+    no_tumor = np.arange(count) % 2 == 0
     corner = np.random.default_rng(0).uniform(0.2, 0.7, (count, 2))
-    boxes = np.concatenate([corner, corner + 1 / 6], axis=1) * ~healthy[:, None]
-    return LesionBoxes(boxes.astype(np.float32), healthy)
+    boxes = np.concatenate([corner, corner + 1 / 6], axis=1) * ~no_tumor[:, None]
+    return LesionBoxes(boxes.astype(np.float32), no_tumor)
 
 
 def measure(datasets: Mapping[str, Iterable[Any]], rounds: int) -> dict[str, NDArray[np.float64]]:
@@ -123,12 +123,12 @@ def measure(datasets: Mapping[str, Iterable[Any]], rounds: int) -> dict[str, NDA
     return {name: np.array(seconds) for name, seconds in taken.items()}
 
 
-def row(stage: str, seconds: NDArray[np.float64], pictures: int, training_rate: float) -> Row:
-    """From seconds ``[rounds, 2]`` for so many pictures to medians."""
-    rate = pictures / seconds[:, 0]
+def row(stage: str, seconds: NDArray[np.float64], images: int, training_rate: float) -> Row:
+    """From seconds ``[rounds, 2]`` for so many images to medians."""
+    rate = images / seconds[:, 0]
     low, high = np.quantile(rate, [0.25, 0.75])
     median = float(np.median(rate))
-    processor = float(1e3 * np.median(seconds[:, 1]) / pictures)
+    processor = float(1e3 * np.median(seconds[:, 1]) / images)
     return Row(stage, median, (float(low), float(high)), processor, median / training_rate)
 
 
@@ -138,11 +138,11 @@ def case(file: Path, options: argparse.Namespace, drawn: NDArray[np.uint8]) -> d
     size, channels, batch = config.data.image_size, config.data.channels, options.batch or config.train.batch_size
     rate = dict(options.training_rates)[size]
     side = stored_size(size, config.augment)
-    count = max(options.pictures // batch, 2) * batch
-    pictures = np.stack([resize(picture[..., None], side)[..., 0] for picture in drawn])
-    store = store_of(pictures, count, channels, colour=options.colour)
+    count = max(options.images // batch, 2) * batch
+    images = np.stack([resize(image[..., None], side)[..., 0] for image in drawn])
+    store = store_of(images, count, channels, color=options.color)
     taken = measure(datasets(config, store, batch), options.rounds)
-    decoded = measure_decoding(Preprocessor(side, channels, config.data.harmonise), drawn, options.rounds)
+    decoded = measure_decoding(Preprocessor(side, channels, config.data.harmonize), drawn, options.rounds)
     return {
         "config": str(file),
         "size": size,
@@ -150,7 +150,7 @@ def case(file: Path, options: argparse.Namespace, drawn: NDArray[np.uint8]) -> d
         "channels": channels,
         "kept_channels": store.kept_channels,
         "batch": batch,
-        "pictures": count,
+        "images": count,
         "training_rate": rate,
         "decoding": asdict(row("decoding, once", decoded, DECODED * DRAWN, rate)),
         "stages": [asdict(row(name, seconds, count, rate)) for name, seconds in taken.items()],
@@ -161,7 +161,7 @@ def datasets(config: ExperimentConfig, store: ImageCache, batch: int) -> dict[st
     """An epoch of each stage."""
     labels = [number % 4 for number in range(len(store))]
     found: dict[str, Iterable[Any]] = {"taken from the store": evaluation_batches(store, labels, 4, batch)}
-    for name, (augmentation, appearance) in stages(config).items():
+    for name, (augmentation, intensity) in stages(config).items():
         found[name] = training_batches(
             store,
             labels,
@@ -169,8 +169,8 @@ def datasets(config: ExperimentConfig, store: ImageCache, batch: int) -> dict[st
             image_size=config.data.image_size,
             batch_size=batch,
             augmentation=augmentation,
-            appearance=appearance,
-            tumours=tumours_of(len(store)),
+            intensity=intensity,
+            tumors=tumors_of(len(store)),
             seed=0,
             epochs=range(1),
         )
@@ -181,11 +181,11 @@ def measure_decoding(decoder: Preprocessor, drawn: NDArray[np.uint8], rounds: in
     """Seconds, as ``measure``, of decoding the drawn slices, ``DECODED`` times, from PNG files of their own size."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.png" for number in range(len(drawn))]
-        for path, picture in zip(paths, drawn, strict=True):
-            Image.fromarray(picture).save(path)
+        for path, image in zip(paths, drawn, strict=True):
+            Image.fromarray(image).save(path)
 
         class Files:
-            """The decoded pictures, as often as they are iterated over."""
+            """The decoded images, as often as they are iterated over."""
 
             def __iter__(self) -> Any:
                 return decoder.files(DECODED * paths)
@@ -193,7 +193,7 @@ def measure_decoding(decoder: Preprocessor, drawn: NDArray[np.uint8], rounds: in
         return measure({"decoding": Files()}, rounds)["decoding"]
 
 
-HEADINGS = ("stage", "pictures/s", "quartiles", "processor ms a picture", "times the training rate")
+HEADINGS = ("stage", "images/s", "quartiles", "processor ms an image", "times the training rate")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -201,7 +201,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [HEADINGS, ("---",) * len(HEADINGS)]
     for found in rows:
         low, high = found["quartiles"]
-        rates = (f"{found['pictures_per_second']:,.0f}", f"{low:,.0f}-{high:,.0f}")
+        rates = (f"{found['images_per_second']:,.0f}", f"{low:,.0f}-{high:,.0f}")
         lines.append((found["stage"], *rates, f"{found['processor_ms']:.3f}", f"{found['training_rates']:.1f}"))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -223,18 +223,18 @@ def main() -> None:
         nargs="+",
         default=[(224, 25.0), (112, 66.0)],
         metavar="SIZE=RATE",
-        help="pictures a second that the network takes (by default 224=25 112=66)",
+        help="images a second that the network takes (by default 224=25 112=66)",
     )
     parser.add_argument("--colour", action="store_true", help="files with three channels")
     parser.add_argument("--batch", type=int, help="in place of the configuration's")
-    parser.add_argument("--pictures", type=int, default=1024, help="in an epoch")
+    parser.add_argument("--images", type=int, default=1024, help="in an epoch")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--out", type=Path, help="JSON file with all figures")
     options = parser.parse_args()
     facts = describe(["tensorflow", "keras", "numpy", "pillow"])
     report: dict[str, Any] = {"machine": facts, "rounds": options.rounds, "cases": []}
     print(report["machine"])
-    drawn = drawn_pictures(FILE_SIDE)
+    drawn = drawn_images(FILE_SIDE)
     for file in options.configs:
         found = case(file, options, drawn)
         print(f"\n{file}: {found['size']} pixels, {found['channels']} channels, batch {found['batch']}\n")

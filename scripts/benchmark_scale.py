@@ -5,7 +5,7 @@
 
 A dataset is a folder with `manifest.csv` as `btkeras prepare` writes it; its files are hard links to some synthetic
 slices. Each size starts a process of its own, which goes the way of `btkeras train`: read the dataset, split it, decode
-its pictures, make the run folder and the network (a tiny one), take the first batch and a training step. Said are the
+its images, make the run folder and the network (a tiny one), take the first batch and a training step. Said are the
 seconds of each part, processor time in all, and the process's peak memory: `anonymous` is what it holds itself,
 `resident` also counts pages of files, which the system takes back when it needs them.
 """
@@ -41,7 +41,7 @@ LINKS = 20_000
 
 
 def make_dataset(folder: Path, count: int, side: int) -> None:
-    """Writes a dataset of ``count`` pictures of this side; those without tumour name no patient."""
+    """Writes a dataset of ``count`` images of this side; those without tumour name no patient."""
     folder.mkdir(parents=True)
     originals = folder / ".originals"
     originals.mkdir()
@@ -56,7 +56,7 @@ def make_dataset(folder: Path, count: int, side: int) -> None:
         label = CLASSES[patient % len(CLASSES)]
         path = f"images/{label}/{number:07d}.png"
         os.link(_original(originals, number), folder / path)
-        named, source = ("", "healthy") if label == "no_tumor" else (f"p{patient:06d}", "scans")
+        named, source = ("", "no_tumor") if label == "no_tumor" else (f"p{patient:06d}", "scans")
         extra = {"original": f"{label}/{number}.png", "box": "" if label == "no_tumor" else "0.5 0.5 0.2 0.2"}
         records.append(Record(path, label, named, source, extra))
     write_manifest(folder, records)
@@ -153,7 +153,7 @@ def measure(data: Path, scratch: Path, overrides: list[str], number: int) -> dic
     return answer
 
 
-HEADINGS = ("pictures", "kept", "to the first batch, s", "processor s", "decoding, s", "anonymous MB", "resident MB")
+HEADINGS = ("images", "kept", "to the first batch, s", "processor s", "decoding, s", "anonymous MB", "resident MB")
 
 
 def line(count: int, found: dict[str, Any]) -> str:
@@ -192,7 +192,7 @@ def main() -> None:
                         overrides = [*options.set, f"data.cache={cache}"]
                         found = measure(data, Path(scratch), overrides, number)
                         print(line(count, found), flush=True)
-                        report["cases"].append({"pictures": count, "cache": cache, "start": number + 1, **found})
+                        report["cases"].append({"images": count, "cache": cache, "start": number + 1, **found})
     if options.out:
         write_json(options.out, report)
 

@@ -1,4 +1,4 @@
-"""Times the command line from a cold process: what a user waits for the answer to one picture.
+"""Times the command line from a cold process: what a user waits for the answer to one image.
 
     python scripts/benchmark_start.py slice.png --run runs/first --version saved_models/first/1
     python scripts/benchmark_start.py slice.png --run runs/first --version saved_models/first/1 --out start.json
@@ -38,8 +38,8 @@ from PIL import Image
 
 model = keras.models.load_model(sys.argv[1], compile=False)
 height, width, channels = model.input_shape[1:]
-picture = Image.open(sys.argv[2]).convert("L" if channels == 1 else "RGB").resize((width, height))
-pixels = np.asarray(picture, "float32").reshape(1, height, width, channels)
+image = Image.open(sys.argv[2]).convert("L" if channels == 1 else "RGB").resize((width, height))
+pixels = np.asarray(image, "float32").reshape(1, height, width, channels)
 print(model.predict(pixels, verbose=0))
 """
 PLAIN_NAME = "plain Keras script"
@@ -67,13 +67,13 @@ class Row:
     memory_mib: float
 
 
-def cases(picture: Path, run: Path, version: Path) -> dict[str, list[str]]:
+def cases(image: Path, run: Path, version: Path) -> dict[str, list[str]]:
     """Commands by what they measure; formats that the version has not are left out."""
     btkeras = [sys.executable, "-m", "btkeras"]
-    predict = [*btkeras, "predict", str(picture), "--model"]
+    predict = [*btkeras, "predict", str(image), "--model"]
     files = {form: version / name for form, name in FILES.items()}
     return {
-        PLAIN_NAME: [sys.executable, "-c", PLAIN, str(run / "best.keras"), str(picture)],
+        PLAIN_NAME: [sys.executable, "-c", PLAIN, str(run / "best.keras"), str(image)],
         "btkeras predict, run": [*predict, str(run)],
         **{f"btkeras predict, {form}": [*predict, str(file)] for form, file in files.items() if file.is_file()},
         "btkeras --help": [*btkeras, "--help"],
@@ -139,14 +139,14 @@ def table(found: Sequence[Row]) -> str:
 def main() -> None:
     """Parses, measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     parser.add_argument("--run", type=Path, required=True, help="a finished run")
     parser.add_argument("--version", type=Path, required=True, help="a version that was exported from it")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, help="a JSON file")
     options = parser.parse_args()
     machine: dict[str, Any] = describe(PACKAGES)
-    found = rows(rounds(cases(options.picture, options.run, options.version), options.rounds))
+    found = rows(rounds(cases(options.image, options.run, options.version), options.rounds))
     print(table(found))
     if options.out:
         write_json(options.out, {"machine": machine, "rounds": options.rounds, "rows": [asdict(row) for row in found]})

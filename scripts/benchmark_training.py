@@ -9,7 +9,7 @@ Adam; before anything is timed, they must have the same loss. All run in one pro
 order that is drawn anew for each round, so whatever else the machine does meets all of them. Said are medians over
 the rounds: ``wall``, the time that passed, and ``processor``, that of all threads, which hardly changes when other
 processes take cores away. ``speed`` is the median of a round's quotients, how many times as fast as the first way.
-``share`` is of the rate at which this machine multiplies matrices, by processor time, with three times a picture's
+``share`` is of the rate at which this machine multiplies matrices, by processor time, with three times an image's
 multiply-accumulates as a step's.
 """
 
@@ -39,7 +39,7 @@ from btkeras.training.reparameterize import reparameterize_for_training
 
 Step = Callable[[], float]
 
-# Of standardised pictures; PyTorch's twin gets them standardised, Keras' networks do it themselves.
+# Of standardised images; PyTorch's twin gets them standardised, Keras' networks do it themselves.
 MEAN, VARIANCE = 50.0, 2500.0
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 # How far the first losses may lie apart.
@@ -51,9 +51,9 @@ SIDE = 2048
 class Case:
     """Attributes:
     network: A name of ``make_twin_reference.SWITCHES``.
-    size: Side of the pictures.
+    size: Side of the images.
     channels: 1 or 3.
-    batch: Pictures a step.
+    batch: Images a step.
     """
 
     network: str
@@ -62,7 +62,7 @@ class Case:
     batch: int
 
     def pixels(self) -> np.ndarray:
-        """Grey pictures, ``[batch, size, size, channels]`` float32 in 0..255, all channels equal."""
+        """Grey images, ``[batch, size, size, channels]`` float32 in 0..255, all channels equal."""
         grey = np.random.default_rng(0).integers(0, 256, (self.batch, self.size, self.size, 1))
         return np.repeat(grey, self.channels, axis=-1).astype(np.float32)
 
@@ -83,7 +83,7 @@ def keras_step(case: Case, precision: str, *, ours: bool) -> Step:
     for variable in model.variables:
         variable.assign(twin.twin_weights.seeded(variable.path, variable.shape))
     if ours:
-        # The pictures are grey, as slices are.
+        # The images are grey, as slices are.
         model = reparameterize_for_training(model, grey=True)
         optimizer = make_optimizer(config, Schedule(config, ScheduleConfig(), epochs=1, steps=1), model)
     else:
@@ -150,7 +150,7 @@ class Row:
         wall_speed: How many times as fast as the first way.
         processor: Time of all threads.
         processor_speed: As ``wall_speed``.
-        pictures_per_second: By wall time.
+        images_per_second: By wall time.
         share: Of the rate at which this machine multiplies matrices.
         ready: Seconds until the first step was done.
     """
@@ -161,7 +161,7 @@ class Row:
     wall_speed: float
     processor: float
     processor_speed: float
-    pictures_per_second: float
+    images_per_second: float
     share: float
     ready: float
 
@@ -195,7 +195,7 @@ def rows(ways: Sequence[str], case: Case, rounds: int, rates: Mapping[str, float
                 wall_speed=float(wall_speed),
                 processor=float(1e3 * processor),
                 processor_speed=float(processor_speed),
-                pictures_per_second=float(case.batch / wall),
+                images_per_second=float(case.batch / wall),
                 share=float(macs / processor / rates[WAYS[way][0]]),
                 ready=ready[way],
             )
@@ -227,7 +227,7 @@ def matrix_rate(precision: str, repeats: int = 9) -> float:
 
 # --- What is said ---
 
-HEADINGS = ("way", "wall ms", "quartiles", "speed", "processor ms", "speed", "pictures/s", "of matrix rate")
+HEADINGS = ("way", "wall ms", "quartiles", "speed", "processor ms", "speed", "images/s", "of matrix rate")
 
 
 def table(found: Sequence[Row]) -> str:
@@ -236,7 +236,7 @@ def table(found: Sequence[Row]) -> str:
     for row in found:
         low, high = row.wall_quartiles
         wall = (f"{row.wall:.0f}", f"{low:.0f}-{high:.0f}", f"{row.wall_speed:.2f}")
-        work = (f"{row.processor:.0f}", f"{row.processor_speed:.2f}", f"{row.pictures_per_second:.1f}")
+        work = (f"{row.processor:.0f}", f"{row.processor_speed:.2f}", f"{row.images_per_second:.1f}")
         lines.append((row.way, *wall, *work, f"{row.share:.0%}"))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -127,11 +127,11 @@ def connect(url: str) -> http.client.HTTPConnection:
 
 
 def bodies_of(images: Sequence[Path], batch: int) -> list[bytes]:
-    """A request's body for each group of ``batch`` pictures; the last group is filled with the first pictures."""
+    """A request's body for each group of ``batch`` images; the last group is filled with the first images."""
     files = [file for path in images for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     files = [file for file in files if file.suffix.lower() in SUFFIXES]
     if not files:
-        sys.exit(f"There must be PNG or JPEG pictures to send. Received: {', '.join(map(str, images))}.")
+        sys.exit(f"There must be PNG or JPEG images to send. Received: {', '.join(map(str, images))}.")
     encoded = [{"image_bytes": {"b64": base64.b64encode(file.read_bytes()).decode()}} for file in files]
     starts = range(0, len(encoded), batch)
     groups = [[encoded[(start + i) % len(encoded)] for i in range(batch)] for start in starts]
@@ -238,7 +238,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", default="btkeras", help="the model's name; also NAME/versions/N")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--batch", type=int, default=1, help="pictures a request")
+    parser.add_argument("--batch", type=int, default=1, help="images a request")
     parser.add_argument("--pid", type=int, help="the server's process, whose memory is read")
     parser.add_argument(
         "--publish", type=Path, metavar="MODEL", help="at half-time, copy its highest version to the next"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Makes pictures that are no brain MRI slices, to test what refuses them: photographs' noise, text, gradients, ...
+"""Makes images that are no brain MRI slices, to test what refuses them: photographs' noise, text, gradients, ...
 
     .venv/bin/python scripts/make_non_mri.py FOLDER --count 200 --seed 0
 
-FOLDER gets ``KIND_NUMBER.png``, the kinds in turn; the same seed gives the same pictures.
+FOLDER gets ``KIND_NUMBER.png``, the kinds in turn; the same seed gives the same images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scipy import ndimage
 from btkeras.config import PhantomConfig
 from btkeras.datasets.phantom.patient import draw_patient
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 Rng = np.random.Generator
 PHANTOM = PhantomConfig(image_size=160)
 WORDS = "patient report findings contrast no acute lesion was seen of normal 12 mm 2019 see also"
@@ -30,7 +30,7 @@ def _side(rng: Rng) -> int:
     return int(rng.choice([150, 224, 256, 400, 512]))
 
 
-def _byte(values: NDArray[np.floating]) -> Picture:
+def _byte(values: NDArray[np.floating]) -> ImageArray:
     return np.clip(np.round(values), 0, 255).astype(np.uint8)
 
 
@@ -51,12 +51,12 @@ def _shapes(rng: Rng, image: Image.Image, count: int) -> Image.Image:
     for _ in range(count):
         x, y = int(rng.integers(width)), int(rng.integers(height))
         w, h = (int(v) for v in rng.integers(width // 12, width // 2, 2))
-        colour = tuple(int(v) for v in rng.integers(0, 256, 3)) if image.mode == "RGB" else int(rng.integers(0, 256))
-        (draw.ellipse, draw.rectangle)[int(rng.integers(2))]((x, y, x + w, y + h), fill=colour)
+        color = tuple(int(v) for v in rng.integers(0, 256, 3)) if image.mode == "RGB" else int(rng.integers(0, 256))
+        (draw.ellipse, draw.rectangle)[int(rng.integers(2))]((x, y, x + w, y + h), fill=color)
     return image
 
 
-def colour_photo(rng: Rng) -> Picture:
+def color_photo(rng: Rng) -> ImageArray:
     """A 1/f field per channel, partly shared, with things in front, somewhat blurred."""
     side, slope = _side(rng), rng.uniform(0.8, 1.6)
     shared, share = _spectral(rng, side, slope), rng.uniform(0, 0.6)
@@ -65,7 +65,7 @@ def colour_photo(rng: Rng) -> Picture:
     return np.asarray(image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.5))))
 
 
-def grey_photo(rng: Rng) -> Picture:
+def grey_photo(rng: Rng) -> ImageArray:
     """The same without colour."""
     low, high = rng.uniform(0, 80), rng.uniform(140, 255)
     field = _scaled(_spectral(rng, _side(rng), rng.uniform(0.8, 1.6)), low, high)
@@ -73,18 +73,18 @@ def grey_photo(rng: Rng) -> Picture:
     return np.asarray(image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.5))))
 
 
-def one_colour(rng: Rng) -> Picture:
+def one_color(rng: Rng) -> ImageArray:
     """One colour, as from a lens cap or an empty page."""
     return np.full((_side(rng), _side(rng), 3), rng.integers(0, 256, 3), np.uint8)
 
 
-def blank(rng: Rng) -> Picture:
+def blank(rng: Rng) -> ImageArray:
     """One grey level, black and white among them, with a sensor's faint noise or none."""
     level, side = rng.choice([0, 255, int(rng.integers(256))]), _side(rng)
     return _byte(level + rng.choice([0.0, 1.0, 2.0]) * rng.normal(size=(side, side)))
 
 
-def gradient(rng: Rng) -> Picture:
+def gradient(rng: Rng) -> ImageArray:
     """A ramp in some direction or from a centre, grey or between two colours, clean or a little noisy."""
     side = _side(rng)
     y, x = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j]
@@ -95,7 +95,7 @@ def gradient(rng: Rng) -> Picture:
     return _byte(image + rng.choice([0.0, 3.0]) * rng.normal(size=image.shape)).squeeze()
 
 
-def text(rng: Rng) -> Picture:
+def text(rng: Rng) -> ImageArray:
     """A page of text: dark on light, now and then light on dark, sometimes scanned with noise."""
     side = max(_side(rng), 224)
     paper, ink = (int(rng.integers(200, 256)), int(rng.integers(0, 60)))
@@ -111,7 +111,7 @@ def text(rng: Rng) -> Picture:
     return _byte(np.asarray(image) + noise)
 
 
-def noise(rng: Rng) -> Picture:
+def noise(rng: Rng) -> ImageArray:
     """White noise, uniform or normal, grey or in colour, sometimes of large grains."""
     shape = (_side(rng), _side(rng), int(rng.choice([1, 3])))
     values = rng.uniform(0, 256, shape) if rng.random() < 0.5 else rng.normal(rng.uniform(60, 190), 50, shape)
@@ -119,13 +119,13 @@ def noise(rng: Rng) -> Picture:
     return _byte(np.repeat(np.repeat(values, grain, 0), grain, 1)[: shape[0], : shape[1]]).squeeze()
 
 
-def inverted(rng: Rng) -> Picture:
+def inverted(rng: Rng) -> ImageArray:
     """A synthetic slice in negative."""
     slices = draw_patient(PHANTOM, int(rng.integers(PHANTOM.patients)))
     return 255 - slices[int(rng.integers(len(slices)))].image
 
 
-def barcode(rng: Rng) -> Picture:
+def barcode(rng: Rng) -> ImageArray:
     """Bars, or the squares of a matrix code, on white."""
     side, cells = _side(rng), int(rng.integers(20, 60))
     rows = cells if rng.random() < 0.5 else 1
@@ -136,7 +136,7 @@ def barcode(rng: Rng) -> Picture:
     return np.asarray(page)
 
 
-def screenshot(rng: Rng) -> Picture:
+def screenshot(rng: Rng) -> ImageArray:
     """Windows with title bars, buttons and a little text; light or dark."""
     width, height, dark = 480, 320, rng.random() < 0.4
     shade = (lambda: int(rng.integers(10, 60))) if dark else (lambda: int(rng.integers(190, 250)))
@@ -153,7 +153,7 @@ def screenshot(rng: Rng) -> Picture:
     return np.asarray(image)
 
 
-def chest(rng: Rng) -> Picture:
+def chest(rng: Rng) -> ImageArray:
     """Something like a chest radiograph: a bright body to the borders, two dark lungs, ribs."""
     side = _side(rng)
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
@@ -163,7 +163,7 @@ def chest(rng: Rng) -> Picture:
     return _byte(body - (110 + rng.uniform(-20, 20)) * lungs + ribs * lungs + 3 * rng.normal(size=(side, side)))
 
 
-def chart(rng: Rng) -> Picture:
+def chart(rng: Rng) -> ImageArray:
     """Bars or a curve with axes, on white or black."""
     side, light = _side(rng), rng.random() < 0.7
     paper, ink = (255, 0) if light else (0, 255)
@@ -177,17 +177,17 @@ def chart(rng: Rng) -> Picture:
     return np.asarray(image)
 
 
-def hardly_any_light(rng: Rng) -> Picture:
+def hardly_any_light(rng: Rng) -> ImageArray:
     """A synthetic slice in the lowest grey levels, or in three."""
     slices = draw_patient(PHANTOM, int(rng.integers(PHANTOM.patients)))
     image = slices[0].image
     return image // 24 if rng.random() < 0.5 else (image // 64 * 64).astype(np.uint8)
 
 
-_MAKERS: tuple[Callable[[Rng], Picture], ...] = (
-    colour_photo,
+_MAKERS: tuple[Callable[[Rng], ImageArray], ...] = (
+    color_photo,
     grey_photo,
-    one_colour,
+    one_color,
     blank,
     gradient,
     text,
@@ -202,8 +202,8 @@ _MAKERS: tuple[Callable[[Rng], Picture], ...] = (
 KINDS = {maker.__name__: maker for maker in _MAKERS}
 
 
-def make(count: int, seed: int) -> Iterator[tuple[str, Picture]]:
-    """Yields kind and picture, uint8 ``[height, width]`` or ``[height, width, 3]``, the kinds in turn."""
+def make(count: int, seed: int) -> Iterator[tuple[str, ImageArray]]:
+    """Yields kind and image, uint8 ``[height, width]`` or ``[height, width, 3]``, the kinds in turn."""
     names = list(KINDS)
     for number in range(count):
         name = names[number % len(names)]
@@ -211,7 +211,7 @@ def make(count: int, seed: int) -> Iterator[tuple[str, Picture]]:
 
 
 def main() -> None:
-    """Writes the pictures."""
+    """Writes the images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=200)

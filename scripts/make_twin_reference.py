@@ -197,8 +197,8 @@ def set_seeded_weights(network: Network) -> None:
             tensor.copy_(torch.from_numpy(values.transpose(np.argsort(order))))
 
 
-def standardise(case: twin_weights.Case) -> Tensor:
-    """The case's pictures, (x - mean) / sqrt(variance), channels first."""
+def standardize(case: twin_weights.Case) -> Tensor:
+    """The case's images, (x - mean) / sqrt(variance), channels first."""
     pixels = torch.from_numpy(case.images).permute(0, 3, 1, 2)
     mean, variance = (torch.as_tensor(value).reshape(1, -1, 1, 1) for value in (case.mean, case.variance))
     return (pixels - mean) / variance.sqrt()
@@ -209,7 +209,7 @@ def run(name: str, case: twin_weights.Case) -> dict[str, NDArray]:
     """One network on one case."""
     network = Network(case.shape[-1], **SWITCHES[name]).eval()
     set_seeded_weights(network)
-    features, logits = network(standardise(case))
+    features, logits = network(standardize(case))
     return {
         "features": features.numpy(),
         "logits": logits.numpy(),

@@ -33,7 +33,7 @@ medical device.**
 - {about}.
 - {name}/{version}/{file}, {size:.1f} MB{quantised}; temperature {temperature:.3f}; `uncertain` beyond an outlier score
   of {outlier}, or unless exactly one class has a probability of {probability} or more.
-- What it is worth, under changes of the picture, and what it may go by instead of tumours:
+- What it is worth, under changes of the image, and what it may go by instead of tumours:
   [its card]({name}/{version}/assets.extra/model_card.md), and [docs/trust.md](../docs/trust.md).
 - Trained on slices of FigShare (Cheng 2017, doi [10.6084/m9.figshare.1512427](https://doi.org/10.6084/m9.figshare.1512427),
   CC BY 4.0) and tumour-free ones of Br35H (Hamada 2020); split {by}, so slices of one patient are on both
@@ -79,11 +79,11 @@ def page(model: Path, measured: dict[str, Any] | None) -> str:
         about=about[0].upper() + about[1:],
         file=FILES[form],
         size=(version / FILES[form]).stat().st_size / 1e6,
-        quantised=f", in {expected['quantization']}" if expected["quantization"] else "",
+        quantized=f", in {expected['quantization']}" if expected["quantization"] else "",
         temperature=manifest["temperature"],
-        outlier="unknown" if limits["outlier_score"] is None else f"{limits['outlier_score']:.1f}",
+        ood_percentile="unknown" if limits["ood_score"] is None else f"{limits['ood_score']:.1f}",
         probability="unknown" if limits["probability"] is None else f"{limits['probability']:.3f}",
-        by=f"by {manifest['split']['by']}",
+        group_by=f"by {manifest['split']['by']}",
         digest=sha256(version / MANIFEST),
         accuracy=f"{100 * stated['accuracy']:.2f}",
         run=manifest["run"],

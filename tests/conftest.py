@@ -78,7 +78,7 @@ def real_slices() -> Path:
     return Path(os.environ["BTKERAS_DATA"])
 
 
-def write_pictures(folder: Path, per_class: int = 12, seed: int = 0) -> Path:
+def write_images(folder: Path, per_class: int = 12, seed: int = 0) -> Path:
     """Writes class folders of 48 x 40 grey PNG: noise, with rows, columns, a chequerboard or nothing in it."""
     rng = np.random.default_rng(seed)
     rows, columns = np.indices((48, 40)) // 6 % 2
@@ -92,15 +92,15 @@ def write_pictures(folder: Path, per_class: int = 12, seed: int = 0) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def image_folder(tmp_path: Path) -> Path:
     """A dataset of its own for a test that changes it."""
-    return write_pictures(tmp_path / "pictures")
+    return write_images(tmp_path / "images")
 
 
 @pytest.fixture(scope="session")
-def shared_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset for tests that only read it."""
-    return write_pictures(tmp_path_factory.mktemp("shared") / "pictures")
+    return write_images(tmp_path_factory.mktemp("shared") / "images")
 
 
 def tiny_network(x):  # type: ignore[no-untyped-def]
@@ -139,7 +139,7 @@ def tiny_config() -> Callable[..., ExperimentConfig]:
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path, _tiny_model: None) -> Path:
+def trained_run(tmp_path_factory: pytest.TempPathFactory, shared_images: Path, _tiny_model: None) -> Path:
     """A finished, evaluated run of the tiny network; read only."""
     from btkeras.datasets import load_dataset
     from btkeras.evaluation.evaluate import evaluate_split
@@ -148,7 +148,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path,
     out = tmp_path_factory.mktemp("runs") / "tiny"
     run = train(
         load_config(None, (*TINY, "train.epochs=10", "optimizer.learning_rate=0.01")),
-        load_dataset(shared_pictures),
+        load_dataset(shared_images),
         out,
     )
     evaluate_split(run)

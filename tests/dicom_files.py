@@ -15,8 +15,8 @@ NAME = "Nobody^Knows"
 def dataset(pixels: Any, **attributes: Any) -> Dataset:
     """An MR image of these stored values, ``[h, w]``, ``[h, w, 3]``, or with frames before; attributes replace."""
     values = np.asarray(pixels)
-    colour = values.shape[-1] == 3
-    rows, columns = values.shape[-3:-1] if colour else values.shape[-2:]
+    color = values.shape[-1] == 3
+    rows, columns = values.shape[-3:-1] if color else values.shape[-2:]
     bits = values.dtype.itemsize * 8
     made = Dataset()
     made.file_meta = FileMetaDataset()
@@ -24,10 +24,10 @@ def dataset(pixels: Any, **attributes: Any) -> Dataset:
     made.SOPClassUID, made.SOPInstanceUID = MRImageStorage, generate_uid()
     made.Modality, made.PatientName, made.PatientID = "MR", NAME, "12345"
     made.Rows, made.Columns = rows, columns
-    made.SamplesPerPixel, made.PhotometricInterpretation = (3, "RGB") if colour else (1, "MONOCHROME2")
-    if colour:
+    made.SamplesPerPixel, made.PhotometricInterpretation = (3, "RGB") if color else (1, "MONOCHROME2")
+    if color:
         made.PlanarConfiguration = 0
-    if values.ndim - colour > 2:
+    if values.ndim - color > 2:
         made.NumberOfFrames = values.shape[0]
     made.BitsAllocated = made.BitsStored = bits
     made.HighBit, made.PixelRepresentation = bits - 1, int(values.dtype.kind == "i")

@@ -14,7 +14,7 @@ from btkeras.datasets.dataset import Dataset
 from btkeras.experiments.cross_validation import write_summary
 from btkeras.experiments.experiment import Experiment, create_experiment
 from btkeras.files import write_json
-from btkeras.metrics import summarise
+from btkeras.metrics import summarize
 from btkeras.runs import Run, create_run, write_history, write_predictions
 from btkeras.splitting.folds import make_folds
 from btkeras.splitting.splits import Split
@@ -40,7 +40,7 @@ def fake_experiment(path: Path, dataset: Dataset, *overrides: str, unfinished: b
 
     Args:
         path: The folder to make.
-        dataset: Its pictures are not opened, but for their digests.
+        dataset: Its images are not opened, but for their digests.
         *overrides: As for ``--set``.
         unfinished: Leave the last fold and the summary out.
     """
@@ -74,7 +74,7 @@ def _write_run(
         labels = np.array([dataset.classes.index(record.label) for record in split.test])
         probabilities = _answers(config, [record.path for record in split.test], labels, len(dataset.classes))
         write_predictions(run.predictions_file, split.test, dataset.classes, probabilities.tolist())
-        metrics = summarise(labels, probabilities, dataset.classes)
+        metrics = summarize(labels, probabilities, dataset.classes)
         write_json(run.metrics_file, {"dataset": str(dataset.root), "split": "test", "chance": 0.25, **metrics})
     return run
 
@@ -90,7 +90,7 @@ def _history(config: ExperimentConfig, split: Split) -> Sequence[Mapping[str, fl
 
 
 def _answers(config: ExperimentConfig, paths: Sequence[str], labels: np.ndarray, classes: int) -> np.ndarray:
-    """Softmax of noise, of which a part belongs to the picture: what is hard for one network is hard for all."""
+    """Softmax of noise, of which a part belongs to the image: what is hard for one network is hard for all."""
     name = config.model.name
     own = np.random.default_rng([config.train.seed, *name.encode()])
     logits = own.normal(size=(len(paths), classes))

@@ -34,7 +34,7 @@ def bright_network(folder: Path, **changes: Any) -> InferenceBackend:
         "classes": CLASSES,
         "size": SIZE,
         "channels": 1,
-        "harmonise": False,
+        "harmonize": False,
         "observe": _observe,
         "calibration": None,
         "reference": CalibrationScores(np.linspace(0, 45, 200, dtype=np.float32)),

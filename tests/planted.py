@@ -65,13 +65,13 @@ def plant(folder: Path, count: int) -> dict[str, list[Path]]:
     for number, image in enumerate(slices(count)):
         files = {folder / f"{number:03d}.png": image}
         files |= {folder / f"{number:03d}_{name}.png": change(image) for name, change in COPIES.items()}
-        for file, picture in files.items():
-            picture.save(file)
+        for file, original in files.items():
+            original.save(file)
         planted[f"{number:03d}"] = list(files)
     return planted
 
 
 def noise(seed: int, side: int = 64) -> Image.Image:
-    """A picture that resembles no other."""
+    """An image that resembles no other."""
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side))
     return Image.fromarray(pixels.astype(np.uint8))

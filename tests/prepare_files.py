@@ -1,4 +1,4 @@
-"""Pictures, zips and folders for the tests of ``prepare``, and short ways to run it and look at what it made."""
+"""Images, zips and folders for the tests of ``prepare``, and short ways to run it and look at what it made."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Fake:
     """Attributes:
     url: Where it listens.
     paths: Of the requests so far.
-    sizes: How many pictures each had.
+    sizes: How many images each had.
     tokens: Their Authorization headers.
     before: Answers in place of the model where it returns something; gets the request's number from 0.
     most: The most requests under way at once.
@@ -67,7 +67,7 @@ class Fake:
         try:
             return 200, {"predictions": [outputs(image) for image in images]}, {}
         except OSError:
-            return 400, {"error": "Input is not a\n picture. [[{{node decode}}]]"}, {}
+            return 400, {"error": "Input is not a\n image. [[{{node decode}}]]"}, {}
 
 
 class _Server(ThreadingHTTPServer):

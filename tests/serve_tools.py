@@ -70,14 +70,14 @@ def write_half_plus_two(folder: Path, version: int, plus: float = 2.0) -> None:
 
 
 def png(pixels: np.ndarray[Any, Any], kind: str = "PNG") -> bytes:
-    """Encodes a picture."""
+    """Encodes an image."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()
 
 
 def noise(seed: int, *shape: int) -> np.ndarray[Any, Any]:
-    """A picture, uint8."""
+    """An image, uint8."""
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 

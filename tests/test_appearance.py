@@ -1,4 +1,4 @@
-"""Random changes to how pictures look, held against NumPy, SciPy and scikit-image."""
+"""Random changes to how images look, held against NumPy, SciPy and scikit-image."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from numpy.typing import NDArray
 
 from btkeras.augmentation.intensity import augment_intensity
 from btkeras.config import IntensityConfig
-from tests.pictures import scene
+from tests.images import scene
 
-EVERYTHING = IntensityConfig(histogram=0.5, tone=0.6, gamma=0.5, bias_field=0.5, blur=1.0, noise=0.3, inversion=0.1)
-NAMES = [field.name for field in fields(IntensityConfig) if field.name != "part"]
+EVERYTHING = IntensityConfig(histogram=0.5, curve=0.6, gamma=0.5, bias_field=0.5, blur=1.0, noise=0.3, inversion=0.1)
+NAMES = [field.name for field in fields(IntensityConfig) if field.name != "probability"]
 ALONE = [IntensityConfig(**{name: getattr(EVERYTHING, name)}) for name in NAMES]
 
-Pictures = NDArray[np.float32]
+Images = NDArray[np.float32]
 
 
-def run(images: Pictures, config: IntensityConfig, seed: int = 0, counter: int = 0) -> Pictures:
+def run(images: Images, config: IntensityConfig, seed: int = 0, counter: int = 0) -> Images:
     return augment_intensity(tf.constant(images), seed, tf.constant(counter, tf.int64), config).numpy()
 
 
-def pictures(count: int = 16, side: int = 32) -> Pictures:
+def sample_images(count: int = 16, side: int = 32) -> Images:
     return np.stack([scene(side, side, seed)[..., :1] for seed in range(count)]).astype(np.float32)
 
 
-def ramps(count: int = 32) -> Pictures:
+def ramps(count: int = 32) -> Images:
     """Every grey level once."""
     return np.tile(np.arange(256, dtype=np.float32).reshape(1, 16, 16, 1), (count, 1, 1, 1))
 
 
 @pytest.mark.parametrize("config", [EVERYTHING, *ALONE], ids=["all", *NAMES])
-def test_it_changes_pictures_and_keeps_shape_and_range(config: IntensityConfig) -> None:
-    images = pictures()
+def test_it_changes_images_and_keeps_shape_and_range(config: IntensityConfig) -> None:
+    images = sample_images()
     changed = run(images, config)
     assert changed.shape == images.shape and changed.dtype == np.float32
     assert changed.min() >= 0 and changed.max() <= 255
@@ -44,13 +44,13 @@ def test_it_changes_pictures_and_keeps_shape_and_range(config: IntensityConfig) 
 
 
 def test_nothing_asked_for_changes_nothing_to_the_last_bit() -> None:
-    images = pictures()
+    images = sample_images()
     np.testing.assert_array_equal(run(images, IntensityConfig()), images)
 
 
 @pytest.mark.parametrize("config", [EVERYTHING, *ALONE], ids=["all", *NAMES])
 def test_it_depends_on_seed_and_counter_alone(config: IntensityConfig) -> None:
-    images = pictures(8)
+    images = sample_images(8)
     first = run(images, config, seed=1, counter=5)
     np.testing.assert_array_equal(run(images, config, seed=1, counter=5), first)
     assert np.abs(run(images, config, seed=1, counter=6) - first).max() > 0
@@ -58,7 +58,7 @@ def test_it_depends_on_seed_and_counter_alone(config: IntensityConfig) -> None:
 
 
 def test_inside_tf_data_it_is_the_same() -> None:
-    images = pictures()
+    images = sample_images()
     traced = tf.data.Dataset.from_tensors(images).map(
         lambda x: augment_intensity(x, 0, tf.constant(0, tf.int64), EVERYTHING)
     )
@@ -66,24 +66,26 @@ def test_inside_tf_data_it_is_the_same() -> None:
 
 
 def test_channels_are_changed_alike() -> None:
-    grey = pictures(8)
-    config = IntensityConfig(tone=0.6, gamma=0.5, bias_field=0.5, blur=1.0, noise=0.3)
-    colour = run(np.repeat(grey, 3, axis=-1), config)
-    np.testing.assert_allclose(colour, np.repeat(run(grey, config), 3, axis=-1), atol=1e-2)
+    grey = sample_images(8)
+    config = IntensityConfig(curve=0.6, gamma=0.5, bias_field=0.5, blur=1.0, noise=0.3)
+    color = run(np.repeat(grey, 3, axis=-1), config)
+    np.testing.assert_allclose(color, np.repeat(run(grey, config), 3, axis=-1), atol=1e-2)
 
 
 def test_a_change_that_is_off_leaves_the_others_as_they_are() -> None:
-    images = pictures()
+    images = sample_images()
     gamma = run(images, IntensityConfig(gamma=1.0))
     np.testing.assert_allclose(run(images, IntensityConfig(gamma=1.0, inversion=1.0)), 255 - gamma, atol=1e-3)
 
 
-def test_only_the_part_of_the_pictures_is_changed() -> None:
-    images = pictures(200, 16)
-    changed = np.abs(run(images, IntensityConfig(part=0.25, inversion=1.0)) - images).max(axis=(1, 2, 3)) > 0
+def test_only_the_part_of_the_images_is_changed() -> None:
+    images = sample_images(200, 16)
+    changed = np.abs(run(images, IntensityConfig(probability=0.25, inversion=1.0)) - images).max(axis=(1, 2, 3)) > 0
     assert 30 <= changed.sum() <= 70
     everything = run(images, IntensityConfig(inversion=1.0))
-    np.testing.assert_array_equal(run(images, IntensityConfig(part=0.25, inversion=1.0))[changed], everything[changed])
+    np.testing.assert_array_equal(
+        run(images, IntensityConfig(probability=0.25, inversion=1.0))[changed], everything[changed]
+    )
 
 
 def test_exchanged_histograms_are_scikit_images() -> None:
@@ -100,13 +102,13 @@ def test_exchanged_histograms_are_scikit_images() -> None:
         assert np.abs(result[..., 0] - expected).mean() < 1
 
 
-def test_a_picture_alone_keeps_its_histogram() -> None:
-    images = np.round(pictures(1))
+def test_a_image_alone_keeps_its_histogram() -> None:
+    images = np.round(sample_images(1))
     np.testing.assert_allclose(run(images, IntensityConfig(histogram=1.0)), images, atol=1e-3)
 
 
-def test_tone_is_a_curve_between_points_that_keeps_black_and_reaches_white() -> None:
-    curves = run(ramps(), IntensityConfig(tone=1.0)).reshape(-1, 256)
+def test_curve_is_a_curve_between_points_that_keeps_black_and_reaches_white() -> None:
+    curves = run(ramps(), IntensityConfig(curve=1.0)).reshape(-1, 256)
     assert curves[:, 0].max() == 0
     corners = np.abs(np.diff(curves, 2)) > 0.02
     # Five pieces have four corners, each seen in at most two neighbouring levels.
@@ -132,7 +134,7 @@ def test_a_bias_field_is_smooth_and_within_its_octaves() -> None:
 
 
 def test_blur_mixes_with_a_gaussian_copy() -> None:
-    images = pictures(32)
+    images = sample_images(32)
     inside = images[:, 2:-2, 2:-2]
     line = np.array([1, 4, 6, 4, 1]) / 16
     blurred = scipy.ndimage.convolve(images, np.outer(line, line)[None, :, :, None])[:, 2:-2, 2:-2]
@@ -144,8 +146,8 @@ def test_blur_mixes_with_a_gaussian_copy() -> None:
     assert -0.5 <= shares.min() < 0 < 0.5 < shares.max() <= 1
 
 
-def test_noise_is_measured_by_the_pictures_own_deviation() -> None:
-    images = np.clip(pictures(64, 48) * 0.4 + 80, 0, 255).astype(np.float32)
+def test_noise_is_measured_by_the_images_own_deviation() -> None:
+    images = np.clip(sample_images(64, 48) * 0.4 + 80, 0, 255).astype(np.float32)
     share = (run(images, IntensityConfig(noise=0.5)) - images).std(axis=(1, 2, 3)) / images.std(axis=(1, 2, 3))
     assert share.max() < 0.52 and share.max() > 0.4 and share.min() < 0.1
     flat = np.full((4, 8, 8, 1), 90, np.float32)
@@ -153,7 +155,7 @@ def test_noise_is_measured_by_the_pictures_own_deviation() -> None:
 
 
 def test_inversion_makes_the_negative_of_its_part() -> None:
-    images = pictures(200, 16)
+    images = sample_images(200, 16)
     changed = run(images, IntensityConfig(inversion=0.25))
     inverted = np.abs(changed - (255 - images)).max(axis=(1, 2, 3)) < 1e-3
     kept = np.abs(changed - images).max(axis=(1, 2, 3)) < 1e-3

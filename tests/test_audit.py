@@ -20,7 +20,7 @@ CLASSES = ("glioma", "no_tumor")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes of five pictures, none like another."""
+    """Two classes of five images, none like another."""
     root = tmp_path / "dataset"
     for number, label in enumerate(CLASSES):
         (root / label).mkdir(parents=True)
@@ -34,7 +34,7 @@ def run(*arguments: object) -> Result:
 
 
 def split_file(root: Path, test: set[str], target: Path) -> Path:
-    """A splits.json with these pictures in the test part, one more in validation."""
+    """A splits.json with these images in the test part, one more in validation."""
     dataset = load_dataset(root)
     tested = tuple(record for record in dataset.records if record.path in test)
     first, *others = (record for record in dataset.records if record.path not in test)
@@ -50,7 +50,7 @@ def test_a_clean_dataset_passes(folder: Path) -> None:
     result = run(folder)
     assert result.exit_code == 0
     assert "No leakage and no broken file was found." in result.stdout
-    assert "No picture is a copy of another." in result.stdout
+    assert "No image is a copy of another." in result.stdout
 
 
 def test_copies_without_a_split_are_said_but_are_no_failure(folder: Path) -> None:
@@ -65,9 +65,9 @@ def test_copies_without_a_split_are_said_but_are_no_failure(folder: Path) -> Non
     ]
     assert [group["exact"] for group in found["groups"]] == [False, True]
     assert [group["exact_copies"] for group in found["groups"]] == [0, 1]
-    assert "2 pictures show nothing new, 1 of them pixel for pixel." in run(folder).stdout
+    assert "2 images show nothing new, 1 of them pixel for pixel." in run(folder).stdout
     assert found["copies"]["glioma"] == {
-        "pictures": 6,
+        "images": 6,
         "exact_groups": 0,
         "near_groups": 1,
         "in_groups": 2,
@@ -82,7 +82,7 @@ def test_copies_across_a_split(folder: Path, tmp_path: Path) -> None:
     splits = split_file(folder, {"glioma/8.png", "glioma/9.png", "no_tumor/0.png"}, tmp_path / "splits.json")
     result = run(folder, "--splits", splits)
     assert result.exit_code == 1
-    assert "2 of 3 test and 0 of 1 validation pictures have a copy in training" in result.stdout
+    assert "2 of 3 test and 0 of 1 validation images have a copy in training" in result.stdout
     assert "has leakage." in result.stderr
     inside = split_file(folder, {"glioma/3.png", "glioma/8.png", "glioma/9.png"}, tmp_path / "inside.json")
     assert run(folder, "--splits", inside).exit_code == 0
@@ -122,15 +122,15 @@ def test_overlap_with_another_dataset(folder: Path, tmp_path: Path) -> None:
     flipped.save(other / "glioma" / "known.png")
     result = run(folder, "--against", other)
     assert result.exit_code == 1
-    assert "OVERLAP: 1 of 10 pictures (10.0%)" in result.stdout
+    assert "OVERLAP: 1 of 10 images (10.0%)" in result.stdout
     # Copies inside the other dataset are its own business.
     Image.open(other / "glioma/new.png").save(other / "glioma/twice.png")
     assert len(json.loads(run(folder, "--against", other, "--json").stdout)["groups"]) == 2
-    assert "No picture is a copy of another." in run(folder, "--against", other).stdout
+    assert "No image is a copy of another." in run(folder, "--against", other).stdout
 
 
 def test_broken_files_are_named_and_fail(folder: Path) -> None:
-    (folder / "glioma/1.png").write_bytes(b"no picture")
+    (folder / "glioma/1.png").write_bytes(b"no image")
     result = run(folder)
     assert result.exit_code == 1
     assert "BROKEN FILES: 1 cannot be read." in result.stdout and "glioma/1.png" in result.stdout

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from btkeras.benchmark.benchmark import Benchmark, Loaded, Row, benchmark, forms
-from btkeras.benchmark.format import format_benchmark, verdict
+from btkeras.benchmark.format import conclusion, format_benchmark
 from btkeras.cli import main
 from btkeras.errors import ConfigError, ModelError
 from btkeras.inference.model_folder import MANIFEST
@@ -49,7 +49,7 @@ def test_each_file_of_a_version_is_measured_at_each_batch(measured: dict, files:
     assert measured["failed"] == {}
     for row in measured["rows"]:
         assert 0 < row["milliseconds"] <= row["p95"]
-        assert row["pictures"] == pytest.approx(1000 * row["batch"] / row["milliseconds"])
+        assert row["images"] == pytest.approx(1000 * row["batch"] / row["milliseconds"])
         assert 0 < row["share"] < 1.5
     for item in measured["loaded"]:
         assert item["difference"] < (1e-4 if "bfloat16" not in item["form"] else 0.1)
@@ -118,14 +118,14 @@ def test_the_last_sentence_names_the_fastest_for_each_batch_and_how_to_use_it(tm
     found = Benchmark(str(tmp_path), {}, 3, 1e9, loaded, rows, {})
 
     assert found.fastest(1).form == "b"
-    assert verdict(found) == (
-        "Fastest here: b for one picture at a time (4.0 ms, 250 a second); a for 16 pictures at a time "
+    assert conclusion(found) == (
+        "Fastest here: b for one image at a time (4.0 ms, 250 a second); a for 16 images at a time "
         "(40.0 ms, 400 a second). Use it with: use b; use a"
     )
 
 
 @pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra btkeras[openvino]")
-def test_openvino_answers_as_onnx_runtime_whatever_the_number_of_pictures(
+def test_openvino_answers_as_onnx_runtime_whatever_the_number_of_images(
     files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from btkeras.inference.backends.base import load_backend

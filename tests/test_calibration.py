@@ -188,8 +188,8 @@ def test_calibrated_twice_it_stays_the_same(finished: Run, monkeypatch: pytest.M
     assert files == {name: (finished.path / name).read_bytes() for name in files}
 
 
-def test_a_predictor_and_an_export_have_the_temperature(finished: Run, shared_pictures: Path, tmp_path: Path) -> None:
-    path = sorted(shared_pictures.glob("*/000.png"))
+def test_a_predictor_and_an_export_have_the_temperature(finished: Run, shared_images: Path, tmp_path: Path) -> None:
+    path = sorted(shared_images.glob("*/000.png"))
     raw = Predictor(finished.path).predict(path).probabilities
     model = load_best(finished)
     with_temperature(model, 2.0).save(finished.best_model)
@@ -204,10 +204,10 @@ def test_a_predictor_and_an_export_have_the_temperature(finished: Run, shared_pi
 
 
 def test_a_training_is_calibrated_and_resuming_it_changes_nothing(
-    tmp_path: Path, shared_pictures: Path, tiny_config: Config
+    tmp_path: Path, shared_images: Path, tiny_config: Config
 ) -> None:
     config = tiny_config("train.epochs=2")
-    metrics = single_run.start_run(config, load_dataset(shared_pictures), tmp_path / "run")
+    metrics = single_run.start_run(config, load_dataset(shared_images), tmp_path / "run")
     names = ("best.keras", "calibration.json", "predictions.csv", "metrics.json")
     before = {name: (tmp_path / "run" / name).read_bytes() for name in names}
     run = open_run(tmp_path / "run")
@@ -229,13 +229,13 @@ def test_the_command_prints_and_writes_the_figures(finished: Run) -> None:
     written = json.loads(finished.metrics_file.read_text())["calibration"]
     assert printed == written
     assert [row["coverage"] for row in written["conformal"]["sets"]] == [0.9, 0.95, 0.99]
-    # Seven validation pictures and a few more are not enough for 99 %: every class is in the set.
+    # Seven validation images and a few more are not enough for 99 %: every class is in the set.
     assert written["conformal"]["sets"][2]["mean_size"] == 4 and written["conformal"]["sets"][2]["covered"] == 1
 
 
 def blocks(run: Run, out: Path) -> dict[str, dict[str, object]]:
     """The report's section about calibration, as JSON, by the blocks' names."""
-    made = btkeras("report", run.path, "--no-pictures", "--out", out)
+    made = btkeras("report", run.path, "--no-images", "--out", out)
     assert made.exit_code == 0, made.output
     sections = {section["name"]: section for section in json.loads(out.read_text())["sections"]}
     return {block["name"]: block for block in sections["calibration"]["blocks"]}

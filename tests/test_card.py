@@ -20,7 +20,7 @@ from btkeras.reporting.card import card_text
 from btkeras.reporting.numbers import DASH
 from btkeras.reporting.sources import read_source
 from btkeras.runs import Run, open_run
-from tests.conftest import write_pictures
+from tests.conftest import write_images
 from tests.test_cli import btkeras, fails
 
 EXPLANATIONS = {
@@ -40,16 +40,16 @@ EXPLANATIONS = {
 }
 SHORTCUTS = {
     "dataset": "/home/someone/data",
-    "by": "image",
+    "group_by": "image",
     "rows": [
         {
             "name": "border",
-            "shows": "outer 5 % of the picture",
-            "answered_by": "random forest",
+            "shows": "outer 5 % of the image",
+            "predicted_by": "random forest",
             "accuracy": 0.8123,
             "chance": 0.3289,
-            "healthy_accuracy": 0.9876,
-            "healthy_chance": None,
+            "detection_accuracy": 0.9876,
+            "detection_chance": None,
         }
     ],
 }
@@ -58,7 +58,7 @@ AUDIT = {
     "groups": [{"conflicting": True}, {"conflicting": False}, {"conflicting": False}],
     "unreadable": {},
     "split": {
-        "pictures": {"train": 32, "validation": 8, "test": 8},
+        "images": {"train": 32, "validation": 8, "test": 8},
         "groups_across": 2,
         "test_with_copy_in_training": 5,
         "patients_across": {"7": ["train", "test"]},
@@ -66,11 +66,11 @@ AUDIT = {
 }
 SELECTIVE_ROW = {
     "images": 8,
-    "answered": 0.75,
-    "uncertain": 0.1875,
-    "refused": 0.0625,
+    "coverage": 0.75,
+    "abstained": 0.1875,
+    "rejected": 0.0625,
     "accuracy": 0.9512,
-    "unanswered_accuracy": None,
+    "withheld_accuracy": None,
 }
 
 
@@ -85,13 +85,13 @@ def measured(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     run = copied(trained_run, tmp_path_factory.mktemp("cards") / "a_run")
     calibrate(run)
     metrics = evaluate_split(run)
-    selective = {**SELECTIVE_ROW, "per_class": {"glioma": {**SELECTIVE_ROW, "answered": 0.4321}}}
+    selective = {**SELECTIVE_ROW, "per_class": {"glioma": {**SELECTIVE_ROW, "coverage": 0.4321}}}
     run.metrics_file.write_text(json.dumps(metrics | {"selective": selective}))
     measure_robustness(run)
     (run.path / "explanations.json").write_text(json.dumps(EXPLANATIONS))
     (run.path / "shortcuts.json").write_text(json.dumps(SHORTCUTS))
     (run.path / "audit.json").write_text(json.dumps(AUDIT))
-    other = write_pictures(tmp_path_factory.mktemp("others") / "elsewhere", per_class=3, seed=5)
+    other = write_images(tmp_path_factory.mktemp("others") / "elsewhere", per_class=3, seed=5)
     evaluate_dataset(run, Dataset(other, tuple(Record(f"{c}/00{i}.png", c) for c in run.classes() for i in range(3))))
     run.update_manifest(
         command=["train", "--data", "/data/mine", "--set", "model.weights=/home/someone/w.h5", "--out=/runs/a_run"],
@@ -124,7 +124,7 @@ def with_interval(value: float, interval: Any) -> str:
 def test_the_figures_are_those_of_the_metrics_with_the_reports_intervals(measured: Run, card: str) -> None:
     metrics = measured.metrics()
     summary = read_source(measured.path).summary["models"]["tiny"]
-    table = rows(card, f"{metrics['images']} test pictures")
+    table = rows(card, f"{metrics['images']} test images")
     assert table["accuracy"][0] == with_interval(metrics["accuracy"], summary["intervals"]["accuracy"])
     low, high = wilson(round(metrics["accuracy"] * metrics["images"]), metrics["images"])
     assert table["accuracy"][1] == f"{percent(low, 1)}{DASH}{percent(high, 1)}"
@@ -133,7 +133,7 @@ def test_the_figures_are_those_of_the_metrics_with_the_reports_intervals(measure
         assert table[f"macro {title}"] == [expected, "—"]
     assert f"Log loss {metrics['negative_log_likelihood']:.4f}" in card
     assert f"most frequent class: {percent(metrics['chance'])} %" in card
-    assert f"right for {percent(metrics['accuracy'])} % of {metrics['images']} test pictures" in card
+    assert f"right for {percent(metrics['accuracy'])} % of {metrics['images']} test images" in card
 
 
 def test_classes_have_wilsons_interval_where_the_bootstrap_has_none(measured: Run, card: str) -> None:
@@ -158,20 +158,20 @@ def test_classes_have_wilsons_interval_where_the_bootstrap_has_none(measured: Ru
     assert False in kinds
 
 
-def test_missed_tumours_and_false_alarms_are_counted(measured: Run, card: str) -> None:
+def test_missed_tumors_and_false_alarms_are_counted(measured: Run, card: str) -> None:
     metrics = measured.metrics()
-    healthy = metrics["classes"].index("no_tumor")
-    missed = sum(row[healthy] for i, row in enumerate(metrics["confusion_matrix"]) if i != healthy)
-    wrong = sum(metrics["confusion_matrix"][healthy]) - metrics["confusion_matrix"][healthy][healthy]
-    assert f"Of 6 test pictures of tumours, {missed} are answered no\\_tumor; of 2 without a tumour, {wrong} " in card
+    no_tumor = metrics["classes"].index("no_tumor")
+    missed = sum(row[no_tumor] for i, row in enumerate(metrics["confusion_matrix"]) if i != no_tumor)
+    wrong = sum(metrics["confusion_matrix"][no_tumor]) - metrics["confusion_matrix"][no_tumor][no_tumor]
+    assert f"Of 6 test images of tumours, {missed} are answered no\\_tumor; of 2 without a tumour, {wrong} " in card
 
 
 def test_data_and_split_are_named_with_their_digests(measured: Run, card: str) -> None:
     split = json.loads(measured.splits_file.read_text())
     assert f"`{split['dataset_digest']}`" in card and f"`{split['digest']}`" in card
-    counts = [split["counts"][part]["glioma"] for part in ("train", "validation", "test")]
-    assert rows(card, "Pictures by class and part")["glioma"] == [str(n) for n in (sum(counts), *counts)]
-    assert "Dataset: pictures;" in card and "Split: by image, seed 0" in card
+    counts = [split["counts"][subset]["glioma"] for subset in ("train", "validation", "test")]
+    assert rows(card, "Images by class and part")["glioma"] == [str(n) for n in (sum(counts), *counts)]
+    assert "Dataset: images;" in card and "Split: by image, seed 0" in card
     assert "slices of one patient may lie on both sides" in card
 
 
@@ -185,9 +185,9 @@ def test_calibration_sets_and_refusal_are_those_of_the_metrics(measured: Run, ca
     sets = rows(card, "Prediction sets")
     for row in figures["conformal"]["sets"]:
         assert sets[f"{100 * row['coverage']:g}"][:2] == [percent(row["covered"]), f"{row['mean_size']:.2f}"]
-    refusal = rows(card, "What is answered")
-    assert refusal["all classes"] == ["8", "75.00", "18.75", "6.25", "95.12", "—"]
-    assert refusal["glioma"][1] == "43.21"
+    rejection = rows(card, "What is answered")
+    assert rejection["all classes"] == ["8", "75.00", "18.75", "6.25", "95.12", "—"]
+    assert rejection["glioma"][1] == "43.21"
 
 
 def test_robustness_explanations_shortcuts_and_other_datasets_are_those_of_their_files(
@@ -199,21 +199,21 @@ def test_robustness_explanations_shortcuts_and_other_datasets_are_those_of_their
         assert table[row["name"]][:5] == [percent(level["accuracy"], 1) for level in row["levels"]]
         assert table[row["name"]][7] == percent(row["mean"]["confidence"], 1)
     assert rows(card, "Explanations of 17")["LayerCAM"] == ["trained", f"71.23 (61.0{DASH}79.0)", "23.45", "12.34"]
-    found = rows(card, "What is known without")["border: outer 5 % of the picture"]
+    found = rows(card, "What is known without")["border: outer 5 % of the image"]
     assert found == ["random forest", "81.23", "32.89", "98.76", "—"]
     assert rows(card, "Copies") == {
         "groups of copies": ["3"],
         "groups with different labels": ["1"],
-        "unreadable pictures": ["0"],
+        "unreadable images": ["0"],
         "groups on both sides of the split": ["2"],
-        "of 8 test pictures, with a copy in the training part": ["5"],
+        "of 8 test images, with a copy in the training part": ["5"],
         "patients on both sides of the split": ["1"],
     }
     other = json.loads((measured.path / "evaluations/elsewhere/metrics.json").read_text())
     found = rows(card, "Other datasets")["elsewhere"]
     assert found[:2] == ["12", with_interval(other["accuracy"], wilson(round(12 * other["accuracy"]), 12))]
     assert found[2:4] == [percent(other["macro"]["recall"]), percent(other["chance"])]
-    assert found[4] == percent(other["selective"]["answered"])
+    assert found[4] == percent(other["selective"]["coverage"])
     assert "not measured; run: `btkeras ro" not in card and "Nothing here says" not in card
 
 
@@ -280,7 +280,7 @@ def test_a_class_of_a_collection_of_its_own_is_pointed_out(measured: Run, tmp_pa
     run.update_manifest(dataset=str(root), sources=["clinic", "web"])
     card = card_text(run)
     assert "No other class comes from the collections of no\\_tumor" in card
-    assert rows(card, "Pictures by collection and class")["web"] == ["0", "0", "12", "0"]
+    assert rows(card, "Images by collection and class")["web"] == ["0", "0", "12", "0"]
     # Gone, or another one: the card does without.
     shutil.rmtree(root)
     assert "No other class comes" not in card_text(run)

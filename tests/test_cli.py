@@ -75,16 +75,16 @@ def test_the_readmes_commands_are_ones_that_exist() -> None:
         assert {word for word in words if word.startswith("--")} <= known | {"--help"}, words
 
 
-def test_train_evaluate_predict_export_in_a_row(tmp_path: Path, shared_pictures: Path) -> None:
-    run, picture = tmp_path / "run", shared_pictures / "glioma/000.png"
-    trained = btkeras("train", "--data", shared_pictures, "--out", run, *tiny(), "--set", "train.epochs=1")
+def test_train_evaluate_predict_export_in_a_row(tmp_path: Path, shared_images: Path) -> None:
+    run, image = tmp_path / "run", shared_images / "glioma/000.png"
+    trained = btkeras("train", "--data", shared_images, "--out", run, *tiny(), "--set", "train.epochs=1")
     assert trained.exit_code == 0, trained.output
     assert "test accuracy" in trained.stdout and "most frequent class: 25.00 %" in trained.stdout
     assert "tensorboard --logdir" in trained.stderr and "epoch 1/1" in trained.stderr
     evaluated = btkeras("evaluate", run, "--json")
     assert json.loads(evaluated.stdout) == json.loads((run / "metrics.json").read_text())
-    predicted = btkeras("predict", picture, "--model", run, "--json")
-    keys = {"path", "label", "probabilities", "answer", "set", "outlier", "reasons", "slice", "slices"}
+    predicted = btkeras("predict", image, "--model", run, "--json")
+    keys = {"path", "label", "probabilities", "decision", "set", "ood_percentile", "reasons", "slice", "slices"}
     assert set(json.loads(predicted.stdout)[0]) == keys
     # A training fits all that an answer rests on.
     assert "calibrate" not in predicted.stderr
@@ -92,9 +92,9 @@ def test_train_evaluate_predict_export_in_a_row(tmp_path: Path, shared_pictures:
     assert exported.stdout.strip() == str(tmp_path / "models/tiny/1")
 
 
-def test_predict_prints_json_csv_or_a_table(trained_run: Path, shared_pictures: Path, tmp_path: Path) -> None:
-    good, bad = shared_pictures / "pituitary/002.png", tmp_path / "bad.jpg"
-    bad.write_text("no picture")
+def test_predict_prints_json_csv_or_a_table(trained_run: Path, shared_images: Path, tmp_path: Path) -> None:
+    good, bad = shared_images / "pituitary/002.png", tmp_path / "bad.jpg"
+    bad.write_text("no image")
     common = ["predict", good, bad, "--model", trained_run]
     as_json, as_csv, table = btkeras(*common, "--json"), btkeras(*common, "--csv"), btkeras(*common)
     assert {as_json.exit_code, as_csv.exit_code, table.exit_code} == {1}
@@ -105,35 +105,35 @@ def test_predict_prints_json_csv_or_a_table(trained_run: Path, shared_pictures: 
     rows = list(csv.DictReader(io.StringIO(as_csv.stdout)))
     assert float(rows[0]["pituitary"]) == pytest.approx(answer["probabilities"]["pituitary"])
     assert rows[1]["label"] == "" and "which is text" in rows[1]["error"]
-    assert "pituitary" in table.stdout and str(bad) not in table.stdout and "1 of 2 pictures" in table.stderr
+    assert "pituitary" in table.stdout and str(bad) not in table.stdout and "1 of 2 images" in table.stderr
 
 
-def test_predict_reads_a_list_and_says_which_model(trained_run: Path, shared_pictures: Path) -> None:
-    paths = sorted(map(str, shared_pictures.glob("*/003.png")))
+def test_predict_reads_a_list_and_says_which_model(trained_run: Path, shared_images: Path) -> None:
+    paths = sorted(map(str, shared_images.glob("*/003.png")))
     result = btkeras("predict", "-", "--model", trained_run, "--json", stdin="\n".join(paths))
     assert [item["path"] for item in json.loads(result.stdout)] == paths
     assert f"model: {trained_run}" in result.stderr
 
 
 def test_predict_without_a_model_takes_the_newest(
-    trained_run: Path, shared_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_run: Path, shared_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    fails(btkeras("predict", shared_pictures / "glioma/000.png"), r"saved_models/ or runs/", "btkeras train")
+    fails(btkeras("predict", shared_images / "glioma/000.png"), r"saved_models/ or runs/", "btkeras train")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/mine").symlink_to(trained_run)
-    assert "model: runs/mine" in btkeras("predict", shared_pictures / "glioma/000.png").stderr
+    assert "model: runs/mine" in btkeras("predict", shared_images / "glioma/000.png").stderr
 
 
 def test_evaluate_on_another_dataset_keeps_the_runs_own_figures(
-    trained_run: Path, shared_pictures: Path, tmp_path: Path
+    trained_run: Path, shared_images: Path, tmp_path: Path
 ) -> None:
     import shutil
 
     run, other = tmp_path / "run", tmp_path / "other"
     shutil.copytree(trained_run, run)
     for label in ("glioma", "pituitary"):
-        shutil.copytree(shared_pictures / label, other / label)
+        shutil.copytree(shared_images / label, other / label)
     before = (run / "metrics.json").read_bytes()
     result = btkeras("evaluate", run, "--data", other, "--json")
     assert json.loads(result.stdout)["images"] == 24
@@ -167,29 +167,29 @@ def test_wrong_input_is_one_message(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_model_names_the_nearest(shared_pictures: Path, tmp_path: Path) -> None:
-    result = btkeras("train", "--data", shared_pictures, "--out", tmp_path / "r", "--model", "resnet43")
+def test_an_unknown_model_names_the_nearest(shared_images: Path, tmp_path: Path) -> None:
+    result = btkeras("train", "--data", shared_images, "--out", tmp_path / "r", "--model", "resnet43")
     fails(result, "Did you mean 'resnet34'")
     assert not (tmp_path / "r").exists()
 
 
-def test_one_class_only_is_refused(shared_pictures: Path, tmp_path: Path) -> None:
+def test_one_class_only_is_refused(shared_images: Path, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
-    (tmp_path / "one/glioma").symlink_to(shared_pictures / "glioma")
+    (tmp_path / "one/glioma").symlink_to(shared_images / "glioma")
     fails(btkeras("train", "--data", tmp_path / "one", "--out", tmp_path / "r"), "at least two classes.*glioma")
     assert not (tmp_path / "r").exists()
 
 
-def test_too_few_pictures_are_refused(pictures: Path, tmp_path: Path) -> None:
-    for path in sorted((pictures / "pituitary").iterdir())[3:]:
+def test_too_few_images_are_refused(image_folder: Path, tmp_path: Path) -> None:
+    for path in sorted((image_folder / "pituitary").iterdir())[3:]:
         path.unlink()
-    fails(btkeras("train", "--data", pictures, "--out", tmp_path / "r"), "enough pictures.*3 of pituitary")
+    fails(btkeras("train", "--data", image_folder, "--out", tmp_path / "r"), "enough image_folder.*3 of pituitary")
     assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize("command", ["train", "predict", "export"])
 def test_a_full_disk_is_one_message(
-    command: str, trained_run: Path, shared_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, trained_run: Path, shared_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
 
@@ -201,7 +201,7 @@ def test_a_full_disk_is_one_message(
     monkeypatch.setattr(files.os, "replace", full)
     monkeypatch.setattr(files.os, "rename", full)
     arguments = {
-        "train": ["train", "--data", shared_pictures, "--out", tmp_path / "r", *tiny()],
+        "train": ["train", "--data", shared_images, "--out", tmp_path / "r", *tiny()],
         "export": ["export", trained_run, "--out", tmp_path / "r"],
         "predict": ["evaluate", trained_run],
     }
@@ -216,11 +216,11 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_resume_starts_a_run_that_is_not_there_and_needs_no_data_for_one_that_is(
-    tmp_path: Path, shared_pictures: Path
+    tmp_path: Path, shared_images: Path
 ) -> None:
     out = tmp_path / "run"
     fails(btkeras("train", "--resume", "--out", out), "--data", code=2)
-    started = btkeras("train", "--resume", "--out", out, "--data", shared_pictures, *tiny(), "--set", "train.epochs=1")
+    started = btkeras("train", "--resume", "--out", out, "--data", shared_images, *tiny(), "--set", "train.epochs=1")
     assert started.exit_code == 0, started.output
     again = btkeras("train", "--resume", "--out", out)
     assert again.exit_code == 0 and "finished already" in again.stderr and "test accuracy" in again.stdout

@@ -35,7 +35,7 @@ def server() -> Iterator[Fake]:
 
 @pytest.fixture
 def slices(tmp_path: Path) -> list[str]:
-    """40 pictures, from dark to bright."""
+    """40 images, from dark to bright."""
     folder = tmp_path / "slices"
     folder.mkdir()
     for number in range(40):
@@ -70,8 +70,8 @@ def test_answers_are_the_servers_in_order_in_bounded_batches(server: Fake, slice
     for answer in answers:
         expected = outputs(Path(answer["path"]).read_bytes())
         assert answer["probabilities"] == dict(zip(CLASSES, expected["probabilities"], strict=True))
-        assert answer["label"] == answer["answer"] == expected["label"]
-        assert (answer["set"], answer["outlier"], answer["reasons"]) == (None, None, [])
+        assert answer["label"] == answer["decision"] == expected["label"]
+        assert (answer["set"], answer["ood_percentile"], answer["reasons"]) == (None, None, [])
     assert sorted(server.sizes) == [8, 16, 16]
     assert set(server.paths) == {"/v1/models/btkeras:predict"}
 
@@ -80,10 +80,15 @@ def test_table_and_csv_have_the_shape_of_a_local_prediction(server: Fake, slices
     table = run(slices[0], slices[-1], "--server", server.url)
     assert table.exit_code == 0
     header, dark, bright = table.stdout.splitlines()
-    assert header.split() == ["answer", "outlier", *CLASSES, "file"]
+    assert header.split() == ["decision", "ood_percentile", *CLASSES, "file"]
     assert dark.split()[0] == "meningioma" and bright.split()[0] == "glioma"
     rows = list(csv.DictReader(io.StringIO(run(slices[0], "--server", server.url, "--csv").stdout)))
-    assert (rows[0]["label"], rows[0]["set"], rows[0]["outlier"], rows[0]["slices"]) == ("meningioma", "", "", "1")
+    assert (rows[0]["label"], rows[0]["set"], rows[0]["ood_percentile"], rows[0]["slices"]) == (
+        "meningioma",
+        "",
+        "",
+        "1",
+    )
 
 
 def test_a_version_a_label_a_name_and_a_token_are_sent(
@@ -113,21 +118,21 @@ def test_the_token_is_not_replaced_by_a_netrc_file(
     assert server.tokens == ["Bearer secret"]
 
 
-def test_one_broken_picture_fails_alone(server: Fake, slices: list[str]) -> None:
+def test_one_broken_image_fails_alone(server: Fake, slices: list[str]) -> None:
     broken(slices[5])
-    Path(slices[20]).write_text("no picture")
+    Path(slices[20]).write_text("no image")
     result = run(*slices, "--server", server.url, "--json")
     answers = json.loads(result.stdout)
     wrong = [number for number, answer in enumerate(answers) if "error" in answer]
     assert wrong == [5, 20] and result.exit_code == 1
-    assert "Input is not a picture" in answers[5]["error"] and slices[5] in answers[5]["error"]
+    assert "Input is not an image" in answers[5]["error"] and slices[5] in answers[5]["error"]
     assert "must be a PNG or JPEG" in answers[20]["error"]
-    assert "2 of 40 pictures" in result.stderr
-    # The first 16 again one by one; what is no picture never went there.
+    assert "2 of 40 images" in result.stderr
+    # The first 16 again one by one; what is no image never went there.
     assert sorted(server.sizes) == [1] * 16 + [8, 15, 16]
 
 
-def test_files_that_are_no_pictures_need_no_server(tmp_path: Path) -> None:
+def test_files_that_are_no_images_need_no_server(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("text")
     result = run(str(tmp_path / "a.png"), "--server", f"http://127.0.0.1:{_closed_port()}", "--csv")
     assert result.exit_code == 1 and "must be a PNG or JPEG" in result.stdout
@@ -169,7 +174,7 @@ def _closed_port() -> int:
 def test_no_server_there_is_one_message(slices: list[str]) -> None:
     result = run(*slices, "--server", f"http://127.0.0.1:{_closed_port()}")
     assert result.exit_code == 1 and result.stdout == ""
-    assert result.stderr.count("A server must be reachable") == 1 and "refused" in result.stderr
+    assert result.stderr.count("A server must be reachable") == 1 and "rejected" in result.stderr
 
 
 def test_a_silent_server_is_one_message(server: Fake, slices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +230,7 @@ def test_few_requests_are_under_way_at_once(server: Fake, slices: list[str], mon
     assert 1 < server.most <= client.WORKERS
 
 
-def test_large_pictures_share_no_request(server: Fake, slices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_share_no_request(server: Fake, slices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "BATCH_BYTES", 2 * Path(slices[0]).stat().st_size + 40)
     assert run(*slices[:6], "--server", server.url).exit_code == 0
     assert server.sizes == [2, 2, 2]
@@ -256,7 +261,7 @@ def test_options_that_would_mean_nothing_are_refused(options: list[str], words: 
     assert result.exit_code == 2 and words in result.stderr
 
 
-def test_volumes_are_sent_as_pictures(server: Fake, tmp_path: Path) -> None:
+def test_volumes_are_sent_as_images(server: Fake, tmp_path: Path) -> None:
     nibabel = pytest.importorskip("nibabel")
     values = np.zeros((SIDE, SIDE, 3), np.int16)
     values[4:20, 4:20, 1] = 700

@@ -20,12 +20,12 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 
 
-def test_a_server_answers_as_the_model_does(exported_model: Path, pictures: Path, tmp_path: Path) -> None:
-    files = [str(file) for file in sorted(pictures.rglob("*.png"))]
+def test_a_server_answers_as_the_model_does(exported_model: Path, image_folder: Path, tmp_path: Path) -> None:
+    files = [str(file) for file in sorted(image_folder.rglob("*.png"))]
     bad = broken(files[7])
     labels, probabilities = Predictor(exported_model).predict([file for file in files if file != bad])
     with served(exported_model) as url:
-        arguments = ["predict", str(pictures), "--server", url, "--name", "tiny", "--json"]
+        arguments = ["predict", str(image_folder), "--server", url, "--name", "tiny", "--json"]
         result = CliRunner().invoke(main, arguments)
         example = [sys.executable, str(ROOT / "deploy" / "clients" / "rest.py"), url, "tiny", *files[:3]]
         printed = subprocess.run(example, capture_output=True, text=True, check=True).stdout

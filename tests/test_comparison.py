@@ -83,7 +83,7 @@ def published(request: pytest.FixtureRequest) -> keras.Model:
 
 @pytest.fixture(scope="module", params=marked(SLOW))
 def small(request: pytest.FixtureRequest) -> keras.Model:
-    """Each network on the smallest grey pictures; read only."""
+    """Each network on the smallest grey images; read only."""
     keras.utils.set_random_seed(3)
     return build_model(request.param, input_shape=(32, 32, 1), mean=[127.0], variance=[5400.0])
 
@@ -131,14 +131,14 @@ def test_names_do_not_depend_on_what_was_made_before(small: keras.Model) -> None
     assert [layer.name for layer in again.layers] == [layer.name for layer in small.layers]
 
 
-def test_batch_normalisation_follows_short_trainings(small: keras.Model) -> None:
-    normalisations = [layer for layer in small.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    assert {layer.momentum for layer in normalisations} <= {0.9}
-    assert bool(normalisations) == (not small.name.startswith("vgg"))
+def test_batch_normalization_follows_short_trainings(small: keras.Model) -> None:
+    normalizations = [layer for layer in small.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert {layer.momentum for layer in normalizations} <= {0.9}
+    assert bool(normalizations) == (not small.name.startswith("vgg"))
 
 
 @pytest.mark.parametrize("name", ["vgg16", pytest.param("vgg19", marks=pytest.mark.slow)])
-def test_pictures_do_not_fade_on_vgg_s_way(name: str) -> None:
+def test_images_do_not_fade_on_vgg_s_way(name: str) -> None:
     """Nothing normalises them there: with Keras' own initialisation the deviation was 0.002 here."""
     keras.utils.set_random_seed(3)
     model = build_model(name, input_shape=(64, 64, 1), mean=[127.0], variance=[5400.0])
@@ -152,7 +152,7 @@ def test_the_head_begins_behind_the_last_feature_map(small: keras.Model) -> None
     assert len(small.get_layer("features").output.shape) == 2
 
 
-def test_the_smallest_picture_leaves_one_pixel_and_probabilities(small: keras.Model) -> None:
+def test_the_smallest_image_leaves_one_pixel_and_probabilities(small: keras.Model) -> None:
     assert backbone_layers(small)[-1].output.shape[1:3] == (1, 1)
     probabilities = call(small, pixels(2, 32, 32, 1))
     assert probabilities.shape == (2, 4) and probabilities.dtype == np.float32

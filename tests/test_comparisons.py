@@ -33,14 +33,14 @@ def test_mcnemar_equals_statsmodels(seed: int, count: int, share: float) -> None
     assert mcnemar(b, a).p == pytest.approx(found.p)
 
 
-def test_models_with_equal_answers_have_no_discordant_picture() -> None:
+def test_models_with_equal_answers_have_no_discordant_image() -> None:
     right = np.array([True, False, True])
     found = mcnemar(right, right)
     assert (found.only_a, found.only_b, found.p) == (0, 0, 1.0)
 
 
-def test_answers_to_different_pictures_are_refused() -> None:
-    with pytest.raises(DataError, match="same pictures"):
+def test_answers_to_different_images_are_refused() -> None:
+    with pytest.raises(DataError, match="same images"):
         mcnemar(np.ones(3, bool), np.ones(4, bool))
 
 
@@ -62,7 +62,7 @@ def test_holm_of_nothing_is_nothing() -> None:
     assert holm([]) == []
 
 
-def test_difference_of_single_pictures_equals_scipy() -> None:
+def test_difference_of_single_images_equals_scipy() -> None:
     right = correctness(0, 600, 0.85, 0.8).astype(float)
     (found,) = paired_bootstrap(right, np.arange(600), Resampling(samples=20_000))
     expected = stats.bootstrap(
@@ -92,7 +92,7 @@ def test_p_is_never_0_and_that_of_equal_models_is_1() -> None:
 
 
 def test_a_tie_of_fractions_is_a_tie() -> None:
-    """One model has each picture right in one of ten repetitions, another every tenth picture in all of them."""
+    """One model has each image right in one of ten repetitions, another every tenth image in all of them."""
     right = np.array([[1 / 10, i % 10 == 0] for i in range(200)])
     assert right[:10, 0].cumsum()[-1] < 1
     (found,) = paired_bootstrap(right, np.arange(200) // 10, Resampling(samples=500))

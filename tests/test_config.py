@@ -30,8 +30,8 @@ CONFIGS = st.builds(
         settings_of.DataConfig,
         image_size=st.integers(32, 2048),
         channels=st.sampled_from([1, 3]),
-        harmonise=st.booleans(),
-        by=st.sampled_from(settings_of.BYS),
+        harmonize=st.booleans(),
+        group_by=st.sampled_from(settings_of.GROUPINGS),
         test_fraction=fractions(0.01, 0.9),
         validation_fraction=fractions(0.01, 0.9),
         split_seed=st.integers(0, 2**32 - 1),
@@ -46,8 +46,8 @@ CONFIGS = st.builds(
         fractions(0, 180),
         fractions(0, 1),
     ),
-    st.builds(settings_of.AppearanceConfig, *[fractions(0, 1)] * len(dataclasses.fields(settings_of.AppearanceConfig))),
-    st.builds(settings_of.RefineConfig, st.integers(0, 100_000)),
+    st.builds(settings_of.IntensityConfig, *[fractions(0, 1)] * len(dataclasses.fields(settings_of.IntensityConfig))),
+    st.builds(settings_of.CooldownConfig, st.integers(0, 100_000)),
     st.builds(
         settings_of.OptimizerConfig,
         st.sampled_from(settings_of.OPTIMIZERS),
@@ -80,7 +80,7 @@ CONFIGS = st.builds(
 )
 
 
-def refusal(tree: dict[str, Any] | None = None, *overrides: str) -> str:
+def rejection(tree: dict[str, Any] | None = None, *overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         load_config(None, overrides) if tree is None else config_from_dict(tree)
     assert caught.value.exit_code == 2
@@ -143,7 +143,7 @@ def test_what_is_left_out_keeps_its_default(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(tree: dict[str, Any], received: str, hint: str) -> None:
-    message = refusal(tree)
+    message = rejection(tree)
     assert "must only have known keys" in message
     assert f"Received: {received}" in message
     assert hint in message
@@ -167,7 +167,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(tree: dict[str, Any], r
     ],
 )
 def test_a_wrong_type_is_refused(section: str, key: str, value: object, kind: str) -> None:
-    message = refusal({section: {key: value}})
+    message = rejection({section: {key: value}})
     assert f"{section}.{key} must be of type {kind}" in message
     assert repr(value[1] if isinstance(value, list) and len(value) > 1 else value) in message
 
@@ -218,13 +218,13 @@ def test_a_wrong_type_is_refused(section: str, key: str, value: object, kind: st
     ],
 )
 def test_a_value_out_of_range_is_refused(section: str, key: str, value: object) -> None:
-    message = refusal({section: {key: value}})
+    message = rejection({section: {key: value}})
     assert message.startswith(f"{section}.{key} must ")
 
 
 @pytest.mark.parametrize("value", [[0.8], [0.8, 1.0, 1.2], 0.8, "0.8, 1.0", {"low": 0.8}])
 def test_a_range_is_a_list_of_two(value: object) -> None:
-    assert f"augment.crop must be a list of 2. Received: {value!r}" in refusal({"augment": {"crop": value}})
+    assert f"augment.crop must be a list of 2. Received: {value!r}" in rejection({"augment": {"crop": value}})
 
 
 @pytest.mark.parametrize(
@@ -252,13 +252,13 @@ def test_the_last_set_wins_and_an_empty_section_can_be_set(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("override", ["", "train.epochs", "epochs=3", "a.b.c=3", "=3", ".=3"])
 def test_set_without_section_key_and_value_is_refused(override: str) -> None:
-    message = refusal(None, override)
+    message = rejection(None, override)
     assert repr(override) in message or "known keys" in message
 
 
 @pytest.mark.parametrize("value", ["[1", "{", "2026-99-99", "a: b: c"])
 def test_set_with_broken_yaml_is_refused(value: str) -> None:
-    assert "The value of --set must be YAML" in refusal(None, f"train.epochs={value}")
+    assert "The value of --set must be YAML" in rejection(None, f"train.epochs={value}")
 
 
 def test_set_on_what_is_no_section_is_refused(tmp_path: Path) -> None:

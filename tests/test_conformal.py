@@ -23,7 +23,7 @@ def exchangeable(n: int, rng: np.random.Generator, sharpness: float = 2.0) -> tu
 
 @pytest.mark.parametrize(
     ("n", "coverage", "expected"),
-    # Of scores 1/n, 2/n ... 1 less a little; 19 pictures are just enough for 95 %, and 18 too few.
+    # Of scores 1/n, 2/n ... 1 less a little; 19 images are just enough for 95 %, and 18 too few.
     [(19, 0.95, 18), (18, 0.95, None), (99, 0.99, 98), (98, 0.99, None), (9, 0.9, 8), (999, 0.9, 899), (1, 0.5, 0)],
 )
 def test_the_threshold_is_the_score_of_the_finite_sample_rank(n: int, coverage: float, expected: int | None) -> None:
@@ -31,7 +31,7 @@ def test_the_threshold_is_the_score_of_the_finite_sample_rank(n: int, coverage: 
     assert conformal_threshold(scores, coverage) == (1 if expected is None else scores[expected])
 
 
-def test_too_few_pictures_give_every_class() -> None:
+def test_too_few_images_give_every_class() -> None:
     calibration = Calibration(1.0, (0.1, 0.2, 0.3), 1.0, 1.0)
     probabilities = np.array([[1.0, 0.0, 0.0]], np.float32)
     assert calibration.sets(probabilities, 0.95).all()
@@ -86,7 +86,7 @@ def test_a_higher_coverage_never_takes_a_class_away(n: int, coverage: float, see
     narrow = calibration.sets(probabilities, coverage)
     wide = calibration.sets(probabilities, min(0.999, coverage + 0.01))
     assert (wide >= narrow).all()
-    # On the calibration's own pictures, at least the wanted share is covered.
+    # On the calibration's own images, at least the wanted share is covered.
     assert narrow[np.arange(n), labels].mean() >= coverage - 1e-9
 
 

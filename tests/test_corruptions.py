@@ -36,39 +36,39 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
 
 @EVERY
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_picture_keeps_its_shape_and_is_not_touched(name: str, channels: int) -> None:
-    picture = np.repeat(head(), channels, axis=-1)
-    before = picture.copy()
+def test_a_image_keeps_its_shape_and_is_not_touched(name: str, channels: int) -> None:
+    image = np.repeat(head(), channels, axis=-1)
+    before = image.copy()
     for level in LEVELS:
-        changed = corrupt(picture, name, level)
-        assert changed.dtype == np.uint8 and changed.shape == picture.shape
-        assert distance(changed, picture) > 0
-    np.testing.assert_array_equal(picture, before)
+        changed = corrupt(image, name, level)
+        assert changed.dtype == np.uint8 and changed.shape == image.shape
+        assert distance(changed, image) > 0
+    np.testing.assert_array_equal(image, before)
 
 
 @EVERY
 def test_level_0_changes_nothing_and_more_changes_more(name: str) -> None:
     for seed in range(4):
-        picture = head(seed)
-        distances = [distance(corrupt(picture, name, level), picture) for level in (0, *LEVELS)]
+        image = head(seed)
+        distances = [distance(corrupt(image, name, level), image) for level in (0, *LEVELS)]
         assert distances[0] == 0
         assert all(low < high for low, high in pairwise(distances)), distances
 
 
 @EVERY
-def test_the_same_picture_gets_the_same_change(name: str) -> None:
-    picture = head()
-    np.testing.assert_array_equal(corrupt(picture, name, 3), corrupt(picture.copy(), name, 3))
+def test_the_same_image_gets_the_same_change(name: str) -> None:
+    image = head()
+    np.testing.assert_array_equal(corrupt(image, name, 3), corrupt(image.copy(), name, 3))
 
 
 @EVERY
 def test_grey_stays_grey_and_becomes_what_it_would_with_one_channel(name: str) -> None:
     changed = corrupt(np.repeat(head(), 3, axis=-1), name, 2).astype(int)
-    # What is random is drawn anew for a picture of another shape; JPEG's colours are rounded.
+    # What is random is drawn anew for an image of another shape; JPEG's colours are rounded.
     assert np.ptp(changed, axis=-1).max() <= (1 if name == "jpeg" else 0)
 
 
-def test_other_pictures_get_other_noise_and_other_directions() -> None:
+def test_other_images_get_other_noise_and_other_directions() -> None:
     def residual(value: int) -> np.ndarray:
         return corrupt(flat(value), "noise", 2).astype(float).ravel() - value
 
@@ -93,19 +93,19 @@ def test_noise_is_scipys_rice_distribution(value: int) -> None:
 
 
 def test_blur_is_a_convolution_with_a_gaussian() -> None:
-    picture, level = head(), 5
+    image, level = head(), 5
     sigma = CORRUPTIONS["blur"].strengths[level - 1] * 200
     places = np.arange(-12, 13)
     kernel = np.exp(-(places**2) / (2 * sigma**2))
     kernel = np.outer(kernel, kernel) / kernel.sum() ** 2
-    expected = convolve2d(np.pad(picture[..., 0].astype(float), 12, "edge"), kernel, "valid")
-    np.testing.assert_allclose(corrupt(picture, "blur", level)[..., 0], expected, atol=0.6)
+    expected = convolve2d(np.pad(image[..., 0].astype(float), 12, "edge"), kernel, "valid")
+    np.testing.assert_allclose(corrupt(image, "blur", level)[..., 0], expected, atol=0.6)
 
 
 def test_gamma_is_a_power_or_its_inverse() -> None:
-    picture, exponent = head(3), CORRUPTIONS["gamma"].strengths[4]
-    powers = [np.round(255 * (picture / 255) ** power) for power in (exponent, 1 / exponent)]
-    assert min(distance(corrupt(picture, "gamma", 5), power) for power in powers) < 0.01
+    image, exponent = head(3), CORRUPTIONS["gamma"].strengths[4]
+    powers = [np.round(255 * (image / 255) ** power) for power in (exponent, 1 / exponent)]
+    assert min(distance(corrupt(image, "gamma", 5), power) for power in powers) < 0.01
 
 
 def test_a_bias_field_is_a_smooth_factor_of_the_stated_size() -> None:
@@ -120,16 +120,16 @@ def test_a_bias_field_is_a_smooth_factor_of_the_stated_size() -> None:
 
 
 def test_rotation_is_pillows() -> None:
-    picture = head()
-    turned = corrupt(picture, "rotation", 3)[..., 0]
+    image = head()
+    turned = corrupt(image, "rotation", 3)[..., 0]
     angle = CORRUPTIONS["rotation"].strengths[2]
     pillow = [
-        np.asarray(Image.fromarray(picture[..., 0]).rotate(side * angle, Image.Resampling.BILINEAR, fillcolor=4))
+        np.asarray(Image.fromarray(image[..., 0]).rotate(side * angle, Image.Resampling.BILINEAR, fillcolor=4))
         for side in (-1, 1)
     ]
     near, far = sorted(distance(turned, one) for one in pillow)
     assert near < 0.5 < 5 < far
-    # Not black: what the picture's edge is.
+    # Not black: what the image's edge is.
     assert turned[0, 0] == turned[-1, -1] == 4
 
 
@@ -137,17 +137,17 @@ def test_rotation_is_pillows() -> None:
 def test_jpeg_is_what_tensorflow_makes_of_the_same_quality(level: int) -> None:
     import tensorflow as tf
 
-    picture = head()
-    encoded = tf.io.encode_jpeg(picture, quality=int(CORRUPTIONS["jpeg"].strengths[level - 1]))
+    image = head()
+    encoded = tf.io.encode_jpeg(image, quality=int(CORRUPTIONS["jpeg"].strengths[level - 1]))
     decoded = tf.io.decode_jpeg(encoded, dct_method="INTEGER_ACCURATE").numpy()
-    assert np.abs(corrupt(picture, "jpeg", level).astype(int) - decoded).max() <= 1
+    assert np.abs(corrupt(image, "jpeg", level).astype(int) - decoded).max() <= 1
 
 
 def test_less_contrast_keeps_the_mean_and_shrinks_the_deviation() -> None:
-    picture = head()
-    changed, part = corrupt(picture, "contrast", 4), CORRUPTIONS["contrast"].strengths[3]
-    assert changed.mean() == pytest.approx(picture.mean(), abs=0.5)
-    assert changed.std() == pytest.approx(part * picture.std(), rel=0.01)
+    image = head()
+    changed, part = corrupt(image, "contrast", 4), CORRUPTIONS["contrast"].strengths[3]
+    assert changed.mean() == pytest.approx(image.mean(), abs=0.5)
+    assert changed.std() == pytest.approx(part * image.std(), rel=0.01)
 
 
 def test_fewer_pixels_keep_what_is_coarse_and_lose_what_is_fine() -> None:
@@ -159,10 +159,10 @@ def test_fewer_pixels_keep_what_is_coarse_and_lose_what_is_fine() -> None:
 
 
 def test_inversion_blends_with_pillows_negative_up_to_the_whole_of_it() -> None:
-    picture = head()
-    grey = Image.fromarray(picture[..., 0])
+    image = head()
+    grey = Image.fromarray(image[..., 0])
     negative = ImageOps.invert(grey)
     for level, share in zip(LEVELS, CORRUPTIONS["inversion"].strengths, strict=True):
         blend = np.asarray(Image.blend(grey, negative, share), float)
-        np.testing.assert_allclose(corrupt(picture, "inversion", level)[..., 0], blend, atol=1)
-    np.testing.assert_array_equal(corrupt(picture, "inversion", 5)[..., 0], np.asarray(negative))
+        np.testing.assert_allclose(corrupt(image, "inversion", level)[..., 0], blend, atol=1)
+    np.testing.assert_array_equal(corrupt(image, "inversion", 5)[..., 0], np.asarray(negative))

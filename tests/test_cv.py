@@ -42,10 +42,10 @@ def in_this_process(experiment: Experiment, jobs: Sequence[Job]) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path) -> Experiment:
+def finished(tmp_path_factory: pytest.TempPathFactory, shared_images: Path) -> Experiment:
     """Two networks, two folds; read only."""
     folder = tmp_path_factory.mktemp("cv") / "experiment"
-    experiment = create_experiment(folder, load_config(None, CV), load_dataset(shared_pictures))
+    experiment = create_experiment(folder, load_config(None, CV), load_dataset(shared_images))
     cross_validate(experiment, in_this_process)
     return experiment
 
@@ -59,8 +59,8 @@ def settings(*overrides: str) -> list[str]:
     return [word for setting in overrides for word in ("--set", setting)]
 
 
-def test_every_picture_is_tested_once_by_each_network(finished: Experiment, shared_pictures: Path) -> None:
-    everything = [record.path for record in load_dataset(shared_pictures).records]
+def test_every_image_is_tested_once_by_each_network(finished: Experiment, shared_images: Path) -> None:
+    everything = [record.path for record in load_dataset(shared_images).records]
     for model in ("tiny", "tiny_plain"):
         files = sorted(finished.path.glob(f"{model}/fold_*/predictions.csv"))
         assert len(files) == 2
@@ -71,7 +71,7 @@ def test_every_picture_is_tested_once_by_each_network(finished: Experiment, shar
 def test_the_summary_is_what_scikit_learn_says_of_the_predictions(finished: Experiment) -> None:
     summary = json.loads(finished.summary_file.read_text())
     assert summary["protocol"] == {
-        "by": "image",
+        "group_by": "image",
         "test": "rotating",
         "folds": 2,
         "seeds": [0],
@@ -91,7 +91,7 @@ def test_the_summary_is_what_scikit_learn_says_of_the_predictions(finished: Expe
 def test_the_table_shows_every_network_and_what_the_comparison_says(finished: Experiment) -> None:
     summary = json.loads(finished.summary_file.read_text())
     table = summary_table(summary)
-    assert "tiny_plain" in table and summary["comparisons"][0]["verdict"] in table
+    assert "tiny_plain" in table and summary["comparisons"][0]["decision"] in table
 
 
 def test_runs_say_their_fold_and_share_precision_and_splits(finished: Experiment) -> None:
@@ -126,7 +126,7 @@ def test_a_finished_experiment_is_left_alone(finished: Experiment) -> None:
 
 
 def test_what_is_kept_of_it_can_be_reported_and_gone_on_with(
-    tmp_path: Path, finished: Experiment, shared_pictures: Path
+    tmp_path: Path, finished: Experiment, shared_images: Path
 ) -> None:
     keep = runpy.run_path(str(ROOT / "scripts/keep_results.py"))["keep"]
     kept = tmp_path / "kept"
@@ -134,13 +134,13 @@ def test_what_is_kept_of_it_can_be_reported_and_gone_on_with(
     suffixes = {file.suffix for file in kept.rglob("*") if file.is_file()}
     assert suffixes == {".yaml", ".json", ".csv"}
     texts = [file.read_text() for file in kept.rglob("*") if file.is_file()]
-    assert not any(str(path) in text for text in texts for path in (finished.path, shared_pictures))
+    assert not any(str(path) in text for text in texts for path in (finished.path, shared_images))
     reported = btkeras("report", kept, "--out", tmp_path / "report.json")
     assert reported.exit_code == 0, reported.output
     # One fold is missing, and the dataset is elsewhere now.
     shutil.rmtree(kept / "tiny_plain/fold_0")
     (kept / "summary.json").unlink()
-    shutil.copytree(shared_pictures, tmp_path / "moved")
+    shutil.copytree(shared_images, tmp_path / "moved")
     lost = btkeras("cv", "--out", kept, "--task", "1")
     fails(lost, "dataset must still be where it was", "--data DATASET")
     again = open_experiment(kept)
@@ -149,9 +149,11 @@ def test_what_is_kept_of_it_can_be_reported_and_gone_on_with(
     assert again.summary_file.read_bytes() == finished.summary_file.read_bytes()
 
 
-def test_another_dataset_is_not_taken_for_one_that_has_moved(finished: Experiment, pictures: Path) -> None:
-    (pictures / "glioma/000.png").unlink()
-    fails(btkeras("cv", "--resume", "--data", pictures, "--out", finished.path), "must be the one that", "is missing")
+def test_another_dataset_is_not_taken_for_one_that_has_moved(finished: Experiment, image_folder: Path) -> None:
+    (image_folder / "glioma/000.png").unlink()
+    fails(
+        btkeras("cv", "--resume", "--data", image_folder, "--out", finished.path), "must be the one that", "is missing"
+    )
 
 
 def test_a_job_that_is_not_there_and_settings_that_differ_are_refused(finished: Experiment) -> None:
@@ -161,9 +163,9 @@ def test_a_job_that_is_not_there_and_settings_that_differ_are_refused(finished: 
     fails(other, r"Received: another cv\.folds\.")
 
 
-def test_seeds_get_folders_of_their_own_and_count_pictures_once(tmp_path: Path, shared_pictures: Path) -> None:
+def test_seeds_get_folders_of_their_own_and_count_images_once(tmp_path: Path, shared_images: Path) -> None:
     config = load_config(None, (*TINY, "train.epochs=1", "cv.models=[tiny_plain]", "cv.folds=2", "cv.seeds=[0, 7]"))
-    experiment = create_experiment(tmp_path / "cv", config, load_dataset(shared_pictures))
+    experiment = create_experiment(tmp_path / "cv", config, load_dataset(shared_images))
     summary = cross_validate(experiment, in_this_process)
     assert {path.name for path in (experiment.path / "tiny_plain").iterdir()} == {"seed_0", "seed_7"}
     assert [experiment.run(job).config().train.seed for job in experiment.jobs()] == [0, 0, 7, 7]
@@ -171,10 +173,10 @@ def test_seeds_get_folders_of_their_own_and_count_pictures_once(tmp_path: Path, 
     assert summary["models"]["tiny_plain"]["pooled"]["images"] == 2 * 12 * len(CLASSES)
 
 
-def test_changes_reach_one_network_only(tmp_path: Path, shared_pictures: Path) -> None:
-    config = load_config(None, (*CV, "cv.changes={tiny: [optimizer.learning_rate=0.5, train.epochs=1]}"))
+def test_changes_reach_one_network_only(tmp_path: Path, shared_images: Path) -> None:
+    config = load_config(None, (*CV, "cv.overrides={tiny: [optimizer.learning_rate=0.5, train.epochs=1]}"))
     check_models(config)
-    experiment = create_experiment(tmp_path / "cv", config, load_dataset(shared_pictures))
+    experiment = create_experiment(tmp_path / "cv", config, load_dataset(shared_images))
     rates = {job.model: experiment.config_of(job).optimizer.learning_rate for job in experiment.jobs()}
     assert rates == {"tiny": 0.5, "tiny_plain": config.optimizer.learning_rate}
 
@@ -183,14 +185,14 @@ def test_changes_reach_one_network_only(tmp_path: Path, shared_pictures: Path) -
     ("override", "error", "message"),
     [
         ("cv.models=[resnet43]", ModelError, "Did you mean 'resnet34'"),
-        ("cv.changes={vgg161: [train.epochs=1]}", ModelError, "Did you mean 'vgg16'"),
-        ("cv.changes={tiny: [train.epoch=1]}", ConfigError, "Did you mean 'epochs'"),
-        ("cv.changes={tiny: [model.weights=imagenet]}", ModelError, "Weights, of ImageNet or from a file"),
+        ("cv.overrides={vgg161: [train.epochs=1]}", ModelError, "Did you mean 'vgg16'"),
+        ("cv.overrides={tiny: [train.epoch=1]}", ConfigError, "Did you mean 'epochs'"),
+        ("cv.overrides={tiny: [model.weights=imagenet]}", ModelError, "Weights, of ImageNet or from a file"),
         ("cv.models=[tiny, tiny]", ConfigError, "each once"),
         ("cv.seeds=[]", ConfigError, "at least one seed"),
         ("cv.folds=1", ConfigError, "between 2 and 1000"),
         ("cv.models=tiny", ConfigError, "cv.models must be a list"),
-        ("cv.changes=[tiny]", ConfigError, "cv.changes must be a section"),
+        ("cv.overrides=[tiny]", ConfigError, "cv.overrides must be a section"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_read(
@@ -200,8 +202,8 @@ def test_wrong_settings_are_refused_before_anything_is_read(
         check_models(load_config(None, (*CV, override)))
 
 
-def test_an_unfinished_experiment_has_no_summary(tmp_path: Path, shared_pictures: Path) -> None:
-    experiment = create_experiment(tmp_path / "cv", load_config(None, CV), load_dataset(shared_pictures))
+def test_an_unfinished_experiment_has_no_summary(tmp_path: Path, shared_images: Path) -> None:
+    experiment = create_experiment(tmp_path / "cv", load_config(None, CV), load_dataset(shared_images))
     assert len(unfinished(experiment)) == 4
     with pytest.raises(RunError, match=r"4 unfinished, tiny, seed 0, fold 0 .*cv --resume"):
         write_summary(experiment)
@@ -209,37 +211,37 @@ def test_an_unfinished_experiment_has_no_summary(tmp_path: Path, shared_pictures
         open_experiment(experiment.path, load_config(None, (*CV, "train.epochs=9")))
 
 
-def test_the_plan_makes_the_folder_and_says_what_is_left(tmp_path: Path, shared_pictures: Path) -> None:
+def test_the_plan_makes_the_folder_and_says_what_is_left(tmp_path: Path, shared_images: Path) -> None:
     out = tmp_path / "cv"
-    made = btkeras("cv", "--data", shared_pictures, "--out", out, *settings(*CV), "--plan")
+    made = btkeras("cv", "--data", shared_images, "--out", out, *settings(*CV), "--plan")
     assert made.exit_code == 0, made.output
     assert next(line.split()[:3] for line in made.stdout.splitlines()) == ["0", "to", "do"]
     assert len(made.stdout.splitlines()) == 4
-    fails(btkeras("cv", "--data", shared_pictures, "--out", out, *settings(*CV)), "which exists", "--resume")
+    fails(btkeras("cv", "--data", shared_images, "--out", out, *settings(*CV)), "which exists", "--resume")
     run_job(open_experiment(out), 1)
     states = btkeras("cv", "--out", out, "--resume", "--plan").stdout.splitlines()
     assert ["finished" in line for line in states] == [False, True, False, False]
 
 
-def test_bad_usage_is_one_message(tmp_path: Path, shared_pictures: Path) -> None:
+def test_bad_usage_is_one_message(tmp_path: Path, shared_images: Path) -> None:
     fails(btkeras("cv", "--out", tmp_path / "cv"), "needs --data", code=2)
     fails(btkeras("cv", "--out", tmp_path / "cv", "--task", "0"), "must hold config.yaml and splits/")
     fails(btkeras("cv", "--out", tmp_path / "cv", "--task", "0", "--seed", "7"), "but --out", code=2)
-    few = btkeras("cv", "--data", shared_pictures, "--out", tmp_path / "cv", *settings(*CV), "--folds", "13")
+    few = btkeras("cv", "--data", shared_images, "--out", tmp_path / "cv", *settings(*CV), "--folds", "13")
     fails(few, "12 of glioma for 13 folds")
     assert not (tmp_path / "cv").exists()
 
 
-def test_local_binary_patterns_are_a_model_like_any_other(tmp_path: Path, shared_pictures: Path) -> None:
+def test_local_binary_patterns_are_a_model_like_any_other(tmp_path: Path, shared_images: Path) -> None:
     pytest.importorskip("skimage")
     out = tmp_path / "run"
-    trained = btkeras("train", "--data", shared_pictures, "--out", out, *settings(*TINY), "--model", "lbp_knn")
+    trained = btkeras("train", "--data", shared_images, "--out", out, *settings(*TINY), "--model", "lbp_knn")
     assert trained.exit_code == 0, trained.output
     assert f"Next: btkeras report {out}" in trained.stderr
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["accuracy"] > 0.5
     weights = btkeras(
-        "train", "--data", shared_pictures, "--out", tmp_path / "x", "--model", "lbp_knn", "--weights", "imagenet"
+        "train", "--data", shared_images, "--out", tmp_path / "x", "--model", "lbp_knn", "--weights", "imagenet"
     )
     fails(weights, "Weights are for networks")
     fails(btkeras("evaluate", out), "lbp_knn, which keeps its answers only")
@@ -291,19 +293,19 @@ def test_killed_with_its_job_it_finishes_with_the_same_summary(tmp_path: Path, f
     assert (out / "summary.json").read_bytes() == finished.summary_file.read_bytes()
 
 
-def test_a_job_that_fails_says_why(tmp_path: Path, pictures: Path) -> None:
+def test_a_job_that_fails_says_why(tmp_path: Path, image_folder: Path) -> None:
     out = tmp_path / "cv"
-    (pictures / "glioma/005.png").write_bytes(b"no picture")
-    process = start("--data", pictures, "--out", out, *settings(*CV))
+    (image_folder / "glioma/005.png").write_bytes(b"no image")
+    process = start("--data", image_folder, "--out", out, *settings(*CV))
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "Traceback" not in stderr
-    assert "Every picture of a dataset must be readable" in stderr and "cv --resume" in stderr
+    assert "Every image of a dataset must be readable" in stderr and "cv --resume" in stderr
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path, shared_pictures: Path) -> None:
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, shared_images: Path) -> None:
     out = tmp_path / "cv"
-    process = start("--data", shared_pictures, "--out", out, *settings(*CV, "train.epochs=5000"), "--jobs", "2")
+    process = start("--data", shared_images, "--out", out, *settings(*CV, "train.epochs=5000"), "--jobs", "2")
     wait_for(lambda: len(list(out.glob("*/fold_*/history.csv"))) == 2, process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=120)

@@ -23,7 +23,7 @@ from btkeras.preprocessing import decode
 from btkeras.preprocessing import graph as image_graph
 from btkeras.preprocessing.image_file import check_image
 from btkeras.preprocessing.preprocessor import Preprocessor, decode_checked
-from tests.pictures import (
+from tests.images import (
     GREY,
     GREY_ALPHA,
     RGB,
@@ -36,13 +36,13 @@ from tests.pictures import (
     scene,
     turned,
 )
-from tests.test_preprocess import ALPHA, PICTURES
+from tests.test_preprocess import ALPHA, IMAGES
 
 INKS = np.random.default_rng(3).integers(0, 256, (45, 70, 4)).astype(np.uint8)
 CMYK = encode(Image.fromarray(INKS, "CMYK"), "JPEG", quality=95)
 DEEP_ALPHA = ALPHA.astype(np.uint16) * 900
 
-MORE = PICTURES | {
+MORE = IMAGES | {
     "CMYK JPEG with black": CMYK,
     # Their inks are not the inverse then.
     "CMYK JPEG that is not Adobe's": CMYK.replace(CMYK[CMYK.index(b"\xff\xee") :][:16], b"", 1),
@@ -53,11 +53,9 @@ MORE = PICTURES | {
     "turned PNG": turned(6, ">", "PNG"),
     "8-bit RGB PNG with alpha, interlaced": png(np.dstack([scene(), ALPHA]), 8, RGB_ALPHA, interlaced=True),
     **{
-        f"16-bit PNG of colour type {colour}{', interlaced' * interlaced}": png(
-            pixels, 16, colour, interlaced=interlaced
-        )
+        f"16-bit PNG of colour type {color}{', interlaced' * interlaced}": png(pixels, 16, color, interlaced=interlaced)
         for interlaced in (False, True)
-        for colour, pixels in (
+        for color, pixels in (
             (GREY, deep_scene()),
             (GREY_ALPHA, np.dstack([deep_scene(), DEEP_ALPHA])),
             (RGB, deep_scene(3)),
@@ -106,9 +104,9 @@ def test_every_pair_of_inks_is_mixed_as_in_the_graph() -> None:
     np.testing.assert_array_equal(ours(data), graph()(data))
 
 
-def outcomes(pictures: Iterator[bytes]) -> Counter[str]:
+def outcomes(images: Iterator[bytes]) -> Counter[str]:
     found: Counter[str] = Counter()
-    for data in pictures:
+    for data in images:
         try:
             check_image(data)
         except ImageError:
@@ -165,14 +163,14 @@ def test_orientation_is_the_graphs(code: int, endian: str) -> None:
         assert decode.orientation(data[:end]) == image_graph.orientation(tf.constant(data[:end])).numpy()
 
 
-@pytest.mark.parametrize("harmonise", [False, True])
+@pytest.mark.parametrize("harmonize", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_networks_input_is_the_graphs(channels: int, harmonise: bool) -> None:
+def test_the_networks_input_is_the_graphs(channels: int, harmonize: bool) -> None:
     traced = tf.function(
-        lambda data: image_graph.preprocess(data, 56, channels, harmonise),
+        lambda data: image_graph.preprocess(data, 56, channels, harmonize),
         input_signature=[tf.TensorSpec([], tf.string)],
     )
-    decoder = Preprocessor(56, channels, harmonise)
+    decoder = Preprocessor(56, channels, harmonize)
     for number in range(20):
         height, width = np.random.default_rng(number).integers(16, 200, 2).tolist()
         data = encode(scene(height, width, number), "PNG" if number % 2 else "JPEG", mode="L" if number % 3 else "RGB")
@@ -180,12 +178,12 @@ def test_the_networks_input_is_the_graphs(channels: int, harmonise: bool) -> Non
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("harmonise", [False, True])
-def test_real_slices_are_read_as_by_the_graph(real_slices: Path, harmonise: bool) -> None:
+@pytest.mark.parametrize("harmonize", [False, True])
+def test_real_slices_are_read_as_by_the_graph(real_slices: Path, harmonize: bool) -> None:
     traced = tf.function(
-        lambda data: image_graph.preprocess(data, 112, 1, harmonise), input_signature=[tf.TensorSpec([], tf.string)]
+        lambda data: image_graph.preprocess(data, 112, 1, harmonize), input_signature=[tf.TensorSpec([], tf.string)]
     )
-    decoder = Preprocessor(112, 1, harmonise)
+    decoder = Preprocessor(112, 1, harmonize)
     files = sorted(real_slices.glob("*/*.*"))[::10]
     assert len(files) > 100
     for file in files:
@@ -204,14 +202,15 @@ def test_regions_are_scipys() -> None:
         np.testing.assert_array_equal(mri_check.eroded(mask), ndimage.binary_erosion(mask))
 
 
-def test_reading_pictures_loads_neither_tensorflow_nor_scipy(tmp_path: Path) -> None:
+def test_reading_images_loads_neither_tensorflow_nor_scipy(tmp_path: Path) -> None:
     for kind in ("PNG", "JPEG"):
         (tmp_path / kind).write_bytes(encode(scene(), kind))
     script = (
-        "import sys; from btkeras.preprocessing.preprocessor import Decoder; from btkeras.decisions.mri_check import check_slice;"
+        "import sys; from btkeras.preprocessing.preprocessor import Preprocessor; "
+        "from btkeras.decisions.mri_check import rejection_reason;"
         "from btkeras.datasets.readers.slices import open_slices;"
-        "[Decoder(32, 1, True).file(path) for path in sys.argv[1:]];"
-        "[check_slice(open_slices(path).picture(0)) for path in sys.argv[1:]];"
+        "[Preprocessor(32, 1, True).file(path) for path in sys.argv[1:]];"
+        "[rejection_reason(open_slices(path).image(0)) for path in sys.argv[1:]];"
         "sys.exit(bool({'tensorflow', 'keras', 'scipy', 'sklearn', 'matplotlib'} & sys.modules.keys()))"
     )
     files = [str(tmp_path / "PNG"), str(tmp_path / "JPEG")]

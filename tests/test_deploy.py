@@ -232,7 +232,7 @@ def test_dockerfiles_copy_what_is_there_and_drop_root() -> None:
 
 def test_the_image_gets_the_smaller_tensorflow(tmp_path: Path) -> None:
     (run,) = re.findall(r"^RUN (.*?[^\\])$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE | re.DOTALL)
-    edits = [part.strip(" \\\n") for part in run.split("&&") if "sed " in part]
+    edits = [subset.strip(" \\\n") for subset in run.split("&&") if "sed " in subset]
     for name in ("setup.cfg", "constraints.txt"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     for edit in edits:

@@ -32,9 +32,9 @@ GREY = RNG.integers(0, 256, (40, 48), np.uint8)
 
 
 def shown(data: bytes, index: int = 0) -> Any:
-    picture = open_slices(data, "x.dcm").picture(index)
-    assert picture.dtype == np.uint8 and picture.ndim == 3
-    return picture[..., 0] if picture.shape[-1] == 1 else picture
+    image = open_slices(data, "x.dcm").image(index)
+    assert image.dtype == np.uint8 and image.ndim == 3
+    return image[..., 0] if image.shape[-1] == 1 else image
 
 
 def test_eight_bits_are_shown_as_they_are_and_more_as_their_png() -> None:
@@ -130,7 +130,7 @@ def test_frames_have_their_own_windows_and_scales() -> None:
     frames = np.stack([DEEP, DEEP // 2, DEEP // 4])
     opened = open_slices(dicom(frames), "x")
     assert (opened.kind, opened.count, opened.middle) == ("DICOM", 3, 1)
-    np.testing.assert_array_equal(opened.picture(2)[..., 0], to_uint8(frames[2]))
+    np.testing.assert_array_equal(opened.image(2)[..., 0], to_uint8(frames[2]))
     windows = [
         item(
             FrameVOILUTSequence=[item(WindowCenter="500", WindowWidth=str(100 + n))],
@@ -148,12 +148,12 @@ def test_frames_have_their_own_windows_and_scales() -> None:
     )
 
 
-def test_colour_stays_colour_in_either_order_of_its_samples() -> None:
-    colour = RNG.integers(0, 256, (40, 48, 3), np.uint8)
-    np.testing.assert_array_equal(shown(dicom(colour)), colour)
-    planes = dataset(colour, PlanarConfiguration=1)
-    planes.PixelData = np.moveaxis(colour, -1, 0).tobytes()
-    np.testing.assert_array_equal(shown(written(planes)), colour)
+def test_color_stays_color_in_either_order_of_its_samples() -> None:
+    color = RNG.integers(0, 256, (40, 48, 3), np.uint8)
+    np.testing.assert_array_equal(shown(dicom(color)), color)
+    planes = dataset(color, PlanarConfiguration=1)
+    planes.PixelData = np.moveaxis(color, -1, 0).tobytes()
+    np.testing.assert_array_equal(shown(written(planes)), color)
     with pytest.raises(ImageError, match="PALETTE"):
         shown(dicom(GREY, PhotometricInterpretation="PALETTE COLOR"))
 
@@ -178,7 +178,7 @@ def test_lossless_compression_changes_nothing(syntax: str) -> None:
         "MR_small_padded.dcm",
     ],
 )
-def test_every_encoding_of_one_slice_gives_the_same_picture(name: str) -> None:
+def test_every_encoding_of_one_slice_gives_the_same_image(name: str) -> None:
     expected = shown(Path(str(get_testdata_file("MR_small.dcm"))).read_bytes())
     assert expected.std() > 20
     np.testing.assert_array_equal(shown(Path(str(get_testdata_file(name))).read_bytes()), expected)
@@ -240,19 +240,19 @@ def test_bare_files_and_files_without_an_ending_are_recognised(tmp_path: Path) -
 @pytest.mark.parametrize("modality", ["CT", "US", "PT"])
 def test_other_modalities_are_refused_with_a_reason_and_not_an_error(modality: str) -> None:
     opened = open_slices(dicom(GREY, Modality=modality), "x")
-    assert opened.refusal == f"the file says {modality}, not MR" and opened.picture(0).any()
+    assert opened.rejection == f"the file says {modality}, not MR" and opened.image(0).any()
 
 
 @pytest.mark.parametrize("modality", ["MR", "OT", ""])
 def test_what_may_be_mr_is_not_refused(modality: str) -> None:
-    assert open_slices(dicom(GREY, Modality=modality), "x").refusal is None
+    assert open_slices(dicom(GREY, Modality=modality), "x").rejection is None
 
 
-def test_what_holds_no_picture_is_an_error() -> None:
+def test_what_holds_no_image_is_an_error() -> None:
     without = dataset(GREY)
     del without.PixelData
     for data in (written(without), dicom(GREY, Modality="SEG"), dicom(GREY, Modality="SR")):
-        with pytest.raises(ImageError, match="must hold a picture"):
+        with pytest.raises(ImageError, match="must hold an image"):
             open_slices(data, "x")
 
 
@@ -294,7 +294,7 @@ def test_a_patient_s_name_is_not_parsed(caplog: pytest.LogCaptureFixture) -> Non
     data = dicom(GREY)
     assert NAME.encode() in data
     opened = open_slices(data, "x")
-    cells = [cell.cell_contents for cell in opened.picture.__closure__ or ()]
+    cells = [cell.cell_contents for cell in opened.image.__closure__ or ()]
     headers = [cell for cell in cells if hasattr(cell, "PixelData")]
     assert headers and all("PatientName" not in header and "PatientID" not in header for header in headers)
 
@@ -324,7 +324,7 @@ def test_mutated_files_are_read_or_are_an_image_error(caplog: pytest.LogCaptureF
                 data = data[: rng.integers(1, len(data))]
             try:
                 opened = open_slices(bytes(data), "x.dcm")
-                opened.picture(opened.middle)
+                opened.image(opened.middle)
             except ImageError as error:
                 outcomes[False] += 1
                 assert NAME not in str(error)

@@ -1,4 +1,4 @@
-"""Copies among pictures: found under what is usually done to them, and not seen where there are none."""
+"""Copies among images: found under what is usually done to them, and not seen where there are none."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_equal_pixels_in_other_files_are_exact_copies(tmp_path: Path) -> None:
     assert link.exact and other.exact and link.correlation == 1
 
 
-def test_broken_and_blank_pictures(tmp_path: Path) -> None:
+def test_broken_and_blank_images(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     planted.noise(0).save(tmp_path / "whole.png")
     data = (tmp_path / "whole.png").read_bytes()
@@ -96,11 +96,11 @@ def test_broken_and_blank_pictures(tmp_path: Path) -> None:
     files = [*sorted(tmp_path.iterdir()), tmp_path / "missing.png"]
     found = find_near_duplicates(files)
     assert {files[i].name for i in found.unreadable} == {"broken.png", "half.png", "tiny.png", "missing.png"}
-    # Two blank pictures of different grey are not evidence of anything.
+    # Two blank images of different grey are not evidence of anything.
     assert found.groups() == []
 
 
-def test_unlike_pictures_and_few_pictures(tmp_path: Path) -> None:
+def test_unlike_images_and_few_images(tmp_path: Path) -> None:
     files = [tmp_path / f"{seed}.png" for seed in range(6)]
     for seed, file in enumerate(files):
         planted.noise(seed).save(file)
@@ -140,14 +140,14 @@ def test_hashes_are_those_of_the_library() -> None:
     windows, turns = hashes(thumbnails)
     for i, thumbnail in enumerate(thumbnails):
         for turn in range(len(TURNS)):
-            picture = Image.fromarray(np.ascontiguousarray(turned(thumbnail, turn)))
-            expected = imagehash.phash(picture, hash_size=12, highfreq_factor=SIDE // 12).hash.ravel()
+            one = Image.fromarray(np.ascontiguousarray(turned(thumbnail, turn)))
+            expected = imagehash.phash(one, hash_size=12, highfreq_factor=SIDE // 12).hash.ravel()
             assert (np.unpackbits(turns[i, turn]).astype(bool) == expected).mean() > 0.99
         assert (windows[i, 0] == turns[i, 0]).all()
-        # A window on whole pixels is a picture of its own, whose bits may differ where a coefficient is at the median.
+        # A window on whole pixels is a one of its own, whose bits may differ where a coefficient is at the median.
         left, top, side = (round(value * SIDE) for value in WINDOWS[1])
-        picture = Image.fromarray(thumbnail[top : top + side, left : left + side])
-        bits = imagehash.phash(picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS), 12, SIDE // 12).hash.ravel()
+        one = Image.fromarray(thumbnail[top : top + side, left : left + side])
+        bits = imagehash.phash(one.resize((SIDE, SIDE), Image.Resampling.LANCZOS), 12, SIDE // 12).hash.ravel()
         assert (np.unpackbits(windows[i, 1]).astype(bool) != bits).sum() <= 8
 
 
@@ -156,7 +156,7 @@ def test_candidates_are_those_of_comparing_all() -> None:
     bits = rng.integers(0, 2, (60, len(WINDOWS), 144), dtype=np.uint8)
     turns = rng.integers(0, 2, (60, len(TURNS), 144), dtype=np.uint8)
     for i in range(0, 60, 2):
-        # One window of every other picture resembles a turn of the next, in all but ten bits.
+        # One window of every other image resembles a turn of the next, in all but ten bits.
         copy = bits[i, i % len(WINDOWS)].copy()
         copy[rng.choice(144, 10, replace=False)] ^= 1
         turns[i + 1, i % len(TURNS)] = copy
@@ -168,7 +168,7 @@ def test_candidates_are_those_of_comparing_all() -> None:
 
 
 def test_aligned_correlation_is_pearsons() -> None:
-    # Where nothing is to be aligned, the correlation is that of the filtered pictures.
+    # Where nothing is to be aligned, the correlation is that of the filtered images.
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from btkeras.evaluation.calibrate import calibrate, fit_ood
 from btkeras.evaluation.evaluate import evaluate_split
 from btkeras.export.export import export
 from btkeras.runs import open_run
-from tests.conftest import CLASSES, write_pictures
+from tests.conftest import CLASSES, write_images
 from tests.test_cli import btkeras, fails
 from tests.test_light import fresh
 
@@ -38,11 +38,11 @@ def model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def moved(shared_pictures: Path, tmp_path: Path) -> Path:
-    """The run's pictures, elsewhere and under other names."""
+def moved(shared_images: Path, tmp_path: Path) -> Path:
+    """The run's images, elsewhere and under other names."""
     for label in CLASSES:
         (tmp_path / "moved" / label).mkdir(parents=True)
-        for i, file in enumerate(sorted((shared_pictures / label).iterdir(), reverse=True)):
+        for i, file in enumerate(sorted((shared_images / label).iterdir(), reverse=True)):
             shutil.copy(file, tmp_path / "moved" / label / f"slice-{i:02d}.png")
     return tmp_path / "moved"
 
@@ -63,7 +63,7 @@ def test_the_runs_test_figures_come_out_again_without_tensorflow(
     with (tmp_path / "figures/predictions.csv").open() as file:
         header, *rows = csv.reader(file)
     assert header == ["path", "label", "prediction", *CLASSES] and len(rows) == found["images"]
-    assert (tmp_path / "figures/answers.csv").is_file()
+    assert (tmp_path / "figures/decisions.csv").is_file()
 
 
 def test_other_parts_are_tested_by_name(run: Path, model: Path, moved: Path) -> None:
@@ -75,23 +75,23 @@ def test_other_parts_are_tested_by_name(run: Path, model: Path, moved: Path) -> 
 
 
 def test_of_another_dataset_all_is_tested(model: Path, tmp_path: Path) -> None:
-    other = write_pictures(tmp_path / "other", per_class=3, seed=7)
+    other = write_images(tmp_path / "other", per_class=3, seed=7)
     found = json.loads(btkeras("evaluate", model, "--data", other, "--json").stdout)
     assert (found["split"], found["images"]) == ("all", 12)
 
 
-def test_pictures_it_was_trained_on_are_no_test(model: Path, moved: Path, tmp_path: Path) -> None:
+def test_images_it_was_trained_on_are_no_test(model: Path, moved: Path, tmp_path: Path) -> None:
     """Whatever their names, and among whatever others."""
-    other = write_pictures(tmp_path / "other", per_class=3, seed=7)
+    other = write_images(tmp_path / "other", per_class=3, seed=7)
     shutil.copytree(moved / "glioma", other / "glioma", dirs_exist_ok=True)
     fails(btkeras("evaluate", model, "--data", other), "trained or chosen on", "whole test part")
     # Nor is a part of the test part the test part.
     for file in sorted((moved / "pituitary").iterdir())[:8]:
         file.unlink()
-    fails(btkeras("evaluate", model, "--data", moved), r"without \d+ of the \d+ pictures")
+    fails(btkeras("evaluate", model, "--data", moved), r"without \d+ of the \d+ images")
 
 
-def test_a_picture_that_was_changed_is_not_the_one_that_was_tested(model: Path, moved: Path) -> None:
+def test_a_image_that_was_changed_is_not_the_one_that_was_tested(model: Path, moved: Path) -> None:
     for file in moved.rglob("*.png"):
         with Image.open(file) as opened:
             opened.copy().save(file, compress_level=0)
@@ -107,23 +107,23 @@ def test_of_equal_files_as_many_are_tested_as_the_test_part_had(trained_run: Pat
     run = open_run(trained_run)
     dataset = run.dataset()
     split = run.split(dataset)
-    root = shutil.copytree(dataset.root, tmp_path / "pictures")
-    train, test = (next(r for r in part if r.label == "glioma") for part in (split.train, split.test))
+    root = shutil.copytree(dataset.root, tmp_path / "images")
+    train, test = (next(r for r in subset if r.label == "glioma") for subset in (split.train, split.test))
     shutil.copy(root / test.path, root / train.path)
     copied = open_run(shutil.copytree(trained_run, tmp_path / "run"))
     copied.update_manifest(dataset=str(root))
     version = export(copied, tmp_path / "model", formats=("litert",))
-    judged, metrics = evaluate_exported(load_backend(version), copied.dataset())
-    assert metrics["split"] == "test" and len(judged.records) == len(split.test)
+    result, metrics = evaluate_exported(load_backend(version), copied.dataset())
+    assert metrics["split"] == "test" and len(result.records) == len(split.test)
 
 
-def test_names_of_pictures_do_not_travel(model: Path, run: Path) -> None:
-    text = (model / "1/assets.extra/pictures.json").read_text()
+def test_names_of_images_do_not_travel(model: Path, run: Path) -> None:
+    text = (model / "1/assets.extra/image_digests.json").read_text()
     assert ".png" not in text and "000" not in json.loads(text)["test"]
     document = json.loads(text)
     split = json.loads((run / "splits.json").read_text())
-    for part in ("train", "validation", "test"):
-        assert {label: len(found) for label, found in document[part].items()} == split["counts"][part]
+    for subset in ("train", "validation", "test"):
+        assert {label: len(found) for label, found in document[subset].items()} == split["counts"][subset]
 
 
 def test_what_cannot_be_evaluated_is_one_message(model: Path, run: Path, moved: Path, tmp_path: Path) -> None:
@@ -131,10 +131,10 @@ def test_what_cannot_be_evaluated_is_one_message(model: Path, run: Path, moved: 
     fails(btkeras("evaluate", model, "--data", moved, "--explain"), "maps of a run", "leave --explain away", code=2)
     fails(btkeras("evaluate", run, "--out", tmp_path / "x"), "for exported models", code=2)
     old = shutil.copytree(model, tmp_path / "old")
-    (old / "1/assets.extra/pictures.json").unlink()
-    fails(btkeras("evaluate", old, "--data", moved), r"without assets\.extra/pictures\.json")
-    other = write_pictures(tmp_path / "other", per_class=3, seed=7)
-    (other / "glioma/000.png").write_text("no picture")
+    (old / "1/assets.extra/image_digests.json").unlink()
+    fails(btkeras("evaluate", old, "--data", moved), r"without assets\.extra/images\.json")
+    other = write_images(tmp_path / "other", per_class=3, seed=7)
+    (other / "glioma/000.png").write_text("no image")
     fails(btkeras("evaluate", model, "--data", other), r"1 broken, .*glioma/000\.png", "--skip-broken")
     found = json.loads(btkeras("evaluate", model, "--data", other, "--skip-broken", "--json").stdout)
     assert (found["images"], found["broken"]) == (11, 1)

@@ -1,4 +1,4 @@
-"""Explanation maps against closed forms, finite tricks and loops; scoring on pictures with known boxes."""
+"""Explanation maps against closed forms, finite tricks and loops; scoring on images with known boxes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def network(body, shape: tuple[int, int, int] = (16, 12, 1)) -> keras.Model:  # 
     return model
 
 
-def pictures(count: int = 3, shape: tuple[int, int, int] = (16, 12, 1)) -> np.ndarray:
+def sample_images(count: int = 3, shape: tuple[int, int, int] = (16, 12, 1)) -> np.ndarray:
     return RNG.uniform(0, 255, (count, *shape)).astype(np.float32)
 
 
@@ -53,7 +53,7 @@ def test_gradcam_of_a_linear_head_is_the_class_activation_map(temperature: float
     model = network(lambda x: layers.Conv2D(5, 3, padding="same", activation="relu", name="last")(x))
     maps = keras.Model(model.input, model.get_layer("last").output)
     weights = model.get_layer("probabilities").kernel.numpy()
-    images, classes = pictures(), np.array([0, 1, 2])
+    images, classes = sample_images(), np.array([0, 1, 2])
     expected = np.maximum(np.einsum("nhwc,cn->nhw", np.asarray(maps(images)), weights[:, classes]), 0)
     explained = with_temperature(model, temperature) if temperature else model
     np.testing.assert_allclose(explain(explained, images, classes, "gradcam"), to_one(expected), atol=1e-4)
@@ -66,7 +66,7 @@ def test_layercam_multiplies_the_stages_each_at_its_place() -> None:
         return layers.Conv2D(5, 1, activation="relu", name="late")(x)
 
     model = network(body)
-    images, classes = pictures(), np.array([2, 0, 1])
+    images, classes = sample_images(), np.array([2, 0, 1])
 
     def product(images: np.ndarray) -> list[np.ndarray]:
         early, late = (
@@ -110,11 +110,11 @@ def test_a_cells_place_is_the_middle_of_what_it_sees() -> None:
         weight.assign(np.ones(weight.shape))
     for stage in stages(model):
         part = keras.Model(model.input, stage.tensor)
-        picture = tf.Variable(np.ones((1, 96, 80, 1), np.float32))
+        image = tf.Variable(np.ones((1, 96, 80, 1), np.float32))
         cell = (stage.tensor.shape[1] // 2, stage.tensor.shape[2] // 2)
         with tf.GradientTape() as tape:
-            value = part(picture)[0, cell[0], cell[1], 0]
-        seen = np.abs(tape.gradient(value, picture).numpy()[0, :, :, 0])
+            value = part(image)[0, cell[0], cell[1], 0]
+        seen = np.abs(tape.gradient(value, image).numpy()[0, :, :, 0])
         middle = [(seen.sum(axis=1 - axis) * np.arange(seen.shape[axis])).sum() / seen.sum() for axis in (0, 1)]
         stated = [axis.start + axis.step * index for axis, index in zip(stage.axes, cell, strict=True)]
         assert stated == pytest.approx(middle, abs=1e-3), stage.name
@@ -154,7 +154,7 @@ def test_a_network_that_looks_at_what_is_bright_is_found_out(method: str, spot: 
 
 
 def test_occlusion_equals_a_loop() -> None:
-    settings, images = Occlusion("", window=0.5, stride=0.25), pictures(2, (8, 12, 1))
+    settings, images = Occlusion("", window=0.5, stride=0.25), sample_images(2, (8, 12, 1))
     weights = RNG.normal(size=(8 * 12, 2)) / 1000
 
     def answers(covered: np.ndarray) -> np.ndarray:
@@ -183,21 +183,21 @@ def test_occlusion_equals_a_loop() -> None:
 
 def test_an_unknown_method_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'gradcam'"):
-        explain(network(lambda x: x), pictures(), np.zeros(3, int), "grad-cam")
+        explain(network(lambda x: x), sample_images(), np.zeros(3, int), "grad-cam")
 
 
 def test_without_tensorflows_gradients_another_method_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network(lambda x: layers.Conv2D(2, 3)(x))
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ModelError, match=r"Keras on jax.*occlusion"):
-        explain(model, pictures(), np.zeros(3, int), "gradcam")
+        explain(model, sample_images(), np.zeros(3, int), "gradcam")
 
 
 def test_random_weights_are_others_and_the_same_each_time() -> None:
     model = with_temperature(build_model("tiny", input_shape=(32, 32, 1), mean=90.0, variance=900.0), 2.0)
     before = [np.array(weight) for weight in model.weights]
     first, second = reinitialised(model), reinitialised(model)
-    images = pictures(4, (32, 32, 1))
+    images = sample_images(4, (32, 32, 1))
     np.testing.assert_array_equal(first(images), second(images))
     assert np.abs(np.asarray(first(images)) - np.asarray(model(images))).max() > 0.01
     for weight, value in zip(model.weights, before, strict=True):
@@ -219,16 +219,16 @@ def run_copy(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return Path(shutil.copytree(trained_run, tmp_path_factory.mktemp("explained") / "run"))
 
 
-def test_scores_say_where_tumours_and_maps_are(run_copy: Path, shared_pictures: Path, tmp_path: Path) -> None:
-    data = boxed(tmp_path / "boxed", shared_pictures)
+def test_scores_say_where_tumors_and_maps_are(run_copy: Path, shared_images: Path, tmp_path: Path) -> None:
+    data = boxed(tmp_path / "boxed", shared_images)
     found = score_explanations(open_run(run_copy), dataset=load_dataset(data), methods=("gradcam", "layercam"), limit=9)
     rows = {(row["title"], row["network"]): row for row in found["rows"]}
-    assert (found["region"], found["tumours"]) == ("box", 36)
+    assert (found["region"], found["tumors"]) == ("box", 36)
     assert 5 <= found["images"] <= 9
-    centre = rows["centre of the picture", "baseline"]
-    # The box is a quarter of the picture, around its centre.
-    assert (centre["pointing"], centre["energy"]) == (1, 1)
-    assert centre["iou"] == pytest.approx(1 / 256)
+    center = rows["centre of the image", "baseline"]
+    # The box is a quarter of the image, around its centre.
+    assert (center["pointing"], center["energy"]) == (1, 1)
+    assert center["iou"] == pytest.approx(1 / 256)
     assert {row["network"] for row in found["rows"]} == {"baseline", "trained", "random weights"}
     trained = rows["Grad-CAM", "trained"]
     assert -1 <= trained["correlation_with_random"] <= 1
@@ -238,8 +238,8 @@ def test_scores_say_where_tumours_and_maps_are(run_copy: Path, shared_pictures: 
     assert "LayerCAM of four stages" in explanations_table(found)
 
 
-def test_masks_are_taken_before_boxes(run_copy: Path, shared_pictures: Path, tmp_path: Path) -> None:
-    data = Path(shutil.copytree(shared_pictures, tmp_path / "masked"))
+def test_masks_are_taken_before_boxes(run_copy: Path, shared_images: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(shared_images, tmp_path / "masked"))
     mask = np.zeros((48, 40), np.uint8)
     mask[:24, :20] = 255
     Image.fromarray(mask).save(data / "mask.png")
@@ -247,8 +247,8 @@ def test_masks_are_taken_before_boxes(run_copy: Path, shared_pictures: Path, tmp
         writer = csv.writer(file)
         writer.writerow(["path", "label", "mask", "box"])
         for path in sorted(data.glob("*/*.png")):
-            tumour = path.parent.name != "no_tumor"
-            row = ["mask.png", "0.25 0.25 0.1 0.1"] if tumour else ["", ""]
+            tumor = path.parent.name != "no_tumor"
+            row = ["mask.png", "0.25 0.25 0.1 0.1"] if tumor else ["", ""]
             writer.writerow([path.relative_to(data), path.parent.name, *row])
     found = score_explanations(open_run(run_copy), dataset=load_dataset(data), methods=("gradcam",), limit=6)
     assert found["region"] == "mask"
@@ -261,14 +261,14 @@ def test_masks_are_taken_before_boxes(run_copy: Path, shared_pictures: Path, tmp
 
 def test_boxes_follow_the_crop_to_the_head(tmp_path: Path) -> None:
     (tmp_path / "glioma").mkdir()
-    picture = np.zeros((100, 100), np.uint8)
-    picture[20:80, 30:90] = 150
+    image = np.zeros((100, 100), np.uint8)
+    image[20:80, 30:90] = 150
     for folder in ("glioma", "no_tumor"):
         (tmp_path / folder).mkdir(exist_ok=True)
-        Image.fromarray(picture).save(tmp_path / folder / "a.png")
+        Image.fromarray(image).save(tmp_path / folder / "a.png")
     (tmp_path / "boxes.csv").write_text("file,x_center,y_center,width,height\nglioma/a.png,0.45,0.35,0.3,0.3\n")
     dataset = load_dataset(tmp_path)
-    region = regions_of(dataset, dataset.records[:1], (60, 60), "box", harmonised=True)[0]
+    region = regions_of(dataset, dataset.records[:1], (60, 60), "box", harmonized=True)[0]
     expected = np.zeros((60, 60), bool)
     expected[:30, :30] = True
     np.testing.assert_array_equal(region, expected)
@@ -279,15 +279,15 @@ def test_a_dataset_without_boxes_cannot_be_scored(run_copy: Path) -> None:
         score_explanations(open_run(run_copy))
 
 
-def test_evaluate_prints_and_writes_scores(run_copy: Path, shared_pictures: Path, tmp_path: Path) -> None:
-    data = boxed(tmp_path / "printed", shared_pictures)
+def test_evaluate_prints_and_writes_scores(run_copy: Path, shared_images: Path, tmp_path: Path) -> None:
+    data = boxed(tmp_path / "printed", shared_images)
     arguments = ["evaluate", str(run_copy), "--data", str(data), "--explain", "--method", "gradcam", "--limit", "8"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert "Grad-CAM" in result.stdout
     assert "random weights" in result.stdout
     as_json = CliRunner().invoke(main, [*arguments, "--json"])
-    assert json.loads(as_json.stdout)["explanations"]["tumours"] == 36
+    assert json.loads(as_json.stdout)["explanations"]["tumors"] == 36
 
 
 def test_evaluate_refuses_what_belongs_to_explain(run_copy: Path) -> None:

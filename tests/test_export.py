@@ -47,8 +47,8 @@ def exported(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def slices(shared_pictures: Path) -> list[Path]:
-    return sorted(shared_pictures.glob("*/001.png"))
+def slices(shared_images: Path) -> list[Path]:
+    return sorted(shared_images.glob("*/001.png"))
 
 
 def test_the_served_model_answers_and_explains_without_keras_or_btkeras(
@@ -128,7 +128,7 @@ def test_signatures_are_the_contract(exported: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"text", b"GIF89a" + bytes(100)])
-def test_bytes_that_are_no_picture_are_refused(exported: Path, data: bytes) -> None:
+def test_bytes_that_are_no_image_are_refused(exported: Path, data: bytes) -> None:
     loaded = tf.saved_model.load(str(exported))
     with pytest.raises(tf.errors.InvalidArgumentError):
         loaded.signatures["serving_default"](image_bytes=tf.constant([data]))
@@ -155,7 +155,7 @@ def test_a_model_that_disagrees_is_not_published(
 ) -> None:
     right = ExportNetwork.answer
     monkeypatch.setattr(
-        ExportNetwork, "answer", lambda *a: right(*a) | {"probabilities": right(*a)["probabilities"] * 0.99}
+        ExportNetwork, "decision", lambda *a: right(*a) | {"probabilities": right(*a)["probabilities"] * 0.99}
     )
     with pytest.raises(ModelError, match=r"with its checkpoint.*probabilities of .*png through savedmodel's serv"):
         export(open_run(trained_run), tmp_path / "m")

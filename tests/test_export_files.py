@@ -42,8 +42,8 @@ def exported(calibrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def quantised(calibrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("quantised") / "tiny"
+def quantized(calibrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("quantized") / "tiny"
     command = ["export", str(calibrated), "--out", str(out), "--format", "onnx", "--format", "litert"]
     result = CliRunner().invoke(main, [*command, "--quantize", "int8"])
     assert result.exit_code == 0, result.output
@@ -67,13 +67,13 @@ def test_a_file_alone_answers_as_its_run(exported: Path, calibrated: Path, tmp_p
 
 
 def test_a_version_without_a_saved_model_is_loaded_from_its_files(
-    exported: Path, calibrated: Path, shared_pictures: Path
+    exported: Path, calibrated: Path, shared_images: Path
 ) -> None:
-    paths = sorted(shared_pictures.glob("*/001.png"))
+    paths = sorted(shared_images.glob("*/001.png"))
     by_name, by_run = Predictor(exported.parent), Predictor(calibrated)
     assert load_backend(exported.parent).version == 1
     for ours, theirs in zip(by_name.predict_files(paths), by_run.predict_files(paths), strict=True):
-        assert (ours.answer, ours.set, ours.outlier) == (theirs.answer, theirs.set, theirs.outlier)
+        assert (ours.decision, ours.set, ours.ood_percentile) == (theirs.decision, theirs.set, theirs.ood_percentile)
 
 
 def test_onnx_runtime_alone_finds_everything_in_the_file(exported: Path) -> None:
@@ -82,10 +82,10 @@ def test_onnx_runtime_alone_finds_everything_in_the_file(exported: Path) -> None
     session = onnxruntime.InferenceSession(exported / "model.onnx", providers=["CPUExecutionProvider"])
     (taken,) = session.get_inputs()
     assert (taken.name, taken.type, taken.shape) == ("images", "tensor(uint8)", ["n", 32, 32, 1])
-    assert {o.name: o.shape for o in session.get_outputs()} == {"probabilities": ["n", 4], "outlier_score": ["n"]}
+    assert {o.name: o.shape for o in session.get_outputs()} == {"probabilities": ["n", 4], "ood_score": ["n"]}
     carried = session.get_modelmeta().custom_metadata_map
     assert carried["labels.txt"].split() == ["glioma", "meningioma", "no_tumor", "pituitary"]
-    assert json.loads(carried["manifest.json"])["harmonise"] is False
+    assert json.loads(carried["manifest.json"])["harmonize"] is False
 
 
 def test_a_litert_file_is_an_archive_of_its_texts(exported: Path) -> None:
@@ -102,40 +102,40 @@ def test_a_litert_file_is_an_archive_of_its_texts(exported: Path) -> None:
     assert (taken["dtype"], taken["shape"].tolist()) == (np.uint8, [2, 32, 32, 1])
 
 
-def test_int8_is_published_with_its_cost(quantised: Path, calibrated: Path) -> None:
-    from btkeras.export.slices import part_slices
+def test_int8_is_published_with_its_cost(quantized: Path, calibrated: Path) -> None:
+    from btkeras.export.slices import subset_slices
 
-    part = part_slices(open_run(calibrated), "validation")
-    images, labels = part.images, part.labels
+    subset = subset_slices(open_run(calibrated), "validation")
+    images, labels = subset.images, subset.labels
     exact = load_backend(calibrated).probabilities(images).argmax(axis=1) == labels
-    costs = json.loads((quantised / "assets.extra" / "manifest.json").read_text())["quantization"]
+    costs = json.loads((quantized / "assets.extra" / "manifest.json").read_text())["quantization"]
     assert {cost["format"]: cost["quantization"] for cost in costs} == {"onnx": "int8", "litert": "int8"}
     for cost in costs:
         name = {"onnx": "model.onnx", "litert": "model.tflite"}[cost["format"]]
-        right = load_backend(quantised / name).probabilities(images).argmax(axis=1) == labels
+        right = load_backend(quantized / name).probabilities(images).argmax(axis=1) == labels
         assert cost["images"] == len(labels)
         assert cost["correct"] == [exact.sum(), right.sum()]
-        assert cost["only_float32"] == (exact & ~right).sum() and cost["only_quantised"] == (right & ~exact).sum()
+        assert cost["only_float32"] == (exact & ~right).sum() and cost["only_quantized"] == (right & ~exact).sum()
         assert cost["points_lost"] == pytest.approx(100 * (exact.mean() - right.mean()))
-        assert cost["bytes"][1] == (quantised / name).stat().st_size
+        assert cost["bytes"][1] == (quantized / name).stat().st_size
         # It is another network, not float32 under another name.
         assert cost["difference"] > 0
 
 
-def test_int8_weights_are_in_the_files(quantised: Path) -> None:
+def test_int8_weights_are_in_the_files(quantized: Path) -> None:
     import onnx
 
-    kinds = {node.op_type for node in onnx.load(quantised / "model.onnx").graph.node}
+    kinds = {node.op_type for node in onnx.load(quantized / "model.onnx").graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
 
 
-def test_the_outlier_score_is_computed_in_float32_to_its_end(quantised: Path) -> None:
+def test_the_outlier_score_is_computed_in_float32_to_its_end(quantized: Path) -> None:
     """Eight bits have a largest value, and nothing would be further away than that."""
     import onnx
 
-    makers = {name: node for node in onnx.load(quantised / "model.onnx").graph.node for name in node.output}
+    makers = {name: node for node in onnx.load(quantized / "model.onnx").graph.node for name in node.output}
     # Back from the output to where probabilities and features come out of the network.
-    kinds, waiting = [], ["outlier_score"]
+    kinds, waiting = [], ["ood_score"]
     while waiting:
         node = makers.get(waiting.pop())
         if node is not None and node.op_type != "Concat":
@@ -168,7 +168,7 @@ def test_what_does_not_go_together_is_an_error(
     assert not (tmp_path / "m").exists()
 
 
-def test_quantisation_without_the_dataset_is_an_error(calibrated: Path, tmp_path: Path) -> None:
+def test_quantization_without_the_dataset_is_an_error(calibrated: Path, tmp_path: Path) -> None:
     run = shutil.copytree(calibrated, tmp_path / "run")
     manifest = json.loads((run / "manifest.json").read_text()) | {"dataset": str(tmp_path / "gone")}
     (run / "manifest.json").write_text(json.dumps(manifest))

@@ -1,4 +1,4 @@
-"""The folds of a cross-validation: every picture tested once, classes dealt evenly, groups known."""
+"""The folds of a cross-validation: every image tested once, classes dealt evenly, groups known."""
 
 from __future__ import annotations
 
@@ -38,54 +38,54 @@ def counts(records: tuple[Record, ...]) -> Counter[str]:
     test=st.sampled_from(["rotating", "fixed"]),
 )
 def test_parts_never_overlap_and_hold_everything(sizes: list[int], folds: int, seed: int, test: str) -> None:
-    pictures = dataset(**dict(zip(CLASSES, sizes, strict=False)))
-    splits = make_folds(pictures, DataConfig(split_seed=seed), CVConfig(folds=folds, test=test))
+    images = dataset(**dict(zip(CLASSES, sizes, strict=False)))
+    splits = make_folds(images, DataConfig(split_seed=seed), CVConfig(folds=folds, test=test))
     assert len(splits) == folds
     for split in splits:
-        assert paths(chain(*(split.part(part) for part in SUBSETS))) == paths(pictures.records)
-        assert all(counts(split.part(part)).keys() == set(pictures.classes) for part in SUBSETS)
+        assert paths(chain(*(split.subset(subset) for subset in SUBSETS))) == paths(images.records)
+        assert all(counts(split.subset(subset)).keys() == set(images.classes) for subset in SUBSETS)
 
 
 @settings(deadline=None, max_examples=30)
 @given(sizes=st.lists(st.integers(12, 60), min_size=2, max_size=4), folds=st.integers(2, 6))
-def test_rotating_tests_every_picture_once_in_folds_that_differ_by_one(sizes: list[int], folds: int) -> None:
-    pictures = dataset(**dict(zip(CLASSES, sizes, strict=False)))
-    tests = [split.test for split in make_folds(pictures, DataConfig(), CVConfig(folds=folds))]
-    assert paths(chain(*tests)) == paths(pictures.records)
-    for label in pictures.classes:
+def test_rotating_tests_every_image_once_in_folds_that_differ_by_one(sizes: list[int], folds: int) -> None:
+    images = dataset(**dict(zip(CLASSES, sizes, strict=False)))
+    tests = [split.test for split in make_folds(images, DataConfig(), CVConfig(folds=folds))]
+    assert paths(chain(*tests)) == paths(images.records)
+    for label in images.classes:
         each = [counts(test)[label] for test in tests]
         assert max(each) - min(each) <= 1
     assert max(map(len, tests)) - min(map(len, tests)) <= 1
 
 
 def test_fixed_keeps_the_papers_test_part_and_rotates_the_validation() -> None:
-    pictures = dataset(**{label: sizes[0] for label, sizes in PAPER.items()})
-    splits = make_folds(pictures, DataConfig(), CVConfig(test="fixed"))
-    single = make_split(pictures, DataConfig())
+    images = dataset(**{label: sizes[0] for label, sizes in PAPER.items()})
+    splits = make_folds(images, DataConfig(), CVConfig(test="fixed"))
+    single = make_split(images, DataConfig())
     assert all(split.test == single.test for split in splits)
     assert paths(chain(*(split.validation for split in splits))) == paths([*single.train, *single.validation])
-    # Table 1 of the paper: 718 of 3,601 pictures validate, 113 of the meningiomas.
+    # Table 1 of the paper: 718 of 3,601 images validate, 113 of the meningiomas.
     assert {len(split.validation) for split in splits} <= {720, 721}
     assert {counts(split.validation)["meningioma"] for split in splits} == {113, 114}
 
 
 def test_the_same_seed_gives_the_same_folds_and_another_seed_others() -> None:
-    pictures = dataset(glioma=30, no_tumor=30)
-    first, again, other = (make_folds(pictures, DataConfig(split_seed=seed), CVConfig()) for seed in (1, 1, 2))
+    images = dataset(glioma=30, no_tumor=30)
+    first, again, other = (make_folds(images, DataConfig(split_seed=seed), CVConfig()) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 @pytest.mark.parametrize(("sizes", "folds"), [({"glioma": 4, "no_tumor": 30}, 5), ({"glioma": 3, "no_tumor": 30}, 3)])
-def test_a_class_with_too_few_pictures_is_refused(sizes: dict[str, int], folds: int) -> None:
+def test_a_class_with_too_few_images_is_refused(sizes: dict[str, int], folds: int) -> None:
     with pytest.raises(DataError, match=f"Received: {sizes['glioma'] if folds == 5 else 2} of glioma"):
         make_folds(dataset(**sizes), DataConfig(), CVConfig(folds=folds))
 
 
 @pytest.mark.parametrize(("test", "expected"), [("rotating", "77874954bba56fc7"), ("fixed", "e77ecea7582955e5")])
 def test_this_seed_gives_these_folds_by_image_for_good(test: str, expected: str) -> None:
-    splits = make_folds(dataset(glioma=20, no_tumor=15), DataConfig(by="image"), CVConfig(test=test))
-    lines = [f"{name}\n{record.path}" for split in splits for name in SUBSETS for record in split.part(name)]
+    splits = make_folds(dataset(glioma=20, no_tumor=15), DataConfig(group_by="image"), CVConfig(test=test))
+    lines = [f"{name}\n{record.path}" for split in splits for name in SUBSETS for record in split.subset(name)]
     assert digest(lines)[:16] == expected
 
 
@@ -100,9 +100,9 @@ def test_groups_are_patients_or_else_equal_files(tmp_path: Path) -> None:
     assert count_groups(["x0", "x1", "y", "a", "b", "c"], groups) == 4
 
 
-def test_groups_survive_saving(tmp_path: Path, pictures: Path) -> None:
-    (pictures / "glioma/copy.png").write_bytes((pictures / "glioma/000.png").read_bytes())
-    loaded = load_dataset(pictures)
+def test_groups_survive_saving(tmp_path: Path, image_folder: Path) -> None:
+    (image_folder / "glioma/copy.png").write_bytes((image_folder / "glioma/000.png").read_bytes())
+    loaded = load_dataset(image_folder)
     split = make_split(loaded, DataConfig())
     save_split(split, loaded, tmp_path / "splits.json")
     assert set(split.groups) == {"glioma/000.png", "glioma/copy.png"}

@@ -32,8 +32,8 @@ def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(one, other, strict=True))
 
 
-def test_the_backbone_stays_and_the_head_learns(tmp_path: Path, shared_pictures: Path, tiny_config: Config) -> None:
-    dataset = load_dataset(shared_pictures)
+def test_the_backbone_stays_and_the_head_learns(tmp_path: Path, shared_images: Path, tiny_config: Config) -> None:
+    dataset = load_dataset(shared_images)
     # Two lengths, so that the second has seen more; a constant rate, so that the first epochs are the same.
     for name, epochs in (("short", 1), ("long", 3)):
         settings = (
@@ -50,10 +50,10 @@ def test_the_backbone_stays_and_the_head_learns(tmp_path: Path, shared_pictures:
 
 @pytest.mark.parametrize("cut_in", [1, 3])
 def test_cut_in_either_phase_and_resumed_it_equals_the_uninterrupted_run(
-    tmp_path: Path, shared_pictures: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, cut_in: int
+    tmp_path: Path, shared_images: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, cut_in: int
 ) -> None:
     config = tiny_config("train.epochs=4", "model.frozen_epochs=2", "train.early_stopping=0")
-    dataset = load_dataset(shared_pictures)
+    dataset = load_dataset(shared_images)
     trainer.train(config, dataset, tmp_path / "whole")
 
     def interrupt(self: keras.callbacks.Callback, epoch: int, logs: object = None) -> None:
@@ -71,11 +71,11 @@ def test_cut_in_either_phase_and_resumed_it_equals_the_uninterrupted_run(
 
 
 @pytest.mark.slow
-def test_a_file_of_weights_is_where_training_begins(tmp_path: Path, shared_pictures: Path, tiny_config: Config) -> None:
+def test_a_file_of_weights_is_where_training_begins(tmp_path: Path, shared_images: Path, tiny_config: Config) -> None:
     application = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(32, 32, 3))
     application.save_weights(tmp_path / "resnet50.weights.h5")
     settings = ("model.name=resnet50", f"model.weights={tmp_path / 'resnet50.weights.h5'}", "train.epochs=1")
-    trainer.train(tiny_config(*settings, "model.frozen_epochs=1"), load_dataset(shared_pictures), tmp_path / "run")
+    trainer.train(tiny_config(*settings, "model.frozen_epochs=1"), load_dataset(shared_images), tmp_path / "run")
     kernels = load_best(open_run(tmp_path / "run")).get_layer("conv2_block1_1_conv").get_weights()
     assert equal(kernels, application.get_layer("conv2_block1_1_conv").get_weights())
 
@@ -88,16 +88,16 @@ def test_a_file_of_weights_is_where_training_begins(tmp_path: Path, shared_pictu
     ],
 )
 def test_weights_that_cannot_be_had_leave_no_folder(
-    tmp_path: Path, shared_pictures: Path, tiny_config: Config, setting: tuple[str, ...], message: str
+    tmp_path: Path, shared_images: Path, tiny_config: Config, setting: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
-        trainer.train(tiny_config(*setting), load_dataset(shared_pictures), tmp_path / "run")
+        trainer.train(tiny_config(*setting), load_dataset(shared_images), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_file_that_does_not_fit_leaves_no_folder(tmp_path: Path, shared_pictures: Path, tiny_config: Config) -> None:
+def test_a_file_that_does_not_fit_leaves_no_folder(tmp_path: Path, shared_images: Path, tiny_config: Config) -> None:
     (tmp_path / "empty.h5").write_bytes(b"")
     config = tiny_config("model.name=vgg16", f"model.weights={tmp_path / 'empty.h5'}")
     with pytest.raises(ModelError, match=r"must hold the weights of .* vgg16"):
-        trainer.train(config, load_dataset(shared_pictures), tmp_path / "run")
+        trainer.train(config, load_dataset(shared_images), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -67,7 +67,7 @@ def agree(model: keras.Model, fused: keras.Model, images: np.ndarray, given: np.
     np.testing.assert_allclose(f, features, rtol=0, atol=1e-5 * np.abs(features).max())
 
 
-def normalisations(model: keras.Model) -> int:
+def normalizations(model: keras.Model) -> int:
     return sum(isinstance(layer, layers.BatchNormalization) for layer in model.layers)
 
 
@@ -84,8 +84,8 @@ def test_a_network_answers_as_before_from_fewer_layers(name: str) -> None:
     agree(model, fused, pixels())
     pairs = 4 if "fine_conv5x5" in " ".join(layer.name for layer in model.layers) else 0
     left = LEFT.get(name, 0)
-    assert normalisations(fused) == left
-    assert len(fused.layers) == len(model.layers) - (normalisations(model) - left) - pairs
+    assert normalizations(fused) == left
+    assert len(fused.layers) == len(model.layers) - (normalizations(model) - left) - pairs
     assert {layer.name for layer in fused.layers} < {layer.name for layer in model.layers} or name.startswith("vgg")
     assert (fused.name, fused.input_shape, fused.output_shape) == (model.name, model.input_shape, model.output_shape)
     assert all(type(layer).__module__.startswith("keras.") for layer in fused.layers)
@@ -132,8 +132,8 @@ def test_maps_and_outlier_scores_are_the_network_s(name: str) -> None:
     assert maps.std() > 0.01
     np.testing.assert_allclose(explain(deployed, images, classes), maps, rtol=0, atol=1e-3)
     train = observed(calibrated, np.random.default_rng(1).integers(0, 256, (40, 32, 32, 1)).astype(np.float32))[1]
-    outliers = OODDetector(Gaussian.fit(train), CalibrationScores(np.empty(0)))
-    scores = [outliers.score(observed(model, images)[1]) for model in (calibrated, deployed)]
+    ood = OODDetector(Gaussian.fit(train), CalibrationScores(np.empty(0)))
+    scores = [ood.score(observed(model, images)[1]) for model in (calibrated, deployed)]
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-3)
 
 
@@ -160,7 +160,7 @@ def test_a_network_keeps_the_precision_that_it_computes_in(policy: str) -> None:
 
     fused = reparameterize(model)
 
-    assert normalisations(model) > normalisations(fused) == 0
+    assert normalizations(model) > normalizations(fused) == 0
     for layer in fused.layers[1:]:
         old = model.get_layer(layer.name)
         assert (layer.compute_dtype, layer.variable_dtype) == (old.compute_dtype, old.variable_dtype)
@@ -198,7 +198,7 @@ def test_statistics_that_keras_measured_stay(tmp_path: Path) -> None:
         np.testing.assert_allclose(call(fused, images), expected, rtol=0, atol=1e-5)
 
 
-def test_channels_that_are_standardised_apart_cannot_be_grey() -> None:
+def test_channels_that_are_standardized_apart_cannot_be_grey() -> None:
     model = build_model("tiny", input_shape=(32, 32, 3), mean=[1.0, 2.0, 1.0], variance=[1.0, 1.0, 1.0])
     with pytest.raises(ModelError, match=r"alike.*\n?.*1\.0, 2\.0"):
         reparameterize(model, grey=True)
@@ -222,7 +222,7 @@ def shared_convolution(x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.Add()([bn(shared(x)), bn(shared(layers.ReLU()(x)))])
 
 
-def shared_normalisation(x: keras.KerasTensor) -> keras.KerasTensor:
+def shared_normalization(x: keras.KerasTensor) -> keras.KerasTensor:
     shared = layers.BatchNormalization()
     return layers.Add()([shared(layers.Conv2D(4, 1)(x)), shared(layers.Conv2D(4, 1)(x))])
 
@@ -295,7 +295,7 @@ RULES: dict[str, tuple[Callable[[keras.KerasTensor], keras.KerasTensor], int, in
     "features": (lambda x: bn(layers.Conv2D(4, 3, name="features")(x)), 1, 0),
     "used twice": (used_twice, 1, 1),
     "shared convolution": (shared_convolution, 2, 1),
-    "shared normalisation": (shared_normalisation, 1, 1),
+    "shared normalisation": (shared_normalization, 1, 1),
     "beside another": (beside, 1, 0),
     "along rows": (along_rows, 1, 0),
 }
@@ -303,7 +303,7 @@ RULES: dict[str, tuple[Callable[[keras.KerasTensor], keras.KerasTensor], int, in
 
 @pytest.mark.parametrize("case", RULES)
 def test_what_is_folded_and_what_is_left(case: str) -> None:
-    build, expected_normalisations, expected_additions = RULES[case]
+    build, expected_normalizations, expected_additions = RULES[case]
     inputs = keras.Input((8, 8, 4))
     model = randomised(keras.Model(inputs, build(inputs)))
     images = np.random.default_rng(2).normal(size=(2, 8, 8, 4)).astype(np.float32)
@@ -313,7 +313,7 @@ def test_what_is_folded_and_what_is_left(case: str) -> None:
     expected = call(model, images)
     assert expected.std() > 0.05
     np.testing.assert_allclose(call(fused, images), expected, rtol=0, atol=1e-5)
-    assert normalisations(fused) == expected_normalisations
+    assert normalizations(fused) == expected_normalizations
     assert sum(isinstance(layer, layers.Add) for layer in fused.layers) == expected_additions
 
 
@@ -323,7 +323,7 @@ def test_an_output_stays_what_it_is() -> None:
     model = randomised(keras.Model(inputs, {"raw": convolved, "normal": bn(convolved)}))
     images = np.random.default_rng(2).normal(size=(2, 8, 8, 4)).astype(np.float32)
     fused = reparameterize(model)
-    assert normalisations(fused) == 1
+    assert normalizations(fused) == 1
     for name, value in model(images).items():
         np.testing.assert_allclose(fused(images)[name], value, rtol=0, atol=1e-6)
 

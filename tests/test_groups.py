@@ -1,4 +1,4 @@
-"""Groups of pictures that a split must not part, and how whole groups are dealt."""
+"""Groups of images that a split must not part, and how whole groups are dealt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from btkeras.datasets import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.splitting.folds import make_folds
 from btkeras.splitting.group_split import split_groups, split_records
-from btkeras.splitting.groups import count_groups, find_groups, group_by
+from btkeras.splitting.groups import count_groups, find_groups, group_records
 from btkeras.splitting.splits import SUBSETS, Split, load_split, make_split, save_split, split_sizes
 from tests.conftest import CLASSES
 from tests.test_neighbours import sequence
@@ -43,7 +43,7 @@ class Duplicates:
         files = list(progress(paths))
         self.asked.append([file.name for file in files])
         found = [[file for file in files if file.name in one] for one in self.sets]
-        answer = ModuleType("answer")
+        answer = ModuleType("decision")
         answer.groups = lambda: [one for one in found if len(one) > 1]  # type: ignore[attr-defined]
         return answer
 
@@ -65,7 +65,7 @@ def patients(sizes: dict[str, Sequence[int]], **extra: str) -> list[Record]:
     ]
 
 
-def dataset(records: Iterable[Record], root: Path = Path("pictures")) -> Dataset:
+def dataset(records: Iterable[Record], root: Path = Path("images")) -> Dataset:
     return Dataset(root, tuple(sorted(records, key=lambda record: record.path)))
 
 
@@ -75,7 +75,7 @@ def counts(records: Iterable[Record]) -> Counter[str]:
 
 def holders(split: Split) -> list[set[str]]:
     """The groups of each part."""
-    return [{split.groups.get(record.path, record.path) for record in split.part(name)} for name in SUBSETS]
+    return [{split.groups.get(record.path, record.path) for record in split.subset(name)} for name in SUBSETS]
 
 
 MANY = {label: [3, 5, 2, 8, 4, 6, 1, 7, 3, 5, 4, 9, 2, 6, 3, 4, 5, 5, 8, 3, 6, 2, 4, 7] for label in CLASSES}
@@ -85,8 +85,8 @@ MANY = {label: [3, 5, 2, 8, 4, 6, 1, 7, 3, 5, 4, 9, 2, 6, 3, 4, 5, 5, 8, 3, 6, 2
 
 
 def test_by_image_groups_are_those_of_the_intervals(duplicates: Duplicates) -> None:
-    pictures = dataset(patients({"glioma": [3, 2], "no_tumor": [1, 4]}))
-    assert group_by(pictures, "image") == find_groups(pictures)
+    images = dataset(patients({"glioma": [3, 2], "no_tumor": [1, 4]}))
+    assert group_records(images, "image") == find_groups(images)
     assert duplicates.asked == []
 
 
@@ -94,10 +94,10 @@ def test_by_duplicate_joins_near_copies_and_the_patients_they_belong_to(
     duplicates: Duplicates, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unnamed = [Record(f"no_tumor/{name}.png", "no_tumor") for name in "abcd"]
-    pictures = dataset([*patients({"glioma": [2, 2, 2]}), *unnamed])
+    images = dataset([*patients({"glioma": [2, 2, 2]}), *unnamed])
     # The second patient's first slice is a copy of the first's last; c is a copy of b, which is one of a.
     duplicates.sets = [["000_01.png", "001_00.png"], ["a.png", "b.png"], ["b.png", "c.png"]]
-    groups = group_by(pictures, "duplicate")
+    groups = group_records(images, "duplicate")
     joined = {frozenset(path for path in groups if groups[path] == name) for name in groups.values()}
     assert joined == {
         frozenset({"glioma/000_00.png", "glioma/000_01.png", "glioma/001_00.png", "glioma/001_01.png"}),
@@ -105,17 +105,17 @@ def test_by_duplicate_joins_near_copies_and_the_patients_they_belong_to(
         frozenset({"no_tumor/a.png", "no_tumor/b.png", "no_tumor/c.png"}),
     }
     assert groups["glioma/002_00.png"] == "patient s glioma-2"
-    assert count_groups([record.path for record in pictures.records], groups) == 4
-    assert "by duplicate: 4 groups of 10 pictures, 1 of which stand alone" in capsys.readouterr().err
+    assert count_groups([record.path for record in images.records], groups) == 4
+    assert "by duplicate: 4 groups of 10 images, 1 of which stand alone" in capsys.readouterr().err
 
 
-def test_by_patient_compares_only_pictures_that_name_none_and_says_how_many(
+def test_by_patient_compares_only_images_that_name_none_and_says_how_many(
     duplicates: Duplicates, capsys: pytest.CaptureFixture[str]
 ) -> None:
     elsewhere = replace(patients({"glioma": [1]})[0], path="t.png", source="t")
-    pictures = dataset([*patients({"glioma": [2]}), elsewhere, *(Record(f"{name}.png", "no_tumor") for name in "ab")])
+    images = dataset([*patients({"glioma": [2]}), elsewhere, *(Record(f"{name}.png", "no_tumor") for name in "ab")])
     duplicates.sets = [["a.png", "b.png"], ["000_00.png", "t.png"]]
-    groups = group_by(pictures, "patient")
+    groups = group_records(images, "patient")
     # An id is unique within its source only.
     assert groups["glioma/000_00.png"] == groups["glioma/000_01.png"] and "t.png" not in groups
     assert groups["a.png"] == groups["b.png"]
@@ -124,23 +124,23 @@ def test_by_patient_compares_only_pictures_that_name_none_and_says_how_many(
 
 
 @pytest.mark.parametrize(
-    ("by", "message"),
-    [("patient", r"name their patient.*--by neighbours"), ("cvind", r"folds of FigShare's authors.*cvind\.mat")],
+    ("group_by", "message"),
+    [("patient", r"name their patient.*--group-by series"), ("official", r"folds of FigShare's authors.*cvind\.mat")],
 )
-def test_what_no_picture_names_is_refused_with_what_to_do(by: str, message: str) -> None:
+def test_what_no_image_names_is_refused_with_what_to_do(group_by: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        group_by(dataset([Record("a.png", "glioma"), Record("b.png", "no_tumor")]), by)
+        group_records(dataset([Record("a.png", "glioma"), Record("b.png", "no_tumor")]), group_by)
 
 
-def test_by_neighbours_joins_series_of_pictures_without_id_and_near_copies(
+def test_by_neighbours_joins_series_of_images_without_id_and_near_copies(
     duplicates: Duplicates, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unnamed = [Record(f"n/{number}.png", "no_tumor") for number in range(6)]
-    pictures = dataset([*patients({"glioma": [2, 3]}), *unnamed])
+    images = dataset([*patients({"glioma": [2, 3]}), *unnamed])
     duplicates.sets = [["1.png", "4.png"]]
     bands = dict(zip([f"{number}.png" for number in range(6)], sequence([2, 1, 2, 1], 0.95), strict=True))
     monkeypatch.setattr("btkeras.splitting.series._band", lambda file: bands[file.name])
-    groups = group_by(pictures, "neighbours")
+    groups = group_records(images, "series")
     assert {path: groups.get(path) for path in (f"n/{i}.png" for i in range(6))} == {
         **dict.fromkeys(["n/0.png", "n/1.png", "n/3.png", "n/4.png"], "group n/0.png"),
         **dict.fromkeys(["n/2.png", "n/5.png"]),
@@ -150,34 +150,36 @@ def test_by_neighbours_joins_series_of_pictures_without_id_and_near_copies(
 
 def test_by_neighbours_is_refused_where_numbers_say_nothing(duplicates: Duplicates, tmp_path: Path) -> None:
     records = [Record(f"{name}.png", label) for name, label in (("a", "glioma"), ("b", "no_tumor"))]
-    with pytest.raises(DataError, match=r"numbered patient by patient.*--by duplicate"):
-        group_by(dataset(records, tmp_path), "neighbours")
+    with pytest.raises(DataError, match=r"numbered patient by patient.*--group-by duplicate"):
+        group_records(dataset(records, tmp_path), "series")
 
 
-def test_what_was_found_is_kept_until_a_file_changes(duplicates: Duplicates, tmp_path: Path, pictures: Path) -> None:
+def test_what_was_found_is_kept_until_a_file_changes(
+    duplicates: Duplicates, tmp_path: Path, image_folder: Path
+) -> None:
     from btkeras.datasets import load_dataset
 
     duplicates.sets = [["000.png", "001.png"]]
-    first = group_by(load_dataset(pictures), "duplicate", tmp_path / "cache")
-    assert group_by(load_dataset(pictures), "duplicate", tmp_path / "cache") == first
+    first = group_records(load_dataset(image_folder), "duplicate", tmp_path / "cache")
+    assert group_records(load_dataset(image_folder), "duplicate", tmp_path / "cache") == first
     assert len(duplicates.asked) == 1
-    (pictures / "glioma/000.png").write_bytes((pictures / "glioma/002.png").read_bytes() + b" ")
-    group_by(load_dataset(pictures), "duplicate", tmp_path / "cache")
+    (image_folder / "glioma/000.png").write_bytes((image_folder / "glioma/002.png").read_bytes() + b" ")
+    group_records(load_dataset(image_folder), "duplicate", tmp_path / "cache")
     assert len(duplicates.asked) == 2
-    (pictures / "glioma/001.png").unlink()
-    group_by(load_dataset(pictures), "duplicate", tmp_path / "cache")
+    (image_folder / "glioma/001.png").unlink()
+    group_records(load_dataset(image_folder), "duplicate", tmp_path / "cache")
     assert len(duplicates.asked) == 3
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(
-    duplicates: Duplicates, tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    duplicates: Duplicates, tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from btkeras.datasets import load_dataset
 
     (tmp_path / "file").write_text("in the way")
     duplicates.sets = [["000.png", "001.png"]]
-    loaded = load_dataset(pictures)
-    assert group_by(loaded, "duplicate", tmp_path / "file") == group_by(loaded, "duplicate")
+    loaded = load_dataset(image_folder)
+    assert group_records(loaded, "duplicate", tmp_path / "file") == group_records(loaded, "duplicate")
     assert "groups are not kept" in capsys.readouterr().err
 
 
@@ -189,14 +191,14 @@ GROUPS = st.lists(st.integers(1, 12), min_size=8, max_size=30)
 @settings(max_examples=40, deadline=None)
 @given(own=st.lists(GROUPS, min_size=2, max_size=4), seed=st.integers(0, 50))
 def test_no_group_is_on_two_sides_and_every_class_in_every_part(own: list[list[int]], seed: int) -> None:
-    pictures = dataset(patients(dict(zip(CLASSES, own, strict=False))))
-    split = make_split(pictures, DataConfig(split_seed=seed, by="patient"))
-    assert sorted(r.path for name in SUBSETS for r in split.part(name)) == [r.path for r in pictures.records]
-    assert all(counts(split.part(name)).keys() == set(pictures.classes) for name in SUBSETS)
+    images = dataset(patients(dict(zip(CLASSES, own, strict=False))))
+    split = make_split(images, DataConfig(split_seed=seed, group_by="patient"))
+    assert sorted(r.path for name in SUBSETS for r in split.subset(name)) == [r.path for r in images.records]
+    assert all(counts(split.subset(name)).keys() == set(images.classes) for name in SUBSETS)
     train, validation, test = holders(split)
     assert not (train & validation or train & test or validation & test)
     assert (
-        make_split(Dataset(pictures.root, pictures.records[::-1]), DataConfig(split_seed=seed, by="patient")) == split
+        make_split(Dataset(images.root, images.records[::-1]), DataConfig(split_seed=seed, group_by="patient")) == split
     )
 
 
@@ -208,47 +210,47 @@ def test_no_group_is_on_two_sides_and_every_class_in_every_part(own: list[list[i
     test=st.sampled_from(["rotating", "fixed"]),
 )
 @example(own=[[1] * 8, [*[1] * 7, 10]], folds=2, seed=0, test="rotating")
-def test_folds_part_no_group_and_rotating_ones_test_every_picture_once(
+def test_folds_part_no_group_and_rotating_ones_test_every_image_once(
     own: list[list[int]], folds: int, seed: int, test: str
 ) -> None:
-    pictures = dataset(patients(dict(zip(CLASSES, [[*sizes, 1, 1, 1] for sizes in own], strict=False))))
-    splits = make_folds(pictures, DataConfig(split_seed=seed, by="patient"), CVConfig(folds=folds, test=test))
+    images = dataset(patients(dict(zip(CLASSES, [[*sizes, 1, 1, 1] for sizes in own], strict=False))))
+    splits = make_folds(images, DataConfig(split_seed=seed, group_by="patient"), CVConfig(folds=folds, test=test))
     assert len(splits) == folds
     for split in splits:
-        assert counts(chain(*(split.part(name) for name in SUBSETS))) == counts(pictures.records)
-        assert all(counts(split.part(name)).keys() == set(pictures.classes) for name in SUBSETS)
+        assert counts(chain(*(split.subset(name) for name in SUBSETS))) == counts(images.records)
+        assert all(counts(split.subset(name)).keys() == set(images.classes) for name in SUBSETS)
         train, validation, tested = holders(split)
         assert not (train & validation or train & tested or validation & tested)
     rotating = [split.test if test == "rotating" else split.validation for split in splits]
-    rest = pictures.records if test == "rotating" else (*splits[0].train, *splits[0].validation)
-    assert sorted(r.path for part in rotating for r in part) == sorted(r.path for r in rest)
+    rest = images.records if test == "rotating" else (*splits[0].train, *splits[0].validation)
+    assert sorted(r.path for subset in rotating for r in subset) == sorted(r.path for r in rest)
 
 
 @settings(max_examples=20, deadline=None)
 @given(own=st.lists(GROUPS, min_size=2, max_size=4), seed=st.integers(0, 5))
-def test_five_folds_test_every_picture_once(own: list[list[int]], seed: int) -> None:
-    pictures = dataset(patients(dict(zip(CLASSES, own, strict=False))))
-    splits = make_folds(pictures, DataConfig(split_seed=seed, by="patient"), CVConfig())
-    assert sorted(r.path for split in splits for r in split.test) == [r.path for r in pictures.records]
+def test_five_folds_test_every_image_once(own: list[list[int]], seed: int) -> None:
+    images = dataset(patients(dict(zip(CLASSES, own, strict=False))))
+    splits = make_folds(images, DataConfig(split_seed=seed, group_by="patient"), CVConfig())
+    assert sorted(r.path for split in splits for r in split.test) == [r.path for r in images.records]
 
 
 @settings(max_examples=40, deadline=None)
 @given(alone=st.lists(st.integers(20, 60), min_size=2, max_size=4), seed=st.integers(0, 20))
-def test_pictures_that_stand_alone_give_the_sizes_of_a_split_by_image(alone: list[int], seed: int) -> None:
+def test_images_that_stand_alone_give_the_sizes_of_a_split_by_image(alone: list[int], seed: int) -> None:
     own = {label: [1] * count for label, count in zip(CLASSES, alone, strict=False)}
-    split = make_split(dataset(patients(own)), DataConfig(split_seed=seed, by="patient"))
+    split = make_split(dataset(patients(own)), DataConfig(split_seed=seed, group_by="patient"))
     for label, sizes in own.items():
-        assert tuple(counts(split.part(name))[label] for name in SUBSETS) == split_sizes(len(sizes), DataConfig())
+        assert tuple(counts(split.subset(name))[label] for name in SUBSETS) == split_sizes(len(sizes), DataConfig())
 
 
 def test_sizes_by_patient_are_close_to_those_by_image() -> None:
-    pictures = dataset(patients(MANY))
+    images = dataset(patients(MANY))
     for seed in range(20):
-        split = make_split(pictures, DataConfig(split_seed=seed, by="patient"))
+        split = make_split(images, DataConfig(split_seed=seed, group_by="patient"))
         for label in CLASSES:
             wanted = split_sizes(sum(MANY[label]), DataConfig())
-            got = [counts(split.part(name))[label] for name in SUBSETS]
-            # The smallest group has one picture, the mean four or five.
+            got = [counts(split.subset(name))[label] for name in SUBSETS]
+            # The smallest group has one image, the mean four or five.
             assert max(abs(a - b) for a, b in zip(got, wanted, strict=True)) <= 3
 
 
@@ -269,8 +271,8 @@ def test_folds_are_as_even_as_those_of_scikit_learn(seed: int) -> None:
     names = [groups.get(record.path, record.path) for record in records]
     sizes = {label: [count / 5] * 5 for label, count in counts(records).items()}
 
-    def unevenness(parts: list[Counter[str]]) -> float:
-        return sum((part[label] - sizes[label][0]) ** 2 / sizes[label][0] for part in parts for label in CLASSES)
+    def unevenness(subsets: list[Counter[str]]) -> float:
+        return sum((subset[label] - sizes[label][0]) ** 2 / sizes[label][0] for subset in subsets for label in CLASSES)
 
     ours = unevenness([counts(p) for p in split_records(records, groups, sizes, np.random.default_rng(seed))])
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(labels, labels, names)
@@ -278,19 +280,19 @@ def test_folds_are_as_even_as_those_of_scikit_learn(seed: int) -> None:
 
 
 def test_a_group_larger_than_a_part_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    pictures = dataset(patients({"glioma": [40, 40, 40], "no_tumor": [1] * 60}))
-    split = make_split(pictures, DataConfig(by="patient"))
-    assert [counts(split.part(name))["glioma"] for name in SUBSETS] == [40, 40, 40]
-    assert "test has 40 pictures of glioma where 24 were wanted" in capsys.readouterr().err
+    images = dataset(patients({"glioma": [40, 40, 40], "no_tumor": [1] * 60}))
+    split = make_split(images, DataConfig(group_by="patient"))
+    assert [counts(split.subset(name))["glioma"] for name in SUBSETS] == [40, 40, 40]
+    assert "test has 40 images of glioma where 24 were wanted" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("by", ["patient", "duplicate"])
-def test_a_class_with_fewer_groups_than_parts_is_refused(duplicates: Duplicates, by: str) -> None:
-    pictures = dataset(patients({"glioma": [10, 10], "no_tumor": [1] * 30}))
+@pytest.mark.parametrize("group_by", ["patient", "duplicate"])
+def test_a_class_with_fewer_groups_than_parts_is_refused(duplicates: Duplicates, group_by: str) -> None:
+    images = dataset(patients({"glioma": [10, 10], "no_tumor": [1] * 30}))
     with pytest.raises(DataError, match=r"enough groups for every part.*no glioma left for (test|validation)"):
-        make_split(pictures, DataConfig(by=by))
+        make_split(images, DataConfig(group_by=group_by))
     with pytest.raises(DataError, match=r"enough groups for every part.*no glioma left for fold \d"):
-        make_folds(pictures, DataConfig(by=by), CVConfig())
+        make_folds(images, DataConfig(group_by=group_by), CVConfig())
 
 
 # --- the folds of FigShare's authors ---
@@ -298,32 +300,32 @@ def test_a_class_with_fewer_groups_than_parts_is_refused(duplicates: Duplicates,
 
 def figshare(unnamed: int = 25, shift: int = 0) -> Dataset:
     named = [
-        replace(record, extra={"cvind": str((int(record.patient.rpartition("-")[2]) + shift) % 5 + 1)})
+        replace(record, extra={"official_fold": str((int(record.patient.rpartition("-")[2]) + shift) % 5 + 1)})
         for record in patients({"glioma": MANY["glioma"], "meningioma": MANY["glioma"]})
     ]
     return dataset([*named, *(Record(f"no_tumor/{i:03d}.png", "no_tumor") for i in range(unnamed))])
 
 
 def test_cvind_is_what_each_fold_tests(duplicates: Duplicates) -> None:
-    pictures = figshare()
+    images = figshare()
     duplicates.sets = [["000.png", "001.png", "002.png"]]
-    splits = make_folds(pictures, DataConfig(by="cvind"), CVConfig())
+    splits = make_folds(images, DataConfig(group_by="official"), CVConfig())
     for fold, split in enumerate(splits):
-        assert {record.extra["cvind"] for record in split.test if record.patient} == {str(fold + 1)}
+        assert {record.extra["official_fold"] for record in split.test if record.patient} == {str(fold + 1)}
         assert sum(not record.patient for record in split.test) == 5
         train, validation, test = holders(split)
         assert not (train & validation or train & test or validation & test)
     tested = [record.path for split in splits for record in split.test]
-    assert sorted(tested) == [record.path for record in pictures.records]
+    assert sorted(tested) == [record.path for record in images.records]
     for seed in (0, 6):
-        single = make_split(pictures, DataConfig(by="cvind", split_seed=seed))
-        assert {record.extra["cvind"] for record in single.test if record.patient} == {str(seed % 5 + 1)}
-        assert single.by == "cvind"
+        single = make_split(images, DataConfig(group_by="official", split_seed=seed))
+        assert {record.extra["official_fold"] for record in single.test if record.patient} == {str(seed % 5 + 1)}
+        assert single.group_by == "official"
 
 
 def test_cvind_has_as_many_folds_as_it_has(duplicates: Duplicates) -> None:
     with pytest.raises(DataError, match=r"as many folds as cvind has.*cv\.folds = 4 for 5.*--folds 5"):
-        make_folds(figshare(), DataConfig(by="cvind"), CVConfig(folds=4))
+        make_folds(figshare(), DataConfig(group_by="official"), CVConfig(folds=4))
 
 
 def test_cvind_that_parts_a_patient_is_kept_and_said(
@@ -331,8 +333,8 @@ def test_cvind_that_parts_a_patient_is_kept_and_said(
 ) -> None:
     records = list(figshare().records)
     odd = next(i for i, record in enumerate(records) if record.path == "glioma/003_00.png")
-    records[odd] = replace(records[odd], extra={"cvind": "1"})
-    splits = make_folds(dataset(records), DataConfig(by="cvind"), CVConfig())
+    records[odd] = replace(records[odd], extra={"official_fold": "1"})
+    splits = make_folds(dataset(records), DataConfig(group_by="official"), CVConfig())
     assert records[odd] in splits[0].test
     assert "part 1 patients or groups, 'patient s glioma-3' among them" in capsys.readouterr().err
 
@@ -340,22 +342,22 @@ def test_cvind_that_parts_a_patient_is_kept_and_said(
 @pytest.mark.parametrize("text", ["x", "0", "-1", "1.5", "²"])
 def test_a_cvind_that_is_no_fold_is_refused(duplicates: Duplicates, text: str) -> None:
     records = list(figshare().records)
-    records[0] = replace(records[0], extra={"cvind": text})
+    records[0] = replace(records[0], extra={"official_fold": text})
     with pytest.raises(DataError, match="cvind must be a number from 1 on"):
-        make_split(dataset(records), DataConfig(by="cvind"))
+        make_split(dataset(records), DataConfig(group_by="official"))
 
 
 # --- on disk ---
 
 
-@pytest.mark.parametrize("by", GROUPINGS)
-def test_a_split_says_by_what_it_was_made(duplicates: Duplicates, tmp_path: Path, by: str) -> None:
-    pictures = figshare()
+@pytest.mark.parametrize("group_by", GROUPINGS)
+def test_a_split_says_by_what_it_was_made(duplicates: Duplicates, tmp_path: Path, group_by: str) -> None:
+    images = figshare()
     duplicates.sets = [["000.png", "001.png"]]
-    if by == "neighbours":
-        pictures = dataset(record for record in pictures.records if record.patient)
-    split = make_split(pictures, DataConfig(by=by)).without([pictures.records[0].path])
-    save_split(split, pictures, tmp_path / "splits.json")
-    loaded = load_split(tmp_path / "splits.json", pictures)
-    assert loaded == split and loaded.by == by
-    assert loaded.groups == group_by(pictures, by)
+    if group_by == "series":
+        images = dataset(record for record in images.records if record.patient)
+    split = make_split(images, DataConfig(group_by=group_by)).without([images.records[0].path])
+    save_split(split, images, tmp_path / "splits.json")
+    loaded = load_split(tmp_path / "splits.json", images)
+    assert loaded == split and loaded.group_by == group_by
+    assert loaded.groups == group_records(images, group_by)

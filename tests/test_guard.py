@@ -17,24 +17,24 @@ from btkeras.config import PhantomConfig
 from btkeras.datasets.phantom.patient import draw_patient
 from btkeras.decisions.mri_check import rejection_reason
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 MAKER = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "make_non_mri.py"))
 RNG = np.random.default_rng(0)
 
 
-def tight(image: Picture) -> Picture:
+def tight(image: ImageArray) -> ImageArray:
     rows, columns = np.nonzero(image > 40)
     return image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
-def jpeg(image: Picture) -> Picture:
+def jpeg(image: ImageArray) -> ImageArray:
     """A small JPEG of low quality, saved in colour."""
     buffer = io.BytesIO()
     Image.fromarray(image).resize((150, 150)).convert("RGB").save(buffer, "JPEG", quality=40)
     return np.asarray(Image.open(buffer))
 
 
-def annotated(image: Picture) -> Picture:
+def annotated(image: ImageArray) -> ImageArray:
     """A caption in one corner and a coloured mark in the middle."""
     rgb = np.repeat(image[..., None], 3, axis=2)
     side = len(image)
@@ -43,7 +43,7 @@ def annotated(image: Picture) -> Picture:
     return rgb
 
 
-LOOKS: dict[str, Callable[[Picture], Picture]] = {
+LOOKS: dict[str, Callable[[ImageArray], ImageArray]] = {
     "as it is": lambda image: image,
     "RGB": lambda image: np.repeat(image[..., None], 3, axis=2),
     "one channel": lambda image: image[..., None],
@@ -63,16 +63,16 @@ LOOKS: dict[str, Callable[[Picture], Picture]] = {
 
 
 @pytest.fixture(scope="module")
-def phantoms() -> list[Picture]:
+def phantoms() -> list[ImageArray]:
     config = PhantomConfig(image_size=160)
     return [drawn.image for patient in range(5) for drawn in draw_patient(config, patient)]
 
 
-def refused(images: list[Picture]) -> list[str]:
+def rejected(images: list[ImageArray]) -> list[str]:
     return [reason for image in images if (reason := rejection_reason(image)) is not None]
 
 
-def test_of_200_pictures_that_are_no_slices_95_percent_are_refused_and_most_of_each_kind() -> None:
+def test_of_200_images_that_are_no_slices_95_percent_are_refused_and_most_of_each_kind() -> None:
     made = list(MAKER["make"](200, seed=0))
     found = Counter(kind for kind, image in made if rejection_reason(image) is not None)
     assert sum(found.values()) >= 190
@@ -80,12 +80,12 @@ def test_of_200_pictures_that_are_no_slices_95_percent_are_refused_and_most_of_e
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_synthetic_slices_pass_however_they_are_shown(phantoms: list[Picture], look: str) -> None:
-    assert refused([LOOKS[look](image) for image in phantoms]) == []
+def test_synthetic_slices_pass_however_they_are_shown(phantoms: list[ImageArray], look: str) -> None:
+    assert rejected([LOOKS[look](image) for image in phantoms]) == []
 
 
-def test_inverted_slices_are_refused_for_their_background(phantoms: list[Picture]) -> None:
-    reasons = refused([255 - image for image in phantoms])
+def test_inverted_slices_are_refused_for_their_background(phantoms: list[ImageArray]) -> None:
+    reasons = rejected([255 - image for image in phantoms])
     assert len(reasons) == len(phantoms) and set(reasons) == {"its background is bright: inverted, or a document"}
 
 
@@ -95,12 +95,12 @@ def test_inverted_slices_are_refused_for_their_background(phantoms: list[Picture
         (np.zeros((200, 200), np.uint8), "black"),
         (np.full((200, 300, 3), (10, 200, 90), np.uint8), "blank"),
         (np.indices((200, 200)).sum(0).astype(np.uint8) // 40 * 40, "grey levels"),
-        (RNG.integers(0, 256, (200, 200, 3)).astype(np.uint8), "colour"),
+        (RNG.integers(0, 256, (200, 200, 3)).astype(np.uint8), "color"),
         (RNG.integers(0, 256, (200, 200)).astype(np.uint8), "noise"),
         (np.linspace(0, 255, 40_000).reshape(200, 200).astype(np.uint8), "gradient"),
     ],
 )
-def test_the_reason_says_what_the_picture_is(image: Picture, word: str) -> None:
+def test_the_reason_says_what_the_image_is(image: ImageArray, word: str) -> None:
     assert word in str(rejection_reason(image))
 
 
@@ -110,7 +110,7 @@ def test_any_size_is_judged(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
-def test_photographs_are_refused_in_colour_and_the_landscape_in_grey_too(name: str) -> None:
+def test_photographs_are_refused_in_color_and_the_landscape_in_grey_too(name: str) -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     photo = np.asarray(datasets.load_sample_image(name))
     assert rejection_reason(photo) == "it is in colour"
@@ -118,7 +118,7 @@ def test_photographs_are_refused_in_colour_and_the_landscape_in_grey_too(name: s
         assert rejection_reason(np.asarray(Image.fromarray(photo).convert("L")))
 
 
-def test_the_same_seed_makes_the_same_pictures(tmp_path: Path) -> None:
+def test_the_same_seed_makes_the_same_images(tmp_path: Path) -> None:
     first, second = (list(MAKER["make"](14, seed=3)) for _ in range(2))
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(first, second, strict=True))
     assert not np.array_equal(first[6][1], list(MAKER["make"](14, seed=4))[6][1])
@@ -128,5 +128,5 @@ def test_the_same_seed_makes_the_same_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize("look", ["as it is", "tight", "128 pixels", "noise", "gamma 0.6", "gamma 1.6", "small JPEG"])
 def test_of_real_slices_at_most_half_a_percent_are_refused(real_slices: Path, look: str) -> None:
     paths = sorted(real_slices.glob("*/*.jpg"))[:: 5 if look == "as it is" else 30]
-    pictures = [LOOKS[look](np.asarray(Image.open(path).convert("L"))) for path in paths]
-    assert len(refused(pictures)) <= max(1, len(paths) // 200), look
+    images = [LOOKS[look](np.asarray(Image.open(path).convert("L"))) for path in paths]
+    assert len(rejected(images)) <= max(1, len(paths) // 200), look

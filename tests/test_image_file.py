@@ -16,21 +16,21 @@ from PIL import Image
 from btkeras.errors import ImageError
 from btkeras.preprocessing import image_file
 from btkeras.preprocessing.image_file import check_image, read_image_bytes, sniff
-from tests.pictures import GREY, animation, chunk, encode, mutations, png_header, scene, turned
+from tests.images import GREY, animation, chunk, encode, mutations, png_header, scene, turned
 
 JPEG = encode(scene(), "JPEG")
 PNG = encode(scene())
-# A whole PNG may hold any chunk before its picture data.
+# A whole PNG may hold any chunk before its image data.
 EMPTY_PNG = chunk(b"IDAT", b"") + chunk(b"IEND")
 
 
 @pytest.mark.parametrize("data", [PNG, JPEG, encode(scene(), "JPEG", progressive=True), turned(6)])
-def test_a_picture_passes_with_its_width_and_height(data: bytes) -> None:
+def test_a_image_passes_with_its_width_and_height(data: bytes) -> None:
     assert check_image(data) == (70, 45)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 90), (5000, 5000)])
-def test_the_smallest_and_the_largest_picture_pass(size: tuple[int, int]) -> None:
+def test_the_smallest_and_the_largest_image_pass(size: tuple[int, int]) -> None:
     assert check_image(png_header(*size) + EMPTY_PNG) == size
 
 
@@ -66,7 +66,7 @@ def test_the_content_counts_and_not_the_ending(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "size", [(1, 1), (15, 400), (0, 0), (20_000, 20_000), (5001, 5000), (2**32 - 1, 2**32 - 1), (1_600_000, 16)]
 )
-def test_too_small_and_too_large_pictures_are_refused_by_their_header(size: tuple[int, int]) -> None:
+def test_too_small_and_too_large_images_are_refused_by_their_header(size: tuple[int, int]) -> None:
     rule = "at least 16 x 16 pixels" if min(size) < 16 else "at most 25 million pixels"
     with pytest.raises(ImageError, match=f"{rule}. Received: x.png with {size[0]} x {size[1]}"):
         check_image(png_header(*size) + EMPTY_PNG, "x.png")
@@ -74,17 +74,17 @@ def test_too_small_and_too_large_pictures_are_refused_by_their_header(size: tupl
 
 @pytest.mark.parametrize("kind", ["PNG", "MPO"])
 def test_several_frames_are_refused(kind: str) -> None:
-    with pytest.raises(ImageError, match=r"one still picture\. Received: x with 2 frames"):
+    with pytest.raises(ImageError, match=r"one still image\. Received: x with 2 frames"):
         check_image(animation(kind), "x")
 
 
-def test_an_animation_of_one_frame_is_a_picture() -> None:
+def test_an_animation_of_one_frame_is_a_image() -> None:
     one = png_header(70, 45) + chunk(b"acTL", struct.pack(">II", 1, 0)) + EMPTY_PNG
     assert check_image(one) == (70, 45)
 
 
 @pytest.mark.parametrize("endian", ["big", "little"])
-def test_both_byte_orders_of_a_multi_picture_file_are_read(endian: str) -> None:
+def test_both_byte_orders_of_a_multi_image_file_are_read(endian: str) -> None:
     entry = struct.pack(">HHII" if endian == "big" else "<HHII", 0xB001, 4, 1, 3)
     segment = b"MPF\0" + entry
     data = JPEG[:2] + b"\xff\xe2" + struct.pack(">H", 2 + len(segment)) + segment + JPEG[2:]
@@ -92,7 +92,7 @@ def test_both_byte_orders_of_a_multi_picture_file_are_read(endian: str) -> None:
         check_image(data)
 
 
-def test_a_phones_gain_map_is_no_second_picture() -> None:
+def test_a_phones_gain_map_is_no_second_image() -> None:
     note = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta hdrgm:Version="1.0"/>'
     data = animation("MPO")
     data = data[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(note)) + note + data[2:]
@@ -157,10 +157,10 @@ def test_every_message_names_the_file(tmp_path: Path) -> None:
 
 def test_many_threads_leave_the_warning_filters_alone() -> None:
     # Beyond this size Pillow warns of decompression bombs.
-    large = png_header(10_000, 10_000, colour=GREY) + EMPTY_PNG
+    large = png_header(10_000, 10_000, color=GREY) + EMPTY_PNG
     before, switch = list(warnings.filters), sys.getswitchinterval()
 
-    def refused(_: int) -> bool:
+    def rejected(_: int) -> bool:
         with pytest.raises(ImageError):
             check_image(large)
         return True
@@ -168,7 +168,7 @@ def test_many_threads_leave_the_warning_filters_alone() -> None:
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(8) as pool:
-            assert all(pool.map(refused, range(500)))
+            assert all(pool.map(rejected, range(500)))
     finally:
         sys.setswitchinterval(switch)
     assert list(warnings.filters) == before

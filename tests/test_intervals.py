@@ -11,7 +11,7 @@ from sklearn import metrics as reference
 from statsmodels.stats.proportion import proportion_confint
 
 from btkeras.errors import DataError
-from btkeras.metrics import Resampling, bootstrap_weights, clustered_bootstrap, intervals, summarise, wilson
+from btkeras.metrics import Resampling, bootstrap_weights, clustered_bootstrap, intervals, summarize, wilson
 
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 FEW = Resampling(samples=60, seed=3)
@@ -41,7 +41,7 @@ def test_wilson_contains_the_proportion(n: int, share: float) -> None:
 
 
 def test_wilson_of_the_paper() -> None:
-    """98.82 % of 899 pictures."""
+    """98.82 % of 899 images."""
     assert wilson(0.9882 * 899, 899) == pytest.approx((0.978, 0.993), abs=1e-3)
 
 
@@ -74,17 +74,17 @@ def test_resamples_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) 
     np.testing.assert_array_equal(np.concatenate(chunks), whole)
 
 
-def test_accuracy_interval_of_single_pictures_equals_scipy() -> None:
+def test_accuracy_interval_of_single_images_equals_scipy() -> None:
     labels, predictions = answers(0, 500)
     found = clustered_bootstrap(labels, predictions, np.arange(500), CLASSES, Resampling(samples=20_000))
     expected = stats.bootstrap(
         [labels == predictions], np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
     ).confidence_interval
-    # Two pictures of 500: the ends are percentiles of 20,000 draws of a standard deviation of 0.016.
+    # Two images of 500: the ends are percentiles of 20,000 draws of a standard deviation of 0.016.
     assert found["accuracy"] == pytest.approx(list(expected), abs=0.004)
 
 
-def test_every_interval_equals_the_percentiles_of_scikit_learn_on_drawn_pictures() -> None:
+def test_every_interval_equals_the_percentiles_of_scikit_learn_on_drawn_images() -> None:
     labels, predictions = answers(1, 300)
     groups = np.arange(300) // 3
     drawn = [resample_figures(labels, predictions, weights[groups]) for weights in resamples(100)]
@@ -105,7 +105,7 @@ def ends(values: list[float]) -> list[float]:
 
 
 def resample_figures(labels: np.ndarray, predictions: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
-    """scikit-learn's figures of pictures repeated as often as they were drawn; NaN where undefined."""
+    """scikit-learn's figures of images repeated as often as they were drawn; NaN where undefined."""
     true, answered = np.repeat(labels, times), np.repeat(predictions, times)
     precision, recall, f1, _ = reference.precision_recall_fscore_support(
         true, answered, labels=range(4), zero_division=np.nan
@@ -133,18 +133,18 @@ def test_a_resample_without_a_class_is_left_out_of_its_intervals() -> None:
     assert found["recall"] == pytest.approx(ends([row["recall"].mean() for row in drawn]))
 
 
-def test_a_figure_without_a_denominator_in_the_pictures_is_0_throughout() -> None:
+def test_a_figure_without_a_denominator_in_the_images_is_0_throughout() -> None:
     labels, predictions = answers(3, 60)
     predictions = np.where(predictions == 2, 1, predictions)
     found = clustered_bootstrap(labels, predictions, np.arange(60), CLASSES, FEW)
     assert found["per_class"]["no_tumor"]["precision"] == [0, 0]
     low, high = found["precision"]
-    assert low < summarise(labels, np.eye(4)[predictions], CLASSES)["macro"]["precision"] < high
+    assert low < summarize(labels, np.eye(4)[predictions], CLASSES)["macro"]["precision"] < high
 
 
 def test_an_interval_that_no_resample_has_a_value_for_is_none() -> None:
     labels = np.array([0, 1])
-    # The only draw of this seed is the first picture twice: nothing of the second's class.
+    # The only draw of this seed is the first image twice: nothing of the second's class.
     one = Resampling(samples=1, seed=next(s for s in range(99) if next(bootstrap_weights(2, 1, s))[0, 0] == 2))
     found = clustered_bootstrap(labels, labels, np.arange(2), CLASSES[:2], one)
     assert found["recall"] is None
@@ -167,7 +167,7 @@ def test_intervals_contain_the_estimates_and_repeat_themselves() -> None:
     labels, predictions = answers(6, 400, rightness=0.9)
     groups = np.arange(400) // 7
     found = clustered_bootstrap(labels, predictions, groups, CLASSES, Resampling())
-    summary = summarise(labels, np.eye(4)[predictions], CLASSES)
+    summary = summarize(labels, np.eye(4)[predictions], CLASSES)
     assert found["accuracy"][0] < summary["accuracy"] < found["accuracy"][1]
     for name in intervals.INTERVAL_FIGURES:
         assert found[name][0] < summary["macro"][name] < found[name][1]

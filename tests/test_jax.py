@@ -32,5 +32,5 @@ def test_the_quick_configuration_trains_under_jax_and_predicts_under_tensorflow(
     )
     assert done.returncode == 0, done.stderr
     assert "test accuracy" in done.stdout and '"device": "jax' in (run / "manifest.json").read_text()
-    picture = next((Path(os.environ["BTKERAS_CACHE"])).glob("phantom-*/images/glioma/*.png"))
-    assert Predictor(run).predict([picture]).probabilities.sum() == pytest.approx(1, abs=1e-5)
+    image = next((Path(os.environ["BTKERAS_CACHE"])).glob("phantom-*/images/glioma/*.png"))
+    assert Predictor(run).predict([image]).probabilities.sum() == pytest.approx(1, abs=1e-5)

@@ -71,9 +71,9 @@ def settings(*overrides: str) -> list[str]:
 
 
 def test_a_killed_run_resumes_to_the_result_of_an_uninterrupted_one(
-    tmp_path: Path, shared_pictures: Path, start: Start
+    tmp_path: Path, shared_images: Path, start: Start
 ) -> None:
-    arguments = ["--data", shared_pictures, *settings(*TINY, "train.epochs=6", "data.cache=disk")]
+    arguments = ["--data", shared_images, *settings(*TINY, "train.epochs=6", "data.cache=disk")]
     whole = start(*arguments, "--out", tmp_path / "whole")
     killed = start(*arguments, "--out", tmp_path / "killed")
     wait_for_epochs(killed, tmp_path / "killed", 2)
@@ -90,10 +90,10 @@ def test_a_killed_run_resumes_to_the_result_of_an_uninterrupted_one(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_says_how_to_go_on(
-    tmp_path: Path, shared_pictures: Path, start: Start, number: signal.Signals
+    tmp_path: Path, shared_images: Path, start: Start, number: signal.Signals
 ) -> None:
     out = tmp_path / "run"
-    process = start("--data", shared_pictures, *settings(*TINY, "train.epochs=5000"), "--out", out)
+    process = start("--data", shared_images, *settings(*TINY, "train.epochs=5000"), "--out", out)
     wait_for_epochs(process, out, 1)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
@@ -103,10 +103,10 @@ def test_a_stopped_run_says_how_to_go_on(
 
 @pytest.mark.slow
 def test_three_random_kills_leave_no_trace_in_the_improved_network(
-    tmp_path: Path, shared_pictures: Path, start: Start
+    tmp_path: Path, shared_images: Path, start: Start
 ) -> None:
     overrides = [*TINY[1:], "model.name=improved_resnet34", "train.epochs=8", "data.channels=3"]
-    arguments = ["--data", shared_pictures, *settings(*overrides)]
+    arguments = ["--data", shared_images, *settings(*overrides)]
     finish(start(*arguments, "--out", tmp_path / "whole"))
     rng, killed = random.Random(), tmp_path / "killed"
     process = start(*arguments, "--out", killed)

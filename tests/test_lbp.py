@@ -1,4 +1,4 @@
-"""Local binary patterns: against plain NumPy, turned pictures, and what the classifiers learn."""
+"""Local binary patterns: against plain NumPy, turned images, and what the classifiers learn."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def noise(count: int, side: int = 40, channels: int = 1, seed: int = 0) -> np.nd
 
 
 def textures(per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Stripes, a chequerboard and flat pictures, each under noise and turned at random."""
+    """Stripes, a chequerboard and flat images, each under noise and turned at random."""
     rng = np.random.default_rng(seed)
     rows, columns = np.indices((32, 32)) // 4 % 2
     patterns = (rows, rows ^ columns, np.zeros_like(rows))
     labels = np.repeat(np.arange(3), per_class)
-    pictures = [np.rot90(40 + 120 * patterns[k] + rng.integers(0, 40, (32, 32)), rng.integers(4)) for k in labels]
-    return np.array(pictures, np.uint8)[..., np.newaxis], labels
+    images = [np.rot90(40 + 120 * patterns[k] + rng.integers(0, 40, (32, 32)), rng.integers(4)) for k in labels]
+    return np.array(images, np.uint8)[..., np.newaxis], labels
 
 
 def numpy_codes(image: np.ndarray) -> np.ndarray:
@@ -61,17 +61,17 @@ def test_features_are_shares_per_radius() -> None:
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-def test_features_do_not_change_when_a_picture_is_turned(turns: int) -> None:
+def test_features_do_not_change_when_a_image_is_turned(turns: int) -> None:
     """But for the rounding of interpolated neighbours that are as bright as the pixel: 1 pixel of 1,000."""
     images = np.concatenate([noise(2, side=32), textures(1, seed=0)[0]])
     turned = np.rot90(images, turns, axes=(1, 2))
     np.testing.assert_allclose(lbp.features(turned), lbp.features(images), atol=1e-3)
 
 
-def test_colour_becomes_grey_as_in_pillow_and_grey_stays_grey() -> None:
-    colour, grey = noise(1, side=700, channels=3), noise(2)
-    converted = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in colour])
-    np.testing.assert_array_equal(lbp.features(colour), lbp.features(converted[..., np.newaxis]))
+def test_color_becomes_grey_as_in_pillow_and_grey_stays_grey() -> None:
+    color, grey = noise(1, side=700, channels=3), noise(2)
+    converted = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in color])
+    np.testing.assert_array_equal(lbp.features(color), lbp.features(converted[..., np.newaxis]))
     np.testing.assert_array_equal(lbp.features(grey.repeat(3, axis=-1)), lbp.features(grey))
 
 
@@ -123,9 +123,9 @@ def test_a_tiny_dataset_is_enough(kind: str) -> None:
     assert lbp.fit_lbp(kind, train, labels, train, labels).probabilities(train).shape == (6, 3)
 
 
-def test_a_class_with_one_picture_is_refused() -> None:
+def test_a_class_with_one_image_is_refused() -> None:
     train, labels = textures(2, seed=5)
-    with pytest.raises(DataError, match="at least 2 training pictures"):
+    with pytest.raises(DataError, match="at least 2 training images"):
         lbp.fit_lbp("svm", train[1:], labels[1:], train, labels)
 
 

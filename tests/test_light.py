@@ -57,10 +57,10 @@ def version(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def files(shared_pictures: Path, tmp_path: Path) -> list[str]:
-    """Slices, a picture that is no slice, and a file that is no picture."""
-    (tmp_path / "notes.txt").write_text("no picture")
-    return [*map(str, sorted(shared_pictures.glob("*/00[0-3].png"))), str(tmp_path / "notes.txt")]
+def files(shared_images: Path, tmp_path: Path) -> list[str]:
+    """Slices, an image that is no slice, and a file that is no image."""
+    (tmp_path / "notes.txt").write_text("no image")
+    return [*map(str, sorted(shared_images.glob("*/00[0-3].png"))), str(tmp_path / "notes.txt")]
 
 
 def fresh(*arguments: object) -> tuple[subprocess.CompletedProcess[str], set[str]]:
@@ -82,17 +82,17 @@ def test_a_light_file_answers_in_a_process_without_tensorflow(version: Path, fil
     result, loaded = fresh("predict", *files, "--model", version / name, "--json")
     assert not HEAVY & loaded
     # Neither does its engine say anything.
-    assert result.stderr.splitlines() == [f"model: {version / name}", "Error: 1 of 17 pictures could not be read."]
+    assert result.stderr.splitlines() == [f"model: {version / name}", "Error: 1 of 17 images could not be read."]
     assert result.returncode == 1
     expected = json.loads(btkeras("predict", *files, "--model", version / "saved_model.pb", "--json").stdout)
     answers = json.loads(result.stdout)
-    assert len({answer["answer"] for answer in answers if "answer" in answer}) > 1
+    assert len({answer["decision"] for answer in answers if "decision" in answer}) > 1
     for ours, theirs in zip(answers, expected, strict=True):
         assert ours.keys() == theirs.keys()
         for key, value in theirs.items():
             if key == "probabilities":
                 assert ours[key] == pytest.approx(value, abs=1e-5)
-            elif key == "outlier":
+            elif key == "ood_percentile":
                 assert ours[key] == pytest.approx(value, abs=1e-9)
             else:
                 assert ours[key] == value
@@ -149,7 +149,7 @@ def test_maps_are_asked_of_the_format_that_has_them(version: Path, files: list[s
 def test_answers_that_are_no_numbers_are_an_error(version: Path) -> None:
     """As weights give that were damaged where a loader does not look."""
     file = version / "model.tflite"
-    facts = ModelMetadata(("a", "b", "c", "d"), size=2, channels=1, harmonise=False, calibration=None, reference=None)
+    facts = ModelMetadata(("a", "b", "c", "d"), size=2, channels=1, harmonize=False, calibration=None, reference=None)
     damaged = exported_backend(file, facts, lambda images: (np.full((len(images), 4), np.nan, np.float32), None))
     with pytest.raises(ModelError, match=f"finite numbers.*selftest --model {file}"):
         damaged.probabilities(np.zeros((1, 2, 2, 1), np.uint8))
@@ -160,7 +160,7 @@ def test_a_run_says_which_file_answers(run: Path, files: list[str]) -> None:
     assert f"model: {run / 'best.keras'}\n" in btkeras("predict", files[0], "--model", run).stderr
 
 
-def test_for_many_pictures_a_runs_network_is_fused_and_answers_the_same(
+def test_for_many_images_a_runs_network_is_fused_and_answers_the_same(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fused = []
@@ -173,14 +173,14 @@ def test_for_many_pictures_a_runs_network_is_fused_and_answers_the_same(
     np.testing.assert_allclose(many_scores, few_scores, rtol=1e-3)
 
 
-def test_many_pictures_of_the_command_line_are_answered_by_the_deploy_form(
-    run: Path, shared_pictures: Path, monkeypatch: pytest.MonkeyPatch
+def test_many_images_of_the_command_line_are_answered_by_the_deploy_form(
+    run: Path, shared_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fused = []
     original = keras_backend.fuse
     monkeypatch.setattr(keras_backend, "fuse", lambda model: (fused.append(model), original(model))[1])
-    picture = shared_pictures / "glioma/000.png"
-    assert btkeras("predict", *[picture] * 99, "--model", run).exit_code == 0
+    image = shared_images / "glioma/000.png"
+    assert btkeras("predict", *[image] * 99, "--model", run).exit_code == 0
     assert not fused
-    assert btkeras("predict", *[picture] * 100, "--model", run).exit_code == 0
+    assert btkeras("predict", *[image] * 100, "--model", run).exit_code == 0
     assert fused

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import write_pictures
+from tests.conftest import write_images
 from tests.rest_server import Reply, fake_server
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "load_test.py"
@@ -30,7 +30,7 @@ def script() -> ModuleType:
 
 @pytest.fixture
 def slices(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "slices", per_class=2)
+    return write_images(tmp_path / "slices", per_class=2)
 
 
 def figures(out: Path) -> dict[str, Any]:
@@ -104,6 +104,6 @@ def test_a_restart_needs_the_process(script: ModuleType, slices: Path) -> None:
         script.main([str(slices), "--restart-command", "true"])
 
 
-def test_there_must_be_pictures(script: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="pictures to send"):
+def test_there_must_be_images(script: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="images to send"):
         script.main([str(tmp_path)])

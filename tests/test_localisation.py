@@ -69,7 +69,7 @@ def test_rank_correlation_is_spearmans(maps: np.ndarray) -> None:
     assert np.isnan(local.rank_correlation(maps[:1], np.ones((1, 9, 7)))).all()
 
 
-def test_a_box_is_the_pixels_whose_centres_it_holds() -> None:
+def test_a_box_is_the_pixels_whose_centers_it_holds() -> None:
     rng = np.random.default_rng(3)
     for _ in range(20):
         top, bottom = sorted(rng.uniform(-0.1, 1.1, 2))
@@ -86,5 +86,5 @@ def test_a_box_smaller_than_a_pixel_is_the_pixel_around_it() -> None:
     assert np.argwhere(region).tolist() == [[5, 0]]
 
 
-def test_the_centre_of_a_region_is_that_of_its_pixels() -> None:
-    assert local.centre(local.box_region((0.0, 0.5, 0.5, 1.0), (4, 4))) == (0.5, 2.5)
+def test_the_center_of_a_region_is_that_of_its_pixels() -> None:
+    assert local.center(local.box_region((0.0, 0.5, 0.5, 1.0), (4, 4))) == (0.5, 2.5)

@@ -23,7 +23,7 @@ def answers(seed: int, count: int, classes: int = 4) -> tuple[np.ndarray, np.nda
 def test_per_class_and_macro_figures_equal_scikit_learn(seed: int, count: int) -> None:
     labels, probabilities = answers(seed, count)
     predictions = probabilities.argmax(axis=1)
-    summary = metrics.summarise(labels, probabilities, CLASSES)
+    summary = metrics.summarize(labels, probabilities, CLASSES)
     precision, recall, f1, support = reference.precision_recall_fscore_support(
         labels, predictions, labels=range(4), zero_division=0
     )

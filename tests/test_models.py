@@ -39,7 +39,7 @@ def model(request: pytest.FixtureRequest) -> keras.Model:
 
 @pytest.fixture(scope="module")
 def small() -> keras.Model:
-    """The full network on small grey pictures; read only."""
+    """The full network on small grey images; read only."""
     return build_model("improved_resnet34", input_shape=(32, 32, 1), mean=[100.0], variance=[3600.0])
 
 
@@ -79,7 +79,7 @@ def stage_shapes(model: keras.Model) -> list[tuple[int, ...]]:
     return [model.get_layer(f"stage{stage}_block{count}_relu").output.shape[1:] for stage, count in BLOCKS.items()]
 
 
-def test_the_stages_halve_the_picture_and_double_the_channels(model: keras.Model) -> None:
+def test_the_stages_halve_the_image_and_double_the_channels(model: keras.Model) -> None:
     assert model.get_layer("stem_pool").output.shape == (None, 56, 56, 64)
     assert stage_shapes(model) == [(56, 56, 64), (28, 28, 128), (14, 14, 256), (7, 7, 512)]
     assert model.get_layer("features").output.shape == (None, 512)
@@ -87,7 +87,7 @@ def test_the_stages_halve_the_picture_and_double_the_channels(model: keras.Model
 
 
 @pytest.mark.parametrize("name", ["resnet34", "improved_resnet34"])
-def test_small_grey_pictures_go_through_the_same_stages(name: str) -> None:
+def test_small_grey_images_go_through_the_same_stages(name: str) -> None:
     model = build_model(name, input_shape=(112, 112, 1), classes=2)
 
     assert stage_shapes(model) == [(28, 28, 64), (14, 14, 128), (7, 7, 256), (4, 4, 512)]
@@ -142,7 +142,7 @@ def inception_names(block: str) -> list[str]:
 
 
 def layer_names(name: str) -> list[str]:
-    names = ["images", "standardise", *stem_names(name in MULTI_SCALE)]
+    names = ["images", "standardize", *stem_names(name in MULTI_SCALE)]
     for stage, count in BLOCKS.items():
         for number in range(1, count + 1):
             block, halves = f"stage{stage}_block{number}", stage > 1 and number == 1
@@ -202,10 +202,10 @@ def test_a_saved_network_is_loaded_by_a_process_without_btkeras(small: keras.Mod
     np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), call(small, images), rtol=0, atol=1e-6)
 
 
-def test_batch_normalisation_is_pytorch_s(model: keras.Model) -> None:
-    normalisations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+def test_batch_normalization_is_pytorch_s(model: keras.Model) -> None:
+    normalizations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
-    assert {(layer.momentum, layer.epsilon) for layer in normalisations} == {(0.9, 1e-5)}
+    assert {(layer.momentum, layer.epsilon) for layer in normalizations} == {(0.9, 1e-5)}
 
 
 def test_convolutions_are_he_normal(small: keras.Model) -> None:
@@ -294,14 +294,14 @@ def test_each_kernel_pair_of_the_stem_is_one_convolution(stem: keras.Model, trai
         (3, [120.0], [3600.0]),
     ],
 )
-def test_mean_and_variance_standardise_inside_the_network(channels: int, mean: object, variance: object) -> None:
+def test_mean_and_variance_standardize_inside_the_network(channels: int, mean: object, variance: object) -> None:
     raw, images = build_model("tiny", input_shape=(32, 32, channels)), pixels(2, 32, 32, channels)
-    standardising = build_model("tiny", input_shape=(32, 32, channels), mean=mean, variance=variance)
-    standardising.set_weights(raw.get_weights())
+    standardizing = build_model("tiny", input_shape=(32, 32, channels), mean=mean, variance=variance)
+    standardizing.set_weights(raw.get_weights())
 
     outside = (images - np.asarray(mean, np.float32)) / np.sqrt(np.asarray(variance, np.float32))
 
-    np.testing.assert_allclose(call(standardising, images), call(raw, outside), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(call(standardizing, images), call(raw, outside), rtol=0, atol=1e-5)
 
 
 # --- What is refused ---
@@ -322,10 +322,10 @@ def test_a_name_like_no_other_lists_the_networks() -> None:
 
 
 @pytest.mark.parametrize("shape", [(31, 224, 3), (224, 31, 1)])
-def test_a_picture_smaller_than_the_network_halves_it_is_refused(shape: tuple[int, int, int]) -> None:
+def test_a_image_smaller_than_the_network_halves_it_is_refused(shape: tuple[int, int, int]) -> None:
     with pytest.raises(ModelError, match="at least 32 x 32"):
         build_model("resnet34", input_shape=shape)
 
 
-def test_the_smallest_allowed_picture_leaves_one_pixel(small: keras.Model) -> None:
+def test_the_smallest_allowed_image_leaves_one_pixel(small: keras.Model) -> None:
     assert small.get_layer("stage4_block3_relu").output.shape == (None, 1, 1, 512)

@@ -64,7 +64,7 @@ def test_an_order_that_says_nothing_is_seen() -> None:
     assert link_series(bands[np.random.default_rng(1).permutation(200)]) is None
 
 
-def test_a_blank_picture_resembles_nothing() -> None:
+def test_a_blank_image_resembles_nothing() -> None:
     bands = sequence([4, 4], 0.9)
     bands[3] = bands[4] = 0
     numbers = link_series(bands)
@@ -105,7 +105,7 @@ def test_the_phantoms_patients_are_found(tmp_path: Path) -> None:
     assert joined <= 0.1
 
 
-def test_pictures_are_compared_within_a_folder_and_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_images_are_compared_within_a_folder_and_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     looks = [rng.normal(128, 60, (32, 32)).clip(0, 255).astype(np.uint8) for _ in range(2)]
     # 9 and 10 are neighbours, which text sorting would part; and so are 2 and 9 in this order.
@@ -118,7 +118,7 @@ def test_pictures_are_compared_within_a_folder_and_in_the_order_of_their_numbers
     assert unordered == []
 
 
-def test_pictures_without_numbers_or_that_cannot_be_read_are_in_no_series(tmp_path: Path) -> None:
+def test_images_without_numbers_or_that_cannot_be_read_are_in_no_series(tmp_path: Path) -> None:
     (tmp_path / "named").mkdir()
     look = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.uint8))
     look.save(tmp_path / "named/one.png")

@@ -52,33 +52,33 @@ def turned(values: Any, axes: tuple[int, ...], flips: tuple[bool, ...]) -> tuple
     return stored, affine
 
 
-def at(picture: Any) -> tuple[float, float]:
+def at(image: Any) -> tuple[float, float]:
     """Where the brightest block lies: rows and columns as fractions."""
-    rows, columns = np.nonzero(picture[..., 0] == picture.max())
-    return rows.mean() / picture.shape[0], columns.mean() / picture.shape[1]
+    rows, columns = np.nonzero(image[..., 0] == image.max())
+    return rows.mean() / image.shape[0], columns.mean() / image.shape[1]
 
 
 def test_slices_are_in_radiological_convention() -> None:
     data = encoded(head())
     axial, coronal, sagittal = (open_slices(data, "x", axis) for axis in ("axial", "coronal", "sagittal"))
     assert (axial.count, coronal.count, sagittal.count) == (28, 24, 20)
-    assert axial.picture(14).shape == (24, 20, 1)
+    assert axial.image(14).shape == (24, 20, 1)
     # The nose is at the top of an axial slice, and the right hand on the left.
-    row, column = at(axial.picture(14))
+    row, column = at(axial.image(14))
     assert row < 0.2 and 0.4 < column < 0.6
-    right = axial.picture(14)[10:14, :, 0].mean(axis=0)
+    right = axial.image(14)[10:14, :, 0].mean(axis=0)
     assert right[:4].min() > 3 * right[6:].max()
     # The crown is at the top of the others, the right hand on the left, or the nose on the left.
-    assert at(coronal.picture(12))[0] < 0.2
-    across = coronal.picture(12)[12:16, :, 0].mean(axis=0)
+    assert at(coronal.image(12))[0] < 0.2
+    across = coronal.image(12)[12:16, :, 0].mean(axis=0)
     assert across[:4].min() > 3 * across[6:].max()
-    assert at(sagittal.picture(10))[0] < 0.2
-    front = sagittal.picture(10)[12:16, :, 0].mean(axis=0)
+    assert at(sagittal.image(10))[0] < 0.2
+    front = sagittal.image(10)[12:16, :, 0].mean(axis=0)
     assert front[:4].min() > 3 * front[6:].max()
     # Counted from the feet, the back and the left.
-    assert axial.picture(27).max() > axial.picture(0).max()
-    assert coronal.picture(23).max() > coronal.picture(0).max()
-    assert sagittal.picture(19).max() > sagittal.picture(0).max()
+    assert axial.image(27).max() > axial.image(0).max()
+    assert coronal.image(23).max() > coronal.image(0).max()
+    assert sagittal.image(19).max() > sagittal.image(0).max()
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
@@ -89,7 +89,7 @@ def test_how_a_volume_is_stored_does_not_matter(axis: str) -> None:
         for flips in itertools.product([False, True], repeat=3):
             found = open_slices(encoded(*turned(values, axes, flips)), "x", axis)
             assert found.count == expected.count
-            np.testing.assert_array_equal(found.picture(11), expected.picture(11))
+            np.testing.assert_array_equal(found.image(11), expected.image(11))
 
 
 def test_an_oblique_volume_is_turned_as_nibabel_turns_it() -> None:
@@ -103,7 +103,7 @@ def test_an_oblique_volume_is_turned_as_nibabel_turns_it() -> None:
     assert found.count == canonical.shape[2]
     low, high = np.percentile(values, (0.1, 99.9))
     expected = np.clip((canonical[::-1, ::-1, 7].T - low) / (high - low), 0, 1) * 255
-    assert np.abs(found.picture(7)[..., 0] - expected).max() <= 0.5 + 1e-6
+    assert np.abs(found.image(7)[..., 0] - expected).max() <= 0.5 + 1e-6
 
 
 @settings(max_examples=40, deadline=None)
@@ -121,20 +121,20 @@ def test_grey_levels_are_those_of_the_formula(dtype: Any, slope: float, intercep
     scaled = kind.from_bytes(data).get_fdata()
     low, high = np.percentile(scaled, (0.1, 99.9))
     expected = (np.clip(scaled[::-1, ::-1, 5].T, low, high) - low) / (high - low) * 255
-    assert np.abs(open_slices(data, "x").picture(5)[..., 0] - expected).max() <= 0.5 + 1e-3
+    assert np.abs(open_slices(data, "x").image(5)[..., 0] - expected).max() <= 0.5 + 1e-3
 
 
 def test_few_bright_voxels_and_missing_ones_do_not_matter() -> None:
     values = RNG.normal(100, 20, (40, 40, 40)).astype(np.float32)
-    plain = open_slices(encoded(values), "x").picture(20)
+    plain = open_slices(encoded(values), "x").image(20)
     spoiled = values.copy()
     spoiled[1, 1, 1], spoiled[2, 2, 2], spoiled[3, 3, 3] = 1e9, np.nan, np.inf
     found = open_slices(encoded(spoiled), "x")
-    assert np.abs(found.picture(20).astype(int) - plain).max() <= 1
-    assert found.picture(2)[40 - 3, 40 - 3] == 0 and found.picture(3)[40 - 4, 40 - 4] == 255
+    assert np.abs(found.image(20).astype(int) - plain).max() <= 1
+    assert found.image(2)[40 - 3, 40 - 3] == 0 and found.image(3)[40 - 4, 40 - 4] == 255
     with pytest.raises(ImageError, match="none of its voxels is a number"):
         open_slices(encoded(np.full(SHAPE, np.nan, np.float32)), "x")
-    assert not open_slices(encoded(np.full(SHAPE, 7, np.int16)), "x").picture(3).any()
+    assert not open_slices(encoded(np.full(SHAPE, 7, np.int16)), "x").image(3).any()
 
 
 def test_of_a_series_the_first_volume_is_taken_and_it_sets_the_scale() -> None:
@@ -143,7 +143,7 @@ def test_of_a_series_the_first_volume_is_taken_and_it_sets_the_scale() -> None:
     alone = open_slices(encoded(values), "x")
     found = open_slices(gzip.compress(encoded(series)), "x")
     assert found.count == alone.count
-    np.testing.assert_array_equal(found.picture(9), alone.picture(9))
+    np.testing.assert_array_equal(found.image(9), alone.image(9))
 
 
 def test_pixels_become_square() -> None:
@@ -152,8 +152,8 @@ def test_pixels_become_square() -> None:
     ball = (x**2 + y**2 + z**2 < 40**2).astype(np.int16) * 100
     for axis, count in (("axial", 40), ("coronal", 60), ("sagittal", 120)):
         opened = open_slices(encoded(ball, affine), "x", axis)
-        picture = opened.picture(opened.middle)[..., 0] > 127
-        height, width = picture.any(axis=1).sum(), picture.any(axis=0).sum()
+        image = opened.image(opened.middle)[..., 0] > 127
+        height, width = image.any(axis=1).sum(), image.any(axis=0).sum()
         assert opened.count == count and abs(height - width) <= 0.07 * width, axis
 
 
@@ -180,7 +180,7 @@ def test_big_endian_and_gzip_are_read(kind: Any) -> None:
     for data in (big.to_bytes(), gzip.compress(big.to_bytes()), gzip.compress(encoded(values, kind=kind))):
         opened = open_slices(data, "x")
         assert opened.kind == "NIfTI"
-        np.testing.assert_array_equal(opened.picture(4), open_slices(encoded(values), "x").picture(4))
+        np.testing.assert_array_equal(opened.image(4), open_slices(encoded(values), "x").image(4))
 
 
 def test_pairs_and_other_gzip_files_are_refused_by_name(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_mutated_files_are_read_or_are_an_image_error() -> None:
             raw = raw[: rng.integers(1, len(raw))]
         try:
             opened = open_slices(raw, "x.nii")
-            opened.picture(opened.middle)
+            opened.image(opened.middle)
         except ImageError:
             outcomes[False] += 1
         else:

@@ -24,7 +24,7 @@ def features(count: int, seed: int = 0, shift: float = 0.0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, 6)) @ MIX + shift
 
 
-def outliers(count: int = 500) -> OODDetector:
+def ood(count: int = 500) -> OODDetector:
     gaussian = Gaussian.fit(features(count))
     scores = OODDetector(gaussian, CalibrationScores(np.empty(0))).score(features(200, seed=2))
     return OODDetector(gaussian, CalibrationScores(np.sort(scores)))
@@ -40,7 +40,7 @@ def test_the_score_is_the_mahalanobis_distance_under_the_shrunk_covariance() -> 
     rows = features(20, seed=3)
     inverse = np.linalg.inv(reference.covariance_)
     expected = [mahalanobis(row, reference.location_, inverse) ** 2 for row in rows]
-    np.testing.assert_allclose(outliers().score(rows), expected, rtol=1e-3)
+    np.testing.assert_allclose(ood().score(rows), expected, rtol=1e-3)
 
 
 def test_beyond_the_strongest_directions_the_others_share_their_variance(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,10 +55,10 @@ def test_beyond_the_strongest_directions_the_others_share_their_variance(monkeyp
 
 
 def test_one_percent_of_the_validation_scores_are_beyond_and_shifted_features_far_more() -> None:
-    found = outliers()
+    found = ood()
     own, shifted = found.score(features(200, seed=2)), found.score(features(200, seed=4, shift=6.0))
-    assert found.reference.outliers(own).sum() == 2
-    assert found.reference.outliers(shifted).mean() > 0.9
+    assert found.reference.ood(own).sum() == 2
+    assert found.reference.ood(shifted).mean() > 0.9
     assert roc_auc_score(np.repeat([0, 1], 200), np.concatenate([own, shifted])) > 0.99
 
 
@@ -76,7 +76,7 @@ def test_features_that_never_vary_make_no_division_by_zero() -> None:
 def test_the_file_keeps_the_score(tmp_path: Path) -> None:
     run = type("Run", (), {"path": tmp_path})()
     assert load_ood(run) is None
-    found = outliers()
+    found = ood()
     save_ood(tmp_path / FILE, found)
     read = load_ood(run)
     assert read is not None
@@ -87,7 +87,7 @@ def test_the_file_keeps_the_score(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "text", "misses an array", "does not fit"])
 def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     file = tmp_path / FILE
-    save_ood(file, outliers())
+    save_ood(file, ood())
     arrays = dict(np.load(file))
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:200])
@@ -114,8 +114,8 @@ def test_a_run_is_fitted_on_its_training_part_and_judged_by_its_validation_part(
     decoder = Preprocessor(32, 1)
 
     def of(part: str) -> np.ndarray:
-        pictures = [decoder.file(dataset.root / record.path) for record in opened.split(dataset).part(part)]
-        return np.asarray(network.predict_on_batch(np.stack(pictures).astype(np.float32)))
+        images = [decoder.file(dataset.root / record.path) for record in opened.split(dataset).part(part)]
+        return np.asarray(network.predict_on_batch(np.stack(images).astype(np.float32)))
 
     np.testing.assert_allclose(found.gaussian.mean, of("train").mean(axis=0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.reference.scores, np.sort(found.score(of("validation"))), rtol=1e-3)

@@ -28,10 +28,10 @@ def drawn(data: bytes) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def coloured(picture: np.ndarray) -> np.ndarray:
+def colored(image: np.ndarray) -> np.ndarray:
     """Where the right slice is not grey: rows and columns as fractions of it."""
-    height, width = picture.shape[:2]
-    right = picture[round(0.15 * height) : round(0.86 * height), round(0.45 * width) : round(0.87 * width)]
+    height, width = image.shape[:2]
+    right = image[round(0.15 * height) : round(0.86 * height), round(0.45 * width) : round(0.87 * width)]
     rows, columns = np.nonzero(np.ptp(right, axis=2) > 40)
     return np.array([rows.mean() / right.shape[0], columns.mean() / right.shape[1]])
 
@@ -41,20 +41,20 @@ def test_the_map_lies_over_its_place(spot: tuple[float, float]) -> None:
     heat = np.zeros((28, 28), np.float32)
     row, column = (round(28 * part) for part in spot)
     heat[row - 2 : row + 3, column - 2 : column + 3] = 1
-    picture = np.full((200, 200, 1), 60, np.uint8)
-    np.testing.assert_allclose(coloured(drawn(draw_overlay(picture, heat, CAPTION))), spot, atol=0.04)
+    image = np.full((200, 200, 1), 60, np.uint8)
+    np.testing.assert_allclose(colored(drawn(draw_overlay(image, heat, CAPTION))), spot, atol=0.04)
 
 
 def test_the_map_of_a_crop_lies_in_the_crop() -> None:
     heat = np.ones((10, 10), np.float32)
-    picture = np.full((200, 200, 3), 60, np.uint8)
-    found = coloured(drawn(draw_overlay(picture, heat, CAPTION, Window(0, 100, 100, 200))))
+    image = np.full((200, 200, 3), 60, np.uint8)
+    found = colored(drawn(draw_overlay(image, heat, CAPTION, Window(0, 100, 100, 200))))
     np.testing.assert_allclose(found, (0.25, 0.75), atol=0.04)
 
 
 def test_a_map_of_zeros_is_drawn_too() -> None:
-    picture = drawn(draw_overlay(np.zeros((40, 30, 1), np.uint8), np.zeros((8, 8), np.float32), CAPTION))
-    assert picture.shape[2] == 3
+    image = drawn(draw_overlay(np.zeros((40, 30, 1), np.uint8), np.zeros((8, 8), np.float32), CAPTION))
+    assert image.shape[2] == 3
 
 
 @pytest.mark.parametrize("title", ["$x^2$.png", "шар 脳.png", "\udcff\n.png", "a" * 400])
@@ -66,9 +66,9 @@ def test_any_name_can_be_drawn(title: str) -> None:
 
 
 def test_answers_in_words() -> None:
-    sure = FilePrediction("a.png", "glioma", {"glioma": 0.9}, answer="glioma")
+    sure = FilePrediction("a.png", "glioma", {"glioma": 0.9}, decision="glioma")
     assert in_words(sure) == "glioma, probability 0.900"
-    unsure = FilePrediction("a.png", "glioma", {"glioma": 0.4}, answer="uncertain")
+    unsure = FilePrediction("a.png", "glioma", {"glioma": 0.4}, decision="uncertain")
     assert in_words(unsure) == "uncertain (most probable: glioma, probability 0.400)"
 
 
@@ -82,11 +82,11 @@ def test_overlays_get_names_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("paths", "out", "words"),
     [
-        (["a.png", "b.png"], "one.png", "2 pictures"),
+        (["a.png", "b.png"], "one.png", "2 images"),
         (["a.png"], "one.jpg", "End the name in .png"),
         (["a.png"], "file", "which is a file"),
-        (["slices/a.png"], "slices", "must not replace another picture"),
-        (["other.png"], "slices/a.png", "must not replace another picture"),
+        (["slices/a.png"], "slices", "must not replace another image"),
+        (["other.png"], "slices/a.png", "must not replace another image"),
     ],
 )
 def test_what_cannot_be_written_is_refused(tmp_path: Path, paths: list[str], out: str, words: str) -> None:
@@ -104,8 +104,8 @@ def test_an_overlay_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["layercam", "gradcam", "occlusion"])
-def test_a_runs_answer_is_explained(trained_run: Path, shared_pictures: Path, tmp_path: Path, method: str) -> None:
-    (answer,) = Predictor(trained_run).predict_files([shared_pictures / "glioma" / "000.png"])
+def test_a_runs_answer_is_explained(trained_run: Path, shared_images: Path, tmp_path: Path, method: str) -> None:
+    (answer,) = Predictor(trained_run).predict_files([shared_images / "glioma" / "000.png"])
     Explainer(trained_run, method).write(answer, tmp_path / "new" / "one.png")
     assert drawn((tmp_path / "new" / "one.png").read_bytes()).shape == (588, 1008, 3)
 
@@ -118,10 +118,10 @@ def exported(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return export(open_run(trained_run), tmp_path_factory.mktemp("exported") / "tiny")
 
 
-def test_an_exported_model_is_explained_as_its_run(exported: Path, trained_run: Path, shared_pictures: Path) -> None:
-    (answer,) = Predictor(exported).predict_files([shared_pictures / "glioma" / "000.png"])
-    assert drawn(Explainer(exported, "occlusion").picture(answer)).any()
-    own, runs = (drawn(Explainer(model).picture(answer)).astype(int) for model in (exported, trained_run))
+def test_an_exported_model_is_explained_as_its_run(exported: Path, trained_run: Path, shared_images: Path) -> None:
+    (answer,) = Predictor(exported).predict_files([shared_images / "glioma" / "000.png"])
+    assert drawn(Explainer(exported, "occlusion").image(answer)).any()
+    own, runs = (drawn(Explainer(model).image(answer)).astype(int) for model in (exported, trained_run))
     # The captions name the model.
     assert np.abs(own - runs)[:480].max() <= 2
     with pytest.raises(ModelError, match="--method occlusion"):
@@ -132,29 +132,29 @@ def predict(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["predict", *map(str, arguments)])
 
 
-def test_predict_draws_one_and_several(trained_run: Path, shared_pictures: Path, tmp_path: Path) -> None:
-    slices = [shared_pictures / label / "001.png" for label in ("glioma", "no_tumor")]
+def test_predict_draws_one_and_several(trained_run: Path, shared_images: Path, tmp_path: Path) -> None:
+    slices = [shared_images / label / "001.png" for label in ("glioma", "no_tumor")]
     one = predict(slices[0], "--model", trained_run, "--explain", tmp_path / "one.png", "--json")
     assert one.exit_code == 0, one.output
     assert json.loads(one.stdout)[0]["label"] == "glioma"
     assert drawn((tmp_path / "one.png").read_bytes()).any()
     broken = shutil.copy(slices[0], tmp_path / "broken.png")
-    Path(broken).write_bytes(b"no picture")
+    Path(broken).write_bytes(b"no image")
     several = predict(*slices, broken, "--model", trained_run, "--explain", tmp_path / "out", "--method", "gradcam")
     assert several.exit_code == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["001-2.png", "001.png"]
 
 
-def test_predict_refuses_before_it_answers(trained_run: Path, shared_pictures: Path, tmp_path: Path) -> None:
-    picture = shared_pictures / "glioma" / "001.png"
-    before = picture.read_bytes()
+def test_predict_refuses_before_it_answers(trained_run: Path, shared_images: Path, tmp_path: Path) -> None:
+    image = shared_images / "glioma" / "001.png"
+    before = image.read_bytes()
     for arguments, words in (
-        (("--explain", picture), "must not replace another picture"),
+        (("--explain", image), "must not replace another image"),
         (("--explain", tmp_path / "a.png", "--method", "gradcan"), "Did you mean 'gradcam'"),
         (("--method", "gradcam"), "--explain"),
     ):
-        found = predict(picture, "--model", trained_run, *arguments)
+        found = predict(image, "--model", trained_run, *arguments)
         assert (found.exit_code, found.stdout) == (2, "")
         assert words in found.stderr
-    assert picture.read_bytes() == before
+    assert image.read_bytes() == before
     assert not list(tmp_path.iterdir())

@@ -138,18 +138,18 @@ def judged_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     from btkeras.evaluation.calibrate import calibrate, fit_ood
     from btkeras.runs import open_run
 
-    run = open_run(shutil.copytree(trained_run, tmp_path_factory.mktemp("judged") / "run"))
+    run = open_run(shutil.copytree(trained_run, tmp_path_factory.mktemp("result") / "run"))
     calibrate(run)
     fit_ood(run)
     return run.path
 
 
 def test_slices_are_answered_as_predict_answers_them(
-    judged_run: Path, shared_pictures: Path, tmp_path: Path, client_of: ClientOf
+    judged_run: Path, shared_images: Path, tmp_path: Path, client_of: ClientOf
 ) -> None:
     Image.fromarray(phantom()).save(tmp_path / "phantom.png")
     Image.fromarray(phantom()).save(tmp_path / "phantom.jpg")
-    paths = [*sorted(shared_pictures.glob("*/000.png")), tmp_path / "phantom.png", tmp_path / "phantom.jpg"]
+    paths = [*sorted(shared_images.glob("*/000.png")), tmp_path / "phantom.png", tmp_path / "phantom.jpg"]
     predictor = Predictor(judged_run)
     # One at a time, as the page asks: in another batch, sums are rounded otherwise, and a slice that is its own
     # reference may be counted or not.
@@ -161,27 +161,27 @@ def test_slices_are_answered_as_predict_answers_them(
         theirs = asdict(answer)
         assert found["name"] == path.name and found["slices"] == 1 and found["slice"] == 0
         assert found["probabilities"] == pytest.approx(theirs.pop("probabilities"), abs=1e-6)
-        for name in ("label", "answer", "outlier"):
+        for name in ("label", "decision", "ood_percentile"):
             assert found[name] == theirs[name]
         assert (tuple(found["set"]), tuple(found["reasons"])) == (theirs["set"], theirs["reasons"])
-        assert (found["map"] is None) == (answer.answer == "refused")
-        kinds.add(found["answer"])
-    assert {"refused", "uncertain"} <= kinds
+        assert (found["map"] is None) == (answer.decision == "rejected")
+        kinds.add(found["decision"])
+    assert {"rejected", "uncertain"} <= kinds
 
 
 def test_the_answer_says_which_model_gave_it(client: httpx.Client) -> None:
     answer = client.post("/api/slices", content=encoded(phantom())).json()
     facts = client.get("/api/model").json()
     assert facts.items() <= answer.items()
-    assert (facts["model"], facts["version"], facts["coverage"], facts["outlier_limit"]) == ("quarters", 3, None, 99)
+    assert (facts["model"], facts["version"], facts["coverage"], facts["ood_limit"]) == ("quarters", 3, None, 99)
     assert facts["classes"] == list(bright_network(Path()).classes)
 
 
-def test_the_picture_is_the_slice_and_the_map_lies_where_the_network_looked(client: httpx.Client) -> None:
+def test_the_image_is_the_slice_and_the_map_lies_where_the_network_looked(client: httpx.Client) -> None:
     slice_ = phantom(128)
     slice_[:64, 64:] = np.minimum(slice_[:64, 64:] * 1.6, 255)
     answer = client.post("/api/slices", content=encoded(slice_)).json()
-    np.testing.assert_array_equal(np.asarray(opened(answer["picture"])), slice_)
+    np.testing.assert_array_equal(np.asarray(opened(answer["image"])), slice_)
     # The upper right quarter is the brightest, so the second class is meant, and the map is 1 there.
     assert answer["label"] == "meningioma"
     seen = opacity(answer["map"])
@@ -189,11 +189,11 @@ def test_the_picture_is_the_slice_and_the_map_lies_where_the_network_looked(clie
     assert not seen[72:].any() and not seen[:, :56].any()
 
 
-def test_a_harmonised_network_s_map_lies_on_the_head(tmp_path: Path, client_of: ClientOf) -> None:
+def test_a_harmonized_network_s_map_lies_on_the_head(tmp_path: Path, client_of: ClientOf) -> None:
     whole = np.zeros((160, 200), np.uint8)
     whole[20:116, 90:186] = phantom(96)
     everywhere = bright_network(
-        tmp_path, harmonise=True, explain=lambda pixels, indices: np.ones(pixels.shape[:3], np.float32)
+        tmp_path, harmonize=True, explain=lambda pixels, indices: np.ones(pixels.shape[:3], np.float32)
     )
     answer = client_of(OneNetwork(everywhere)).post("/api/slices", content=encoded(whole)).json()
     box = head_box(whole)
@@ -203,17 +203,17 @@ def test_a_harmonised_network_s_map_lies_on_the_head(tmp_path: Path, client_of: 
     assert 0 < expected.mean() < 0.5
 
 
-def test_large_pictures_are_shown_smaller_and_maps_with_them(client: httpx.Client) -> None:
+def test_large_images_are_shown_smaller_and_maps_with_them(client: httpx.Client) -> None:
     slice_ = np.asarray(Image.fromarray(phantom(128)).resize((3000, 2000)))
     answer = client.post("/api/slices", content=encoded(slice_)).json()
     assert (answer["width"], answer["height"]) == (3000, 2000)
-    assert opened(answer["picture"]).size == opened(answer["map"]).size == (LONGEST, round(LONGEST * 2 / 3))
+    assert opened(answer["image"]).size == opened(answer["map"]).size == (LONGEST, round(LONGEST * 2 / 3))
 
 
 def test_a_network_without_explanations_gives_no_map(tmp_path: Path, client_of: ClientOf) -> None:
     client = client_of(OneNetwork(bright_network(tmp_path, explain=None)))
     answer = client.post("/api/slices", content=encoded(phantom())).json()
-    assert answer["map"] is None and answer["picture"] and answer["explained"] is False
+    assert answer["map"] is None and answer["image"] and answer["explained"] is False
 
 
 def test_slices_of_a_volume_are_chosen_by_number_and_view(client: httpx.Client) -> None:
@@ -225,8 +225,7 @@ def test_slices_of_a_volume_are_chosen_by_number_and_view(client: httpx.Client) 
     middle = client.post("/api/slices", content=data).json()
     assert (middle["kind"], middle["slices"], middle["slice"], middle["axis"]) == ("NIfTI", 5, 2, "axial")
     levels = [
-        np.asarray(opened(client.post(f"/api/slices?slice={i}", content=data).json()["picture"])).max()
-        for i in range(5)
+        np.asarray(opened(client.post(f"/api/slices?slice={i}", content=data).json()["image"])).max() for i in range(5)
     ]
     assert levels == sorted(levels) and len(set(levels)) == 5
     side = client.post("/api/slices?axis=sagittal", content=data).json()
@@ -234,7 +233,7 @@ def test_slices_of_a_volume_are_chosen_by_number_and_view(client: httpx.Client) 
 
 
 def test_a_version_that_comes_in_between_answers_alone(tmp_path: Path, client_of: ClientOf) -> None:
-    old, new = bright_network(tmp_path, version=1), bright_network(tmp_path, version=2, size=32, harmonise=True)
+    old, new = bright_network(tmp_path, version=1), bright_network(tmp_path, version=2, size=32, harmonize=True)
     answer = client_of(OneNetwork(old, new)).post("/api/slices", content=encoded(phantom())).json()
     assert answer["version"] == 2
 

@@ -60,11 +60,11 @@ def files(tmp_path: Path) -> dict[str, str]:
     bright = drawn.copy()
     bright[:64, 64:] = np.minimum(bright[:64, 64:] * 1.7, 255)
     photo = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
-    pictures = {"slice.png": bright, "odd.png": np.minimum(drawn * 1.8, 255), "photo.png": photo}
-    for name, pixels in pictures.items():
+    images = {"slice.png": bright, "odd.png": np.minimum(drawn * 1.8, 255), "photo.png": photo}
+    for name, pixels in images.items():
         Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("These are my notes")
-    return {name: str(tmp_path / name) for name in (*pictures, "notes.txt")}
+    return {name: str(tmp_path / name) for name in (*images, "notes.txt")}
 
 
 class Visit:
@@ -134,7 +134,7 @@ def test_a_slice_is_dropped_answered_and_its_map_faded(visit: Visit, files: dict
     numbers = [float(re.sub(r"[<>% ]", "", text)) for text in page.locator(".bars .number").all_inner_texts()]
     assert names == ["Glioma", "Meningioma", "No tumor", "Pituitary"] and numbers.index(max(numbers)) == 1
     assert sum(numbers) == pytest.approx(100, abs=0.3)
-    assert page.locator(".picture").evaluate("(image) => [image.naturalWidth, image.complete]") == [128, True]
+    assert page.locator(".image").evaluate("(image) => [image.naturalWidth, image.complete]") == [128, True]
     assert page.locator(".map").evaluate("(image) => image.naturalWidth") == 128
     assert "Meningioma" in str(page.locator(".map").get_attribute("alt"))
     assert visit.opacity() == pytest.approx(0.6)
@@ -194,7 +194,7 @@ def test_by_keyboard_alone(visit: Visit, files: dict[str, str]) -> None:
     assert focused() == page.locator(".card h3").first.get_attribute("id")
     page.get_by_role("button", name="Enlarge").focus()
     page.keyboard.press("Enter")
-    assert page.locator("#large .picture").is_visible()
+    assert page.locator("#large .image").is_visible()
     page.keyboard.press("Escape")
     assert not page.locator("#large").is_visible() and "on-dark" in focused()
 
@@ -245,10 +245,10 @@ def test_results_are_saved_and_no_name_becomes_a_formula(visit: Visit, files: di
             page.get_by_role("button", name=kind).click()
         saved[kind] = Path(download.value.path()).read_text()
     good, bad = csv.DictReader(io.StringIO(saved["CSV"]))
-    assert good["path"] == '\'=1+1,"a" b.png' and good["answer"] == "meningioma" and not good["error"]
-    assert float(good["meningioma"]) > 0.5 and "which is text" in bad["error"] and not bad["answer"]
+    assert good["path"] == '\'=1+1,"a" b.png' and good["decision"] == "meningioma" and not good["error"]
+    assert float(good["meningioma"]) > 0.5 and "which is text" in bad["error"] and not bad["decision"]
     first, second = json.loads(saved["JSON"])
-    assert first["path"] == '=1+1,"a" b.png' and first["version"] == 3 and "picture" not in first
+    assert first["path"] == '=1+1,"a" b.png' and first["version"] == 3 and "image" not in first
     assert "which is text" in second["error"]
     page.get_by_role("button", name="Remove all").click()
     assert page.locator(".card").count() == 0 and page.locator("#help").get_attribute("open") is not None

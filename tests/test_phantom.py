@@ -53,9 +53,9 @@ def _of(drawn: list[PhantomSlice], label: str) -> list[PhantomSlice]:
 
 def _position(one: PhantomSlice) -> tuple[float, float]:
     """The mask's centre in the brain's bounding box: from the top and from the left, in [0, 1]."""
-    brain, tumour = np.argwhere(one.brain), np.argwhere(one.mask)
+    brain, tumor = np.argwhere(one.brain), np.argwhere(one.mask)
     low, high = brain.min(axis=0), brain.max(axis=0)
-    top, left = (tumour.mean(axis=0) - low) / (high - low)
+    top, left = (tumor.mean(axis=0) - low) / (high - low)
     return float(top), float(left)
 
 
@@ -69,7 +69,8 @@ def _depth(one: PhantomSlice) -> float:
 
 def test_same_bytes_in_another_process() -> None:
     script = (
-        "import sys; from btkeras.config import PhantomConfig; from btkeras.datasets.phantom.patient import draw_patient;"
+        "import sys; from btkeras.config import PhantomConfig; "
+        "from btkeras.datasets.phantom.patient import draw_patient;"
         "one = draw_patient(PhantomConfig(patients=12, slices=2, image_size=48), 5)[1];"
         "sys.stdout.buffer.write(one.image.tobytes() + one.mask.tobytes())"
     )
@@ -83,7 +84,7 @@ def test_same_bytes_again_whatever_the_number_of_patients(patient: int) -> None:
     assert _digest(SMALL, patient) == _digest(SMALL, patient) == _digest(replace(SMALL, patients=1000), patient)
 
 
-def test_seed_and_patient_change_the_picture() -> None:
+def test_seed_and_patient_change_the_image() -> None:
     digests = {_digest(replace(SMALL, seed=seed), patient) for seed in (0, 1) for patient in (0, 12 - 1)}
     assert len(digests) == 4
 
@@ -110,12 +111,12 @@ def test_every_class_has_as_many_patients_and_slices_of_every_view(drawn: list[P
     assert len({one.patient for one in drawn}) == 120
 
 
-def test_only_tumours_have_a_mask(drawn: list[PhantomSlice]) -> None:
+def test_only_tumors_have_a_mask(drawn: list[PhantomSlice]) -> None:
     assert not any(one.mask.any() for one in _of(drawn, "no_tumor"))
     assert all(one.mask.sum() >= 30 and ndimage.label(one.mask)[1] == 1 for one in drawn if one.label != "no_tumor")
 
 
-def test_pituitary_tumour_is_at_the_midline_above_the_skull_base(drawn: list[PhantomSlice]) -> None:
+def test_pituitary_tumor_is_at_the_midline_above_the_skull_base(drawn: list[PhantomSlice]) -> None:
     for one in _of(drawn, "pituitary"):
         top, left = _position(one)
         if one.view == "axial":
@@ -140,14 +141,14 @@ def test_glioma_keeps_away_from_the_dura_and_has_a_dark_core(drawn: list[Phantom
         assert one.image[core].mean() < 0.6 * one.image[wall].mean()
 
 
-def test_tumour_moves_little_from_slice_to_slice(drawn: list[PhantomSlice]) -> None:
+def test_tumor_moves_little_from_slice_to_slice(drawn: list[PhantomSlice]) -> None:
     for first, second in itertools.pairwise(drawn):
         if first.patient == second.patient and first.mask.any():
             overlap = (first.mask & second.mask).sum() / min(first.mask.sum(), second.mask.sum())
             assert overlap > 0.6
 
 
-def test_difficulty_hides_the_tumour() -> None:
+def test_difficulty_hides_the_tumor() -> None:
     def contrast(difficulty: float) -> float:
         config = replace(SMALL, difficulty=difficulty)
         slices = [draw_patient(config, patient)[0] for patient in (1, 5, 9)]  # meningiomas: as bright all over
@@ -170,7 +171,7 @@ def _accuracy(features: np.ndarray, drawn: list[PhantomSlice], model: object, *,
 
 def _thumbnails(drawn: list[PhantomSlice]) -> np.ndarray:
     small = [Image.fromarray(one.image).resize((32, 32), Image.Resampling.BOX) for one in drawn]
-    return np.array([np.asarray(picture).ravel() / 255 for picture in small])
+    return np.array([np.asarray(image).ravel() / 255 for image in small])
 
 
 def test_linear_classifier_fails_between_patients(drawn: list[PhantomSlice]) -> None:

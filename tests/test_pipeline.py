@@ -14,7 +14,7 @@ from btkeras.config import AugmentConfig, IntensityConfig
 from btkeras.datasets.boxes import LesionBoxes
 from btkeras.preprocessing.cache import ImageCache
 from btkeras.training.pipeline import evaluation_batches, steps_per_epoch, stored_size, training_batches
-from tests.pictures import scene
+from tests.images import scene
 
 STILL = AugmentConfig(crop=(1.0, 1.0), horizontal_flip=False, vertical_flip=False, brightness=0.0)
 COUNT, SIDE = 23, 32
@@ -22,7 +22,7 @@ Batches = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
 def store_of(count: int = COUNT, side: int = SIDE) -> ImageCache:
-    """Pictures that carry their own number in every pixel's last channel."""
+    """Images that carry their own number in every pixel's last channel."""
     images = np.stack([scene(side, side, seed) for seed in range(count)])
     images[..., 2] = np.arange(count)[:, None, None]
     return ImageCache(images, (side, 3), np.arange(count), {}, np.zeros((3, 256), np.int64), "here")
@@ -56,7 +56,7 @@ def batches(dataset: tf.data.Dataset) -> Batches:
 
 
 def order(dataset: tf.data.Dataset) -> list[int]:
-    return [int(picture[0, 0, 2]) for images, _ in batches(dataset) for picture in images]
+    return [int(image[0, 0, 2]) for images, _ in batches(dataset) for image in images]
 
 
 def assert_equal(first: Batches, second: Batches) -> None:
@@ -72,18 +72,18 @@ def test_training_batches_have_the_declared_types_and_their_own_labels() -> None
     for images, labels in batches(dataset):
         assert images.shape == (5, SIDE, SIDE, 3)
         assert (labels.sum(axis=1) == 1).all()
-        assert labels.argmax(axis=1).tolist() == [int(picture[0, 0, 2]) % 4 for picture in images]
+        assert labels.argmax(axis=1).tolist() == [int(image[0, 0, 2]) % 4 for image in images]
 
 
 def test_without_augmentation_training_sees_what_evaluation_sees() -> None:
     evaluated = np.concatenate([images for images, _ in batches(evaluation_batches(store_of(), LABELS, 4, 6))])
     for images, _ in batches(training(range(2))):
-        for picture in images:
-            np.testing.assert_array_equal(picture, evaluated[int(picture[0, 0, 2])])
+        for image in images:
+            np.testing.assert_array_equal(image, evaluated[int(image[0, 0, 2])])
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 22, 23])
-def test_an_epoch_visits_each_picture_at_most_once(batch_size: int) -> None:
+def test_an_epoch_visits_each_image_at_most_once(batch_size: int) -> None:
     steps = steps_per_epoch(COUNT, batch_size)
     seen = order(training(range(3), batch_size=batch_size))
     epoch = steps * batch_size
@@ -103,7 +103,7 @@ def test_a_batch_larger_than_the_dataset_is_the_dataset() -> None:
     assert sorted(seen[:COUNT]) == sorted(seen[COUNT:]) == list(range(COUNT))
 
 
-def test_a_single_picture_can_be_trained_on() -> None:
+def test_a_single_image_can_be_trained_on() -> None:
     assert order(training(range(3), store=store_of(1))) == [0, 0, 0]
 
 
@@ -113,7 +113,7 @@ def test_order_differs_between_epochs_and_between_seeds() -> None:
     assert len({tuple(first), tuple(second), tuple(other), tuple(range(COUNT))}) == 4
 
 
-def test_every_picture_comes_at_every_place_of_an_epoch() -> None:
+def test_every_image_comes_at_every_place_of_an_epoch() -> None:
     epochs = np.array(order(training(range(400), store=store_of(8), batch_size=8))).reshape(400, 8)
     counts = np.stack([np.bincount(epochs[:, place], minlength=8) for place in range(8)])
     # 50 each are expected; five standard deviations are 33.
@@ -138,22 +138,22 @@ def test_augmentation_differs_between_epochs() -> None:
     assert all((alike[0][i] != alike[1][j]).any() for i in range(COUNT) for j in range(COUNT))
 
 
-def test_a_store_of_larger_pictures_gives_batches_of_the_asked_size() -> None:
+def test_a_store_of_larger_images_gives_batches_of_the_asked_size() -> None:
     for images, _ in batches(training(range(1), store=store_of(side=40), augmentation=AugmentConfig())):
         assert images.shape[1:] == (SIDE, SIDE, 3)
         assert images.min() >= 0
         assert images.max() <= 255
 
 
-def test_positions_and_not_files_are_what_broken_pictures_shift() -> None:
+def test_positions_and_not_files_are_what_broken_images_shift() -> None:
     whole = store_of()
     usable = np.delete(np.arange(COUNT), [0, 7])
-    store = ImageCache(whole.pictures, whole.shape, usable, {}, whole.histogram, "here")
+    store = ImageCache(whole.images, whole.shape, usable, {}, whole.histogram, "here")
     assert order(evaluation_batches(store, [0] * 21, 4, 8)) == usable.tolist()
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(5, [5, 5, 5, 5, 3]), (23, [23]), (64, [23]), (1, [1] * 23)])
-def test_evaluation_sees_every_picture_once_and_in_order(batch_size: int, sizes: list[int]) -> None:
+def test_evaluation_sees_every_image_once_and_in_order(batch_size: int, sizes: list[int]) -> None:
     store = store_of()
     seen = batches(evaluation_batches(store, LABELS, 4, batch_size))
     assert [len(images) for images, _ in seen] == sizes
@@ -163,9 +163,9 @@ def test_evaluation_sees_every_picture_once_and_in_order(batch_size: int, sizes:
 
 def test_the_same_from_a_store_on_disk(tmp_path: Path) -> None:
     here = store_of()
-    np.save(tmp_path / "pictures.npy", here.take(np.arange(COUNT)))
-    pictures = np.load(tmp_path / "pictures.npy", mmap_mode="r")
-    there = ImageCache(pictures, here.shape, here.usable, {}, here.histogram, "there")
+    np.save(tmp_path / "images.npy", here.take(np.arange(COUNT)))
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    there = ImageCache(images, here.shape, here.usable, {}, here.histogram, "there")
     paper = AugmentConfig()
     assert_equal(
         batches(training(range(1), store=there, augmentation=paper)), batches(training(range(1), augmentation=paper))
@@ -173,16 +173,16 @@ def test_the_same_from_a_store_on_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("augmentation", "appearance"),
+    ("augmentation", "intensity"),
     [
         (AugmentConfig(), IntensityConfig()),
-        (AugmentConfig(rotation=20, stretch=0.2), IntensityConfig(histogram=1, noise=0.2, blur=0.5)),
-        (AugmentConfig(tumour_exchange=0.5, tumour_decoys=0.5), IntensityConfig(tone=0.5)),
+        (AugmentConfig(rotation=20, aspect_ratio=0.2), IntensityConfig(histogram=1, noise=0.2, blur=0.5)),
+        (AugmentConfig(lesion_cutmix=0.5, background_cutmix=0.5), IntensityConfig(curve=0.5)),
     ],
-    ids=["paper", "appearance", "tumours"],
+    ids=["paper", "intensity", "tumors"],
 )
-def test_grey_pictures_kept_with_one_channel_give_the_same_batches(
-    augmentation: AugmentConfig, appearance: IntensityConfig
+def test_grey_images_kept_with_one_channel_give_the_same_batches(
+    augmentation: AugmentConfig, intensity: IntensityConfig
 ) -> None:
     grey = np.stack([scene(40, 40, seed)[..., :1] for seed in range(COUNT)])
     shape, usable, histogram = (40, 3), np.arange(COUNT), np.zeros((3, 256), np.int64)
@@ -196,8 +196,8 @@ def test_grey_pictures_kept_with_one_channel_give_the_same_batches(
                 image_size=SIDE,
                 batch_size=6,
                 augmentation=augmentation,
-                appearance=appearance,
-                tumours=LesionBoxes(boxes.astype(np.float32), usable % 2 == 0),
+                intensity=intensity,
+                tumors=LesionBoxes(boxes.astype(np.float32), usable % 2 == 0),
                 seed=3,
                 epochs=range(2),
             )
@@ -213,7 +213,7 @@ def test_grey_pictures_kept_with_one_channel_give_the_same_batches(
     assert all(np.ptp(images, axis=-1).max() == 0 for images, _ in seen[1])
 
 
-def test_evaluation_of_grey_pictures_sees_all_channels() -> None:
+def test_evaluation_of_grey_images_sees_all_channels() -> None:
     grey = np.stack([scene(SIDE, SIDE, seed)[..., :1] for seed in range(COUNT)])
     store = ImageCache(grey, (SIDE, 3), np.arange(COUNT), {}, np.zeros((3, 256), np.int64), "here", grey=True)
     images = np.concatenate([images for images, _ in batches(evaluation_batches(store, LABELS, 4, 5))])
@@ -229,5 +229,5 @@ def test_nothing_waits_for_a_tuner_and_order_is_kept() -> None:
 @pytest.mark.parametrize(
     ("low", "size", "stored"), [(0.8, 224, 280), (1.0, 224, 224), (0.5, 224, 336), (0.1, 224, 336), (0.9, 32, 36)]
 )
-def test_pictures_are_stored_so_large_that_crops_are_not_enlarged(low: float, size: int, stored: int) -> None:
+def test_images_are_stored_so_large_that_crops_are_not_enlarged(low: float, size: int, stored: int) -> None:
     assert stored_size(size, AugmentConfig(crop=(low, 1.0))) == stored

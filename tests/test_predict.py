@@ -25,8 +25,8 @@ def predictor(trained_run: Path) -> Predictor:
 
 
 @pytest.fixture(scope="module")
-def slices(shared_pictures: Path) -> list[Path]:
-    return sorted(shared_pictures.glob("*/000.png"))
+def slices(shared_images: Path) -> list[Path]:
+    return sorted(shared_images.glob("*/000.png"))
 
 
 def test_files_and_their_pixels_get_the_same_answer(predictor: Predictor, slices: list[Path]) -> None:
@@ -36,18 +36,18 @@ def test_files_and_their_pixels_get_the_same_answer(predictor: Predictor, slices
     assert by_file.labels == by_array.labels
 
 
-def test_a_trained_network_knows_its_training_pictures(predictor: Predictor, slices: list[Path]) -> None:
+def test_a_trained_network_knows_its_training_images(predictor: Predictor, slices: list[Path]) -> None:
     assert predictor.predict(slices).labels == [path.parent.name for path in slices]
 
 
-def test_grey_as_rgb_is_the_same_picture(predictor: Predictor, slices: list[Path]) -> None:
+def test_grey_as_rgb_is_the_same_image(predictor: Predictor, slices: list[Path]) -> None:
     grey = np.asarray(Image.open(slices[0]))
     rgb = np.repeat(grey[..., None], 3, axis=2)
     np.testing.assert_array_equal(*(predictor.predict([image]).probabilities for image in (grey, rgb)))
 
 
-def test_the_answer_does_not_depend_on_the_batch(predictor: Predictor, shared_pictures: Path) -> None:
-    paths = sorted(shared_pictures.glob("*/*.png"))[:40]
+def test_the_answer_does_not_depend_on_the_batch(predictor: Predictor, shared_images: Path) -> None:
+    paths = sorted(shared_images.glob("*/*.png"))[:40]
     together = predictor.predict(paths).probabilities
     alone = np.concatenate([predictor.predict([path]).probabilities for path in paths[:5]])
     np.testing.assert_allclose(together[:5], alone, atol=1e-6)
@@ -93,42 +93,42 @@ def judged_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     from btkeras.evaluation.calibrate import calibrate, fit_ood
     from btkeras.runs import open_run
 
-    run = open_run(shutil.copytree(trained_run, tmp_path_factory.mktemp("judged") / "run"))
+    run = open_run(shutil.copytree(trained_run, tmp_path_factory.mktemp("result") / "run"))
     calibrate(run)
     fit_ood(run)
     return run.path
 
 
 @pytest.fixture(scope="module")
-def mixed(shared_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Pictures of the dataset, which the guard takes for noise, a synthetic slice, which passes it, and a photo."""
+def mixed(shared_images: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Images of the dataset, which the guard takes for noise, a synthetic slice, which passes it, and a photo."""
     folder = tmp_path_factory.mktemp("mixed")
     drawn = draw_patient(PhantomConfig(image_size=96), 0)[0].image
     Image.fromarray(drawn).save(folder / "phantom.png")
-    colours = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
-    Image.fromarray(colours).save(folder / "photo.png")
-    return [*sorted(shared_pictures.glob("*/002.png")), folder / "phantom.png", folder / "photo.png"]
+    colors = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    Image.fromarray(colors).save(folder / "photo.png")
+    return [*sorted(shared_images.glob("*/002.png")), folder / "phantom.png", folder / "photo.png"]
 
 
 def test_answers_say_refused_or_uncertain_and_why(judged_run: Path, mixed: list[Path]) -> None:
     *_, phantom, photo = Predictor(judged_run).predict_files(mixed)
-    assert photo.answer == "refused" and photo.reasons == ("no brain MRI slice: it is in colour",)
+    assert photo.decision == "rejected" and photo.reasons == ("no brain MRI slice: it is in colour",)
     assert photo.label in photo.probabilities
-    assert phantom.answer == "uncertain" and "unlike the training slices" in phantom.reasons
-    assert phantom.outlier == 100 and phantom.set is not None
+    assert phantom.decision == "uncertain" and "unlike the training slices" in phantom.reasons
+    assert phantom.ood_percentile == 100 and phantom.set is not None
 
 
 def test_a_slice_like_the_training_slices_is_answered(
     judged_run: Path, mixed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("btkeras.inference.processing.check_slice", lambda image: None)
+    monkeypatch.setattr("btkeras.inference.processing.rejection_reason", lambda image: None)
     answers = list(Predictor(judged_run, coverage=0.5).predict_files(mixed[:4]))
     for answer in answers:
-        assert answer.set is not None and answer.outlier is not None
-        usual = answer.outlier < 99 and len(answer.set) == 1
-        assert answer.answer == (answer.label if usual else "uncertain")
-        assert bool(answer.reasons) == (answer.answer == "uncertain")
-    assert any(answer.answer == answer.label for answer in answers)
+        assert answer.set is not None and answer.ood_percentile is not None
+        usual = answer.ood_percentile < 99 and len(answer.set) == 1
+        assert answer.decision == (answer.label if usual else "uncertain")
+        assert bool(answer.reasons) == (answer.decision == "uncertain")
+    assert any(answer.decision == answer.label for answer in answers)
 
 
 def test_an_exported_model_answers_as_its_run(judged_run: Path, mixed: list[Path], tmp_path: Path) -> None:
@@ -139,13 +139,13 @@ def test_an_exported_model_answers_as_its_run(judged_run: Path, mixed: list[Path
     assert exported.missing is None
     run = Predictor(judged_run)
     for ours, theirs in zip(run.predict_files(mixed), exported.predict_files(mixed), strict=True):
-        assert (ours.answer, ours.set, ours.label, ours.reasons) == (
-            theirs.answer,
+        assert (ours.decision, ours.set, ours.label, ours.reasons) == (
+            theirs.decision,
             theirs.set,
             theirs.label,
             theirs.reasons,
         )
-        assert ours.outlier == theirs.outlier
+        assert ours.ood_percentile == theirs.ood_percentile
 
 
 def test_the_exported_score_is_that_of_the_features(judged_run: Path, tmp_path: Path) -> None:
@@ -158,18 +158,18 @@ def test_the_exported_score_is_that_of_the_features(judged_run: Path, tmp_path: 
     from btkeras.runs import open_run
 
     run = open_run(judged_run)
-    model, outliers = load_best(run), load_ood(run)
+    model, ood = load_best(run), load_ood(run)
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 1), np.uint8)
     features = keras.Model(model.input, model.get_layer("features").output).predict_on_batch(images.astype(np.float32))
     loaded = tf.saved_model.load(str(export(run, tmp_path / "model")))
-    found = loaded.signatures["serving_prepared"](images=tf.constant(images))["outlier_score"]
-    assert outliers is not None and found.dtype == tf.float32
-    np.testing.assert_allclose(found, outliers.score(np.asarray(features)), rtol=1e-3)
+    found = loaded.signatures["serving_prepared"](images=tf.constant(images))["ood_score"]
+    assert ood is not None and found.dtype == tf.float32
+    np.testing.assert_allclose(found, ood.score(np.asarray(features)), rtol=1e-3)
 
 
 def test_a_run_of_before_calibration_answers_and_says_what_it_lacks(predictor: Predictor, slices: list[Path]) -> None:
     answer = next(predictor.predict_files(slices))
-    assert answer.set is None and answer.outlier is None and answer.answer == "refused"
+    assert answer.set is None and answer.ood_percentile is None and answer.decision == "rejected"
     assert "btkeras calibrate" in str(predictor.missing)
 
 
@@ -201,15 +201,15 @@ def test_no_model_anywhere_says_how_to_get_one(tmp_path: Path) -> None:
         Predictor(tmp_path)
 
 
-def test_a_folders_hidden_files_are_no_pictures(pictures: Path) -> None:
-    (pictures / "glioma/._000.png").write_bytes(b"a trace of another system")
-    (pictures / "glioma/.thumbnails").mkdir()
-    (pictures / "glioma/.thumbnails/000.png").write_bytes(b"a thumbnail")
-    assert len(expand([str(pictures / "glioma")], [])) == 12
+def test_a_folders_hidden_files_are_no_images(image_folder: Path) -> None:
+    (image_folder / "glioma/._000.png").write_bytes(b"a trace of another system")
+    (image_folder / "glioma/.thumbnails").mkdir()
+    (image_folder / "glioma/.thumbnails/000.png").write_bytes(b"a thumbnail")
+    assert len(expand([str(image_folder / "glioma")], [])) == 12
 
 
-def test_files_folders_patterns_and_lists_are_expanded(shared_pictures: Path) -> None:
-    folder = str(shared_pictures / "glioma")
+def test_files_folders_patterns_and_lists_are_expanded(shared_images: Path) -> None:
+    folder = str(shared_images / "glioma")
     assert expand([folder], []) == expand([f"{folder}/*.png"], []) and len(expand([folder], [])) == 12
     assert expand(["a.png", "-"], ["b.png\n", "\n", "c d.png\n"]) == ["a.png", "b.png", "c d.png"]
 

@@ -40,10 +40,10 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_dicom_and_png_of_the_same_values_get_the_same_answer(
-    predictor: Predictor, shared_pictures: Path, tmp_path: Path
+    predictor: Predictor, shared_images: Path, tmp_path: Path
 ) -> None:
     files = []
-    for number, path in enumerate(sorted(shared_pictures.glob("*/00[01].png"))):
+    for number, path in enumerate(sorted(shared_images.glob("*/00[01].png"))):
         pixels = np.asarray(Image.open(path))
         deep = pixels.astype(np.uint16) * 13 + 100
         Image.fromarray(deep).save(tmp_path / f"{number}.png")
@@ -51,8 +51,8 @@ def test_dicom_and_png_of_the_same_values_get_the_same_answer(
             (tmp_path / f"{number}-{name}").write_bytes(dicom(values))
         files += [path, tmp_path / f"{number}-grey", tmp_path / f"{number}.png", tmp_path / f"{number}-deep"]
     answers = list(predictor.predict_files(files))
-    for picture, medical in zip(answers[::2], answers[1::2], strict=True):
-        assert picture.probabilities == medical.probabilities and picture.reasons == medical.reasons
+    for image, medical in zip(answers[::2], answers[1::2], strict=True):
+        assert image.probabilities == medical.probabilities and image.reasons == medical.reasons
 
 
 def test_the_middle_slice_of_a_volume_is_answered_and_named(predictor: Predictor, scan: Path) -> None:
@@ -69,13 +69,13 @@ def test_the_middle_slice_of_a_volume_is_answered_and_named(predictor: Predictor
     assert predictor.predict([scan]).labels == [middle[0].label]
 
 
-def test_a_slice_that_is_not_there_is_an_error_and_of_pictures_there_is_one(
-    predictor: Predictor, scan: Path, shared_pictures: Path
+def test_a_slice_that_is_not_there_is_an_error_and_of_images_there_is_one(
+    predictor: Predictor, scan: Path, shared_images: Path
 ) -> None:
-    picture = shared_pictures / "glioma/000.png"
-    missing, found = predictor.predict_files(references([scan, picture], "17"))
+    image = shared_images / "glioma/000.png"
+    missing, found = predictor.predict_files(references([scan, image], "17"))
     assert "must be 0 to 16" in str(missing.error) and not found.error
-    assert [ref.index for ref in references([picture, "gone.nii"], "all")] == [None, None]
+    assert [ref.index for ref in references([image, "gone.nii"], "all")] == [None, None]
     with pytest.raises(ConfigError, match="middle, all or a number"):
         references([scan], "-1")
 
@@ -89,7 +89,7 @@ def test_an_axis_is_another_view(predictor: Predictor, scan: Path) -> None:
 def test_another_modality_is_refused(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "ct.dcm").write_bytes(dicom(np.arange(1200, dtype=np.uint16).reshape(30, 40), Modality="CT"))
     (answer,) = predictor.predict_files([tmp_path / "ct.dcm"])
-    assert answer.answer == "refused" and answer.reasons == ("no brain MRI slice: the file says CT, not MR",)
+    assert answer.decision == "rejected" and answer.reasons == ("no brain MRI slice: the file says CT, not MR",)
 
 
 def test_folders_hold_dicom_without_an_ending(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_folders_hold_dicom_without_an_ending(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "IM1").write_bytes(bytes(128) + b"DICM")
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
-    (tmp_path / "README").write_text("no picture")
+    (tmp_path / "README").write_text("no image")
     (tmp_path / "x.gz").touch()
     found = [Path(path).name for path in expand([str(tmp_path)], [])]
     assert found == ["IM1", "a.dcm", "b.nii", "c.nii.gz", "d.png"]
@@ -118,22 +118,22 @@ def test_the_command_names_slices_in_every_form(trained_run: Path, scan: Path, t
 
 
 def test_without_the_extra_there_is_one_error(
-    trained_run: Path, scan: Path, shared_pictures: Path, monkeypatch: pytest.MonkeyPatch
+    trained_run: Path, scan: Path, shared_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "nibabel", None)
-    result = btkeras("predict", shared_pictures / "glioma/000.png", scan, scan, "--model", trained_run)
+    result = btkeras("predict", shared_images / "glioma/000.png", scan, scan, "--model", trained_run)
     assert result.exit_code == 1 and result.stderr.count("pip install 'btkeras[medical]'") == 1
     assert "Traceback" not in result.stderr
     with pytest.raises(MissingExtraError):
         Predictor(trained_run).predict([scan])
 
 
-def test_pictures_need_no_extra(
-    predictor: Predictor, shared_pictures: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_images_need_no_extra(
+    predictor: Predictor, shared_images: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "nibabel", None)
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    assert predictor.predict([shared_pictures / "glioma/000.png"]).labels
-    (tmp_path / "text.dcm").write_text("no picture")
+    assert predictor.predict([shared_images / "glioma/000.png"]).labels
+    (tmp_path / "text.dcm").write_text("no image")
     with pytest.raises(ImageError, match="which is text"):
         predictor.predict([tmp_path / "text.dcm"])

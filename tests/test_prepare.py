@@ -37,7 +37,7 @@ from tests.prepare_files import (
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two class folders with one picture each."""
+    """Two class folders with one image each."""
     return put(tmp_path / "data", {"glioma/a.png": encoded(), "no_tumor/b.jpg": encoded(kind="JPEG")})
 
 
@@ -60,12 +60,12 @@ def test_figshare_zip_in_zip(tmp_path: Path, out: Path, method: int) -> None:
     names = ("glioma/0002", "meningioma/0001", "pituitary/0003", "pituitary/0004")
     assert sorted(found) == [f"images/{name}.png" for name in names]
     record = found["images/meningioma/0001.png"]
-    assert (record.patient, record.source, record.extra["cvind"]) == ("P1", "figshare", "5")
+    assert (record.patient, record.source, record.extra["official_fold"]) == ("P1", "figshare", "5")
     assert record.extra["original"] == "1512427.zip/brainTumorDataPublic_1-1.zip/1.mat"
     assert record.extra["box"] == "0.5 0.291667 0.5 0.25"
 
 
-def test_figshare_pictures_are_upright_and_whole(tmp_path: Path, out: Path) -> None:
+def test_figshare_images_are_upright_and_whole(tmp_path: Path, out: Path) -> None:
     image = np.arange(24 * 32, dtype=np.int16).reshape(24, 32) * 3 - 100
     put(tmp_path, {"in/7.mat": slice_mat(image, 2), "in/8.mat": slice_mat(image, 1)})
     run(tmp_path / "in", out=out)
@@ -168,12 +168,12 @@ def test_spellings_wrappers_and_hidden_files(tmp_path: Path, out: Path) -> None:
     report = run(tmp_path / "x", out=out)
     assert sorted(records(out)) == ["images/glioma/0002.png", "images/no_tumor/0001.png"]
     assert (dict(report.ignored), report.repeated) == ({".txt": 1}, 1)
-    assert "Copies of other pictures: 1" in report.summary() and "passed over: 1 .txt" in report.summary()
+    assert "Copies of other images: 1" in report.summary() and "passed over: 1 .txt" in report.summary()
 
 
 @pytest.mark.parametrize("as_zip", [False, True])
 def test_training_and_testing_are_joined(tmp_path: Path, out: Path, as_zip: bool) -> None:
-    files = {f"{part}/glioma/1.png": encoded(GREY + n) for n, part in enumerate(("Training", "Testing"))}
+    files = {f"{subset}/glioma/1.png": encoded(GREY + n) for n, subset in enumerate(("Training", "Testing"))}
     if as_zip:
         put(tmp_path, {"kaggle.zip": zipped(files)})
     run(tmp_path / "kaggle.zip" if as_zip else put(tmp_path / "kaggle", files), out=out)
@@ -227,7 +227,7 @@ def test_a_dataset_keeps_its_columns(tmp_path: Path, out: Path) -> None:
     assert tree(out) == tree(tmp_path / "first")
 
 
-def test_a_dataset_whose_picture_was_changed(tmp_path: Path, data: Path, out: Path) -> None:
+def test_a_dataset_whose_image_was_changed(tmp_path: Path, data: Path, out: Path) -> None:
     run(data, out=tmp_path / "first")
     put(tmp_path / "first", {"images/glioma/a.png": encoded(COLOUR)})
     with pytest.raises(DataError, match=r"manifest describes.*a.png with another sha256"):
@@ -260,7 +260,7 @@ def test_odd_names_become_ordinary_ones(tmp_path: Path, out: Path) -> None:
 def test_masks_of_a_dataset_must_fit(tmp_path: Path, out: Path) -> None:
     put(tmp_path / "x", {"a.png": encoded(), "b.png": encoded(), "m.png": encoded(GREY[:, :-1])})
     (tmp_path / "x/manifest.csv").write_text("path,label,mask\na.png,glioma,m.png\nb.png,pituitary,\n")
-    with pytest.raises(DataError, match=r"mask must be a PNG as large as its picture"):
+    with pytest.raises(DataError, match=r"mask must be a PNG as large as its image"):
         run(tmp_path / "x", out=out)
     (tmp_path / "x/manifest.csv").write_text("path,label,mask\na.png,glioma,../m.png\nb.png,pituitary,\n")
     with pytest.raises(DataError, match=r"must lie inside"):
@@ -271,13 +271,13 @@ def test_masks_of_a_dataset_must_fit(tmp_path: Path, out: Path) -> None:
 def test_real_slices(tmp_path: Path, out: Path) -> None:
     root = Path(os.environ["BTKERAS_DATA"])
     folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir()]
-    pictures = [path for folder in folders for path in sorted(folder.iterdir())[::114]]
-    for path in pictures:
+    images = [path for folder in folders for path in sorted(folder.iterdir())[::114]]
+    for path in images:
         target = tmp_path / "some" / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     report = run(tmp_path / "some", out=out)
-    assert sum(report.classes.values()) == len(pictures) >= 20
+    assert sum(report.classes.values()) == len(images) >= 20
     for record in load_dataset(out).records:
         with Image.open(out / record.path) as image:
             assert image.mode in ("L", "RGB") and min(image.size) >= 16

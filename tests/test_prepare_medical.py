@@ -51,7 +51,7 @@ def series(number: int, **attributes: Any) -> bytes:
     return dicom(SLICES[number - 1], **(values | attributes))
 
 
-def test_dicom_slices_become_pictures_in_the_series_order_without_a_name_in_clear_text(tmp_path: Path) -> None:
+def test_dicom_slices_become_images_in_the_series_order_without_a_name_in_clear_text(tmp_path: Path) -> None:
     study = {
         # Files are often named by chance, and folders by the patient.
         "glioma/Knows_Nobody/zz.dcm": series(1),
@@ -66,7 +66,7 @@ def test_dicom_slices_become_pictures_in_the_series_order_without_a_name_in_clea
     glioma = [record for path, record in sorted(found.items()) if record.label == "glioma"]
     assert len({record.patient for record in glioma}) == len({record.extra["series"] for record in glioma}) == 1
     for record, number in zip(glioma, (1, 2, 3), strict=True):
-        expected = open_slices(series(number), "x").picture(0)[..., 0]
+        expected = open_slices(series(number), "x").image(0)[..., 0]
         np.testing.assert_array_equal(pixels(tmp_path / "out" / record.path), expected)
     everything = b"".join(path.encode() + data for path, data in tree(tmp_path / "out").items())
     for secret in ("12345", "999", NAME, "Nobody", "Knows", "1.2.3", "zz"):
@@ -95,7 +95,7 @@ def test_pseudonyms_of_different_texts_differ(key: Path) -> None:
         load_key()
 
 
-def test_frames_become_pictures_with_their_numbers(tmp_path: Path) -> None:
+def test_frames_become_images_with_their_numbers(tmp_path: Path) -> None:
     frames = dicom(SLICES, InstanceNumber="7", SeriesInstanceUID="1.2")
     run(put(tmp_path / "study", {"glioma/a.dcm": frames}), out=tmp_path / "out")
     found = records(tmp_path / "out")
@@ -114,7 +114,7 @@ def test_what_must_not_be_in_a_dataset_is_broken(tmp_path: Path, attributes: dic
     assert report.classes == {"glioma": 1} and words in rows(tmp_path / "out/broken.csv")[0]["reason"]
 
 
-def test_a_volume_s_middle_third_becomes_pictures(tmp_path: Path) -> None:
+def test_a_volume_s_middle_third_becomes_images(tmp_path: Path) -> None:
     volume = nifti(SCAN)
     report = run(put(tmp_path / "study", {"no_tumor/sub-01_ses-1_T1w.nii.gz": volume}), out=tmp_path / "out")
     assert report.classes == {"no_tumor": 10}
@@ -123,7 +123,7 @@ def test_a_volume_s_middle_third_becomes_pictures(tmp_path: Path) -> None:
     opened = open_slices(volume, "x")
     for number, (path, record) in enumerate(found.items(), start=10):
         assert (record.patient, record.extra["slice"], record.extra["axis"]) == ("sub-01", str(number), "axial")
-        np.testing.assert_array_equal(decode_file(tmp_path / "out" / path), opened.picture(number))
+        np.testing.assert_array_equal(decode_file(tmp_path / "out" / path), opened.image(number))
 
 
 @pytest.mark.parametrize(("slices", "numbers"), [("all", range(30)), ("every-10", [5, 15, 25]), ("every-99", [29])])
@@ -137,13 +137,13 @@ def test_the_choice_of_slices(tmp_path: Path, slices: str, numbers: Any) -> None
 
 def test_a_mask_chooses_the_slices_and_makes_boxes(tmp_path: Path) -> None:
     # Right, anterior, superior; pixels of an axial slice are twice as high as wide.
-    tumour = np.zeros(SCAN.shape, np.uint8)
-    tumour[3:9, 5:10, 12:15] = 4
+    tumor = np.zeros(SCAN.shape, np.uint8)
+    tumor[3:9, 5:10, 12:15] = 4
     spacing = (1.0, 2.0, 1.0)
     study = {
         "glioma/P1/P1_t1.nii.gz": nifti(SCAN, spacing),
         "glioma/P1/P1_flair.nii.gz": nifti(SCAN // 2, spacing),
-        "glioma/P1/P1_seg.nii.gz": nifti(tumour, spacing),
+        "glioma/P1/P1_seg.nii.gz": nifti(tumor, spacing),
         "glioma/P10/P10_t1.nii.gz": nifti(SCAN, spacing),
         "glioma/readme.txt": b"hello",
     }
@@ -168,11 +168,11 @@ def test_a_mask_of_another_scan_is_an_error(tmp_path: Path) -> None:
         run(put(tmp_path / "study", study), out=tmp_path / "out")
 
 
-def test_all_kinds_together_and_harmonised(tmp_path: Path) -> None:
+def test_all_kinds_together_and_harmonized(tmp_path: Path) -> None:
     files = {"glioma/a.dcm": series(1), "glioma/b.png": encoded(), "no_tumor/c.nii.gz": nifti(SCAN)}
     study = put(tmp_path / "study", files)
     assert run(study, out=tmp_path / "plain").classes == {"glioma": 2, "no_tumor": 10}
-    prepare([study], tmp_path / "even", harmonise=32, slices="every-10", progress=quiet)
+    prepare([study], tmp_path / "even", harmonize=32, slices="every-10", progress=quiet)
     assert {pixels(tmp_path / "even" / path).shape for path in records(tmp_path / "even")} == {(32, 32)}
 
 

@@ -32,7 +32,7 @@ from tests.prepare_files import (
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two class folders with one picture each."""
+    """Two class folders with one image each."""
     return put(tmp_path / "data", {"glioma/a.png": encoded(), "no_tumor/b.jpg": encoded(kind="JPEG")})
 
 
@@ -76,7 +76,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_picture_is_named(data: Path, out: Path, name: str) -> None:
+def test_a_broken_image_is_named(data: Path, out: Path, name: str) -> None:
     put(data, {f"glioma/{name}": BROKEN[name]})
     with pytest.raises(DataError, match=f"1 broken of 3.*\n.*glioma/{name}.*\nNothing was written") as caught:
         run(data, out=out)
@@ -84,13 +84,13 @@ def test_a_broken_picture_is_named(data: Path, out: Path, name: str) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["data"], "nothing half-made is left"
 
 
-def test_many_broken_pictures_are_one_error(data: Path, out: Path) -> None:
+def test_many_broken_images_are_one_error(data: Path, out: Path) -> None:
     put(data, {f"glioma/{number}.jpg": b"" for number in range(25)})
     with pytest.raises(DataError, match=r"25 broken of 27.*(\n.*empty file.*){20}\n  and 5 more\n"):
         run(data, out=out)
 
 
-def test_broken_pictures_can_be_left_out(data: Path, out: Path) -> None:
+def test_broken_images_can_be_left_out(data: Path, out: Path) -> None:
     put(data, {f"glioma/{name}": content for name, content in BROKEN.items()})
     report = run(data, out=out, skip_broken=True)
     assert len(records(out)) == 2
@@ -100,14 +100,14 @@ def test_broken_pictures_can_be_left_out(data: Path, out: Path) -> None:
     assert f"Broken and left out: {len(BROKEN)}, listed in {out}/broken.csv" in report.summary()
 
 
-def test_nothing_but_broken_pictures(tmp_path: Path, out: Path) -> None:
+def test_nothing_but_broken_images(tmp_path: Path, out: Path) -> None:
     put(tmp_path / "x", {"glioma/a.jpg": b""})
     with pytest.raises(DataError, match=r"1 broken of 1"):
         run(tmp_path / "x", out=out, skip_broken=True)
     assert not out.exists()
 
 
-def test_a_colour_picture_of_16_bits_is_refused(data: Path, out: Path) -> None:
+def test_a_color_image_of_16_bits_is_refused(data: Path, out: Path) -> None:
     deep = bytearray(png_header(20, 20))
     deep[24:26] = b"\x10\x02"
     deep[29:33] = struct.pack(">I", zlib.crc32(deep[12:29]))

@@ -20,7 +20,7 @@ from btkeras.preprocessing.decode import to_uint8
 from btkeras.preprocessing.graph import orientation
 from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.preprocessing.resize import resize
-from tests.pictures import (
+from tests.images import (
     GREY,
     GREY_ALPHA,
     RGB,
@@ -37,12 +37,12 @@ from tests.pictures import (
     twin,
 )
 
-# Tracing takes longer than all pictures together.
+# Tracing takes longer than all images together.
 decoder = functools.cache(Preprocessor)
 BITS = np.random.default_rng(0).integers(0, 16, (45, 70))
 ALPHA = np.arange(70, dtype=np.uint8)[None, :, None].repeat(45, 0)
 
-PICTURES = {
+IMAGES = {
     "grey PNG": encode(scene(), mode="L"),
     "RGB PNG": encode(scene()),
     "PNG with alpha": encode(np.dstack([scene(), ALPHA])),
@@ -71,16 +71,16 @@ PICTURES = {
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_is_what_pillow_and_numpy_make_of_it(name: str, channels: int) -> None:
-    data = PICTURES[name]
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_image_is_what_pillow_and_numpy_make_of_it(name: str, channels: int) -> None:
+    data = IMAGES[name]
     np.testing.assert_array_equal(decoder(40, channels).bytes(data), twin(data, 40, channels))
 
 
 @pytest.mark.parametrize("endian", ["<", ">"])
 @pytest.mark.parametrize("code", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_exif_turns_a_picture_upright(kind: str, code: int, endian: str) -> None:
+def test_exif_turns_a_image_upright(kind: str, code: int, endian: str) -> None:
     data = turned(code, endian, kind)
     np.testing.assert_array_equal(decoder(40, 3).bytes(data), twin(data, 40, 3))
 
@@ -109,11 +109,11 @@ def test_exif_that_breaks_off_is_upright() -> None:
         assert orientation(tf.constant(data[: data.index(pattern) + end])).numpy() == 1
 
 
-def test_luma_rounds_as_pillow_does_for_every_colour_it_could_get_wrong() -> None:
+def test_luma_rounds_as_pillow_does_for_every_color_it_could_get_wrong() -> None:
     steps = np.array([0, 1, 2, 3, 63, 64, 127, 128, 129, 190, 253, 254, 255], np.uint8)
-    colours = np.stack(np.meshgrid(steps, steps, np.arange(256, dtype=np.uint8)), axis=-1).reshape(-1, 256, 3)
-    expected = np.asarray(Image.fromarray(colours).convert("L"))
-    np.testing.assert_array_equal(image_graph.to_channels(tf.constant(colours), 1).numpy()[..., 0], expected)
+    colors = np.stack(np.meshgrid(steps, steps, np.arange(256, dtype=np.uint8)), axis=-1).reshape(-1, 256, 3)
+    expected = np.asarray(Image.fromarray(colors).convert("L"))
+    np.testing.assert_array_equal(image_graph.to_channels(tf.constant(colors), 1).numpy()[..., 0], expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -124,7 +124,7 @@ def test_grey_given_as_grey_and_as_rgb_is_the_same(channels: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pixels", "colour"),
+    ("pixels", "color"),
     [
         (deep_scene(), GREY),
         (deep_scene(3), RGB),
@@ -135,11 +135,11 @@ def test_grey_given_as_grey_and_as_rgb_is_the_same(channels: int) -> None:
     ],
     ids=["grey", "RGB", "RGB with alpha", "grey with alpha", "constant", "full range"],
 )
-def test_16_bits_are_scaled_from_lowest_to_highest_and_not_cut_off(pixels: NDArray[np.uint16], colour: int) -> None:
-    seen = pixels.reshape(45, 70, -1)[..., : 3 if colour in (RGB, RGB_ALPHA) else 1]
+def test_16_bits_are_scaled_from_lowest_to_highest_and_not_cut_off(pixels: NDArray[np.uint16], color: int) -> None:
+    seen = pixels.reshape(45, 70, -1)[..., : 3 if color in (RGB, RGB_ALPHA) else 1]
     expected = resize(to_uint8(seen), 40)
     for interlaced in (False, True):
-        data = png(pixels, 16, colour, interlaced=interlaced)
+        data = png(pixels, 16, color, interlaced=interlaced)
         np.testing.assert_array_equal(decoder(40, 3).bytes(data), np.broadcast_to(expected, (40, 40, 3)))
 
 
@@ -156,14 +156,14 @@ def test_to_uint8_is_linear_from_black_to_white() -> None:
     np.testing.assert_array_equal(to_uint8(np.full((2, 2), 7, np.int32)), np.zeros((2, 2)))
 
 
-GREY_JPEG, COLOUR_JPEG, COLOUR_PNG = (PICTURES[name] for name in ("grey JPEG", "JPEG", "RGB PNG"))
+GREY_JPEG, COLOUR_JPEG, COLOUR_PNG = (IMAGES[name] for name in ("grey JPEG", "JPEG", "RGB PNG"))
 
 
 @pytest.mark.parametrize(
     ("data", "rule"),
     [
         (b"", "an empty file"),
-        (b"no picture at all", "text"),
+        (b"no image at all", "text"),
         (COLOUR_JPEG[: len(COLOUR_JPEG) // 2], "damaged"),
         (COLOUR_JPEG[:-50], "damaged"),
         (GREY_JPEG[:-50], "damaged"),
@@ -186,7 +186,7 @@ def test_what_cannot_be_read_is_an_image_error_that_names_the_file(data: bytes, 
     assert str(path) in str(error)
 
 
-def test_the_reason_of_damage_is_in_words_of_the_picture() -> None:
+def test_the_reason_of_damage_is_in_words_of_the_image() -> None:
     with pytest.raises(ImageError) as caught:
         decoder(40, 3).bytes(COLOUR_PNG[:-20], "slice.png")
     assert re.search(r"slice.png, which is damaged \(it breaks off\)\. Get it again", str(caught.value))
@@ -213,7 +213,7 @@ GUARDED = {
     "JPEG signature": COLOUR_JPEG[:3],
     "bomb": png_header(20_000, 20_000, 16, RGB_ALPHA) + chunk(b"IDAT", b"") + chunk(b"IEND"),
     "bomb of negative size": png_header(2**32 - 20_000, 2**32 - 20_000) + chunk(b"IDAT", b""),
-    "bomb behind a small picture's size": COLOUR_PNG[:8]
+    "bomb behind a small image's size": COLOUR_PNG[:8]
     + chunk(b"abCd", struct.pack(">II", 20, 20) + bytes(5))
     + png_header(20_000, 20_000)[8:]
     + chunk(b"IDAT", b""),
@@ -231,16 +231,16 @@ def test_the_served_graph_itself_refuses_before_it_decodes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["RGB PNG", "4-bit PNG", "grey JPEG", "progressive JPEG"])
-def test_damaged_pictures_are_image_errors_or_pictures(name: str) -> None:
+def test_damaged_images_are_image_errors_or_images(name: str) -> None:
     outcomes = set()
-    for data in mutations(PICTURES[name], 150, seed=2):
+    for data in mutations(IMAGES[name], 150, seed=2):
         try:
-            picture = decoder(40, 3).bytes(data)
+            image = decoder(40, 3).bytes(data)
         except ImageError:
             outcomes.add("error")
         else:
-            assert picture.shape == (40, 40, 3)
-            outcomes.add("picture")
+            assert image.shape == (40, 40, 3)
+            outcomes.add("image")
     assert "error" in outcomes
 
 

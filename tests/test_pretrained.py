@@ -72,9 +72,9 @@ def feature_map(model: keras.Model, images: NDArray) -> NDArray:
 
 
 def expected(application: keras.Model, name: str, images: NDArray) -> NDArray:
-    """What the application itself makes of pictures with three channels, at its own scale."""
-    standardised = (images - MEAN) / np.sqrt(VARIANCE)
-    return keras.ops.convert_to_numpy(application(standardised * IMAGENET[name].scale, training=False))
+    """What the application itself makes of images with three channels, at its own scale."""
+    standardized = (images - MEAN) / np.sqrt(VARIANCE)
+    return keras.ops.convert_to_numpy(application(standardized * IMAGENET[name].scale, training=False))
 
 
 def assert_close(found: NDArray, wanted: NDArray) -> None:
@@ -94,7 +94,7 @@ def test_the_backbone_computes_what_the_application_does(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_grey_picture_is_seen_as_three_equal_channels(
+def test_a_grey_image_is_seen_as_three_equal_channels(
     name: str, application: Callable[[str], keras.Model], weights_file: Callable[..., Path]
 ) -> None:
     images = pixels(1)
@@ -118,7 +118,7 @@ def test_statistics_may_be_one_a_channel() -> None:
     assert scaled_variance("vgg16", 57.6**2) == pytest.approx(1.0)
 
 
-def test_imagenet_pictures_have_the_scale_that_each_network_was_trained_on() -> None:
+def test_imagenet_images_have_the_scale_that_each_network_was_trained_on() -> None:
     """Noise with ImageNet's mean and deviation per colour, through Keras' own ``preprocess_input``."""
     mean, deviation = np.array([123.7, 116.3, 103.5]), np.array([58.4, 57.1, 57.4])
     images = np.random.default_rng(0).normal(mean, deviation, (4, 64, 64, 3)).astype(np.float32)
@@ -126,7 +126,7 @@ def test_imagenet_pictures_have_the_scale_that_each_network_was_trained_on() -> 
         **dict.fromkeys(("vgg16", "vgg19"), keras.applications.vgg16.preprocess_input),
         **dict.fromkeys(("resnet50", "resnet50_gap"), keras.applications.resnet50.preprocess_input),
         "densenet": keras.applications.densenet.preprocess_input,
-        # Not preprocess_input, which passes pictures on: its first layer does it.
+        # Not preprocess_input, which passes images on: its first layer does it.
         "efficientnetv2": lambda images: images / 128 - 1,
     }
     assert set(preprocess) == set(IMAGENET)

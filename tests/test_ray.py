@@ -48,15 +48,15 @@ def nodes() -> Any:
     cluster.shutdown()
 
 
-def make(folder: Path, pictures: Path) -> Experiment:
-    return create_experiment(folder, load_config(None, CV), load_dataset(pictures))
+def make(folder: Path, image_folder: Path) -> Experiment:
+    return create_experiment(folder, load_config(None, CV), load_dataset(image_folder))
 
 
 def test_a_node_that_dies_loses_nothing_and_repeats_nothing(
-    tmp_path: Path, shared_pictures: Path, nodes: tuple[Any, list[Any]]
+    tmp_path: Path, shared_images: Path, nodes: tuple[Any, list[Any]]
 ) -> None:
     cluster, started = nodes
-    experiment = make(tmp_path / "cv", shared_pictures)
+    experiment = make(tmp_path / "cv", shared_images)
     killed: list[list[int]] = []
 
     def kill_one() -> None:
@@ -75,15 +75,15 @@ def test_a_node_that_dies_loses_nothing_and_repeats_nothing(
         epochs = [line.split(",")[0] for line in experiment.run(job).history_file.read_text().splitlines()[1:]]
         assert epochs == [str(epoch) for epoch in range(1, 16)], "each epoch once"
     # On the node that is left: another number of threads would change the last digits.
-    undisturbed = make(tmp_path / "undisturbed", shared_pictures)
+    undisturbed = make(tmp_path / "undisturbed", shared_images)
     cross_validate(undisturbed, lambda e, jobs: run_on_ray(e, jobs, address=cluster.address, cpus=1, gpus=0))
     assert undisturbed.summary_file.read_bytes() == experiment.summary_file.read_bytes()
 
 
-def test_a_task_that_fails_says_why(tmp_path: Path, pictures: Path, nodes: tuple[Any, list[Any]]) -> None:
+def test_a_task_that_fails_says_why(tmp_path: Path, image_folder: Path, nodes: tuple[Any, list[Any]]) -> None:
     from btkeras.errors import RunError
 
-    experiment = make(tmp_path / "cv", pictures)
-    os.truncate(pictures / "glioma/005.png", 20)
+    experiment = make(tmp_path / "cv", image_folder)
+    os.truncate(image_folder / "glioma/005.png", 20)
     with pytest.raises(RunError, match=r"(?s)must succeed.*must be readable"):
         cross_validate(experiment, lambda e, jobs: run_on_ray(e, jobs, address=None, cpus=1, gpus=0))

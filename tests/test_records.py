@@ -1,4 +1,4 @@
-"""A folder of pictures to records."""
+"""A folder of images to records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def manifest(root: Path, content: str | bytes) -> Path:
     return root
 
 
-def refusal(root: Path) -> str:
+def rejection(root: Path) -> str:
     with pytest.raises(DataError) as caught:
         load_dataset(root)
     assert "Received: " in str(caught.value)
@@ -68,13 +68,13 @@ def test_the_usual_spellings_are_understood(spelling: str, name: str) -> None:
     assert class_name(spelling) == name
 
 
-def test_pictures_in_folders_below_a_class_belong_to_it(tmp_path: Path) -> None:
+def test_images_in_folders_below_a_class_belong_to_it(tmp_path: Path) -> None:
     dataset = load_dataset(put(tmp_path, "glioma/scanner 1/7/a.png", "no/b.png"))
     assert dataset.records[0] == Record("glioma/scanner 1/7/a.png", "glioma")
 
 
 @pytest.mark.parametrize("hidden", ["glioma/._a.png", "glioma/.cache/a.png", ".git/a.png"])
-def test_hidden_files_are_no_pictures(tmp_path: Path, hidden: str) -> None:
+def test_hidden_files_are_no_images(tmp_path: Path, hidden: str) -> None:
     dataset = load_dataset(put(tmp_path, "glioma/a.png", "no/b.png", hidden))
     assert [record.path for record in dataset.records] == ["glioma/a.png", "no/b.png"]
 
@@ -84,48 +84,48 @@ def test_a_dataset_in_a_hidden_folder_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", ["glioma/notes.txt", "no/Thumbs.db", "boxes.csv"])
-def test_files_that_are_no_pictures_are_passed_over(tmp_path: Path, other: str) -> None:
+def test_files_that_are_no_images_are_passed_over(tmp_path: Path, other: str) -> None:
     assert len(load_dataset(put(tmp_path, "glioma/a.png", "no/b.png", other)).records) == 2
 
 
 @pytest.mark.parametrize("ending", ["bmp", "TIF", "gif", "webp", "dcm", "mat"])
-def test_pictures_of_another_format_are_not_left_out_in_silence(tmp_path: Path, ending: str) -> None:
-    message = refusal(put(tmp_path, "glioma/a.png", f"glioma/b.{ending}", f"no/c.{ending}", "no/b.png"))
+def test_images_of_another_format_are_not_left_out_in_silence(tmp_path: Path, ending: str) -> None:
+    message = rejection(put(tmp_path, "glioma/a.png", f"glioma/b.{ending}", f"no/c.{ending}", "no/b.png"))
     assert f"'glioma/b.{ending}'" in message
     assert "btkeras prepare" in message
 
 
 @pytest.mark.parametrize("part", ["Training", "test"])
 def test_a_collection_in_parts_is_told_how_to_join_them(tmp_path: Path, part: str) -> None:
-    message = refusal(put(tmp_path, f"{part}/glioma/a.png", "other/no/b.png"))
+    message = rejection(put(tmp_path, f"{part}/glioma/a.png", "other/no/b.png"))
     assert f"btkeras prepare {tmp_path}/" in message
     assert part in message
 
 
 def test_an_unknown_folder_is_refused_with_the_nearest_class(tmp_path: Path) -> None:
-    assert "Received: 'glioms'. Did you mean 'glioma'" in refusal(put(tmp_path, "glioms/a.png", "no/b.png"))
+    assert "Received: 'glioms'. Did you mean 'glioma'" in rejection(put(tmp_path, "glioms/a.png", "no/b.png"))
 
 
 def test_a_folder_like_no_class_is_to_be_renamed_or_removed(tmp_path: Path) -> None:
-    assert "Received: 'xyz'. Rename or remove it" in refusal(put(tmp_path, "glioma/a.png", "no/b.png", "xyz/c.png"))
+    assert "Received: 'xyz'. Rename or remove it" in rejection(put(tmp_path, "glioma/a.png", "no/b.png", "xyz/c.png"))
 
 
 @pytest.mark.parametrize(
     ("paths", "received"),
     [
-        ((), "no picture"),
-        (("readme.txt",), "no picture"),
+        ((), "no image"),
+        (("readme.txt",), "no image"),
         (("glioma/a.png", "glioma/b.png"), "{'glioma': 2}"),
         (("glioma/a.png", "no/notes.txt"), "no without any"),
     ],
 )
 def test_less_than_two_classes_are_refused(tmp_path: Path, paths: tuple[str, ...], received: str) -> None:
-    assert received in refusal(put(tmp_path, *paths))
+    assert received in rejection(put(tmp_path, *paths))
 
 
 def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "missing", put(tmp_path, "file.zip") / "file.zip"):
-        assert f"A dataset must be a folder. Received: {path}" in refusal(path)
+        assert f"A dataset must be a folder. Received: {path}" in rejection(path)
 
 
 def test_a_name_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_name_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
         Path(os.fsdecode(os.fsencode(tmp_path / "glioma") + b"/\xe9.png")).touch()
     except OSError:
         pytest.skip("this file system only takes UTF-8")
-    assert "name must be UTF-8" in refusal(tmp_path)
+    assert "name must be UTF-8" in rejection(tmp_path)
 
 
 def test_a_manifest_is_read_and_its_further_columns_kept(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_manifest_from_excel_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/etc/a.png", "../a.png", "b/../../a.png", "", ".", "a\0.png"])
 def test_a_path_must_lie_inside_the_dataset(tmp_path: Path, path: str) -> None:
-    message = refusal(manifest(tmp_path, f"{ROWS}{path},glioma,,\n"))
+    message = rejection(manifest(tmp_path, f"{ROWS}{path},glioma,,\n"))
     assert "must lie inside" in message
     assert f"line 4: {path!r}" in message
 
@@ -170,10 +170,10 @@ def test_a_path_must_lie_inside_the_dataset(tmp_path: Path, path: str) -> None:
         ("path,label,path\na.png,glioma,b.png\n", "each column once"),
         (HEADER + "a.png,glioma\n", "as many fields.*line 2"),
         (HEADER + "\n\na.png,glioma,1,X,5\n", "as many fields.*line 4"),
-        (ROWS + "./a.png,glioma,,\n", "each picture once. Received: a.png"),
+        (ROWS + "./a.png,glioma,,\n", "each image once. Received: a.png"),
         (ROWS + "c.png,gliom,,\n", "'gliom' in line 4 of .*Did you mean 'glioma'"),
         (ROWS + "c.png,,,\n", "'' in line 4"),
-        (HEADER, "no picture"),
+        (HEADER, "no image"),
         (ROWS.replace("a.png", "é.png").encode("latin-1"), "CSV file in UTF-8"),
         (ROWS.encode("utf-16"), "CSV file in UTF-8"),
         (HEADER + '"' + "x" * 200_000, "CSV file in UTF-8. Received: field larger"),
@@ -235,10 +235,10 @@ def test_boxes_beside_class_folders_become_a_column(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["glioma/a.png,0.5,0.5,0.1,wide", "glioma/a.png,0.5,0.5,0.1,12", "glioma/a.png,0.5"])
 def test_a_box_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
-    assert "boxes.csv, line 2" in refusal(with_boxes(tmp_path, line))
+    assert "boxes.csv, line 2" in rejection(with_boxes(tmp_path, line))
 
 
-def test_classes_are_not_collected_anew_for_each_picture(tmp_path: Path) -> None:
+def test_classes_are_not_collected_anew_for_each_image(tmp_path: Path) -> None:
     class Records(tuple[Record, ...]):
         walks = 0
 

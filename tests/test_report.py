@@ -21,7 +21,7 @@ from btkeras.datasets import load_dataset
 from btkeras.errors import RunError
 from btkeras.reporting import published, to_html, to_latex, to_markdown
 from btkeras.reporting.build import build_report
-from btkeras.reporting.document import Pictures
+from btkeras.reporting.document import Gallery
 from btkeras.reporting.write import FORMATS, write_report
 from tests.conftest import CLASSES
 from tests.fake_experiment import fake_experiment, fake_run
@@ -31,17 +31,17 @@ CV = ("cv.folds=2", f"cv.models=[{', '.join(MODELS)}]")
 
 
 @pytest.fixture(scope="module")
-def cv(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path) -> Path:
+def cv(tmp_path_factory: pytest.TempPathFactory, shared_images: Path) -> Path:
     """A cross-validation of three networks; read only."""
     folder = tmp_path_factory.mktemp("report") / "cv"
-    return fake_experiment(folder, load_dataset(shared_pictures), *CV).path
+    return fake_experiment(folder, load_dataset(shared_images), *CV).path
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path) -> Path:
+def single(tmp_path_factory: pytest.TempPathFactory, shared_images: Path) -> Path:
     """A run of its own; read only."""
     folder = tmp_path_factory.mktemp("report") / "single"
-    return fake_run(folder, load_dataset(shared_pictures), "model.name=improved_resnet34", "cv.folds=2").path
+    return fake_run(folder, load_dataset(shared_images), "model.name=improved_resnet34", "cv.folds=2").path
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +112,10 @@ def test_table_1_counts_the_splits(cv: Path, as_json: dict[str, Any]) -> None:
     rows = table(as_json, "table-1")
     folds = [json.loads((cv / f"splits/fold_{fold}.json").read_text()) for fold in (0, 1)]
     for label in CLASSES:
-        for part, title in (("train", "training"), ("validation", "validation"), ("test", "test")):
-            found = {fold["counts"][part][label] for fold in folds}
+        for subset, title in (("train", "training"), ("validation", "validation"), ("test", "test")):
+            found = {fold["counts"][subset][label] for fold in folds}
             assert rows[label][f"{title}, here"] == (min(found) if len(found) == 1 else [min(found), max(found)])
-            assert rows[label][f"{title}, paper"] == published.PICTURES[label][part]
+            assert rows[label][f"{title}, paper"] == published.IMAGES[label][subset]
     assert rows["all"]["all parts, here"] == 48 and rows["all"]["test, paper"] == 899
 
 
@@ -151,7 +151,7 @@ def test_table_3_has_means_beside_the_published(as_json: dict[str, Any], summary
 def test_table_4_has_sizes_and_speeds(as_json: dict[str, Any]) -> None:
     row = table(as_json, "table-4")["improved_resnet34"]
     assert row["parameters, millions, here"] == 17_359_000 and row["parameters, millions, paper"] == 17.3e6
-    assert row["MACs, billions"] == 3_900_000_000 and row["pictures per second, training"] == 41.5
+    assert row["MACs, billions"] == 3_900_000_000 and row["images per second, training"] == 41.5
 
 
 def test_a_table_of_nothing_but_the_improved_network_is_a_sentence(reports: dict[str, str]) -> None:
@@ -193,7 +193,7 @@ def test_the_worst_mistakes_are_the_surest_wrong_answers_of_the_best(cv: Path, a
     rows = [row for fold in (0, 1) for row in lines(cv / f"{name}/fold_{fold}/predictions.csv")]
     wrong = [row for row in rows if row["label"] != row["prediction"]]
     wrong.sort(key=lambda row: -max(float(row[label]) for label in CLASSES))
-    shown = as_json["mistakes"]["pictures"]
+    shown = as_json["mistakes"]["images"]
     assert [item["path"] for item in shown] == [row["path"] for row in wrong[:12]] and shown
     assert best[name]["wrong"] == len(wrong)
 
@@ -201,7 +201,7 @@ def test_the_worst_mistakes_are_the_surest_wrong_answers_of_the_best(cv: Path, a
 def test_verdicts_and_p_values_are_the_summarys(reports: dict[str, str], summary: dict[str, Any]) -> None:
     text = reports["json"]
     for pair, row in zip(summary["comparisons"], blocks(text)["pairs"]["rows"], strict=True):
-        assert pair["verdict"] in sentences(text)
+        assert pair["decision"] in sentences(text)
         assert row[:2] == pair["models"] and pair["bootstrap_p_adjusted"] in row and pair["mcnemar_p"] in row
 
 
@@ -380,7 +380,7 @@ def test_a_malicious_path_is_text_everywhere(single: Path, tmp_path: Path) -> No
 def test_nothing_outside_the_dataset_is_shown(path: str, single: Path, tmp_path: Path) -> None:
     run = with_path(single, tmp_path / "evil", path)
     found = build_report([run]).sections
-    first = next(block for section in found for block in section.blocks if isinstance(block, Pictures)).pictures[0]
+    first = next(block for section in found for block in section.blocks if isinstance(block, Gallery)).images[0]
     assert first.data["path"] == path and first.jpeg is None
     assert "not shown: the path leaves the dataset" in first.lines
 
@@ -404,15 +404,15 @@ def test_a_single_run_is_an_experiment_of_one_fold(single: Path, tmp_path: Path)
     assert "nothing to compare" in sentences(text) and "folds-improved-resnet34" not in blocks(text)
 
 
-def test_experiments_of_the_same_splits_are_compared(cv: Path, shared_pictures: Path, tmp_path: Path) -> None:
-    other = fake_experiment(tmp_path / "other", load_dataset(shared_pictures), "cv.folds=2", "cv.models=[vgg16]")
+def test_experiments_of_the_same_splits_are_compared(cv: Path, shared_images: Path, tmp_path: Path) -> None:
+    other = fake_experiment(tmp_path / "other", load_dataset(shared_images), "cv.folds=2", "cv.models=[vgg16]")
     text = rendered("json", cv, other.path, out=tmp_path)
     pairs = {tuple(row[:2]) for row in blocks(text)["pairs"]["rows"]}
     assert len(pairs) == 6 and ("improved_resnet34", "vgg16") in pairs
     assert set(table(blocks(text), "table-5")) == {"vgg16", "improved_resnet34"}
     assert "Different" not in sentences(text)
     with_them = fake_experiment(
-        tmp_path / "all", load_dataset(shared_pictures), "cv.folds=2", f"cv.models=[{', '.join((*MODELS, 'vgg16'))}]"
+        tmp_path / "all", load_dataset(shared_images), "cv.folds=2", f"cv.models=[{', '.join((*MODELS, 'vgg16'))}]"
     )
     together = json.loads(with_them.summary_file.read_text())["comparisons"]
     assert [row[2] for row in blocks(text)["pairs"]["rows"]] == [pair["difference"] for pair in together]
@@ -426,10 +426,10 @@ def test_experiments_of_the_same_splits_are_compared(cv: Path, shared_pictures: 
     ],
 )
 def test_what_does_not_compare_is_said_first(
-    overrides: tuple[str, ...], said: str, cv: Path, shared_pictures: Path, tmp_path: Path
+    overrides: tuple[str, ...], said: str, cv: Path, shared_images: Path, tmp_path: Path
 ) -> None:
     other = fake_experiment(
-        tmp_path / "other", load_dataset(shared_pictures), "cv.folds=2", "cv.models=[resnet34]", *overrides
+        tmp_path / "other", load_dataset(shared_images), "cv.folds=2", "cv.models=[resnet34]", *overrides
     )
     text = rendered("json", cv, other.path, out=tmp_path)
     first = json.loads(text)["sections"][0]["blocks"][0]
@@ -437,27 +437,27 @@ def test_what_does_not_compare_is_said_first(
     assert {"resnet34 (cv)", "resnet34 (other)"} <= set(table(blocks(text), "overview"))
 
 
-def test_another_dataset_is_said_and_not_compared(cv: Path, pictures: Path, tmp_path: Path) -> None:
-    (pictures / "glioma/000.png").unlink()
-    other = fake_experiment(tmp_path / "other", load_dataset(pictures), "cv.folds=2", "cv.models=[vgg16]")
+def test_another_dataset_is_said_and_not_compared(cv: Path, image_folder: Path, tmp_path: Path) -> None:
+    (image_folder / "glioma/000.png").unlink()
+    other = fake_experiment(tmp_path / "other", load_dataset(image_folder), "cv.folds=2", "cv.models=[vgg16]")
     text = rendered("json", cv, other.path, out=tmp_path)
     assert "Different datasets" in sentences(text) and {"table-1-1", "table-1-2"} <= set(blocks(text))
     assert not any("vgg16" in row[:2] for row in blocks(text)["pairs"]["rows"])
 
 
 @pytest.mark.usefixtures("_undrawn")
-def test_a_dataset_that_is_gone_is_no_failure(pictures: Path, tmp_path: Path) -> None:
-    path = fake_experiment(tmp_path / "cv", load_dataset(pictures), *CV).path
-    shutil.rmtree(pictures)
-    assert f"The dataset is no longer at {pictures}" in sentences(rendered("json", path, out=tmp_path))
+def test_a_dataset_that_is_gone_is_no_failure(image_folder: Path, tmp_path: Path) -> None:
+    path = fake_experiment(tmp_path / "cv", load_dataset(image_folder), *CV).path
+    shutil.rmtree(image_folder)
+    assert f"The dataset is no longer at {image_folder}" in sentences(rendered("json", path, out=tmp_path))
     assert "<img" not in rendered("html", path, out=tmp_path)
 
 
 @pytest.mark.usefixtures("_undrawn")
-def test_a_picture_that_is_broken_is_no_failure(pictures: Path, tmp_path: Path) -> None:
-    path = fake_experiment(tmp_path / "cv", load_dataset(pictures), *CV).path
-    for file in pictures.glob("*/*.png"):
-        file.write_bytes(b"no picture")
+def test_a_image_that_is_broken_is_no_failure(image_folder: Path, tmp_path: Path) -> None:
+    path = fake_experiment(tmp_path / "cv", load_dataset(image_folder), *CV).path
+    for file in image_folder.glob("*/*.png"):
+        file.write_bytes(b"no image")
     assert "not shown: An image must be a PNG or JPEG file" in rendered("html", path, out=tmp_path)
 
 
@@ -469,14 +469,14 @@ def test_runs_of_before_some_facts_were_kept_are_reported(cv: Path, tmp_path: Pa
         manifest = json.loads(file.read_text())
         file.write_text(json.dumps({key: value for key, value in manifest.items() if key in kept}))
     text = rendered("json", copy, out=tmp_path)
-    assert table(blocks(text), "table-4")["resnet34"]["pictures per second, testing"] is None
+    assert table(blocks(text), "table-4")["resnet34"]["images per second, testing"] is None
 
 
 # === Refusals ===
 
 
-def test_what_is_no_finished_run_is_refused_with_what_to_do(cv: Path, shared_pictures: Path, tmp_path: Path) -> None:
-    dataset = load_dataset(shared_pictures)
+def test_what_is_no_finished_run_is_refused_with_what_to_do(cv: Path, shared_images: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(shared_images)
     half = fake_experiment(tmp_path / "half", dataset, *CV, unfinished=True).path
     untested = fake_run(tmp_path / "untested", dataset, "cv.folds=2", evaluated=False).path
     broken = tmp_path / "broken"

@@ -24,10 +24,10 @@ PHONE = 390
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path) -> Path:
+def report(tmp_path_factory: pytest.TempPathFactory, shared_images: Path) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     models = "cv.models=[resnet34, resnet34_multiscale, improved_resnet34, vgg16]"
-    experiment = fake_experiment(folder / "cv", load_dataset(shared_pictures), "cv.folds=2", models)
+    experiment = fake_experiment(folder / "cv", load_dataset(shared_images), "cv.folds=2", models)
     write_report(build_report([experiment.path]), folder / "report.html", "html")
     return folder / "report.html"
 

@@ -22,9 +22,9 @@ def btkeras(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, shared_pictures: Path) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, shared_images: Path) -> Path:
     folder = tmp_path_factory.mktemp("command") / "run"
-    return fake_run(folder, load_dataset(shared_pictures), "cv.folds=2").path
+    return fake_run(folder, load_dataset(shared_images), "cv.folds=2").path
 
 
 def test_what_a_real_training_leaves_is_reported(trained_run: Path, tmp_path: Path) -> None:
@@ -49,16 +49,16 @@ def test_one_run_has_its_report_in_its_folder(run: Path) -> None:
 
 
 def test_the_format_is_said_or_seen_by_the_ending(run: Path, tmp_path: Path) -> None:
-    assert btkeras("report", run, "--out", tmp_path / "a.json", "--no-pictures").exit_code == 0
-    assert btkeras("report", run, "--out", tmp_path / "b.txt", "--format", "json", "--no-pictures").exit_code == 0
+    assert btkeras("report", run, "--out", tmp_path / "a.json", "--no-images").exit_code == 0
+    assert btkeras("report", run, "--out", tmp_path / "b.txt", "--format", "json", "--no-images").exit_code == 0
     assert json.loads((tmp_path / "a.json").read_text()) == json.loads((tmp_path / "b.txt").read_text())
     result = btkeras("report", run, "--format", "markdown")
     assert result.stdout.strip() == str(run / "report.md") and (run / "report_files").is_dir()
 
 
-def test_no_pictures_leaves_the_slices_out(run: Path, tmp_path: Path) -> None:
+def test_no_images_leaves_the_slices_out(run: Path, tmp_path: Path) -> None:
     assert btkeras("report", run, "--out", tmp_path / "a.html").exit_code == 0
-    assert btkeras("report", run, "--out", tmp_path / "b.html", "--no-pictures").exit_code == 0
+    assert btkeras("report", run, "--out", tmp_path / "b.html", "--no-images").exit_code == 0
     assert "data:image/jpeg" in (tmp_path / "a.html").read_text()
     assert "data:image/jpeg" not in (tmp_path / "b.html").read_text()
 

@@ -30,11 +30,11 @@ def script(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_both_parts_and_one_report_and_again_without_training(
-    script: Path, shared_pictures: Path, tmp_path: Path
+    script: Path, shared_images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    few = ("--model", "tiny", "--model", "tiny_plain", "--folds", "2", *settings(*TINY, "cv.changes={}"))
-    command = [script, shared_pictures, out, ROOT / "configs/quick.yaml", *few]
+    few = ("--model", "tiny", "--model", "tiny_plain", "--folds", "2", *settings(*TINY, "cv.overrides={}"))
+    command = [script, shared_images, out, ROOT / "configs/quick.yaml", *few]
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
 
     def reproduce() -> str:

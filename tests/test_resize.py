@@ -15,12 +15,12 @@ from PIL import Image
 
 from btkeras.preprocessing import graph as image_graph
 from btkeras.preprocessing.resize import QUARTERS, UNIT, resize, resize_weights
-from tests.pictures import scene
+from tests.images import scene
 
 
 @functools.cache
 def resizer(size: int, channels: int) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-    """The graph form; tracing takes longer than all pictures together."""
+    """The graph form; tracing takes longer than all images together."""
     spec = tf.TensorSpec([None, None, channels], tf.uint8)
     traced = tf.function(lambda image: image_graph.resize(image, size), input_signature=[spec])
     return lambda image: traced(image).numpy()
@@ -46,12 +46,12 @@ def test_resizing_in_the_graph_and_in_numpy_is_equal(
 
 
 @pytest.mark.parametrize(("height", "width"), [(5000, 20), (20, 5000), (2000, 1500)])
-def test_large_pictures_resize_equally_too(height: int, width: int) -> None:
+def test_large_images_resize_equally_too(height: int, width: int) -> None:
     image = noise(height, width, 1, 0)
     np.testing.assert_array_equal(resizer(48, 1)(image), resize(image, 48))
 
 
-def test_a_batch_is_resized_picture_by_picture() -> None:
+def test_a_batch_is_resized_image_by_image() -> None:
     batch = np.stack([noise(50, 60, 3, seed) for seed in range(4)])
     np.testing.assert_array_equal(image_graph.resize(tf.constant(batch), 32), [resize(image, 32) for image in batch])
 
@@ -76,7 +76,7 @@ def test_resizing_neither_brightens_nor_darkens() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 254, 255])
-def test_a_constant_picture_stays_constant(value: int) -> None:
+def test_a_constant_image_stays_constant(value: int) -> None:
     image = np.full((53, 91, 3), value, np.uint8)
     assert (resize(image, 40) == value).all()
     assert (resizer(40, 3)(image) == value).all()

@@ -55,11 +55,11 @@ def test_the_command_that_is_shown_gives_the_settings_that_were_used(name: str) 
     )
     used = load_config(RESULTS / name / "config.yaml")
     assert (shown.data.image_size, shown.data.channels) == (used.data.image_size, used.data.channels)
-    assert (shown.train, shown.augment, shown.appearance, shown.refine) == (
+    assert (shown.train, shown.augment, shown.intensity, shown.cooldown) == (
         used.train,
         used.augment,
-        used.appearance,
-        used.refine,
+        used.intensity,
+        used.cooldown,
     )
 
 

@@ -1,4 +1,4 @@
-"""The robustness sheet: against pictures that were changed by hand, and as a command."""
+"""The robustness sheet: against images that were changed by hand, and as a command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from btkeras.evaluation.robustness_sheet import MEANS
 from btkeras.reporting.build import build_report
 from btkeras.reporting.write import write_report
 from btkeras.runs import Run, open_run, read_predictions
-from tests.conftest import write_pictures
+from tests.conftest import write_images
 from tests.test_cli import btkeras, fails
 
 
@@ -65,7 +65,7 @@ def test_a_cell_is_what_evaluate_says_of_files_changed_by_hand(
     assert found["ece"] == pytest.approx(metrics["calibration"]["after"]["ece"], abs=1e-6)
 
 
-def test_pictures_as_they_are_give_the_runs_own_figures(run: Run, sheet: dict) -> None:
+def test_images_as_they_are_give_the_runs_own_figures(run: Run, sheet: dict) -> None:
     metrics = run.metrics()
     assert sheet["images"] == sheet["of"] == metrics["images"]
     assert sheet["clean"]["accuracy"] == metrics["accuracy"]
@@ -90,7 +90,7 @@ def test_done_again_it_is_the_same(run: Run, sheet: dict) -> None:
     assert again | {"seconds": 0} == sheet | {"seconds": 0}
 
 
-def test_the_picture_beside_it_shows_them_all(run: Run) -> None:
+def test_the_image_beside_it_shows_them_all(run: Run) -> None:
     with Image.open(run.path / "robustness.png") as image:
         pixels = np.asarray(image)
     rows = np.array_split(pixels, len(CORRUPTIONS))
@@ -108,17 +108,17 @@ def test_a_sample_is_stratified_and_always_the_same() -> None:
     assert draw(records, Sampling(100)) == drawn != draw(records, Sampling(100, seed=1))
     assert draw(records, Sampling(None)) == draw(records, Sampling(793)) == tuple(records)
     assert Counter(record.label for record in draw(records, Sampling(3))) == {"a": 1, "b": 1, "c": 1}
-    with pytest.raises(ConfigError, match="picture of each class"):
+    with pytest.raises(ConfigError, match="image of each class"):
         draw(records, Sampling(2))
 
 
 def test_the_command_takes_a_sample_and_says_how_far_it_may_be_off(run: Run, tmp_path: Path) -> None:
     shutil.copytree(run.path, tmp_path / "run")
-    printed = btkeras("robustness", tmp_path / "run", "--pictures", 4, "--json")
+    printed = btkeras("robustness", tmp_path / "run", "--images", 4, "--json")
     document = json.loads(printed.stdout)
     assert document == json.loads((tmp_path / "run/robustness.json").read_text())
     assert document["images"] == 4 and document["of"] == 8 and set(document["per_class"].values()) == {1}
-    assert "4 of 8 pictures" in printed.stderr
+    assert "4 of 8 images" in printed.stderr
     # Wilson's interval is a little narrower than the normal one of this.
     normal = 1.96 * hypergeom(8, 4, 4).std() / 4
     assert 0.7 * normal < document["sampling_error"]["largest"] < normal
@@ -126,7 +126,7 @@ def test_the_command_takes_a_sample_and_says_how_far_it_may_be_off(run: Run, tmp
 
 def test_another_dataset_gets_a_sheet_of_its_own_as_a_table(run: Run, tmp_path: Path) -> None:
     before = (run.path / "robustness.json").read_bytes()
-    printed = btkeras("robustness", run.path, "--data", write_pictures(tmp_path / "other", per_class=2, seed=1))
+    printed = btkeras("robustness", run.path, "--data", write_images(tmp_path / "other", per_class=2, seed=1))
     assert (run.path / "robustness.json").read_bytes() == before
     document = json.loads((run.path / "evaluations/other/robustness.json").read_text())
     assert document["split"] == "all" and document["images"] == document["of"] == 8
@@ -137,11 +137,11 @@ def test_another_dataset_gets_a_sheet_of_its_own_as_a_table(run: Run, tmp_path: 
 
 
 def test_what_cannot_be_done_is_one_message(run: Run, tmp_path: Path) -> None:
-    fails(btkeras("robustness", run.path, "--pictures", "some"), "neither a number", code=2)
-    fails(btkeras("robustness", run.path, "--pictures", 1), "picture of each class", code=2)
+    fails(btkeras("robustness", run.path, "--images", "some"), "neither a number", code=2)
+    fails(btkeras("robustness", run.path, "--images", 1), "image of each class", code=2)
     fails(btkeras("robustness", tmp_path), "config.yaml, splits.json and manifest.json")
-    broken = write_pictures(tmp_path / "broken", per_class=1)
-    (broken / "glioma/000.png").write_bytes(b"no picture")
+    broken = write_images(tmp_path / "broken", per_class=1)
+    (broken / "glioma/000.png").write_bytes(b"no image")
     fails(btkeras("robustness", run.path, "--data", broken), "glioma/000.png")
     assert not (run.path / "evaluations/broken").exists()
 
@@ -150,12 +150,12 @@ def test_the_report_shows_the_sheet_of_a_run_that_has_one(
     run: Run, trained_run: Path, sheet: dict, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.md"
-    write_report(build_report([run.path], pictures=False), report, "markdown")
+    write_report(build_report([run.path], images=False), report, "markdown")
     text = report.read_text()
     section = text[text.index("## Robustness") :]
     for row in sheet["corruptions"]:
         cells = " | ".join(f"{100 * level['accuracy']:.1f}" for level in row["levels"])
         assert f"| {row['name']} | {cells} |" in section
     assert len(list((tmp_path / "report_files").glob("robustness-*.svg"))) == 1
-    write_report(build_report([trained_run], pictures=False), report, "markdown")
+    write_report(build_report([trained_run], images=False), report, "markdown")
     assert "## Robustness" not in report.read_text()

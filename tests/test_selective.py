@@ -30,42 +30,49 @@ REFERENCE = CalibrationScores(np.arange(100.0))
 JUDGE = SelectiveClassifier(CLASSES, CALIBRATION, REFERENCE, 0.9)
 
 
-def verdict(
-    probabilities: list[float], score: float = 50.0, refusal: str | None = None, judge: SelectiveClassifier = JUDGE
+def decision(
+    probabilities: list[float],
+    score: float = 50.0,
+    rejection: str | None = None,
+    selective: SelectiveClassifier = JUDGE,
 ) -> Decision:
-    return judge.verdicts(np.array([probabilities]), np.array([score]), [refusal])[0]
+    return selective.decisions(np.array([probabilities]), np.array([score]), [rejection])[0]
 
 
-def test_one_class_in_the_set_and_a_usual_picture_is_answered() -> None:
-    assert verdict([0.95, 0.04, 0.01]) == Decision("glioma", ("glioma",), 51.0)
+def test_one_class_in_the_set_and_a_usual_image_is_answered() -> None:
+    assert decision([0.95, 0.04, 0.01]) == Decision("glioma", ("glioma",), 51.0)
 
 
 def test_several_classes_in_the_set_are_uncertain_and_named() -> None:
-    found = verdict([0.5, 0.45, 0.05])
-    assert (found.answer, found.set) == ("uncertain", ("glioma", "meningioma"))
+    found = decision([0.5, 0.45, 0.05])
+    assert (found.decision, found.set) == ("uncertain", ("glioma", "meningioma"))
     assert found.reasons == ("glioma or meningioma at 90% coverage",)
 
 
 def test_an_empty_set_is_uncertain() -> None:
     sure = Calibration(1.0, (0.001,) * 99, 0.5, 0.5)
-    found = verdict([0.6, 0.4, 0.0], judge=SelectiveClassifier(CLASSES, sure, REFERENCE, 0.9))
-    assert (found.answer, found.set) == ("uncertain", ()) and "no class" in found.reasons[0]
+    found = decision([0.6, 0.4, 0.0], selective=SelectiveClassifier(CLASSES, sure, REFERENCE, 0.9))
+    assert (found.decision, found.set) == ("uncertain", ()) and "no class" in found.reasons[0]
 
 
 def test_an_outlier_is_uncertain_however_sure_the_network_is() -> None:
-    found = verdict([1.0, 0.0, 0.0], score=99.5)
-    assert (found.answer, found.outlier, found.reasons) == ("uncertain", 100.0, ("unlike the training slices",))
+    found = decision([1.0, 0.0, 0.0], score=99.5)
+    assert (found.decision, found.ood_percentile, found.reasons) == (
+        "uncertain",
+        100.0,
+        ("unlike the training slices",),
+    )
 
 
 def test_what_the_guard_refuses_is_refused_whatever_else_holds() -> None:
-    found = verdict([1.0, 0.0, 0.0], refusal="it is in colour")
-    assert (found.answer, found.reasons) == ("refused", ("no brain MRI slice: it is in colour",))
+    found = decision([1.0, 0.0, 0.0], rejection="it is in colour")
+    assert (found.decision, found.reasons) == ("rejected", ("no brain MRI slice: it is in colour",))
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    judge = SelectiveClassifier(CLASSES, None, None)
-    assert judge.verdicts(np.array([[0.5, 0.3, 0.2]]), None, [None]) == [Decision("glioma", None, None)]
-    assert verdict([0.5, 0.3, 0.2], refusal="it is blank", judge=judge).answer == "refused"
+    selective = SelectiveClassifier(CLASSES, None, None)
+    assert selective.decisions(np.array([[0.5, 0.3, 0.2]]), None, [None]) == [Decision("glioma", None, None)]
+    assert decision([0.5, 0.3, 0.2], rejection="it is blank", selective=selective).decision == "rejected"
 
 
 @pytest.mark.parametrize("coverage", [0.0, 1.0, -1.0, float("nan")])
@@ -75,19 +82,19 @@ def test_a_coverage_is_between_0_and_1(coverage: float) -> None:
 
 
 def figures() -> dict:
-    answers = ["glioma", "glioma", "uncertain", "meningioma", "refused", "uncertain"]
-    verdicts = [Decision(answer, None, None) for answer in answers]
+    answers = ["glioma", "glioma", "uncertain", "meningioma", "rejected", "uncertain"]
+    decisions = [Decision(answer, None, None) for answer in answers]
     labels = np.array([0, 1, 0, 1, 1, 0])
     probabilities = np.eye(3)[[0, 0, 0, 1, 1, 1]]
-    return selective_metrics(labels, probabilities, verdicts, CLASSES)
+    return selective_metrics(labels, probabilities, decisions, CLASSES)
 
 
 def test_the_figures_are_counted_by_hand() -> None:
     found = figures()
-    assert (found["answered"], found["uncertain"], found["refused"]) == (3 / 6, 2 / 6, 1 / 6)
-    assert (found["accuracy"], found["unanswered_accuracy"]) == (2 / 3, 2 / 3)
-    assert found["per_class"]["glioma"]["answered"] == 1 / 3 and found["per_class"]["glioma"]["accuracy"] == 1
-    assert found["per_class"]["meningioma"]["refused"] == 1 / 3 and found["per_class"]["meningioma"]["accuracy"] == 0.5
+    assert (found["coverage"], found["abstained"], found["rejected"]) == (3 / 6, 2 / 6, 1 / 6)
+    assert (found["accuracy"], found["withheld_accuracy"]) == (2 / 3, 2 / 3)
+    assert found["per_class"]["glioma"]["coverage"] == 1 / 3 and found["per_class"]["glioma"]["accuracy"] == 1
+    assert found["per_class"]["meningioma"]["rejected"] == 1 / 3 and found["per_class"]["meningioma"]["accuracy"] == 0.5
     assert found["macro_recall"] == 0.75 and "no_tumor" not in found["per_class"]
     json.dumps(found, allow_nan=False)
 
@@ -95,19 +102,19 @@ def test_the_figures_are_counted_by_hand() -> None:
 def test_the_figures_are_said_in_two_lines_even_if_nothing_is_answered() -> None:
     first, second = format_selective({"selective": figures()})
     assert "answered 50.0 %" in first and "refused 16.7 %" in first and "glioma 33 %" in second
-    nothing = selective_metrics(np.array([0]), np.eye(3)[[0]], [Decision("refused", None, None)], CLASSES)
+    nothing = selective_metrics(np.array([0]), np.eye(3)[[0]], [Decision("rejected", None, None)], CLASSES)
     assert "answered 0.0 %" in format_selective({"selective": nothing})[0] and nothing["accuracy"] is None
     assert format_selective({}) == []
 
 
 def test_answers_are_kept_a_line_each(tmp_path: Path) -> None:
     records = [Record("a.png", "glioma"), Record("b.png", "no_tumor")]
-    verdicts = [
+    decisions = [
         Decision("uncertain", ("glioma", "meningioma"), 99.5, ("unlike the training slices", "two")),
         Decision("no_tumor", None, None),
     ]
-    write_decisions(tmp_path / "answers.csv", records, verdicts)
-    with (tmp_path / "answers.csv").open(newline="") as file:
+    write_decisions(tmp_path / "decisions.csv", records, decisions)
+    with (tmp_path / "decisions.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows[1] == ["a.png", "glioma", "uncertain", "99.5", "glioma;meningioma", "unlike the training slices;two"]
     assert rows[2] == ["b.png", "no_tumor", "no_tumor", "", "", ""]
@@ -122,12 +129,15 @@ def test_an_evaluation_has_the_figures_and_the_answers(trained_run: Path, tmp_pa
     run = open_run(shutil.copytree(trained_run, tmp_path / "run"))
     fit_ood(run)
     metrics = evaluate_split(run)
-    with (run.path / "answers.csv").open(newline="") as file:
+    with (run.path / "decisions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert metrics["selective"]["images"] == metrics["images"] == len(rows)
-    assert metrics["selective"]["refused"] == np.mean([row["answer"] == "refused" for row in rows])
+    assert metrics["selective"]["rejected"] == np.mean([row["decision"] == "rejected" for row in rows])
     assert "answered" in metrics_table(metrics)
     root = run.dataset().root
     found = Predictor(run.path).predict_files([root / row["path"] for row in rows])
     for row, answer in zip(rows, found, strict=True):
-        assert (row["answer"], float(row["outlier"])) == (answer.answer, pytest.approx(answer.outlier, abs=20.0))
+        assert (row["decision"], float(row["ood_percentile"])) == (
+            answer.decision,
+            pytest.approx(answer.ood_percentile, abs=20.0),
+        )

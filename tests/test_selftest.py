@@ -63,11 +63,11 @@ def test_what_was_exported_passes_without_tensorflow(made: Path, tmp_path: Path)
     assert result.stdout.splitlines()[-1] == "ok"
     digest = hashlib.sha256((made / EXTRA / "manifest.json").read_bytes()).hexdigest()
     assert lines["files"].startswith("ok") and digest in lines["files"]
-    # The picture is one to try `predict` with, which then gives the very answer.
+    # The image is one to try `predict` with, which then gives the very answer.
     answers = json.loads(btkeras("predict", tmp_path / "slice.png", "--model", made.parent, "--json").stdout)
     expected = json.loads((made / EXTRA / "selftest.json").read_text())["formats"]["litert"]
     assert answers[0]["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-6)
-    assert (answers[0]["answer"], answers[0]["outlier"]) == (expected["answer"], expected["outlier"])
+    assert (answers[0]["decision"], answers[0]["ood_percentile"]) == (expected["decision"], expected["ood_percentile"])
 
 
 def test_each_format_is_tested_by_name(made: Path) -> None:
@@ -76,7 +76,7 @@ def test_each_format_is_tested_by_name(made: Path) -> None:
     assert found["difference"] <= 1e-6 and found["version"] == 1
 
 
-def test_it_says_what_the_quantised_file_is_worth_and_not_its_run(made: Path, run: Path) -> None:
+def test_it_says_what_the_quantized_file_is_worth_and_not_its_run(made: Path, run: Path) -> None:
     manifest = json.loads((made / EXTRA / "manifest.json").read_text())
     (cost,) = manifest["quantization"]
     manifest["test"]["accuracy"] = 0.0625
@@ -85,7 +85,7 @@ def test_it_says_what_the_quantised_file_is_worth_and_not_its_run(made: Path, ru
     own = f"right for {100 * cost['test']['accuracy']:.2f} % of {cost['test']['images']} test slices"
     assert own in described(manifest, "litert") and "right for 6.25 %" in described(manifest, "savedmodel")
     split = json.loads((run / "splits.json").read_text())
-    assert f"trained on {len(split['train'])} slices of pictures" in described(manifest, "litert")
+    assert f"trained on {len(split['train'])} slices of images" in described(manifest, "litert")
 
 
 def test_every_file_but_the_manifest_has_its_digest(made: Path) -> None:
@@ -95,7 +95,7 @@ def test_every_file_but_the_manifest_has_its_digest(made: Path) -> None:
     assert len(digests) > 8
 
 
-@pytest.mark.parametrize("name", ["model.tflite", "saved_model.pb", f"{EXTRA}/selftest.json", f"{EXTRA}/outliers.json"])
+@pytest.mark.parametrize("name", ["model.tflite", "saved_model.pb", f"{EXTRA}/selftest.json", f"{EXTRA}/ood.json"])
 def test_a_changed_or_missing_file_fails(version: Path, name: str) -> None:
     data = bytearray((version / name).read_bytes())
     data[len(data) // 2] ^= 1
@@ -122,8 +122,8 @@ def test_a_file_that_was_added_is_not_trusted(version: Path) -> None:
             {"probabilities": {"glioma": 0.9, "meningioma": 0.1, "no_tumor": 0.0, "pituitary": 0.0}},
             "a probability that",
         ),
-        ({"outlier": 3.0}, "an outlier percentage of 100"),
-        ({"answer": "pituitary", "decided": True}, "and not pituitary"),
+        ({"ood_percentile": 3.0}, "an outlier percentage of 100"),
+        ({"decision": "pituitary", "decided": True}, "and not pituitary"),
     ],
 )
 def test_another_answer_fails(version: Path, values: dict[str, object], words: str) -> None:
@@ -158,22 +158,22 @@ def test_what_carries_no_self_test_is_one_message(version: Path, run: Path, tmp_
     fails(btkeras("selftest", "--model", version), "must be whole")
 
 
-def test_a_quantised_file_is_compared_with_itself(made: Path, run: Path) -> None:
+def test_a_quantized_file_is_compared_with_itself(made: Path, run: Path) -> None:
     """The percentages and sets of float32 mislead: int8 moves the scores of the validation slices themselves."""
     import numpy as np
 
-    from btkeras.export.slices import part_slices
+    from btkeras.export.slices import subset_slices
     from btkeras.metrics.conformal import true_scores
 
     network, checkpoint = load_backend(made / "model.tflite"), load_backend(run)
-    part = part_slices(open_run(run), "validation")
-    probabilities, scores = network.observe(part.images)
+    subset = subset_slices(open_run(run), "validation")
+    probabilities, scores = network.observe(subset.images)
     assert np.abs(np.sort(scores) - checkpoint.reference.scores).max() > 1e-3
     # By its own reference exactly as many are at most as unlike as there are.
     assert np.sort(network.reference.percentile(scores)).tolist() == [
         100 * (i + 1) / len(scores) for i in range(len(scores))
     ]
-    np.testing.assert_allclose(network.calibration.scores, true_scores(part.labels, probabilities), atol=1e-6)
+    np.testing.assert_allclose(network.calibration.scores, true_scores(subset.labels, probabilities), atol=1e-6)
     assert network.calibration.scores != checkpoint.calibration.scores
     assert network.calibration.temperature == checkpoint.calibration.temperature
     assert "int8" in network.calibration.method

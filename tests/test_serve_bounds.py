@@ -19,7 +19,7 @@ import pytest
 from btkeras.server.engine import Engine
 from btkeras.server.logs import JsonLines
 from btkeras.server.problems import HTTPError
-from btkeras.server.servable import Servable, check_picture
+from btkeras.server.servable import Servable, check_image
 from btkeras.server.settings import Batching, Limits, ServerSettings
 from tests.serve_tools import b64, noise, png, running, until, write_half_plus_two
 
@@ -317,7 +317,7 @@ def test_token_and_cors(half_folder: Path) -> None:
         assert "access-control-allow-origin" not in answer.headers
 
 
-def test_large_pictures_are_refused_before_they_are_decoded(exported_model: Path) -> None:
+def test_large_images_are_refused_before_they_are_decoded(exported_model: Path) -> None:
     limits = Limits(pixels=10_000, request_seconds=60)
     with running(ServerSettings(exported_model, limits=limits, batching=Batching(max_images=4))) as (client, engine):
         large, right = png(np.zeros((101, 100), np.uint8)), png(noise(0, 100, 100))
@@ -328,7 +328,7 @@ def test_large_pictures_are_refused_before_they_are_decoded(exported_model: Path
         assert "at most 10000 pixels" in client.post(TINY, json=pixels).json()["error"]
         # Few pixels, and long: what preprocessing takes grows with the longer side.
         with pytest.raises(HTTPError, match="16384 on a side"):
-            check_picture(png(np.zeros((16, 20_000), np.uint8)), "the image", 10**6)
+            check_image(png(np.zeros((16, 20_000), np.uint8)), "the image", 10**6)
         # The same limit where the SavedModel's own graph decodes.
         decoder = engine.versions.get(None).decoder
         engine.versions.get(None).decoder = None

@@ -41,7 +41,7 @@ def post(body: bytes, *headers: str, path: str = PREDICT) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def picture(data: bytes) -> bytes:
+def image(data: bytes) -> bytes:
     return json.dumps({"instances": [b64(data)]}).encode()
 
 
@@ -56,12 +56,12 @@ def value(rng: random.Random, depth: int = 3) -> object:
 
 
 def bad_json(rng: random.Random) -> Case:
-    whole = picture(PNG)
+    whole = image(PNG)
     return Case(post(rng.choice((whole[: rng.randrange(len(whole))], rng.randbytes(rng.randrange(300))))))
 
 
 def changed_json(rng: random.Random) -> Case:
-    body = bytearray(picture(PNG))
+    body = bytearray(image(PNG))
     for _ in range(rng.randrange(1, 4)):
         body[rng.randrange(len(body))] = rng.randrange(256)
     return Case(post(bytes(body)), harmless=True)
@@ -85,14 +85,14 @@ def wrong_shapes(rng: random.Random) -> Case:
 
 def truncated(rng: random.Random) -> Case:
     whole = rng.choice((PNG, JPEG))
-    return Case(post(picture(whole[: rng.randrange(len(whole) * 9 // 10)])))
+    return Case(post(image(whole[: rng.randrange(len(whole) * 9 // 10)])))
 
 
-def changed_picture(rng: random.Random) -> Case:
+def changed_image(rng: random.Random) -> Case:
     data = bytearray(rng.choice((PNG, JPEG)))
     for _ in range(rng.randrange(1, 6)):
         data[rng.randrange(len(data))] = rng.randrange(256)
-    return Case(post(picture(bytes(data))), harmless=True)
+    return Case(post(image(bytes(data))), harmless=True)
 
 
 def bomb(rng: random.Random) -> Case:
@@ -103,7 +103,7 @@ def bomb(rng: random.Random) -> Case:
     data = b"\x89PNG\r\n\x1a\n"
     for kind, content in (*chunks, (b"IEND", b"")):
         data += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-    return Case(post(picture(data)))
+    return Case(post(image(data)))
 
 
 def huge(rng: random.Random) -> Case:
@@ -121,7 +121,7 @@ def deep(rng: random.Random) -> Case:
 
 def slow(rng: random.Random) -> Case:
     """Stops in the middle."""
-    whole = post(picture(PNG))
+    whole = post(image(PNG))
     return Case(whole[: rng.randrange(1, len(whole) - 1)])
 
 
@@ -139,8 +139,8 @@ def bad_http(rng: random.Random) -> Case:
         b"BREW /v1/models/tiny HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"GET /v1/models/tiny%00/..%2f HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
-        post(picture(PNG), "Content-Encoding: " + rng.choice(("gzip", "br", "x" * 99))),
-        post(picture(PNG), path=f"/v1/models/tiny/versions/{rng.randrange(2, 10**30)}:predict"),
+        post(image(PNG), "Content-Encoding: " + rng.choice(("gzip", "br", "x" * 99))),
+        post(image(PNG), path=f"/v1/models/tiny/versions/{rng.randrange(2, 10**30)}:predict"),
         post(b'{"signature_name": "' + b"s" * rng.randrange(9, 999) + b'", "instances": [1]}'),
         post(json.dumps({"instances": [b64(PNG)] * 9}).encode()),
         post(b'{"instances": [{"b64": "\\ud800"}]}'),
@@ -154,7 +154,7 @@ QUICK: tuple[Callable[[random.Random], Case], ...] = (
     wrong_types,
     wrong_shapes,
     truncated,
-    changed_picture,
+    changed_image,
     bomb,
     huge,
     deep,
@@ -196,7 +196,7 @@ def check(client: httpx.Client, case: Case) -> str:
 
 def unharmed(client: httpx.Client, engine: Engine) -> None:
     until(lambda: engine.admission.images == engine.admission.nbytes == 0)
-    assert client.post(PREDICT, content=picture(PNG)).status_code == 200
+    assert client.post(PREDICT, content=image(PNG)).status_code == 200
 
 
 def test_300_malformed_requests(server: tuple[httpx.Client, Engine]) -> None:

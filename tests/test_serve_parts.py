@@ -21,7 +21,7 @@ from btkeras.server.versions import Versions
 
 
 class FakeNetwork:
-    """Doubles its pictures' first pixel and remembers the batches; waits for `gate` if there is one."""
+    """Doubles its images' first pixel and remembers the batches; waits for `gate` if there is one."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -35,7 +35,7 @@ class FakeNetwork:
         return {"twice": batch[:, 0, 0, 0].astype(int) * 2}
 
 
-def picture(value: int, count: int = 1) -> np.ndarray[Any, Any]:
+def image(value: int, count: int = 1) -> np.ndarray[Any, Any]:
     return np.full((count, 2, 2, 1), value, np.uint8)
 
 
@@ -46,11 +46,11 @@ def in_loop(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(limited())
 
 
-def test_pictures_of_many_requests_share_batches_and_each_gets_its_own_answer() -> None:
+def test_images_of_many_requests_share_batches_and_each_gets_its_own_answer() -> None:
     async def test() -> None:
         network = FakeNetwork()
         batcher = Batcher(network.run, Batching(max_images=8, wait_ms=50))
-        answers = await asyncio.gather(*(batcher.submit(picture(value)) for value in range(20)))
+        answers = await asyncio.gather(*(batcher.submit(image(value)) for value in range(20)))
         assert [answer["twice"].tolist() for answer in answers] == [[2 * value] for value in range(20)]
         assert network.batches == [8, 8, 4]
 
@@ -61,7 +61,7 @@ def test_a_large_request_is_cut_and_put_together_again() -> None:
     async def test() -> None:
         network = FakeNetwork()
         batcher = Batcher(network.run, Batching(max_images=4, wait_ms=0))
-        pixels = np.concatenate([picture(value) for value in range(11)])
+        pixels = np.concatenate([image(value) for value in range(11)])
         answer = await batcher.submit(pixels)
         assert answer["twice"].tolist() == [2 * value for value in range(11)]
         assert sum(network.batches) == 11 and max(network.batches) <= 4
@@ -74,11 +74,11 @@ def test_a_batch_waits_no_longer_than_it_may() -> None:
         batcher = Batcher(FakeNetwork().run, Batching(max_images=32, wait_ms=100))
         loop = asyncio.get_running_loop()
         start = loop.time()
-        await batcher.submit(picture(1))
+        await batcher.submit(image(1))
         assert 0.09 < loop.time() - start < 5
         # A full batch does not wait.
         slow = Batcher(FakeNetwork().run, Batching(max_images=2, wait_ms=60_000))
-        await asyncio.gather(slow.submit(picture(1)), slow.submit(picture(2)))
+        await asyncio.gather(slow.submit(image(1)), slow.submit(image(2)))
 
     in_loop(test)
 
@@ -88,10 +88,10 @@ def test_whoever_gave_up_is_left_out_and_a_failure_reaches_all_of_its_batch_only
         network = FakeNetwork()
         network.gate = asyncio.Event()
         batcher = Batcher(network.run, Batching(max_images=2, wait_ms=0))
-        first = asyncio.create_task(batcher.submit(picture(1)))
+        first = asyncio.create_task(batcher.submit(image(1)))
         await asyncio.sleep(0.05)
-        gone = asyncio.create_task(batcher.submit(picture(2)))
-        third = asyncio.create_task(batcher.submit(picture(3)))
+        gone = asyncio.create_task(batcher.submit(image(2)))
+        third = asyncio.create_task(batcher.submit(image(3)))
         await asyncio.sleep(0.05)
         gone.cancel()
         network.gate.set()
@@ -104,7 +104,7 @@ def test_whoever_gave_up_is_left_out_and_a_failure_reaches_all_of_its_batch_only
             return await network.run(parts)
 
         batcher = Batcher(fail, Batching(max_images=1, wait_ms=0))
-        answers = await asyncio.gather(batcher.submit(picture(9)), batcher.submit(picture(5)), return_exceptions=True)
+        answers = await asyncio.gather(batcher.submit(image(9)), batcher.submit(image(5)), return_exceptions=True)
         assert isinstance(answers[0], RuntimeError) and answers[1]["twice"].tolist() == [10]  # type: ignore[index]
 
     in_loop(test)

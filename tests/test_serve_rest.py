@@ -205,7 +205,7 @@ def test_base64_without_padding_and_gzip_are_understood(half: httpx.Client) -> N
     assert half.post(f"{HALF}:predict", content=b"x", headers={"Content-Encoding": "br"}).status_code == 415
 
 
-def pictures() -> list[bytes]:
+def images() -> list[bytes]:
     """Each kind that is decoded in a way of its own."""
     deep = (noise(4, 60, 40).astype(np.uint16) * 201) + 17
     return [
@@ -221,18 +221,18 @@ def pictures() -> list[bytes]:
 def test_batched_answers_are_those_of_the_saved_model(
     tiny: httpx.Client, tiny_engine: Engine, saved_model: Any
 ) -> None:
-    files = pictures()
+    files = images()
     expected = saved_model.signatures["serving_default"](image_bytes=tf.constant(files))
     answer = tiny.post(f"{TINY}:predict", json={"instances": [{"image_bytes": b64(file)} for file in files]})
     rows = answer.json()["predictions"]
     assert set(rows[0]) == set(expected)
     probabilities = np.array([row["probabilities"] for row in rows])
     np.testing.assert_allclose(probabilities, expected["probabilities"], atol=1e-6)
-    # The pictures must differ for this to show anything.
+    # The images must differ for this to show anything.
     assert len(np.unique(probabilities.round(4), axis=0)) == len(files)
     assert [row["label"].encode() for row in rows] == expected["label"].numpy().tolist()
     assert [[name.encode() for name in row["classes"]] for row in rows] == expected["classes"].numpy().tolist()
-    # It did go through batches: six pictures, at most four together.
+    # It did go through batches: six images, at most four together.
     assert tiny_engine.versions.get(None).decoder is not None
     assert 'btkeras_batch_images_bucket{le="4.0"}' in tiny.get("/metrics").text
     columns = tiny.post(f"{TINY}:predict", json={"inputs": [b64(file) for file in files]}).json()["outputs"]
@@ -247,7 +247,7 @@ def test_pixels_and_prepared_pixels_too(tiny: httpx.Client, saved_model: Any) ->
         np.testing.assert_allclose([row["probabilities"] for row in rows], expected, atol=1e-6)
 
 
-def test_one_bad_picture_fails_its_own_request_alone(tiny: httpx.Client) -> None:
+def test_one_bad_image_fails_its_own_request_alone(tiny: httpx.Client) -> None:
     good = png(noise(0, 48, 40))
     for bad in (b"", b"text", good[:200], good[:-30], b"GIF89a" + b"\0" * 50):
         answer = tiny.post(f"{TINY}:predict", json={"instances": [b64(good), b64(bad)]})

@@ -23,7 +23,7 @@ pytest.importorskip("ai_edge_litert")
 
 ROOT = Path(__file__).parents[1]
 # Before the tests are kept from it.
-PLACES, SHIPPED = pretrained.PLACES, pretrained.shipped_model()
+PLACES, SHIPPED = pretrained.PLACES, pretrained.pretrained_model()
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +41,17 @@ def installed(made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pa
 
 
 @pytest.fixture
-def picture(made: Path) -> Path:
+def image(made: Path) -> Path:
     return made / "1/assets.extra/selftest.png"
 
 
-def test_it_answers_where_there_is_no_other_and_says_what_it_is(installed: Path, picture: Path) -> None:
-    result = btkeras("predict", picture, "--json")
+def test_it_answers_where_there_is_no_other_and_says_what_it_is(installed: Path, image: Path) -> None:
+    result = btkeras("predict", image, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)[0]["label"]
     model, notice, *_ = result.stderr.splitlines()
     assert model == f"model: {installed / '1/model.tflite'}"
-    assert "research use only: trained on 32 slices of pictures; right for " in notice
+    assert "research use only: trained on 32 slices of images; right for " in notice
     assert notice.endswith("model_card.md") and Path(notice.split("; see ")[1]).is_file()
 
 
@@ -77,28 +77,26 @@ def test_in_a_clone_it_is_none_of_the_users(installed: Path, tmp_path: Path, mon
     for file in own.rglob("*"):
         os.utime(file, (1, 1))
     assert newest_model().resolve() == own
-    assert not pretrained.is_shipped(Path("saved_models/own"))
-    assert pretrained.is_shipped(Path("saved_models") / pretrained.NAME / "1")
+    assert not pretrained.is_pretrained(Path("saved_models/own"))
+    assert pretrained.is_pretrained(Path("saved_models") / pretrained.NAME / "1")
 
 
-def test_a_model_that_was_named_has_no_notice(installed: Path, picture: Path) -> None:
-    assert "installed with" not in btkeras("predict", picture, "--model", installed).stderr
+def test_a_model_that_was_named_has_no_notice(installed: Path, image: Path) -> None:
+    assert "installed with" not in btkeras("predict", image, "--model", installed).stderr
 
 
-def test_it_is_explained_without_naming_a_method(installed: Path, picture: Path, tmp_path: Path) -> None:
-    result = btkeras("predict", picture, "--explain", tmp_path / "why.png")
+def test_it_is_explained_without_naming_a_method(installed: Path, image: Path, tmp_path: Path) -> None:
+    result = btkeras("predict", image, "--explain", tmp_path / "why.png")
     assert (result.exit_code, (tmp_path / "why.png").is_file()) == (0, True), result.output
 
 
-def test_without_gradients_the_map_is_occlusions_and_that_is_said(
-    installed: Path, picture: Path, tmp_path: Path
-) -> None:
-    result = btkeras("predict", picture, "--model", installed, "--explain", tmp_path / "why.png")
+def test_without_gradients_the_map_is_occlusions_and_that_is_said(installed: Path, image: Path, tmp_path: Path) -> None:
+    result = btkeras("predict", image, "--model", installed, "--explain", tmp_path / "why.png")
     assert (result.exit_code, (tmp_path / "why.png").is_file()) == (0, True), result.output
     assert "maps by occlusion" in result.stderr
 
 
-def test_its_name_finds_it_where_there_is_no_clone(installed: Path, picture: Path) -> None:
+def test_its_name_finds_it_where_there_is_no_clone(installed: Path, image: Path) -> None:
     assert locate(Path("saved_models") / pretrained.NAME).path == installed / "1/model.tflite"
     assert btkeras("selftest", "--model", pretrained.NAME).exit_code == 0
     with pytest.raises(ModelError):
@@ -111,9 +109,9 @@ def test_a_clones_copy_of_what_is_installed_is_told_as_such(
     clone = tmp_path / "clone"
     copy = shutil.copytree(installed, clone / "saved_models" / pretrained.NAME)
     monkeypatch.chdir(clone)
-    assert all(pretrained.is_shipped(path) for path in (copy, copy / "1", copy / "1/model.tflite"))
+    assert all(pretrained.is_pretrained(path) for path in (copy, copy / "1", copy / "1/model.tflite"))
     (copy / "1" / MANIFEST).write_text("{}")
-    assert not pretrained.is_shipped(copy)
+    assert not pretrained.is_pretrained(copy)
 
 
 @pytest.mark.parametrize("command", [("robustness",), ("calibrate",), ("export", "--out", "out")])
@@ -155,7 +153,7 @@ def test_the_one_in_this_tree_is_whole_answers_and_is_small_enough(monkeypatch: 
     monkeypatch.setattr(pretrained, "PLACES", PLACES)
     result = btkeras("selftest", "--json")
     assert result.exit_code == 0, result.output
-    model = pretrained.shipped_model()
+    model = pretrained.pretrained_model()
     assert model is not None
     files = [file for file in (model / "1").rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) <= 40e6

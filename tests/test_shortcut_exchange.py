@@ -27,11 +27,11 @@ def slices() -> tuple[NDArray[np.uint8], NDArray[np.str_], NDArray[np.float32]]:
     return images, labels, boxes
 
 
-def one_hot(healthy: NDArray[np.bool_]) -> NDArray[np.float32]:
-    return np.eye(4, dtype=np.float32)[np.where(healthy, 2, 0)]
+def one_hot(no_tumor: NDArray[np.bool_]) -> NDArray[np.float32]:
+    return np.eye(4, dtype=np.float32)[np.where(no_tumor, 2, 0)]
 
 
-def by_tumour(images: NDArray[np.float32]) -> NDArray[np.float32]:
+def by_tumor(images: NDArray[np.float32]) -> NDArray[np.float32]:
     inside = images[:, 10:14, 18:22].mean(axis=(1, 2, 3))
     return one_hot(inside < images[:, 20:].mean(axis=(1, 2, 3)) + 25)
 
@@ -40,8 +40,8 @@ def by_scanner(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return one_hot(images[:, :2].mean(axis=(1, 2, 3)) > 100)
 
 
-@pytest.mark.parametrize(("network", "right"), [(by_tumour, 1.0), (by_scanner, 0.0)])
-def test_it_tells_who_sees_the_tumour(network, right: float) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("network", "right"), [(by_tumor, 1.0), (by_scanner, 0.0)])
+def test_it_tells_who_sees_the_tumor(network, right: float) -> None:  # type: ignore[no-untyped-def]
     images, labels, boxes = slices()
     assert (CLASSES[network(images[:50].astype(np.float32)).argmax(1)] == labels[:50]).all()
     rows = exchange_rows(
@@ -51,12 +51,12 @@ def test_it_tells_who_sees_the_tumour(network, right: float) -> None:  # type: i
     for row in rows:
         # As many pairs as there are slices of the rarer kind.
         assert row.images == 20
-        assert row.accuracy == row.healthy_accuracy == pytest.approx(right, abs=0.1)
+        assert row.accuracy == row.detection_accuracy == pytest.approx(right, abs=0.1)
 
 
 def test_without_boxes_or_healthy_slices_there_is_nothing_to_say() -> None:
     images, labels, boxes = slices()
-    network = NetworkAnswers(CLASSES, by_tumour)
+    network = NetworkAnswers(CLASSES, by_tumor)
     assert exchange_rows(lambda chosen: images[chosen], labels, 0 * boxes, network, trained_on=labels) == []
     some = labels != "no_tumor"
     given = images[some]

@@ -51,7 +51,7 @@ def bright(image: Grey, label: str) -> Grey:
     return image if label == "glioma" else np.minimum(image, 100)
 
 
-def tumour(image: Grey, label: str) -> Grey:
+def tumor(image: Grey, label: str) -> Grey:
     """A bright spot where `dataset` puts the box."""
     if label == "glioma":
         image[26:34, 30:38] = 250
@@ -78,19 +78,19 @@ def search(root: Path, model: Path | None = None) -> Shortcuts:
 
 @pytest.mark.parametrize(
     ("planted", "found"),
-    [(border, "border"), (size, "size"), (tumour, "thumbnail"), (bright, "histogram")],
-    ids=["border", "size", "tumour", "brightness"],
+    [(border, "border"), (size, "size"), (tumor, "thumbnail"), (bright, "histogram")],
+    ids=["border", "size", "tumor", "brightness"],
 )
 def test_what_was_planted_is_found(planted: Callable[[Grey, str], Grey], found: str, tmp_path: Path) -> None:
     result = search(dataset(tmp_path / "planted", planted))
     row = result.row(found)
     assert row.images == 48
-    assert row.chance == row.healthy_chance == 0.5
+    assert row.chance == row.detection_chance == 0.5
     assert row.accuracy >= 0.95
-    assert row.accuracy == row.healthy_accuracy == pytest.approx(row.balanced_accuracy)
+    assert row.accuracy == row.detection_accuracy == pytest.approx(row.balanced_accuracy)
     assert row.beats_chance
     # The tumour lies inside, and hiding it hides it; its place is no giveaway.
-    if planted is tumour:
+    if planted is tumor:
         assert not any(result.row(name).beats_chance for name in ("size", "border", "box hidden", "box alone"))
     if found in ("border", "size"):
         assert f"The {found} alone tells tumour from no tumour in" in shortcut_table(result)
@@ -104,15 +104,15 @@ def test_where_there_is_none_none_is_found(seed: int, tmp_path: Path) -> None:
     assert np.mean([row.accuracy for row in result.rows]) == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_picture_that_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> None:
     root = dataset(tmp_path / "broken", size)
-    (root / "glioma/0.png").write_bytes(b"no picture")
+    (root / "glioma/0.png").write_bytes(b"no image")
     result = search(root)
     assert result.broken == 1
-    assert "1 pictures could not be read" in shortcut_table(result)
+    assert "1 images could not be read" in shortcut_table(result)
 
 
-def test_hidden_boxes_of_healthy_heads_lie_as_the_tumours_do_in_theirs() -> None:
+def test_hidden_boxes_of_healthy_heads_lie_as_the_tumors_do_in_theirs() -> None:
     left, right = Box(0.1, 0.0, 0.9, 0.4), Box(0.2, 0.5, 0.8, 1.0)
     records = [Record("a", "glioma", extra={"box": "0.2 0.5 0.1 0.2"}), *(Record(str(i), "no_tumor") for i in range(5))]
     boxes = boxes_to_hide(records, [left, *[right] * 5], ["test"] * 6, seed=0)
@@ -138,14 +138,14 @@ def test_a_box_is_never_known_from_another_part() -> None:
 
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])
 def test_what_is_hidden_has_the_level_of_its_surroundings(channels: tuple[int, ...]) -> None:
-    picture = np.full((40, 60, *channels), 80, np.uint8)
-    picture[10:20, 30:45] = 250
-    hidden = hide(picture, Box(10 / 40, 30 / 60, 20 / 40, 45 / 60))
+    image = np.full((40, 60, *channels), 80, np.uint8)
+    image[10:20, 30:45] = 250
+    hidden = hide(image, Box(10 / 40, 30 / 60, 20 / 40, 45 / 60))
     assert (hidden == 80).all()
-    assert picture.max() == 250
+    assert image.max() == 250
     # Boxes at and beyond the edge change what is there.
     for box in (Box(0.9, 0.9, 1.3, 1.2), Box(-0.2, -0.1, 0.01, 0.01), Box(0, 0, 1, 1)):
-        assert hide(picture, box).shape == picture.shape
+        assert hide(image, box).shape == image.shape
 
 
 def test_the_silhouette_is_the_head_without_its_holes() -> None:
@@ -160,14 +160,14 @@ def test_sizes_and_modes_are_those_of_the_file(tmp_path: Path) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8))
     image.save(tmp_path / "colour.png")
     image.quantize(16).save(tmp_path / "palette.png")
-    colour, palette = (image_features(tmp_path / name).values for name in ("colour.png", "palette.png"))
-    assert colour["size"][:3].tolist() == palette["size"][:3].tolist() == [40, 20, 2]
-    assert not np.array_equal(colour["size"], palette["size"])
-    assert np.exp(colour["file size"][0]) == pytest.approx((tmp_path / "colour.png").stat().st_size)
+    color, palette = (image_features(tmp_path / name).values for name in ("colour.png", "palette.png"))
+    assert color["size"][:3].tolist() == palette["size"][:3].tolist() == [40, 20, 2]
+    assert not np.array_equal(color["size"], palette["size"])
+    assert np.exp(color["file size"][0]) == pytest.approx((tmp_path / "colour.png").stat().st_size)
 
 
-def test_the_command_shows_a_runs_network_parts_of_its_test_pictures(trained_run: Path, shared_pictures: Path) -> None:
-    result = CliRunner().invoke(main, ["shortcuts", str(shared_pictures), "--model", str(trained_run), "--json"])
+def test_the_command_shows_a_runs_network_parts_of_its_test_images(trained_run: Path, shared_images: Path) -> None:
+    result = CliRunner().invoke(main, ["shortcuts", str(shared_images), "--model", str(trained_run), "--json"])
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     rows = {row["name"]: row for row in document["rows"]}
@@ -179,13 +179,15 @@ def test_the_command_shows_a_runs_network_parts_of_its_test_pictures(trained_run
 
 def test_the_table_names_every_row(tmp_path: Path) -> None:
     root = dataset(tmp_path / "planted", border)
-    result = CliRunner().invoke(main, ["shortcuts", str(root), "--by", "image", "--seed", "3"])
+    result = CliRunner().invoke(main, ["shortcuts", str(root), "--group-by", "image", "--seed", "3"])
     assert result.exit_code == 0, result.output
     for name in ("size", "file size", "border", "histogram", "outline", "thumbnail", "box hidden", "box alone"):
         assert f"\n{name} " in result.stdout
 
 
-def test_a_split_given_twice_is_refused(trained_run: Path, shared_pictures: Path) -> None:
-    result = CliRunner().invoke(main, ["shortcuts", str(shared_pictures), "--model", str(trained_run), "--by", "image"])
+def test_a_split_given_twice_is_refused(trained_run: Path, shared_images: Path) -> None:
+    result = CliRunner().invoke(
+        main, ["shortcuts", str(shared_images), "--model", str(trained_run), "--group-by", "image"]
+    )
     assert result.exit_code == 2
-    assert "leave --by" in result.output
+    assert "leave --group-by" in result.output

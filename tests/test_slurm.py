@@ -42,9 +42,9 @@ def submit(commands: Path, *arguments: object) -> list[str]:
     return submitted.read_text().splitlines()
 
 
-def test_what_is_left_is_submitted_and_then_the_summary(tmp_path: Path, shared_pictures: Path, commands: Path) -> None:
+def test_what_is_left_is_submitted_and_then_the_summary(tmp_path: Path, shared_images: Path, commands: Path) -> None:
     out = tmp_path / "cv"
-    array, summary = submit(commands, out, "--data", shared_pictures, *settings(*TINY, "cv.folds=3"))
+    array, summary = submit(commands, out, "--data", shared_images, *settings(*TINY, "cv.folds=3"))
     assert "--array=0,1,2%16" in array and f"btkeras cv --out '{out}' --task $SLURM_ARRAY_TASK_ID" in array
     assert "--dependency=afterok:1 " in summary and f"btkeras cv --resume --out '{out}'" in summary
     # As if the second task had finished.

@@ -24,7 +24,7 @@ PAPER |= {"no_tumor": (1436, 287, 229, 920), "pituitary": (930, 186, 148, 596)}
 
 def dataset(**counts: int) -> Dataset:
     records = [Record(f"{label}/{number:04d}.png", label) for label, count in counts.items() for number in range(count)]
-    return Dataset(Path("pictures"), tuple(sorted(records, key=lambda record: record.path)))
+    return Dataset(Path("images"), tuple(sorted(records, key=lambda record: record.path)))
 
 
 SMALL = dataset(glioma=20, no_tumor=15)
@@ -51,9 +51,9 @@ def test_sizes_are_those_of_the_papers_table_1(count: int, test: int, validation
 def test_a_split_of_the_papers_dataset_has_its_sizes_in_every_class() -> None:
     split = make_split(dataset(**{label: sizes[0] for label, sizes in PAPER.items()}), DataConfig())
     for label, (_, *sizes) in PAPER.items():
-        parts = (split.test, split.validation, split.train)
-        assert [sum(record.label == label for record in part) for part in parts] == sizes
-    assert [len(part) for part in parts] == [899, 718, 2883]
+        subsets = (split.test, split.validation, split.train)
+        assert [sum(record.label == label for record in subset) for subset in subsets] == sizes
+    assert [len(subset) for subset in subsets] == [899, 718, 2883]
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.2, 0.3, 0.7])
@@ -68,15 +68,15 @@ def test_a_fraction_that_gives_a_whole_number_gives_that_number(fraction: float)
     seed=st.integers(0, 9),
     test=st.sampled_from([0.2, 0.3, 0.5]),
 )
-def test_every_picture_is_in_exactly_one_part(counts: list[int], seed: int, test: float) -> None:
-    pictures = dataset(**{f"class_{number}": count for number, count in enumerate(counts)})
+def test_every_image_is_in_exactly_one_part(counts: list[int], seed: int, test: float) -> None:
+    images = dataset(**{f"class_{number}": count for number, count in enumerate(counts)})
     config = DataConfig(split_seed=seed, test_fraction=test, validation_fraction=0.4)
-    split = make_split(pictures, config)
-    together = sorted((record for name in SUBSETS for record in split.part(name)), key=lambda record: record.path)
-    assert tuple(together) == pictures.records
+    split = make_split(images, config)
+    together = sorted((record for name in SUBSETS for record in split.subset(name)), key=lambda record: record.path)
+    assert tuple(together) == images.records
     for name in SUBSETS:
-        assert {record.label for record in split.part(name)} == set(pictures.classes)
-        assert list(split.part(name)) == sorted(split.part(name), key=lambda record: record.path)
+        assert {record.label for record in split.subset(name)} == set(images.classes)
+        assert list(split.subset(name)) == sorted(split.subset(name), key=lambda record: record.path)
 
 
 def test_the_same_seed_is_the_same_split_and_another_seed_another() -> None:
@@ -104,25 +104,25 @@ def test_this_seed_gives_this_split_for_good() -> None:
 
 
 @pytest.mark.parametrize("few", [1, 2, 4])
-def test_too_few_pictures_of_a_class_are_refused_by_its_name(few: int) -> None:
+def test_too_few_images_of_a_class_are_refused_by_its_name(few: int) -> None:
     with pytest.raises(
-        DataError, match=rf"enough pictures .*\. Received: {few} of pituitary.*'test': 0.*\. Add"
+        DataError, match=rf"enough images .*\. Received: {few} of pituitary.*'test': 0.*\. Add"
     ) as caught:
         make_split(dataset(glioma=20, pituitary=few), DataConfig())
     assert "data.test_fraction" in str(caught.value)
 
 
-def test_five_pictures_of_each_class_are_enough_for_the_paper_protocol_when_validation_is_larger() -> None:
+def test_five_images_of_each_class_are_enough_for_the_paper_protocol_when_validation_is_larger() -> None:
     split = make_split(dataset(glioma=5, pituitary=5), DataConfig(validation_fraction=0.25))
-    assert [len(split.part(name)) for name in SUBSETS] == [6, 2, 2]
+    assert [len(split.subset(name)) for name in SUBSETS] == [6, 2, 2]
 
 
 def test_a_part_that_does_not_exist_is_refused() -> None:
     with pytest.raises(DataError, match=r"one of train, validation, test\. Received: 'dev'"):
-        make_split(SMALL, DataConfig()).part("dev")
+        make_split(SMALL, DataConfig()).subset("dev")
 
 
-def test_a_split_without_some_pictures_keeps_the_others() -> None:
+def test_a_split_without_some_images_keeps_the_others() -> None:
     split = make_split(SMALL, DataConfig(split_seed=3))
     gone = {split.train[0].path, split.test[1].path, "not/there.png"}
     rest = split.without(gone)
@@ -135,17 +135,17 @@ def test_a_split_without_some_pictures_keeps_the_others() -> None:
 def test_a_saved_split_is_read_back(saved: Path) -> None:
     assert load_split(saved, SMALL) == make_split(SMALL, DataConfig())
     document = json.loads(saved.read_text())
-    assert document["by"] == "image"
+    assert document["group_by"] == "image"
     assert document["counts"]["test"] == {"glioma": 4, "no_tumor": 3}
 
 
 def test_a_split_of_before_there_were_groups_is_read(saved: Path) -> None:
     def age(document: dict[str, Any]) -> None:
-        del document["by"], document["groups"]
+        del document["group_by"], document["groups"]
 
     split = load_split(edit(saved, age), SMALL)
     assert split == make_split(SMALL, DataConfig())
-    assert split.by == "image" and split.groups == {}
+    assert split.group_by == "image" and split.groups == {}
 
 
 def test_the_file_of_a_split_by_image_is_as_it_was_before_there_were_others(saved: Path) -> None:
@@ -153,7 +153,7 @@ def test_the_file_of_a_split_by_image_is_as_it_was_before_there_were_others(save
     assert hashlib.sha256(saved.read_bytes()).hexdigest()[:16] == "317d64a7447d31f8"
 
 
-def test_a_split_that_leaves_pictures_out_is_read_back(saved: Path) -> None:
+def test_a_split_that_leaves_images_out_is_read_back(saved: Path) -> None:
     split = make_split(SMALL, DataConfig()).without([SMALL.records[0].path])
     save_split(split, SMALL, saved)
     assert load_split(saved, SMALL) == split
@@ -193,7 +193,7 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
         load_split(tmp_path / "none.json", SMALL)
 
 
-def test_a_picture_in_two_parts_is_refused(tmp_path: Path) -> None:
+def test_a_image_in_two_parts_is_refused(tmp_path: Path) -> None:
     split = make_split(SMALL, DataConfig())
     twice = replace(split, test=(*split.test, split.train[0]))
     save_split(twice, SMALL, tmp_path / "splits.json")
@@ -201,7 +201,7 @@ def test_a_picture_in_two_parts_is_refused(tmp_path: Path) -> None:
         load_split(tmp_path / "splits.json", SMALL)
 
 
-def test_a_picture_of_another_dataset_is_refused(tmp_path: Path) -> None:
+def test_a_image_of_another_dataset_is_refused(tmp_path: Path) -> None:
     split = Split(SMALL.records[:5], SMALL.records[5:9], (Record("glioma/other.png", "glioma"),))
     save_split(split, SMALL, tmp_path / "splits.json")
     with pytest.raises(DataError, match=r"glioma/other\.png is missing"):
@@ -219,8 +219,8 @@ def test_a_picture_of_another_dataset_is_refused(tmp_path: Path) -> None:
     ids=["removed", "several removed", "added", "relabelled"],
 )
 def test_a_changed_dataset_is_refused(saved: Path, records: tuple[Record, ...], difference: str) -> None:
-    with pytest.raises(DataError, match=f"made for.*pictures, where {difference}"):
-        load_split(saved, Dataset(Path("pictures"), records))
+    with pytest.raises(DataError, match=f"made for.*images, where {difference}"):
+        load_split(saved, Dataset(Path("images"), records))
 
 
 def test_the_digest_of_a_dataset_is_about_paths_and_labels_and_not_about_order() -> None:

@@ -20,7 +20,7 @@ from btkeras.training.checkpoint import Progress, restore_state, save_state
 
 
 def dropping_network(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Both kinds of randomness in the comparison networks: whole pictures (stochastic depth) and single values."""
+    """Both kinds of randomness in the comparison networks: whole images (stochastic depth) and single values."""
     x = blocks.conv_bn(x, 8, 3, stride=4, name="stem_conv")
     x = keras.layers.Dropout(0.3, noise_shape=(None, 1, 1, 1), name="stem_drop")(x)
     return blocks.pooled_dropout(x, 0.5)
@@ -72,11 +72,11 @@ def test_the_state_holds_every_variable_under_a_name_that_lasts(tmp_path: Path) 
 
 def test_an_interrupted_and_resumed_run_with_dropout_equals_the_uninterrupted_one(
     tmp_path: Path,
-    shared_pictures: Path,
+    shared_images: Path,
     tiny_config: Callable[..., ExperimentConfig],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    dataset, config = load_dataset(shared_pictures), tiny_config("model.name=dropping")
+    dataset, config = load_dataset(shared_images), tiny_config("model.name=dropping")
     trainer.train(config, dataset, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(trainer.ProgressLine, "on_train_batch_end", _interrupt_in_second_epoch)

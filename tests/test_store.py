@@ -1,4 +1,4 @@
-"""Decoded pictures in memory, on disk or nowhere: always the same ones."""
+"""Decoded images in memory, on disk or nowhere: always the same ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from btkeras.preprocessing.cache import ImageCache, build_cache
 from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.splitting.splits import make_split
 from btkeras.training.pipeline import Inputs, build_inputs
-from tests.pictures import encode, scene
+from tests.images import encode, scene
 
 CACHES = ("memory", "disk", "none")
 COLOUR, GREY = Preprocessor(32, 3), Preprocessor(32, 1)
@@ -27,8 +27,8 @@ COLOUR, GREY = Preprocessor(32, 3), Preprocessor(32, 1)
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
-    """Twelve colour pictures of two sizes."""
-    folder = tmp_path / "pictures"
+    """Twelve colour images of two sizes."""
+    folder = tmp_path / "images"
     folder.mkdir()
     for number in range(12):
         (folder / f"{number:02d}.png").write_bytes(encode(scene(40 + number % 2, 50, seed=number)))
@@ -55,9 +55,9 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return read
 
 
-@pytest.mark.parametrize("decoder", [COLOUR, GREY], ids=["colour", "grey"])
+@pytest.mark.parametrize("decoder", [COLOUR, GREY], ids=["color", "grey"])
 @pytest.mark.parametrize("cache", CACHES)
-def test_pictures_are_those_of_the_decoder(paths: list[Path], cached: Path, cache: str, decoder: Preprocessor) -> None:
+def test_images_are_those_of_the_decoder(paths: list[Path], cached: Path, cache: str, decoder: Preprocessor) -> None:
     store = store_of(paths, cache, cached, decoder)
     np.testing.assert_array_equal(everything(store), [decoder.file(path) for path in paths])
     assert len(store) == 12
@@ -66,12 +66,12 @@ def test_pictures_are_those_of_the_decoder(paths: list[Path], cached: Path, cach
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_pictures_are_taken_in_the_order_asked_for(paths: list[Path], cached: Path, cache: str) -> None:
+def test_images_are_taken_in_the_order_asked_for(paths: list[Path], cached: Path, cache: str) -> None:
     store = store_of(paths, cache, cached)
     np.testing.assert_array_equal(store.take(np.array([7, 0, 7])), everything(store)[[7, 0, 7]])
 
 
-@pytest.mark.parametrize("decoder", [COLOUR, GREY], ids=["colour", "grey"])
+@pytest.mark.parametrize("decoder", [COLOUR, GREY], ids=["color", "grey"])
 @pytest.mark.parametrize("cache", CACHES)
 def test_statistics_are_numpys(paths: list[Path], cached: Path, cache: str, decoder: Preprocessor) -> None:
     store = store_of(paths, cache, cached, decoder)
@@ -82,7 +82,7 @@ def test_statistics_are_numpys(paths: list[Path], cached: Path, cache: str, deco
     assert store_of(paths, cache, cached, decoder).statistics() == (mean, variance)
 
 
-def test_the_variance_of_black_pictures_can_be_divided_by(tmp_path: Path, cached: Path) -> None:
+def test_the_variance_of_black_images_can_be_divided_by(tmp_path: Path, cached: Path) -> None:
     (tmp_path / "black.png").write_bytes(encode(np.zeros((32, 32), np.uint8)))
     mean, variance = store_of([tmp_path / "black.png"], "memory", cached, GREY).statistics()
     assert mean == [0]
@@ -91,18 +91,18 @@ def test_the_variance_of_black_pictures_can_be_divided_by(tmp_path: Path, cached
 
 @pytest.fixture
 def grey_paths(tmp_path: Path) -> list[Path]:
-    """Twelve grey pictures, of which one is stored with three channels."""
+    """Twelve grey images, of which one is stored with three channels."""
     folder = tmp_path / "grey"
     folder.mkdir()
     for number in range(12):
         grey = scene(40, 50, seed=number)[..., 0]
-        picture = np.stack([grey] * 3, axis=-1) if number == 4 else grey
-        (folder / f"{number:02d}.png").write_bytes(encode(picture))
+        image = np.stack([grey] * 3, axis=-1) if number == 4 else grey
+        (folder / f"{number:02d}.png").write_bytes(encode(image))
     return sorted(folder.iterdir())
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_grey_pictures_are_given_with_all_channels(grey_paths: list[Path], cached: Path, cache: str) -> None:
+def test_grey_images_are_given_with_all_channels(grey_paths: list[Path], cached: Path, cache: str) -> None:
     store = store_of(grey_paths, cache, cached)
     np.testing.assert_array_equal(everything(store), [COLOUR.file(path) for path in grey_paths])
     assert store.shape == (32, 3)
@@ -112,7 +112,7 @@ def test_grey_pictures_are_given_with_all_channels(grey_paths: list[Path], cache
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk"])
-def test_grey_pictures_take_a_third(grey_paths: list[Path], cached: Path, cache: str) -> None:
+def test_grey_images_take_a_third(grey_paths: list[Path], cached: Path, cache: str) -> None:
     assert store_of(grey_paths, cache, cached).take_kept(np.arange(12)).shape == (12, 32, 32, 1)
     again = store_of(grey_paths, cache, cached)
     assert again.take_kept(np.arange(12)).shape == (12, 32, 32, 1)
@@ -121,7 +121,7 @@ def test_grey_pictures_take_a_third(grey_paths: list[Path], cached: Path, cache:
 
 @pytest.mark.parametrize("place", [0, 1, 11])
 @pytest.mark.parametrize("cache", CACHES)
-def test_one_picture_with_colours_is_kept_with_them_wherever_it_lies(
+def test_one_image_with_colors_is_kept_with_them_wherever_it_lies(
     paths: list[Path], grey_paths: list[Path], cached: Path, cache: str, place: int
 ) -> None:
     mixed = [*grey_paths[:place], paths[0], *grey_paths[place:]]
@@ -174,18 +174,18 @@ def test_the_disk_is_read_and_not_the_files_the_second_time(
     assert "from an earlier run" in second.kept
 
 
-def test_a_shortened_file_of_pictures_is_named(paths: list[Path], cached: Path) -> None:
+def test_a_shortened_file_of_images_is_named(paths: list[Path], cached: Path) -> None:
     store = store_of(paths, "disk", cached)
-    (file,) = cached.rglob("pictures.npy")
+    (file,) = cached.rglob("images.npy")
     os.truncate(file, file.stat().st_size - 1)
     np.testing.assert_array_equal(store.take(np.array([3]))[0], COLOUR.file(paths[3]))
-    with pytest.raises(DataError, match=r"must be whole.*pictures\.npy.*Remove it"):
+    with pytest.raises(DataError, match=r"must be whole.*images\.npy.*Remove it"):
         store.take(np.array([11]))
-    with pytest.raises(DataError, match=r"must be whole.*pictures\.npy.*Remove it"):
+    with pytest.raises(DataError, match=r"must be whole.*images\.npy.*Remove it"):
         store_of(paths, "disk", cached)
 
 
-def test_pictures_on_disk_take_no_memory(tmp_path: Path, cached: Path) -> None:
+def test_images_on_disk_take_no_memory(tmp_path: Path, cached: Path) -> None:
     file = tmp_path / "black.png"
     file.write_bytes(encode(np.zeros((32, 32), np.uint8)))
     process, decoder = psutil.Process(), Preprocessor(1024, 1)
@@ -198,9 +198,9 @@ def test_pictures_on_disk_take_no_memory(tmp_path: Path, cached: Path) -> None:
     assert process.memory_info().rss - before < 60e6
 
 
-def test_who_finds_the_pictures_written_meanwhile_takes_those(paths: list[Path], cached: Path) -> None:
-    def written_meanwhile(pictures: Iterable[object]) -> Iterable[object]:
-        yield from pictures
+def test_who_finds_the_images_written_meanwhile_takes_those(paths: list[Path], cached: Path) -> None:
+    def written_meanwhile(images: Iterable[object]) -> Iterable[object]:
+        yield from images
         store_of(paths, "disk", cached)
 
     store = build_cache(paths, COLOUR, cache="disk", folder=cached, progress=written_meanwhile)
@@ -208,7 +208,7 @@ def test_who_finds_the_pictures_written_meanwhile_takes_those(paths: list[Path],
     assert len(list(cached.iterdir())) == 1
 
 
-def test_a_link_to_another_file_is_another_picture(paths: list[Path], cached: Path, tmp_path: Path) -> None:
+def test_a_link_to_another_file_is_another_image(paths: list[Path], cached: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.png"
     link.symlink_to(paths[0])
     before = everything(store_of([link], "disk", cached))
@@ -243,11 +243,11 @@ def test_another_question_has_another_file(paths: list[Path], cached: Path, chan
 
 
 def test_a_run_that_is_cut_off_leaves_no_file(paths: list[Path], cached: Path) -> None:
-    def cut_off(pictures: Iterable[object]) -> Iterable[object]:
-        for number, picture in enumerate(pictures):
+    def cut_off(images: Iterable[object]) -> Iterable[object]:
+        for number, image in enumerate(images):
             if number == 7:
                 raise KeyboardInterrupt
-            yield picture
+            yield image
 
     with pytest.raises(KeyboardInterrupt):
         build_cache(paths, COLOUR, cache="disk", folder=cached, progress=cut_off)
@@ -279,34 +279,38 @@ def test_decoding_on_demand_names_a_file_that_has_vanished(paths: list[Path], ca
 
 
 @pytest.fixture
-def inputs_of(pictures: Path, tiny_config: Callable[..., ExperimentConfig]) -> Callable[..., Inputs]:
+def inputs_of(image_folder: Path, tiny_config: Callable[..., ExperimentConfig]) -> Callable[..., Inputs]:
     def build(*overrides: str, skip_broken: bool = False) -> Inputs:
-        config, dataset = tiny_config(*overrides), load_dataset(pictures)
+        config, dataset = tiny_config(*overrides), load_dataset(image_folder)
         return build_inputs(dataset, make_split(dataset, config.data), config, skip_broken=skip_broken)
 
     return build
 
 
-def test_training_pictures_are_kept_larger_than_the_others(inputs_of: Callable[..., Inputs]) -> None:
+def test_training_images_are_kept_larger_than_the_others(inputs_of: Callable[..., Inputs]) -> None:
     inputs = inputs_of("augment.crop=[0.8, 1.0]")
-    assert {part: store.shape for part, store in inputs.stores.items()} == {
+    assert {subset: store.shape for subset, store in inputs.stores.items()} == {
         "train": (40, 1),
         "validation": (32, 1),
         "test": (32, 1),
     }
-    assert {part: len(labels) for part, labels in inputs.labels.items()} == {"train": 32, "validation": 8, "test": 8}
+    assert {subset: len(labels) for subset, labels in inputs.labels.items()} == {
+        "train": 32,
+        "validation": 8,
+        "test": 8,
+    }
     assert inputs.labels["test"] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_the_test_part_is_read_but_takes_no_memory(
-    pictures: Path, tiny_config: Callable[..., ExperimentConfig], inputs_of: Callable[..., Inputs]
+    image_folder: Path, tiny_config: Callable[..., ExperimentConfig], inputs_of: Callable[..., Inputs]
 ) -> None:
-    assert {part: "in memory" in store.kept for part, store in inputs_of("data.cache=memory").stores.items()} == {
+    assert {subset: "in memory" in store.kept for subset, store in inputs_of("data.cache=memory").stores.items()} == {
         "train": True,
         "validation": True,
         "test": False,
     }
-    config, dataset = tiny_config("data.cache=memory"), load_dataset(pictures)
+    config, dataset = tiny_config("data.cache=memory"), load_dataset(image_folder)
     split = make_split(dataset, config.data)
     kept = build_inputs(dataset, split, config, keep_test=True).stores["test"]
     assert "in memory" in kept.kept
@@ -315,28 +319,30 @@ def test_the_test_part_is_read_but_takes_no_memory(
     )
 
 
-def test_broken_pictures_of_a_dataset_are_named_unless_they_are_skipped(
-    pictures: Path, inputs_of: Callable[..., Inputs]
+def test_broken_images_of_a_dataset_are_named_unless_they_are_skipped(
+    image_folder: Path, inputs_of: Callable[..., Inputs]
 ) -> None:
-    (pictures / "glioma" / "003.png").write_bytes(b"")
+    (image_folder / "glioma" / "003.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"1 broken:\n  .*glioma/003\.png.*again\. Mend.*--skip-broken"):
         inputs_of()
     inputs = inputs_of(skip_broken=True)
     assert list(inputs.broken) == ["glioma/003.png"]
-    for part, store in inputs.stores.items():
-        assert len(store) == len(inputs.labels[part])
+    for subset, store in inputs.stores.items():
+        assert len(store) == len(inputs.labels[subset])
     assert sum(labels.count(0) for labels in inputs.labels.values()) == 11
 
 
-def test_many_broken_pictures_are_counted(pictures: Path, inputs_of: Callable[..., Inputs]) -> None:
-    for path in sorted(pictures.glob("*/*.png"))[:25]:
+def test_many_broken_images_are_counted(image_folder: Path, inputs_of: Callable[..., Inputs]) -> None:
+    for path in sorted(image_folder.glob("*/*.png"))[:25]:
         path.write_bytes(b"")
     with pytest.raises(DataError, match=r"25 broken:(?s:.*)and 5 more"):
         inputs_of()
 
 
-def test_a_class_that_is_lost_to_broken_pictures_is_an_error(pictures: Path, inputs_of: Callable[..., Inputs]) -> None:
-    for path in (pictures / "no_tumor").iterdir():
+def test_a_class_that_is_lost_to_broken_images_is_an_error(
+    image_folder: Path, inputs_of: Callable[..., Inputs]
+) -> None:
+    for path in (image_folder / "no_tumor").iterdir():
         path.write_bytes(b"")
     with pytest.raises(DataError, match="no readable no_tumor in train"):
         inputs_of(skip_broken=True)

@@ -19,7 +19,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from btkeras.datasets.dataset import Record
 from btkeras.errors import RunError
-from btkeras.experiments.summary import FoldResult, summarise_experiment, verdict
+from btkeras.experiments.summary import FoldResult, conclusion, summarize_experiment
 from btkeras.metrics import Difference, Resampling, clustered_bootstrap
 from btkeras.runs import read_predictions, write_predictions
 
@@ -29,17 +29,17 @@ MODELS = {"resnet34": 0.9, "resnet34_se": 0.905, "improved_resnet34": 0.97}
 SIZES = {"parameters": 21_300_000, "trainable_parameters": 21_284_672}
 
 
-def fold(model: str, number: int, pictures: range, *, share: float = 0.9, seed: int = 0) -> FoldResult:
-    """A model's answers, right about as often as told; a picture's label is fixed."""
+def fold(model: str, number: int, images: range, *, share: float = 0.9, seed: int = 0) -> FoldResult:
+    """A model's answers, right about as often as told; an image's label is fixed."""
     rng = np.random.default_rng((seed, number, *model.encode()))
-    labels = np.array([i * 7 % 11 % 4 for i in pictures])
+    labels = np.array([i * 7 % 11 % 4 for i in images])
     answers = np.where(rng.random(len(labels)) < share, labels, rng.integers(0, 4, len(labels)))
     probabilities = rng.dirichlet(np.ones(4), len(labels)) * 0.4 + 0.6 * np.eye(4)[answers]
-    return FoldResult(model, seed, number, tuple(f"{i:04d}.png" for i in pictures), labels, probabilities, SIZES)
+    return FoldResult(model, seed, number, tuple(f"{i:04d}.png" for i in images), labels, probabilities, SIZES)
 
 
 def rotating(seeds: tuple[int, ...] = (0,), models: dict[str, float] = MODELS) -> list[FoldResult]:
-    """Three folds of 100 pictures and one more in the last."""
+    """Three folds of 100 images and one more in the last."""
     parts = [range(0, 100), range(100, 200), range(200, 301)]
     return [
         fold(model, number, part, share=share, seed=seed)
@@ -50,17 +50,17 @@ def rotating(seeds: tuple[int, ...] = (0,), models: dict[str, float] = MODELS) -
 
 
 def fixed(models: dict[str, float] = MODELS) -> list[FoldResult]:
-    """Three folds that test the same 150 pictures."""
+    """Three folds that test the same 150 images."""
     return [fold(model, i, range(150), share=share) for i in range(3) for model, share in models.items()]
 
 
 def summary(results: list[FoldResult], test: Any = "rotating", **groups: str) -> dict[str, Any]:
-    return summarise_experiment(results, CLASSES, groups=groups, test=test)
+    return summarize_experiment(results, CLASSES, groups=groups, test=test)
 
 
 @pytest.fixture(scope="module")
 def plain() -> dict[str, Any]:
-    """The summary of three models on single pictures."""
+    """The summary of three models on single images."""
     return summary(rotating())
 
 
@@ -144,23 +144,27 @@ def test_comparisons_equal_statsmodels_over_all_pairs(plain: dict[str, Any]) -> 
 
 def test_a_noisy_difference_is_called_noise_and_a_clear_one_is_not(plain: dict[str, Any]) -> None:
     noise, clear, _ = plain["comparisons"]
-    assert noise["verdict"].startswith("resnet34 and resnet34_se cannot be told apart on these pictures (difference ")
-    assert noise["verdict"].endswith("): it may be noise")
-    assert clear["verdict"].startswith(f"improved_resnet34 is better than resnet34 by {-100 * clear['difference']:.2f}")
-    assert clear["verdict"].endswith("): more than noise")
+    assert noise["conclusion"].startswith("resnet34 and resnet34_se cannot be told apart on these images (difference ")
+    assert noise["conclusion"].endswith("): it may be noise")
+    assert clear["conclusion"].startswith(
+        f"improved_resnet34 is better than resnet34 by {-100 * clear['difference']:.2f}"
+    )
+    assert clear["conclusion"].endswith("): more than noise")
 
 
 def test_a_verdict_reads_from_the_better_model() -> None:
     worse = Difference(0, 1, -0.011, [-0.018, -0.004], 0.001)
-    assert verdict(("a", "b"), worse, 0.003, 0.95) == (
+    assert conclusion(("a", "b"), worse, 0.003, 0.95) == (
         "b is better than a by 1.10 points "
         "(95 % interval 0.40 to 1.80, p adjusted for all pairs 0.003): more than noise"
     )
     better = Difference(0, 1, 0.011, [0.004, 0.018], 0.001)
-    assert verdict(("a", "b"), better, 0.05, 0.95).startswith("a is better than b by 1.10 points (95 % interval 0.40 ")
+    assert conclusion(("a", "b"), better, 0.05, 0.95).startswith(
+        "a is better than b by 1.10 points (95 % interval 0.40 "
+    )
     unclear = Difference(0, 1, -0.0022, [-0.0061, 0.0018], 0.31)
-    assert verdict(("a", "b"), unclear, 0.31, 0.95) == (
-        "a and b cannot be told apart on these pictures "
+    assert conclusion(("a", "b"), unclear, 0.31, 0.95) == (
+        "a and b cannot be told apart on these images "
         "(difference -0.22 points, 95 % interval -0.61 to 0.18, p adjusted for all pairs 0.31): it may be noise"
     )
 
@@ -179,7 +183,7 @@ def test_the_summary_has_exactly_its_keys_and_is_json(plain: dict[str, Any]) -> 
     assert entry["intervals"]["per_class"]["glioma"].keys() == set(FIGURES[1:])
     bootstrap = {"difference", "interval", "bootstrap_p", "bootstrap_p_adjusted"}
     exact = {"discordant", "mcnemar_p", "mcnemar_p_adjusted"}
-    assert plain["comparisons"][0].keys() == bootstrap | exact | {"models", "verdict"}
+    assert plain["comparisons"][0].keys() == bootstrap | exact | {"models", "conclusion"}
     assert plain["bootstrap"] == {"samples": 2000, "seed": 0, "level": 0.95, "groups": 301, "images": 301}
 
 
@@ -202,7 +206,7 @@ def test_intervals_draw_whole_groups(plain: dict[str, Any]) -> None:
     assert found["models"]["resnet34"]["pooled"] == plain["models"]["resnet34"]["pooled"]
 
 
-def test_a_group_named_as_a_picture_and_an_empty_one_are_no_group_of_that_picture() -> None:
+def test_a_group_named_as_a_image_and_an_empty_one_are_no_group_of_that_image() -> None:
     found = summary(rotating(), **{"0001.png": "0000.png", "0002.png": "", "0003.png": ""})
     assert found["bootstrap"]["groups"] == 301
 
@@ -213,7 +217,7 @@ def test_a_single_fold_has_no_deviation_and_a_single_model_no_comparison() -> No
     assert found["comparisons"] == []
 
 
-def test_pictures_answered_in_every_fold_count_once() -> None:
+def test_images_answered_in_every_fold_count_once() -> None:
     found = summary(fixed(), "fixed")
     entry = found["models"]["resnet34"]
     assert (found["bootstrap"]["images"], entry["pooled"]["images"]) == (150, 450)
@@ -226,7 +230,7 @@ def test_pictures_answered_in_every_fold_count_once() -> None:
         assert row["discordant"] is row["mcnemar_p"] is row["mcnemar_p_adjusted"] is None
 
 
-def test_several_seeds_answer_the_same_pictures_again() -> None:
+def test_several_seeds_answer_the_same_images_again() -> None:
     """Three seeds of one model and one of another: no single answer to compare, so no McNemar for that pair."""
     models = {"a": 0.9, "b": 0.9, "c": 0.9}
     results = [r for r in rotating((0, 1, 2), models) if r.model == "a" or r.seed == 0]
@@ -256,8 +260,8 @@ def test_so_many_pairs_get_resamples_enough_to_be_told_apart() -> None:
     models = {"best": 1.0} | {f"model_{i}": 0.6 for i in range(11)}
     found = summary([fold(model, 0, range(200), share=share) for model, share in models.items()])
     assert found["bootstrap"]["samples"] == 200 * 66
-    verdicts = [row["verdict"] for row in found["comparisons"] if row["models"][0] == "best"]
-    assert all(text.endswith("more than noise") for text in verdicts)
+    decisions = [row["conclusion"] for row in found["comparisons"] if row["models"][0] == "best"]
+    assert all(text.endswith("more than noise") for text in decisions)
 
 
 def changed(index: int, **values: Any) -> list[FoldResult]:

@@ -39,7 +39,7 @@ def test_a_run_folder_explains_itself(trained_run: Path) -> None:
     names = {path.name for path in trained_run.iterdir()}
     assert names == {
         *("config.yaml", "splits.json", "manifest.json", "history.csv", "metrics.json", "predictions.csv"),
-        *("best.keras", "last", "tensorboard", "answers.csv"),
+        *("best.keras", "last", "tensorboard", "decisions.csv"),
     }
     manifest = json.loads((trained_run / "manifest.json").read_text())
     assert manifest["classes"] == ["glioma", "meningioma", "no_tumor", "pituitary"]
@@ -64,9 +64,9 @@ def test_the_best_checkpoint_gives_the_validation_accuracy_of_its_epoch(trained_
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(
-    tmp_path: Path, shared_pictures: Path, tiny_config: Config
+    tmp_path: Path, shared_images: Path, tiny_config: Config
 ) -> None:
-    dataset = load_dataset(shared_pictures)
+    dataset = load_dataset(shared_images)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         trainer.train(tiny_config("train.epochs=2", f"train.seed={seed}"), dataset, tmp_path / name)
     assert history(tmp_path / "a") == history(tmp_path / "b") != history(tmp_path / "c")
@@ -75,9 +75,9 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
 
 @pytest.mark.parametrize("override", ["optimizer.ema=0.9", "optimizer.name=sgd", "train.label_smoothing=0.1"])
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
-    tmp_path: Path, shared_pictures: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, override: str
+    tmp_path: Path, shared_images: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, override: str
 ) -> None:
-    dataset, config = load_dataset(shared_pictures), tiny_config(override)
+    dataset, config = load_dataset(shared_images), tiny_config(override)
     trainer.train(config, dataset, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(trainer.ProgressLine, "on_train_batch_end", _interrupt_in_second_epoch)
@@ -99,8 +99,8 @@ def test_the_schedule_reaches_the_optimizer(trained_run: Path) -> None:
     assert rates[0] == pytest.approx(0.01) and rates == sorted(rates, reverse=True) and rates[-1] < 1e-4
 
 
-def test_averaged_weights_differ_from_the_raw_ones(tmp_path: Path, shared_pictures: Path, tiny_config: Config) -> None:
-    dataset = load_dataset(shared_pictures)
+def test_averaged_weights_differ_from_the_raw_ones(tmp_path: Path, shared_images: Path, tiny_config: Config) -> None:
+    dataset = load_dataset(shared_images)
     for name, momentum in (("raw", 0), ("averaged", 0.9)):
         trainer.train(tiny_config(f"optimizer.ema={momentum}", "train.epochs=1"), dataset, tmp_path / name)
     pairs = list(zip(weights(tmp_path / "raw"), weights(tmp_path / "averaged"), strict=True))
@@ -111,18 +111,18 @@ def test_averaged_weights_differ_from_the_raw_ones(tmp_path: Path, shared_pictur
 
 
 def test_early_stopping_ends_the_run_and_resuming_it_changes_nothing(
-    tmp_path: Path, shared_pictures: Path, tiny_config: Config, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, shared_images: Path, tiny_config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tiny_config("train.early_stopping=1", "train.epochs=40", "optimizer.learning_rate=1e-12")
     out = tmp_path / "run"
-    trainer.train(config, load_dataset(shared_pictures), out)
+    trainer.train(config, load_dataset(shared_images), out)
     rows = history(out)
     assert len(rows) < 40
     trainer.resume(out)
     assert history(out) == rows and "finished already" in capsys.readouterr().err
 
 
-def test_weight_decay_spares_biases_and_normalisation(shared_pictures: Path, tiny_config: Config) -> None:
+def test_weight_decay_spares_biases_and_normalization(shared_images: Path, tiny_config: Config) -> None:
     from btkeras.models import build_model
     from btkeras.training.optimizers import Schedule, make_optimizer
 
@@ -135,10 +135,10 @@ def test_weight_decay_spares_biases_and_normalisation(shared_pictures: Path, tin
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains_and_keeps_a_float32_model(
-    tmp_path: Path, shared_pictures: Path, tiny_config: Config, policy: str
+    tmp_path: Path, shared_images: Path, tiny_config: Config, policy: str
 ) -> None:
     run = trainer.train(
-        tiny_config(f"train.precision={policy}", "train.epochs=1"), load_dataset(shared_pictures), tmp_path / "run"
+        tiny_config(f"train.precision={policy}", "train.epochs=1"), load_dataset(shared_images), tmp_path / "run"
     )
     model = load_best(run)
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
@@ -185,7 +185,7 @@ def test_auto_precision_follows_the_gpus_capability(
 
 
 def test_measuring_the_precision_does_not_change_the_weights(
-    tmp_path: Path, shared_pictures: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shared_images: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from btkeras.training import precision
 
@@ -198,7 +198,7 @@ def test_measuring_the_precision_does_not_change_the_weights(
     monkeypatch.setattr(precision, "measure_bfloat16_speedup", measured)
     for name in ("float32", "auto"):
         config = tiny_config(f"train.precision={name}", "train.epochs=1")
-        trainer.train(config, load_dataset(shared_pictures), tmp_path / name)
+        trainer.train(config, load_dataset(shared_images), tmp_path / name)
     assert history(tmp_path / "float32") == history(tmp_path / "auto")
 
 
@@ -208,31 +208,31 @@ def test_the_self_measurement_gives_a_ratio() -> None:
     assert 0.01 < measure_bfloat16_speedup(rounds=1) < 100
 
 
-def test_a_run_that_exists_is_left_alone(trained_run: Path, shared_pictures: Path, tiny_config: Config) -> None:
+def test_a_run_that_exists_is_left_alone(trained_run: Path, shared_images: Path, tiny_config: Config) -> None:
     before = (trained_run / "config.yaml").read_bytes()
     with pytest.raises(RunError, match=r"exists.*--resume"):
-        trainer.train(tiny_config(), load_dataset(shared_pictures), trained_run)
+        trainer.train(tiny_config(), load_dataset(shared_images), trained_run)
     assert (trained_run / "config.yaml").read_bytes() == before
 
 
-def test_broken_pictures_stop_the_run_before_its_folder_appears(
-    tmp_path: Path, pictures: Path, tiny_config: Config
+def test_broken_images_stop_the_run_before_its_folder_appears(
+    tmp_path: Path, image_folder: Path, tiny_config: Config
 ) -> None:
-    (pictures / "glioma/003.png").write_bytes(b"")
-    (pictures / "no_tumor/001.png").write_text("not a picture")
+    (image_folder / "glioma/003.png").write_bytes(b"")
+    (image_folder / "no_tumor/001.png").write_text("not an image")
     with pytest.raises(DataError, match=r"2 broken(.|\n)*003.png(.|\n)*001.png(.|\n)*--skip-broken"):
-        trainer.train(tiny_config(), load_dataset(pictures), tmp_path / "run")
+        trainer.train(tiny_config(), load_dataset(image_folder), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_skipped_pictures_are_recorded_and_stay_out(tmp_path: Path, pictures: Path, tiny_config: Config) -> None:
-    for path in sorted((pictures / "glioma").iterdir())[:4]:
+def test_skipped_images_are_recorded_and_stay_out(tmp_path: Path, image_folder: Path, tiny_config: Config) -> None:
+    for path in sorted((image_folder / "glioma").iterdir())[:4]:
         path.write_bytes(path.read_bytes()[:60])
-    run = trainer.train(tiny_config("train.epochs=1"), load_dataset(pictures), tmp_path / "run", skip_broken=True)
+    run = trainer.train(tiny_config("train.epochs=1"), load_dataset(image_folder), tmp_path / "run", skip_broken=True)
     recorded = {item["path"] for item in run.manifest()["broken"]}
     assert recorded == {f"glioma/{i:03d}.png" for i in range(4)}
-    split = run.split(load_dataset(pictures))
-    assert not recorded & {record.path for part in ("train", "validation", "test") for record in split.part(part)}
+    split = run.split(load_dataset(image_folder))
+    assert not recorded & {record.path for subset in ("train", "validation", "test") for record in split.subset(subset)}
 
 
 def test_a_resumed_run_keeps_its_configuration(trained_run: Path, tiny_config: Config) -> None:
@@ -240,9 +240,9 @@ def test_a_resumed_run_keeps_its_configuration(trained_run: Path, tiny_config: C
         trainer.resume(trained_run, tiny_config("train.epochs=10", "optimizer.learning_rate=0.5"))
 
 
-def test_a_changed_dataset_cannot_be_resumed(tmp_path: Path, pictures: Path, tiny_config: Config) -> None:
-    trainer.train(tiny_config("train.epochs=1"), load_dataset(pictures), tmp_path / "run")
-    (pictures / "glioma/000.png").rename(pictures / "glioma/new.png")
+def test_a_changed_dataset_cannot_be_resumed(tmp_path: Path, image_folder: Path, tiny_config: Config) -> None:
+    trainer.train(tiny_config("train.epochs=1"), load_dataset(image_folder), tmp_path / "run")
+    (image_folder / "glioma/000.png").rename(image_folder / "glioma/new.png")
     with pytest.raises(DataError, match=r"glioma/000\.png is missing"):
         trainer.resume(tmp_path / "run")
 
@@ -250,30 +250,30 @@ def test_a_changed_dataset_cannot_be_resumed(tmp_path: Path, pictures: Path, tin
 def test_a_finished_run_of_an_older_revision_is_known_as_such(tmp_path: Path, trained_run: Path) -> None:
     shutil.copytree(trained_run, tmp_path / "run")
     run = open_run(tmp_path / "run")
-    manifest = {key: value for key, value in run.manifest().items() if key != "pictures_per_epoch"}
+    manifest = {key: value for key, value in run.manifest().items() if key != "images_per_epoch"}
     run.manifest_file.write_text(json.dumps(manifest))
     trainer.resume(run.path)
     assert run.manifest()["training_images_per_second"] is None
 
 
 def test_a_dataset_that_has_moved_is_found_again(
-    tmp_path: Path, trained_run: Path, shared_pictures: Path, pictures: Path
+    tmp_path: Path, trained_run: Path, shared_images: Path, image_folder: Path
 ) -> None:
     shutil.copytree(trained_run, tmp_path / "run")
-    shutil.copytree(shared_pictures, tmp_path / "moved")
+    shutil.copytree(shared_images, tmp_path / "moved")
     run = open_run(tmp_path / "run")
     run.use_dataset(load_dataset(tmp_path / "moved"))
     assert run.dataset().root == (tmp_path / "moved").resolve()
-    (pictures / "glioma/000.png").rename(pictures / "glioma/new.png")
+    (image_folder / "glioma/000.png").rename(image_folder / "glioma/new.png")
     with pytest.raises(DataError, match=r"glioma/000\.png is missing"):
-        run.use_dataset(load_dataset(pictures))
+        run.use_dataset(load_dataset(image_folder))
 
 
 def test_the_state_of_another_network_is_refused(
-    tmp_path: Path, shared_pictures: Path, tiny_config: Config, trained_run: Path
+    tmp_path: Path, shared_images: Path, tiny_config: Config, trained_run: Path
 ) -> None:
     out = tmp_path / "run"
-    trainer.train(tiny_config("train.epochs=1"), load_dataset(shared_pictures), out)
+    trainer.train(tiny_config("train.epochs=1"), load_dataset(shared_images), out)
     config = out / "config.yaml"
     config.write_text(config.read_text().replace("epochs: 1\n", "epochs: 2\n").replace("name: adamw", "name: sgd"))
     state = Run(out).state_file
@@ -284,27 +284,25 @@ def test_the_state_of_another_network_is_refused(
         trainer.resume(out)
 
 
-def test_a_damaged_state_is_one_message(tmp_path: Path, shared_pictures: Path, tiny_config: Config) -> None:
+def test_a_damaged_state_is_one_message(tmp_path: Path, shared_images: Path, tiny_config: Config) -> None:
     out = tmp_path / "run"
-    trainer.train(tiny_config("train.epochs=1"), load_dataset(shared_pictures), out)
+    trainer.train(tiny_config("train.epochs=1"), load_dataset(shared_images), out)
     Run(out).state_file.write_bytes(b"PK\x03\x04 but no more")
     with pytest.raises(RunError, match="saved state must be readable"):
         trainer.resume(out)
 
 
-def test_a_diverging_training_says_so(tmp_path: Path, shared_pictures: Path, tiny_config: Config) -> None:
+def test_a_diverging_training_says_so(tmp_path: Path, shared_images: Path, tiny_config: Config) -> None:
     config = tiny_config("optimizer.name=sgd", "optimizer.learning_rate=1e30", "schedule.warmup_epochs=0")
     with pytest.raises(RunError, match=r"loss must stay finite.*learning_rate"):
-        trainer.train(config, load_dataset(shared_pictures), tmp_path / "run")
+        trainer.train(config, load_dataset(shared_images), tmp_path / "run")
 
 
-def test_the_checkpoint_of_another_network_is_refused(
-    tmp_path: Path, shared_pictures: Path, tiny_config: Config
-) -> None:
+def test_the_checkpoint_of_another_network_is_refused(tmp_path: Path, shared_images: Path, tiny_config: Config) -> None:
     from btkeras.errors import ModelError
     from btkeras.models import build_model
 
-    run = trainer.train(tiny_config("train.epochs=1"), load_dataset(shared_pictures), tmp_path / "run")
+    run = trainer.train(tiny_config("train.epochs=1"), load_dataset(shared_images), tmp_path / "run")
     build_model("tiny", input_shape=(40, 40, 3)).save(run.best_model)
     with pytest.raises(ModelError, match=r"must be the network of its run"):
         load_best(run)
@@ -325,15 +323,15 @@ def test_durations_are_told_as_people_do() -> None:
     assert [duration(s) for s in (4.4, 100, 5340, 11_100)] == ["4 s", "2 min", "89 min", "3 h 05 min"]
 
 
-def test_tensorboard_gets_scalars_pictures_and_hyper_parameters(trained_run: Path) -> None:
+def test_tensorboard_gets_scalars_images_and_hyper_parameters(trained_run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     tags: dict[str, set[str]] = {}
-    for part in ("train", "validation"):
-        events = EventAccumulator(str(trained_run / "tensorboard" / part), {"tensors": 0})
+    for subset in ("train", "validation"):
+        events = EventAccumulator(str(trained_run / "tensorboard" / subset), {"tensors": 0})
         events.Reload()
-        tags[part] = set(events.Tags()["tensors"])
-        if part == "validation":
+        tags[subset] = set(events.Tags()["tensors"])
+        if subset == "validation":
             first = events.Tensors("confusion_matrix")[0].tensor_proto
             pixels = tf.io.decode_png(tf.make_ndarray(first)[2]).numpy()
     assert {"loss", "accuracy", "learning_rate", "images_per_second", "augmented_inputs"} <= tags["train"]

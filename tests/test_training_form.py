@@ -72,7 +72,7 @@ def test_gradients_are_as_near_to_those_of_float64_as_the_networks(name: str) ->
 
 
 @pytest.mark.parametrize("name", ["improved_resnet34", "resnet34"])
-def test_grey_pictures_need_one_of_equal_channels(name: str) -> None:
+def test_grey_images_need_one_of_equal_channels(name: str) -> None:
     model, _ = both(name)
     form = reparameterize_for_training(model, grey=True)
     assert [(v.path, v.shape) for v in form.weights] == [(v.path, v.shape) for v in model.weights]
@@ -100,7 +100,7 @@ def test_batch_statistics_are_those_of_numpy() -> None:
     np.testing.assert_allclose(layer.moving_variance, 0.9 + 0.1 * variance, rtol=1e-5)
 
 
-def test_frozen_normalisation_uses_and_keeps_its_moving_statistics() -> None:
+def test_frozen_normalization_uses_and_keeps_its_moving_statistics() -> None:
     model, form = both("resnet34")
     for network in (model, form):
         network.trainable = False

@@ -24,21 +24,21 @@ BOX = (0.25, 0.5, 0.5, 0.75)
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 
 
-def batch(tumours: int = 6, healthy: int = 4, others: int = 2) -> CutMixBatch:
+def batch(tumors: int = 6, no_tumor: int = 4, others: int = 2) -> CutMixBatch:
     """Dark slices with a bright box, bright ones without tumour, and some of a class that takes no part."""
     rng = np.random.default_rng(0)
-    count = tumours + healthy + others
+    count = tumors + no_tumor + others
     images = rng.integers(20, 60, (count, SIDE, SIDE, 1)).astype(np.uint8)
-    images[:tumours, 8:16, 16:24] += 150
-    images[tumours : tumours + healthy] += 60
+    images[:tumors, 8:16, 16:24] += 150
+    images[tumors : tumors + no_tumor] += 60
     boxes = np.zeros((count, 4), np.float32)
-    boxes[:tumours] = BOX
-    labels = np.array([i % 2 for i in range(tumours)] + [2] * healthy + [3] * others)
+    boxes[:tumors] = BOX
+    labels = np.array([i % 2 for i in range(tumors)] + [2] * no_tumor + [3] * others)
     return CutMixBatch(tf.constant(images), tf.one_hot(labels, 4), tf.constant(boxes), tf.constant(labels == 2))
 
 
-def run(given: CutMixBatch, part: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    images, targets = lesion_cutmix(given, tf.constant([0, seed], tf.int64), part)
+def run(given: CutMixBatch, probability: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    images, targets = lesion_cutmix(given, tf.constant([0, seed], tf.int64), probability)
     return images.numpy(), targets.numpy()
 
 
@@ -52,16 +52,16 @@ def test_every_pair_exchanges_box_and_class() -> None:
     assert len(ill) == len(well) == 4
     np.testing.assert_array_equal(np.sort(labels), np.sort(now))
     assert set(now[ill]) == {2} and set(now[well]) <= {0, 1}
-    centre = np.s_[:, 10:14, 18:22]
+    center = np.s_[:, 10:14, 18:22]
     # Its level is the other slice's: as bright as the brightest there.
-    assert (images[well][centre].mean(axis=(1, 2, 3)) > before[well].mean(axis=(1, 2, 3)) + 10).all()
-    assert (images[ill][centre] < 205).all() and images[ill][centre].mean() < before[ill][centre].mean() - 20
+    assert (images[well][center].mean(axis=(1, 2, 3)) > before[well].mean(axis=(1, 2, 3)) + 10).all()
+    assert (images[ill][center] < 205).all() and images[ill][center].mean() < before[ill][center].mean() - 20
     outside = np.ones((SIDE, SIDE), bool)
     outside[6:18, 14:26] = False
     np.testing.assert_allclose(images[:, outside], before[:, outside], atol=1e-3)
 
 
-def test_pictures_outside_of_pairs_stay_as_they_are() -> None:
+def test_images_outside_of_pairs_stay_as_they_are() -> None:
     given = batch()
     images, targets = run(given)
     kept = given.targets.numpy().argmax(1) == targets.argmax(1)
@@ -69,7 +69,7 @@ def test_pictures_outside_of_pairs_stay_as_they_are() -> None:
     np.testing.assert_allclose(images[kept], given.images.numpy()[kept], atol=1e-3)
 
 
-@pytest.mark.parametrize("given", [batch(healthy=0), batch(tumours=0)], ids=["no healthy", "no tumour"])
+@pytest.mark.parametrize("given", [batch(no_tumor=0), batch(tumors=0)], ids=["no healthy", "no tumour"])
 def test_without_partners_nothing_changes(given: CutMixBatch) -> None:
     images, targets = run(given)
     np.testing.assert_allclose(images, given.images.numpy(), atol=1e-3)
@@ -77,7 +77,7 @@ def test_without_partners_nothing_changes(given: CutMixBatch) -> None:
 
 
 def test_the_part_is_that_of_the_pairs() -> None:
-    given = batch(tumours=50, healthy=50, others=0)
+    given = batch(tumors=50, no_tumor=50, others=0)
     counts = [(run(given, 0.3, seed)[1].argmax(1) != given.targets.numpy().argmax(1)).sum() / 2 for seed in range(20)]
     assert 12 < np.mean(counts) < 18
     assert (run(given, 0.0)[1] == given.targets.numpy()).all()
@@ -89,10 +89,12 @@ def test_it_depends_on_its_key_alone() -> None:
     assert any((run(given)[0] != run(given, seed=seed)[0]).any() for seed in range(1, 5))
 
 
-def test_decoys_change_tissue_beside_the_tumour_and_no_class() -> None:
+def test_decoys_change_tissue_beside_the_tumor_and_no_class() -> None:
     # On the midline, so that the place beside it is that of rows 20 to 28.
     given = batch()._replace(boxes=tf.constant([[0.125, 0.375, 0.375, 0.625]] * 6 + [[0.0] * 4] * 6))
-    images, targets = (part.numpy() for part in lesion_cutmix(given, tf.constant([0, 0], tf.int64), 0.0, 1.0))
+    images, targets = (
+        probability.numpy() for probability in lesion_cutmix(given, tf.constant([0, 0], tf.int64), 0.0, 1.0)
+    )
     np.testing.assert_array_equal(targets, given.targets.numpy())
     change = np.abs(images - given.images.numpy()).max(axis=3) > 0.5
     changed = change.any(axis=(1, 2))
@@ -101,7 +103,7 @@ def test_decoys_change_tissue_beside_the_tumour_and_no_class() -> None:
     assert not change[:, :18].any()
 
 
-def test_a_tumour_without_room_beside_it_gets_no_decoy() -> None:
+def test_a_tumor_without_room_beside_it_gets_no_decoy() -> None:
     given = batch()._replace(boxes=tf.constant([[0.3, 0.3, 0.7, 0.7]] * 6 + [[0.0] * 4] * 6))
     images, _ = lesion_cutmix(given, tf.constant([0, 0], tf.int64), 0.0, 1.0)
     np.testing.assert_allclose(images, given.images.numpy(), atol=1e-3)
@@ -138,21 +140,21 @@ def test_boxes_move_with_the_crop_to_the_head(tmp_path: Path) -> None:
 
 def test_only_boxes_of_the_given_classes_count() -> None:
     records = [Record(f"{label}.png", label) for label in CLASSES]
-    tumours = lesion_boxes(records, [Box(*BOX), Box(*BOX), None, Box(*BOX)], ("glioma", "meningioma"))
-    assert tumours.boxes.any(axis=1).tolist() == [True, True, False, False]
-    assert tumours.healthy.tolist() == [False, False, True, False]
+    tumors = lesion_boxes(records, [Box(*BOX), Box(*BOX), None, Box(*BOX)], ("glioma", "meningioma"))
+    assert tumors.boxes.any(axis=1).tolist() == [True, True, False, False]
+    assert tumors.no_tumor.tolist() == [False, False, True, False]
 
 
-def test_a_dataset_without_boxes_is_refused(shared_pictures) -> None:  # type: ignore[no-untyped-def]
-    config = load_config(None, ("data.image_size=32", "data.channels=1", "augment.tumour_exchange=0.5"))
-    dataset = load_dataset(shared_pictures)
-    with pytest.raises(DataError, match=r"tumour_exchange needs .* without a tumour's box.*tumour_exchange=0"):
+def test_a_dataset_without_boxes_is_refused(shared_images) -> None:  # type: ignore[no-untyped-def]
+    config = load_config(None, ("data.image_size=32", "data.channels=1", "augment.lesion_cutmix=0.5"))
+    dataset = load_dataset(shared_images)
+    with pytest.raises(DataError, match=r"lesion_cutmix needs .* without a tumour's box.*lesion_cutmix=0"):
         build_inputs(dataset, make_split(dataset, config.data), config)
 
 
-def test_a_misspelt_class_is_refused(shared_pictures) -> None:  # type: ignore[no-untyped-def]
-    changes = ("data.image_size=32", "augment.tumour_exchange=0.5", "augment.exchanged_classes=[glioma,meningoma]")
+def test_a_misspelt_class_is_refused(shared_images) -> None:  # type: ignore[no-untyped-def]
+    changes = ("data.image_size=32", "augment.lesion_cutmix=0.5", "augment.cutmix_classes=[glioma,meningoma]")
     config = load_config(None, changes)
-    dataset = load_dataset(shared_pictures)
-    with pytest.raises(DataError, match=r"exchanged_classes must be classes.*meningioma.*meningoma"):
+    dataset = load_dataset(shared_images)
+    with pytest.raises(DataError, match=r"cutmix_classes must be classes.*meningioma.*meningoma"):
         build_inputs(dataset, make_split(dataset, config.data), config)

@@ -51,12 +51,12 @@ def outputs(model: keras.Model, case: twin_weights.Case) -> list[NDArray]:
     return [keras.ops.convert_to_numpy(output) for output in model(case.images, training=False)]
 
 
-def centred(logits: NDArray) -> NDArray:
+def centerd(logits: NDArray) -> NDArray:
     """Logits up to the constant that softmax forgets."""
     return logits - logits.mean(axis=-1, keepdims=True)
 
 
-def test_numpy_still_draws_the_weights_and_pictures_of_the_reference(reference: dict[str, NDArray]) -> None:
+def test_numpy_still_draws_the_weights_and_images_of_the_reference(reference: dict[str, NDArray]) -> None:
     assert reference["seed"] == twin_weights.SEED
     np.testing.assert_array_equal(twin_weights.fingerprint(), reference["fingerprint"])
 
@@ -71,7 +71,7 @@ def test_a_network_computes_what_its_pytorch_twin_computes(name: str, case: str,
 
     assert sum(math.prod(variable.shape) for variable in model.trainable_variables) == expected["trainable"]
     np.testing.assert_allclose(features, expected["features"], rtol=0, atol=TOLERANCE)
-    np.testing.assert_allclose(centred(np.log(probabilities)), centred(expected["logits"]), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(centerd(np.log(probabilities)), centerd(expected["logits"]), rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(probabilities, expected["probabilities"], rtol=0, atol=TOLERANCE)
 
 

@@ -14,7 +14,7 @@ Call = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 def sleeping(seconds: float) -> tuple[Call, dict[str, Any]]:
-    """Waits, and answers each picture's mean."""
+    """Waits, and answers each image's mean."""
 
     def call(images: NDArray[Any]) -> NDArray[np.float32]:
         time.sleep(seconds)

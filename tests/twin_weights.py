@@ -1,4 +1,4 @@
-"""Seeded weights and pictures that PyTorch's twin of the networks and the Keras networks both compute for themselves.
+"""Seeded weights and images that PyTorch's twin of the networks and the Keras networks both compute for themselves.
 
 The rule: a variable's values come from ``numpy.random.default_rng([crc32(path), SEED]).random(shape)``, stretched to
 u in [-1, 1), in Keras' shape (kernels height, width, in, out; dense layers in, out) and in float64 before rounding to
@@ -30,7 +30,7 @@ CLASSES = 4
 
 @dataclass(frozen=True)
 class Case:
-    """Two pictures with their shape (height, width, channels) and the statistics that standardise them."""
+    """Two images with their shape (height, width, channels) and the statistics that standardise them."""
 
     name: str
     shape: tuple[int, int, int]

@@ -17,22 +17,22 @@ from btkeras.splitting.splits import SUBSETS, Split
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """Of one class, over the pictures that could be read.
+    """Of one class, over the images that could be read.
 
     Attributes:
         label: The class.
-        count: Number of pictures.
+        count: Number of images.
         sizes: Number of different sizes.
         commonest_size: Width and height that most have.
-        commonest_share: Share of the pictures that have it, 0..1.
+        commonest_share: Share of the images that have it, 0..1.
         smallest: Shortest side of any, in pixels.
         largest: Longest side of any, in pixels.
-        modes: Number of pictures by Pillow's mode, the commonest first.
+        modes: Number of images by Pillow's mode, the commonest first.
         border: Median grey level of the outermost 2 %, 0..255.
-        dark_border: Share of pictures whose border is darker than 8, 0..1.
-        mean: Mean over the pictures of their mean grey level, 0..255.
-        mean_spread: Standard deviation of that between pictures.
-        contrast: Mean over the pictures of their grey levels' standard deviation.
+        dark_border: Share of images whose border is darker than 8, 0..1.
+        mean: Mean over the images of their mean grey level, 0..255.
+        mean_spread: Standard deviation of that between images.
+        contrast: Mean over the images of their grey levels' standard deviation.
     """
 
     label: str
@@ -54,10 +54,10 @@ _DARK = 8
 
 
 def class_statistics(records: Sequence[Record], facts: Sequence[ImageStats | str]) -> tuple[ClassStatistics, ...]:
-    """Statistics of each class, by name; a class without a readable picture has none.
+    """Statistics of each class, by name; a class without a readable image has none.
 
     Args:
-        records: The pictures.
+        records: The images.
         facts: What is known of each, or why it could not be read.
     """
     members: dict[str, list[ImageStats]] = {}
@@ -90,29 +90,29 @@ def _statistics(label: str, facts: Sequence[ImageStats]) -> ClassStatistics:
 
 @dataclass(frozen=True)
 class Member:
-    """A picture of a group.
+    """An image of a group.
 
     Attributes:
         path: Relative to its dataset's folder.
         label: Its class.
-        part: One of ``PARTS``, "" without a split or where the split leaves it out.
+        subset: One of ``PARTS``, "" without a split or where the split leaves it out.
         other: Whether it is of the other dataset.
     """
 
     path: str
     label: str
-    part: str = ""
+    subset: str = ""
     other: bool = False
 
 
 @dataclass(frozen=True)
 class CopyGroup:
-    """Pictures that are copies of each other, directly or through others.
+    """Images that are copies of each other, directly or through others.
 
     Attributes:
         members: Two and more, by dataset and path.
         exact: Whether all have equal pixels.
-        exact_copies: Number of pictures whose pixels equal those of an earlier one.
+        exact_copies: Number of images whose pixels equal those of an earlier one.
         correlation: The lowest of the links that join them.
         turns: What was done to copies besides, in words: flips and rotations.
     """
@@ -129,29 +129,29 @@ class CopyGroup:
         return tuple(member for member in self.members if not member.other)
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """The parts of the split in which it has pictures, in order."""
-        present = {member.part for member in self.own}
-        return tuple(part for part in SUBSETS if part in present)
+    def subsets(self) -> tuple[str, ...]:
+        """The parts of the split in which it has images, in order."""
+        present = {member.subset for member in self.own}
+        return tuple(subset for subset in SUBSETS if subset in present)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes that its pictures have, sorted."""
+        """The classes that its images have, sorted."""
         return tuple(sorted({member.label for member in self.members}))
 
     @property
     def across(self) -> bool:
         """Whether it is on both sides of a split."""
-        return len(self.parts) > 1
+        return len(self.subsets) > 1
 
     @property
     def conflicting(self) -> bool:
-        """Whether its pictures disagree about the class."""
+        """Whether its images disagree about the class."""
         return len(self.labels) > 1
 
     @property
     def overlapping(self) -> bool:
-        """Whether it has pictures in both datasets."""
+        """Whether it has images in both datasets."""
         return 0 < len(self.own) < len(self.members)
 
 
@@ -163,13 +163,13 @@ class Audit:
         dataset: The folder.
         against: The other dataset's folder, "" without one.
         split: Whether a split was looked at.
-        counts: Pictures per class.
+        counts: Images per class.
         patients: Number of patients that are named, or None.
         unreadable: Why, by path; those of the other dataset begin with its folder.
         groups: Copies, those that matter most first.
         patients_across: Parts by patient, for those on both sides of the split.
         statistics: Of each class.
-        part_sizes: Pictures per part of the split.
+        subset_sizes: Images per part of the split.
     """
 
     dataset: str
@@ -181,7 +181,7 @@ class Audit:
     groups: tuple[CopyGroup, ...]
     patients_across: Mapping[str, tuple[str, ...]]
     statistics: tuple[ClassStatistics, ...]
-    part_sizes: Mapping[str, int]
+    subset_sizes: Mapping[str, int]
 
     @property
     def across(self) -> tuple[CopyGroup, ...]:
@@ -190,17 +190,17 @@ class Audit:
 
     @property
     def conflicts(self) -> tuple[CopyGroup, ...]:
-        """Groups whose pictures have several classes."""
+        """Groups whose images have several classes."""
         return tuple(group for group in self.groups if group.conflicting)
 
     @property
     def overlap(self) -> tuple[CopyGroup, ...]:
-        """Groups with pictures in both datasets."""
+        """Groups with images in both datasets."""
         return tuple(group for group in self.groups if group.overlapping)
 
     @property
     def own_groups(self) -> tuple[CopyGroup, ...]:
-        """Groups of two and more pictures of the dataset itself."""
+        """Groups of two and more images of the dataset itself."""
         return tuple(group for group in self.groups if len(group.own) > 1)
 
     @property
@@ -213,9 +213,9 @@ class Audit:
         """Whether anything must be mended: leakage or broken files."""
         return self.leaks or bool(self.unreadable)
 
-    def seen_in_training(self, part: str) -> int:
-        """Number of a part's pictures that have a copy in the training part."""
-        return sum(member.part == part for group in self.across if "train" in group.parts for member in group.own)
+    def seen_in_training(self, subset: str) -> int:
+        """Number of a part's images that have a copy in the training part."""
+        return sum(member.subset == subset for group in self.across if "train" in group.subsets for member in group.own)
 
 
 def audit(
@@ -224,12 +224,12 @@ def audit(
     against: Dataset | None = None,
     progress: Progress = lambda paths: paths,
 ) -> Audit:
-    """Looks at every picture of a dataset.
+    """Looks at every image of a dataset.
 
     Args:
-        dataset: The pictures.
+        dataset: The images.
         split: Their use, to be searched for copies and patients on both sides.
-        against: Another dataset, to be searched for copies of this one's pictures.
+        against: Another dataset, to be searched for copies of this one's images.
         progress: Wraps the files while they are read.
     """
     others = against.records if against else ()
@@ -237,8 +237,8 @@ def audit(
     files += [against.root / record.path for record in others] if against else []
     facts = [fact if isinstance(fact, ImageStats) else str(fact) for fact in scan_images(files, progress)]
     found = match(files, facts)
-    part_of = {record.path: part for part in SUBSETS for record in split.part(part)} if split else {}
-    members = [Member(record.path, record.label, part_of.get(record.path, "")) for record in dataset.records]
+    subset_of = {record.path: subset for subset in SUBSETS for record in split.subset(subset)} if split else {}
+    members = [Member(record.path, record.label, subset_of.get(record.path, "")) for record in dataset.records]
     members += [Member(record.path, record.label, other=True) for record in others]
     own_count = len(dataset.records)
     return Audit(
@@ -249,9 +249,9 @@ def audit(
         patients=len({_patient(record) for record in dataset.records if record.patient}) or None,
         unreadable={_name(members[i], files[i]): why for i, why in found.unreadable.items()},
         groups=_groups(found, members),
-        patients_across=_patients_across(dataset.records, part_of),
+        patients_across=_patients_across(dataset.records, subset_of),
         statistics=class_statistics(dataset.records, facts[:own_count]),
-        part_sizes={part: len(split.part(part)) for part in SUBSETS} if split else {},
+        subset_sizes={subset: len(split.subset(subset)) for subset in SUBSETS} if split else {},
     )
 
 
@@ -264,12 +264,12 @@ def _patient(record: Record) -> str:
     return f"{record.source} {record.patient}".strip()
 
 
-def _patients_across(records: Sequence[Record], part_of: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    parts: dict[str, set[str]] = defaultdict(set)
+def _patients_across(records: Sequence[Record], subset_of: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    subsets: dict[str, set[str]] = defaultdict(set)
     for record in records:
-        if record.patient and record.path in part_of:
-            parts[_patient(record)].add(part_of[record.path])
-    found = {patient: tuple(part for part in SUBSETS if part in parts[patient]) for patient in sorted(parts)}
+        if record.patient and record.path in subset_of:
+            subsets[_patient(record)].add(subset_of[record.path])
+    found = {patient: tuple(subset for subset in SUBSETS if subset in subsets[patient]) for patient in sorted(subsets)}
     return {patient: where for patient, where in found.items() if len(where) > 1}
 
 

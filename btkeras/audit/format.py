@@ -14,15 +14,15 @@ def leakage_lines(audit: Audit) -> list[str]:
     """What makes figures too good, and broken files; empty if there is nothing of that."""
     lines = []
     if audit.conflicts:
-        pictures = sum(len(group.members) for group in audit.conflicts)
+        images = sum(len(group.members) for group in audit.conflicts)
         lines.append(
-            f"CONFLICTING LABELS: {_count(len(audit.conflicts), 'group')} of copies ({pictures:,} pictures) with more "
+            f"CONFLICTING LABELS: {_count(len(audit.conflicts), 'group')} of copies ({images:,} images) with more "
             "than one class. At most one label of each group is right."
         )
     if audit.across:
         lines.append(
             f"COPIES ACROSS THE SPLIT: {_count(len(audit.across), 'group')} of copies on both sides of the split; "
-            f"{_seen(audit, 'test')} and {_seen(audit, 'validation')} pictures have a copy in training."
+            f"{_seen(audit, 'test')} and {_seen(audit, 'validation')} images have a copy in training."
         )
     if audit.patients_across:
         lines.append(
@@ -33,7 +33,7 @@ def leakage_lines(audit: Audit) -> list[str]:
         own = sum(len(group.own) for group in audit.overlap)
         total = sum(audit.counts.values())
         lines.append(
-            f"OVERLAP: {own:,} of {total:,} pictures ({own / total:.1%}) have a copy in {audit.against}. What is "
+            f"OVERLAP: {own:,} of {total:,} images ({own / total:.1%}) have a copy in {audit.against}. What is "
             "learnt from one must not be judged on the other."
         )
     if audit.unreadable:
@@ -47,7 +47,7 @@ def notes(audit: Audit) -> list[str]:
     if not audit.split:
         lines.append("No split was looked at: give one with --splits RUN/splits.json.")
     if audit.patients is None:
-        lines.append("No picture names its patient, so patients on both sides of a split cannot be seen.")
+        lines.append("No image names its patient, so patients on both sides of a split cannot be seen.")
     if len({statistic.commonest_size for statistic in audit.statistics}) > 1 or _modes_differ(audit):
         lines.append("Classes differ in size or mode of their files: a network may learn that. See btkeras shortcuts.")
     return lines
@@ -57,31 +57,31 @@ def copies_line(audit: Audit) -> str:
     """How many copies there are, in a sentence."""
     groups = audit.own_groups
     if not groups:
-        return "No picture is a copy of another."
+        return "No image is a copy of another."
     exact = sum(group.exact for group in groups)
-    pictures = sum(len(group.own) for group in groups)
+    images = sum(len(group.own) for group in groups)
     return (
-        f"{pictures:,} of {sum(audit.counts.values()):,} pictures are in {_count(len(groups), 'group')} of copies "
+        f"{images:,} of {sum(audit.counts.values()):,} images are in {_count(len(groups), 'group')} of copies "
         f"({exact:,} of equal pixels throughout, {len(groups) - exact:,} of near-copies; the largest has "
-        f"{max(len(group.own) for group in groups):,}). {pictures - len(groups):,} pictures show nothing new, "
+        f"{max(len(group.own) for group in groups):,}). {images - len(groups):,} images show nothing new, "
         f"{sum(group.exact_copies for group in groups):,} of them pixel for pixel."
     )
 
 
 def copies_by_class(audit: Audit) -> dict[str, dict[str, int]]:
-    """By class: its groups of exact and of near-copies, the pictures in them, the largest, and what is left."""
+    """By class: its groups of exact and of near-copies, the images in them, the largest, and what is left."""
     found = {}
     for label, count in audit.counts.items():
         own = [[member for member in group.own if member.label == label] for group in audit.own_groups]
         pairs = [(group, mine) for group, mine in zip(audit.own_groups, own, strict=True) if mine]
-        pictures = sum(len(mine) for _, mine in pairs)
+        images = sum(len(mine) for _, mine in pairs)
         found[label] = {
-            "pictures": count,
+            "images": count,
             "exact_groups": sum(group.exact for group, _ in pairs),
             "near_groups": sum(not group.exact for group, _ in pairs),
-            "in_groups": pictures,
+            "in_groups": images,
             "largest": max((len(mine) for _, mine in pairs), default=0),
-            "distinct": count - pictures + len(pairs),
+            "distinct": count - images + len(pairs),
         }
     return found
 
@@ -90,14 +90,14 @@ def format_group(group: CopyGroup) -> str:
     """A group's kind in a few words."""
     kind = "equal pixels" if group.exact else f"correlation {group.correlation:.3f} and more"
     turns = f"; {', '.join(group.turns)}" if group.turns else ""
-    parts = f"; in {', '.join(group.parts)}" if group.parts else ""
-    return f"{len(group.members):,} pictures, {kind}{turns}; {', '.join(group.labels)}{parts}"
+    subsets = f"; in {', '.join(group.subsets)}" if group.subsets else ""
+    return f"{len(group.members):,} images, {kind}{turns}; {', '.join(group.labels)}{subsets}"
 
 
 def to_text(audit: Audit) -> str:
     """The audit for a terminal."""
     leaks = leakage_lines(audit)
-    blocks = [f"{audit.dataset}: {sum(audit.counts.values()):,} pictures, {len(audit.counts)} classes"]
+    blocks = [f"{audit.dataset}: {sum(audit.counts.values()):,} images, {len(audit.counts)} classes"]
     blocks += ["\n".join(f"! {line}" for line in leaks)] if leaks else ["No leakage and no broken file was found."]
     blocks += ["\n".join(notes(audit)), _copies_table(audit), _statistics_table(audit), *_lists(audit)]
     return "\n\n".join(block for block in blocks if block)
@@ -116,11 +116,11 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "patients": audit.patients,
         "copies": copies_by_class(audit),
         "split": {
-            "pictures": dict(audit.part_sizes),
+            "images": dict(audit.subset_sizes),
             "groups_across": len(audit.across),
             "test_with_copy_in_training": audit.seen_in_training("test"),
             "validation_with_copy_in_training": audit.seen_in_training("validation"),
-            "patients_across": {patient: list(parts) for patient, parts in audit.patients_across.items()},
+            "patients_across": {patient: list(subsets) for patient, subsets in audit.patients_across.items()},
         }
         if audit.split
         else None,
@@ -147,8 +147,8 @@ def _count(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def _seen(audit: Audit, part: str) -> str:
-    return f"{audit.seen_in_training(part):,} of {audit.part_sizes[part]:,} {part}"
+def _seen(audit: Audit, subset: str) -> str:
+    return f"{audit.seen_in_training(subset):,} of {audit.subset_sizes[subset]:,} {subset}"
 
 
 def _modes_differ(audit: Audit) -> bool:
@@ -156,7 +156,7 @@ def _modes_differ(audit: Audit) -> bool:
 
 
 def _copies_table(audit: Audit) -> str:
-    head = f"{'class':<12}{'pictures':>10}{'exact groups':>14}{'near groups':>13}{'in groups':>11}{'largest':>9}"
+    head = f"{'class':<12}{'images':>10}{'exact groups':>14}{'near groups':>13}{'in groups':>11}{'largest':>9}"
     rows = [
         f"{label:<12}" + "".join(f"{value:>{width},}" for value, width in zip(row.values(), _WIDTHS, strict=True))
         for label, row in copies_by_class(audit).items()
@@ -193,13 +193,13 @@ def _lists(audit: Audit) -> list[str]:
         if groups:
             found.append(_list(title, [_members(group) for group in groups]))
     if audit.patients_across:
-        lines = [f"{patient}: {', '.join(parts)}" for patient, parts in audit.patients_across.items()]
+        lines = [f"{patient}: {', '.join(subsets)}" for patient, subsets in audit.patients_across.items()]
         found.append(_list("Patients across the split", lines))
     return found
 
 
 def _members(group: CopyGroup) -> str:
-    names = [f"{member.path} ({member.part or member.label})" for member in group.members[:4]]
+    names = [f"{member.path} ({member.subset or member.label})" for member in group.members[:4]]
     return ", ".join(names) + (f" and {len(group.members) - 4:,} more" if group.members[4:] else "")
 
 

@@ -1,6 +1,6 @@
-"""What a picture shows besides its tumour, as a few numbers: its size, its border, its histogram, its outline.
+"""What an image shows besides its tumour, as a few numbers: its size, its border, its histogram, its outline.
 
-Each kind of feature is a shortcut that a network could take, see ``btkeras.audit.shortcuts``. Pictures are read
+Each kind of feature is a shortcut that a network could take, see ``btkeras.audit.shortcuts``. Images are read
 once and kept as squares of 64 x 64, so that a dataset of 20,000 needs about 100 MB.
 """
 
@@ -39,12 +39,12 @@ _MODES = ("L", "RGB", "RGBA", "LA", "P", "1", "CMYK")
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What is kept of one picture.
+    """What is kept of one image.
 
     Attributes:
         values: Name of a kind of feature -> its numbers.
-        square: The picture in grey, stretched to uint8 ``[64, 64]``.
-        head: Where the head is, as fractions of the picture.
+        square: The image in grey, stretched to uint8 ``[64, 64]``.
+        head: Where the head is, as fractions of the image.
     """
 
     values: Mapping[str, Features]
@@ -56,7 +56,7 @@ def extract_features(
     paths: Sequence[Path],
     progress: Callable[[Iterable[ImageFeatures | ImageError]], Iterable[ImageFeatures | ImageError]],
 ) -> list[ImageFeatures | ImageError]:
-    """Reads pictures in threads, a few at a time; one that cannot be read is its error.
+    """Reads images in threads, a few at a time; one that cannot be read is its error.
 
     Args:
         paths: PNG or JPEG files.
@@ -85,7 +85,7 @@ def _try_look(path: Path) -> ImageFeatures | ImageError:
 
 
 def image_features(path: Path) -> ImageFeatures:
-    """Reads one picture.
+    """Reads one image.
 
     Raises:
         ImageError: If it cannot be read.
@@ -121,7 +121,7 @@ def border_features(grey: Grey) -> Features:
 
 
 def thumbnail(grey: Grey) -> Features:
-    """The picture in 16 x 16 pixels."""
+    """The image in 16 x 16 pixels."""
     return resize(grey[..., None], THUMBNAIL).ravel().astype(float)
 
 
@@ -142,19 +142,19 @@ def _outline(grey: Grey, head: Box) -> Features:
 
 
 def boxes_to_hide(records: Sequence[Record], heads: Sequence[Box], parts: Sequence[str], seed: int) -> list[Box | None]:
-    """The part of each picture to hide: its tumour's box; without a tumour, the box of some tumour, in its own head.
+    """The part of each image to hide: its tumour's box; without a tumour, the box of some tumour, in its own head.
 
     So whether a part is hidden, how large it is and where, says nothing of whether there was a tumour.
 
     Args:
-        records: The pictures.
+        records: The images.
         heads: Where their heads are, as fractions.
         parts: What each is used for. A box is drawn from the same part, else a classifier knew the tested tumours'
-            boxes from pictures without a tumour.
+            boxes from images without a tumour.
         seed: Of the choice of boxes.
 
     Returns:
-        Boxes as fractions of the picture; None for a tumour whose box is not known, and where there is none to draw.
+        Boxes as fractions of the image; None for a tumour whose box is not known, and where there is none to draw.
     """
     own = [box_of(record) if record.label != NO_TUMOR else None for record in records]
     known: dict[str, list[Box]] = {part: [] for part in parts}
@@ -165,11 +165,11 @@ def boxes_to_hide(records: Sequence[Record], heads: Sequence[Box], parts: Sequen
     boxes = list(own)
     for i, (record, part) in enumerate(zip(records, parts, strict=True)):
         if record.label == NO_TUMOR and known[part]:
-            boxes[i] = _in_picture(known[part][rng.integers(len(known[part]))], heads[i])
+            boxes[i] = _in_image(known[part][rng.integers(len(known[part]))], heads[i])
     return boxes
 
 
-def _in_picture(box: Box, head: Box) -> Box:
+def _in_image(box: Box, head: Box) -> Box:
     height, width = head.bottom - head.top, head.right - head.left
     return Box(
         head.top + box.top * height,
@@ -187,18 +187,18 @@ def pixels_of(box: Box, height: int, width: int) -> tuple[slice, slice]:
     return slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
 
 
-def hide(picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+def hide(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     """A copy whose box is filled with the mean of what surrounds it.
 
     Args:
-        picture: uint8 ``[height, width]`` or ``[height, width, channels]``.
-        box: Fractions of the picture.
+        image: uint8 ``[height, width]`` or ``[height, width, channels]``.
+        box: Fractions of the image.
     """
-    rows, columns = pixels_of(box, *picture.shape[:2])
+    rows, columns = pixels_of(box, *image.shape[:2])
     wide = slice(max(rows.start - 2, 0), rows.stop + 2), slice(max(columns.start - 2, 0), columns.stop + 2)
-    around = np.zeros(picture.shape[:2], bool)
+    around = np.zeros(image.shape[:2], bool)
     around[wide] = True
     around[rows, columns] = False
-    hidden = picture.copy()
-    hidden[rows, columns] = np.rint(picture[around].mean()) if around.any() else 0
+    hidden = image.copy()
+    hidden[rows, columns] = np.rint(image[around].mean()) if around.any() else 0
     return hidden

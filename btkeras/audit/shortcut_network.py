@@ -23,7 +23,7 @@ from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.runs import Run
 from btkeras.splitting.splits import Split
 
-_CLASSES = AugmentConfig().exchanged_classes
+_CLASSES = AugmentConfig().cutmix_classes
 _AT_ONCE = 256
 
 
@@ -54,17 +54,17 @@ def exchange_rows(
 
     Args:
         images: Gives network inputs, ``[n, side, side, channels]``, for positions in ``labels``.
-        labels: Classes of the test pictures.
+        labels: Classes of the test images.
         boxes: ``[n, 4]``: top, left, bottom, right of the tumour as fractions of the input; all 0 where not known.
         network: Who answers.
         trained_on: Classes of the training part.
 
     Returns:
-        A row per direction; none where there are no pairs. Its ``healthy_accuracy`` is the part that is told rightly
+        A row per direction; none where there are no pairs. Its ``detection_accuracy`` is the part that is told rightly
         whether there is a tumour.
     """
-    tumour = np.isin(labels, _CLASSES) & boxes.any(axis=1)
-    order = np.random.default_rng(0).permutation(np.flatnonzero(tumour | (labels == NO_TUMOR)))
+    tumor = np.isin(labels, _CLASSES) & boxes.any(axis=1)
+    order = np.random.default_rng(0).permutation(np.flatnonzero(tumor | (labels == NO_TUMOR)))
     wanted: dict[str, list[NDArray[np.str_]]] = {name: [] for name in EXCHANGED}
     given: dict[str, list[NDArray[np.str_]]] = {name: [] for name in EXCHANGED}
     for start in range(0, len(order), _AT_ONCE):
@@ -80,57 +80,57 @@ def exchange_rows(
         if wanted[name]:
             right, said = np.concatenate(wanted[name]), np.concatenate(given[name])
             row = score(name, shows, "network", right, said, trained_on=trained_on)
-            rows.append(replace(row, healthy_accuracy=float(((said == NO_TUMOR) != was_healthy).mean())))
+            rows.append(replace(row, detection_accuracy=float(((said == NO_TUMOR) != was_healthy).mean())))
     return rows
 
 
 def _exchanged(
     images: NDArray[np.uint8], labels: NDArray[np.str_], boxes: NDArray[np.float32], classes: NDArray[np.str_]
 ) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
-    """Pictures whose pairs all exchanged their tumour, and what they show then."""
+    """Images whose pairs all exchanged their tumour, and what they show then."""
     targets = (labels[:, None] == classes).astype(np.float32)
     batch = CutMixBatch(tf.constant(images), tf.constant(targets), tf.constant(boxes), tf.constant(labels == NO_TUMOR))
     changed, now = lesion_cutmix(batch, tf.constant([0, 0], tf.int64), 1.0)
     return np.rint(changed.numpy()), classes[now.numpy().argmax(axis=1)]
 
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 
-# What is taken from the head's rim, as a fraction of the picture's side: skin, bone, and what lies outside.
+# What is taken from the head's rim, as a fraction of the image's side: skin, bone, and what lies outside.
 RIM = 0.08
 _BATCH = 32
 
 
-def _alone(picture: Picture, box: Box) -> Picture:
-    rows, columns = pixels_of(box, *picture.shape[:2])
-    kept = np.zeros_like(picture)
-    kept[rows, columns] = picture[rows, columns]
+def _alone(image: ImageArray, box: Box) -> ImageArray:
+    rows, columns = pixels_of(box, *image.shape[:2])
+    kept = np.zeros_like(image)
+    kept[rows, columns] = image[rows, columns]
     return kept
 
 
-def _outline(picture: Picture, box: Box) -> Picture:
-    inside = ndimage.binary_erosion(silhouette(picture[..., 0]), iterations=max(1, round(RIM * len(picture))))
-    return np.where(inside[..., None], np.uint8(0), picture)
+def _outline(image: ImageArray, box: Box) -> ImageArray:
+    inside = ndimage.binary_erosion(silhouette(image[..., 0]), iterations=max(1, round(RIM * len(image))))
+    return np.where(inside[..., None], np.uint8(0), image)
 
 
 @dataclass(frozen=True)
 class Input:
-    """One way of showing a picture to the network.
+    """One way of showing an image to the network.
 
     Attributes:
         shows: What is left of it.
         change: From the network's input and the part to hide, fractions of the input, to what is shown.
-        boxed: Whether only pictures count whose part to hide is known.
+        boxed: Whether only images count whose part to hide is known.
     """
 
     shows: str
-    change: Callable[[Picture, Box], Picture]
+    change: Callable[[ImageArray, Box], ImageArray]
     boxed: bool = True
 
 
 INPUTS: Mapping[str, Input] = MappingProxyType(
     {
-        "network": Input("the whole picture", lambda picture, box: picture, boxed=False),
+        "network": Input("the whole image", lambda image, box: image, boxed=False),
         "network, box hidden": Input("tumour's box filled with its surroundings' mean", hide),
         "network, box alone": Input("tumour's box, black around it", _alone),
         "network, outline": Input("border and rim of the head, its inside black", _outline, boxed=False),
@@ -153,7 +153,7 @@ def network_rows(
         RunError, ModelError: If the run has no network to load.
     """
     model, classes, config = load_best(run), np.array(run.classes()), run.config()
-    decoder = Preprocessor(config.data.image_size, config.data.channels, config.data.harmonise)
+    decoder = Preprocessor(config.data.image_size, config.data.channels, config.data.harmonize)
     tested = {record.path for record in split.test}
     positions = [i for i, record in enumerate(seen.records) if record.path in tested]
     labels = np.array([seen.records[i].label for i in positions])
@@ -162,10 +162,10 @@ def network_rows(
     answers: dict[str, list[NDArray[np.str_]]] = {name: [] for name in inputs}
     for start in progress(range(0, len(positions), _BATCH)):
         batch = positions[start : start + _BATCH]
-        pictures = list(decoder.files([seen.root / seen.records[i].path for i in batch]))
-        boxes = [_box(seen, i, config.data.harmonise) for i in batch]
+        images = list(decoder.files([seen.root / seen.records[i].path for i in batch]))
+        boxes = [_box(seen, i, config.data.harmonize) for i in batch]
         for name, one in inputs.items():
-            shown = [one.change(_readable(p), box) for p, box in zip(pictures, boxes, strict=True)]
+            shown = [one.change(_readable(p), box) for p, box in zip(images, boxes, strict=True)]
             scores = model.predict_on_batch(np.stack(shown).astype(np.float32))
             answers[name].append(classes[np.asarray(scores).argmax(axis=1)])
     boxed = np.array([seen.hidden[i] is not None for i in positions])
@@ -189,26 +189,26 @@ def _exchange_rows(
     boxes = np.zeros((len(records), 4), np.float32)
     for row, (record, i) in enumerate(zip(records, positions, strict=True)):
         if box := box_of(record):
-            boxes[row] = (visible(box_in_crop(box, seen.heads[i])) if decoder.harmonise else box) or (0, 0, 0, 0)
+            boxes[row] = (visible(box_in_crop(box, seen.heads[i])) if decoder.harmonize else box) or (0, 0, 0, 0)
 
     def images(chosen: NDArray[np.intp]) -> NDArray[np.uint8]:
         return np.stack([_readable(p) for p in decoder.files([seen.root / records[i].path for i in chosen])])
 
-    def probabilities(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(model.predict(pictures, batch_size=_BATCH, verbose=0))
+    def probabilities(readable: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(model.predict(readable, batch_size=_BATCH, verbose=0))
 
     network = NetworkAnswers(classes, probabilities)
     labels = np.array([record.label for record in records])
     return exchange_rows(images, labels, boxes, network, trained_on=trained_on)
 
 
-def _box(seen: FeatureTable, position: int, harmonised: bool) -> Box:
+def _box(seen: FeatureTable, position: int, harmonized: bool) -> Box:
     """The part to hide as fractions of the network's input."""
     box = seen.hidden[position] or Box(0, 0, 1, 1)
-    return box_in_crop(box, seen.heads[position]) if harmonised else box
+    return box_in_crop(box, seen.heads[position]) if harmonized else box
 
 
-def _readable(picture: Picture | ImageError) -> Picture:
-    if isinstance(picture, ImageError):
-        raise picture
-    return picture
+def _readable(image: ImageArray | ImageError) -> ImageArray:
+    if isinstance(image, ImageError):
+        raise image
+    return image

@@ -20,12 +20,12 @@ def find_shortcuts(dataset: Dataset, split: Split, run: Run | None = None, *, se
     """Measures what a dataset gives away besides its tumours; progress on standard error.
 
     Args:
-        dataset: The pictures; boxes are those of its column ``box``.
+        dataset: The images; boxes are those of its column ``box``.
         split: What is learnt from and what is answered.
         run: Also says what its network answers when it is shown parts; the split must be its own.
         seed: Of the random forest, and of the parts hidden where there is no tumour.
     """
-    total = sum(len(part) for part in (split.train, split.validation, split.test))
+    total = sum(len(subset) for subset in (split.train, split.validation, split.test))
     seen, broken = build_feature_table(dataset, split, seed=seed, progress=lambda looks: _bar(looks, total, "reading"))
     steps = tqdm(total=None, desc="fitting", file=sys.stderr, leave=False, disable=None)
     with steps:
@@ -35,7 +35,7 @@ def find_shortcuts(dataset: Dataset, split: Split, run: Run | None = None, *, se
         from btkeras.audit.shortcut_network import network_rows
 
         rows += network_rows(run, seen, split, lambda batches: _bar(batches, len(batches), "network"))
-    return Shortcuts(str(dataset.root), split.by, dataset.classes, tuple(rows), broken)
+    return Shortcuts(str(dataset.root), split.group_by, dataset.classes, tuple(rows), broken)
 
 
 def _bar(items: Iterable[_T], total: int, what: str) -> Iterable[_T]:
@@ -48,12 +48,12 @@ def shortcut_table(found: Shortcuts) -> str:
     head = (
         f"{'shown':{width}}{'accuracy':>9}{'chance':>8}{'balanced':>10}{'tumour or not':>15}{'chance':>8}  answered by"
     )
-    lines = [f"{found.dataset}, split by {found.by}, {found.rows[0].images:,} test pictures; percent", "", head]
+    lines = [f"{found.dataset}, split by {found.group_by}, {found.rows[0].images:,} test images; percent", "", head]
     for row in found.rows:
-        healthy = f"{_percent(row.healthy_accuracy):>15}{_percent(row.healthy_chance):>8}"
+        no_tumor = f"{_percent(row.detection_accuracy):>15}{_percent(row.detection_chance):>8}"
         figures = f"{_percent(row.accuracy):>9}{_percent(row.chance):>8}{_percent(row.balanced_accuracy):>10}"
-        lines.append(f"{row.name:{width}}{figures}{healthy}  {row.answered_by}: {row.shows}")
-    notes = [f"{found.broken} pictures could not be read and were left out."] if found.broken else []
+        lines.append(f"{row.name:{width}}{figures}{no_tumor}  {row.predicted_by}: {row.shows}")
+    notes = [f"{found.broken} images could not be read and were left out."] if found.broken else []
     return "\n".join([*lines, "", *_sentences(found), *notes])
 
 
@@ -63,13 +63,13 @@ def _percent(share: float | None) -> str:
 
 def _sentences(found: Shortcuts) -> list[str]:
     outside = [row for row in found.rows if row.name in OUTSIDE]
-    telling = [row for row in outside if row.tells_healthy]
+    telling = [row for row in outside if row.detects_tumors]
     sentences = []
     if telling:
-        best = max(telling, key=lambda row: row.healthy_accuracy or 0)
+        best = max(telling, key=lambda row: row.detection_accuracy or 0)
         sentences.append(
-            f"The {best.name} alone tells tumour from no tumour in {_percent(best.healthy_accuracy)} % "
-            f"(always the same answer: {_percent(best.healthy_chance)} %), and is no sign of a tumour."
+            f"The {best.name} alone tells tumour from no tumour in {_percent(best.detection_accuracy)} % "
+            f"(always the same answer: {_percent(best.detection_chance)} %), and is no sign of a tumour."
         )
     if guessing := [row for row in outside if row.beats_chance]:
         best = max(guessing, key=lambda row: row.accuracy)
@@ -98,8 +98,8 @@ def _of_boxes(found: Shortcuts) -> list[str]:
     put_in, taken_out = (rows.get(name) for name in EXCHANGED)
     if put_in and taken_out:
         sentences.append(
-            f"Tumours exchanged between slices: one put in is seen in {_percent(put_in.healthy_accuracy)} %, one taken "
-            f"out is gone in {_percent(taken_out.healthy_accuracy)} %. Near 0 % the network goes by the slice around "
+            f"Tumours exchanged between slices: one put in is seen in {_percent(put_in.detection_accuracy)} %, one taken "
+            f"out is gone in {_percent(taken_out.detection_accuracy)} %. Near 0 % the network goes by the slice around "
             f"the tumour, near 100 % by the tumour."
         )
     return sentences

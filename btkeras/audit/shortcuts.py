@@ -1,6 +1,6 @@
 """What of the classes is known without looking at a tumour: shortcuts that a network could take.
 
-Where each class comes from its own collection, the size of a picture, its border or its brightness may give the
+Where each class comes from its own collection, the size of an image, its border or its brightness may give the
 answer, and a high accuracy says little (Geirhos et al., "Shortcut learning in deep neural networks", 2020; DeGrave et
 al., "AI for radiographic COVID-19 detection selects shortcuts over signal", 2021). Here simple classifiers answer from
 such features alone, under the split that the network is trained and tested with.
@@ -32,15 +32,15 @@ from btkeras.errors import DataError, ImageError
 from btkeras.metrics.intervals import wilson
 from btkeras.splitting.splits import SUBSETS, Split
 
-# Kind of feature -> what it is made of. None of it shows the tumour, except the thumbnail, a picture of 16 x 16.
+# Kind of feature -> what it is made of. None of it shows the tumour, except the thumbnail, an image of 16 x 16.
 SHORTCUTS: Mapping[str, str] = MappingProxyType(
     {
         "size": "width, height, aspect, colour mode",
-        "border": "outer 5 % of the picture",
+        "border": "outer 5 % of the image",
         "file size": "bytes, bytes per pixel",
         "histogram": "share of each of 32 grey levels",
         "outline": "the head's silhouette",
-        "thumbnail": "the picture in 16 x 16 pixels",
+        "thumbnail": "the image in 16 x 16 pixels",
         "box hidden": "thumbnail, tumour's box filled",
         "box alone": "place and size of the tumour's box",
     }
@@ -75,24 +75,24 @@ class Row:
     Attributes:
         name: A key of ``SHORTCUTS``, or what a network was shown.
         shows: What it is made of.
-        answered_by: The classifier that was best on the validation part, or ``network``.
-        images: Test pictures.
+        predicted_by: The classifier that was best on the validation part, or ``network``.
+        images: Test images.
         accuracy: Share of right answers, in 0..1.
         balanced_accuracy: Mean over the classes of the share of right answers.
-        healthy_accuracy: Share of right answers to "tumour or not"; None without both kinds of pictures.
+        detection_accuracy: Share of right answers to "tumour or not"; None without both kinds of images.
         chance: Accuracy of always answering the most frequent class of the training part.
-        healthy_chance: The same of "tumour or not".
+        detection_chance: The same of "tumour or not".
     """
 
     name: str
     shows: str
-    answered_by: str
+    predicted_by: str
     images: int
     accuracy: float
     balanced_accuracy: float
-    healthy_accuracy: float | None
+    detection_accuracy: float | None
     chance: float
-    healthy_chance: float | None
+    detection_chance: float | None
 
     @property
     def beats_chance(self) -> bool:
@@ -100,11 +100,11 @@ class Row:
         return wilson(self.accuracy * self.images, self.images)[0] > self.chance
 
     @property
-    def tells_healthy(self) -> bool:
+    def detects_tumors(self) -> bool:
         """Whether that holds for "tumour or not"."""
-        if self.healthy_accuracy is None or self.healthy_chance is None:
+        if self.detection_accuracy is None or self.detection_chance is None:
             return False
-        return wilson(self.healthy_accuracy * self.images, self.images)[0] > self.healthy_chance
+        return wilson(self.detection_accuracy * self.images, self.images)[0] > self.detection_chance
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,14 @@ class Shortcuts:
 
     Attributes:
         dataset: Its folder.
-        by: What the split keeps together.
+        group_by: What the split keeps together.
         classes: Their names.
         rows: Simple classifiers first, then, with a run, what its network answers.
-        broken: Pictures that could not be read and were left out.
+        broken: Images that could not be read and were left out.
     """
 
     dataset: str
-    by: str
+    group_by: str
     classes: tuple[str, ...]
     rows: tuple[Row, ...]
     broken: int
@@ -137,14 +137,14 @@ class Shortcuts:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """The dataset's readable pictures, as the classifiers and the network are shown them.
+    """The dataset's readable images, as the classifiers and the network are shown them.
 
     Attributes:
         root: The dataset's folder.
-        records: The pictures.
-        features: Kind of feature -> a row per picture.
-        hidden: The part of each picture to hide, fractions of the picture; None where it is not known.
-        heads: Where the heads are, fractions of the pictures.
+        records: The images.
+        features: Kind of feature -> a row per image.
+        hidden: The part of each image to hide, fractions of the image; None where it is not known.
+        heads: Where the heads are, fractions of the images.
     """
 
     root: Path
@@ -157,25 +157,25 @@ class FeatureTable:
 def build_feature_table(
     dataset: Dataset, split: Split, *, seed: int = 0, progress: _Progress = lambda looks: looks
 ) -> tuple[FeatureTable, int]:
-    """Reads the pictures of a split.
+    """Reads the images of a split.
 
     Returns:
-        What they show, and the number of pictures that could not be read.
+        What they show, and the number of images that could not be read.
     """
-    records = [record for part in SUBSETS for record in split.part(part)]
+    records = [record for subset in SUBSETS for record in split.subset(subset)]
     looks = extract_features([dataset.root / record.path for record in records], progress)
     read = [(record, seen) for record, seen in zip(records, looks, strict=True) if isinstance(seen, ImageFeatures)]
     if not read:
-        raise DataError("A dataset must hold pictures that can be read", received=f"none in {dataset.root}")
-    kept, pictures = zip(*read, strict=True)
-    heads = [picture.head for picture in pictures]
-    part_of = _part_of(split)
-    hidden = boxes_to_hide(kept, heads, [part_of[record.path] for record in kept], seed)
-    features = {name: np.stack([picture.values[name] for picture in pictures]) for name in pictures[0].values}
+        raise DataError("A dataset must hold images that can be read", received=f"none in {dataset.root}")
+    kept, images = zip(*read, strict=True)
+    heads = [image.head for image in images]
+    subset_of = _subset_of(split)
+    hidden = boxes_to_hide(kept, heads, [subset_of[record.path] for record in kept], seed)
+    features = {name: np.stack([image.values[name] for image in images]) for name in images[0].values}
     if any(hidden):
         whole = Box(0, 0, 1, 1)
         boxes = [box or whole for box in hidden]
-        features["box hidden"] = np.stack([thumbnail(hide(p.square, b)) for p, b in zip(pictures, boxes, strict=True)])
+        features["box hidden"] = np.stack([thumbnail(hide(p.square, b)) for p, b in zip(images, boxes, strict=True)])
         features["box alone"] = np.array([box_in_crop(box, head) for box, head in zip(boxes, heads, strict=True)])
     return FeatureTable(dataset.root, kept, features, hidden, heads), len(records) - len(kept)
 
@@ -191,8 +191,8 @@ def simple_rows(
         seed: Of the random forest.
         told: Gets each kind of feature before it is worked on.
     """
-    part_of = _part_of(split)
-    parts = np.array([part_of[record.path] for record in seen.records])
+    subset_of = _subset_of(split)
+    subsets = np.array([subset_of[record.path] for record in seen.records])
     boxed = np.array([box is not None for box in seen.hidden])
     labels = np.array([record.label for record in seen.records])
     rows = []
@@ -201,7 +201,7 @@ def simple_rows(
             continue
         told(name)
         usable = boxed if name in _BOXED else np.ones(len(labels), bool)
-        train, validation, test = ((parts == part) & usable for part in SUBSETS)
+        train, validation, test = ((subsets == subset) & usable for subset in SUBSETS)
         values = seen.features[name]
         best, classifier = _best(values[train], labels[train], values[validation], labels[validation], seed)
         answers = classifier.predict(values[test])
@@ -209,8 +209,8 @@ def simple_rows(
     return rows
 
 
-def _part_of(split: Split) -> dict[str, str]:
-    return {record.path: part for part in SUBSETS for record in split.part(part)}
+def _subset_of(split: Split) -> dict[str, str]:
+    return {record.path: subset for subset in SUBSETS for record in split.subset(subset)}
 
 
 def _best(
@@ -231,7 +231,7 @@ def _best(
 def score(
     name: str,
     shows: str,
-    answered_by: str,
+    predicted_by: str,
     labels: NDArray[np.str_],
     answers: NDArray[np.str_],
     *,
@@ -242,24 +242,24 @@ def score(
     Args:
         name: Of the row.
         shows: What the answers are made from.
-        answered_by: Who answered.
+        predicted_by: Who answered.
         labels: True classes.
         answers: Classes answered.
         trained_on: Classes of the training part, whose most frequent one is what chance answers.
     """
     recalls = [(answers[labels == label] == label).mean() for label in np.unique(labels)]
-    healthy = labels == NO_TUMOR
-    binary = healthy.any() and not healthy.all()
+    no_tumor = labels == NO_TUMOR
+    binary = no_tumor.any() and not no_tumor.all()
     return Row(
         name=name,
         shows=shows,
-        answered_by=answered_by,
+        predicted_by=predicted_by,
         images=len(labels),
         accuracy=float((answers == labels).mean()),
         balanced_accuracy=float(np.mean(recalls)),
-        healthy_accuracy=float(((answers == NO_TUMOR) == healthy).mean()) if binary else None,
+        detection_accuracy=float(((answers == NO_TUMOR) == no_tumor).mean()) if binary else None,
         chance=_chance(labels, trained_on),
-        healthy_chance=_chance(healthy, trained_on == NO_TUMOR) if binary else None,
+        detection_chance=_chance(no_tumor, trained_on == NO_TUMOR) if binary else None,
     )
 
 

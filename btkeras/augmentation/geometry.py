@@ -1,4 +1,4 @@
-"""Random crop, flips, rotation and brightness for a whole batch, as a function of pictures and of random numbers."""
+"""Random crop, flips, rotation and brightness for a whole batch, as a function of images and of random numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from btkeras.config import AugmentConfig
 
-# Uniform numbers a picture uses: crop side, top, left, mirror, turn over, brightness, rotation, stretch.
+# Uniform numbers an image uses: crop side, top, left, mirror, turn over, brightness, rotation, stretch.
 NUMBERS = 8
 _FIRST = 6
 # So far, in pixels, within the outermost centres that no rounding leads out of them.
@@ -16,7 +16,7 @@ _INSIDE = 1e-3
 
 
 def random_numbers(count: int | tf.Tensor, seed: int, counter: tf.Tensor) -> tf.Tensor:
-    """Uniform numbers in [0, 1) for ``count`` pictures, float32 ``[count, NUMBERS]``.
+    """Uniform numbers in [0, 1) for ``count`` images, float32 ``[count, NUMBERS]``.
 
     Stateless: they depend on ``seed`` and ``counter`` alone, so neither the order nor the parallelism of the
     pipeline, nor a restart, changes them.
@@ -34,7 +34,7 @@ def random_key(seed: int, counter: tf.Tensor, use: int) -> tf.Tensor:
 
 
 def augment(images: tf.Tensor, numbers: tf.Tensor, size: int, config: AugmentConfig) -> tf.Tensor:
-    """Crops, mirrors and brightens each picture on its own.
+    """Crops, mirrors and brightens each image on its own.
 
     Args:
         images: uint8 or float32 ``[batch, side, side, channels]`` in 0..255.
@@ -45,7 +45,7 @@ def augment(images: tf.Tensor, numbers: tf.Tensor, size: int, config: AugmentCon
     Returns:
         float32 ``[batch, size, size, channels]`` in 0..255.
     """
-    side, top, left, mirror, over, brightness, turn, stretch = tf.unstack(numbers, NUMBERS, axis=1)
+    side, top, left, mirror, over, brightness, turn, aspect_ratio = tf.unstack(numbers, NUMBERS, axis=1)
     low, high = config.crop
     side = low + (high - low) * side
     top, left = top * (1 - side), left * (1 - side)
@@ -53,31 +53,31 @@ def augment(images: tf.Tensor, numbers: tf.Tensor, size: int, config: AugmentCon
     first, last = _sampled(top, side, height, size, (over < 0.5) & config.vertical_flip)
     leftmost, rightmost = _sampled(left, side, width, size, (mirror < 0.5) & config.horizontal_flip)
     boxes = tf.stack([first, leftmost, last, rightmost], axis=1)
-    # Outside of the picture both give black.
-    if config.rotation or config.stretch:
+    # Outside of the image both give black.
+    if config.rotation or config.aspect_ratio:
         angle = (2 * turn - 1) * (config.rotation * math.pi / 180)
-        crops = _turned(images, boxes, angle, 2 ** ((stretch - 0.5) * config.stretch), size)
+        crops = _turned(images, boxes, angle, 2 ** ((aspect_ratio - 0.5) * config.aspect_ratio), size)
     else:
         crops = tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [size, size])
     shift = (2 * brightness - 1) * 255 * config.brightness
     return tf.clip_by_value(crops + shift[:, None, None, None], 0, 255)
 
 
-def _turned(images: tf.Tensor, boxes: tf.Tensor, angle: tf.Tensor, stretch: tf.Tensor, size: int) -> tf.Tensor:
+def _turned(images: tf.Tensor, boxes: tf.Tensor, angle: tf.Tensor, aspect_ratio: tf.Tensor, size: int) -> tf.Tensor:
     """Samples boxes that are turned about their centres (radians) and stretched.
 
     Args:
         images: uint8 ``[batch, height, width, channels]``.
         boxes: As ``crop_and_resize`` takes them.
         angle: ``[batch]``.
-        stretch: What ``[batch]`` a box's width is multiplied and its height divided by.
+        aspect_ratio: What ``[batch]`` a box's width is multiplied and its height divided by.
         size: Side of the result, pixels.
     """
     height, width = (tf.cast(tf.shape(images)[axis], tf.float32) for axis in (1, 2))
     first, left, last, right = tf.unstack(boxes, axis=1)
     # Source pixels from one sampled place to the next, negative where mirrored.
     down, across = (last - first) * (height - 1) / (size - 1), (right - left) * (width - 1) / (size - 1)
-    down, across = down / stretch, across * stretch
+    down, across = down / aspect_ratio, across * aspect_ratio
     middle = (size - 1) / 2
     cos, sin = tf.cos(angle), tf.sin(angle)
     x0 = (left + right) * (width - 1) / 2 - across * (cos - sin) * middle
@@ -100,19 +100,19 @@ def _sampled(
     """The first and the last place that is sampled of each crop, in ``crop_and_resize``'s unit.
 
     That unit, from the first pixel's centre to the last one's, would stretch a crop corner centre to corner centre.
-    Here scale and position are kept, and the whole picture at its own size comes out unchanged to the last bit.
+    Here scale and position are kept, and the whole image at its own size comes out unchanged to the last bit.
 
     Args:
-        start: Upper or left edge of each crop, as a fraction of the picture.
-        side: Length of each crop, as a fraction of the picture.
-        source: The picture's length, pixels.
+        start: Upper or left edge of each crop, as a fraction of the image.
+        side: Length of each crop, as a fraction of the image.
+        source: The image's length, pixels.
         size: The result's length, pixels.
         flip: Whether to mirror.
     """
     step = side * (source / size)
     first = start * source + (step - 1) / 2
     last = (start + side) * source - (step + 1) / 2
-    # The edge of an enlarged crop can lie between the picture's edge and its first centre, where no pixel is.
+    # The edge of an enlarged crop can lie between the image's edge and its first centre, where no pixel is.
     enlarged = (step < 1) & (side <= 1)
     first = tf.where(enlarged, tf.maximum(first, _INSIDE), first) / (source - 1)
     last = tf.where(enlarged, tf.minimum(last, source - 1 - _INSIDE), last) / (source - 1)

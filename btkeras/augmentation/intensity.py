@@ -1,4 +1,4 @@
-"""Random changes to how a batch of pictures looks, as other scanners, coils and sequences would show the same head.
+"""Random changes to how a batch of images looks, as other scanners, coils and sequences would show the same head.
 
 Strong intensity changes in training make a network hold on other collections (Billot et al. 2023, SynthSeg, which
 trains on random contrasts; Zhou et al. 2019, Models Genesis, with random curves of grey levels). Exchanging histograms
@@ -18,11 +18,11 @@ _LEVELS = 256
 
 
 def match_histograms(images: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """Gives each picture the grey levels of another: the brightest tenth of it becomes as bright as the other's.
+    """Gives each image the grey levels of another: the brightest tenth of it becomes as bright as the other's.
 
     Args:
         images: float32 ``[n, height, width, channels]`` in 0..1; counted as 256 levels, all channels together.
-        others: The same for the pictures to be like.
+        others: The same for the images to be like.
 
     Returns:
         float32 as ``images``, of the 256 levels.
@@ -30,7 +30,7 @@ def match_histograms(images: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     levels, cells = _cells(images)
     counts = _counts(cells, tf.shape(images)[0])
     wanted = tf.cumsum(_counts(_cells(others)[1], tf.shape(others)[0]), axis=1)
-    # The middle of each level's ranks, so that a picture matched with itself stays as it is.
+    # The middle of each level's ranks, so that an image matched with itself stays as it is.
     ranks = tf.cumsum(counts, axis=1) - counts // 2
     table = tf.minimum(tf.searchsorted(wanted, ranks), _LEVELS - 1)
     matched = tf.gather(tf.reshape(table, [-1]), cells)
@@ -58,9 +58,9 @@ _BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
 
 
 def augment_intensity(images: tf.Tensor, seed: int, counter: tf.Tensor, config: IntensityConfig) -> tf.Tensor:
-    """Applies the changes that ``config`` asks for, each picture with strengths of its own.
+    """Applies the changes that ``config`` asks for, each image with strengths of its own.
 
-    Stateless: the result depends on the pictures, ``seed`` and ``counter`` alone.
+    Stateless: the result depends on the images, ``seed`` and ``counter`` alone.
 
     Args:
         images: float32 ``[batch, side, side, channels]`` in 0..255; all channels are changed alike.
@@ -74,7 +74,7 @@ def augment_intensity(images: tf.Tensor, seed: int, counter: tf.Tensor, config: 
     x = images / 255
     changes = (
         (config.histogram, _exchange_histograms),
-        (config.tone, _change_curve),
+        (config.curve, _change_curve),
         (config.gamma, _change_gamma),
         (config.bias_field, _add_bias_field),
         (config.blur, _blur_or_sharpen),
@@ -87,20 +87,20 @@ def augment_intensity(images: tf.Tensor, seed: int, counter: tf.Tensor, config: 
         if strength:
             # By number, so that a change switched off leaves the others as they are.
             x = tf.clip_by_value(change(x, random_key(seed, counter, use), strength), 0, 1)
-    changed = _uniform(x, random_key(seed, counter, len(changes) + 1)) < config.part
+    changed = _uniform(x, random_key(seed, counter, len(changes) + 1)) < config.probability
     return tf.where(changed, 255 * x, images)
 
 
 def _uniform(x: tf.Tensor, key: tf.Tensor, *shape: int) -> tf.Tensor:
-    """Numbers in 0..1 for each picture, ``[batch, 1, 1, 1]`` or ``[batch, *shape]``."""
+    """Numbers in 0..1 for each image, ``[batch, 1, 1, 1]`` or ``[batch, *shape]``."""
     return tf.random.stateless_uniform([tf.shape(x)[0], *(shape or (1, 1, 1))], key)
 
 
-def _exchange_histograms(x: tf.Tensor, key: tf.Tensor, part: float) -> tf.Tensor:
-    """Gives ``part`` of the pictures the grey levels of a random other one."""
+def _exchange_histograms(x: tf.Tensor, key: tf.Tensor, probability: float) -> tf.Tensor:
+    """Gives ``probability`` of the images the grey levels of a random other one."""
     draws = _uniform(x, key, 2)
     partner = tf.argsort(draws[:, 0])
-    chosen = tf.where(draws[:, 1] < part)
+    chosen = tf.where(draws[:, 1] < probability)
     matched = match_histograms(tf.gather_nd(x, chosen), tf.gather(x, tf.gather_nd(partner, chosen)))
     return tf.tensor_scatter_nd_update(x, chosen, matched)
 
@@ -125,7 +125,7 @@ def _change_gamma(x: tf.Tensor, key: tf.Tensor, octaves: float) -> tf.Tensor:
 
 
 def _add_bias_field(x: tf.Tensor, key: tf.Tensor, octaves: float) -> tf.Tensor:
-    """Multiplies with a smooth field, each picture with a strength of its own."""
+    """Multiplies with a smooth field, each image with a strength of its own."""
     strength, cells = _uniform(x, key), _uniform(x, key + 1, _CELLS, _CELLS, 1)
     field = tf.image.resize(2 * cells - 1, tf.shape(x)[1:3], method="bicubic")
     return x * tf.exp(math.log(2) * octaves * strength * field)
@@ -146,5 +146,5 @@ def _add_noise(x: tf.Tensor, key: tf.Tensor, share: float) -> tf.Tensor:
     return tf.abs(x + deviation * _uniform(x, key) * noise)
 
 
-def _invert(x: tf.Tensor, key: tf.Tensor, part: float) -> tf.Tensor:
-    return tf.where(_uniform(x, key) < part, 1 - x, x)
+def _invert(x: tf.Tensor, key: tf.Tensor, probability: float) -> tf.Tensor:
+    return tf.where(_uniform(x, key) < probability, 1 - x, x)

@@ -26,49 +26,51 @@ class CutMixBatch(NamedTuple):
     """Attributes:
     images: ``[batch, side, side, channels]`` in 0..255.
     targets: One-hot float32 ``[batch, classes]``.
-    boxes: float32 ``[batch, 4]``: top, left, bottom, right of the tumour as fractions of the picture; all 0 without.
-    healthy: bool ``[batch]``: whether a picture is known to show no tumour.
+    boxes: float32 ``[batch, 4]``: top, left, bottom, right of the tumour as fractions of the image; all 0 without.
+    no_tumor: bool ``[batch]``: whether an image is known to show no tumour.
     """
 
     images: tf.Tensor
     targets: tf.Tensor
     boxes: tf.Tensor
-    healthy: tf.Tensor
+    no_tumor: tf.Tensor
 
 
-def lesion_cutmix(batch: CutMixBatch, key: tf.Tensor, part: float, decoys: float = 0.0) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pairs slices with a box at random with healthy ones; ``part`` of the pairs exchange box and class.
+def lesion_cutmix(
+    batch: CutMixBatch, key: tf.Tensor, probability: float, decoys: float = 0.0
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pairs slices with a box at random with healthy ones; ``probability`` of the pairs exchange box and class.
 
     ``decoys`` of the pairs exchange a place of the box's size away from it, and no class. The patch is given the other
-    slice's grey levels, and its edge fades. Heads should lie alike in their pictures (``data.harmonise``), since the
+    slice's grey levels, and its edge fades. Heads should lie alike in their images (``data.harmonize``), since the
     patch keeps its place.
 
     Args:
-        batch: The pictures.
+        batch: The images.
         key: int64 ``[2]``, the key of the random numbers.
-        part: In 0..1.
-        decoys: In 0..1 - ``part``. A tumour that leaves no place of its size beside it has none.
+        probability: In 0..1.
+        decoys: In 0..1 - ``probability``. A tumour that leaves no place of its size beside it has none.
 
     Returns:
         Images float32 and targets, of the shapes they had.
     """
-    images, targets, boxes, healthy = batch
+    images, targets, boxes, no_tumor = batch
     x = tf.cast(images, tf.float32) / 255
     draws = tf.random.stateless_uniform([tf.shape(x)[0], 2], key)
-    tumour = tf.reduce_any(boxes > 0, axis=1) & ~healthy
-    ill, well = _shuffled(tumour, draws[:, 0]), _shuffled(healthy, draws[:, 0])
+    tumor = tf.reduce_any(boxes > 0, axis=1) & ~no_tumor
+    ill, well = _shuffled(tumor, draws[:, 0]), _shuffled(no_tumor, draws[:, 0])
     pairs = tf.minimum(tf.size(ill), tf.size(well))
     ill, well = ill[:pairs], well[:pairs]
     draw, own = tf.gather(draws[:, 1], ill), tf.gather(boxes, ill)
     beside, free = _beside(own)
-    exchanged = draw < part
-    chosen = exchanged | ((draw < part + decoys) & free)
+    exchanged = draw < probability
+    chosen = exchanged | ((draw < probability + decoys) & free)
     place = tf.where(exchanged[:, None], own, beside)[chosen]
     ill, well, exchanged = ill[chosen], well[chosen], exchanged[chosen]
-    with_tumour, without = tf.gather(x, ill), tf.gather(x, well)
+    with_tumor, without = tf.gather(x, ill), tf.gather(x, well)
     mask = _mask(place, tf.shape(x)[1])
-    healed = with_tumour + mask * (match_histograms(without, with_tumour) - with_tumour)
-    implanted = without + mask * (match_histograms(with_tumour, without) - without)
+    healed = with_tumor + mask * (match_histograms(without, with_tumor) - with_tumor)
+    implanted = without + mask * (match_histograms(with_tumor, without) - without)
     places = tf.concat([ill, well], axis=0)[:, None]
     x = tf.tensor_scatter_nd_update(x, places, tf.concat([healed, implanted], axis=0))
     theirs = tf.concat([tf.gather(targets, well), tf.gather(targets, ill)], axis=0)
@@ -87,7 +89,7 @@ def _beside(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _shuffled(wanted: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Indices of the wanted pictures, in random order."""
+    """Indices of the wanted images, in random order."""
     order = tf.argsort(draws)
     return order[tf.gather(wanted, order)]
 

@@ -42,15 +42,15 @@ class Form:
 
 @dataclass(frozen=True)
 class Row:
-    """What a form took for calls of so many pictures.
+    """What a form took for calls of so many images.
 
     Attributes:
         form: Its name.
-        batch: Pictures a call.
+        batch: Images a call.
         milliseconds: What a caller waits, the median.
         p95: The same in the slowest of twenty calls.
         processor: Milliseconds of all threads.
-        pictures: A second.
+        images: A second.
         ratio: To the first form's time, the median of the rounds' quotients.
         share: Of the rate at which this machine multiplies float32 matrices, by processor time; None where the
             network's multiply-accumulates are not known.
@@ -61,7 +61,7 @@ class Row:
     milliseconds: float
     p95: float
     processor: float
-    pictures: float
+    images: float
     ratio: float
     share: float | None
 
@@ -73,7 +73,7 @@ class Loaded:
     seconds: Until it had loaded in a fresh process and answered for the first time.
     difference: Largest difference of a probability from the first form's.
     mebibytes: The most memory that its process held, answering all batches.
-    macs: Multiply-accumulates a picture; None if not known.
+    macs: Multiply-accumulates an image; None if not known.
     use: What to type to answer with it.
     """
 
@@ -106,7 +106,7 @@ class Benchmark:
     failed: dict[str, str]
 
     def fastest(self, batch: int) -> Row:
-        """The form that answers so many pictures in the least time."""
+        """The form that answers so many images in the least time."""
         return min((row for row in self.rows if row.batch == batch), key=lambda row: row.milliseconds)
 
     def to_json(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def benchmark(
 
     Args:
         model: A run folder, an exported model, a version or a file of it.
-        batches: Pictures a call.
+        batches: Images a call.
         rounds: How often each is measured.
         done: Called with what was just done.
 
@@ -164,15 +164,15 @@ def benchmark(
         if not entered:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
             raise ModelError("At least one form of the model must load", received=reasons)
-        pictures = _pictures(max(batches), entered[0].about)
-        differences = _differences(entered, pictures)
+        images = _images(max(batches), entered[0].about)
+        differences = _differences(entered, images)
         workers = {item.form.name: item.worker for item in entered}
         workers[_MATRICES] = stack.enter_context(Worker(matrix_engine()))
         workers[_MATRICES].load()
         taken = {}
         for batch in batches:
             for worker in workers.values():
-                worker.answer(pictures[:batch])
+                worker.answer(images[:batch])
             taken[batch] = measure(workers, rounds, lambda batch=batch: done(f"batch {batch}"))  # type: ignore[misc]
         rate = SIDE**3 / float(np.median([of[_MATRICES].processor for of in taken.values()]))
         macs = _macs(entered)
@@ -230,7 +230,7 @@ def _started(
         try:
             about, seconds = worker.load()
             # The first answer is part of it: only then graphs are traced and memory is there.
-            _, first = worker.answer(_pictures(1, about))
+            _, first = worker.answer(_images(1, about))
         except EngineError as error:
             failed[form.name] = error.reason
         else:
@@ -238,15 +238,15 @@ def _started(
         done(f"loaded {form.name}")
 
 
-def _pictures(count: int, about: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """Noise: what is in a picture does not change how long an answer takes."""
+def _images(count: int, about: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """Noise: what is in an image does not change how long an answer takes."""
     shape = (count, about["size"], about["size"], 1)
     grey = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     return np.repeat(grey, about["channels"], axis=-1)
 
 
-def _differences(entered: Sequence[_Entered], pictures: NDArray[np.uint8]) -> dict[str, float]:
-    answers = {item.form.name: item.worker.answer(pictures)[0] for item in entered}
+def _differences(entered: Sequence[_Entered], images: NDArray[np.uint8]) -> dict[str, float]:
+    answers = {item.form.name: item.worker.answer(images)[0] for item in entered}
     first = answers[entered[0].form.name]
     return {name: float(np.abs(answer - first).max()) for name, answer in answers.items()}
 
@@ -271,7 +271,7 @@ def _row(name: str, batch: int, taken: Mapping[str, Taken], macs: Mapping[str, i
         milliseconds=1e3 * own.median,
         p95=1e3 * own.p95,
         processor=1e3 * own.processor,
-        pictures=batch / own.median,
+        images=batch / own.median,
         ratio=own.ratios(first)[0],
         share=cost * batch / own.processor / rate if cost else None,
     )

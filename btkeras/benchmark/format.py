@@ -9,7 +9,7 @@ from btkeras.benchmark.benchmark import Benchmark, Loaded, Row
 
 # Two that are this close are the same, as far as a shared machine can tell.
 _SAME = 1.05
-_ROWS = ("form", "batch", "ms", "p95", "pictures/s", "time", "CPU ms", "of the limit")
+_ROWS = ("form", "batch", "ms", "p95", "images/s", "time", "CPU ms", "of the limit")
 _LOADED = ("form", "first answer after", "peak memory", "differs by")
 
 
@@ -18,15 +18,15 @@ def format_benchmark(found: Benchmark) -> list[str]:
     lines = [_machine(found), "", *_table(_ROWS, [_row_cells(row) for row in found.rows])]
     lines += ["", *_table(_LOADED, [_loaded_cells(item) for item in found.loaded]), ""]
     lines += [f"{name} could not be measured: {reason}" for name, reason in found.failed.items()]
-    return [*lines, verdict(found)]
+    return [*lines, conclusion(found)]
 
 
-def verdict(found: Benchmark) -> str:
+def conclusion(found: Benchmark) -> str:
     """What to use on this machine, in a sentence or two."""
     batches = sorted({row.batch for row in found.rows})
     uses = {item.form: item.use for item in found.loaded}
     best = [found.fastest(batch) for batch in batches]
-    parts = [f"{row.form} for {_pictures(row.batch)} at a time ({_times(row)})" for row in best]
+    parts = [f"{row.form} for {_images(row.batch)} at a time ({_times(row)})" for row in best]
     names = dict.fromkeys(row.form for row in best)
     text = f"Fastest here: {'; '.join(parts)}. Use it with: {'; '.join(uses[name] for name in names)}"
     if not (Path(found.model) / "config.yaml").is_file():
@@ -50,7 +50,7 @@ def _machine(found: Benchmark) -> str:
 
 def _row_cells(row: Row) -> tuple[str, ...]:
     share = "" if row.share is None else f"{row.share:.0%}"
-    times = (f"{row.milliseconds:.1f}", f"{row.p95:.1f}", f"{row.pictures:.1f}", f"{row.ratio:.2f}x")
+    times = (f"{row.milliseconds:.1f}", f"{row.p95:.1f}", f"{row.images:.1f}", f"{row.ratio:.2f}x")
     return (row.form, str(row.batch), *times, f"{row.processor:.1f}", share)
 
 
@@ -68,9 +68,9 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip()
 
 
-def _pictures(count: int) -> str:
-    return "one picture" if count == 1 else f"{count} pictures"
+def _images(count: int) -> str:
+    return "one image" if count == 1 else f"{count} images"
 
 
 def _times(row: Row) -> str:
-    return f"{row.milliseconds:.1f} ms, {row.pictures:.0f} a second"
+    return f"{row.milliseconds:.1f} ms, {row.images:.0f} a second"

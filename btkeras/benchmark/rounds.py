@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from btkeras.benchmark.worker import serve
 from btkeras.errors import ModelError
 
-# Of one engine's turn: long enough for several calls of one picture.
+# Of one engine's turn: long enough for several calls of one image.
 TURN_SECONDS = 0.2
 # Between turns: threads of the engine before still look for work for some milliseconds.
 _PAUSE_SECONDS = 0.02
@@ -46,7 +46,7 @@ class Engine:
 
     Attributes:
         name: What it is called.
-        entry: ``MODULE:FUNCTION``; the function gives a call from pictures to probabilities, and a dict of what the
+        entry: ``MODULE:FUNCTION``; the function gives a call from images to probabilities, and a dict of what the
             engine says of itself.
         arguments: The function's keywords.
         environment: Variables that its process has besides this one's.
@@ -122,7 +122,7 @@ class Worker:
         return self._ask("load")
 
     def answer(self, images: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
-        """Probabilities of the pictures that the turns to come are about, and the seconds until they were there."""
+        """Probabilities of the images that the turns to come are about, and the seconds until they were there."""
         return self._ask("answer", images)
 
     def turn(self, seconds: float = TURN_SECONDS) -> list[tuple[float, float]]:
@@ -151,7 +151,7 @@ class Worker:
 def measure(
     workers: Mapping[str, Worker], rounds: int, done: Callable[[], object] = lambda: None, seed: int = 0
 ) -> dict[str, Taken]:
-    """Measures engines that have been shown their pictures (``Worker.answer``).
+    """Measures engines that have been shown their images (``Worker.answer``).
 
     Args:
         workers: By name.

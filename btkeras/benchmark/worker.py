@@ -35,7 +35,7 @@ def serve(connection: Connection, entry: str, arguments: Mapping[str, Any]) -> N
     Messages are ``(verb, *values)``, with a reply each, which is ``("done", value)`` or ``("failed", words)``:
 
     - ``("load",)``: what the engine says of itself, and the seconds that loading took, its imports included;
-    - ``("answer", images)``: the answer to pictures ``[n, size, size, channels]``, which are those of the turns that
+    - ``("answer", images)``: the answer to images ``[n, size, size, channels]``, which are those of the turns that
       follow, and the seconds that it took;
     - ``("turn", seconds)``: pairs of wall and processor seconds of calls that fill that time;
     - ``("memory",)``: the most bytes of memory that the process has held so far.

@@ -17,14 +17,14 @@ from btkeras.cli.group import Failure
 @click.option("--splits", type=click.Path(path_type=Path), help="A run's splits.json: what is on both sides of it?")
 @click.option("--against", type=click.Path(path_type=Path), help="Another dataset: what is in both?")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every group, instead of tables.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write a page that shows the groups as pictures.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page that shows the groups as images.")
 def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: bool, html: Path | None) -> None:
-    """Look at every picture of DATASET.
+    """Look at every image of DATASET.
 
     Found are files that cannot be read; copies, also at another size, brightness or JPEG quality, flipped, rotated or
     with a border cut off; copies with different labels; copies and patients on both sides of a split; copies in
     another dataset; and what the files of each class have in common. Slices that are next to each other in a head are
-    no copies: `btkeras train --by neighbours` keeps those together.
+    no copies: `btkeras train --group-by series` keeps those together.
 
     The exit code is 1 if there is leakage (conflicting labels, copies or patients across the split, overlap with the
     other dataset) or a broken file. Copies that no split parts are no failure.
@@ -58,4 +58,4 @@ def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: boo
 def _bar(paths: Sequence[Path]) -> Iterable[Path]:
     from tqdm import tqdm
 
-    return tqdm(paths, "reading pictures", unit=" images", file=sys.stderr, leave=False, disable=None)
+    return tqdm(paths, "reading images", unit=" images", file=sys.stderr, leave=False, disable=None)

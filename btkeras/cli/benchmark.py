@@ -17,7 +17,7 @@ import click
     default=(1, 16),
     show_default=True,
     type=click.IntRange(min=1),
-    help="Pictures a call; may be given several times.",
+    help="Images a call; may be given several times.",
 )
 @click.option("--rounds", default=15, show_default=True, type=click.IntRange(min=1), help="How often each is measured.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
@@ -26,12 +26,12 @@ def benchmark(model: Path | None, batches: tuple[int, ...], rounds: int, as_json
 
     Of a run these are the network as trained and its deploy form; of an exported model each file of the version. Each
     form has a process of its own, and all are measured in turns, so that they meet the same machine. Preparing a
-    picture (reading, resizing) is not part of it. Without --model the newest model in saved_models/ or runs/ is taken.
+    image (reading, resizing) is not part of it. Without --model the newest model in saved_models/ or runs/ is taken.
 
     \b
     Said are
       ms, p95       what a caller waits: the median, and the slowest of twenty
-      pictures/s    of the median
+      images/s    of the median
       time          against the first form, the median of the rounds' quotients
       CPU ms        of all threads
       of the limit  by that time, of the rate at which this machine multiplies float32 matrices

@@ -19,7 +19,7 @@ def calibrate(run: Path, as_json: bool) -> None:
 
     A temperature that the network's logits are divided by is fitted and stored in RUN/best.keras, so that `predict`,
     `export` and `evaluate` have it; the most probable class stays what it was. RUN/calibration.json keeps what
-    prediction sets are made from, and RUN/outliers.npz what tells pictures unlike the training slices.
+    prediction sets are made from, and RUN/ood.npz what tells images unlike the training slices.
     `train` and `cv` do this themselves: it is for runs of before they did.
 
     \b

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from btkeras.experiments.experiment import Experiment
 
 # The options that are short for a --set.
-_SHORTS = {"models": "cv.models", "folds": "cv.folds", "seeds": "cv.seeds", "test": "cv.test", "by": "data.by"}
+_SHORTS = {
+    "models": "cv.models",
+    "folds": "cv.folds",
+    "seeds": "cv.seeds",
+    "test": "cv.test",
+    "group_by": "data.group_by",
+}
 
 
 @click.command(short_help="Cross-validate networks: folds x models x seeds.")
@@ -31,9 +37,9 @@ _SHORTS = {"models": "cv.models", "folds": "cv.folds", "seeds": "cv.seeds", "tes
 @click.option(
     "--test",
     type=click.Choice(["rotating", "fixed"]),
-    help="Every picture tested once (default), or one test part for all folds, as the paper's figures suggest.",
+    help="Every image tested once (default), or one test part for all folds, as the paper's figures suggest.",
 )
-@options.by
+@options.group_by
 @click.option("--jobs", type=click.IntRange(1), help="Folds side by side.  [default: one, or one per GPU]")
 @click.option(
     "--executor",
@@ -54,7 +60,7 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
 
     Finished folds are skipped and a fold that was cut off continues after its last epoch, so the same command with
     --resume may be given as often as it takes. The end is OUT/summary.json: means and deviations over the folds,
-    pooled confusion matrices, intervals clustered by patient (or by what --by keeps together), and which differences
+    pooled confusion matrices, intervals clustered by patient (or by what --group-by keeps together), and which differences
     are more than noise. `btkeras report OUT` shows it.
 
     \b
@@ -62,7 +68,7 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
       btkeras cv --data phantom --config configs/quick.yaml --model resnet34 --model improved_resnet34 --out runs/cv
       btkeras cv --data data/both --config configs/cpu_cv.yaml --config configs/ablation.yaml --out runs/ablation
       btkeras cv --resume --out runs/ablation
-      btkeras cv --data data/both --config configs/cpu_cv.yaml --by patient --out runs/patients
+      btkeras cv --data data/both --config configs/cpu_cv.yaml --group-by patient --out runs/patients
       btkeras cv --data data/both --config configs/paper.yaml --test fixed --executor ray --gpus 1 --out /shared/cv
     """
     # A scheduler's "please stop" ends the run as Ctrl-C does.

@@ -22,13 +22,13 @@ from btkeras.errors import ConfigError
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--explain", is_flag=True, help="Score explanations against tumour boxes or masks as well.")
 @click.option("--method", "methods", multiple=True, help="Of --explain; repeatable. [default: layercam]")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Explain N pictures, drawn evenly. [default: all]")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Explain N images, drawn evenly. [default: all]")
 @options.skip_broken
 def evaluate(  # noqa: PLR0913 - one parameter an option
     run: Path,
     data: str | None,
     out: Path | None,
-    part: str,
+    subset: str,
     as_json: bool,
     explain: bool,
     methods: tuple[str, ...],
@@ -38,11 +38,11 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     """Compute the figures of RUN's best checkpoint, or of an exported MODEL: on its test part, or on another dataset.
 
     Accuracy, precision, recall, specificity and F1 per class (one against the rest) and macro-averaged, and the
-    confusion matrix. They are printed and written, with a prediction per picture, to RUN/metrics.json and
+    confusion matrix. They are printed and written, with a prediction per image, to RUN/metrics.json and
     RUN/predictions.csv, or to RUN/evaluations/NAME/ for another part or dataset.
 
-    An exported model knows the pictures of its run's split by their content. --data says where they are now, and the
-    part that --split names is tested; of a dataset that holds none of them, all pictures. Files are written to --out
+    An exported model knows the images of its run's split by their content. --data says where they are now, and the
+    part that --split names is tested; of a dataset that holds none of them, all images. Files are written to --out
     only. A model of LiteRT or ONNX needs no TensorFlow.
 
     --explain asks whether the network looks at the tumours: maps by layercam, gradcam or occlusion (slow: see
@@ -61,7 +61,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
         raise ConfigError("--method and --limit belong to --explain", remedy="Add --explain, or leave them away")
     if _is_exported(run):
         _require_no_maps(run, explain)
-        metrics = _of_exported(run, data, part, out, skip_broken)
+        metrics = _of_exported(run, data, subset, out, skip_broken)
         click.echo(json.dumps(metrics, indent=2) if as_json else _table(metrics))
         return
     if out is not None:
@@ -79,12 +79,12 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     if dataset is not None:
         metrics = evaluate_dataset(opened, dataset, skip_broken=skip_broken)
     else:
-        metrics = evaluate_split(opened, part)
+        metrics = evaluate_split(opened, subset)
     if not as_json:
         click.echo(metrics_table(metrics))
     if explain:
         chosen = methods or (DEFAULT_METHOD,)
-        scores = score_explanations(opened, part, dataset=dataset, methods=chosen, limit=limit)
+        scores = score_explanations(opened, subset, dataset=dataset, methods=chosen, limit=limit)
         metrics = {**metrics, "explanations": scores}
         if not as_json:
             click.echo(f"\n{explanations_table(scores)}")
@@ -112,12 +112,12 @@ def _require_no_maps(model: Path, explain: bool) -> None:
         )
 
 
-def _of_exported(model: Path, data: str | None, part: str, out: Path | None, skip_broken: bool) -> dict[str, Any]:
+def _of_exported(model: Path, data: str | None, subset: str, out: Path | None, skip_broken: bool) -> dict[str, Any]:
     if data is None:
         raise ConfigError(
             "Of an exported model the figures on a dataset can be computed: --data",
             received=f"{model}, which is no run",
-            remedy="Say where the pictures are: --data DATASET",
+            remedy="Say where the images are: --data DATASET",
         )
     from btkeras.config import PhantomConfig
     from btkeras.inference.backends.base import locate
@@ -131,9 +131,9 @@ def _of_exported(model: Path, data: str | None, part: str, out: Path | None, ski
         network = place.load()
     click.echo(f"model: {place.path}", err=True)
     dataset = options.open_dataset(data, PhantomConfig())
-    judged, metrics = evaluate_exported(network, dataset, part, skip_broken=skip_broken)
+    result, metrics = evaluate_exported(network, dataset, subset, skip_broken=skip_broken)
     if out is not None:
-        judged.write(out, metrics)
+        result.write(out, metrics)
     return metrics
 
 

@@ -28,7 +28,7 @@ def export(run: Path, out: Path, version: int | None, formats: tuple[str, ...], 
     """Write RUN's best checkpoint to OUT/VERSION/, for TensorFlow Serving, ONNX Runtime or LiteRT.
 
     A SavedModel decodes, resizes and standardises inside, so that a client sends the PNG or JPEG file itself, and it
-    explains its answers. model.onnx and model.tflite take pictures that are prepared already (uint8, as `predict`
+    explains its answers. model.onnx and model.tflite take images that are prepared already (uint8, as `predict`
     prepares them), and carry their class names and calibration inside. TensorFlow Serving needs savedmodel in every
     version of its folder.
 

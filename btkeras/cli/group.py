@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from btkeras.errors import BTKerasError
+from btkeras.logging import log_to_terminal
 
 
 class Failure(click.ClickException):
@@ -37,6 +38,7 @@ class SectionedGroup(click.Group):
                 formatter.write_dl([(name, command.get_short_help_str(80)) for name, command in commands])
 
     def invoke(self, ctx: click.Context) -> Any:
+        log_to_terminal()
         try:
             return super().invoke(ctx)
         except (BTKerasError, OSError) as error:

@@ -31,15 +31,15 @@ config_files: Callable[[_Command], _Command] = click.option(
 overrides: Callable[[_Command], _Command] = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting, e.g. train.epochs=10."
 )
-by: Callable[[_Command], _Command] = click.option(
-    "--by",
+group_by: Callable[[_Command], _Command] = click.option(
+    "--group-by",
     type=click.Choice(GROUPINGS),
-    help="Short for --set data.by=: what a split keeps on one side. Nothing (image, the paper's); near-copies "
+    help="Short for --set data.group_by=: what a split keeps on one side. Nothing (image, the paper's); near-copies "
     "(duplicate); a patient's slices (patient); slices of neighbouring numbers that look alike, where patients are not "
-    "named (neighbours); the folds of FigShare's authors (cvind).  [default: image]",
+    "named (series); the folds of FigShare's authors (official).  [default: image]",
 )
 skip_broken: Callable[[_Command], _Command] = click.option(
-    "--skip-broken", is_flag=True, help="Leave out pictures that cannot be read, and record them."
+    "--skip-broken", is_flag=True, help="Leave out images that cannot be read, and record them."
 )
 run_folder: Callable[[_Command], _Command] = click.argument("run", type=click.Path(path_type=Path))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from btkeras.inference.processing import FilePrediction
 
 
-@click.command(short_help="Classify pictures.")
+@click.command(short_help="Classify images.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--model", type=click.Path(path_type=Path), help="A run folder or an exported model; see above.")
 @click.option("--coverage", type=float, default=0.95, show_default=True, help="Of prediction sets, between 0 and 1.")
@@ -48,9 +48,9 @@ def predict(
     """Classify slices (PNG, JPEG, DICOM, NIfTI): files, folders, quoted patterns, or `-` for a list on standard input.
 
     Prints the answer and the probability of each class. The answer is the most probable class, or `uncertain` where a
-    picture is unlike the training slices or its prediction set (the classes that cannot be ruled out at --coverage)
+    image is unlike the training slices or its prediction set (the classes that cannot be ruled out at --coverage)
     has not exactly one class, or `refused` where it plainly shows no brain MRI slice. Without --model the newest
-    model in saved_models/ or runs/ is taken, and where there is none, the one that is installed with btkeras. A picture
+    model in saved_models/ or runs/ is taken, and where there is none, the one that is installed with btkeras. An image
     that cannot be read gets an error as its answer, the others are still answered, and the exit code is 1.
 
     Of files with several slices (multi-frame DICOM, NIfTI) the middle one is classified, which says nothing of the
@@ -67,10 +67,10 @@ def predict(
     \b
     Examples:
       btkeras predict slice.png
-      btkeras predict slices/ --model saved_models/first --csv > answers.csv
+      btkeras predict slices/ --model saved_models/first --csv > decisions.csv
       btkeras predict 'study/**/*.jpg' --json --coverage 0.99
       btkeras predict slice.png --explain why.png
-      btkeras predict scan.nii.gz --slice all --csv > answers.csv
+      btkeras predict scan.nii.gz --slice all --csv > decisions.csv
       btkeras predict series/ --json
       find . -name '*.png' | btkeras predict -
       btkeras predict slices/ --server http://localhost:8501 --name cpu
@@ -84,7 +84,7 @@ def predict(
     if not 0 < coverage < 1:
         raise click.BadParameter(f"it must be above 0 and below 1, not {coverage:g}", param_hint="--coverage")
     if method and explain is None:
-        raise ConfigError("--method belongs to --explain", remedy="Say where the picture goes: --explain why.png")
+        raise ConfigError("--method belongs to --explain", remedy="Say where the image goes: --explain why.png")
     refs = references(expand(images, sys.stdin), chosen["wanted"], chosen["axis"])
     if asked:
         classes, answers = ask(refs, chosen["server"], chosen["name"], chosen["model_version"])
@@ -96,7 +96,7 @@ def predict(
     shown = tqdm(noticed, total=len(refs), unit=" images", file=sys.stderr, leave=False, disable=hidden)
     failed = _PRINTERS[form](shown, classes)
     if failed:
-        raise Failure(f"{failed} of {len(refs)} pictures could not be read.")
+        raise Failure(f"{failed} of {len(refs)} images could not be read.")
 
 
 def _local(
@@ -113,7 +113,7 @@ def _local(
     from btkeras.inference.predictor import Predictor
 
     with nullcontext() if place.needs_tensorflow else quiet_engine():
-        predictor = Predictor(place.path, coverage=coverage, pictures=len(refs))
+        predictor = Predictor(place.path, coverage=coverage, images=len(refs))
     click.echo(f"model: {predictor.file}", err=True)
     if model is None and is_pretrained(given):
         click.echo(pretrained_note(place.path), err=True)
@@ -143,15 +143,15 @@ def _with_notice(answers: Iterable[FilePrediction]) -> Iterator[FilePrediction]:
 
 def _print_table(answers: Iterable[FilePrediction], classes: Sequence[str]) -> int:
     failed = 0
-    click.echo(f"{'answer':<12}{'outlier':>8}  " + "".join(f"{name:>12}" for name in classes) + "  file")
+    click.echo(f"{'decision':<12}{'outlier':>8}  " + "".join(f"{name:>12}" for name in classes) + "  file")
     for answer in answers:
         if answer.error:
             failed += 1
             click.echo(f"{answer.path}: {answer.error}", err=True)
             continue
         row = "".join(f"{answer.probabilities[name]:12.4f}" for name in classes)
-        outlier = "" if answer.outlier is None else f"{answer.outlier:.1f} %"
-        click.echo(f"{answer.answer:<12}{outlier:>8}  {row}  {answer.path}{_because(answer)}")
+        ood_percentile = "" if answer.ood_percentile is None else f"{answer.ood_percentile:.1f} %"
+        click.echo(f"{answer.decision:<12}{ood_percentile:>8}  {row}  {answer.path}{_because(answer)}")
     return failed
 
 
@@ -177,16 +177,18 @@ def _print_json(answers: Iterable[FilePrediction], classes: Sequence[str]) -> in
 def _print_csv(answers: Iterable[FilePrediction], classes: Sequence[str]) -> int:
     failed = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "label", *classes, "error", "answer", "set", "outlier", "reasons", "slice", "slices"])
+    writer.writerow(
+        ["path", "label", *classes, "error", "decision", "set", "ood_percentile", "reasons", "slice", "slices"]
+    )
     for answer in answers:
         failed += bool(answer.error)
         numbers = [answer.probabilities.get(name, "") for name in classes]
-        outlier = "" if answer.outlier is None else answer.outlier
-        worth = [answer.answer, ";".join(answer.set or ()), outlier, ";".join(answer.reasons)]
+        ood_percentile = "" if answer.ood_percentile is None else answer.ood_percentile
+        worth = [answer.decision, ";".join(answer.set or ()), ood_percentile, ";".join(answer.reasons)]
         place = ["", ""] if answer.error else [answer.slice, answer.slices]
         writer.writerow([answer.path, answer.label, *numbers, answer.error or "", *worth, *place])
     return failed
 
 
-_KEYS = ("label", "probabilities", "answer", "set", "outlier", "reasons", "slice", "slices")
+_KEYS = ("label", "probabilities", "decision", "set", "ood_percentile", "reasons", "slice", "slices")
 _PRINTERS = {None: _print_table, "json": _print_json, "csv": _print_csv}

@@ -46,7 +46,7 @@ def ask(
     client = Client(server, name or NAME, version or "", os.environ.get(TOKEN))
     click.echo(f"server: {client.source}", err=True)
     click.echo(
-        "answers of a server have no prediction sets and no outliers, and refuse no picture by its looks", err=True
+        "answers of a server have no prediction sets and no outliers, and refuse no image by its looks", err=True
     )
     return client.predict_files(refs)
 

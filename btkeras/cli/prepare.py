@@ -32,10 +32,10 @@ _SIZE = "btkeras.size"
     is_eager=True,
     expose_value=False,
     callback=lambda context, _, size: context.meta.__setitem__(_SIZE, size),
-    help="Side of the squares of --harmonise, pixels.",
+    help="Side of the squares of --harmonize, pixels.",
 )
 @click.option(
-    "--harmonise",
+    "--harmonize",
     is_flag=True,
     callback=lambda context, _, wanted: context.meta[_SIZE] if wanted else 0,
     help="Write the heads alone, grey, on one scale of intensity and as equal squares.",
@@ -52,7 +52,7 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
 
     A SOURCE is FigShare's download (zips, zips in a zip, or .mat files, whose patient ids, folds and tumour masks are
     kept), a folder of class folders (glioma, meningioma, no_tumor, pituitary and their usual spellings; also below
-    Training/ and Testing/; with boxes.csv), or another dataset. Every picture is read: broken ones are named, and
+    Training/ and Testing/; with boxes.csv), or another dataset. Every image is read: broken ones are named, and
     nothing is written unless --skip-broken.
 
     Class folders may hold DICOM and NIfTI too (pip install 'btkeras[medical]'). Each DICOM frame becomes a PNG; ids of
@@ -60,8 +60,8 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
     Of a NIfTI volume, --slices become PNGs, or those of the tumour where its mask lies beside it: NAME_seg.nii.gz for
     NAME.nii.gz, NAME_t1.nii.gz, ...
 
-    --harmonise makes collections look alike, to see what is left of a shortcut (btkeras shortcuts). A network for
-    pictures as they come is better trained on the plain dataset with --set data.harmonise=true, since it then does
+    --harmonize makes collections look alike, to see what is left of a shortcut (btkeras shortcuts). A network for
+    images as they come is better trained on the plain dataset with --set data.harmonize=true, since it then does
     this itself wherever it is used.
 
     \b
@@ -71,7 +71,7 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
       btkeras prepare archive/Training archive/Testing --out data/kaggle
       btkeras prepare study/ --out data/study                         # study/glioma/*.dcm, study/no_tumor/*.nii.gz
       btkeras prepare volumes/ --slices every-5 --out data/volumes
-      btkeras prepare data/both --harmonise --out data/both-harmonised
+      btkeras prepare data/both --harmonize --out data/both-harmonized
     """
     if not sources and not download:
         raise click.UsageError("Give at least one SOURCE, or --download figshare.")

@@ -21,19 +21,19 @@ from btkeras.config import GROUPINGS
     type=click.Choice(["html", "markdown", "latex", "json"]),
     help="Of the file.  [default: by its ending]",
 )
-@click.option("--no-pictures", is_flag=True, help="Leave the pictures of the worst mistakes out.")
+@click.option("--no-images", is_flag=True, help="Leave the images of the worst mistakes out.")
 @click.option(
     "--intervals-by",
     type=click.Choice(GROUPINGS),
-    help="Cluster the intervals by this instead of what the splits keep together, see `btkeras train --by`.",
+    help="Cluster the intervals by this instead of what the splits keep together, see `btkeras train --group-by`.",
 )
 def report(
-    runs: tuple[Path, ...], out: Path | None, format_name: str | None, no_pictures: bool, intervals_by: str | None
+    runs: tuple[Path, ...], out: Path | None, format_name: str | None, no_images: bool, intervals_by: str | None
 ) -> None:
     """Show what RUNs say: each the folder of a cross-validation or of a single training.
 
     The tables of the paper with its figures beside these, intervals, which networks differ by more than noise,
-    learning curves, confusion matrices, ROC and precision-recall curves, the worst mistakes as pictures, and where
+    learning curves, confusion matrices, ROC and precision-recall curves, the worst mistakes as images, and where
     all of it comes from. RUNs of the same dataset and splits are compared; where these differ, the report says so.
     HTML is one file that needs nothing else; Markdown and LaTeX have their plots in NAME_files/ beside them.
 
@@ -42,8 +42,8 @@ def report(
       btkeras report runs/cv
       btkeras report runs/ablation runs/networks --out report.html
       btkeras report runs/cv --out paper/tables.tex
-      btkeras report runs/cpu --no-pictures --out figures.json
-      btkeras report runs/cpu --intervals-by neighbours
+      btkeras report runs/cpu --no-images --out figures.json
+      btkeras report runs/cpu --intervals-by series
     """
     from btkeras.reporting.build import build_report
     from btkeras.reporting.write import FORMATS, format_of, write_report
@@ -58,6 +58,6 @@ def report(
         from btkeras.training.pipeline import cache_folder
 
         cache = cache_folder()
-    built = build_report(runs, pictures=not no_pictures, intervals_by=intervals_by, cache=cache)
+    built = build_report(runs, images=not no_images, intervals_by=intervals_by, cache=cache)
     write_report(built, out, chosen)
     click.echo(out)

@@ -21,9 +21,9 @@ def _count(context: click.Context, parameter: click.Parameter, value: str) -> in
 
 @click.command(short_help="How accuracy and confidence hold under noise, blur, rotation ...")
 @options.run_folder
-@click.option("--data", metavar="DATASET", help="Another dataset, all of whose pictures count; or `phantom`.")
+@click.option("--data", metavar="DATASET", help="Another dataset, all of whose images count; or `phantom`.")
 @click.option(
-    "--pictures",
+    "--images",
     default="200",
     show_default=True,
     metavar="N|all",
@@ -31,19 +31,19 @@ def _count(context: click.Context, parameter: click.Parameter, value: str) -> in
     help="How many, drawn at random from each class in its proportion.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def robustness(run: Path, data: str | None, pictures: int | None, as_json: bool) -> None:
-    """Show RUN's network its test pictures under nine changes at five strengths each.
+def robustness(run: Path, data: str | None, images: int | None, as_json: bool) -> None:
+    """Show RUN's network its test images under nine changes at five strengths each.
 
     Noise, blur, gamma, bias field, rotation, JPEG, contrast, resolution and inversion, from barely visible to severe:
-    accuracy, balanced accuracy, mean confidence and calibration error beside those of the pictures as they are. A
-    picture is changed at the size it is stored at, the same way each time. The figures are written to
-    RUN/robustness.json, and one picture under all the changes to RUN/robustness.png; those of another dataset to
+    accuracy, balanced accuracy, mean confidence and calibration error beside those of the images as they are. A
+    image is changed at the size it is stored at, the same way each time. The figures are written to
+    RUN/robustness.json, and one image under all the changes to RUN/robustness.png; those of another dataset to
     RUN/evaluations/NAME/. `btkeras report` shows them.
 
     \b
     Examples:
       btkeras robustness runs/cpu
-      btkeras robustness runs/cpu --pictures all --json
+      btkeras robustness runs/cpu --images all --json
       btkeras robustness runs/cpu --data data/other-hospital
     """
     quiet_tensorflow()
@@ -53,5 +53,5 @@ def robustness(run: Path, data: str | None, pictures: int | None, as_json: bool)
 
     opened = open_run(run)
     dataset = options.open_dataset(data, opened.config().phantom) if data else None
-    document = measure_robustness(opened, dataset, Sampling(pictures))
+    document = measure_robustness(opened, dataset, Sampling(images))
     click.echo(json.dumps(document, indent=2) if as_json else robustness_table(document))

@@ -20,7 +20,7 @@ from btkeras.errors import ModelError
     "--write",
     type=click.Path(path_type=Path),
     metavar="FILE.png",
-    help="Also write the picture it is asked about.",
+    help="Also write the image it is asked about.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def selftest(model: Path | None, write: Path | None, as_json: bool) -> None:
@@ -53,7 +53,7 @@ def selftest(model: Path | None, write: Path | None, as_json: bool) -> None:
     with nullcontext() if place.needs_tensorflow else quiet_engine():
         result = run(place.path)
     if write is not None:
-        _write_picture(place.path.parent, write)
+        _write_image(place.path.parent, write)
     click.echo(json.dumps(result.to_json(), indent=2) if as_json else "\n".join(result.lines()))
 
 
@@ -79,10 +79,10 @@ def _load_tensorflow() -> None:
         ) from error
 
 
-def _write_picture(version: Path, target: Path) -> None:
+def _write_image(version: Path, target: Path) -> None:
     from btkeras.files import atomic_file
-    from btkeras.inference.model_folder import SELFTEST_PICTURE
+    from btkeras.inference.model_folder import SELFTEST_IMAGE
 
     with atomic_file(target) as temporary:
-        temporary.write_bytes((version / SELFTEST_PICTURE).read_bytes())
-    click.echo(f"picture: {target}, synthetic: the answer to it says nothing of what the model is worth", err=True)
+        temporary.write_bytes((version / SELFTEST_IMAGE).read_bytes())
+    click.echo(f"image: {target}, synthetic: the answer to it says nothing of what the model is worth", err=True)

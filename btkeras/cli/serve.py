@@ -25,18 +25,18 @@ _TOKEN = "BTKERAS_TOKEN"
 @click.option("--poll-seconds", default=2.0, show_default=True, help="Between looks for new versions.")
 @click.option("--drain-seconds", default=0.0, show_default=True, help="Not ready but answering, before the end.")
 @click.option("--wait", is_flag=True, help="Start without a model, and wait for one.")
-@click.option("--max-batch", default=32, show_default=True, help="Pictures in a batch; 1: no batching.")
-@click.option("--batch-wait-ms", default=2.0, show_default=True, help="How long a picture waits for others.")
-@click.option("--max-queue", default=256, show_default=True, help="Pictures under way; 503 beyond.")
-@click.option("--max-instances", default=64, show_default=True, help="Pictures in one request; 413 beyond.")
+@click.option("--max-batch", default=32, show_default=True, help="Images in a batch; 1: no batching.")
+@click.option("--batch-wait-ms", default=2.0, show_default=True, help="How long an image waits for others.")
+@click.option("--max-queue", default=256, show_default=True, help="Images under way; 503 beyond.")
+@click.option("--max-instances", default=64, show_default=True, help="Images in one request; 413 beyond.")
 @click.option("--max-mib", default=32.0, show_default=True, help="Size of one request; 413 beyond.")
-@click.option("--max-pixels", default=10_000_000, show_default=True, help="Pixels of one picture; 400 beyond.")
+@click.option("--max-pixels", default=10_000_000, show_default=True, help="Pixels of one image; 400 beyond.")
 @click.option("--max-connections", default=512, show_default=True, help="Open connections; 503 beyond.")
 @click.option("--timeout-seconds", default=30.0, show_default=True, help="For an answer; 504 beyond.")
 def serve(model: Path, token_file: Path | None, **options: Any) -> None:
     """Serve an exported model over HTTP, as TensorFlow Serving does, with a web page at /.
 
-    New versions in the model's folder are picked up while it runs. Pictures of several requests go through the network
+    New versions in the model's folder are picked up while it runs. Images of several requests go through the network
     together. What is too large, too slow or malformed is refused. Stops on Ctrl-C or SIGTERM when all requests under
     way are answered. Logs go to standard error, a JSON object a line; metrics for Prometheus are at /metrics.
 

@@ -13,31 +13,29 @@ from btkeras.cli.group import quiet_tensorflow
 
 @click.command(short_help="What a dataset gives away besides its tumours.")
 @click.argument("dataset", metavar="DATASET")
-@click.option(
-    "--model", type=click.Path(path_type=Path), metavar="RUN", help="Also show its network parts of pictures."
-)
-@options.by
+@click.option("--model", type=click.Path(path_type=Path), metavar="RUN", help="Also show its network parts of images.")
+@options.group_by
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Of the split.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def shortcuts(dataset: str, model: Path | None, by: str | None, seed: int, as_json: bool) -> None:
+def shortcuts(dataset: str, model: Path | None, group_by: str | None, seed: int, as_json: bool) -> None:
     """Find out what in DATASET predicts the class without showing a tumour.
 
     Simple classifiers (logistic regression, nearest neighbours, random forest; the best on the validation part) answer
-    the test part from a picture's size, file size, border, histogram, head outline, 16 x 16 thumbnail, and from the
-    thumbnail with the tumour's box filled. Pictures without a tumour have the box of some tumour filled, so that the
+    the test part from an image's size, file size, border, histogram, head outline, 16 x 16 thumbnail, and from the
+    thumbnail with the tumour's box filled. Images without a tumour have the box of some tumour filled, so that the
     filling gives nothing away. High figures say that a network's accuracy on this dataset may be worth little.
 
-    With --model the split is the run's, and its network answers whole pictures, pictures without the tumour's box, the
+    With --model the split is the run's, and its network answers whole images, images without the tumour's box, the
     box alone, and the head's rim alone.
 
     \b
     Examples:
       btkeras shortcuts data/both
       btkeras shortcuts data/both --model runs/cpu
-      btkeras shortcuts data/figshare --by patient --json
+      btkeras shortcuts data/figshare --group-by patient --json
     """
-    if model and (by or seed):
-        raise click.UsageError("With --model the split is the run's: leave --by and --seed away.")
+    if model and (group_by or seed):
+        raise click.UsageError("With --model the split is the run's: leave --group-by and --seed away.")
     quiet_tensorflow()
     from btkeras.audit.shortcut_report import find_shortcuts, shortcut_table
     from btkeras.config import DataConfig, PhantomConfig
@@ -50,6 +48,6 @@ def shortcuts(dataset: str, model: Path | None, by: str | None, seed: int, as_js
     if run:
         split = run.split(opened)
     else:
-        split = make_split(opened, DataConfig(by=by or "image", split_seed=seed), cache_folder())
+        split = make_split(opened, DataConfig(group_by=group_by or "image", split_seed=seed), cache_folder())
     found = find_shortcuts(opened, split, run, seed=seed)
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else shortcut_table(found))

@@ -18,7 +18,7 @@ from btkeras.cli.group import quiet_tensorflow
 @options.overrides
 @click.option("--model", help="Short for --set model.name=NAME.")
 @click.option("--weights", help="Short for --set model.weights=: imagenet, or a file of weights to fine-tune.")
-@options.by
+@options.group_by
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; start it if it is not there.")
 @options.skip_broken
 def train(  # noqa: PLR0913 - an argument per option
@@ -28,7 +28,7 @@ def train(  # noqa: PLR0913 - an argument per option
     overrides: tuple[str, ...],
     model: str | None,
     weights: str | None,
-    by: str | None,
+    group_by: str | None,
     resume: bool,
     skip_broken: bool,
 ) -> None:
@@ -41,14 +41,14 @@ def train(  # noqa: PLR0913 - an argument per option
     Examples:
       btkeras train --data phantom --config configs/quick.yaml --out runs/first
       btkeras train --data data/figshare --config configs/cpu.yaml --out runs/cpu --model resnet34
-      btkeras train --data data/figshare --config configs/cpu.yaml --out runs/patients --by patient
+      btkeras train --data data/figshare --config configs/cpu.yaml --out runs/patients --group-by patient
       btkeras train --data data/figshare --config configs/paper.yaml --out runs/p --set train.epochs=50
       btkeras train --resume --out runs/cpu
       tensorboard --logdir runs
     """
     from btkeras.config_io import load_config
 
-    shorts = {"model.name": model, "model.weights": weights, "data.by": by}
+    shorts = {"model.name": model, "model.weights": weights, "data.group_by": group_by}
     overrides = (*overrides, *(f"{key}={value}" for key, value in shorts.items() if value))
     config = load_config(config_files, overrides)
     if data is None and not (resume and out.exists()):

@@ -1,4 +1,4 @@
-"""The tumours' boxes in pictures that the network gets cropped to the head (``data.harmonise``)."""
+"""The tumours' boxes in images that the network gets cropped to the head (``data.harmonize``)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_TUMOR = "no_tumor"
 
 
 class Box(NamedTuple):
-    """Edges as fractions of the picture, counted from its upper left corner."""
+    """Edges as fractions of the image, counted from its upper left corner."""
 
     top: float
     left: float
@@ -31,15 +31,15 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class LesionBoxes:
-    """What is known of the tumours in a list of pictures.
+    """What is known of the tumours in a list of images.
 
     Attributes:
         boxes: float32 ``[n, 4]``: top, left, bottom, right as fractions; all 0 where no box is given.
-        healthy: bool ``[n]``: whether a picture is known to show no tumour.
+        no_tumor: bool ``[n]``: whether an image is known to show no tumour.
     """
 
     boxes: NDArray[np.float32]
-    healthy: NDArray[np.bool_]
+    no_tumor: NDArray[np.bool_]
 
 
 def box_of(record: Record) -> Box | None:
@@ -51,8 +51,8 @@ def box_of(record: Record) -> Box | None:
     return parse_box(record.extra.get("box", ""), record.path)
 
 
-def parse_box(text: str, name: str = "a picture") -> Box | None:
-    """Reads a column ``box``; errors as ``box_of``, which name the picture."""
+def parse_box(text: str, name: str = "an image") -> Box | None:
+    """Reads a column ``box``; errors as ``box_of``, which name the image."""
     if not text:
         return None
     try:
@@ -67,13 +67,13 @@ def parse_box(text: str, name: str = "a picture") -> Box | None:
 
 
 def box_in_crop(box: Box, head: HeadBox | Box, height: int = 1, width: int = 1) -> Box:
-    """A box of a picture as fractions of its head; below 0 or above 1 where it reaches beyond.
+    """A box of an image as fractions of its head; below 0 or above 1 where it reaches beyond.
 
     Args:
-        box: Fractions of the picture.
-        head: In pixels of a picture of this height and width, or in fractions.
-        height: Of the picture.
-        width: Of the picture.
+        box: Fractions of the image.
+        head: In pixels of an image of this height and width, or in fractions.
+        height: Of the image.
+        width: Of the image.
     """
     return Box(
         (box.top * height - head.top) / (head.bottom - head.top),
@@ -84,21 +84,21 @@ def box_in_crop(box: Box, head: HeadBox | Box, height: int = 1, width: int = 1) 
 
 
 def visible(box: Box) -> Box | None:
-    """The part of a box that lies in the picture; None if there is none."""
+    """The part of a box that lies in the image; None if there is none."""
     part = Box(*(min(max(edge, 0.0), 1.0) for edge in box))
     return part if part.bottom > part.top and part.right > part.left else None
 
 
 def lesion_boxes(records: Sequence[Record], boxes: Sequence[Box | None], classes: Collection[str]) -> LesionBoxes:
-    """Collects the boxes of the given classes; pictures of other classes count as without a box."""
+    """Collects the boxes of the given classes; images of other classes count as without a box."""
     nothing = Box(0, 0, 0, 0)
     kept = [box if box and record.label in classes else nothing for record, box in zip(records, boxes, strict=True)]
-    healthy = [record.label == NO_TUMOR for record in records]
-    return LesionBoxes(np.array(kept, np.float32).reshape(-1, 4), np.array(healthy))
+    no_tumor = [record.label == NO_TUMOR for record in records]
+    return LesionBoxes(np.array(kept, np.float32).reshape(-1, 4), np.array(no_tumor))
 
 
 def boxes_in_heads(root: Path, records: Sequence[Record]) -> list[Box | None]:
-    """The records' boxes as fractions of the heads; reads the pictures that have one.
+    """The records' boxes as fractions of the heads; reads the images that have one.
 
     Raises:
         ImageError: If one of them cannot be read.

@@ -1,4 +1,4 @@
-"""Source pictures to the bytes that a dataset stores, in threads, in order, a few at a time."""
+"""Source images to the bytes that a dataset stores, in threads, in order, a few at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from btkeras.datasets.boxes import box_in_crop, parse_box, visible
-from btkeras.datasets.convert_medical import DEFAULT_CHOICE, SliceChoice, dicom_pictures, volume_pictures
-from btkeras.datasets.layout import SourceImage, format_box
+from btkeras.datasets.convert_medical import DEFAULT_CHOICE, SliceChoice, dicom_images, volume_images
+from btkeras.datasets.dataset import format_box
+from btkeras.datasets.layout import PreparedImage, SourceImage
 from btkeras.datasets.readers.base import DICOM_SUFFIXES
 from btkeras.datasets.readers.dicom import is_dicom
 from btkeras.datasets.readers.figshare import box_of, read_slice
@@ -29,58 +30,34 @@ from btkeras.preprocessing.harmonize import HeadBox, harmonize, head_box
 from btkeras.preprocessing.image_file import sniff
 from btkeras.preprocessing.resize import resize
 
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """A picture as it will be written.
-
-    Attributes:
-        label: Its class.
-        patient: Its patient, "" where unknown.
-        data: Encoded PNG or JPEG.
-        suffix: ``.png`` or ``.jpg``.
-        mask: Encoded PNG of the tumour (0 and 255), as large as the picture; None where there is none.
-        extra: Further columns of the manifest.
-        name: Of its file, without ending; "" for that of the source's file.
-    """
-
-    label: str
-    patient: str
-    data: bytes
-    suffix: str
-    mask: bytes | None
-    extra: Mapping[str, str]
-    name: str = ""
-
-
-# The manifest's column: the side, in pixels. A picture that has it is not harmonised a second time.
-COLUMN = "harmonised"
+# The manifest's column: the side, in pixels. An image that has it is not harmonized a second time.
+COLUMN = "harmonized"
 
 
 def harmonize_files(
     data: bytes, mask: bytes | None, extra: Mapping[str, str], size: int
 ) -> tuple[bytes, bytes | None, dict[str, str]]:
-    """Crops to the head, puts the picture on one scale of intensity and stretches it to a square.
+    """Crops to the head, puts the image on one scale of intensity and stretches it to a square.
 
     Args:
         data: Upright 8-bit PNG or JPEG.
-        mask: PNG of the tumour, as large as the picture.
-        extra: The manifest's further columns; ``box`` is moved with the picture.
+        mask: PNG of the tumour, as large as the image.
+        extra: The manifest's further columns; ``box`` is moved with the image.
         size: Side of the square, pixels.
 
     Returns:
-        The picture and its mask as grey PNG, and the columns with ``harmonised``.
+        The image and its mask as grey PNG, and the columns with ``harmonized``.
     """
     grey = _grey(data)
     whole = HeadBox(0, 0, *grey.shape)
     known = bool(extra.get(COLUMN))
     head = whole if known else head_box(grey)
-    picture = grey[..., None] if known else harmonize(grey[..., None])
+    image = grey[..., None] if known else harmonize(grey[..., None])
     columns = {**extra, COLUMN: str(size)}
     if box := parse_box(extra.get("box", "")):
         box = visible(box_in_crop(box, head, *grey.shape))
-        columns["box"] = format_box(_centred(*box)) if box else ""
-    return encode_png(resize(picture, size)[..., 0]), _mask(mask, head, size), columns
+        columns["box"] = format_box(_centered(*box)) if box else ""
+    return encode_png(resize(image, size)[..., 0]), _mask(mask, head, size), columns
 
 
 def _mask(mask: bytes | None, head: HeadBox, size: int) -> bytes | None:
@@ -96,7 +73,7 @@ def _grey(data: bytes) -> NDArray[np.uint8]:
         return np.asarray(image.convert("L"))
 
 
-def _centred(top: float, left: float, bottom: float, right: float) -> tuple[float, float, float, float]:
+def _centered(top: float, left: float, bottom: float, right: float) -> tuple[float, float, float, float]:
     return (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
 
 
@@ -111,11 +88,11 @@ _Answer = tuple[PreparedImage, ...] | DataError
 def convert_all(
     jobs: Sequence[SourceImage], size: int = 0, choice: SliceChoice = DEFAULT_CHOICE
 ) -> Iterator[tuple[SourceImage, _Answer]]:
-    """Yields each job with its pictures, or with the error that its file caused, in the jobs' order.
+    """Yields each job with its images, or with the error that its file caused, in the jobs' order.
 
     Args:
         jobs: What to convert.
-        size: Side of the squares to which pictures are harmonised, pixels; 0 keeps them as they are.
+        size: Side of the squares to which images are harmonized, pixels; 0 keeps them as they are.
         choice: Which slices of volumes.
     """
     window: deque[tuple[SourceImage, Future[_Answer]]] = deque()
@@ -142,24 +119,24 @@ def _convert(job: SourceImage, content: _Content | DataError, size: int, choice:
     if isinstance(content, DataError):
         return content
     try:
-        found = _pictures(job, *content, choice)
-        return tuple(_harmonised(stored, size) for stored in found) if size else found
+        found = _images(job, *content, choice)
+        return tuple(_harmonized(stored, size) for stored in found) if size else found
     except DataError as error:
         return error
 
 
-def _pictures(job: SourceImage, data: bytes, mask: bytes | None, choice: SliceChoice) -> tuple[PreparedImage, ...]:
+def _images(job: SourceImage, data: bytes, mask: bytes | None, choice: SliceChoice) -> tuple[PreparedImage, ...]:
     if not job.label:
         return (_slice(job, data),)
     kind = sniff(data)
     if kind == "NIfTI" or is_gzipped_nifti(data):
-        return volume_pictures(job, data, mask, choice)
+        return volume_images(job, data, mask, choice)
     if kind == "DICOM" or (job.entry.suffix in DICOM_SUFFIXES and is_dicom(data)):
-        return dicom_pictures(job, data)
-    return (_picture(job, data, mask),)
+        return dicom_images(job, data)
+    return (_image(job, data, mask),)
 
 
-def _harmonised(stored: PreparedImage, size: int) -> PreparedImage:
+def _harmonized(stored: PreparedImage, size: int) -> PreparedImage:
     data, mask, extra = harmonize_files(stored.data, stored.mask, stored.extra, size)
     return replace(stored, data=data, suffix=".png", mask=mask, extra=extra)
 
@@ -173,12 +150,12 @@ def _slice(job: SourceImage, data: bytes) -> PreparedImage:
     return PreparedImage(found.label, found.patient, encode_png(to_uint8(found.image)), ".png", mask, extra)
 
 
-def _picture(job: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
+def _image(job: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
     name = job.entry.name
     known = job.extra.get("sha256")
     if known and hashlib.sha256(data).hexdigest() != known:
         raise ImageError(
-            "A picture must be the one that its manifest describes",
+            "An image must be the one that its manifest describes",
             received=f"{name} with another sha256",
             remedy="Restore it, or empty its field sha256 if the change is meant",
         )
@@ -192,7 +169,7 @@ def _check_mask(data: bytes, name: str, expected: tuple[int, int]) -> None:
     size = check_header(data, name)
     if size != expected or sniff(data) != "PNG":
         raise ImageError(
-            "A mask must be a PNG as large as its picture",
+            "A mask must be a PNG as large as its image",
             received=f"{name}, {sniff(data)} of {size[0]} x {size[1]}, for {expected[0]} x {expected[1]}",
             remedy="Make it again, or empty the field mask",
         )

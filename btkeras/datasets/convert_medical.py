@@ -1,4 +1,4 @@
-"""DICOM files and NIfTI volumes to the pictures that a dataset stores."""
+"""DICOM files and NIfTI volumes to the images that a dataset stores."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from btkeras.datasets.convert import PreparedImage
 from btkeras.datasets.dataset import format_box
-from btkeras.datasets.layout import SourceImage
+from btkeras.datasets.layout import PreparedImage, SourceImage
 from btkeras.datasets.naming import volume_stem
 from btkeras.datasets.readers.dicom import read_dicom
 from btkeras.datasets.readers.figshare import box_of
@@ -94,7 +93,7 @@ _ALIKE = 1e-3
 
 @dataclass(frozen=True)
 class SliceChoice:
-    """Which slices of a volume become pictures; of one with a mask, only those that show the tumour.
+    """Which slices of a volume become images; of one with a mask, only those that show the tumour.
 
     Attributes:
         text: ``middle-third``, ``all`` or ``every-N``.
@@ -109,17 +108,17 @@ class SliceChoice:
         if self.text not in (MIDDLE_THIRD, ALL) and not _EVERY.fullmatch(self.text):
             raise ConfigError(f"--slices must be {MIDDLE_THIRD}, {ALL} or every-N", received=repr(self.text))
 
-    def of(self, count: int, tumour: NDArray[np.integer] | None = None) -> Sequence[int]:
+    def of(self, count: int, tumor: NDArray[np.integer] | None = None) -> Sequence[int]:
         """The numbers of the slices.
 
         Args:
             count: How many the volume has.
-            tumour: Those that show the tumour; None or empty where no mask says.
+            tumor: Those that show the tumour; None or empty where no mask says.
         """
         every = _EVERY.fullmatch(self.text)
         step = int(every.group(1)) if every else 1
-        if tumour is not None and tumour.size:
-            return [int(number) for number in tumour[::step]]
+        if tumor is not None and tumor.size:
+            return [int(number) for number in tumor[::step]]
         if self.text == MIDDLE_THIRD:
             return range(count // 3, count - count // 3)
         return range(min(step // 2, count - 1), count, step)
@@ -128,7 +127,7 @@ class SliceChoice:
 DEFAULT_CHOICE = SliceChoice()
 
 
-def dicom_pictures(job: SourceImage, data: bytes) -> tuple[PreparedImage, ...]:
+def dicom_images(job: SourceImage, data: bytes) -> tuple[PreparedImage, ...]:
     """Each frame of a DICOM file, with the patient's and the series' pseudonyms.
 
     Nothing in clear text is kept: no id, and no name of the file, which often is a person's.
@@ -138,8 +137,8 @@ def dicom_pictures(job: SourceImage, data: bytes) -> tuple[PreparedImage, ...]:
     """
     name = job.entry.name
     slices, identity = read_dicom(data, name)
-    if slices.refusal or identity.burned_in:
-        found = slices.refusal or "the file says that text about the patient is burned into its pixels"
+    if slices.rejection or identity.burned_in:
+        found = slices.rejection or "the file says that text about the patient is burned into its pixels"
         raise ImageError("A DICOM file must be an MR slice without a name in it", received=f"{name} ({found})")
     key = load_key()
     patient, series = pseudonym(identity.patient, key), pseudonym(identity.series, key, "S")
@@ -153,7 +152,7 @@ def dicom_pictures(job: SourceImage, data: bytes) -> tuple[PreparedImage, ...]:
         PreparedImage(
             job.label,
             patient,
-            _png(slices.picture(index)),
+            _png(slices.image(index)),
             ".png",
             None,
             {**extra, "slice": str(index)} if slices.count > 1 else extra,
@@ -163,9 +162,7 @@ def dicom_pictures(job: SourceImage, data: bytes) -> tuple[PreparedImage, ...]:
     )
 
 
-def volume_pictures(
-    job: SourceImage, data: bytes, mask: bytes | None, choice: SliceChoice
-) -> tuple[PreparedImage, ...]:
+def volume_images(job: SourceImage, data: bytes, mask: bytes | None, choice: SliceChoice) -> tuple[PreparedImage, ...]:
     """The chosen slices of a volume, with their parts of the mask.
 
     Raises:
@@ -174,18 +171,18 @@ def volume_pictures(
     name = job.entry.name
     volume = read_volume(data, name)
     slices = slices_of(volume, name)
-    tumour = None if mask is None or job.mask is None else _mask(mask, job.mask.name, volume)
+    tumor = None if mask is None or job.mask is None else _mask(mask, job.mask.name, volume)
     axis = AXES[slices.axis]
     shown = None
-    if tumour is not None:
-        shown = np.flatnonzero((tumour.voxels > 0).any(axis=tuple(other for other in range(3) if other != axis)))
+    if tumor is not None:
+        shown = np.flatnonzero((tumor.voxels > 0).any(axis=tuple(other for other in range(3) if other != axis)))
     size = volume.square(slices.axis)
     found = []
     for index in choice.of(slices.count, shown):
         extra = {**job.extra, "slice": str(index), "axis": slices.axis}
         drawn = None
-        if tumour is not None:
-            plane = np.ascontiguousarray(tumour.plane(slices.axis, index) > 0)
+        if tumor is not None:
+            plane = np.ascontiguousarray(tumor.plane(slices.axis, index) > 0)
             drawn = np.asarray(Image.fromarray(plane.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
             box = box_of(drawn > 0)
             extra |= {"box": format_box(box)} if box else {}
@@ -193,7 +190,7 @@ def volume_pictures(
             PreparedImage(
                 job.label,
                 job.patient,
-                _png(slices.picture(index)),
+                _png(slices.image(index)),
                 ".png",
                 None if drawn is None else encode_png(drawn * np.uint8(255)),
                 extra,
@@ -219,5 +216,5 @@ def _words(volume: Volume) -> str:
     return f"{sides} of {' x '.join(f'{side:g}' for side in volume.spacing)}"
 
 
-def _png(picture: NDArray[np.uint8]) -> bytes:
-    return encode_png(picture[..., 0] if picture.shape[-1] == 1 else picture)
+def _png(image: NDArray[np.uint8]) -> bytes:
+    return encode_png(image[..., 0] if image.shape[-1] == 1 else image)

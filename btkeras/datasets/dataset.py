@@ -1,4 +1,4 @@
-"""What a dataset is: a folder of labelled pictures, read into records."""
+"""What a dataset is: a folder of labelled images, read into records."""
 
 from __future__ import annotations
 
@@ -20,20 +20,18 @@ BOXES = "boxes.csv"
 BOX_COLUMNS = ("file", "x_center", "y_center", "width", "height")
 
 
-def read_boxes(
-    data: bytes, folder: str, name: str, pictures: Collection[str], *, strict: bool = True
-) -> dict[str, str]:
+def read_boxes(data: bytes, folder: str, name: str, images: Collection[str], *, strict: bool = True) -> dict[str, str]:
     """Reads a ``boxes.csv``.
 
     Args:
         data: Its content, UTF-8.
-        folder: Where it lies, as ``pictures`` are named; "" for where these start.
+        folder: Where it lies, as ``images`` are named; "" for where these start.
         name: What messages call it.
-        pictures: The paths that there are.
-        strict: Whether other columns, and lines of other pictures, are errors instead of being passed over.
+        images: The paths that there are.
+        strict: Whether other columns, and lines of other images, are errors instead of being passed over.
 
     Returns:
-        "x_center y_center width height", fractions, for the pictures that have a box.
+        "x_center y_center width height", fractions, for the images that have a box.
 
     Raises:
         DataError: If columns or a line are not as they must be.
@@ -49,8 +47,8 @@ def read_boxes(
     boxes = {}
     for number, row in enumerate(rows, start=2):
         path = posixpath.normpath(posixpath.join(folder, row["file"]))
-        text = _box(row, f"{name}, line {number}", path in pictures or not strict)
-        if path in pictures:
+        text = _box(row, f"{name}, line {number}", path in images or not strict)
+        if path in images:
             boxes[path] = text
     return boxes
 
@@ -62,7 +60,7 @@ def _box(row: Mapping[str, str], line: str, known: bool) -> str:
         values = []
     if not known or not values or not all(0 <= value <= 1 for value in values):
         raise DataError(
-            f"A line of {BOXES} must name a picture beside it and a box in fractions from 0 to 1",
+            f"A line of {BOXES} must name an image beside it and a box in fractions from 0 to 1",
             received=f"{line}: {','.join(str(value) for value in row.values())}",
             remedy="Correct or remove the line",
         )
@@ -81,12 +79,12 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
 
 # How public collections spell the four classes, after lower-casing and "-", " " -> "_".
 _SPELLINGS = {
-    "glioma": ("glioma", "gliomas", "glioma_tumor", "glioma_tumour", "gl"),
-    "meningioma": ("meningioma", "meningiomas", "meningioma_tumor", "meningioma_tumour", "meninigioma", "me"),
-    "no_tumor": ("no_tumor", "no_tumour", "notumor", "notumour", "no", "none", "normal", "healthy"),
-    "pituitary": ("pituitary", "pituitary_tumor", "pituitary_tumour", "pituitary_adenoma", "pi"),
+    "glioma": ("glioma", "gliomas", "glioma_tumor", "glioma_tumor", "gl"),
+    "meningioma": ("meningioma", "meningiomas", "meningioma_tumor", "meningioma_tumor", "meninigioma", "me"),
+    "no_tumor": ("no_tumor", "no_tumor", "notumor", "notumor", "no", "none", "normal", "no_tumor"),
+    "pituitary": ("pituitary", "pituitary_tumor", "pituitary_tumor", "pituitary_adenoma", "pi"),
 }
-# Pictures that `btkeras prepare` converts, or says why not; leaving them out in silence would lose data.
+# Images that `btkeras prepare` converts, or says why not; leaving them out in silence would lose data.
 _OTHER_SUFFIXES = (".bmp", ".tif", ".tiff", ".gif", ".webp", ".dcm", ".dicom", ".nii", ".nii.gz", ".mat")
 _CLASS_OF = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
 
@@ -152,9 +150,9 @@ def class_name(spelling: str, where: str = "") -> str:
 
 
 def load_dataset(folder: str | Path) -> Dataset:
-    """Reads a dataset: class folders of PNG/JPEG pictures, or a folder with ``manifest.csv``.
+    """Reads a dataset: class folders of PNG/JPEG images, or a folder with ``manifest.csv``.
 
-    Only names are read here, no picture is opened. Of class folders, ``boxes.csv`` beside them (``file,x_center,
+    Only names are read here, no image is opened. Of class folders, ``boxes.csv`` beside them (``file,x_center,
     y_center,width,height``, fractions) becomes the column ``box``.
 
     Raises:
@@ -171,8 +169,8 @@ def load_dataset(folder: str | Path) -> Dataset:
     dataset = Dataset(root, tuple(sorted(records, key=lambda record: record.path)))
     if len(dataset.classes) < 2:
         raise DataError(
-            "A dataset must hold pictures of at least two classes",
-            received=f"{dataset.counts() or 'no picture'} in {root}",
+            "A dataset must hold images of at least two classes",
+            received=f"{dataset.counts() or 'no image'} in {root}",
             remedy=f"Name the class folders {', '.join(CLASSES)}",
         )
     return dataset
@@ -188,14 +186,14 @@ def _from_class_folders(root: Path) -> list[Record]:
             remedy=f"Join the parts first: btkeras prepare {names} --out DATASET",
         )
     labels = {
-        path: label for folder in folders for label in [class_name(folder.name)] for path in _pictures(folder, root)
+        path: label for folder in folders for label in [class_name(folder.name)] for path in _images(folder, root)
     }
     boxes = _boxes(root, labels)
     return [Record(path, label, extra=boxes.get(path, {})) for path, label in labels.items()]
 
 
-def _boxes(root: Path, pictures: Collection[str]) -> dict[str, dict[str, str]]:
-    """The column ``box`` of the pictures that ``boxes.csv`` beside the class folders has one for."""
+def _boxes(root: Path, images: Collection[str]) -> dict[str, dict[str, str]]:
+    """The column ``box`` of the images that ``boxes.csv`` beside the class folders has one for."""
     file = root / BOXES
     if not file.is_file():
         return {}
@@ -203,31 +201,31 @@ def _boxes(root: Path, pictures: Collection[str]) -> dict[str, dict[str, str]]:
         data = file.read_bytes()
     except OSError as error:
         raise DataError(f"{BOXES} must be readable", received=f"{file} ({error.strerror})") from error
-    # A file of that name may be anything, and pictures may have been taken away.
-    return {path: {"box": box} for path, box in read_boxes(data, "", str(file), pictures, strict=False).items()}
+    # A file of that name may be anything, and images may have been taken away.
+    return {path: {"box": box} for path, box in read_boxes(data, "", str(file), images, strict=False).items()}
 
 
-def _pictures(folder: Path, root: Path) -> list[str]:
-    """Paths of a class folder's pictures, relative to ``root``; hidden files and folders are no part of it."""
+def _images(folder: Path, root: Path) -> list[str]:
+    """Paths of a class folder's images, relative to ``root``; hidden files and folders are no part of it."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     paths = [path.relative_to(root) for path in files]
     paths = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
     others = sorted(path.as_posix() for path in paths if path.name.lower().endswith(_OTHER_SUFFIXES))
     if others:
         raise DataError(
-            "A class folder's pictures must be PNG or JPEG",
+            "A class folder's images must be PNG or JPEG",
             received=f"{others[0]!r} in {root}" + (f" (and {len(others) - 1} more)" if others[1:] else ""),
             remedy=f"Convert them: btkeras prepare {root} --out DATASET",
         )
-    pictures = [path.as_posix() for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not pictures:
+    images = [path.as_posix() for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
         raise DataError(
-            "A class folder must hold PNG or JPEG pictures", received=f"{folder} without any", remedy="Remove it"
+            "A class folder must hold PNG or JPEG images", received=f"{folder} without any", remedy="Remove it"
         )
-    unreadable = [path for path in pictures if not _is_text(path)]
+    unreadable = [path for path in images if not _is_text(path)]
     if unreadable:
-        raise DataError("A picture's name must be UTF-8", received=repr(unreadable[0]), remedy="Rename it")
-    return pictures
+        raise DataError("An image's name must be UTF-8", received=repr(unreadable[0]), remedy="Rename it")
+    return images
 
 
 def _is_text(name: str) -> bool:
@@ -251,7 +249,7 @@ def _from_manifest(root: Path) -> list[Record]:
         raise DataError(f"{manifest} must be a CSV file in UTF-8", received=error, remedy="Save it again so") from error
     repeated = [path for path, count in Counter(record.path for record in records).items() if count > 1]
     if repeated:
-        raise DataError(f"{manifest} must name each picture once", received=repeated[0], remedy="Remove the repetition")
+        raise DataError(f"{manifest} must name each image once", received=repeated[0], remedy="Remove the repetition")
     return records
 
 

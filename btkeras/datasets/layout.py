@@ -15,7 +15,7 @@ from btkeras.datasets.dataset import BOXES, CLASSES, MANIFEST, Record, class_nam
 from btkeras.datasets.naming import is_mask, is_medical, is_volume, masks_of, patient_of
 from btkeras.datasets.readers.archives import SourceFile, file_entry, walk
 from btkeras.datasets.readers.figshare import CVIND, read_cvind
-from btkeras.datasets.readers.images import PICTURE_SUFFIXES
+from btkeras.datasets.readers.images import READABLE_SUFFIXES
 from btkeras.errors import DataError
 
 FIGSHARE = "figshare"
@@ -31,8 +31,31 @@ PARTS = {
 
 
 @dataclass(frozen=True)
+class PreparedImage:
+    """An image as it will be written.
+
+    Attributes:
+        label: Its class.
+        patient: Its patient, "" where unknown.
+        data: Encoded PNG or JPEG.
+        suffix: ``.png`` or ``.jpg``.
+        mask: Encoded PNG of the tumour (0 and 255), as large as the image; None where there is none.
+        extra: Further columns of the manifest.
+        name: Of its file, without ending; "" for that of the source's file.
+    """
+
+    label: str
+    patient: str
+    data: bytes
+    suffix: str
+    mask: bytes | None
+    extra: Mapping[str, str]
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class SourceImage:
-    """One picture to prepare.
+    """One image to prepare.
 
     Attributes:
         entry: Its file.
@@ -53,10 +76,10 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class PreparePlan:
-    """All pictures of all sources, in their order.
+    """All images of all sources, in their order.
 
     Attributes:
-        jobs: One for each picture.
+        jobs: One for each image.
         ignored: How many files of other kinds lie beside them, by their ending.
     """
 
@@ -65,14 +88,14 @@ class PreparePlan:
 
 
 def plan_dataset(sources: Sequence[Path], stack: ExitStack) -> PreparePlan:
-    """Finds the pictures of all sources; only names and tables are read, no picture.
+    """Finds the images of all sources; only names and tables are read, no image.
 
     Args:
         sources: Folders, zips and ``.mat`` files.
-        stack: Keeps zips open until the pictures have been read.
+        stack: Keeps zips open until the images have been read.
 
     Raises:
-        DataError: If a source is missing, given twice, holds no picture, or its folders or tables are not valid.
+        DataError: If a source is missing, given twice, holds no image, or its folders or tables are not valid.
     """
     jobs: list[SourceImage] = []
     rest: list[SourceFile] = []
@@ -86,7 +109,7 @@ def plan_dataset(sources: Sequence[Path], stack: ExitStack) -> PreparePlan:
     cvind = [entry for entry in rest if entry.basename.lower() == CVIND]
     jobs = _with_folds(jobs, cvind) if cvind else jobs
     if not jobs:
-        raise DataError("The sources must hold pictures", received=f"only {CVIND}", remedy="Add the slices")
+        raise DataError("The sources must hold images", received=f"only {CVIND}", remedy="Add the slices")
     used = (CVIND, BOXES)
     return PreparePlan(tuple(jobs), Counter(e.suffix or e.basename for e in rest if e.basename.lower() not in used))
 
@@ -151,11 +174,11 @@ def _record_job(root: Path, record: Record, name: str) -> SourceImage:
 
 
 def _file_jobs(source: Path, name: str, entries: list[SourceFile]) -> tuple[list[SourceImage], list[SourceFile]]:
-    """Returns a source's pictures, and its other files."""
+    """Returns a source's images, and its other files."""
     slices = [entry for entry in entries if entry.suffix == ".mat" and entry.basename.lower() != CVIND]
     masks = [entry for entry in entries if is_mask(entry)]
-    pictures = [e for e in entries if not is_mask(e) and (e.suffix in PICTURE_SUFFIXES or is_medical(e))]
-    used = {entry.path for entry in (*slices, *pictures)}
+    images = [e for e in entries if not is_mask(e) and (e.suffix in READABLE_SUFFIXES or is_medical(e))]
+    used = {entry.path for entry in (*slices, *images)}
     others = [entry for entry in entries if entry.path not in used]
     for entry in others:
         if entry.basename == MANIFEST:
@@ -166,26 +189,26 @@ def _file_jobs(source: Path, name: str, entries: list[SourceFile]) -> tuple[list
             )
     if not used and not any(entry.basename.lower() == CVIND for entry in others):
         raise DataError(
-            "A source must hold FigShare slices (.mat) or class folders of pictures, DICOM or NIfTI",
+            "A source must hold FigShare slices (.mat) or class folders of images, DICOM or NIfTI",
             received=f"{source} with {len(others)} other files" if others else f"{source}, which is empty",
             remedy="Check that it was downloaded and unpacked completely",
         )
     jobs = [SourceImage(entry, FIGSHARE, extra={"original": entry.path}) for entry in slices]
-    found = masks_of([entry for entry in pictures if is_volume(entry)], masks)
+    found = masks_of([entry for entry in images if is_volume(entry)], masks)
     matched = {mask.path for mask in found.values()}
-    jobs += [_volume_job(job, found) for job in _picture_jobs(source, name, pictures, others)]
+    jobs += [_volume_job(job, found) for job in _image_jobs(source, name, images, others)]
     return jobs, [entry for entry in others if entry.path not in matched]
 
 
-def _picture_jobs(source: Path, name: str, pictures: list[SourceFile], others: list[SourceFile]) -> list[SourceImage]:
+def _image_jobs(source: Path, name: str, images: list[SourceFile], others: list[SourceFile]) -> list[SourceImage]:
     prefix = [_absolute(source).name] if _named_by_parent(source) else []
-    folders = [prefix + _folders(entry) for entry in pictures]
-    parts = [next((PARTS[folder.lower()] for folder in above if folder.lower() in PARTS), "") for above in folders]
-    labels = _labels(pictures, [[folder for folder in above if folder.lower() not in PARTS] for above in folders])
-    boxes = _boxes(others, {entry.path for entry in pictures})
+    folders = [prefix + _folders(entry) for entry in images]
+    subsets = [next((PARTS[folder.lower()] for folder in above if folder.lower() in PARTS), "") for above in folders]
+    labels = _labels(images, [[folder for folder in above if folder.lower() not in PARTS] for above in folders])
+    boxes = _boxes(others, {entry.path for entry in images})
     jobs = []
-    for entry, label, part in zip(pictures, labels, parts, strict=True):
-        extra = {"original": entry.path, "part": part, "box": boxes.get(entry.path, "")}
+    for entry, label, subset in zip(images, labels, subsets, strict=True):
+        extra = {"original": entry.path, "part": subset, "box": boxes.get(entry.path, "")}
         jobs.append(SourceImage(entry, name, label, extra={key: value for key, value in extra.items() if value}))
     return jobs
 
@@ -200,26 +223,26 @@ def _volume_job(job: SourceImage, masks: Mapping[str, SourceFile]) -> SourceImag
 def _folders(entry: SourceFile) -> list[str]:
     """The folders above a file. A zip counts as one only if its name says something (``Training.zip``)."""
     names = []
-    for part in PurePosixPath(entry.path).parts[:-1]:
-        name = part[:-4] if part.lower().endswith(".zip") else part
-        if name == part or name.lower() in PARTS or _is_class(name):
+    for subset in PurePosixPath(entry.path).parts[:-1]:
+        name = subset[:-4] if subset.lower().endswith(".zip") else subset
+        if name == subset or name.lower() in PARTS or _is_class(name):
             names.append(name)
     return names
 
 
-def _labels(pictures: list[SourceFile], folders: list[list[str]]) -> list[str]:
+def _labels(images: list[SourceFile], folders: list[list[str]]) -> list[str]:
     # A download often has all its class folders in one more folder, or several.
     while folders and all(len(above) > 1 for above in folders) and len({above[0] for above in folders}) == 1:
         if _is_class(folders[0][0]):
             break
         folders = [above[1:] for above in folders]
-    return [_label(entry, above) for entry, above in zip(pictures, folders, strict=True)]
+    return [_label(entry, above) for entry, above in zip(images, folders, strict=True)]
 
 
 def _label(entry: SourceFile, folders: list[str]) -> str:
     if not folders:
         raise DataError(
-            f"Each picture must lie in a folder named after its class ({', '.join(CLASSES)})",
+            f"Each image must lie in a folder named after its class ({', '.join(CLASSES)})",
             received=entry.name,
             remedy="Move it into such a folder, or remove it",
         )
@@ -236,17 +259,17 @@ def _label(entry: SourceFile, folders: list[str]) -> str:
     return meant.pop()
 
 
-def _boxes(entries: list[SourceFile], pictures: set[str]) -> dict[str, str]:
-    """Reads each ``boxes.csv``: path of the picture -> "x_center y_center width height"."""
+def _boxes(entries: list[SourceFile], images: set[str]) -> dict[str, str]:
+    """Reads each ``boxes.csv``: path of the image -> "x_center y_center width height"."""
     boxes: dict[str, str] = {}
     for entry in entries:
         if entry.basename.lower() == BOXES:
-            boxes |= read_boxes(entry.read(), posixpath.dirname(entry.path), entry.name, pictures)
+            boxes |= read_boxes(entry.read(), posixpath.dirname(entry.path), entry.name, images)
     return boxes
 
 
 def _with_folds(jobs: list[SourceImage], entries: list[SourceFile]) -> list[SourceImage]:
-    """Adds the column ``cvind`` to FigShare slices, by the number that their file's name is."""
+    """Adds the column ``official_fold`` to FigShare slices, by the number that their file's name is."""
     found = {read_cvind(entry.read(), entry.name) for entry in entries}
     if len(found) > 1:
         raise DataError(
@@ -265,4 +288,4 @@ def _with_fold(job: SourceImage, folds: Mapping[int, int]) -> SourceImage:
             received=f"{job.entry.name} beside a {CVIND} of {len(folds)} folds",
             remedy=f"Give the slice its number back, or leave {CVIND} out",
         )
-    return replace(job, extra={**job.extra, "cvind": str(folds[number])})
+    return replace(job, extra={**job.extra, "official_fold": str(folds[number])})

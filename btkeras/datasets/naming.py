@@ -13,7 +13,7 @@ from btkeras.errors import ImageError
 _MASK = re.compile(r"[_-]seg$", re.IGNORECASE)
 # The Brain Imaging Data Structure: sub-01_ses-1_T1w.nii.gz.
 _BIDS = re.compile(r"sub-[A-Za-z0-9]+")
-# A disc's table of contents is DICOM and no picture.
+# A disc's table of contents is DICOM and no image.
 _DICOM_INDEX = "dicomdir"
 
 

@@ -1,4 +1,4 @@
-"""Any collection of brain MRI slices to a dataset folder: pictures, masks and ``manifest.csv``."""
+"""Any collection of brain MRI slices to a dataset folder: images, masks and ``manifest.csv``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from typing import Protocol, TypeVar
 
 from tqdm import tqdm
 
-from btkeras.datasets.convert import PreparedImage, convert_all
+from btkeras.datasets.convert import convert_all
 from btkeras.datasets.convert_medical import MIDDLE_THIRD, SliceChoice
 from btkeras.datasets.dataset import Record, write_manifest
-from btkeras.datasets.layout import SourceImage, plan_dataset
+from btkeras.datasets.layout import PreparedImage, SourceImage, plan_dataset
 from btkeras.datasets.readers.base import MissingExtraError
 from btkeras.errors import DataError
 from btkeras.files import atomic_folder
@@ -43,7 +43,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Broken:
-    """A picture that was left out.
+    """An image that was left out.
 
     Attributes:
         path: Where it lies.
@@ -60,13 +60,13 @@ class PrepareReport:
 
     Attributes:
         out: The new dataset's folder.
-        classes: Number of pictures per class.
-        sources: Number of pictures per source.
+        classes: Number of images per class.
+        sources: Number of images per source.
         patients: Number of different patients.
-        without_patient: Number of pictures whose patient is not known.
-        repeated: Number of pictures whose bytes occur earlier in the dataset.
+        without_patient: Number of images whose patient is not known.
+        repeated: Number of images whose bytes occur earlier in the dataset.
         ignored: Number of files of other kinds among the sources, by their ending.
-        broken: The pictures left out.
+        broken: The images left out.
     """
 
     out: Path
@@ -81,13 +81,13 @@ class PrepareReport:
     def summary(self) -> str:
         """Several lines for the terminal, the last one the command to type next."""
         out = shlex.quote(str(self.out))
-        lines = [f"{self.out}: {sum(self.classes.values())} pictures"]
+        lines = [f"{self.out}: {sum(self.classes.values())} images"]
         lines += [f"  {label:<12}{count:>6}" for label, count in self.classes.items()]
         lines += [f"Sources: {', '.join(f'{name} ({count})' for name, count in self.sources.items())}"]
-        lines += [f"Patients: {self.patients}; pictures without a known patient: {self.without_patient}"]
+        lines += [f"Patients: {self.patients}; images without a known patient: {self.without_patient}"]
         others = ", ".join(f"{count} {kind}" for kind, count in sorted(self.ignored.items()))
         notes = (
-            (self.repeated, f"Copies of other pictures: {self.repeated}; to see them: btkeras audit {out}"),
+            (self.repeated, f"Copies of other images: {self.repeated}; to see them: btkeras audit {out}"),
             (self.broken, f"Broken and left out: {len(self.broken)}, listed in {self.out / BROKEN}"),
             (others, f"Other files, passed over: {others}"),
             (len(self.classes) == 1, "There is only one class; training needs two, so add a source"),
@@ -101,41 +101,41 @@ def prepare(
     out: str | Path,
     *,
     skip_broken: bool = False,
-    harmonise: int = 0,
+    harmonize: int = 0,
     slices: str = MIDDLE_THIRD,
     progress: Progress | None = None,
 ) -> PrepareReport:
     """Joins sources into one dataset folder, which appears whole or not at all.
 
-    A source is a FigShare ``.mat`` file, class folders of pictures, DICOM files or NIfTI volumes, the same within
+    A source is a FigShare ``.mat`` file, class folders of images, DICOM files or NIfTI volumes, the same within
     ``Training`` and ``Testing``, or a folder, zip, or zip in a zip, of these; or the folder of a dataset with
     ``manifest.csv``.
 
     PNG and JPEG files that are upright 8-bit grey or RGB keep their bytes; everything else becomes PNG. The manifest
-    gets the columns ``original`` (path in the source), ``sha256`` and ``bytes`` (of the stored picture), and where
+    gets the columns ``original`` (path in the source), ``sha256`` and ``bytes`` (of the stored image), and where
     they are known ``mask``, ``box`` ("x_center y_center width height", fractions), ``part`` (train, test,
-    validation) and ``cvind`` (the FigShare authors' fold, 1 to 5).
+    validation) and ``official_fold`` (the FigShare authors' fold, 1 to 5).
 
     DICOM frames and slices of volumes become PNG as ``predict`` shows them. Of DICOM nothing in clear text is kept:
     ``patient`` and ``series`` are pseudonyms, of which file names are made too, and ``original`` is left out. A volume
     with ``NAME_seg.nii.gz`` beside it gives its tumour's slices with masks and boxes.
 
-    With ``harmonise`` every picture becomes a grey PNG of the head alone, on one scale of intensity, stretched to a
-    square (``btkeras.preprocessing.harmonize``); masks and boxes follow, and the column ``harmonised`` says the side.
+    With ``harmonize`` every image becomes a grey PNG of the head alone, on one scale of intensity, stretched to a
+    square (``btkeras.preprocessing.harmonize``); masks and boxes follow, and the column ``harmonized`` says the side.
 
     Args:
         sources: Folders and files.
         out: The new dataset; must not exist.
-        skip_broken: Leave broken pictures out and list them in ``broken.csv``, instead of failing.
-        harmonise: Side of the squares, pixels; 0 keeps the pictures as they are.
-        slices: Which slices of volumes become pictures: ``middle-third``, ``all`` or ``every-N``; where a mask lies
+        skip_broken: Leave broken images out and list them in ``broken.csv``, instead of failing.
+        harmonize: Side of the squares, pixels; 0 keeps the images as they are.
+        slices: Which slices of volumes become images: ``middle-third``, ``all`` or ``every-N``; where a mask lies
             beside a volume, all or every N-th of those that show the tumour.
-        progress: Wraps the pictures, given their number; None shows a bar on standard error.
+        progress: Wraps the images, given their number; None shows a bar on standard error.
 
     Raises:
         ConfigError: If ``slices`` is something else.
-        DataError: If ``out`` exists, a source is not valid, a picture is broken (unless ``skip_broken``), or no
-            picture is left.
+        DataError: If ``out`` exists, a source is not valid, an image is broken (unless ``skip_broken``), or no
+            image is left.
         OSError: If the dataset cannot be written, for example because the disk is full.
     """
     paths, target = [Path(source) for source in sources], Path(out)
@@ -149,7 +149,7 @@ def prepare(
         with atomic_folder(target) as folder:
             writer = _Writer(folder)
             broken = []
-            for job, found in show(convert_all(planned.jobs, harmonise, choice), len(planned.jobs)):
+            for job, found in show(convert_all(planned.jobs, harmonize, choice), len(planned.jobs)):
                 if isinstance(found, MissingExtraError):
                     raise found
                 if isinstance(found, DataError):
@@ -164,7 +164,7 @@ def prepare(
 
 
 def _bar(items: Iterable[_T], total: int) -> Iterable[_T]:
-    return tqdm(items, total=total, unit=" pictures", disable=None)
+    return tqdm(items, total=total, unit=" images", disable=None)
 
 
 def _check_target(out: Path, sources: Sequence[Path]) -> None:
@@ -185,14 +185,14 @@ def _broken_error(broken: Sequence[Broken], total: int) -> DataError:
     lines = [f"\n  {item.reason}" for item in broken[:_NAMED]]
     more = f"\n  and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
     return DataError(
-        "Every picture must be readable",
+        "Every image must be readable",
         received=f"{len(broken)} broken of {total}:{''.join(lines)}{more}\nNothing was written",
         remedy="Repair or remove them" + (", or use --skip-broken" if len(broken) < total else ""),
     )
 
 
 class _Writer:
-    """Writes pictures below a dataset's folder, in the order in which they are added."""
+    """Writes images below a dataset's folder, in the order in which they are added."""
 
     def __init__(self, root: Path) -> None:
         self.records: list[Record] = []
@@ -201,7 +201,7 @@ class _Writer:
         self._repeats: Counter[tuple[str, str]] = Counter()
 
     def add(self, job: SourceImage, stored: PreparedImage) -> None:
-        """Writes one picture and its mask under a name that no other one of its class has."""
+        """Writes one image and its mask under a name that no other one of its class has."""
         name = self._name(stored.label, stored.name or job.entry.stem)
         path = f"images/{stored.label}/{name}{stored.suffix}"
         self._write(path, stored.data)

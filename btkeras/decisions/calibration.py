@@ -27,7 +27,7 @@ _REMEDY = "Calibrate it again: btkeras calibrate RUN"
 class Calibration:
     """Attributes:
     temperature: What the logits are divided by; above 1 makes the network less sure of itself.
-    scores: Of the true classes of the validation pictures, 0..1, sorted (see ``metrics.conformal``).
+    scores: Of the true classes of the validation images, 0..1, sorted (see ``metrics.conformal``).
     nll_before: Negative log-likelihood of the validation part without the temperature, nats.
     nll_after: The same with it.
     method: In words.
@@ -40,7 +40,7 @@ class Calibration:
     method: str = METHOD
 
     def threshold(self, coverage: float) -> float:
-        """The conformal score up to which a class is in a set, 0..1; 1 (every class) if the pictures were too few.
+        """The conformal score up to which a class is in a set, 0..1; 1 (every class) if the images were too few.
 
         Raises:
             ConfigError: If the coverage is not above 0 and below 1.

@@ -1,4 +1,4 @@
-"""The input guard: says of a picture, before any network sees it, why it is no brain MRI slice.
+"""The input guard: says of an image, before any network sees it, why it is no brain MRI slice.
 
 A classifier gives one of its classes to whatever it is shown. The guard refuses what is plainly something else, by a
 few measures that can be explained (``guard_measures``), and lets the rest pass: what is no slice and looks like one is
@@ -62,7 +62,7 @@ def labelled(mask: Mask) -> NDArray[np.int64]:
     """Numbers the regions of a mask from 1, in the order of their first pixels; 0 is outside.
 
     Pixels of a row that adjoin are a run; runs of neighbouring rows that overlap are joined (Rosenfeld and Pfaltz,
-    "Sequential Operations in Digital Picture Processing", J. ACM 1966).
+    "Sequential Operations in Digital Image Processing", J. ACM 1966).
     """
     # With a column of nothing at the end, no run goes on into the next row.
     width = mask.shape[1] + 1
@@ -107,7 +107,7 @@ CORNER = 0.08
 
 
 class SliceFeatures:
-    """The measures of one picture.
+    """The measures of one image.
 
     Args:
         image: uint8 ``[height, width]`` or ``[height, width, 1 or 3]``.
@@ -125,11 +125,11 @@ class SliceFeatures:
 
     @cached_property
     def levels(self) -> int:
-        """Number of different grey levels in the whole picture."""
+        """Number of different grey levels in the whole image."""
         return int(np.count_nonzero(self._grey_whole.histogram()))
 
     @cached_property
-    def colour(self) -> float:
+    def color(self) -> float:
         """Share of pixels that are clearly coloured."""
         if self._rgb is None:
             return 0.0
@@ -269,8 +269,8 @@ def _cut(grey: Floats, side: int) -> Floats:
 @dataclass(frozen=True)
 class Rule:
     """Attributes:
-    reason: Why a picture is refused, in plain words.
-    refuses: Whether it is, by the picture's measures.
+    reason: Why an image is refused, in plain words.
+    refuses: Whether it is, by the image's measures.
     """
 
     reason: str
@@ -282,7 +282,7 @@ RULES = (
     Rule("it is nearly black", lambda look: look.brightest < 20),
     Rule("it is blank: one grey level or colour", lambda look: look.contrast < 12),
     Rule("it has only a few grey levels, as drawings and codes have", lambda look: look.levels < 24),
-    Rule("it is in colour", lambda look: look.colour > 0.15),
+    Rule("it is in colour", lambda look: look.color > 0.15),
     Rule("it is noise: neighbouring pixels are not alike", lambda look: look.likeness < 0.35),
     Rule("it is a smooth gradient without structure", lambda look: look.ramp > 0.9),
     Rule("it consists of stripes or of lines in one direction", lambda look: look.stripes > 4),
@@ -295,11 +295,11 @@ RULES = (
 
 
 def rejection_reason(image: NDArray[np.uint8]) -> str | None:
-    """Says why a picture is no brain MRI slice.
+    """Says why an image is no brain MRI slice.
 
     Args:
         image: uint8 ``[height, width]`` or ``[height, width, 1 or 3]``, of any size, as it was decoded: before any
-            resizing, harmonising or change to grey.
+            resizing, harmonizing or change to grey.
 
     Returns:
         The reason in plain words, or None if it may be a slice.

@@ -1,4 +1,4 @@
-"""How unlike the training slices a picture is, by the network's own features.
+"""How unlike the training slices an image is, by the network's own features.
 
 The score is the squared Mahalanobis distance of the layer ``features`` from all training slices together: one normal
 distribution, its covariance shrunk by Ledoit and Wolf ("A well-conditioned estimator for large-dimensional covariance
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from btkeras.runs import Run
 
 
-FILE = "outliers.npz"
+FILE = "ood.npz"
 # Of the validation slices, this share is as usual as a slice must be to get an answer.
 OOD_PERCENTILE = 0.99
 # Directions kept one by one; VGG has 4,096 features, and the weak ones may share a variance.
@@ -66,7 +66,7 @@ class Gaussian:
         mean = values.mean(axis=0)
         covariance, _ = ledoit_wolf(values - mean, assume_centered=True)
         variances, directions = np.linalg.eigh(covariance)
-        # Zero, if all pictures have the very same features.
+        # Zero, if all images have the very same features.
         variances = np.maximum(variances, max(FLOOR * float(variances.mean()), 1e-12))
         kept, others = slice(-DIRECTIONS, None), variances[:-DIRECTIONS]
         rest = float(others.mean()) if others.size else 0.0
@@ -110,14 +110,14 @@ class CalibrationScores:
 
     @property
     def threshold(self) -> float:
-        """The score above which a picture is an outlier."""
+        """The score above which an image is an outlier."""
         return float(np.quantile(self.scores, OOD_PERCENTILE))
 
     def percentile(self, scores: Floats) -> NDArray[np.float64]:
         """Percent of the validation slices that are at most as unlike the training slices, ``[n]`` in 0..100."""
         return 100 * np.searchsorted(self.scores, scores, side="right") / len(self.scores)
 
-    def outliers(self, scores: Floats) -> NDArray[np.bool_]:
+    def ood(self, scores: Floats) -> NDArray[np.bool_]:
         """Which scores are beyond the threshold, ``[n]``."""
         return np.asarray(scores) > self.threshold
 
@@ -140,22 +140,22 @@ class OODDetector:
         return self.reference.percentile(scores)
 
 
-def save_ood(target: Path, outliers: OODDetector) -> None:
-    """Writes ``outliers.npz``, float32."""
-    gaussian = outliers.gaussian
+def save_ood(target: Path, ood: OODDetector) -> None:
+    """Writes ``ood.npz``, float32."""
+    gaussian = ood.gaussian
     arrays = {
         "mean": gaussian.mean,
         "directions": gaussian.directions,
         "variances": gaussian.variances,
         "rest": gaussian.rest,
-        "scores": outliers.reference.scores,
+        "scores": ood.reference.scores,
     }
     with atomic_file(target) as temporary:
         np.savez(temporary, **{name: np.asarray(value, np.float32) for name, value in arrays.items()})  # type: ignore[arg-type]
 
 
 def load_ood(run: Run) -> OODDetector | None:
-    """Reads a run's ``outliers.npz``; None if there is none.
+    """Reads a run's ``ood.npz``; None if there is none.
 
     Raises:
         RunError: If it is not as ``fit_outliers`` writes it.

@@ -1,4 +1,4 @@
-"""What a network is worth that may also say nothing: figures of the pictures it answers, and of those it does not."""
+"""What a network is worth that may also say nothing: figures of the images it answers, and of those it does not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from btkeras.files import atomic_file
 from btkeras.machine import threads
 from btkeras.preprocessing.preprocessor import decode_file
 
-UNCERTAIN, REJECTED = "uncertain", "refused"
+UNCERTAIN, REJECTED = "uncertain", "rejected"
 COVERAGE = 0.95
 
 Floats = NDArray[np.floating]
@@ -40,21 +40,21 @@ def check_coverage(coverage: float) -> None:
 @dataclass(frozen=True)
 class Decision:
     """Attributes:
-    answer: A class name, ``uncertain`` or ``refused``.
+    answer: A class name, ``uncertain`` or ``rejected``.
     set: The classes that cannot be ruled out at the wanted coverage; None if the network was not calibrated.
-    outlier: Percent of the validation slices that are at most as unlike the training slices; None if not known.
+    ood_percentile: Percent of the validation slices that are at most as unlike the training slices; None if not known.
     reasons: Why there is no class as the answer, in plain words.
     """
 
-    answer: str
+    decision: str
     set: tuple[str, ...] | None
-    outlier: float | None
+    ood_percentile: float | None
     reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class SelectiveClassifier:
-    """The rules, in this order: what the guard refuses is refused; an outlier is uncertain, and so is a picture whose
+    """The rules, in this order: what the guard refuses is refused; an outlier is uncertain, and so is an image whose
     prediction set has not exactly one class; else the answer is the most probable class.
 
     Attributes:
@@ -69,8 +69,8 @@ class SelectiveClassifier:
     reference: CalibrationScores | None
     coverage: float = COVERAGE
 
-    def verdicts(self, probabilities: Floats, scores: Floats | None, refusals: Sequence[str | None]) -> list[Decision]:
-        """Judges pictures.
+    def decisions(self, probabilities: Floats, scores: Floats | None, refusals: Sequence[str | None]) -> list[Decision]:
+        """Judges images.
 
         Args:
             probabilities: ``[n, classes]``.
@@ -85,29 +85,33 @@ class SelectiveClassifier:
         percentiles: Sequence[Any] | NDArray[np.float64] = unknown
         beyond: Sequence[Any] | NDArray[np.bool_] = unknown
         if self.reference is not None and scores is not None:
-            percentiles, beyond = self.reference.percentile(scores), self.reference.outliers(scores)
-        return [self._verdict(*facts) for facts in zip(probabilities, sets, percentiles, beyond, refusals, strict=True)]
+            percentiles, beyond = self.reference.percentile(scores), self.reference.ood(scores)
+        return [
+            self._decision(*facts) for facts in zip(probabilities, sets, percentiles, beyond, refusals, strict=True)
+        ]
 
-    def _verdict(
+    def _decision(
         self,
         probabilities: Floats,
         members: NDArray[np.bool_] | None,
         percentile: float | None,
         beyond: bool | None,
-        refusal: str | None,
+        rejection: str | None,
     ) -> Decision:
         names = None if members is None else tuple(n for n, m in zip(self.classes, members, strict=True) if m)
-        outlier = None if percentile is None else round(float(percentile), 2)
-        if refusal is not None:
-            return Decision(REJECTED, names, outlier, (f"no brain MRI slice: {refusal}",))
+        ood_percentile = None if percentile is None else round(float(percentile), 2)
+        if rejection is not None:
+            return Decision(REJECTED, names, ood_percentile, (f"no brain MRI slice: {rejection}",))
         reasons: tuple[str, ...] = ("unlike the training slices",) if beyond else ()
         if names is not None and len(names) != 1:
             several = f"{' or '.join(names)} at {self.coverage:.0%} coverage"
             reasons += (several if names else f"no class is probable enough for {self.coverage:.0%} coverage",)
-        return Decision(UNCERTAIN if reasons else self.classes[int(probabilities.argmax())], names, outlier, reasons)
+        return Decision(
+            UNCERTAIN if reasons else self.classes[int(probabilities.argmax())], names, ood_percentile, reasons
+        )
 
 
-FILE = "answers.csv"
+FILE = "decisions.csv"
 
 
 def check_files(paths: Sequence[Path]) -> list[str | None]:
@@ -123,24 +127,24 @@ def check_files(paths: Sequence[Path]) -> list[str | None]:
 def selective_metrics(
     labels: NDArray[np.integer],
     probabilities: NDArray[np.floating],
-    verdicts: Sequence[Decision],
+    decisions: Sequence[Decision],
     classes: Sequence[str],
 ) -> dict[str, Any]:
-    """The figures as JSON-ready fractions; one of no pictures is None.
+    """The figures as JSON-ready fractions; one of no images is None.
 
     Args:
         labels: ``[n]`` class indices.
         probabilities: ``[n, classes]``.
-        verdicts: One a picture.
+        decisions: One an image.
         classes: Names, in the order of the indices.
 
     Returns:
-        Shares ``answered``, ``uncertain`` and ``refused``; ``accuracy`` and ``macro_recall`` of the answered (the mean
-        over the classes that have any), ``unanswered_accuracy`` that the most probable classes of the others would have
+        Shares ``coverage``, ``abstained`` and ``rejected``; ``accuracy`` and ``macro_recall`` of the answered (the mean
+        over the classes that have any), ``withheld_accuracy`` that the most probable classes of the others would have
         had; and ``per_class``, where both are recalls.
     """
     right = probabilities.argmax(axis=1) == labels
-    answers = np.array([verdict.answer for verdict in verdicts])
+    answers = np.array([decision.decision for decision in decisions])
     named = {name: labels == i for i, name in enumerate(classes) if (labels == i).any()}
     per_class = {name: _figures(right[chosen], answers[chosen]) for name, chosen in named.items()}
     recalls = [row["accuracy"] for row in per_class.values() if row["accuracy"] is not None]
@@ -152,15 +156,15 @@ def selective_metrics(
 
 
 def _figures(right: NDArray[np.bool_], answers: NDArray[np.str_]) -> dict[str, Any]:
-    uncertain, refused = answers == UNCERTAIN, answers == REJECTED
-    answered = ~(uncertain | refused)
+    uncertain, rejected = answers == UNCERTAIN, answers == REJECTED
+    answered = ~(uncertain | rejected)
     return {
         "images": len(right),
-        "answered": float(answered.mean()),
-        "uncertain": float(uncertain.mean()),
-        "refused": float(refused.mean()),
+        "coverage": float(answered.mean()),
+        "abstained": float(uncertain.mean()),
+        "rejected": float(rejected.mean()),
         "accuracy": _mean(right[answered]),
-        "unanswered_accuracy": _mean(right[~answered]),
+        "withheld_accuracy": _mean(right[~answered]),
     }
 
 
@@ -173,11 +177,11 @@ def format_selective(metrics: Mapping[str, Any]) -> list[str]:
     figures = metrics.get("selective")
     if not figures:
         return []
-    shares = "; ".join(f"{name} {_percent(row['answered'], 0)}" for name, row in figures["per_class"].items())
+    shares = "; ".join(f"{name} {_percent(row['coverage'], 0)}" for name, row in figures["per_class"].items())
     return [
-        f"answered {_percent(figures['answered'])} of the pictures, {_percent(figures['accuracy'])} of them right "
-        f"(macro recall {_percent(figures['macro_recall'])}); uncertain {_percent(figures['uncertain'])}, refused "
-        f"{_percent(figures['refused'])}, of which {_percent(figures['unanswered_accuracy'])} would have been right",
+        f"answered {_percent(figures['coverage'])} of the images, {_percent(figures['accuracy'])} of them right "
+        f"(macro recall {_percent(figures['macro_recall'])}); uncertain {_percent(figures['abstained'])}, rejected "
+        f"{_percent(figures['rejected'])}, of which {_percent(figures['withheld_accuracy'])} would have been right",
         f"answered by class: {shares}",
     ]
 
@@ -186,16 +190,16 @@ def _percent(share: float | None, digits: int = 1) -> str:
     return "none" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def write_decisions(target: Path, records: Sequence[Record], verdicts: Sequence[Decision]) -> None:
-    """Writes ``answers.csv``: path, label, answer, outlier, and set and reasons, each joined by semicolons."""
+def write_decisions(target: Path, records: Sequence[Record], decisions: Sequence[Decision]) -> None:
+    """Writes ``decisions.csv``: path, label, answer, outlier, and set and reasons, each joined by semicolons."""
     with atomic_file(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "label", "answer", "outlier", "set", "reasons"])
-        for record, verdict in zip(records, verdicts, strict=True):
-            writer.writerow([record.path, record.label, verdict.answer, *join_reasons(verdict)])
+        writer.writerow(["path", "label", "decision", "ood_percentile", "set", "reasons"])
+        for record, decision in zip(records, decisions, strict=True):
+            writer.writerow([record.path, record.label, decision.decision, *join_reasons(decision)])
 
 
-def join_reasons(verdict: Decision) -> tuple[str, str, str]:
+def join_reasons(decision: Decision) -> tuple[str, str, str]:
     """Outlier, set and reasons as fields of a table; "" where they are not known."""
-    outlier = "" if verdict.outlier is None else f"{verdict.outlier:g}"
-    return outlier, ";".join(verdict.set or ()), ";".join(verdict.reasons)
+    ood_percentile = "" if decision.ood_percentile is None else f"{decision.ood_percentile:g}"
+    return ood_percentile, ";".join(decision.set or ()), ";".join(decision.reasons)

@@ -13,7 +13,7 @@ from btkeras.decisions.ood import FILE, OOD_PERCENTILE, CalibrationScores, Gauss
 from btkeras.errors import RunError
 from btkeras.evaluation.evaluate import load_best, predict_records
 from btkeras.files import atomic_file
-from btkeras.logging import notice
+from btkeras.logging import logger
 from btkeras.metrics import negative_log_likelihood
 from btkeras.metrics.calibration import fit_temperature, softmax
 from btkeras.metrics.conformal import true_scores
@@ -25,24 +25,25 @@ from btkeras.training.checkpoint import load_progress
 def fit_ood(run: Run) -> OODDetector:
     """Fits the score on a finished run's training part, not augmented, and its threshold on the validation part.
 
-    It is kept as ``outliers.npz`` in the run.
+    It is kept as ``ood.npz`` in the run.
 
     Raises:
         RunError: If there is no checkpoint yet.
         ModelError: If the run has no network.
-        DataError: If a picture cannot be read.
+        DataError: If an image cannot be read.
     """
     model, dataset = load_best(run), run.dataset()
     network = keras.Model(model.input, model.get_layer("features").output)
     split = run.split(dataset)
     features = {
-        part: predict_records(run, network, dataset, split.part(part), part).outputs for part in ("train", "validation")
+        subset: predict_records(run, network, dataset, split.subset(subset), subset).outputs
+        for subset in ("train", "validation")
     }
     gaussian = Gaussian.fit(features["train"])
     scores = OODDetector(gaussian, CalibrationScores(np.empty(0))).score(features["validation"])
     found = OODDetector(gaussian, CalibrationScores(np.sort(scores)))
     save_ood(run.path / FILE, found)
-    notice(
+    logger.info(
         f"outliers: beyond {found.reference.threshold:.1f}, as {1 - OOD_PERCENTILE:.0%} of {len(scores):,} validation slices"
     )
     return found
@@ -71,9 +72,9 @@ def calibrate(run: Run) -> Calibration:
         _replace(run, with_temperature(model, found.temperature))
     # Last: killed before it, the two do not fit, which is said by whatever reads them, and doing it again mends it.
     save_calibration(run, found)
-    notice(
+    logger.info(
         f"temperature {found.temperature:.3f}: validation log loss {found.nll_before:.4f} -> {found.nll_after:.4f} "
-        f"({len(found.scores):,} pictures)"
+        f"({len(found.scores):,} images)"
     )
     return found
 

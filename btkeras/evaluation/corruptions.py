@@ -1,11 +1,11 @@
-"""What happens to pictures in the world, at five strengths: for testing how a network holds, not for training it.
+"""What happens to images in the world, at five strengths: for testing how a network holds, not for training it.
 
 After Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations"
 (ICLR 2019, arXiv:1903.12261), with the changes that scanners and exports make to slices. The first strength is barely
 visible, the fifth severe, yet a person still sees the same slice.
 
-A change depends on the picture and its name alone: what is random in it is drawn from a digest of the pixels, the same
-at every strength, so that a picture only ever gets more of one and the same change.
+A change depends on the image and its name alone: what is random in it is drawn from a digest of the pixels, the same
+at every strength, so that an image only ever gets more of one and the same change.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scipy import ndimage
 from btkeras.errors import ConfigError
 from btkeras.files import digest
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 _Change = Callable[[Floats, float, np.random.Generator], Floats]
 
@@ -48,8 +48,8 @@ class Corruption:
     change: _Change
 
 
-def corrupt(image: Picture, name: str, level: int) -> Picture:
-    """Changes a decoded picture, before anything else is done with it.
+def corrupt(image: ImageArray, name: str, level: int) -> ImageArray:
+    """Changes a decoded pillow_image, before anything else is done with it.
 
     Args:
         image: uint8 ``[height, width, 1 or 3]``; all channels are changed alike, so that grey stays grey.
@@ -71,8 +71,8 @@ def corrupt(image: Picture, name: str, level: int) -> Picture:
         return image.copy()
     corruption = CORRUPTIONS[name]
     rng = np.random.default_rng(int(digest([name, repr(image.shape), image.tobytes()])[:32], 16))
-    picture = np.divide(image, 255, dtype=np.float32)
-    changed = corruption.change(picture, corruption.strengths[level - 1], rng)
+    pillow_image = np.divide(image, 255, dtype=np.float32)
+    changed = corruption.change(pillow_image, corruption.strengths[level - 1], rng)
     return np.rint(255 * np.clip(changed, 0, 1)).astype(np.uint8)
 
 
@@ -99,7 +99,7 @@ def _bias_field(x: Floats, octaves: float, rng: np.random.Generator) -> Floats:
     weights *= orders[:, None] + orders <= _DEGREE
     field = (rows[:, None] ** orders) @ weights @ (columns[:, None] ** orders).T
     low, high = field.min(), field.max()
-    # From -1 to 1 over the picture, whatever was drawn.
+    # From -1 to 1 over the image, whatever was drawn.
     field = (2 * field - low - high) / (high - low)
     return x * np.exp(np.float32(octaves * np.log(2)) * field)[..., None]
 
@@ -107,7 +107,7 @@ def _bias_field(x: Floats, octaves: float, rng: np.random.Generator) -> Floats:
 def _rotation(x: Floats, degrees: float, rng: np.random.Generator) -> Floats:
     angle = degrees if rng.random() < 0.5 else -degrees
     edge = np.concatenate([x[0], x[-1], x[:, 0], x[:, -1]])
-    # What comes into view looks as the picture's edge mostly does: not every background is black.
+    # What comes into view looks as the image's edge mostly does: not every background is black.
     background = float(np.median(edge))
     turned = ndimage.rotate(x, angle, axes=(1, 0), reshape=False, order=1, mode="constant", cval=background)
     return np.asarray(turned, np.float32)
@@ -125,10 +125,10 @@ def _contrast(x: Floats, part: float, rng: np.random.Generator) -> Floats:
 
 
 def _resolution(x: Floats, part: float, rng: np.random.Generator) -> Floats:
-    picture = _to_pillow(x)
-    coarse = tuple(max(1, round(part * side)) for side in picture.size)
-    small = picture.resize((coarse[0], coarse[1]), Image.Resampling.BOX)
-    return _from_pillow(small.resize(picture.size, Image.Resampling.BILINEAR))
+    image = _to_pillow(x)
+    coarse = tuple(max(1, round(part * side)) for side in image.size)
+    small = image.resize((coarse[0], coarse[1]), Image.Resampling.BOX)
+    return _from_pillow(small.resize(image.size, Image.Resampling.BILINEAR))
 
 
 def _inversion(x: Floats, share: float, rng: np.random.Generator) -> Floats:
@@ -140,8 +140,8 @@ def _to_pillow(x: Floats) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def _from_pillow(picture: Image.Image) -> Floats:
-    pixels = np.divide(np.asarray(picture), 255, dtype=np.float32)
+def _from_pillow(image: Image.Image) -> Floats:
+    pixels = np.divide(np.asarray(image), 255, dtype=np.float32)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
@@ -152,13 +152,13 @@ CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
             "Gaussian blur", "sigma, fraction of the shorter side", (0.002, 0.004, 0.006, 0.009, 0.012), _blur
         ),
         "gamma": Corruption(
-            "gamma, half of the pictures darker, half brighter",
+            "gamma, half of the images darker, half brighter",
             "exponent, or one over it",
             (1.15, 1.3, 1.6, 2.0, 2.5),
             _gamma,
         ),
         "bias field": Corruption(
-            "smooth change of brightness over the picture",
+            "smooth change of brightness over the image",
             "largest either way, octaves",
             (0.3, 0.7, 1.2, 1.7, 2.4),
             _bias_field,
@@ -166,7 +166,7 @@ CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
         "rotation": Corruption("rotation to either side", "degrees", (3.0, 8.0, 15.0, 25.0, 45.0), _rotation),
         "jpeg": Corruption("JPEG compression", "quality", (60.0, 30.0, 15.0, 8.0, 5.0), _jpeg),
         "contrast": Corruption(
-            "less contrast about the picture's mean", "fraction left", (0.8, 0.6, 0.45, 0.3, 0.2), _contrast
+            "less contrast about the image's mean", "fraction left", (0.8, 0.6, 0.45, 0.3, 0.2), _contrast
         ),
         "resolution": Corruption(
             "fewer pixels, enlarged again", "fraction of each side left", (0.6, 0.4, 0.28, 0.2, 0.14), _resolution

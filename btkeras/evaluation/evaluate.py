@@ -71,28 +71,28 @@ def load_best(run: Run) -> keras.Model:
     return model
 
 
-def evaluate_split(run: Run, part: str = "test") -> dict[str, Any]:
+def evaluate_split(run: Run, subset: str = "test") -> dict[str, Any]:
     """Evaluates on a part of the run's own split.
 
     The test part's figures are the run's ``metrics.json`` and ``predictions.csv``; those of another part go to
     ``evaluations/PART/``.
 
     Returns:
-        What ``btkeras.metrics.summarise`` gives, and ``dataset``, ``split``, ``chance`` (the accuracy of always
+        What ``btkeras.metrics.summarize`` gives, and ``dataset``, ``split``, ``chance`` (the accuracy of always
         answering the most frequent class) ``calibration`` (``evaluation.calibration_figures.calibration_figures``) and
         ``selective`` (``evaluation.selective.selective_figures``).
     """
     dataset = run.dataset()
-    records = run.split(dataset).part(part)
-    folder = run.path if part == "test" else run.path / "evaluations" / part
-    return _evaluate(run, dataset, records, part, folder, skip_broken=False)
+    records = run.split(dataset).subset(subset)
+    folder = run.path if subset == "test" else run.path / "evaluations" / subset
+    return _evaluate(run, dataset, records, subset, folder, skip_broken=False)
 
 
 def evaluate_dataset(run: Run, dataset: Dataset, *, skip_broken: bool = False) -> dict[str, Any]:
-    """Evaluates on every picture of another dataset; results go to ``evaluations/NAME/`` in the run.
+    """Evaluates on every image of another dataset; results go to ``evaluations/NAME/`` in the run.
 
     Raises:
-        DataError: If it has a class that the network does not know, or a picture is broken.
+        DataError: If it has a class that the network does not know, or an image is broken.
     """
     require_known_classes(run, dataset)
     folder = run.path / "evaluations" / dataset.root.resolve().name
@@ -114,28 +114,28 @@ def require_known_classes(run: Run, dataset: Dataset) -> None:
 
 
 def _evaluate(
-    run: Run, dataset: Dataset, records: Sequence[Record], part: str, folder: Path, *, skip_broken: bool
+    run: Run, dataset: Dataset, records: Sequence[Record], subset: str, folder: Path, *, skip_broken: bool
 ) -> dict[str, Any]:
     model = load_best(run)
     # Figures of the calibration are only true of the network that it belongs to.
-    calibration, outliers = load_calibration(run, model), load_ood(run)
-    answers = predict_records(run, with_features(model), dataset, records, part, skip_broken=skip_broken)
-    if part == "test":
+    calibration, ood = load_calibration(run, model), load_ood(run)
+    answers = predict_records(run, with_features(model), dataset, records, subset, skip_broken=skip_broken)
+    if subset == "test":
         run.update_manifest(evaluation_images_per_second=answers.images_per_second)
-    facts = {"dataset": str(dataset.root), "split": part, "broken": len(records) - len(answers.records)}
+    facts = {"dataset": str(dataset.root), "split": subset, "broken": len(records) - len(answers.records)}
     probabilities, features = np.split(answers.outputs, [len(run.classes())], axis=1)
-    judge = SelectiveClassifier(run.classes(), calibration, outliers.reference if outliers else None)
+    selective = SelectiveClassifier(run.classes(), calibration, ood.reference if ood else None)
     refusals = check_files([dataset.root / record.path for record in answers.records])
-    verdicts = judge.verdicts(probabilities, outliers.score(features) if outliers else None, refusals)
-    return write_evaluation(run, answers.records, probabilities, folder=folder, facts=facts, verdicts=verdicts)
+    decisions = selective.decisions(probabilities, ood.score(features) if ood else None, refusals)
+    return write_evaluation(run, answers.records, probabilities, folder=folder, facts=facts, decisions=decisions)
 
 
 @dataclass(frozen=True)
 class PredictedRecords:
-    """A network's answers to pictures.
+    """A network's answers to images.
 
     Attributes:
-        records: The pictures, less those that could not be read.
+        records: The images, less those that could not be read.
         outputs: ``[len(records), outputs]`` float32.
         images_per_second: Behind the first batch, in which the graph is traced; None for a single batch.
     """
@@ -148,18 +148,18 @@ class PredictedRecords:
 def predict_records(
     run: Run, model: keras.Model, dataset: Dataset, records: Sequence[Record], name: str, *, skip_broken: bool = False
 ) -> PredictedRecords:
-    """Shows a network pictures as the run's configuration says.
+    """Shows a network images as the run's configuration says.
 
     Args:
         run: Says size, channels and batches.
         model: Its network, or a part of it.
-        dataset: Where the pictures are.
-        records: The pictures.
+        dataset: Where the images are.
+        records: The images.
         name: Of them, for the progress bar.
         skip_broken: Leave out what cannot be read.
 
     Raises:
-        DataError: If a picture cannot be read.
+        DataError: If an image cannot be read.
     """
     classes, config = run.classes(), run.config()
     store = load_images(dataset, records, config.data.image_size, config, name=name)
@@ -179,29 +179,29 @@ def write_evaluation(
     *,
     folder: Path,
     facts: Mapping[str, Any],
-    verdicts: Sequence[Decision] | None = None,
+    decisions: Sequence[Decision] | None = None,
 ) -> dict[str, Any]:
-    """Writes ``predictions.csv``, with verdicts ``answers.csv``, and, last, ``metrics.json``.
+    """Writes ``predictions.csv``, with verdicts ``decisions.csv``, and, last, ``metrics.json``.
 
     Args:
         run: Says the classes.
-        records: The pictures.
+        records: The images.
         probabilities: ``[len(records), classes]``.
         folder: Where the files go.
-        facts: What was evaluated: ``dataset``, ``split`` and ``broken`` (pictures left out).
-        verdicts: Of the pictures; their figures are ``selective``.
+        facts: What was evaluated: ``dataset``, ``split`` and ``broken`` (images left out).
+        decisions: Of the images; their figures are ``selective``.
 
     Returns:
         The metrics, as ``evaluate_split``.
     """
-    judged = EvaluationResult(tuple(records), run.classes(), probabilities, load_calibration(run), verdicts)
-    metrics = {**facts, **judged.figures()}
-    judged.write(folder, metrics)
+    result = EvaluationResult(tuple(records), run.classes(), probabilities, load_calibration(run), decisions)
+    metrics = {**facts, **result.figures()}
+    result.write(folder, metrics)
     return metrics
 
 
 def _outputs(model: keras.Model, batches: Any) -> tuple[NDArray[np.float32], float | None]:
-    """The answers, and the pictures a second behind the first batch, in which the graph is traced."""
+    """The answers, and the images a second behind the first batch, in which the graph is traced."""
     answers: list[NDArray[np.float32]] = []
     start = time.perf_counter()
     for images, _ in batches:

@@ -1,4 +1,4 @@
-"""The figures of answers to labelled pictures, and the files that keep them, whatever network they are from.
+"""The figures of answers to labelled images, and the files that keep them, whatever network they are from.
 
 Needs neither Keras nor TensorFlow.
 """
@@ -18,7 +18,7 @@ from btkeras.decisions.calibration import Calibration
 from btkeras.decisions.selective_classifier import FILE as ANSWERS
 from btkeras.decisions.selective_classifier import Decision, format_selective, selective_metrics, write_decisions
 from btkeras.files import write_json
-from btkeras.metrics import summarise
+from btkeras.metrics import summarize
 from btkeras.metrics.calibration import (
     ESTIMATOR,
     calibrated_error,
@@ -35,7 +35,7 @@ COVERAGES = (0.9, 0.95, 0.99)
 def calibration_metrics(
     labels: NDArray[np.integer], probabilities: NDArray[np.floating], calibration: Calibration | None
 ) -> dict[str, Any]:
-    """How far the answers to some pictures can be trusted, as JSON-ready numbers.
+    """How far the answers to some images can be trusted, as JSON-ready numbers.
 
     Args:
         labels: ``[n]`` class indices.
@@ -96,37 +96,37 @@ def format_calibration(metrics: Mapping[str, Any]) -> list[str]:
 @dataclass(frozen=True)
 class EvaluationResult:
     """Attributes:
-    records: The pictures.
+    records: The images.
     classes: Names, in the order of the probabilities.
     probabilities: ``[len(records), len(classes)]``.
     calibration: The network's, or None.
-    verdicts: Of the pictures, or None where they are not known.
+    decisions: Of the images, or None where they are not known.
     """
 
     records: tuple[Record, ...]
     classes: tuple[str, ...]
     probabilities: NDArray[np.floating]
     calibration: Calibration | None
-    verdicts: Sequence[Decision] | None = None
+    decisions: Sequence[Decision] | None = None
 
     def figures(self) -> dict[str, Any]:
-        """What ``btkeras.metrics.summarise`` gives, ``chance``, ``calibration`` and, with verdicts, ``selective``."""
+        """What ``btkeras.metrics.summarize`` gives, ``chance``, ``calibration`` and, with verdicts, ``selective``."""
         labels = np.array([self.classes.index(record.label) for record in self.records])
         found = {
             "chance": float(np.bincount(labels).max() / len(labels)),
-            **summarise(labels, self.probabilities, self.classes),
+            **summarize(labels, self.probabilities, self.classes),
             "calibration": calibration_metrics(labels, self.probabilities, self.calibration),
         }
-        if self.verdicts is not None:
-            found["selective"] = selective_metrics(labels, self.probabilities, self.verdicts, self.classes)
+        if self.decisions is not None:
+            found["selective"] = selective_metrics(labels, self.probabilities, self.decisions, self.classes)
         return found
 
     def write(self, folder: Path, metrics: Mapping[str, Any]) -> None:
-        """Writes ``predictions.csv``, with verdicts ``answers.csv``, and, last, ``metrics.json``."""
+        """Writes ``predictions.csv``, with verdicts ``decisions.csv``, and, last, ``metrics.json``."""
         folder.mkdir(parents=True, exist_ok=True)
         names = Run(folder)
-        if self.verdicts is not None:
-            write_decisions(folder / ANSWERS, self.records, self.verdicts)
+        if self.decisions is not None:
+            write_decisions(folder / ANSWERS, self.records, self.decisions)
         write_predictions(names.predictions_file, self.records, self.classes, self.probabilities.tolist())
         write_json(names.metrics_file, metrics)
 
@@ -144,7 +144,7 @@ def metrics_table(metrics: dict[str, Any]) -> str:
         lines.append(f"{label:{max(width, 16)}}" + "".join(f"{count:12,}" for count in counts))
     lines += [
         "",
-        f"{metrics['split']} accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']:,} pictures "
+        f"{metrics['split']} accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']:,} images "
         f"(always answering the most frequent class: {100 * metrics['chance']:.2f} %)",
     ]
     return "\n".join([*lines, *format_calibration(metrics), *format_selective(metrics)])

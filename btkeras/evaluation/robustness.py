@@ -1,6 +1,6 @@
-"""The robustness sheet: a network's figures on pictures as they are, and under every corruption at five strengths.
+"""The robustness sheet: a network's figures on images as they are, and under every corruption at five strengths.
 
-Corruptions act on the decoded picture at the size it is stored at, before cropping, resizing and everything else that
+Corruptions act on the decoded image at the size it is stored at, before cropping, resizing and everything else that
 belongs to the network, as they do in the world.
 """
 
@@ -30,9 +30,9 @@ from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS, corrupt
 from btkeras.evaluation.evaluate import load_best, require_known_classes
 from btkeras.evaluation.robustness_sheet import FILE, SETTINGS, sampling_errors, sheet_of
 from btkeras.files import atomic_file, write_json
-from btkeras.logging import notice
+from btkeras.logging import logger
 from btkeras.machine import threads
-from btkeras.preprocessing.preprocessor import Picture, Preprocessor, decode_file
+from btkeras.preprocessing.preprocessor import ImageArray, Preprocessor, decode_file
 from btkeras.runs import Run
 
 _CELL = 160
@@ -40,12 +40,12 @@ _MARGIN = 96
 _LINE = 16
 
 
-def contact_sheet(image: Picture, cell: int = _CELL) -> NDArray[np.uint8]:
-    """A row per corruption: its name, the picture as it is, and the five strengths with their values above.
+def contact_sheet(image: ImageArray, cell: int = _CELL) -> NDArray[np.uint8]:
+    """A row per corruption: its name, the image as it is, and the five strengths with their values above.
 
     Args:
         image: uint8 ``[height, width, 1 or 3]``, shown as it would reach the preprocessing.
-        cell: Side of each small picture, pixels.
+        cell: Side of each small image, pixels.
 
     Returns:
         uint8 ``[rows, columns, 3]``.
@@ -63,13 +63,15 @@ def contact_sheet(image: Picture, cell: int = _CELL) -> NDArray[np.uint8]:
     return np.asarray(sheet)
 
 
-def _small(image: Picture, side: int) -> Image.Image:
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return picture.resize((side, side), Image.Resampling.BOX if min(picture.size) > side else Image.Resampling.BILINEAR)
+def _small(image: ImageArray, side: int) -> Image.Image:
+    pillow_image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    return pillow_image.resize(
+        (side, side), Image.Resampling.BOX if min(pillow_image.size) > side else Image.Resampling.BILINEAR
+    )
 
 
 SHEET = "robustness.png"
-PICTURES = 200
+IMAGES = 200
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -77,26 +79,26 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which pictures are taken, a share of each class.
+    """Which images are taken, a share of each class.
 
     Attributes:
-        pictures: How many; None for all.
+        images: How many; None for all.
         seed: Seed of the draw.
     """
 
-    pictures: int | None = PICTURES
+    images: int | None = IMAGES
     seed: int = 0
 
 
 def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampling | None = None) -> dict[str, Any]:
-    """Makes the sheet and writes ``robustness.json``, and ``robustness.png``, one of the pictures under all of it.
+    """Makes the sheet and writes ``robustness.json``, and ``robustness.png``, one of the images under all of it.
 
     They go to the run's folder, or to ``evaluations/NAME/`` in it for another dataset.
 
     Args:
         run: A trained run.
-        dataset: Another dataset, of which all pictures count; None for the run's own test part.
-        sampling: Which of the pictures; ``PICTURES`` of them by default.
+        dataset: Another dataset, of which all images count; None for the run's own test part.
+        sampling: Which of the images; ``IMAGES`` of them by default.
 
     Returns:
         ``dataset``, ``split``, ``images`` of ``of``, ``seed``, ``per_class``, ``estimator`` (of the ECE),
@@ -106,21 +108,21 @@ def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampl
 
     Raises:
         RunError: If the run has no network.
-        DataError: If a picture cannot be read, or its class is not one of the network's.
-        ConfigError: If fewer pictures are wanted than there are classes.
+        DataError: If an image cannot be read, or its class is not one of the network's.
+        ConfigError: If fewer images are wanted than there are classes.
     """
     start, model = time.perf_counter(), load_best(run)
     calibration = load_calibration(run, model)
-    records, part, folder = _pictures(run, dataset)
+    records, subset, folder = _images(run, dataset)
     root = (dataset or run.dataset()).root
     sampling = sampling or Sampling()
     drawn = draw(records, sampling)
-    notice(f"{len(drawn):,} of {len(records):,} pictures, each as it is and under {len(SETTINGS) - 1} changes")
+    logger.info(f"{len(drawn):,} of {len(records):,} images, each as it is and under {len(SETTINGS) - 1} changes")
     labels = np.array([run.classes().index(record.label) for record in drawn])
     answers = predict_corrupted(run, model, [root / record.path for record in drawn])
     document = {
         "dataset": str(root),
-        "split": part,
+        "split": subset,
         "images": len(drawn),
         "of": len(records),
         "seed": sampling.seed,
@@ -137,7 +139,7 @@ def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampl
 
 
 def draw(records: Sequence[Record], sampling: Sampling) -> tuple[Record, ...]:
-    """A random sample of pictures, stratified: each class in its proportion, with one picture at least.
+    """A random sample of images, stratified: each class in its proportion, with one image at least.
 
     Args:
         records: To draw from.
@@ -152,15 +154,15 @@ def draw(records: Sequence[Record], sampling: Sampling) -> tuple[Record, ...]:
     members: dict[str, list[int]] = defaultdict(list)
     for i, record in enumerate(records):
         members[record.label].append(i)
-    wanted = sampling.pictures
+    wanted = sampling.images
     if wanted is None or wanted >= len(records):
         return tuple(records)
     if wanted < len(members):
-        raise ConfigError("A sample must hold a picture of each class", received=f"{wanted} of {len(members)} classes")
+        raise ConfigError("A sample must hold an image of each class", received=f"{wanted} of {len(members)} classes")
     shares = {label: wanted * len(found) / len(records) for label, found in members.items()}
     counts = {label: max(1, math.floor(share)) for label, share in shares.items()}
     while (rest := wanted - sum(counts.values())) != 0:
-        # Largest remainders; where single pictures of rare classes took too many, the class furthest above its share.
+        # Largest remainders; where single images of rare classes took too many, the class furthest above its share.
         choose, step = (max, 1) if rest > 0 else (min, -1)
         label = choose(
             (one for one in counts if step > 0 or counts[one] > 1), key=lambda one: shares[one] - counts[one]
@@ -172,24 +174,24 @@ def draw(records: Sequence[Record], sampling: Sampling) -> tuple[Record, ...]:
 
 
 def predict_corrupted(run: Run, model: keras.Model, paths: Sequence[Path]) -> NDArray[np.float32]:
-    """A network's answers to pictures in every one of ``SETTINGS``.
+    """A network's answers to images in every one of ``SETTINGS``.
 
     Args:
-        run: Says size, channels and whether pictures are harmonised.
+        run: Says size, channels and whether images are harmonized.
         model: Its network.
         paths: The files.
 
     Returns:
-        Probabilities, float32 ``[pictures, settings, classes]``.
+        Probabilities, float32 ``[images, settings, classes]``.
 
     Raises:
         ImageError: If a file cannot be read.
     """
     data = run.config().data
-    decoder = Preprocessor(data.image_size, data.channels, data.harmonise)
+    decoder = Preprocessor(data.image_size, data.channels, data.harmonize)
     look = functools.partial(_looks, decoder)
     bar = tqdm(paths, "robustness", unit=" images", file=sys.stderr, leave=False, disable=None)
-    # One picture's looks are one batch, so that there is one shape, and only some of the looks are held.
+    # One image's looks are one batch, so that there is one shape, and only some of the looks are held.
     batches = _ahead(look, bar)
     return np.stack([np.asarray(model.predict_on_batch(batch)) for batch in batches])
 
@@ -199,7 +201,7 @@ def _looks(decoder: Preprocessor, path: Path) -> NDArray[np.float32]:
     return np.stack([decoder.array(_changed(image, *setting)) for setting in SETTINGS]).astype(np.float32)
 
 
-def _changed(image: Picture, name: str, level: int) -> Picture:
+def _changed(image: ImageArray, name: str, level: int) -> ImageArray:
     return corrupt(image, name, level) if name else image
 
 
@@ -216,7 +218,7 @@ def _ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iter
             yield pending.popleft().result()
 
 
-def _pictures(run: Run, dataset: Dataset | None) -> tuple[tuple[Record, ...], str, Path]:
+def _images(run: Run, dataset: Dataset | None) -> tuple[tuple[Record, ...], str, Path]:
     if dataset is None:
         return run.split(run.dataset()).test, "test", run.path
     require_known_classes(run, dataset)

@@ -18,16 +18,16 @@ from btkeras.runs import Run, read_json
 FILE = "robustness.json"
 MEANS = ("accuracy", "balanced_accuracy", "confidence", "ece")
 
-# The picture as it is, then name and level of each corruption: the order of a network's answers.
+# The image as it is, then name and level of each corruption: the order of a network's answers.
 SETTINGS = (("", 0), *((name, level) for name in CORRUPTIONS for level in LEVELS))
 
 
 def sheet_of(labels: NDArray[np.int64], answers: NDArray[np.float32]) -> dict[str, Any]:
-    """The figures of a network's answers to pictures in every one of ``SETTINGS``.
+    """The figures of a network's answers to images in every one of ``SETTINGS``.
 
     Args:
-        labels: ``[pictures]`` class indices.
-        answers: Probabilities ``[pictures, settings, classes]``.
+        labels: ``[images]`` class indices.
+        answers: Probabilities ``[images, settings, classes]``.
 
     Returns:
         ``estimator`` (of the ECE), ``clean``, ``corruptions`` (``name``, ``title``, ``unit``, ``levels``, ``mean``)
@@ -72,12 +72,12 @@ def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def sampling_errors(labels: NDArray[np.int64], probabilities: NDArray[np.float32], of: int) -> dict[str, float]:
-    """How far accuracies of a sample may be from those of all pictures: half of 95 % intervals.
+    """How far accuracies of a sample may be from those of all images: half of 95 % intervals.
 
     Args:
         labels: ``[n]`` class indices.
-        probabilities: ``[n, classes]``, of the pictures as they are.
-        of: Number of pictures that the sample was drawn from.
+        probabilities: ``[n, classes]``, of the images as they are.
+        of: Number of images that the sample was drawn from.
 
     Returns:
         ``clean``, of the accuracy as it is, and ``largest``, of an accuracy of a half.
@@ -153,8 +153,8 @@ def _words(document: Mapping[str, Any]) -> list[str]:
     ]
     if document["images"] < document["of"]:
         lines.append(
-            f"{document['images']:,} of {document['of']:,} pictures: an accuracy may be off by "
-            f"{100 * errors['clean']:.1f} points where it is as of the pictures as they are, and by "
-            f"{100 * errors['largest']:.1f} near 50 % (95 % confidence); --pictures all takes all"
+            f"{document['images']:,} of {document['of']:,} images: an accuracy may be off by "
+            f"{100 * errors['clean']:.1f} points where it is as of the images as they are, and by "
+            f"{100 * errors['largest']:.1f} near 50 % (95 % confidence); --images all takes all"
         )
     return lines

@@ -7,7 +7,7 @@ from typing import Any
 
 from btkeras.errors import RunError
 from btkeras.experiments.experiment import Experiment, Job, models
-from btkeras.experiments.summary import FoldResult, summarise_experiment
+from btkeras.experiments.summary import FoldResult, summarize_experiment
 from btkeras.files import write_json
 from btkeras.runs import read_json, read_predictions
 
@@ -46,7 +46,7 @@ def write_summary(experiment: Experiment) -> dict[str, Any]:
     It holds no times and no paths of the machine, so that two runs of the same experiment give the same file.
 
     Raises:
-        RunError: If a fold is missing, or a picture was tested twice.
+        RunError: If a fold is missing, or an image was tested twice.
     """
     missing = unfinished(experiment)
     if missing:
@@ -61,7 +61,7 @@ def write_summary(experiment: Experiment) -> dict[str, Any]:
     results = [_result(experiment, job) for job in experiment.jobs()]
     summary = {
         "protocol": {
-            "by": split["by"],
+            "group_by": split["group_by"],
             "test": config.cv.test,
             "folds": config.cv.folds,
             "seeds": list(config.cv.seeds),
@@ -69,7 +69,7 @@ def write_summary(experiment: Experiment) -> dict[str, Any]:
             "models": list(models(config)),
         },
         "dataset": {"images": manifest["images"], "digest": split["dataset_digest"], "patients": manifest["patients"]},
-        **summarise_experiment(results, manifest["classes"], groups=split["groups"], test=config.cv.test),
+        **summarize_experiment(results, manifest["classes"], groups=split["groups"], test=config.cv.test),
     }
     write_json(experiment.summary_file, summary)
     return summary
@@ -94,12 +94,12 @@ def summary_table(summary: dict[str, Any]) -> str:
         size = f"{entry['parameters']:,}" if entry["parameters"] else "-"
         interval = f"{100 * low:.2f} to {100 * high:.2f}"
         lines.append(f"{name:{width}}{cells}{interval:>18}{size:>13}")
-    notes = [f"- {comparison['verdict']}" for comparison in summary["comparisons"]]
+    notes = [f"- {comparison['conclusion']}" for comparison in summary["comparisons"]]
     bootstrap = summary["bootstrap"]
     explained = (
         "Percent, mean and standard deviation over folds and seeds; precision, recall, specificity and F1 are means "
         "over classes. The interval is accuracy's, by a bootstrap over "
-        f"{bootstrap['groups']:,} groups of {bootstrap['images']:,} pictures."
+        f"{bootstrap['groups']:,} groups of {bootstrap['images']:,} images."
     )
     return "\n".join([*lines, "", explained, *notes])
 

@@ -17,7 +17,7 @@ from btkeras.config_io import changed_keys, dump_config, load_config, override_c
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import RunError
 from btkeras.files import atomic_folder, write_json, write_text
-from btkeras.logging import notice
+from btkeras.logging import logger
 from btkeras.runs import Run, dataset_of, first_manifest, read_json, require_new
 from btkeras.splitting.folds import make_folds
 from btkeras.splitting.splits import Split, load_split, save_split
@@ -133,7 +133,7 @@ class Experiment:
         try:
             lock.acquire(timeout=_PATIENCE_SECONDS)
         except Timeout:
-            notice(f"waiting for another process, which holds {file}")
+            logger.info(f"waiting for another process, which holds {file}")
             lock.acquire()
         try:
             yield
@@ -158,7 +158,7 @@ def models(config: ExperimentConfig) -> tuple[str, ...]:
 
 def model_config(config: ExperimentConfig, name: str) -> ExperimentConfig:
     """The configuration with which a cross-validation trains one of its networks: with the network's own changes."""
-    changed = override_config(config, config.cv.changes.get(name, ()))
+    changed = override_config(config, config.cv.overrides.get(name, ()))
     return replace(changed, model=replace(changed.model, name=name))
 
 

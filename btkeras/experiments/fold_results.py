@@ -22,7 +22,7 @@ class FoldResult:
         model: Name of the network.
         seed: Seed of the training.
         fold: Number of the fold, from 0.
-        paths: The pictures.
+        paths: The images.
         labels: ``[n]`` class indices.
         probabilities: ``[n, classes]``.
         parameters: ``parameters``, ``trainable_parameters`` and ``macs`` of the network, where known.
@@ -56,12 +56,12 @@ def check_results(results: Sequence[FoldResult], classes: int, test: str) -> Non
     Args:
         results: Of all folds.
         classes: Number of classes.
-        test: ``rotating`` where each picture is tested in one fold, ``fixed`` where every fold tests the same ones.
+        test: ``rotating`` where each image is tested in one fold, ``fixed`` where every fold tests the same ones.
 
     Raises:
         ConfigError: If ``test`` is neither.
-        RunError: If there is no result, a fold is there twice or its arrays do not fit each other, a picture is tested
-            more often than ``test`` says, its label differs, or models or seeds were tested on different pictures.
+        RunError: If there is no result, a fold is there twice or its arrays do not fit each other, an image is tested
+            more often than ``test`` says, its label differs, or models or seeds were tested on different images.
     """
     if test not in TESTS:
         raise ConfigError(f"test must be one of {', '.join(TESTS)}", received=repr(test))
@@ -72,7 +72,7 @@ def check_results(results: Sequence[FoldResult], classes: int, test: str) -> Non
     repeated = _first_repeated([result.name for result in results])
     if repeated:
         raise RunError("A fold must be there once", received=f"{repeated} twice")
-    _check_pictures(results, test)
+    _check_images(results, test)
 
 
 def _check_arrays(result: FoldResult, classes: int) -> None:
@@ -80,8 +80,8 @@ def _check_arrays(result: FoldResult, classes: int) -> None:
     shapes = (result.labels.shape, result.probabilities.shape)
     if not count or shapes != ((count,), (count, classes)):
         raise RunError(
-            "A fold must have a label and a probability per class for each of its pictures, of which it has some",
-            received=f"{shapes} for {count} pictures and {classes} classes in {result.name}",
+            "A fold must have a label and a probability per class for each of its images, of which it has some",
+            received=f"{shapes} for {count} images and {classes} classes in {result.name}",
         )
     if not np.isfinite(result.probabilities).all():
         raise RunError("Probabilities must be numbers", received=f"NaN or infinity in {result.name}")
@@ -89,8 +89,8 @@ def _check_arrays(result: FoldResult, classes: int) -> None:
         raise RunError(f"Labels must be in 0..{classes - 1}", received=f"others in {result.name}")
 
 
-def _check_pictures(results: Sequence[FoldResult], test: str) -> None:
-    """Checks that what is compared was tested on the same pictures, and each as often as it must be."""
+def _check_images(results: Sequence[FoldResult], test: str) -> None:
+    """Checks that what is compared was tested on the same images, and each as often as it must be."""
     tested: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     labels: dict[str, int] = {}
     for result in results:
@@ -98,17 +98,17 @@ def _check_pictures(results: Sequence[FoldResult], test: str) -> None:
         tested[key] += result.paths
         for path, label in zip(result.paths, result.labels.tolist(), strict=True):
             if labels.setdefault(path, label) != label:
-                raise RunError("A picture must have one label in all folds", received=f"two of {path}: {result.name}")
+                raise RunError("An image must have one label in all folds", received=f"two of {path}: {result.name}")
     for (model, seed, *fold), paths in tested.items():
         where = f"{model}, seed {seed}" + "".join(f", fold {number}" for number in fold)
         repeated = _first_repeated(paths)
         if repeated:
-            raise RunError("A picture must be tested once per model and seed", received=f"{repeated} twice in {where}")
+            raise RunError("An image must be tested once per model and seed", received=f"{repeated} twice in {where}")
         missing = labels.keys() - set(paths)
         if missing:
             others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise RunError(
-                "All models, with all their seeds, must be tested on the same pictures",
+                "All models, with all their seeds, must be tested on the same images",
                 received=f"{min(missing)} not in {where}{others}",
                 remedy="Finish the missing folds first",
             )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from btkeras.config import AugmentConfig, ExperimentConfig
 from btkeras.datasets.dataset import Dataset
 from btkeras.evaluation.evaluate import write_evaluation
-from btkeras.logging import notice
+from btkeras.logging import logger
 from btkeras.models.lbp import CLASSIFIERS, fit_lbp
 from btkeras.preprocessing.cache import ImageCache
 from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
@@ -33,7 +33,7 @@ def train(
 ) -> Run:
     """Fits and tests the classifier that ``config.model.name`` names; arguments and errors as ``trainer.train``.
 
-    Pictures are seen whole, at ``data.image_size``: the patterns depend on the scale, so nothing is augmented. The
+    Images are seen whole, at ``data.image_size``: the patterns depend on the scale, so nothing is augmented. The
     run keeps its answers and not its model, which is fitted again in seconds.
     """
     require_new(out)
@@ -59,7 +59,7 @@ def _inputs(config: ExperimentConfig, dataset: Dataset, split: Split, *, skip_br
 
 def _fit(run: Run, dataset: Dataset, split: Split, inputs: Inputs) -> Run:
     config = run.config()
-    labels = {part: np.array(values) for part, values in inputs.labels.items()}
+    labels = {subset: np.array(values) for subset, values in inputs.labels.items()}
     classifier = fit_lbp(
         CLASSIFIERS[config.model.name],
         _all(inputs.stores["train"]),
@@ -70,7 +70,7 @@ def _fit(run: Run, dataset: Dataset, split: Split, inputs: Inputs) -> Run:
     )
     probabilities = classifier.probabilities(_all(inputs.stores["test"]))
     records = [record for record in split.test if record.path not in inputs.broken]
-    notice(f"{config.model.name}: {classifier}")
+    logger.info(f"{config.model.name}: {classifier}")
     run.update_manifest(precision="float64", classifier=str(classifier))
     facts = {"dataset": str(dataset.root), "split": "test", "broken": len(split.test) - len(records)}
     write_evaluation(run, records, probabilities, folder=run.path, facts=facts)

@@ -14,7 +14,7 @@ from btkeras.evaluation.calibrate import calibrate, fit_ood
 from btkeras.evaluation.evaluate import evaluate_split
 from btkeras.experiments import lbp_run
 from btkeras.experiments.experiment import Experiment, Job, model_config, models
-from btkeras.logging import notice
+from btkeras.logging import logger
 from btkeras.models import build
 from btkeras.models.lbp import CLASSIFIERS
 from btkeras.runs import Run, open_run
@@ -85,11 +85,11 @@ def check_models(config: ExperimentConfig) -> None:
 
     Raises:
         ModelError: If a network is unknown, or its weights cannot be had.
-        ConfigError: If ``cv.changes`` names a wrong key.
+        ConfigError: If ``cv.overrides`` names a wrong key.
     """
     names = models(config)
     # Changes of networks that are not trained this time do no harm; those of networks that do not exist do nothing.
-    for name in (*names, *config.cv.changes):
+    for name in (*names, *config.cv.overrides):
         check_model_name(name)
     for name in names:
         check_model(model_config(config, name))
@@ -113,7 +113,7 @@ def run_job(experiment: Experiment, index: int) -> None:
     job = jobs[index]
     with experiment.lock(f"job_{index}"):
         if experiment.is_finished(job):
-            notice(f"{experiment.run(job).path} is finished already")
+            logger.info(f"{experiment.run(job).path} is finished already")
             return
         run = experiment.run(job)
         if run.path.exists():

@@ -20,11 +20,11 @@ from btkeras.metrics import (
     holm,
     mcnemar,
     paired_bootstrap,
-    summarise,
+    summarize,
     wilson,
 )
 
-__all__ = ["FoldResult", "compare_models", "summarise_experiment", "verdict"]
+__all__ = ["FoldResult", "compare_models", "conclusion", "summarize_experiment"]
 
 _FOLD_KEYS = ("images", "accuracy", "macro", "per_class", "confusion_matrix")
 _SIZE_KEYS = ("parameters", "trainable_parameters", "macs")
@@ -36,12 +36,12 @@ _RESAMPLING = Resampling()
 
 
 @dataclass(frozen=True)
-class _Pictures:
+class _Images:
     """What is the same for every model.
 
     Attributes:
-        position: Of a picture, by path, in the order of the sorted paths.
-        groups: ``[pictures]`` numbers of groups.
+        position: Of an image, by path, in the order of the sorted paths.
+        groups: ``[images]`` numbers of groups.
     """
 
     position: Mapping[str, int]
@@ -53,12 +53,12 @@ class _Answers:
     """A model's answers from all of its folds.
 
     Attributes:
-        pictures: ``[n]`` positions of the pictures.
+        images: ``[n]`` positions of the images.
         labels: ``[n]`` class indices.
         probabilities: ``[n, classes]``.
     """
 
-    pictures: IntArray
+    images: IntArray
     labels: IntArray
     probabilities: NDArray[np.float64]
 
@@ -67,16 +67,16 @@ class _Answers:
         return self.probabilities.argmax(axis=1)
 
     def correct(self) -> NDArray[np.float64]:
-        """In how many of its answers to a picture the model is right: ``[pictures]`` in 0..1."""
-        right = np.bincount(self.pictures, weights=self.predictions == self.labels)
-        return right / np.bincount(self.pictures)
+        """In how many of its answers to an image the model is right: ``[images]`` in 0..1."""
+        right = np.bincount(self.images, weights=self.predictions == self.labels)
+        return right / np.bincount(self.images)
 
     def is_single(self) -> bool:
-        """Whether there is one answer a picture."""
-        return len(self.pictures) == self.pictures.max() + 1
+        """Whether there is one answer an image."""
+        return len(self.images) == self.images.max() + 1
 
 
-def summarise_experiment(
+def summarize_experiment(
     results: Sequence[FoldResult],
     classes: Sequence[str],
     *,
@@ -87,41 +87,41 @@ def summarise_experiment(
     """Figures of each model over its folds, their intervals, and a comparison of every pair of models.
 
     A mean is over folds, with the sample standard deviation (``ddof=1``, None for one fold). The intervals and the
-    differences are those of the answers of all folds together: they say what other pictures would have changed, where
-    the standard deviation says what another training would. Wilson's interval counts each picture once, however often
+    differences are those of the answers of all folds together: they say what other images would have changed, where
+    the standard deviation says what another training would. Wilson's interval counts each image once, however often
     it was answered. With many pairs the bootstrap takes more resamples, 200 a pair; the summary says how many.
 
     Args:
         results: Of all folds; models are reported in the order of their first.
         classes: Names, in the order of the indices.
-        groups: Group of a picture, such as its patient, by path; a picture without one is a group of its own.
-        test: ``rotating`` where each picture is tested in one fold, ``fixed`` where every fold tests the same ones.
+        groups: Group of an image, such as its patient, by path; an image without one is a group of its own.
+        test: ``rotating`` where each image is tested in one fold, ``fixed`` where every fold tests the same ones.
         resampling: Resamples at least, seed, level.
 
     Returns:
         JSON-ready, without NaN; equal results give an equal summary.
 
     Raises:
-        RunError: If there is no result, a fold is there twice or its arrays do not fit each other, a picture is tested
-            more often than ``test`` says, its label differs, or models or seeds were tested on different pictures.
+        RunError: If there is no result, a fold is there twice or its arrays do not fit each other, an image is tested
+            more often than ``test`` says, its label differs, or models or seeds were tested on different images.
     """
     check_results(results, len(classes), test)
     models = by_model(results)
-    pictures = _pictures(results, groups)
-    answers = {model: _answers(folds, pictures) for model, folds in models.items()}
+    images = _images(results, groups)
+    answers = {model: _answers(folds, images) for model, folds in models.items()}
     resampling = _enough(resampling, len(models))
     return {
         "classes": list(classes),
         "models": {
-            model: _model(folds, answers[model], pictures, classes, resampling) for model, folds in models.items()
+            model: _model(folds, answers[model], images, classes, resampling) for model, folds in models.items()
         },
-        "comparisons": _comparisons(answers, pictures, resampling),
+        "comparisons": _comparisons(answers, images, resampling),
         "bootstrap": {
             "samples": resampling.samples,
             "seed": resampling.seed,
             "level": resampling.level,
-            "groups": int(pictures.groups.max()) + 1,
-            "images": len(pictures.position),
+            "groups": int(images.groups.max()) + 1,
+            "images": len(images.position),
         },
     }
 
@@ -134,11 +134,11 @@ def compare_models(
     test: str,
     resampling: Resampling = _RESAMPLING,
 ) -> list[dict[str, Any]]:
-    """The ``comparisons`` of ``summarise_experiment`` alone; arguments and errors as there."""
+    """The ``comparisons`` of ``summarize_experiment`` alone; arguments and errors as there."""
     check_results(results, len(classes), test)
-    models, pictures = by_model(results), _pictures(results, groups)
-    answers = {model: _answers(folds, pictures) for model, folds in models.items()}
-    return _comparisons(answers, pictures, _enough(resampling, len(models)))
+    models, images = by_model(results), _images(results, groups)
+    answers = {model: _answers(folds, images) for model, folds in models.items()}
+    return _comparisons(answers, images, _enough(resampling, len(models)))
 
 
 def _enough(resampling: Resampling, models: int) -> Resampling:
@@ -146,18 +146,18 @@ def _enough(resampling: Resampling, models: int) -> Resampling:
     return replace(resampling, samples=max(resampling.samples, _SAMPLES_PER_PAIR * pairs))
 
 
-def _pictures(results: Sequence[FoldResult], groups: Mapping[str, str]) -> _Pictures:
+def _images(results: Sequence[FoldResult], groups: Mapping[str, str]) -> _Images:
     paths = sorted({path for result in results for path in result.paths})
     numbers: dict[tuple[str, bool], int] = {}
     # The second part keeps a group's name from being taken for a path.
     keys = [(groups[path], True) if groups.get(path) else (path, False) for path in paths]
     members = [numbers.setdefault(key, len(numbers)) for key in keys]
-    return _Pictures({path: i for i, path in enumerate(paths)}, np.array(members))
+    return _Images({path: i for i, path in enumerate(paths)}, np.array(members))
 
 
-def _answers(folds: Sequence[FoldResult], pictures: _Pictures) -> _Answers:
+def _answers(folds: Sequence[FoldResult], images: _Images) -> _Answers:
     return _Answers(
-        np.array([pictures.position[path] for fold in folds for path in fold.paths]),
+        np.array([images.position[path] for fold in folds for path in fold.paths]),
         np.concatenate([fold.labels for fold in folds]),
         np.concatenate([fold.probabilities for fold in folds]),
     )
@@ -166,11 +166,11 @@ def _answers(folds: Sequence[FoldResult], pictures: _Pictures) -> _Answers:
 def _model(
     folds: Sequence[FoldResult],
     answers: _Answers,
-    pictures: _Pictures,
+    images: _Images,
     classes: Sequence[str],
     resampling: Resampling,
 ) -> dict[str, Any]:
-    summaries = [summarise(fold.labels, fold.probabilities, classes) for fold in folds]
+    summaries = [summarize(fold.labels, fold.probabilities, classes) for fold in folds]
     rows = np.array([[row["accuracy"], *(row["macro"][name] for name in METRICS[1:])] for row in summaries])
     spread = rows.std(axis=0, ddof=1).tolist() if len(rows) > 1 else [None] * len(METRICS)
     correct = answers.correct()
@@ -182,22 +182,22 @@ def _model(
         ],
         "mean": dict(zip(METRICS, rows.mean(axis=0).tolist(), strict=True)),
         "std": dict(zip(METRICS, spread, strict=True)),
-        "pooled": summarise(answers.labels, answers.probabilities, classes),
+        "pooled": summarize(answers.labels, answers.probabilities, classes),
         "intervals": {
             "accuracy_wilson": list(wilson(float(correct.sum()), len(correct), resampling.level)),
             **clustered_bootstrap(
-                answers.labels, answers.predictions, pictures.groups[answers.pictures], classes, resampling
+                answers.labels, answers.predictions, images.groups[answers.images], classes, resampling
             ),
         },
     }
 
 
-def _comparisons(answers: Mapping[str, _Answers], pictures: _Pictures, resampling: Resampling) -> list[dict[str, Any]]:
+def _comparisons(answers: Mapping[str, _Answers], images: _Images, resampling: Resampling) -> list[dict[str, Any]]:
     """Every pair of models, in the order of the models; p values adjusted over all of them."""
     if len(answers) < 2:
         return []
     correct = np.stack([answer.correct() for answer in answers.values()], axis=1)
-    differences = paired_bootstrap(correct, pictures.groups, resampling)
+    differences = paired_bootstrap(correct, images.groups, resampling)
     tests = [
         mcnemar(correct[:, difference.first] == 1, correct[:, difference.second] == 1)
         if a.is_single() and b.is_single()
@@ -220,13 +220,13 @@ def _comparisons(answers: Mapping[str, _Answers], pictures: _Pictures, resamplin
                 "discordant": [test.only_a, test.only_b] if test else None,
                 "mcnemar_p": test.p if test else None,
                 "mcnemar_p_adjusted": next(mcnemar_p) if test else None,
-                "verdict": verdict(pair, difference, adjusted, resampling.level),
+                "conclusion": conclusion(pair, difference, adjusted, resampling.level),
             }
         )
     return found
 
 
-def verdict(models: Sequence[str], difference: Difference, adjusted_p: float, level: float) -> str:
+def conclusion(models: Sequence[str], difference: Difference, adjusted_p: float, level: float) -> str:
     """Says in a sentence whether two models differ: by the grouped bootstrap's adjusted p at 0.05."""
     value, (low, high) = 100 * difference.value, (100 * end for end in difference.interval)
     first, second = models
@@ -234,7 +234,7 @@ def verdict(models: Sequence[str], difference: Difference, adjusted_p: float, le
     sureness = f"{100 * level:g} % interval {{:z.2f}} to {{:z.2f}}, p adjusted for all pairs {adjusted_p:.2g}"
     if adjusted_p > _SIGNIFICANT:
         figures = f"difference {value:z.2f} points, {sureness.format(low, high)}"
-        return f"{first} and {second} cannot be told apart on these pictures ({figures}): it may be noise"
+        return f"{first} and {second} cannot be told apart on these images ({figures}): it may be noise"
     if value < 0:
         first, second, value, low, high = second, first, -value, -high, -low
     return f"{first} is better than {second} by {value:z.2f} points ({sureness.format(low, high)}): more than noise"

@@ -1,4 +1,4 @@
-"""Which part of a picture an answer rests on: class activation maps, and occlusion.
+"""Which part of an image an answer rests on: class activation maps, and occlusion.
 
 Maps explain the class's logit, not its probability, which hardly changes where the network is sure. They say what the
 network looks at, not that it is right to; ``explain_scores`` holds them against the tumours.
@@ -20,12 +20,12 @@ from btkeras.models.head import logits_network
 
 __all__ = ["DEFAULT_METHOD", "METHODS", "Occlusion", "explain", "explainer", "occlude"]
 
-# Pictures at a time: the gradients need all feature maps of each.
+# Images at a time: the gradients need all feature maps of each.
 _BATCH = 16
 
 
 def explain(model: keras.Model, images: NDArray[np.generic], classes: Indices, method: str = DEFAULT_METHOD) -> Floats:
-    """Makes a map for each picture.
+    """Makes a map for each image.
 
     Args:
         model: From ``build_model``, with or without a temperature.
@@ -34,7 +34,7 @@ def explain(model: keras.Model, images: NDArray[np.generic], classes: Indices, m
         method: A key of ``METHODS``.
 
     Returns:
-        float32 ``[n, height, width]`` in 0..1, where 1 is the picture's most important place; all 0 where nothing
+        float32 ``[n, height, width]`` in 0..1, where 1 is the image's most important place; all 0 where nothing
         speaks for the class.
 
     Raises:
@@ -92,7 +92,7 @@ class _Split:
         return to_one(np.prod(drawn, axis=0))
 
     def _stage_maps(self, images: Floats, classes: Indices) -> list[Floats]:
-        """Each stage's map at the pictures' size."""
+        """Each stage's map at the images' size."""
         features, slopes = self._gradients(images, classes)
         drawn = []
         for stage, maps, gradients in zip(self._stages, features, slopes, strict=True):
@@ -102,7 +102,7 @@ class _Split:
 
 
 def _gradients(network: keras.Model) -> Callable[[Floats, Indices], tuple[list[Any], list[Any]]]:
-    """From pictures and classes to the feature maps, and the gradients of the classes' logits at them.
+    """From images and classes to the feature maps, and the gradients of the classes' logits at them.
 
     Args:
         network: Its outputs are the feature maps and, last, the logits.

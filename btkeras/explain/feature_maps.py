@@ -1,9 +1,9 @@
-"""A network's feature maps: which layers end a stage, and where in the picture the cells of their maps lie.
+"""A network's feature maps: which layers end a stage, and where in the image the cells of their maps lie.
 
 A cell's place is the centre of its receptive field, by the arithmetic of Araujo et al. 2019 ("Computing receptive
 fields of convolutional neural networks", Distill). It is not where a plain enlargement puts it: convolutions that
-stride by two and pad both sides look around every second pixel, so after five of them the cells of a 112-pixel picture
-lie at 0, 32, 64 and 96, and enlarging their 4 x 4 map to the picture's size would draw the first of them 13 pixels
+stride by two and pad both sides look around every second pixel, so after five of them the cells of a 112-pixel image
+lie at 0, 32, 64 and 96, and enlarging their 4 x 4 map to the image's size would draw the first of them 13 pixels
 too far to the lower right.
 """
 
@@ -19,7 +19,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
-# What they make are the pictures, or a map with a margin.
+# What they make are the images, or a map with a margin.
 _NO_FEATURES = (layers.InputLayer, layers.Normalization, layers.ZeroPadding2D)
 _POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)
 
@@ -57,7 +57,7 @@ class Stage:
     axes: tuple[Axis, Axis]
 
     def enlarge(self, maps: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
-        """Draws maps ``[n, height, width]`` of this stage at the picture's ``shape``, each cell where it belongs."""
+        """Draws maps ``[n, height, width]`` of this stage at the image's ``shape``, each cell where it belongs."""
         rows, columns = (
             axis.weights(cells, pixels) for axis, cells, pixels in zip(self.axes, maps.shape[1:], shape, strict=True)
         )
@@ -68,10 +68,10 @@ def stages(model: keras.Model) -> tuple[Stage, ...]:
     """The stages of a network, the last (and smallest) map first.
 
     Only maps that everything passes through count, so not those inside a residual block or beside another branch: the
-    gradient at such a map is all that the answer has to do with the picture.
+    gradient at such a map is all that the answer has to do with the image.
 
     Args:
-        model: A functional network of pictures, such as ``models.build_model`` makes.
+        model: A functional network of images, such as ``models.build_model`` makes.
     """
     operations = list(model.operations)
     axes: dict[int, tuple[Axis, Axis] | None] = {id(tensor): (Axis(), Axis()) for tensor in model.inputs}
@@ -110,7 +110,7 @@ def _cuts(model: keras.Model) -> list[bool]:
 
 
 def _axes(operation: Any, output: Any, known: dict[int, tuple[Axis, Axis] | None]) -> tuple[Axis, Axis] | None:
-    """Where an operation's output lies; None if that cannot be said, behind an average over the picture say."""
+    """Where an operation's output lies; None if that cannot be said, behind an average over the image say."""
     if len(output.shape) != 4:
         return None
     inputs = [tensor for tensor in _inputs(operation) if len(tensor.shape) == 4]

@@ -23,9 +23,9 @@ class Cam:
         title: What people call it.
         combine: From feature maps and gradients ``[n, h, w, channels]`` to ``[n, h, w]``; what is below 0 is cut off.
         stages: Which feature maps, 0 for the last one, 1 for the last one of the stage before. Of several, each is
-            drawn at the picture's size with its highest value 1, and they are multiplied: the last ones know the class
+            drawn at the image's size with its highest value 1, and they are multiplied: the last ones know the class
             and the early ones the place.
-        mirrored: Whether the map of the mirrored picture is added, turned back.
+        mirrored: Whether the map of the mirrored image is added, turned back.
     """
 
     title: str
@@ -42,7 +42,7 @@ class Occlusion:
 
     Attributes:
         title: What people call it.
-        window: Side of a square as a fraction of the picture's.
+        window: Side of a square as a fraction of the image's.
         stride: Distance between squares, likewise.
     """
 
@@ -98,7 +98,7 @@ def occlude(answers: Answers, images: Floats, classes: Indices, settings: Occlus
 
     Args:
         answers: From float32 ``[k, height, width, channels]`` to probabilities ``[k, classes]``.
-        images: The pictures.
+        images: The images.
         classes: What to explain.
         settings: Size and distance of the squares.
     """

@@ -19,7 +19,7 @@ from btkeras.evaluation.evaluate import load_best
 from btkeras.explain.cam import explain
 from btkeras.explain.methods import DEFAULT_METHOD, METHODS, method_of
 from btkeras.files import write_json
-from btkeras.logging import notice
+from btkeras.logging import logger
 from btkeras.metrics import localization as local
 from btkeras.metrics import wilson
 from btkeras.runs import Run
@@ -33,26 +33,26 @@ _Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """The pictures that are scored: tumours that the network named correctly.
+    """The images that are scored: tumours that the network named correctly.
 
     Attributes:
         images: float32 ``[n, side, side, channels]``, as the network takes them.
         labels: ``[n]`` class indices.
         regions: bool ``[n, side, side]``, True inside the box or the mask.
         kind: ``box`` or ``mask``.
-        tumours: How many pictures of tumours with a region there were, correctly named or not.
+        tumors: How many images of tumours with a region there were, correctly named or not.
     """
 
     images: _Floats
     labels: NDArray[np.int64]
     regions: _Bools
     kind: str
-    tumours: int
+    tumors: int
 
 
 def score_explanations(
     run: Run,
-    part: str = "test",
+    subset: str = "test",
     *,
     dataset: Dataset | None = None,
     methods: Sequence[str] = (DEFAULT_METHOD,),
@@ -66,76 +66,76 @@ def score_explanations(
 
     Args:
         run: A finished run.
-        part: Of the run's own split; with ``dataset`` it is all of that.
+        subset: Of the run's own split; with ``dataset`` it is all of that.
         dataset: Another one.
         methods: Keys of ``explain.METHODS``.
-        limit: At most so many pictures, drawn evenly from the list.
+        limit: At most so many images, drawn evenly from the list.
 
     Returns:
         What was written to ``explanations.json``, beside ``metrics.json``; rows as ``table`` shows them.
 
     Raises:
         ConfigError: If there is no such method.
-        DataError: If no picture has a box or mask, or none of those is named correctly.
+        DataError: If no image has a box or mask, or none of those is named correctly.
         ModelError: As ``explain``.
     """
     for name in methods:
         method_of(name)
     own = dataset or run.dataset()
-    records = own.records if dataset else run.split(own).part(part)
+    records = own.records if dataset else run.split(own).subset(subset)
     model = load_best(run)
-    tumours = _tumours(run, own, records, limit, model)
-    training = [] if dataset else _training_regions(run, own, tumours.regions.shape[1:])
-    rows = _baselines(tumours, training, run.classes())
+    tumors = _tumors(run, own, records, limit, model)
+    training = [] if dataset else _training_regions(run, own, tumors.regions.shape[1:])
+    rows = _baselines(tumors, training, run.classes())
     other = reinitialised(model)
     for name in methods:
-        rows += _method_rows(name, model, other, tumours, run.classes())
+        rows += _method_rows(name, model, other, tumors, run.classes())
     document = {
         "dataset": str(own.root),
-        "split": "all" if dataset else part,
-        "region": tumours.kind,
-        "images": len(tumours.images),
-        "tumours": tumours.tumours,
+        "split": "all" if dataset else subset,
+        "region": tumors.kind,
+        "images": len(tumors.images),
+        "tumors": tumors.tumors,
         "threshold": local.THRESHOLD,
         "rows": rows,
     }
-    write_json(_folder(run, part, dataset) / EXPLANATIONS, document)
+    write_json(_folder(run, subset, dataset) / EXPLANATIONS, document)
     return document
 
 
-def _folder(run: Run, part: str, dataset: Dataset | None) -> Path:
-    if dataset is None and part == "test":
+def _folder(run: Run, subset: str, dataset: Dataset | None) -> Path:
+    if dataset is None and subset == "test":
         return run.path
-    folder = run.path / "evaluations" / (part if dataset is None else dataset.root.resolve().name)
+    folder = run.path / "evaluations" / (subset if dataset is None else dataset.root.resolve().name)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _tumours(
+def _tumors(
     run: Run, dataset: Dataset, records: Sequence[Record], limit: int | None, model: keras.Model
 ) -> ScoredImages:
     config, classes = run.config(), run.classes()
-    # Masks need the picture as it is stored; after a crop to the head, the box is what is known.
-    masked = not config.data.harmonise and any(record.extra.get("mask") for record in records)
+    # Masks need the image as it is stored; after a crop to the head, the box is what is known.
+    masked = not config.data.harmonize and any(record.extra.get("mask") for record in records)
     kind = "mask" if masked else "box"
     known = [r for r in records if r.label != NO_TUMOR and r.label in classes and r.extra.get(kind)]
     if not known:
         raise DataError(
             "Explanations are scored on tumours with a box or mask",
             received=f"{dataset.root} without any",
-            remedy="Add boxes.csv, prepare the dataset from its masks, or look at single pictures: predict --explain",
+            remedy="Add boxes.csv, prepare the dataset from its masks, or look at single images: predict --explain",
         )
     count = len(known)
     if limit is not None and limit < count:
         known = [known[i] for i in np.linspace(0, count - 1, limit).round().astype(int)]
-    store = load_images(dataset, known, config.data.image_size, config, name="tumours")
+    store = load_images(dataset, known, config.data.image_size, config, name="tumors")
     if store.broken:
         raise broken_images({known[i].path: str(error) for i, error in store.broken.items()})
     images = store.take(np.arange(len(known))).astype(np.float32)
     labels = np.array([classes.index(record.label) for record in known])
-    parts = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
-    right = np.concatenate([np.asarray(model.predict_on_batch(one)).argmax(axis=1) for one in parts]) == labels
-    regions = regions_of(dataset, known, images.shape[1:3], kind, harmonised=config.data.harmonise)
+    subsets = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+    right = np.concatenate([np.asarray(model.predict_on_batch(one)).argmax(axis=1) for one in subsets]) == labels
+    regions = regions_of(dataset, known, images.shape[1:3], kind, harmonized=config.data.harmonize)
     right &= regions.any(axis=(1, 2))
     if not right.any():
         raise DataError("Explanations need tumours that the network names correctly", received=f"0 of {len(known)}")
@@ -143,16 +143,16 @@ def _tumours(
 
 
 def regions_of(
-    dataset: Dataset, records: Sequence[Record], shape: tuple[int, int], kind: str, *, harmonised: bool = False
+    dataset: Dataset, records: Sequence[Record], shape: tuple[int, int], kind: str, *, harmonized: bool = False
 ) -> _Bools:
-    """Where the tumours are in the network's picture: bool ``[n, height, width]``; all False where it is not known.
+    """Where the tumours are in the network's image: bool ``[n, height, width]``; all False where it is not known.
 
-    A picture is stretched to the network's square, so fractions of the picture stay what they are; harmonised, it is
+    An image is stretched to the network's square, so fractions of the image stay what they are; harmonized, it is
     cropped to the head first, and boxes are taken along.
     """
     if kind == "mask":
         return np.stack([_mask(dataset.root / record.extra["mask"], shape) for record in records])
-    boxes = boxes_in_heads(dataset.root, records) if harmonised else [box_of(record) for record in records]
+    boxes = boxes_in_heads(dataset.root, records) if harmonized else [box_of(record) for record in records]
     return np.stack([_box(box, shape) for box in boxes])
 
 
@@ -167,7 +167,7 @@ def _mask(file: Path, shape: tuple[int, int]) -> _Bools:
         with Image.open(file) as image:
             small = image.convert("L").resize(shape[::-1], Image.Resampling.BOX)
     except (OSError, ValueError) as error:
-        raise DataError("A tumour mask must be a readable picture", received=f"{file} ({error})") from error
+        raise DataError("A tumour mask must be a readable image", received=f"{file} ({error})") from error
     # Pixels at least half of which the tumour fills; the fullest where it fills none so far.
     values = np.asarray(small)
     return np.asarray((values >= min(128, int(values.max()))) & (values > 0))
@@ -175,53 +175,53 @@ def _mask(file: Path, shape: tuple[int, int]) -> _Bools:
 
 def _training_regions(run: Run, dataset: Dataset, shape: tuple[int, int]) -> list[_Bools]:
     records = [r for r in run.split(dataset).train if r.label != NO_TUMOR and r.extra.get("box")]
-    return list(regions_of(dataset, records, shape, "box", harmonised=run.config().data.harmonise)) if records else []
+    return list(regions_of(dataset, records, shape, "box", harmonized=run.config().data.harmonize)) if records else []
 
 
-def _baselines(tumours: ScoredImages, training: Sequence[_Bools], classes: Sequence[str]) -> list[dict[str, Any]]:
+def _baselines(tumors: ScoredImages, training: Sequence[_Bools], classes: Sequence[str]) -> list[dict[str, Any]]:
     """Maps that know nothing of the network: where tumours are anyway, and what is bright anyway."""
-    count, shape = len(tumours.images), tumours.regions.shape[1:]
-    centre = np.zeros(shape, np.float32)
-    centre[shape[0] // 2, shape[1] // 2] = 1
-    same: dict[str, _Floats] = {"centre of the picture": centre}
+    count, shape = len(tumors.images), tumors.regions.shape[1:]
+    center = np.zeros(shape, np.float32)
+    center[shape[0] // 2, shape[1] // 2] = 1
+    same: dict[str, _Floats] = {"centre of the image": center}
     if training:
         prior: _Floats = np.asarray(np.mean(training, axis=0), np.float32)
         middle = np.zeros(shape, np.float32)
-        middle[tuple(np.mean([local.centre(region) for region in training], axis=0).round().astype(int))] = 1
+        middle[tuple(np.mean([local.center(region) for region in training], axis=0).round().astype(int))] = 1
         same |= {"mean centre of the training tumours": middle, "frequency of tumours in training": prior}
     maps = {name: np.broadcast_to(one, (count, *shape)) for name, one in same.items()}
-    maps["brightness of the picture"] = tumours.images.mean(axis=-1)
-    return [_row(name, "baseline", one, tumours, classes) for name, one in maps.items()]
+    maps["brightness of the image"] = tumors.images.mean(axis=-1)
+    return [_row(name, "baseline", one, tumors, classes) for name, one in maps.items()]
 
 
 def _method_rows(
-    name: str, model: keras.Model, other: keras.Model, tumours: ScoredImages, classes: Sequence[str]
+    name: str, model: keras.Model, other: keras.Model, tumors: ScoredImages, classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     title = METHODS[name].title
-    notice(f"explaining {len(tumours.images):,} pictures by {name}, and once more with random weights")
+    logger.info(f"explaining {len(tumors.images):,} images by {name}, and once more with random weights")
     begin = time.perf_counter()
-    maps = explain(model, tumours.images, tumours.labels, name)
-    seconds = 100 * (time.perf_counter() - begin) / len(tumours.images)
-    random = explain(other, tumours.images, tumours.labels, name)
+    maps = explain(model, tumors.images, tumors.labels, name)
+    seconds = 100 * (time.perf_counter() - begin) / len(tumors.images)
+    random = explain(other, tumors.images, tumors.labels, name)
     correlations = local.rank_correlation(maps, random)
     defined = correlations[~np.isnan(correlations)]
-    trained = _row(title, "trained", maps, tumours, classes) | {
+    trained = _row(title, "trained", maps, tumors, classes) | {
         "method": name,
         "seconds_per_100": round(seconds, 1),
         "correlation_with_random": float(defined.mean()) if len(defined) else None,
     }
-    return [trained, _row(title, "random weights", random, tumours, classes) | {"method": name}]
+    return [trained, _row(title, "random weights", random, tumors, classes) | {"method": name}]
 
 
-def _row(title: str, network: str, maps: _Floats, tumours: ScoredImages, classes: Sequence[str]) -> dict[str, Any]:
-    hits = local.pointing(maps, tumours.regions)
+def _row(title: str, network: str, maps: _Floats, tumors: ScoredImages, classes: Sequence[str]) -> dict[str, Any]:
+    hits = local.pointing(maps, tumors.regions)
     figures: Mapping[str, NDArray[Any]] = {
         "pointing": hits,
-        "energy": local.energy(maps, tumours.regions),
-        "iou": local.iou(maps, tumours.regions),
-        "iou_same_area": local.iou_of_same_area(maps, tumours.regions),
+        "energy": local.energy(maps, tumors.regions),
+        "iou": local.iou(maps, tumors.regions),
+        "iou_same_area": local.iou_of_same_area(maps, tumors.regions),
     }
-    present = [i for i in range(len(classes)) if (tumours.labels == i).any()]
+    present = [i for i in range(len(classes)) if (tumors.labels == i).any()]
     return {
         "title": title,
         "network": network,
@@ -230,8 +230,8 @@ def _row(title: str, network: str, maps: _Floats, tumours: ScoredImages, classes
         "empty": int((maps.max(axis=(1, 2)) <= 0).sum()),
         "per_class": {
             classes[i]: {
-                **{name: float(values[tumours.labels == i].mean()) for name, values in figures.items()},
-                "images": int((tumours.labels == i).sum()),
+                **{name: float(values[tumors.labels == i].mean()) for name, values in figures.items()},
+                "images": int((tumors.labels == i).sum()),
             }
             for i in present
         },

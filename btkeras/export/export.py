@@ -19,12 +19,12 @@ from btkeras.errors import DataError, ModelError
 from btkeras.export import litert, onnx, saved_model
 from btkeras.export.metadata import model_metadata, texts, write_image_digests, write_measured, write_texts
 from btkeras.export.network import ExportNetwork, export_network
-from btkeras.export.parity import Agreement, agreements, observe_all, quantised_agreement
+from btkeras.export.parity import Agreement, agreements, observe_all, quantized_agreement
 from btkeras.export.quantize import QUANTIZATIONS, Cost, cost, own_calibration, own_reference
 from btkeras.export.saved_model import FILE as WARMUP
 from btkeras.export.saved_model import write_warmup
 from btkeras.export.selftest import write_selftest
-from btkeras.export.slices import Labelled, Slices, parity_slices, part_slices, phantom_picture, training_slices
+from btkeras.export.slices import Labelled, Slices, parity_slices, phantom_image, subset_slices, training_slices
 from btkeras.files import atomic_folder
 from btkeras.inference.backends.base import InferenceBackend, load_backend
 from btkeras.inference.backends.keras import network_of
@@ -73,7 +73,7 @@ def export(
     target = out / str(_free_version(out, version))
     deployed = export_network(run)
     size, _, channels = deployed.shape
-    decoder = Preprocessor(size, channels, deployed.harmonise)
+    decoder = Preprocessor(size, channels, deployed.harmonize)
     quantization = _Quantization.of(quantize, run, decoder) if quantize else None
     work = _Work(deployed, parity_slices(run, decoder), network_of(run, deployed.model), quantization)
     try:
@@ -100,7 +100,7 @@ class _Quantization:
     def of(kind: str, run: Run, decoder: Preprocessor) -> _Quantization:
         try:
             training = training_slices(run, decoder)
-            return _Quantization(kind, training, part_slices(run, "validation"), part_slices(run, "test"))
+            return _Quantization(kind, training, subset_slices(run, "validation"), subset_slices(run, "test"))
         except DataError as error:
             raise DataError(
                 "Quantisation needs the run's dataset, to be calibrated and to measure what it costs",
@@ -129,13 +129,13 @@ def _fill(work: _Work, folder: Path, name: str, formats: Sequence[str]) -> None:
         file = folder / FILES[form]
         if form == "savedmodel":
             saved_model.write(work.deployed, folder)
-            write_warmup(folder / EXTRA / WARMUP, name, phantom_picture())
+            write_warmup(folder / EXTRA / WARMUP, name, phantom_image())
             rows += agreements(form, file, work.expected, work.slices)
         elif work.quantization is None:
             _write_exact(work, form, file, carried)
             rows += agreements(form, file, work.expected, work.slices)
         else:
-            found, spent = _quantised(work, work.quantization, form, file, known)
+            found, spent = _quantized(work, work.quantization, form, file, known)
             rows += found
             costs.append(spent)
     write_image_digests(folder, work.deployed.run)
@@ -154,7 +154,7 @@ def _write_exact(work: _Work, form: str, file: Path, carried: dict[str, str]) ->
     writer.carry(file, carried)
 
 
-def _quantised(
+def _quantized(
     work: _Work, quantization: _Quantization, form: str, file: Path, known: dict[str, Any]
 ) -> tuple[list[Agreement], Cost]:
     """Writes a quantised file, beside a float32 one that shows that nothing else went wrong and is not kept."""
@@ -172,7 +172,7 @@ def _quantised(
         calibration = own_calibration(kind, deployed.calibration, validation.labels, observed)
         writer.carry(file, texts(known, calibration, own_reference(deployed.reference, observed)))
         networks = (load_backend(exact), load_backend(file))
-        rows.append(quantised_agreement(f"{form} {kind}", networks[1], work.expected, work.slices))
+        rows.append(quantized_agreement(f"{form} {kind}", networks[1], work.expected, work.slices))
         spent = cost((form, kind), (exact, file), networks, validation, quantization.test)
     return rows, spent
 

@@ -18,7 +18,7 @@ from btkeras.inference.model_folder import PREPARED
 
 # Int8 weights, whose activations are quantised as they come (dynamic range). On 729 real slices and the improved
 # network at 112 pixels: probabilities 0.0003 from float32 on average, where integers throughout are 0.002 from it; both
-# a quarter of the size and twice as fast, and only this needs no pictures to calibrate on.
+# a quarter of the size and twice as fast, and only this needs no images to calibrate on.
 _SETTINGS: Mapping[str | None, Mapping[str, Any]] = {
     None: {},
     "int8": {"optimizations": [tf.lite.Optimize.DEFAULT]},

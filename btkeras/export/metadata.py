@@ -1,6 +1,6 @@
-"""Which pictures a network was trained, chosen and tested on, so that its test figure can be measured again.
+"""Which images a network was trained, chosen and tested on, so that its test figure can be measured again.
 
-Pictures are known by digests of their files and not by their names: a name may be a patient's, and means nothing where
+Images are known by digests of their files and not by their names: a name may be a patient's, and means nothing where
 the files lie elsewhere. Whoever has a file can tell whether it was among them, and nobody else can.
 """
 
@@ -22,7 +22,7 @@ from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores
 from btkeras.errors import DataError, RunError
 from btkeras.export.network import ExportNetwork
 from btkeras.files import sha256, write_json, write_text
-from btkeras.inference.model_folder import EXTRA, FILES, LABELS, MANIFEST, METADATA, OUTLIERS, PICTURES
+from btkeras.inference.model_folder import EXTRA, FILES, IMAGES, LABELS, MANIFEST, METADATA, OUTLIERS
 from btkeras.metrics.intervals import wilson
 from btkeras.models.build import count_macs
 from btkeras.models.head import temperature_of
@@ -53,7 +53,7 @@ def format_export(manifest: Mapping[str, Any]) -> list[str]:
 
 def _agreement(row: Mapping[str, Any]) -> str:
     labels = "" if row.get("labels") is None else f"{row['labels']}/{row['images']}"
-    differences = (_difference(row.get(name)) for name in ("probabilities", "outlier_score", "map"))
+    differences = (_difference(row.get(name)) for name in ("probabilities", "ood_score", "map"))
     cells = "".join(f"{text:>{width}}" for text, width in zip(differences, (13, 15, 10), strict=True))
     return f"{row['format']:<16}{row['signature']:<20}{row['images']:>6,}{labels:>12}{cells}".rstrip()
 
@@ -64,13 +64,13 @@ def _difference(value: float | None) -> str:
 
 def _trust(cost: Mapping[str, Any]) -> str:
     """How prediction sets and outliers compare, each network's by what it carries."""
-    parts = []
+    subsets = []
     if cost["sets_differ"] is not None:
-        parts.append(f"another prediction set for {cost['sets_differ']}")
-    if cost["outliers"]:
-        before, after = cost["outliers"]
-        parts.append(f"outliers {after}, float32 {before}, {cost['outliers_differ']} not the same")
-    return "".join(f"; {part}" for part in parts)
+        subsets.append(f"another prediction set for {cost['sets_differ']}")
+    if cost["ood"]:
+        before, after = cost["ood"]
+        subsets.append(f"outliers {after}, float32 {before}, {cost['outliers_differ']} not the same")
+    return "".join(f"; {subset}" for subset in subsets)
 
 
 def _cost(cost: Mapping[str, Any]) -> list[str]:
@@ -117,9 +117,9 @@ def _threshold_lines(manifest: _Json, selftest: _Json) -> list[str]:
     lines = [f"- Temperature: {manifest['temperature']:.3f}, in the weights."]
     for found in selftest["formats"].values():
         limits = found["thresholds"]
-        if limits["outlier_score"] is not None:
+        if limits["ood_score"] is not None:
             lines.append(
-                f"- {found['file']}: uncertain beyond an outlier score of {limits['outlier_score']:.1f} "
+                f"- {found['file']}: uncertain beyond an outlier score of {limits['ood_score']:.1f} "
                 f"({100 * OOD_PERCENTILE:.0f} % of the validation slices are below)."
             )
         if limits["probability"] is not None:
@@ -142,7 +142,7 @@ def _commands(manifest: _Json) -> list[str]:
 
 _UNKNOWN_CARD = """# {name}
 
-A network of {classes} for {size} x {size} x {channels} pictures, made with btkeras {version}. **It was never evaluated:
+A network of {classes} for {size} x {size} x {channels} images, made with btkeras {version}. **It was never evaluated:
 nothing is known of how often it is right.** `btkeras evaluate` its run, and export it again.
 """
 
@@ -157,9 +157,9 @@ def model_metadata(deployed: ExportNetwork) -> dict[str, Any]:
         "classes": list(deployed.classes),
         "image_size": size,
         "channels": channels,
-        "harmonise": deployed.harmonise,
+        "harmonize": deployed.harmonize,
         "temperature": temperature_of(deployed.model),
-        # Multiply-accumulates a picture.
+        # Multiply-accumulates an image.
         "macs": count_macs(deployed.fused),
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         "btkeras": btkeras.__version__,
@@ -229,10 +229,10 @@ def _card(deployed: ExportNetwork) -> str:
 
 
 def _split(run: Run) -> dict[str, Any]:
-    """What was split by what into how many pictures."""
+    """What was split by what into how many images."""
     split = read_json(run.splits_file)
-    counts = {part: sum(split["counts"][part].values()) for part in SUBSETS}
-    return {"by": split.get("by", "image"), "seed": split["seed"], "digest": split["digest"], **counts}
+    counts = {subset: sum(split["counts"][subset].values()) for subset in SUBSETS}
+    return {"group_by": split.get("group_by", "image"), "seed": split["seed"], "digest": split["digest"], **counts}
 
 
 def _test_figures(run: Run) -> dict[str, Any] | None:
@@ -255,27 +255,27 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
-# Hexadecimal digits of SHA-256: two of a million pictures share 16 of them by chance once in 37 million such sets.
+# Hexadecimal digits of SHA-256: two of a million images share 16 of them by chance once in 37 million such sets.
 DIGITS = 16
-_WHAT = f"SHA-256 of the pictures' files, first {DIGITS} hexadecimal digits, sorted"
+_WHAT = f"SHA-256 of the images' files, first {DIGITS} hexadecimal digits, sorted"
 
 
 def image_digest(dataset: Dataset, record: Record) -> str:
-    """What a picture is known by; ImageError if its file cannot be read."""
+    """What an image is known by; ImageError if its file cannot be read."""
     return hashlib.sha256(read_bytes(dataset.root / record.path)).hexdigest()[:DIGITS]
 
 
 def write_image_digests(version: Path, run: Run) -> None:
-    """Writes ``assets.extra/pictures.json``, by part and class; not if the run's dataset is gone or was changed."""
+    """Writes ``assets.extra/image_digests.json``, by part and class; not if the run's dataset is gone or was changed."""
     try:
         dataset = run.dataset()
         split = run.split(dataset)
     except DataError:
         return
     document: dict[str, object] = {"digests": _WHAT}
-    for part in SUBSETS:
+    for subset in SUBSETS:
         found: dict[str, list[str]] = defaultdict(list)
-        for record in split.part(part):
+        for record in split.subset(subset):
             found[record.label].append(image_digest(dataset, record))
-        document[part] = {label: sorted(found[label]) for label in run.classes()}
-    write_text(version / PICTURES, json.dumps(document, separators=(",", ":")) + "\n")
+        document[subset] = {label: sorted(found[label]) for label in run.classes()}
+    write_text(version / IMAGES, json.dumps(document, separators=(",", ":")) + "\n")

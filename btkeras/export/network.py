@@ -32,7 +32,7 @@ def graph_explainer(model: keras.Model) -> Maps | None:
         model: From ``build_model``, with or without a temperature.
 
     Returns:
-        From prepared pictures, uint8 ``[n, size, size, channels]``, and class indices, int32 ``[n]``, -1 for the most
+        From prepared images, uint8 ``[n, size, size, channels]``, and class indices, int32 ``[n]``, -1 for the most
         probable class, to maps, float32 ``[n, size, size]`` in 0..1, and the indices of the classes that they speak
         for; None if the network has nothing that can be explained.
     """
@@ -50,7 +50,7 @@ def graph_explainer(model: keras.Model) -> Maps | None:
 
     def maps(images: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels = tf.cast(images, tf.float32)
-        # Mirrored pictures go through in the same batch, so that the network is in the graph once.
+        # Mirrored images go through in the same batch, so that the network is in the graph once.
         views = tf.concat([pixels, tf.reverse(pixels, [2])], axis=0) if cam.mirrored else pixels
         drawn, wanted = _stage_maps(split, chosen, views, indices)
         if cam.mirrored:
@@ -64,7 +64,7 @@ def graph_explainer(model: keras.Model) -> Maps | None:
 def _stage_maps(
     network: keras.Model, chosen: Sequence[Stage], views: tf.Tensor, indices: tf.Tensor
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Each stage's map at the pictures' size, and the classes; the views are a multiple of the indices."""
+    """Each stage's map at the images' size, and the classes; the views are a multiple of the indices."""
     count = tf.shape(indices)[0]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(views)
@@ -105,9 +105,9 @@ class ExportNetwork:
     network: What is exported, made of ``fused``: from float32 ``[n, size, size, channels]`` in 0..255 to probabilities
         and, behind them if there are outlier scores, features.
     classes: Class names.
-    harmonise: Whether pictures are cropped to the head and put on one scale of intensity.
+    harmonize: Whether images are cropped to the head and put on one scale of intensity.
     calibration: What prediction sets are made from, or None.
-    outliers: What the scores are made from, or None.
+    ood: What the scores are made from, or None.
     parts: Of ``Gaussian.parts``, as variables, which are stored once for all signatures; empty without scores.
     """
 
@@ -116,29 +116,29 @@ class ExportNetwork:
     fused: keras.Model
     network: keras.Model
     classes: tuple[str, ...]
-    harmonise: bool
+    harmonize: bool
     calibration: Calibration | None
-    outliers: OODDetector | None
+    ood: OODDetector | None
     parts: dict[str, tf.Variable]
 
     @property
     def reference(self) -> CalibrationScores | None:
         """What the checkpoint's outlier scores are compared with, or None."""
-        return self.outliers.reference if self.outliers else None
+        return self.ood.reference if self.ood else None
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one prepared picture: side, side, channels."""
+        """Of one prepared image: side, side, channels."""
         _, *shape = self.model.input_shape
         return (shape[0], shape[1], shape[2])
 
     @property
     def spec(self) -> tf.TensorSpec:
-        """Of prepared pictures."""
+        """Of prepared images."""
         return tf.TensorSpec([None, *self.shape], tf.uint8, name="images")
 
     def answer(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The graph: prepared pictures to float32 ``probabilities`` and, if there are scores, ``outlier_score``."""
+        """The graph: prepared images to float32 ``probabilities`` and, if there are scores, ``ood_score``."""
         outputs = tf.cast(self.network(tf.cast(images, tf.float32), training=False), tf.float32)
         if not self.parts:
             return {PROBABILITIES: tf.identity(outputs, name=PROBABILITIES)}
@@ -149,7 +149,7 @@ class ExportNetwork:
         return {PROBABILITIES: outputs[:, :count], SCORE: scores}
 
     def function(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-        """``answer`` as a traced function of any number of prepared pictures."""
+        """``answer`` as a traced function of any number of prepared images."""
         function: Callable[[tf.Tensor], dict[str, tf.Tensor]] = tf.function(
             lambda images: self.answer(images), input_signature=[self.spec]
         )
@@ -164,8 +164,8 @@ def export_network(run: Run) -> ExportNetwork:
         ModelError: If the checkpoint cannot be used.
     """
     model = load_best(run)
-    calibration, outliers = load_calibration(run, model), load_ood(run)
-    parts = outliers.gaussian.parts() if outliers else {}
+    calibration, ood = load_calibration(run, model), load_ood(run)
+    parts = ood.gaussian.parts() if ood else {}
     variables = {
         name: tf.Variable(part, trainable=False, name=f"{OUTLIER_PREFIX}{name}") for name, part in parts.items()
     }
@@ -174,10 +174,10 @@ def export_network(run: Run) -> ExportNetwork:
         run=run,
         model=model,
         fused=fused,
-        network=with_features(fused) if outliers else fused,
+        network=with_features(fused) if ood else fused,
         classes=run.classes(),
-        harmonise=run.config().data.harmonise,
+        harmonize=run.config().data.harmonize,
         calibration=calibration,
-        outliers=outliers,
+        ood=ood,
         parts=variables,
     )

@@ -19,7 +19,7 @@ from btkeras.inference.model_folder import PROBABILITIES, SCORE, engine
 
 # Has LayerNormalization and everything else that the networks need; ONNX Runtime reads it since 1.14 (2023).
 _OPSET = 18
-# Pictures at a time while ranges of activations are collected.
+# Images at a time while ranges of activations are collected.
 _BATCH = 8
 # ONNX Runtime's, whose default is the second.
 _ERROR, _WARNING = 3, 2
@@ -27,13 +27,13 @@ _QUANTIZED = ("Conv", "Gemm", "MatMul", "Add")
 
 
 def write(deployed: ExportNetwork, file: Path, quantize: str | None, slices: NDArray[np.uint8] | None) -> None:
-    """Writes a graph from prepared pictures ``images``, uint8 ``[n, size, size, channels]``, to the answer.
+    """Writes a graph from prepared images ``images``, uint8 ``[n, size, size, channels]``, to the answer.
 
     Args:
         deployed: What to write.
         file: The target.
         quantize: ``int8`` for 8-bit weights and activations (QDQ, weights with a scale per channel), or None.
-        slices: Prepared training pictures, from which the activations' ranges come; for ``int8`` only.
+        slices: Prepared training images, from which the activations' ranges come; for ``int8`` only.
 
     Raises:
         ModelError: If a package is missing, or the quantisation is another.

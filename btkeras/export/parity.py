@@ -43,7 +43,7 @@ class Agreement:
         images: Number of slices.
         labels: On how many both have the same most probable class; None for maps.
         probabilities: Largest difference of a probability; None for maps.
-        outlier_score: Largest difference of an outlier score, as a part of it; None if there are none.
+        ood_score: Largest difference of an outlier score, as a part of it; None if there are none.
         map: Largest difference of a map's pixel; None for answers.
     """
 
@@ -52,7 +52,7 @@ class Agreement:
     images: int
     labels: int | None = None
     probabilities: float | None = None
-    outlier_score: float | None = None
+    ood_score: float | None = None
     map: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -79,12 +79,12 @@ def agreements(form: str, file: Path, expected: InferenceBackend, slices: Slices
         agreement = _compare(form, signature, observed, own, scores)
         _check(agreement, _LIMIT, "probabilities", slices.names, _by_slice(observed[0], own[0]))
         if scores is not None:
-            _check(agreement, _SCORE_LIMIT, "outlier_score", slices.names, scores)
+            _check(agreement, _SCORE_LIMIT, "ood_score", slices.names, scores)
         found.append(agreement)
     return found + _map_agreements(form, file, expected, slices, own[0])
 
 
-def quantised_agreement(form: str, network: InferenceBackend, expected: InferenceBackend, slices: Slices) -> Agreement:
+def quantized_agreement(form: str, network: InferenceBackend, expected: InferenceBackend, slices: Slices) -> Agreement:
     """The same of a quantised export, which may differ."""
     own, observed = observe_all(expected, slices.prepared), observe_all(network, slices.prepared)
     return _compare(form, PREPARED, observed, own, _score_differences(observed[1], own[1], expected))
@@ -111,13 +111,13 @@ def _answers(form: str, file: Path, slices: Slices) -> Iterator[tuple[str, _Obse
 
 
 def _by_pixels(ask: Callable[[NDArray[np.uint8]], Any], slices: Slices) -> _Observed:
-    """Through pictures as they are stored: those of one shape go together."""
-    pictures = [decode_checked(data, name) for name, data in zip(slices.names, slices.encoded, strict=True)]
+    """Through images as they are stored: those of one shape go together."""
+    images = [decode_checked(data, name) for name, data in zip(slices.names, slices.encoded, strict=True)]
     shapes: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for i, picture in enumerate(pictures):
-        shapes[picture.shape].append(i)
+    for i, image in enumerate(images):
+        shapes[image.shape].append(i)
     places = [where[start : start + _BATCH] for where in shapes.values() for start in range(0, len(where), _BATCH)]
-    probabilities, scores = _joined([ask(np.stack([pictures[i] for i in where])) for where in places])
+    probabilities, scores = _joined([ask(np.stack([images[i] for i in where])) for where in places])
     order = np.argsort(np.concatenate(places))
     return probabilities[order], None if scores is None else scores[order]
 
@@ -157,7 +157,7 @@ def _compare(form: str, signature: str, observed: _Observed, own: _Observed, sco
         len(own[0]),
         labels=int((observed[0].argmax(axis=1) == own[0].argmax(axis=1)).sum()),
         probabilities=float(_by_slice(observed[0], own[0]).max()),
-        outlier_score=None if scores is None else float(scores.max()),
+        ood_score=None if scores is None else float(scores.max()),
     )
 
 

@@ -21,7 +21,7 @@ from btkeras.decisions.selective_classifier import Decision, SelectiveClassifier
 from btkeras.export.parity import observe_all
 from btkeras.export.slices import Labelled
 from btkeras.inference.backends.base import InferenceBackend, ModelOutputs
-from btkeras.metrics import negative_log_likelihood, summarise
+from btkeras.metrics import negative_log_likelihood, summarize
 from btkeras.metrics.comparisons import mcnemar
 from btkeras.metrics.conformal import true_scores
 from btkeras.metrics.intervals import wilson
@@ -41,14 +41,14 @@ class Cost:
         images: Of the validation part.
         correct: How many each has right.
         only_float32: How many only float32 has right.
-        only_quantised: How many only the quantised one has right.
+        only_quantized: How many only the quantised one has right.
         p: McNemar's exact test of these two.
         difference: Largest difference of a probability.
         mean_difference: Of all probabilities.
-        outliers: How many each takes for outliers, by its own reference; None without outlier scores.
-        outliers_differ: Of how many only one of them does; None likewise.
+        ood: How many each takes for outliers, by its own reference; None without outlier scores.
+        ood_differ: Of how many only one of them does; None likewise.
         sets_differ: How many have another prediction set, by its own conformal scores; None without calibration.
-        answers_differ: How many get another answer.
+        decisions_differ: How many get another answer.
         test: The quantised file's ``images``, ``accuracy``, ``accuracy_interval`` and ``macro`` on the test part.
         bytes: Of the files.
         milliseconds: For one slice on this machine, the least of several.
@@ -59,14 +59,14 @@ class Cost:
     images: int
     correct: tuple[int, int]
     only_float32: int
-    only_quantised: int
+    only_quantized: int
     p: float
     difference: float
     mean_difference: float
-    outliers: tuple[int, int] | None
-    outliers_differ: int | None
+    ood: tuple[int, int] | None
+    ood_differ: int | None
     sets_differ: int | None
-    answers_differ: int
+    decisions_differ: int
     test: dict[str, Any]
     bytes: tuple[int, int]
     milliseconds: tuple[float, float]
@@ -135,45 +135,45 @@ def cost(
     right, still = (rows.argmax(axis=1) == validation.labels for rows in (exact, found))
     compared = mcnemar(right, still)
     differences = np.abs(exact - found)
-    before, after = (_verdicts(*one) for one in zip(networks, observed, strict=True))
+    before, after = (_decisions(*one) for one in zip(networks, observed, strict=True))
     calibrated = networks[0].calibration is not None
     return Cost(
         *names,
         images=len(validation.labels),
         correct=(int(right.sum()), int(still.sum())),
         only_float32=compared.only_a,
-        only_quantised=compared.only_b,
+        only_quantized=compared.only_b,
         p=compared.p,
         difference=float(differences.max()),
         mean_difference=float(differences.mean()),
         **_outliers(networks, observed),
         sets_differ=sum(a.set != b.set for a, b in zip(before, after, strict=True)) if calibrated else None,
-        answers_differ=sum(a.answer != b.answer for a, b in zip(before, after, strict=True)),
+        decisions_differ=sum(a.decision != b.decision for a, b in zip(before, after, strict=True)),
         test=_figures(networks[1], test),
         bytes=(files[0].stat().st_size, files[1].stat().st_size),
         milliseconds=_milliseconds(networks, validation.images),
     )
 
 
-def _verdicts(network: InferenceBackend, observed: ModelOutputs) -> list[Decision]:
-    judge = SelectiveClassifier(network.classes, network.calibration, network.reference)
-    return judge.verdicts(*observed, [None] * len(observed[0]))
+def _decisions(network: InferenceBackend, observed: ModelOutputs) -> list[Decision]:
+    selective = SelectiveClassifier(network.classes, network.calibration, network.reference)
+    return selective.decisions(*observed, [None] * len(observed[0]))
 
 
 def _outliers(networks: Sequence[InferenceBackend], observed: Sequence[ModelOutputs]) -> dict[str, Any]:
     found = [
-        network.reference.outliers(scores)
+        network.reference.ood(scores)
         for network, (_, scores) in zip(networks, observed, strict=True)
         if network.reference is not None and scores is not None
     ]
     if len(found) < len(networks):
-        return {"outliers": None, "outliers_differ": None}
+        return {"ood": None, "ood_differ": None}
     before, after = found
-    return {"outliers": (int(before.sum()), int(after.sum())), "outliers_differ": int((before != after).sum())}
+    return {"ood": (int(before.sum()), int(after.sum())), "ood_differ": int((before != after).sum())}
 
 
 def _figures(network: InferenceBackend, part: Labelled) -> dict[str, Any]:
-    found = summarise(part.labels, observe_all(network, part.images)[0], network.classes)
+    found = summarize(part.labels, observe_all(network, part.images)[0], network.classes)
     images, accuracy = found["images"], found["accuracy"]
     interval = wilson(accuracy * images, images)
     return {"images": images, "accuracy": accuracy, "accuracy_interval": interval, "macro": found["macro"]}

@@ -20,23 +20,23 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 _LENGTH_DELIMITED = 2
 
 
-def write_warmup(target: Path, name: str, picture: bytes) -> None:
+def write_warmup(target: Path, name: str, image: bytes) -> None:
     """Writes requests to ``serving_default``, one for each batch size.
 
     Args:
         target: ``assets.extra/tf_serving_warmup_requests``.
         name: Of the model.
-        picture: An encoded picture.
+        image: An encoded image.
     """
     with atomic_file(target) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
         for batch in BATCHES:
-            writer.write(prediction_log(name, [picture] * batch))
+            writer.write(prediction_log(name, [image] * batch))
 
 
-def prediction_log(name: str, pictures: list[bytes]) -> bytes:
+def prediction_log(name: str, images: list[bytes]) -> bytes:
     """One ``PredictionLog``, of a request to ``serving_default`` of the model ``name``."""
     model_spec = _field(1, name.encode()) + _field(3, BYTES.encode())
-    tensor = tf.make_tensor_proto(pictures, dtype=tf.string).SerializeToString()
+    tensor = tf.make_tensor_proto(images, dtype=tf.string).SerializeToString()
     request = _field(1, model_spec) + _field(2, _field(1, b"image_bytes") + _field(2, tensor))
     return _field(6, _field(1, request))
 
@@ -63,7 +63,7 @@ def write(deployed: ExportNetwork, folder: Path) -> None:
     ``serving_default`` takes ``image_bytes`` (string ``[n]``, encoded PNG or JPEG), ``serving_pixels`` takes ``images``
     (uint8 ``[n, height, width, 1 or 3]``), ``serving_prepared`` takes ``images`` (uint8 ``[n, size, size, channels]``
     that went through the preprocessing). These give ``probabilities``, ``label``, ``classes`` and, if the run has what
-    it is computed from, ``outlier_score``. ``serving_explained`` takes prepared ``images`` and ``class_index`` (int32
+    it is computed from, ``ood_score``. ``serving_explained`` takes prepared ``images`` and ``class_index`` (int32
     ``[n]``, -1 for the most probable class) and gives ``map`` (float32 ``[n, size, size]`` in 0..1) and ``label``, the
     class that it speaks for.
 
@@ -76,12 +76,12 @@ def write(deployed: ExportNetwork, folder: Path) -> None:
     # Without `archive.track(model)`: it stores every weight a second time (keras-team/keras#23553).
     archive.add_endpoint(
         BYTES,
-        _behind(deployed, lambda data: preprocess(data, size, channels, deployed.harmonise)),
+        _behind(deployed, lambda data: preprocess(data, size, channels, deployed.harmonize)),
         input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
     )
     archive.add_endpoint(
         PIXELS,
-        _behind(deployed, lambda image: preprocess_pixels(image, size, channels, deployed.harmonise)),
+        _behind(deployed, lambda image: preprocess_pixels(image, size, channels, deployed.harmonize)),
         input_signature=[tf.TensorSpec([None, None, None, None], tf.uint8, name="images")],
     )
     archive.add_endpoint(PREPARED, lambda images: _answer(deployed, images), input_signature=[deployed.spec])
@@ -93,9 +93,9 @@ def write(deployed: ExportNetwork, folder: Path) -> None:
 
 
 def _behind(deployed: ExportNetwork, prepare: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], Answer]:
-    """The network behind what prepares one picture."""
-    picture = tf.TensorSpec(deployed.shape, tf.uint8)
-    return lambda batch: _answer(deployed, tf.map_fn(prepare, batch, fn_output_signature=picture))
+    """The network behind what prepares one image."""
+    image = tf.TensorSpec(deployed.shape, tf.uint8)
+    return lambda batch: _answer(deployed, tf.map_fn(prepare, batch, fn_output_signature=image))
 
 
 def _answer(deployed: ExportNetwork, images: tf.Tensor) -> Answer:

@@ -1,4 +1,4 @@
-"""What an exported version has to answer to a picture that travels with it, for ``selftest``."""
+"""What an exported version has to answer to an image that travels with it, for ``selftest``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from btkeras.decisions.ood import OOD_PERCENTILE
 from btkeras.decisions.selective_classifier import COVERAGE
-from btkeras.export.slices import phantom_picture
+from btkeras.export.slices import phantom_image
 from btkeras.files import write_json
 from btkeras.inference.backends.base import InferenceBackend
-from btkeras.inference.model_folder import FILES, SELFTEST, SELFTEST_PICTURE
+from btkeras.inference.model_folder import FILES, SELFTEST, SELFTEST_IMAGE
 from btkeras.inference.predictor import Predictor
 from btkeras.inference.processing import FilePrediction
 
@@ -37,46 +37,48 @@ def write_selftest(version: Path, formats: Sequence[str], quantization: str | No
     Returns:
         What ``selftest.json`` holds: the ``coverage`` of sets and, by format in ``formats``, what is expected.
     """
-    picture = version / SELFTEST_PICTURE
-    picture.write_bytes(phantom_picture())
-    expected = {form: _expected(version / FILES[form], picture, form, quantization) for form in formats}
-    document = {"picture": picture.name, "coverage": COVERAGE, "formats": expected}
+    image = version / SELFTEST_IMAGE
+    image.write_bytes(phantom_image())
+    expected = {form: _expected(version / FILES[form], image, form, quantization) for form in formats}
+    document = {"image": image.name, "coverage": COVERAGE, "formats": expected}
     write_json(version / SELFTEST, document)
     return document
 
 
-def _expected(file: Path, picture: Path, form: str, quantization: str | None) -> dict[str, Any]:
+def _expected(file: Path, image: Path, form: str, quantization: str | None) -> dict[str, Any]:
     kind = None if form == "savedmodel" else quantization
-    probability, outlier = _TOLERANCES[kind]
+    probability, ood_percentile = _TOLERANCES[kind]
     predictor = Predictor(file)
-    (answer,) = predictor.predict_files([picture])
+    (answer,) = predictor.predict_files([image])
     return {
         "file": file.name,
         "quantization": kind,
-        "answer": answer.answer,
+        "decision": answer.decision,
         "set": answer.set,
-        "outlier": answer.outlier,
+        "ood_percentile": answer.ood_percentile,
         "probabilities": answer.probabilities,
-        "tolerance": {"probability": probability, "outlier": outlier},
+        "tolerance": {"probability": probability, "ood_percentile": ood_percentile},
         # Whether answers within the tolerance are all the same one.
-        "decided": _decided(predictor.network, answer, probability, outlier),
+        "decided": _decided(predictor.network, answer, probability, ood_percentile),
         "thresholds": thresholds(predictor.network),
     }
 
 
 def thresholds(network: InferenceBackend) -> dict[str, float | None]:
-    """Beyond which ``outlier_score`` a picture is an outlier, and from which ``probability`` a class is in a set."""
+    """Beyond which ``ood_score`` an image is an outlier, and from which ``probability`` a class is in a set."""
     calibration, reference = network.calibration, network.reference
     return {
-        "outlier_score": reference.threshold if reference else None,
+        "ood_score": reference.threshold if reference else None,
         "probability": 1 - calibration.threshold(COVERAGE) if calibration else None,
     }
 
 
-def _decided(network: InferenceBackend, answer: FilePrediction, probability: float, outlier: float) -> bool:
+def _decided(network: InferenceBackend, answer: FilePrediction, probability: float, ood_percentile: float) -> bool:
     values = np.array([*answer.probabilities.values()])
     limit = thresholds(network)["probability"]
     near_set = limit is not None and bool((np.abs(values - limit) <= probability).any())
-    near_outlier = answer.outlier is not None and abs(answer.outlier - 100 * OOD_PERCENTILE) <= outlier
+    near_outlier = (
+        answer.ood_percentile is not None and abs(answer.ood_percentile - 100 * OOD_PERCENTILE) <= ood_percentile
+    )
     first, second = np.sort(values)[[-1, -2]]
     return not near_set and not near_outlier and bool(first - second > 2 * probability)

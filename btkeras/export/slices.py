@@ -57,7 +57,7 @@ def _slices(origin: str, files: Sequence[tuple[str, bytes]], decoder: Preprocess
     return Slices(f"{len(files)} {origin}", names, encoded, prepared)
 
 
-def phantom_picture() -> bytes:
+def phantom_image() -> bytes:
     """A synthetic slice with a meningioma, as PNG, for requests that must not hold anybody's head.
 
     One of those that the installed model names rightly: of the phantom as a whole it gets half wrong, being made for
@@ -74,7 +74,7 @@ def training_slices(run: Run, decoder: Preprocessor) -> NDArray[np.uint8]:
     """
     dataset = run.dataset()
     found = decoder.files([dataset.root / record.path for record in spread(run.split(dataset).train)])
-    return np.stack([picture for picture in found if not isinstance(picture, ImageError)])
+    return np.stack([image for image in found if not isinstance(image, ImageError)])
 
 
 @dataclass(frozen=True)
@@ -88,19 +88,19 @@ class Labelled:
     labels: NDArray[np.int64]
 
 
-def part_slices(run: Run, part: str) -> Labelled:
+def subset_slices(run: Run, subset: str) -> Labelled:
     """All slices of a part of the run's split.
 
     Args:
         run: The run.
-        part: One of ``data.splits.PARTS``.
+        subset: One of ``data.splits.PARTS``.
 
     Raises:
         DataError: If the run's dataset is gone, or was changed.
     """
     dataset, config, classes = run.dataset(), run.config(), run.classes()
-    records = run.split(dataset).part(part)
-    store = load_images(dataset, records, config.data.image_size, config, name=part)
+    records = run.split(dataset).subset(subset)
+    store = load_images(dataset, records, config.data.image_size, config, name=subset)
     labels = np.array([classes.index(records[i].label) for i in store.usable])
     return Labelled(store.take(np.arange(len(store))), labels)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from btkeras.datasets.readers.base import Picture, Slices
+from btkeras.datasets.readers.base import ImageArray, Slices
 from btkeras.errors import ImageError
 from btkeras.inference.client_http import Connection, Rejected, ServerError, predict_url
 from btkeras.inference.inputs import SliceRef, opener
@@ -25,7 +25,7 @@ WORKERS = 4
 # The model's name unless another is given; deploy/ calls it so.
 NAME = "btkeras"
 # As evaluation.verdicts.REFUSED, which cannot be imported without Keras.
-_REFUSED = "refused"
+_REFUSED = "rejected"
 
 _Opener = Callable[[SliceRef], Slices]
 _Row = dict[str, Any] | Rejected
@@ -33,7 +33,7 @@ _Row = dict[str, Any] | Rejected
 
 class ServerPredictions(NamedTuple):
     """Attributes:
-    classes: Names, in the order of the probabilities; none if no picture got an answer.
+    classes: Names, in the order of the probabilities; none if no image got an answer.
     answers: One for each slice, in their order.
     """
 
@@ -46,19 +46,19 @@ class _Sent:
     """Attributes:
     known: The answer as far as it is known without the server: the place, or the error.
     data: Encoded as PNG or JPEG; None with an error.
-    refusal: Why the file holds no brain MRI slice, or None.
+    rejection: Why the file holds no brain MRI slice, or None.
     """
 
     known: FilePrediction
     data: bytes | None = None
-    refusal: str | None = None
+    rejection: str | None = None
 
 
 class Client:
     """A model on a server.
 
     Its answers have no prediction sets and no outlier percentages, which need what was learnt from the validation part;
-    every picture that it can read is answered with the most probable class.
+    every image that it can read is answered with the most probable class.
 
     Args:
         server: ``http[s]://HOST[:PORT]``.
@@ -67,7 +67,7 @@ class Client:
         token: Sent as a bearer token, if there is one.
 
     Attributes:
-        source: Where pictures are sent.
+        source: Where images are sent.
 
     Raises:
         ConfigError: If the address is none.
@@ -81,7 +81,7 @@ class Client:
     def predict_files(self, refs: Sequence[SliceRef]) -> ServerPredictions:
         """Classifies any number of slices in bounded memory, a few requests at a time.
 
-        DICOM and NIfTI are opened here and sent as PNG. If the server rejects a batch, its pictures are sent one by
+        DICOM and NIfTI are opened here and sent as PNG. If the server rejects a batch, its images are sent one by
         one, and the error belongs to those that are rejected alone.
 
         Raises:
@@ -119,22 +119,22 @@ class Client:
         waiting: list[_Sent] = []
         size = 0
         for ref in refs:
-            picture = _open(opened, ref)
-            more = len(picture.data or b"")
+            image = _open(opened, ref)
+            more = len(image.data or b"")
             if size and size + more > BATCH_BYTES:
                 done += self._send(waiting)
                 waiting, size = [], 0
-            waiting.append(picture)
+            waiting.append(image)
             size += more
         return done + self._send(waiting)
 
-    def _send(self, pictures: list[_Sent]) -> list[FilePrediction]:
-        images = [picture.data for picture in pictures if picture.data is not None]
+    def _send(self, sent: list[_Sent]) -> list[FilePrediction]:
+        images = [image.data for image in sent if image.data is not None]
         rows = iter(self._rows(images) if images else ())
-        return [picture.known if picture.data is None else _answer(picture, next(rows)) for picture in pictures]
+        return [image.known if image.data is None else _answer(image, next(rows)) for image in sent]
 
     def _rows(self, images: list[bytes]) -> list[_Row]:
-        """The outputs for each picture, or why it has none."""
+        """The outputs for each image, or why it has none."""
         try:
             return [*self._connection.predict(images)]
         except Rejected as error:
@@ -147,32 +147,32 @@ def _open(opened: _Opener, ref: SliceRef) -> _Sent:
     try:
         slices = opened(ref)
         number = ref.number(slices)
-        data = read_bytes(ref.path) if slices.kind in FORMATS else _png(slices.picture(number))
+        data = read_bytes(ref.path) if slices.kind in FORMATS else _png(slices.image(number))
     except ImageError as error:
         return _Sent(FilePrediction(ref.path, error=str(error), file=ref.path))
     path = f"{ref.path}#{number}" if slices.count > 1 else ref.path
     place = FilePrediction(path, file=ref.path, slice=number, slices=slices.count, axis=slices.axis or None)
-    return _Sent(place, data, slices.refusal)
+    return _Sent(place, data, slices.rejection)
 
 
-def _png(picture: Picture) -> bytes:
+def _png(image: ImageArray) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, "PNG", compress_level=1)
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def _answer(picture: _Sent, row: _Row) -> FilePrediction:
+def _answer(image: _Sent, row: _Row) -> FilePrediction:
     if isinstance(row, Rejected):
-        error = ImageError("A server must be able to read a picture", received=f"{picture.known.path} ({row})")
-        return FilePrediction(picture.known.path, error=str(error), file=picture.known.file)
+        error = ImageError("A server must be able to read an image", received=f"{image.known.path} ({row})")
+        return FilePrediction(image.known.path, error=str(error), file=image.known.file)
     probabilities = _probabilities(row)
     label = max(probabilities, key=lambda name: probabilities[name])
-    answered = replace(picture.known, label=label, probabilities=probabilities, answer=label)
-    if picture.refusal is None:
+    answered = replace(image.known, label=label, probabilities=probabilities, decision=label)
+    if image.rejection is None:
         return answered
-    return replace(answered, answer=_REFUSED, reasons=(f"no brain MRI slice: {picture.refusal}",))
+    return replace(answered, decision=_REFUSED, reasons=(f"no brain MRI slice: {image.rejection}",))
 
 
 def _probabilities(row: dict[str, Any]) -> dict[str, float]:

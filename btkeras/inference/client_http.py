@@ -25,7 +25,7 @@ _TIMEOUTS = (10.0, 60.0)
 _BUSY = frozenset({429, 503})
 _ATTEMPTS = 6
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
-# What is wrong with a request; with a batch of them, one picture may be the reason.
+# What is wrong with a request; with a batch of them, one image may be the reason.
 _REJECTED = frozenset({400, 413, 422, 500})
 _LONGEST_MESSAGE = 300
 _MODELS = "/v1/models/"
@@ -40,7 +40,7 @@ class Rejected(Exception):
 
 
 def predict_url(server: str, name: str, version: str) -> str:
-    """The address that pictures are sent to.
+    """The address that images are sent to.
 
     Args:
         server: ``http[s]://HOST[:PORT]``, with a path before ``/v1`` if a proxy has one.
@@ -79,20 +79,20 @@ class Connection:
         self._local = threading.local()
 
     def predict(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
-        """Sends encoded pictures in one request.
+        """Sends encoded images in one request.
 
         Returns:
             The outputs for each, by name.
 
         Raises:
-            Rejected: If the server cannot do it, because of one of the pictures maybe.
+            Rejected: If the server cannot do it, because of one of the images maybe.
             ServerError: If it cannot be reached, stays busy, or what comes back is no answer.
         """
         instances = [{INPUT: {"b64": base64.b64encode(image).decode("ascii")}} for image in images]
         response = self._post(json.dumps({"signature_name": SIGNATURE, "instances": instances}).encode())
         if response.status_code in _REJECTED:
             message = _message(response)
-            # TensorFlow Serving's words for what is no fault of the pictures.
+            # TensorFlow Serving's words for what is no fault of the images.
             raise self._unlabelled(message) if "servable version label" in message else Rejected(message)
         if response.status_code != 200:
             raise self._refused(response)

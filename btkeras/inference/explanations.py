@@ -1,4 +1,4 @@
-"""Explanations of files: which network explains them, and where the pictures go."""
+"""Explanations of files: which network explains them, and where the images go."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Explainer:
     def __init__(self, model: str | Path, method: str = DEFAULT_METHOD) -> None:
         chosen = method_of(method)
         network = load_backend(model)
-        self._decoder = Preprocessor(network.size, network.channels, network.harmonise)
+        self._decoder = Preprocessor(network.size, network.channels, network.harmonize)
         self._classes = network.classes
         self._opened = opener()
         self._caption = f"{chosen.title} ({method}), {SOFTWARE}, model {network.source.name}"
@@ -55,7 +55,7 @@ class Explainer:
             maps = own or _from_run(network.source, method)
             self._explain = lambda image, index: maps(image[None], np.array([index]))[0]
 
-    def picture(self, answer: FilePrediction) -> bytes:
+    def image(self, answer: FilePrediction) -> bytes:
         """The overlay of one file, as PNG: what speaks for its most probable class.
 
         Args:
@@ -65,14 +65,14 @@ class Explainer:
             ImageError: If it can no longer be read.
         """
         opened = self._opened(SliceRef(answer.file or answer.path, answer.slice, answer.axis))
-        stored = opened.picture(answer.slice)
+        stored = opened.image(answer.slice)
         heat = self._explain(self._decoder.array(stored), self._classes.index(answer.label))
         caption = Caption(answer.path, in_words(answer), self._caption)
-        return draw_overlay(stored, heat, caption, seen_window(stored, self._decoder.harmonise))
+        return draw_overlay(stored, heat, caption, seen_window(stored, self._decoder.harmonize))
 
     def write(self, answer: FilePrediction, target: Path) -> None:
-        """Writes the overlay of one file; errors as ``picture``."""
-        data = self.picture(answer)
+        """Writes the overlay of one file; errors as ``image``."""
+        data = self.image(answer)
         with atomic_file(target) as temporary:
             temporary.write_bytes(data)
 
@@ -80,7 +80,7 @@ class Explainer:
 def in_words(answer: FilePrediction) -> str:
     """An answer in one line."""
     best = f"{answer.label}, probability {answer.probabilities[answer.label]:.3f}"
-    return best if answer.answer == answer.label else f"{answer.answer} (most probable: {best})"
+    return best if answer.decision == answer.label else f"{answer.decision} (most probable: {best})"
 
 
 def overlays(
@@ -100,7 +100,7 @@ def overlays(
         ModelError: Likewise, as ``Explainer``.
     """
     method_of(method or DEFAULT_METHOD)
-    targets = overlay_files([ref.picture_name for ref in refs], out)
+    targets = overlay_files([ref.image_name for ref in refs], out)
     made = Explainer(model, method or DEFAULT_METHOD)
     return (_written(answer, made, target) for answer, target in zip(answers, targets, strict=True))
 
@@ -134,8 +134,8 @@ def overlay_files(paths: Sequence[str], out: Path) -> list[Path]:
     if out.suffix.lower() == ".png" and not out.is_dir():
         if len(paths) > 1:
             raise ConfigError(
-                "Explanations of several pictures go into a folder",
-                received=f"{len(paths)} pictures and {out}",
+                "Explanations of several images go into a folder",
+                received=f"{len(paths)} images and {out}",
                 remedy="Give a folder's name to --explain",
             )
         targets = [out]
@@ -150,7 +150,7 @@ def overlay_files(paths: Sequence[str], out: Path) -> list[Path]:
     for target in targets:
         if target.exists() and not _is_overlay(target):
             raise ConfigError(
-                "An explanation must not replace another picture", received=target, remedy="Give another --explain"
+                "An explanation must not replace another image", received=target, remedy="Give another --explain"
             )
     return targets
 

@@ -34,16 +34,16 @@ ENGINES: Mapping[str, str] = MappingProxyType(
 _EXPLAINED = "savedmodel"
 EXTRA = Path("assets.extra")
 MANIFEST = EXTRA / "manifest.json"
-# What `btkeras selftest` shows a version and expects of it, and what `btkeras evaluate` knows its run's pictures by.
-SELFTEST, SELFTEST_PICTURE = EXTRA / "selftest.json", EXTRA / "selftest.png"
-PICTURES = EXTRA / "pictures.json"
-METADATA, LABELS, OUTLIERS = MANIFEST.name, "labels.txt", "outliers.json"
+# What `btkeras selftest` shows a version and expects of it, and what `btkeras evaluate` knows its run's images by.
+SELFTEST, SELFTEST_IMAGE = EXTRA / "selftest.json", EXTRA / "selftest.png"
+IMAGES = EXTRA / "image_digests.json"
+METADATA, LABELS, OUTLIERS = MANIFEST.name, "labels.txt", "ood.json"
 # What a file carries inside.
 TEXTS = (METADATA, LABELS, CALIBRATION, OUTLIERS)
 
 # Serving's own names: signatures, their inputs and outputs.
 PREPARED, PIXELS, BYTES, EXPLAINED = "serving_prepared", "serving_pixels", "serving_default", "serving_explained"
-PROBABILITIES, SCORE = "probabilities", "outlier_score"
+PROBABILITIES, SCORE = "probabilities", "ood_score"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ModelMetadata:
         classes: Names of the outputs.
         size: Side of the input, pixels.
         channels: Channels of the input.
-        harmonise: Whether the input is cropped to the head and put on one scale of intensity.
+        harmonize: Whether the input is cropped to the head and put on one scale of intensity.
         calibration: What prediction sets are made from; None if the network was not calibrated.
         reference: What outlier scores are compared with; None if there are none.
     """
@@ -62,7 +62,7 @@ class ModelMetadata:
     classes: tuple[str, ...]
     size: int
     channels: int
-    harmonise: bool
+    harmonize: bool
     calibration: Calibration | None
     reference: CalibrationScores | None
 
@@ -130,7 +130,7 @@ def metadata_of(texts: Mapping[str, str], source: Path) -> ModelMetadata:
             size=manifest["image_size"],
             channels=manifest["channels"],
             # Models exported before there was a choice do not say.
-            harmonise=manifest.get("harmonise", False),
+            harmonize=manifest.get("harmonize", False),
             calibration=Calibration.from_json(found[CALIBRATION]) if CALIBRATION in found else None,
             reference=CalibrationScores(np.array(scores["scores"], np.float32)) if scores else None,
         )

@@ -32,7 +32,7 @@ _LONGEST = 78
 
 
 class Window(NamedTuple):
-    """The part of a picture that the network sees, pixels: rows ``top`` to ``bottom - 1``, columns likewise."""
+    """The part of an image that the network sees, pixels: rows ``top`` to ``bottom - 1``, columns likewise."""
 
     top: int
     left: int
@@ -40,38 +40,38 @@ class Window(NamedTuple):
     right: int
 
 
-def seen_window(picture: NDArray[np.uint8], harmonise: bool) -> Window:
-    """The part of a picture, uint8 ``[height, width, 1 or 3]``, that a network sees: all of it, or the head's box."""
-    if not harmonise:
-        return Window(0, 0, *picture.shape[:2])
-    return Window(*head_box(to_channels(picture, 1)[..., 0]))
+def seen_window(image: NDArray[np.uint8], harmonize: bool) -> Window:
+    """The part of an image, uint8 ``[height, width, 1 or 3]``, that a network sees: all of it, or the head's box."""
+    if not harmonize:
+        return Window(0, 0, *image.shape[:2])
+    return Window(*head_box(to_channels(image, 1)[..., 0]))
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What stands around the pictures.
+    """What stands around the images.
 
     Attributes:
-        title: The picture's name.
+        title: The image's name.
         answer: Class and probability.
         method: How the map was made, and by which network.
     """
 
     title: str
-    answer: str
+    decision: str
     method: str
 
 
 def draw_overlay(
-    picture: NDArray[np.uint8], heat: NDArray[np.float32], caption: Caption, window: Window | None = None
+    image: NDArray[np.uint8], heat: NDArray[np.float32], caption: Caption, window: Window | None = None
 ) -> bytes:
     """Draws slice and map side by side.
 
     Args:
-        picture: uint8 ``[height, width, 1 or 3]``, at the size it was stored in.
+        image: uint8 ``[height, width, 1 or 3]``, at the size it was stored in.
         heat: float32 ``[rows, columns]`` in 0..1, stretched over the window.
         caption: The texts.
-        window: What the network saw, as ``seen_window`` gives it; all of the picture unless given.
+        window: What the network saw, as ``seen_window`` gives it; all of the image unless given.
 
     Returns:
         An encoded PNG.
@@ -79,7 +79,7 @@ def draw_overlay(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    window = window or Window(0, 0, *picture.shape[:2])
+    window = window or Window(0, 0, *image.shape[:2])
     buffer = io.BytesIO()
     # The user's own matplotlibrc must not change it, a name with $ is no formula, and one in a script that the font
     # has not is drawn as boxes.
@@ -90,19 +90,19 @@ def draw_overlay(
         figure = Figure((8.4, 4.9), dpi=_DOTS_PER_INCH, facecolor="white")
         plain, covered = (figure.add_axes((left, 0.14, 0.42, 0.71)) for left in (0.02, 0.45))
         for axes in (plain, covered):
-            _show(axes, picture)
+            _show(axes, image)
         _cover(covered, heat, window)
         _scale(figure.add_axes((0.915, 0.14, 0.018, 0.71)))
         figure.text(0.02, 0.945, _short(caption.title))
-        figure.text(0.02, 0.885, caption.answer, fontsize=11, fontweight="bold")
+        figure.text(0.02, 0.885, caption.decision, fontsize=11, fontweight="bold")
         figure.text(0.02, 0.075, _short(caption.method, 110), fontsize=8)
         figure.text(0.02, 0.03, _WARNING, fontsize=8)
         figure.savefig(buffer, format="png", metadata={"Software": SOFTWARE})
     return buffer.getvalue()
 
 
-def _show(axes: Axes, picture: NDArray[np.uint8]) -> None:
-    shown = picture[..., 0] if picture.shape[-1] == 1 else picture
+def _show(axes: Axes, image: NDArray[np.uint8]) -> None:
+    shown = image[..., 0] if image.shape[-1] == 1 else image
     axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
 
@@ -114,11 +114,11 @@ def _cover(axes: Axes, heat: NDArray[np.float32], window: Window) -> None:
     rows, columns = heat.shape
     # Pixels are squares around whole numbers.
     extent = (window.left - 0.5, window.right - 0.5, window.bottom - 0.5, window.top - 0.5)
-    colours = mpl.colormaps[COLOURS](heat)
+    colors = mpl.colormaps[COLOURS](heat)
     # What matters little lets the slice through.
-    colours[..., 3] = _OPACITY * np.sqrt(heat)
+    colors[..., 3] = _OPACITY * np.sqrt(heat)
     limits = axes.get_xlim(), axes.get_ylim()
-    axes.imshow(colours, extent=extent, interpolation="bilinear", aspect=axes.get_aspect())
+    axes.imshow(colors, extent=extent, interpolation="bilinear", aspect=axes.get_aspect())
     if (heat >= OUTLINE).any() and (heat < OUTLINE).any():
         x = window.left - 0.5 + (np.arange(columns) + 0.5) * (window.right - window.left) / columns
         y = window.top - 0.5 + (np.arange(rows) + 0.5) * (window.bottom - window.top) / rows
@@ -135,7 +135,7 @@ def _scale(axes: Axes) -> None:
     axes.set_xticks([])
     axes.yaxis.tick_right()
     axes.set_yticks([0, OUTLINE, 1], ["0", f"{OUTLINE:g}\n(line)", "1"], fontsize=8)
-    axes.set_ylabel("importance, part of this picture's maximum", fontsize=8)
+    axes.set_ylabel("importance, part of this image's maximum", fontsize=8)
     axes.yaxis.set_label_position("left")
 
 
@@ -154,23 +154,23 @@ _LEVELS = 255
 _LINE = 255
 
 
-def image_png(picture: NDArray[np.uint8]) -> bytes:
-    """Encodes a picture, uint8 ``[height, width, 1 or 3]``, as PNG of at most ``LONGEST`` pixels a side."""
-    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+def image_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Encodes a pixels, uint8 ``[height, width, 1 or 3]``, as PNG of at most ``LONGEST`` pixels a side."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     image.thumbnail((LONGEST, LONGEST))
     return _png(image)
 
 
 def map_png(heat: NDArray[np.float32], window: Window, shape: tuple[int, int]) -> bytes:
-    """Draws a map as a transparent PNG to be laid over ``picture_png``.
+    """Draws a map as a transparent PNG to be laid over ``image_png``.
 
     Colours and outline are those of ``predict --explain``; the opacity is the root of the map, so that what matters
     little lets the slice through, and the page lessens it further.
 
     Args:
         heat: float32 ``[rows, columns]`` in 0..1, stretched over the window.
-        window: What the network saw of the picture, pixels.
-        shape: The picture's height and width before it was made smaller.
+        window: What the network saw of the image, pixels.
+        shape: The image's height and width before it was made smaller.
     """
     part = min(1.0, LONGEST / max(shape))
     height, width = (max(1, round(side * part)) for side in shape)
@@ -188,7 +188,7 @@ def map_png(heat: NDArray[np.float32], window: Window, shape: tuple[int, int]) -
 
 
 def _outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The pixels of a region that touch what is outside it; the picture's edge is no outside."""
+    """The pixels of a region that touch what is outside it; the image's edge is no outside."""
     padded = np.pad(inside, 1, mode="edge")
     neighbours = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return inside & ~neighbours
@@ -200,9 +200,9 @@ def _palette() -> tuple[bytes, bytes]:
     import matplotlib as mpl
 
     values = np.linspace(0, 1, _LEVELS)
-    colours = np.round(mpl.colormaps[COLOURS](values)[:, :3] * 255)
+    colors = np.round(mpl.colormaps[COLOURS](values)[:, :3] * 255)
     opacities = np.round(values * 255)
-    whole = np.vstack([colours, [255, 255, 255]]), np.append(opacities, 255)
+    whole = np.vstack([colors, [255, 255, 255]]), np.append(opacities, 255)
     return whole[0].astype(np.uint8).tobytes(), whole[1].astype(np.uint8).tobytes()
 
 

@@ -55,7 +55,7 @@ class Predictor:
     Args:
         model: A run folder or an exported model; without it the newest in ``saved_models/`` or ``runs/``.
         coverage: Of the prediction sets: the share of slices like the validation slices whose set has the true class.
-        pictures: About how many it will be asked for, if that is known: a run's network gets faster first, for many.
+        images: About how many it will be asked for, if that is known: a run's network gets faster first, for many.
 
     Attributes:
         source: The folder that the network was loaded from.
@@ -71,9 +71,9 @@ class Predictor:
         >>> labels, probabilities = Predictor("runs/first").predict(["slice.png"])  # doctest: +SKIP
     """
 
-    def __init__(self, model: str | Path | None = None, *, coverage: float = COVERAGE, pictures: int = 1) -> None:
+    def __init__(self, model: str | Path | None = None, *, coverage: float = COVERAGE, images: int = 1) -> None:
         check_coverage(coverage)
-        self._network = load_backend(newest_model() if model is None else model, pictures)
+        self._network = load_backend(newest_model() if model is None else model, images)
         self._answering = Postprocessor.of(self._network, coverage)
         self.source = self._network.source
         self.file = self._network.file or self.source
@@ -119,8 +119,8 @@ class Predictor:
         try:
             slices = opened(ref)
             number = ref.number(slices)
-            picture = self._answering.open(slices.picture(number), slices.refusal)
-            return _Read(picture, number, slices.count, slices.axis or None)
+            image = self._answering.open(slices.image(number), slices.rejection)
+            return _Read(image, number, slices.count, slices.axis or None)
         except ImageError as error:
             return error
 
@@ -136,14 +136,14 @@ class Predictor:
                 yield replace(answer, slice=item.number, slices=item.total, axis=item.axis)
 
     def _known(self, opened: list[PreprocessedInput]) -> Iterator[FilePrediction]:
-        """The answers to pictures, without their paths."""
+        """The answers to images, without their paths."""
         probabilities, scores = self._network.observe(np.stack([item.pixels for item in opened]))
-        return iter(self._answering.answers(probabilities, scores, [item.refusal for item in opened]))
+        return iter(self._answering.answers(probabilities, scores, [item.rejection for item in opened]))
 
     def _read(self, image: Image) -> NDArray[np.uint8]:
         if isinstance(image, str | Path):
             slices = open_slices(image)
-            return self._answering.decoder.array(slices.picture(slices.middle))
+            return self._answering.decoder.array(slices.image(slices.middle))
         array = np.asarray(image)
         if array.ndim == 2:
             array = array[..., None]

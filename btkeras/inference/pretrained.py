@@ -10,7 +10,7 @@ from typing import Any
 import btkeras
 from btkeras.inference.model_folder import EXTRA, FILES, MANIFEST, latest_version
 
-NAME = "brain_tumour_mri"
+NAME = "brain_tumor_mri"
 CARD = "model_card.md"
 # In an installed package (setup.py puts it there), and in a clone, beside the package.
 PLACES = tuple(folder / "saved_models" for folder in (Path(btkeras.__file__).parent, Path(btkeras.__file__).parents[1]))
@@ -57,9 +57,9 @@ def described(manifest: Mapping[str, Any], form: str) -> str:
     if test is None:
         return f"trained on {trained}; never evaluated"
     low, high = test["accuracy_interval"]
-    by = f", split by {split['by']}" if split else ""
+    group_by = f", split by {split['by']}" if split else ""
     return (
-        f"trained on {trained}; right for {100 * test['accuracy']:.2f} % of {test['images']:,} test slices{by} "
+        f"trained on {trained}; right for {100 * test['accuracy']:.2f} % of {test['images']:,} test slices{group_by} "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
     )
 

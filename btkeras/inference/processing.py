@@ -1,4 +1,4 @@
-"""From a decoded picture to an answer, but for the network between: what files, arrays and the web page share."""
+"""From a decoded image to an answer, but for the network between: what files, arrays and the web page share."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class FilePrediction:
         label: The most probable class, whatever the answer; "" with an error.
         probabilities: By class name, in the network's order; empty with an error.
         error: Why the file could not be read, or None.
-        answer: A class, ``uncertain`` or ``refused``, as ``evaluation.verdicts.Judge`` says; "" with an error.
+        answer: A class, ``uncertain`` or ``rejected``, as ``evaluation.decisions.Judge`` says; "" with an error.
         set: The classes that cannot be ruled out at the wanted coverage; None if that is not known.
-        outlier: Percent of the validation slices that are at most as unlike the training slices; None if not known.
+        ood_percentile: Percent of the validation slices that are at most as unlike the training slices; None if not known.
         reasons: Why the answer is no class, in plain words.
         file: The path without a slice's number.
         slice: Which slice of the file it is, from 0.
@@ -38,9 +38,9 @@ class FilePrediction:
     label: str = ""
     probabilities: dict[str, float] = field(default_factory=dict)
     error: str | None = None
-    answer: str = ""
+    decision: str = ""
     set: tuple[str, ...] | None = None
-    outlier: float | None = None
+    ood_percentile: float | None = None
     reasons: tuple[str, ...] = ()
     file: str = ""
     slice: int = 0
@@ -54,11 +54,11 @@ __all__ = ["FilePrediction", "Postprocessor", "PreprocessedInput"]
 class PreprocessedInput(NamedTuple):
     """Attributes:
     pixels: The network's input, uint8 ``[size, size, channels]``.
-    refusal: Why the picture is no brain MRI slice, or None.
+    rejection: Why the image is no brain MRI slice, or None.
     """
 
     pixels: NDArray[np.uint8]
-    refusal: str | None
+    rejection: str | None
 
 
 @dataclass(frozen=True)
@@ -68,31 +68,31 @@ class Postprocessor:
     Attributes:
         classes: Names of the network's outputs.
         decoder: The preprocessing it was trained with.
-        judge: Makes answers of probabilities.
+        selective: Makes answers of probabilities.
     """
 
     classes: tuple[str, ...]
     decoder: Preprocessor
-    judge: SelectiveClassifier
+    selective: SelectiveClassifier
 
     @classmethod
     def of(cls, network: InferenceBackend, coverage: float = COVERAGE) -> Postprocessor:
         """For a network, with prediction sets of this coverage."""
-        decoder = Preprocessor(network.size, network.channels, network.harmonise)
+        decoder = Preprocessor(network.size, network.channels, network.harmonize)
         return cls(
             network.classes,
             decoder,
             SelectiveClassifier(network.classes, network.calibration, network.reference, coverage),
         )
 
-    def open(self, picture: NDArray[np.uint8], refusal: str | None = None) -> PreprocessedInput:
-        """Prepares a decoded picture, uint8 ``[height, width, 1 or 3]``, and shows it to the guard.
+    def open(self, image: NDArray[np.uint8], rejection: str | None = None) -> PreprocessedInput:
+        """Prepares a decoded image, uint8 ``[height, width, 1 or 3]``, and shows it to the guard.
 
         Args:
-            picture: The picture.
-            refusal: What is known against it already, ``Slices.refusal``; the guard is then not asked.
+            image: The image.
+            rejection: What is known against it already, ``Slices.rejection``; the guard is then not asked.
         """
-        return PreprocessedInput(self.decoder.array(picture), refusal or rejection_reason(picture))
+        return PreprocessedInput(self.decoder.array(image), rejection or rejection_reason(image))
 
     def answers(
         self,
@@ -100,23 +100,23 @@ class Postprocessor:
         scores: NDArray[np.float32] | None,
         refusals: Sequence[str | None],
     ) -> list[FilePrediction]:
-        """The answers to pictures, without their paths.
+        """The answers to images, without their paths.
 
         Args:
             probabilities: ``[n, classes]``.
             scores: Outlier scores ``[n]``; None if the network has none.
-            refusals: What the guard says of each, ``Opened.refusal``.
+            refusals: What the guard says of each, ``Opened.rejection``.
         """
-        verdicts = self.judge.verdicts(probabilities, scores, refusals)
+        decisions = self.selective.decisions(probabilities, scores, refusals)
         return [
             FilePrediction(
                 "",
                 self.classes[int(row.argmax())],
                 dict(zip(self.classes, row.tolist(), strict=True)),
-                answer=verdict.answer,
-                set=verdict.set,
-                outlier=verdict.outlier,
-                reasons=verdict.reasons,
+                decision=decision.decision,
+                set=decision.set,
+                ood_percentile=decision.ood_percentile,
+                reasons=decision.reasons,
             )
-            for row, verdict in zip(probabilities, verdicts, strict=True)
+            for row, decision in zip(probabilities, decisions, strict=True)
         ]

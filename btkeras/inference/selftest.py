@@ -18,7 +18,7 @@ from typing import Any
 from btkeras.errors import ModelError
 from btkeras.files import sha256
 from btkeras.inference.backends.onnx import ENGINE, OPENVINO
-from btkeras.inference.model_folder import FILES, MANIFEST, SELFTEST, SELFTEST_PICTURE, not_whole, version_number
+from btkeras.inference.model_folder import FILES, MANIFEST, SELFTEST, SELFTEST_IMAGE, not_whole, version_number
 from btkeras.inference.predictor import Predictor
 from btkeras.inference.pretrained import described
 from btkeras.inference.processing import FilePrediction
@@ -47,11 +47,11 @@ class SelfTest:
         description: What it was trained on, and its test accuracy.
         manifest_sha256: Digest of ``manifest.json``, which holds those of the version's other files.
         files: How many files of the version were compared with their digests.
-        answer: To the picture that travels with the model.
+        answer: To the image that travels with the model.
         difference: Largest difference of a probability from the one at the export.
         tolerance: Of it.
         load_milliseconds: From nothing to the first answer, without Python's own start.
-        milliseconds: For one more picture, from its file to its answer; the least of several.
+        milliseconds: For one more image, from its file to its answer; the least of several.
     """
 
     model: str
@@ -61,7 +61,7 @@ class SelfTest:
     description: str
     manifest_sha256: str
     files: int
-    answer: str
+    decision: str
     difference: float
     tolerance: float
     load_milliseconds: float
@@ -79,7 +79,7 @@ class SelfTest:
             f"{'engine':<8}{self.engine}",
             f"{'worth':<8}{self.description}",
             f"{'files':<8}ok, {self.files} as they were exported (manifest.json is {self.manifest_sha256})",
-            f"{'answer':<8}ok, {self.answer} as at the export; probabilities differ by {self.difference:.1e} at most "
+            f"{'decision':<8}ok, {self.decision} as at the export; probabilities differ by {self.difference:.1e} at most "
             f"(allowed: {self.tolerance:g})",
             f"{'time':<8}{self.milliseconds:.1f} ms a slice; {self.load_milliseconds:.0f} ms to the first answer",
             "ok",
@@ -87,7 +87,7 @@ class SelfTest:
 
 
 def selftest(file: Path) -> SelfTest:
-    """Compares a version's files with their digests, and its answer to its own picture with the one at the export.
+    """Compares a version's files with their digests, and its answer to its own image with the one at the export.
 
     Args:
         file: The version's file that answers, ``network.Location.path``.
@@ -106,10 +106,10 @@ def selftest(file: Path) -> SelfTest:
             received=f"{file}, of which {version / MANIFEST} knows nothing",
             remedy="Remove it, or export the run again",
         )
-    picture = version / SELFTEST_PICTURE
+    image = version / SELFTEST_IMAGE
     start = time.perf_counter()
     predictor = Predictor(file, coverage=expected["coverage"])
-    answer = _answer(predictor, picture)
+    answer = _answer(predictor, image)
     loaded = time.perf_counter() - start
     difference = _compared(file, answer, known)
     form = next(form for form, name in FILES.items() if name == file.name)
@@ -121,11 +121,11 @@ def selftest(file: Path) -> SelfTest:
         description=described(manifest, form),
         manifest_sha256=sha256(version / MANIFEST),
         files=len(manifest["files"]),
-        answer=answer.answer,
+        decision=answer.decision,
         difference=difference,
         tolerance=known["tolerance"]["probability"],
         load_milliseconds=round(1000 * loaded, 1),
-        milliseconds=_milliseconds(predictor, picture),
+        milliseconds=_milliseconds(predictor, image),
     )
 
 
@@ -165,10 +165,10 @@ def _changed(received: str) -> ModelError:
     )
 
 
-def _answer(predictor: Predictor, picture: Path) -> FilePrediction:
-    (answer,) = predictor.predict_files([picture])
+def _answer(predictor: Predictor, image: Path) -> FilePrediction:
+    (answer,) = predictor.predict_files([image])
     if answer.error:
-        raise not_whole(picture, answer.error)
+        raise not_whole(image, answer.error)
     return answer
 
 
@@ -179,14 +179,14 @@ def _compared(file: Path, answer: FilePrediction, known: Mapping[str, Any]) -> f
     # NaN is within no tolerance.
     if not difference <= allowed["probability"]:
         raise _another(file, f"a probability that differs by {difference:.2g} (allowed: {allowed['probability']:g})")
-    outliers = (answer.outlier, known["outlier"])
-    if (outliers[0] is None) != (outliers[1] is None) or (
-        None not in outliers and not abs(outliers[0] - outliers[1]) <= allowed["outlier"]  # type: ignore[operator]
+    ood = (answer.ood_percentile, known["ood_percentile"])
+    if (ood[0] is None) != (ood[1] is None) or (
+        None not in ood and not abs(ood[0] - ood[1]) <= allowed["ood_percentile"]  # type: ignore[operator]
     ):
-        raise _another(file, f"an outlier percentage of {outliers[0]} and not {outliers[1]}")
-    found = (answer.answer, None if answer.set is None else list(answer.set))
-    if known["decided"] and found != (known["answer"], known["set"]):
-        raise _another(file, f"{found[0]} of the set {found[1]}, and not {known['answer']} of {known['set']}")
+        raise _another(file, f"an outlier percentage of {ood[0]} and not {ood[1]}")
+    found = (answer.decision, None if answer.set is None else list(answer.set))
+    if known["decided"] and found != (known["decision"], known["set"]):
+        raise _another(file, f"{found[0]} of the set {found[1]}, and not {known['decision']} of {known['set']}")
     return difference
 
 
@@ -210,10 +210,10 @@ def _engine(file: Path) -> str:
         return name
 
 
-def _milliseconds(predictor: Predictor, picture: Path) -> float:
+def _milliseconds(predictor: Predictor, image: Path) -> float:
     times = []
     for _ in range(_TIMED):
         start = time.perf_counter()
-        _answer(predictor, picture)
+        _answer(predictor, image)
         times.append(time.perf_counter() - start)
     return round(1000 * min(times), 2)

@@ -8,7 +8,7 @@ from btkeras.metrics.classification import (
     class_metrics,
     confusion_matrix,
     negative_log_likelihood,
-    summarise,
+    summarize,
 )
 from btkeras.metrics.comparisons import Difference, McNemar, holm, mcnemar, paired_bootstrap
 from btkeras.metrics.intervals import Resampling, bootstrap_weights, clustered_bootstrap, wilson
@@ -29,6 +29,6 @@ __all__ = [
     "mcnemar",
     "negative_log_likelihood",
     "paired_bootstrap",
-    "summarise",
+    "summarize",
     "wilson",
 ]

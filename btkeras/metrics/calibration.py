@@ -3,9 +3,9 @@
 Labels are class indices, ``[n]`` integers; probabilities ``[n, classes]``, whose largest is the confidence.
 
 The expected calibration error (ECE; Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017) depends on how it is
-estimated. Here it is the top label's, in 15 bins of about equal numbers of pictures (Nixon et al., "Measuring
+estimated. Here it is the top label's, in 15 bins of about equal numbers of images (Nixon et al., "Measuring
 Calibration in Deep Learning", 2019), for nearly all confidences of a good network lie in the last of 15 bins of equal
-width. It is biased upwards: even a perfectly calibrated network gets more than 0, the fewer the pictures the more;
+width. It is biased upwards: even a perfectly calibrated network gets more than 0, the fewer the images the more;
 ``calibrated_error`` says how much.
 """
 
@@ -29,7 +29,7 @@ _SIMULATIONS = 1000
 @dataclass(frozen=True)
 class Reliability:
     """Attributes:
-    confidence: ``[bins]`` mean probability of the pictures in each bin that has some.
+    confidence: ``[bins]`` mean probability of the images in each bin that has some.
     frequency: ``[bins]`` share of them for which the event came true.
     images: ``[bins]`` their number.
     """
@@ -40,13 +40,13 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Mean gap between confidence and frequency, weighted by the pictures: 0..1."""
+        """Mean gap between confidence and frequency, weighted by the images: 0..1."""
         gaps = np.abs(self.confidence - self.frequency)
         return float((gaps * self.images).sum() / self.images.sum())
 
 
 def reliability(probabilities: FloatArray, events: NDArray[np.bool_], bins: int = BINS) -> Reliability:
-    """Bins of about equal numbers of pictures; equal probabilities share a bin, so there may be fewer.
+    """Bins of about equal numbers of images; equal probabilities share a bin, so there may be fewer.
 
     Args:
         probabilities: ``[n]``, of an event each.
@@ -106,7 +106,7 @@ def calibrated_error(probabilities: FloatArray, bins: int = BINS, seed: int = 0)
 
 
 def brier_score(labels: IntArray, probabilities: FloatArray) -> float:
-    """Mean over the pictures of the squared error summed over the classes (Brier 1950): 0 is best, 2 worst."""
+    """Mean over the images of the squared error summed over the classes (Brier 1950): 0 is best, 2 worst."""
     truth = np.eye(probabilities.shape[1])[labels]
     return float(((probabilities - truth) ** 2).sum(axis=1).mean())
 

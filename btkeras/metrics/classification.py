@@ -47,7 +47,7 @@ def class_metrics(matrix: IntArray | FloatArray, undefined: float = 0.0) -> dict
 
 
 def accuracy(matrix: IntArray | FloatArray) -> float:
-    """Fraction of pictures whose class is right."""
+    """Fraction of images whose class is right."""
     return float(_ratio(np.trace(matrix), matrix.sum()))
 
 
@@ -57,7 +57,7 @@ def negative_log_likelihood(labels: IntArray, probabilities: FloatArray) -> floa
     return float(-np.log(np.clip(true, 1e-7, 1)).mean())
 
 
-def summarise(labels: IntArray, probabilities: FloatArray, classes: Sequence[str]) -> dict[str, Any]:
+def summarize(labels: IntArray, probabilities: FloatArray, classes: Sequence[str]) -> dict[str, Any]:
     """Every figure as JSON-ready numbers: overall, macro-averaged, per class, and the confusion matrix.
 
     Args:

@@ -16,11 +16,11 @@ from btkeras.metrics.intervals import Resampling, group_sums, percentile_interva
 
 @dataclass(frozen=True)
 class McNemar:
-    """Two models' answers to the same pictures.
+    """Two models' answers to the same images.
 
     Attributes:
-        only_a: Number of pictures that only the first has right.
-        only_b: Number of pictures that only the second has right.
+        only_a: Number of images that only the first has right.
+        only_b: Number of images that only the second has right.
         p: Two-sided p value of their being equally likely.
     """
 
@@ -49,20 +49,20 @@ class Difference:
 
 
 def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNemar:
-    """McNemar's test, exact: of the pictures that one model alone has right, each has half.
+    """McNemar's test, exact: of the images that one model alone has right, each has half.
 
-    It takes the pictures for independent of each other; ``paired_bootstrap`` does not.
+    It takes the images for independent of each other; ``paired_bootstrap`` does not.
 
     Args:
         correct_a: ``[n]``, whether the first model is right.
-        correct_b: ``[n]``, the second, on the same pictures in the same order.
+        correct_b: ``[n]``, the second, on the same images in the same order.
 
     Raises:
         DataError: If the lengths differ.
     """
     if correct_a.shape != correct_b.shape:
         raise DataError(
-            "Two models must have answered the same pictures", received=f"{correct_a.shape} and {correct_b.shape}"
+            "Two models must have answered the same images", received=f"{correct_a.shape} and {correct_b.shape}"
         )
     # Imported here because it takes longer than an answer, which needs this package.
     from scipy.stats import binomtest
@@ -73,14 +73,14 @@ def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNem
 
 
 def paired_bootstrap(correct: FloatArray, groups: IntArray, resampling: Resampling) -> list[Difference]:
-    """Differences of accuracy of all pairs of models, by drawing whole groups of pictures.
+    """Differences of accuracy of all pairs of models, by drawing whole groups of images.
 
     Every model is seen on the same draws, so what is hard for all of them does not count as a difference. The p value
     is twice the smaller share of resamples in which the difference is at most, or at least, 0. One resample is added
     to each side, since B of them cannot show a p below about 2 / B: it is never 0.
 
     Args:
-        correct: ``[n, models]`` in 0..1, whether, or in how many of its repetitions, a model has a picture right.
+        correct: ``[n, models]`` in 0..1, whether, or in how many of its repetitions, a model has an image right.
         groups: ``[n]`` numbers of groups, 0 to the highest without a gap.
         resampling: Number of resamples, seed, level.
 

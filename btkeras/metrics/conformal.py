@@ -2,13 +2,13 @@
 
 The score of a class is 1 - its probability (least ambiguous sets, LAC: Sadinle, Lei and Wasserman, "Least Ambiguous
 Set-Valued Classifiers With Bounded Error Levels", JASA 2019), which gives the smallest sets on average. A class is in
-a picture's set unless its score is above the finite-sample quantile of the true classes' scores on other pictures. If
+an image's set unless its score is above the finite-sample quantile of the true classes' scores on other images. If
 those and the new one are exchangeable, the true class is in the set with at least the wanted probability, averaged
-over all pictures and not within each class (Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World").
+over all images and not within each class (Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World").
 
 A set may be empty: no class is as probable as the true one nearly always is. That happens where the network is right
 more often than the coverage asks for. Sets that always held the most probable class, or those of adaptive scores (APS,
-RAPS) without chance in them, would hold a single class for every picture then, however unsure the network is of it.
+RAPS) without chance in them, would hold a single class for every image then, however unsure the network is of it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def conformal_threshold(scores: FloatArray, coverage: float) -> float:
         coverage: Wanted, above 0 and below 1.
 
     Returns:
-        A score; 1, which every class is within, where n pictures are too few to promise the coverage.
+        A score; 1, which every class is within, where n images are too few to promise the coverage.
     """
     # Less a little, for (n + 1) coverage may come out above the whole number that it is.
     rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
@@ -49,7 +49,7 @@ def conformal_threshold(scores: FloatArray, coverage: float) -> float:
 
 
 def prediction_sets(probabilities: FloatArray, threshold: float) -> NDArray[np.bool_]:
-    """Which classes are in each picture's set, ``[n, classes]``.
+    """Which classes are in each image's set, ``[n, classes]``.
 
     Args:
         probabilities: ``[n, classes]``.
@@ -67,7 +67,7 @@ def set_metrics(labels: IntArray, sets: NDArray[np.bool_]) -> dict[str, Any]:
 
     Returns:
         ``covered`` (the true class is in the set), ``covered_by_class`` (the same within each class, None where a class
-        has no picture), ``mean_size``, ``empty``, ``single`` (of one class), and ``single_right`` (the share of those
+        has no image), ``mean_size``, ``empty``, ``single`` (of one class), and ``single_right`` (the share of those
         that are the true class, None if there are none).
     """
     hit, sizes = sets[np.arange(len(labels)), labels], sets.sum(axis=1)

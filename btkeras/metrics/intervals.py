@@ -1,6 +1,6 @@
-"""How sure a figure is: Wilson's interval, and a bootstrap that draws whole groups of pictures.
+"""How sure a figure is: Wilson's interval, and a bootstrap that draws whole groups of images.
 
-Slices of one patient, and copies of one picture, are right or wrong together. Counted one by one they make an interval
+Slices of one patient, and copies of one image, are right or wrong together. Counted one by one they make an interval
 too narrow, so the bootstrap draws groups: each resample is as many groups as there are, with replacement.
 Where every answer is right, all resamples agree and the bootstrap's interval has no width; Wilson's does.
 """
@@ -47,7 +47,7 @@ def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion.
 
     Args:
-        correct: Successes, in 0..n. Need not be whole: the mean over repeated answers to one picture is not.
+        correct: Successes, in 0..n. Need not be whole: the mean over repeated answers to one image is not.
         n: Number of independent trials, at least 1.
         level: Confidence, in 0..1.
 
@@ -60,11 +60,11 @@ def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
     from scipy.special import ndtri
 
     p, z = correct / n, float(ndtri((1 + level) / 2))
-    centre = p + z**2 / (2 * n)
+    center = p + z**2 / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     scale = 1 + z**2 / n
     # At 0 and n one end is the proportion itself; rounding must not put it on the wrong side.
-    return max(min((centre - half) / scale, p), 0.0), min(max((centre + half) / scale, p), 1.0)
+    return max(min((center - half) / scale, p), 0.0), min(max((center + half) / scale, p), 1.0)
 
 
 def bootstrap_weights(groups: int, samples: int, seed: int) -> Iterator[NDArray[np.float64]]:
@@ -118,9 +118,9 @@ def clustered_bootstrap(
 ) -> dict[str, Any]:
     """Percentile intervals of the overall accuracy and of the macro-averaged and per-class figures.
 
-    A resample may draw no picture of a class, or none that is taken for it. A figure that loses its denominator so is
+    A resample may draw no image of a class, or none that is taken for it. A figure that loses its denominator so is
     left out of its interval, and so is the macro average over it, instead of counting as 0. A figure without a
-    denominator in the pictures themselves is 0 throughout, as in ``summarise``.
+    denominator in the images themselves is 0 throughout, as in ``summarize``.
 
     Args:
         labels: ``[n]`` class indices.

@@ -23,7 +23,7 @@ def box_region(box: Sequence[float], shape: tuple[int, int]) -> BoolArray:
     """The pixels whose centres lie in a box; of a box between all centres, the pixel around its own centre.
 
     Args:
-        box: Top, left, bottom and right edge, as fractions of the picture; what lies outside of it is cut off.
+        box: Top, left, bottom and right edge, as fractions of the image; what lies outside of it is cut off.
         shape: Height and width, pixels.
 
     Returns:
@@ -31,15 +31,15 @@ def box_region(box: Sequence[float], shape: tuple[int, int]) -> BoolArray:
     """
     sides = []
     for low, high, size in zip(box[:2], box[2:], shape, strict=True):
-        centres = (np.arange(size) + 0.5) / size
-        inside = (centres >= low) & (centres <= high)
+        centers = (np.arange(size) + 0.5) / size
+        inside = (centers >= low) & (centers <= high)
         if not inside.any():
             inside[np.clip(int((low + high) / 2 * size), 0, size - 1)] = True
         sides.append(inside)
     return sides[0][:, None] & sides[1]
 
 
-def centre(region: BoolArray) -> tuple[float, float]:
+def center(region: BoolArray) -> tuple[float, float]:
     """Row and column of the middle of a region's pixels; NaN without any."""
     rows, columns = np.nonzero(region)
     return float(np.mean(rows)), float(np.mean(columns))

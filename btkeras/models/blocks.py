@@ -1,6 +1,6 @@
 """The network's blocks: free functions of tensors, made of built-in Keras layers only.
 
-Pictures are ``(batch, height, width, channels)``. Convolutions have no bias and are followed by batch
+Images are ``(batch, height, width, channels)``. Convolutions have no bias and are followed by batch
 normalisation and ReLU unless said otherwise. Strided layers pad both sides by half a kernel, as PyTorch does (the
 paper's framework) and Keras' "same" does not, so that weights mean the same in both.
 """

@@ -22,7 +22,7 @@ _FREE = (layers.BatchNormalization, layers.Normalization)
 
 
 def count_macs(model: keras.Model) -> int:
-    """Counts the multiply-accumulates of one picture, in convolutions (grouped and depthwise too) and dense layers.
+    """Counts the multiply-accumulates of one image, in convolutions (grouped and depthwise too) and dense layers.
 
     Raises:
         ModelError: If another layer has weights, whose cost is not known here.
@@ -42,7 +42,7 @@ def _layer_macs(layer: keras.Layer) -> int:
     return math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
 
 
-# Name -> function from standardised pictures to the last feature map, which is then averaged, or to the vector that
+# Name -> function from standardised images to the last feature map, which is then averaged, or to the vector that
 # the network's own head makes of it. The vector in front of the last dense layer is the layer ``features`` in each.
 MODELS: Mapping[str, Callable[[KerasTensor], KerasTensor]] = MappingProxyType(
     {**RESNET34_VARIANTS, **APPLICATIONS, "resnext101": RESNEXT101, "googlenet": googlenet}
@@ -78,18 +78,18 @@ def build_model(
 
     Args:
         name: A key of ``MODELS``.
-        input_shape: Height, width (at least 32) and channels of a picture.
+        input_shape: Height, width (at least 32) and channels of an image.
         classes: Number of outputs.
         mean: Mean of the training pixels, one or one a channel, in the input's units.
         variance: Their variance.
         weights: ``random``; ``imagenet``, which Keras offers for some networks and is downloaded once; or a file of
             such weights (see ``pretrained.load_pretrained``). The layers behind the last feature map are random in
-            any case. With other than random weights, standardised pictures get the scale that these were trained on:
+            any case. With other than random weights, standardised images get the scale that these were trained on:
             to build such a network for weights that come from elsewhere, a checkpoint say, leave this ``random`` and
             give ``pretrained.scaled_variance`` of the variance.
 
     Raises:
-        ModelError: If the name is unknown, a picture is too small, or the weights cannot be had.
+        ModelError: If the name is unknown, an image is too small, or the weights cannot be had.
     """
     check_name(name)
     if min(input_shape[:2]) < 32:
@@ -112,7 +112,7 @@ def _network(
 ) -> keras.Model:
     images = layers.Input(input_shape, name="images")
     x = layers.Normalization(
-        axis=None if isinstance(mean, float) else -1, mean=mean, variance=variance, dtype="float32", name="standardise"
+        axis=None if isinstance(mean, float) else -1, mean=mean, variance=variance, dtype="float32", name="standardize"
     )(images)
     x = MODELS[name](x)
     if len(x.shape) == 4:

@@ -28,7 +28,7 @@ DROPOUT = 0.2
 
 
 def googlenet(x: KerasTensor) -> KerasTensor:
-    """Applies the network to pictures and returns ``(batch, 1024)``: the pooled last feature map behind dropout."""
+    """Applies the network to images and returns ``(batch, 1024)``: the pooled last feature map behind dropout."""
     x = blocks.conv_bn(x, 64, 7, stride=2, name="stem_conv1")
     x = _max_pool(x, 3, name="stem_pool1")
     x = blocks.conv_bn(x, 64, 1, name="stem_conv2")
@@ -43,7 +43,7 @@ def googlenet(x: KerasTensor) -> KerasTensor:
 
 
 def _max_pool(x: KerasTensor, size: int, *, name: str) -> KerasTensor:
-    # Of even pictures, "same" takes the windows that PyTorch takes with ceil_mode.
+    # Of even images, "same" takes the windows that PyTorch takes with ceil_mode.
     return layers.MaxPooling2D(size, strides=2, padding="same", name=name)(x)
 
 
@@ -79,7 +79,7 @@ class ResNeXt101:
     width: int = 8
 
     def __call__(self, x: KerasTensor) -> KerasTensor:
-        """Applies the network to pictures and returns its last feature map ``(batch, h, w, 2048)``."""
+        """Applies the network to images and returns its last feature map ``(batch, h, w, 2048)``."""
         x = blocks.max_pool(blocks.plain_stem(x), name="stem_pool")
         for stage, (filters, count) in enumerate(RESNEXT_STAGES, start=1):
             for block in range(1, count + 1):
@@ -102,7 +102,7 @@ RESNEXT101 = ResNeXt101(width=8)
 @dataclass(frozen=True)
 class Application:
     """Attributes:
-    factory: Function of ``keras.applications``, bound to what makes it start at standardised pictures.
+    factory: Function of ``keras.applications``, bound to what makes it start at standardised images.
     dense: Widths of fully connected layers between the flattened feature map and the last dense layer; none means
         that the feature map is averaged.
     dropout: Part of the inputs dropped behind each of them, or behind the average; 0 means no such layer.
@@ -115,7 +115,7 @@ class Application:
     weights: str = "random"
 
     def __call__(self, x: KerasTensor) -> KerasTensor:
-        """Applies the network to pictures and returns its last feature map, or the vector that its own head makes."""
+        """Applies the network to images and returns its last feature map, or the vector that its own head makes."""
         network = self.backbone(input_tensor=x)
         _train_like_ours(network.layers)
         if self.dense:
@@ -123,7 +123,7 @@ class Application:
         return blocks.pooled_dropout(network.output, self.dropout) if self.dropout else network.output
 
     def backbone(self, **options: object) -> keras.Model:
-        """The application up to its last feature map, with random weights; colour pictures unless told otherwise."""
+        """The application up to its last feature map, with random weights; colour images unless told otherwise."""
         network: keras.Model = self.factory(include_top=False, weights=None, **options)
         return network
 
@@ -139,7 +139,7 @@ class Application:
 def _train_like_ours(network: Sequence[keras.Layer]) -> None:
     """Initialisation and moving statistics as in ``blocks``; what the network computes stays Keras' own.
 
-    Keras' default initialisation is made for tanh: through VGG's layers, which nothing normalises, it lets a picture
+    Keras' default initialisation is made for tanh: through VGG's layers, which nothing normalises, it lets an image
     fade to nothing. DenseNet's two paddings get names, because Keras counts those of unnamed layers up.
     """
     names = iter(("conv1_pad", "pool1_pad"))

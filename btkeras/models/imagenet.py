@@ -27,8 +27,8 @@ class ImageNet:
     """Attributes:
     path: Where the file is below Keras' address; without the layers behind the last feature map.
     md5: Its checksum.
-    scale: Standard deviation of the pictures that the network was trained on, in the units that it takes them in.
-        Our pictures have 1, so they are multiplied by it.
+    scale: Standard deviation of the images that the network was trained on, in the units that it takes them in.
+        Our images have 1, so they are multiplied by it.
     """
 
     path: str
@@ -46,8 +46,8 @@ class ImageNet:
         return Path(self.path).name
 
 
-# VGG and ResNet50 take Caffe's pictures (0..255 less their mean), DenseNet PyTorch's (standardised), EfficientNetV2
-# 0..255 divided by 128, less 1. The order of the colours, and means per colour, do not matter to grey pictures.
+# VGG and ResNet50 take Caffe's images (0..255 less their mean), DenseNet PyTorch's (standardised), EfficientNetV2
+# 0..255 divided by 128, less 1. The order of the colours, and means per colour, do not matter to grey images.
 IMAGENET: Mapping[str, ImageNet] = MappingProxyType(
     {
         "vgg16": ImageNet(
@@ -78,7 +78,7 @@ def check_pretrained(name: str, channels: int) -> None:
     """Checks that Keras has ImageNet weights for a network.
 
     Raises:
-        ModelError: If not, or if they do not fit pictures with so many channels.
+        ModelError: If not, or if they do not fit images with so many channels.
     """
     if name not in IMAGENET:
         raise ModelError(
@@ -91,7 +91,7 @@ def check_pretrained(name: str, channels: int) -> None:
 
 
 def scaled_variance(name: str, variance: float | Sequence[float]) -> float | list[float]:
-    """The variance that makes ``standardise`` give pictures of the scale that ImageNet weights expect.
+    """The variance that makes ``standardize`` give images of the scale that ImageNet weights expect.
 
     Args:
         name: A key of ``IMAGENET``.
@@ -126,7 +126,7 @@ def load_pretrained(model: keras.Model, weights: str | Path) -> None:
     """Puts ImageNet weights into a network's backbone; its head stays random.
 
     With one channel, the first convolution's kernels are summed over their input channels: that is what they make of
-    a grey picture.
+    a grey image.
 
     Args:
         model: A network from ``build_model``, one of ``IMAGENET``.

@@ -3,7 +3,7 @@
 Ojala et al., "Multiresolution gray-scale and rotation invariant texture classification with local binary patterns":
 each pixel is described by which of its neighbours on a circle are at least as bright. Of 8, 16 and 24 neighbours at
 radii 1, 2 and 3 only the uniform patterns, with at most two changes around the circle, are told apart, by the number
-of brighter neighbours; so a picture and the same picture turned have the same histogram.
+of brighter neighbours; so an image and the same image turned have the same histogram.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LBPClassifier:
         return f"{self.kind} with {settings} (validation accuracy {self.validation_accuracy:.4f})"
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Answers for pictures ``[n, height, width, 1 or 3]``: ``[n, classes]``, each row with the sum 1.
+        """Answers for images ``[n, height, width, 1 or 3]``: ``[n, classes]``, each row with the sum 1.
 
         Those of ``knn`` are the neighbours' votes, so of k neighbours they are multiples of 1/k. Those of ``svm`` are a
         softmax of the one-against-rest decision values over a temperature, which was fitted by cross-validation within
@@ -84,7 +84,7 @@ def features(images: NDArray[np.uint8]) -> NDArray[np.float64]:
 
     Raises:
         ModelError: If scikit-image is not installed.
-        DataError: If the pictures are of another shape or type.
+        DataError: If the images are of another shape or type.
     """
     try:
         from skimage.feature import local_binary_pattern
@@ -96,10 +96,10 @@ def features(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         ) from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise DataError(
-            "Pictures must be uint8 of the shape (n, height, width, 1 or 3)", received=f"{images.dtype} {images.shape}"
+            "Images must be uint8 of the shape (n, height, width, 1 or 3)", received=f"{images.dtype} {images.shape}"
         )
     counts = np.empty((len(images), FEATURES))
-    for i, image in enumerate(tqdm(images, desc="patterns", unit=" pictures", leave=False, disable=None)):
+    for i, image in enumerate(tqdm(images, desc="patterns", unit=" images", leave=False, disable=None)):
         grey, histograms = _grey(image), []
         for radius, points in NEIGHBOURS.items():
             codes = local_binary_pattern(grey, points, radius, method="uniform").astype(int)
@@ -109,7 +109,7 @@ def features(images: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture ``[height, width, 1 or 3]`` in grey, by Pillow's formula; grey in three channels stays what it is."""
+    """An image ``[height, width, 1 or 3]`` in grey, by Pillow's formula; grey in three channels stays what it is."""
     if image.shape[-1] == 1:
         return image[..., 0]
     weighted = image.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
@@ -151,12 +151,12 @@ def fit_lbp(
 
     Raises:
         ModelError: If the kind is unknown or scikit-image is not installed.
-        DataError: If a class has fewer than 2 training pictures, or pictures are of another shape or type.
+        DataError: If a class has fewer than 2 training images, or images are of another shape or type.
     """
     grid = _grid(kind)
     rarest = int(np.bincount(train_labels).min()) if len(train_labels) else 0
     if rarest < 2:
-        raise DataError("Each class must have at least 2 training pictures", received=rarest)
+        raise DataError("Each class must have at least 2 training images", received=rarest)
     known, held_out = features(train), features(validation)
     # Of a tiny dataset there are no 9 neighbours.
     candidates = [settings for settings in grid if settings.get("n_neighbors", 1) <= len(known)]

@@ -106,8 +106,8 @@ def _are_one(graph: Graph, names: list[str], user: str) -> bool:
     inputs = {tuple(graph.sources(name)) for name in names}
     # With "same" padding and no strides, kernels whose sizes differ by an even number have one middle.
     sizes = np.array([one["kernel_size"] for one in settings])
-    centred = bool(((sizes - sizes[0]) % 2 == 0).all()) and settings[0]["padding"] == "same"
-    return alike and centred and set(settings[0]["strides"]) == {1} and len(types) == len(inputs) == 1
+    centerd = bool(((sizes - sizes[0]) % 2 == 0).all()) and settings[0]["padding"] == "same"
+    return alike and centerd and set(settings[0]["strides"]) == {1} and len(types) == len(inputs) == 1
 
 
 def _padded(kernel: Floats, size: NDArray[np.integer]) -> Floats:
@@ -118,7 +118,7 @@ def _padded(kernel: Floats, size: NDArray[np.integer]) -> Floats:
 # --- Factors and offsets ---
 
 
-def _normalisation(layer: layers.BatchNormalization) -> tuple[int, Floats, Floats]:
+def _normalization(layer: layers.BatchNormalization) -> tuple[int, Floats, Floats]:
     mean, variance = (np.asarray(value, np.float64) for value in (layer.moving_mean, layer.moving_variance))
     factor = (np.asarray(layer.gamma, np.float64) if layer.scale else 1.0) / np.sqrt(variance + layer.epsilon)
     return layer.axis, factor, (np.asarray(layer.beta, np.float64) if layer.center else 0.0) - mean * factor
@@ -130,7 +130,7 @@ def _rescaling(layer: layers.Rescaling) -> tuple[int, Floats, Floats]:
 
 # Layers that multiply and add constants -> the axis of these, factors and offsets.
 _AFFINE: Mapping[type, Callable[[Any], tuple[int, Floats, Floats]]] = MappingProxyType(
-    {layers.BatchNormalization: _normalisation, layers.Rescaling: _rescaling}
+    {layers.BatchNormalization: _normalization, layers.Rescaling: _rescaling}
 )
 
 

@@ -26,7 +26,7 @@ class ResNet34Variant:
     attention: bool = False
 
     def __call__(self, x: KerasTensor) -> KerasTensor:
-        """Applies the network to pictures and returns its last feature map ``(batch, h, w, 512)``."""
+        """Applies the network to images and returns its last feature map ``(batch, h, w, 512)``."""
         stem = blocks.multi_scale_stem if self.multi_scale else blocks.plain_stem
         x = blocks.max_pool(stem(x), name="stem_pool")
         for number, (filters, count) in enumerate(STAGES, start=1):

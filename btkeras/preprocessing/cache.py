@@ -1,4 +1,4 @@
-"""Decoded pictures, read by index: in memory, in a file on disk, or decoded anew each time."""
+"""Decoded images, read by index: in memory, in a file on disk, or decoded anew each time."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from btkeras.preprocessing.cache_backends import (
     copy_first,
     is_grey,
 )
-from btkeras.preprocessing.preprocessor import Picture, Preprocessor
+from btkeras.preprocessing.preprocessor import ImageArray, Preprocessor
 
-# Counts in the folder's name: pictures decoded or kept by other rules must not be taken for these.
+# Counts in the folder's name: images decoded or kept by other rules must not be taken for these.
 _VERSION = "3"
 _MEMORY_SHARE = 4
-_PICTURES, _HISTOGRAM = "pictures.npy", "histogram.npy"
+_IMAGES, _HISTOGRAM = "images.npy", "histogram.npy"
 
-Progress = Callable[[Iterable[Picture | ImageError]], Iterable[Picture | ImageError]]
+Progress = Callable[[Iterable[ImageArray | ImageError]], Iterable[ImageArray | ImageError]]
 
 
-class Pictures(Protocol):
+class Images(Protocol):
     """What a store reads from: an array, or something that reads or decodes on demand."""
 
     def __getitem__(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]: ...
@@ -43,19 +43,19 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class ImageCache:
-    """Pictures of one list of files at one size.
+    """Images of one list of files at one size.
 
     Attributes:
-        pictures: Indexed by the position in the list of files.
-        shape: Side and channels of a picture.
+        images: Indexed by the position in the list of files.
+        shape: Side and channels of an image.
         usable: Positions of the files that could be read.
         broken: Position and reason of the others.
-        histogram: Pixel counts of the usable pictures, int64 ``[channels, 256]``.
-        kept: Where the pictures are, in words.
-        grey: Whether ``pictures`` has one channel, which all ``shape[1]`` channels are equal to.
+        histogram: Pixel counts of the usable images, int64 ``[channels, 256]``.
+        kept: Where the images are, in words.
+        grey: Whether ``images`` has one channel, which all ``shape[1]`` channels are equal to.
     """
 
-    pictures: Pictures
+    images: Images
     shape: tuple[int, int]
     usable: NDArray[np.int64]
     broken: dict[int, ImageError]
@@ -65,15 +65,15 @@ class ImageCache:
 
     @property
     def kept_channels(self) -> int:
-        """Channels of ``take_kept``'s pictures."""
+        """Channels of ``take_kept``'s images."""
         return 1 if self.grey else self.shape[1]
 
     def take_kept(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Returns usable pictures as they are kept, uint8 ``[len(indices), size, size, kept_channels]``."""
-        return np.ascontiguousarray(self.pictures[self.usable[indices]])
+        """Returns usable images as they are kept, uint8 ``[len(indices), size, size, kept_channels]``."""
+        return np.ascontiguousarray(self.images[self.usable[indices]])
 
     def take(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Returns the given usable pictures, uint8 ``[len(indices), size, size, channels]``."""
+        """Returns the given usable images, uint8 ``[len(indices), size, size, channels]``."""
         return np.repeat(self.take_kept(indices), self.shape[1] // self.kept_channels, axis=-1)
 
     def __len__(self) -> int:
@@ -93,12 +93,12 @@ class _OnDemand:
         self._paths, self._decoder = paths, decoder
 
     def __getitem__(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-        pictures = []
-        for picture in self._decoder.files([self._paths[i] for i in indices]):
-            if isinstance(picture, ImageError):
-                raise picture
-            pictures.append(picture)
-        return np.stack(pictures)
+        images = []
+        for image in self._decoder.files([self._paths[i] for i in indices]):
+            if isinstance(image, ImageError):
+                raise image
+            images.append(image)
+        return np.stack(images)
 
 
 def build_cache(
@@ -107,15 +107,15 @@ def build_cache(
     *,
     cache: str,
     folder: Path,
-    progress: Progress = lambda pictures: pictures,
+    progress: Progress = lambda images: images,
 ) -> ImageCache:
-    """Decodes every file once, which finds the broken ones, and keeps the pictures as ``cache`` says.
+    """Decodes every file once, which finds the broken ones, and keeps the images as ``cache`` says.
 
-    Grey pictures are kept with one channel where the decoder gives three: that is a third of the memory.
+    Grey images are kept with one channel where the decoder gives three: that is a third of the memory.
 
     Args:
         paths: The files.
-        decoder: Says size, channels and whether pictures are harmonised.
+        decoder: Says size, channels and whether images are harmonized.
         cache: As ``resolved_cache``.
         folder: Where files on disk are kept; one that is there from an earlier run is used again.
         progress: Wraps the iteration, to show it.
@@ -128,15 +128,15 @@ def build_cache(
         channels = decoder.channels if not store.grey else 1
         return replace(store, kept=f"{_megabytes(_shape(paths, decoder, channels))} in memory")
     store = _fill(NoBackend, decoder.channels, paths, decoder, progress)
-    return replace(store, pictures=_OnDemand(paths, decoder), kept="nowhere, decoded in every epoch")
+    return replace(store, images=_OnDemand(paths, decoder), kept="nowhere, decoded in every epoch")
 
 
 def resolved_cache(cache: str, count: int, decoder: Preprocessor) -> str:
-    """Where so many pictures are kept: ``memory``, ``disk`` or ``none``.
+    """Where so many images are kept: ``memory``, ``disk`` or ``none``.
 
     Args:
         cache: One of ``config.CACHES``; ``auto`` takes memory if a quarter of what is free suffices, else disk.
-        count: Number of pictures.
+        count: Number of images.
         decoder: Says size and channels.
     """
     if cache != "auto":
@@ -160,28 +160,28 @@ def _fill(
     decoder: Preprocessor,
     progress: Progress,
 ) -> ImageCache:
-    """Decodes the files onto a shelf, which is made anew if it has one channel and a picture has colours."""
+    """Decodes the files onto a shelf, which is made anew if it has one channel and an image has colours."""
     broken: dict[int, ImageError] = {}
     histogram = np.zeros((decoder.channels, 256), np.int64)
     shelf = make(_shape(paths, decoder, channels))
-    for i, picture in enumerate(progress(decoder.files(paths))):
-        if isinstance(picture, ImageError):
-            broken[i] = picture
+    for i, image in enumerate(progress(decoder.files(paths))):
+        if isinstance(image, ImageError):
+            broken[i] = image
             continue
-        grey = is_grey(picture)
+        grey = is_grey(image)
         if not grey and shelf.shape[-1] == 1:
             narrow, shelf = shelf, make(_shape(paths, decoder, decoder.channels))
             copy_first(narrow, shelf, i)
         # One channel's counts are those of all of them.
-        histogram += _histogram(picture[..., :1] if grey else picture)
-        shelf.put(i, picture[..., : shelf.shape[-1]])
+        histogram += _histogram(image[..., :1] if grey else image)
+        shelf.put(i, image[..., : shelf.shape[-1]])
     usable = np.array([i for i in range(len(paths)) if i not in broken], np.int64)
     only_grey = shelf.shape[-1] < decoder.channels
     return ImageCache(shelf, (decoder.size, decoder.channels), usable, broken, histogram, "", only_grey)
 
 
-def _histogram(picture: Picture) -> NDArray[np.int64]:
-    return np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(picture, -1, 0)])
+def _histogram(image: ImageArray) -> NDArray[np.int64]:
+    return np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(image, -1, 0)])
 
 
 class _NotKeptError(Exception):
@@ -210,7 +210,7 @@ def _disk_store(paths: Sequence[Path], decoder: Preprocessor, folder: Path, prog
 
 
 def _filled(folder: Path, paths: Sequence[Path], decoder: Preprocessor, progress: Progress, where: str) -> ImageCache:
-    file = folder / _PICTURES
+    file = folder / _IMAGES
 
     def make(shape: Shape) -> CacheBackend:
         # One that turned out too narrow makes room first; it can still be read.
@@ -231,22 +231,22 @@ def _check_room(shape: Shape, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if math.prod(shape) > free:
         raise DataError(
-            "The decoded pictures must fit onto the disk",
+            "The decoded images must fit onto the disk",
             received=f"{_megabytes(shape)}, and {free / 1e6:.0f} MB free in {folder}",
             remedy="Let BTKERAS_CACHE name a folder with more room, or set data.cache=none",
         )
 
 
 def _stored(target: Path, decoder: Preprocessor) -> ImageCache:
-    pictures, histogram = DiskBackend(target / _PICTURES), np.load(target / _HISTOGRAM)
-    kept = f"{_megabytes(pictures.shape)} in {target} (from an earlier run)"
-    grey = pictures.shape[-1] < decoder.channels
+    images, histogram = DiskBackend(target / _IMAGES), np.load(target / _HISTOGRAM)
+    kept = f"{_megabytes(images.shape)} in {target} (from an earlier run)"
+    grey = images.shape[-1] < decoder.channels
     shape = (decoder.size, decoder.channels)
-    return ImageCache(pictures, shape, np.arange(pictures.shape[0]), {}, histogram, kept, grey)
+    return ImageCache(images, shape, np.arange(images.shape[0]), {}, histogram, kept, grey)
 
 
 def _key(paths: Sequence[Path], decoder: Preprocessor) -> str:
-    parts = [_VERSION, str(decoder.size), str(decoder.channels), *(["harmonised"] if decoder.harmonise else [])]
+    parts = [_VERSION, str(decoder.size), str(decoder.channels), *(["harmonized"] if decoder.harmonize else [])]
     resolved: dict[Path, Path] = {}
     for path in paths:
         try:

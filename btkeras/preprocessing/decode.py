@@ -2,7 +2,7 @@
 
 Both give the same bytes, and refuse the same; a test holds them together. Pillow is handed only those parts of a file
 that say what the pixels are: what it makes of the rest (text, colour profiles, EXIF directories, frames) costs time,
-warns, or fails where there is nothing wrong with the picture.
+warns, or fails where there is nothing wrong with the image.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def to_uint8(pixels: NDArray[np.integer]) -> NDArray[np.uint8]:
     return ((values * 510 + span) // (2 * span)).astype(np.uint8)
 
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 
-# Where the orientation may stand: EXIF is among a picture's first segments, its first directory at its beginning.
+# Where the orientation may stand: EXIF is among an image's first segments, its first directory at its beginning.
 HEAD = 4096
 # Tag 0x0112, type SHORT, count 1, in both byte orders.
 # Eight bytes do not turn up by chance, so the directory around them need not be parsed.
@@ -52,7 +52,7 @@ PATTERNS: Mapping[Literal["big", "little"], bytes] = MappingProxyType(
     {"big": bytes.fromhex("0112000300000001"), "little": bytes.fromhex("1201030001000000")}
 )
 _UPRIGHT = 1
-_TURNED: Mapping[int, Callable[[Picture], Picture]] = MappingProxyType(
+_TURNED: Mapping[int, Callable[[ImageArray], ImageArray]] = MappingProxyType(
     {
         2: lambda image: image[:, ::-1],
         3: lambda image: image[::-1, ::-1],
@@ -77,8 +77,8 @@ def orientation(data: bytes) -> int:
     return _UPRIGHT
 
 
-def upright(image: Picture, data: bytes) -> Picture:
-    """Turns a decoded picture as its encoded bytes say.
+def upright(image: ImageArray, data: bytes) -> ImageArray:
+    """Turns a decoded image as its encoded bytes say.
 
     Args:
         image: ``[height, width, channels]``.
@@ -93,7 +93,7 @@ _PNG_PARTS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 # Colour types of PNG.
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 _CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1, _GREY_ALPHA: 2, _RGB_ALPHA: 4}
-# Of a 16-bit picture without colour, the 8-bit one with the same bytes: its channels are a value's two bytes.
+# Of a 16-bit image without colour, the 8-bit one with the same bytes: its channels are a value's two bytes.
 _HALVES = {_GREY: _GREY_ALPHA, _GREY_ALPHA: _RGB_ALPHA}
 # With colour, Pillow gives 8 of the 16 bits; which ones, its raw mode says.
 _HIGH, _LOW = ";16B", ";16L"
@@ -102,16 +102,16 @@ _HIGH, _LOW = ";16B", ";16L"
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 _UNREAD = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
 _END = b"\xff\xd9"
-# The first with a length; beginning, end and scan of a picture.
+# The first with a length; beginning, end and scan of an image.
 _FIRST, _STOPS = 0xC0, (0xD8, 0xD9, 0xDA)
 # What Pillow raises on broken files; that list is nowhere promised.
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, zlib.error)
 
 
-def decode(data: bytes, name: str) -> Picture:
+def decode(data: bytes, name: str) -> ImageArray:
     """Decodes PNG (8 or 16 bits) or JPEG bytes that passed ``image_file.check_image``, turned upright.
 
-    16-bit pictures are scaled from their own lowest..highest value to 0..255, as ``prepare`` does with raw slices.
+    16-bit images are scaled from their own lowest..highest value to 0..255, as ``prepare`` does with raw slices.
     Transparency is ignored.
 
     Args:
@@ -134,28 +134,28 @@ def decode(data: bytes, name: str) -> Picture:
     return upright(pixels if pixels.ndim == 3 else pixels[..., None], data)
 
 
-def _decode_png(data: bytes) -> Picture:
+def _decode_png(data: bytes) -> ImageArray:
     parts = list(_png_parts(data))
-    depth, colour, *methods = struct.unpack(">8x5B", parts[0][1])
+    depth, color, *methods = struct.unpack(">8x5B", parts[0][1])
     if methods not in ([0, 0, 0], [0, 0, 1]):
         raise ValueError("its header is wrong")
-    if colour == _PALETTE:
+    if color == _PALETTE:
         _check_palette(parts)
     if depth == 16:
-        pixels = to_uint8(_deep_png(parts, colour))
+        pixels = to_uint8(_deep_png(parts, color))
     else:
         with PngImageFile(io.BytesIO(_png(parts))) as image:
             pixels = _grey_or_rgb(image)
     # Rows that are missing stay 0. (Missing passes of interlaced ones are found by Pillow.)
-    if methods[-1] == 0 and (colour == _PALETTE or not pixels[-1].any()):
+    if methods[-1] == 0 and (color == _PALETTE or not pixels[-1].any()):
         _check_rows(parts)
     return pixels
 
 
 def _check_rows(parts: list[tuple[bytes, bytes]]) -> None:
-    width, height, depth, colour = struct.unpack(">IIBB3x", parts[0][1])
+    width, height, depth, color = struct.unpack(">IIBB3x", parts[0][1])
     # Each row begins with a byte that says how it is written.
-    needed = height * (1 + (width * depth * _CHANNELS[colour] + 7) // 8)
+    needed = height * (1 + (width * depth * _CHANNELS[color] + 7) // 8)
     packed = b"".join(content for kind, content in parts if kind == b"IDAT")
     if len(zlib.decompressobj().decompress(packed, needed)) < needed:
         raise ValueError("rows are missing")
@@ -167,10 +167,10 @@ def _check_palette(parts: list[tuple[bytes, bytes]]) -> None:
         raise ValueError("its palette is wrong")
 
 
-def _deep_png(parts: list[tuple[bytes, bytes]], colour: int) -> NDArray[np.uint16]:
-    if colour in _HALVES:
+def _deep_png(parts: list[tuple[bytes, bytes]], color: int) -> NDArray[np.uint16]:
+    if color in _HALVES:
         (kind, header), *rest = parts
-        shallow = header[:8] + bytes([8, _HALVES[colour]]) + header[10:]
+        shallow = header[:8] + bytes([8, _HALVES[color]]) + header[10:]
         with PngImageFile(io.BytesIO(_png([(kind, shallow), *rest]))) as image:
             high, low = np.moveaxis(np.asarray(image)[..., :2], -1, 0)
     else:
@@ -178,7 +178,7 @@ def _deep_png(parts: list[tuple[bytes, bytes]], colour: int) -> NDArray[np.uint1
     return high.astype(np.uint16) << 8 | low
 
 
-def _half(data: bytes, half: str) -> Picture:
+def _half(data: bytes, half: str) -> ImageArray:
     with PngImageFile(io.BytesIO(data)) as image:
         (tile,) = image.tile
         image.tile = [tile._replace(args=image.mode + half)]
@@ -210,7 +210,7 @@ def _png(parts: list[tuple[bytes, bytes]]) -> bytes:
     return _PNG_SIGNATURE + b"".join(chunks)
 
 
-def _decode_jpeg(data: bytes) -> Picture:
+def _decode_jpeg(data: bytes) -> ImageArray:
     with JpegImageFile(io.BytesIO(_without_unread(data))) as image:
         if image.mode != "CMYK":
             return _grey_or_rgb(image)
@@ -231,13 +231,13 @@ def _without_unread(data: bytes) -> bytes:
         if marker not in _UNREAD:
             kept.append(data[position : position + 2 + length])
         position += 2 + length
-    # Of a picture that is cut off, Pillow at times gives what there is. The last byte alone is not missed.
+    # Of an image that is cut off, Pillow at times gives what there is. The last byte alone is not missed.
     if data.find(_END, position) < 0 and not data.endswith(_END[:1]):
         raise ValueError("it ends before its end")
     return b"".join([*kept, data[position:]])
 
 
-def _grey_or_rgb(image: ImageFile.ImageFile) -> Picture:
+def _grey_or_rgb(image: ImageFile.ImageFile) -> ImageArray:
     grey = image.mode in ("1", "L", "LA")
     # RGB of the transparent pixels too.
     return np.asarray(image.convert("L" if grey else "RGB"))

@@ -32,7 +32,7 @@ def orientation(data: tf.Tensor) -> tf.Tensor:
 
 
 def upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
-    """Turns a decoded picture as its encoded bytes say.
+    """Turns a decoded image as its encoded bytes say.
 
     Args:
         image: ``[height, width, channels]``.
@@ -149,41 +149,41 @@ _PNG_IHDR = _PNG + b"\0\0\0\rIHDR"
 _BLOCK = 16
 
 
-def preprocess(data: tf.Tensor, size: int, channels: int, harmonised: bool = False) -> tf.Tensor:
-    """Decodes and resizes one picture.
+def preprocess(data: tf.Tensor, size: int, channels: int, harmonized: bool = False) -> tf.Tensor:
+    """Decodes and resizes one image.
 
     Args:
         data: Scalar string, an encoded PNG or JPEG.
         size: Side of the result, pixels.
         channels: 1 or 3.
-        harmonised: Whether it is cropped to the head and put on one scale first (``btkeras.preprocessing.harmonize``).
+        harmonized: Whether it is cropped to the head and put on one scale first (``btkeras.preprocessing.harmonize``).
 
     Returns:
         uint8 ``[size, size, channels]``.
 
     Raises:
-        tf.errors.InvalidArgumentError: When run, if the bytes are no valid picture or have too many pixels.
+        tf.errors.InvalidArgumentError: When run, if the bytes are no valid image or have too many pixels.
     """
-    return preprocess_pixels(decode(data), size, channels, harmonised)
+    return preprocess_pixels(decode(data), size, channels, harmonized)
 
 
-def preprocess_pixels(image: tf.Tensor, size: int, channels: int, harmonised: bool = False) -> tf.Tensor:
-    """Makes a decoded picture the network's input.
+def preprocess_pixels(image: tf.Tensor, size: int, channels: int, harmonized: bool = False) -> tf.Tensor:
+    """Makes a decoded image the network's input.
 
     Args:
         image: uint8 ``[height, width, 1 or 3]``.
         size: Side of the result, pixels.
         channels: 1 or 3.
-        harmonised: As for ``preprocess``; colour then becomes grey, and grey is repeated for 3 channels.
+        harmonized: As for ``preprocess``; colour then becomes grey, and grey is repeated for 3 channels.
 
     Returns:
         uint8 ``[size, size, channels]``.
     """
-    if harmonised:
+    if harmonized:
         return tf.repeat(resize(harmonize(to_channels(image, 1)), size), channels, axis=-1)
     if channels == 1:
         return resize(to_channels(image, 1), size)
-    # Each channel is resized alike, so a grey picture gets its three only afterwards.
+    # Each channel is resized alike, so a grey image gets its three only afterwards.
     return tf.cond(
         _is_grey(image),
         lambda: to_channels(resize(tf.ensure_shape(image, [None, None, 1]), size), 3),
@@ -194,7 +194,7 @@ def preprocess_pixels(image: tf.Tensor, size: int, channels: int, harmonised: bo
 def decode(data: tf.Tensor) -> tf.Tensor:
     """Decodes PNG (8 or 16 bits) or JPEG bytes, turned upright, to uint8 ``[height, width, 1 (grey) or 3 (RGB)]``.
 
-    16-bit pictures are scaled from their own lowest..highest value to 0..255, as ``prepare`` does with raw slices.
+    16-bit images are scaled from their own lowest..highest value to 0..255, as ``prepare`` does with raw slices.
     Transparency is ignored.
     """
     is_png = tf.equal(tf.strings.substr(data, 0, len(_PNG)), _PNG)
@@ -206,7 +206,7 @@ def decode(data: tf.Tensor) -> tf.Tensor:
 
 
 def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
-    """Makes uint8 pictures ``[..., 1 or 3]`` grey (ITU-R 601 luma, rounded as Pillow does) or three-channelled.
+    """Makes uint8 images ``[..., 1 or 3]`` grey (ITU-R 601 luma, rounded as Pillow does) or three-channelled.
 
     The last dimension may be unknown until run time.
     """
@@ -229,7 +229,7 @@ def _luma(image: tf.Tensor) -> tf.Tensor:
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes a picture, antialiased and exact.
+    """Resizes an image, antialiased and exact.
 
     Args:
         image: uint8 ``[height, width, channels]``, or with a batch before; the number of channels must be static.
@@ -239,8 +239,8 @@ def resize(image: tf.Tensor, size: int) -> tf.Tensor:
         uint8 ``[size, size, channels]``, with a batch before if there was one.
     """
     if image.shape.rank == 4:
-        picture = tf.TensorSpec([size, size, image.shape[-1]], tf.uint8)
-        return tf.map_fn(lambda one: resize(one, size), image, fn_output_signature=picture)
+        resized = tf.TensorSpec([size, size, image.shape[-1]], tf.uint8)
+        return tf.map_fn(lambda one: resize(one, size), image, fn_output_signature=resized)
     # TF32 on a GPU would round the whole numbers that make this exact.
     with tf.device("/CPU:0"):
         low = _resize_rows(tf.cast(image, tf.float32), size)

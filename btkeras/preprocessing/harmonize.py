@@ -1,10 +1,10 @@
 """Slices of different collections made alike: cropped to the head, on one scale of intensity.
 
-What surrounds a head (how much black, frames, markers) and how bright a picture was saved say which collection a
+What surrounds a head (how much black, frames, markers) and how bright an image was saved say which collection a
 slice comes from, and with it, where a class has its own collection, the answer. Here the head's box is found from
 counts of rows and columns, and three landmarks of the head's own histogram are put at fixed grey levels (Nyul and
 Udupa, "On standardizing the MR image intensity scale", 1999): the background, the median and the 99th percentile.
-Stretching the box to the network's square then makes the aspect of all pictures the same, too.
+Stretching the box to the network's square then makes the aspect of all images the same, too.
 
 What stays is what is in the head: the plane of the slice and its weighting (T1, T2, FLAIR) differ between collections,
 and no scaling changes that.
@@ -28,7 +28,7 @@ FOREGROUND = 6
 # (A circle loses 0.06 % of its diameter.)
 FILLED = 5
 BACKGROUND_PERCENT, WHITE_PERCENT = 10, 99
-# Of the whole picture; a smaller box, or one with fewer pixels on a side, is no head.
+# Of the whole image; a smaller box, or one with fewer pixels on a side, is no head.
 SMALLEST_PART, SMALLEST_SIDE = 20, 16
 # Where the head's median comes to lie. Half way would spare too few levels for what enhances.
 MIDDLE = 100
@@ -71,8 +71,8 @@ def head_box(image: NDArray[np.uint8]) -> HeadBox:
         image: uint8 ``[height, width]``, brighter than its background.
 
     Returns:
-        The smallest box around the largest run of filled rows and columns; the whole picture where there is none
-        that a head could fill (blank pictures, noise, a few letters).
+        The smallest box around the largest run of filled rows and columns; the whole image where there is none
+        that a head could fill (blank images, noise, a few letters).
     """
     return _box(foreground(image))
 

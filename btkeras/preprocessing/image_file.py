@@ -1,4 +1,4 @@
-"""What may be read as a picture: checks on an encoded image's header, before anything is decoded.
+"""What may be read as an image: checks on an encoded image's header, before anything is decoded.
 
 The headers are read here and not by Pillow, whose warnings about damaged ones cannot be silenced from one thread
 without touching the others.
@@ -15,7 +15,7 @@ from btkeras.errors import ImageError
 FORMATS = ("PNG", "JPEG")
 MIN_SIDE = 16
 MAX_PIXELS = 25_000_000
-# More than the largest picture takes without any compression, at 16 bits and with alpha.
+# More than the largest image takes without any compression, at 16 bits and with alpha.
 MAX_BYTES = 256 * 2**20
 
 _MAGIC = {
@@ -34,12 +34,12 @@ _MAGIC = {
 }
 # NIfTI-1 has its magic at byte 344, NIfTI-2 at byte 4; "i": the header of a pair of files.
 _NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
-# JPEG markers: start of a frame, of a scan, end of the picture, and those that stand alone.
+# JPEG markers: start of a frame, of a scan, end of the image, and those that stand alone.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SCAN, _END = 0xDA, 0xD9
 _WITHOUT_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 _GAIN_MAP = b"hdrgm:Version"
-# The number of pictures in an MPO segment: tag 0xB001, type LONG, count 1, in big- and little-endian.
+# The number of images in an MPO segment: tag 0xB001, type LONG, count 1, in big- and little-endian.
 _MPO_COUNTS: dict[bytes, Literal["big", "little"]] = {
     bytes.fromhex("b001000400000001"): "big",
     bytes.fromhex("01b0040001000000"): "little",
@@ -90,7 +90,7 @@ def check_image(data: bytes, name: str = "the image") -> tuple[int, int]:
     width, height, frames = _header(data, name)
     if frames > 1:
         raise ImageError(
-            "An image must be one still picture",
+            "An image must be one still image",
             received=f"{name} with {frames} frames",
             remedy="Save the frame you mean as PNG",
         )
@@ -108,8 +108,8 @@ def check_image(data: bytes, name: str = "the image") -> tuple[int, int]:
 
 
 def remedy_for(kind: str) -> str:
-    """What to do about a file that ``sniff`` finds to be no picture."""
-    return {"an empty file": "Save it again", "text": "Name the picture itself"}.get(kind, "Convert it to PNG first")
+    """What to do about a file that ``sniff`` finds to be no image."""
+    return {"an empty file": "Save it again", "text": "Name the image itself"}.get(kind, "Convert it to PNG first")
 
 
 def sniff(data: bytes) -> str:
@@ -141,7 +141,7 @@ def _png_header(data: bytes) -> tuple[int, int, int]:
         raise ValueError("it does not begin with its size")
     width, height = struct.unpack_from(">II", data, 16)
     position, frames = 8, 1
-    # An animation is announced before the first picture data, and the chunk says how many frames it has.
+    # An animation is announced before the first image data, and the chunk says how many frames it has.
     while (kind := data[position + 4 : position + 8]) != b"IDAT":
         (length,) = struct.unpack_from(">I", data, position)
         if kind == b"acTL":
@@ -157,19 +157,19 @@ def _jpeg_header(data: bytes) -> tuple[int, int, int]:
         marker = data[position] if position else _END
         if marker in _FRAMES:
             height, width = struct.unpack_from(">HH", data, position + 4)
-            # What a phone adds to show a photograph brighter (Ultra HDR) is no second picture.
+            # What a phone adds to show a photograph brighter (Ultra HDR) is no second image.
             return width, height, 1 if _GAIN_MAP in data[:position] else frames
         if marker in (_SCAN, _END):
             raise ValueError("it has no frame header")
         if marker == 0xFF or marker in _WITHOUT_LENGTH:
             continue
         (length,) = struct.unpack_from(">H", data, position + 1)
-        frames = max(frames, _pictures(data[position + 3 : position + 1 + length]))
+        frames = max(frames, _images(data[position + 3 : position + 1 + length]))
         position += 1 + length
 
 
-def _pictures(segment: bytes) -> int:
-    """Number of pictures that a multi-picture (MPO) segment announces, 1 for any other segment."""
+def _images(segment: bytes) -> int:
+    """Number of images that a multi-image (MPO) segment announces, 1 for any other segment."""
     if segment.startswith(b"MPF\0"):
         for count, order in _MPO_COUNTS.items():
             position = segment.find(count)
@@ -179,5 +179,5 @@ def _pictures(segment: bytes) -> int:
 
 
 def damaged(name: str, reason: object) -> ImageError:
-    """The error for a picture whose content is broken."""
+    """The error for an image whose content is broken."""
     return ImageError("An image must be whole", received=f"{name}, which is damaged ({reason})", remedy="Get it again")

@@ -1,7 +1,7 @@
 """Resizing by exact integer arithmetic, so that every engine gives the same bytes.
 
 An antialiased triangle filter (Pillow's and TensorFlow's "bilinear" with antialiasing) is two matrix products,
-``rows @ image @ columns.T``. Here the weights are multiples of 1/4096 that sum to one, and the picture is rounded to
+``rows @ image @ columns.T``. Here the weights are multiples of 1/4096 that sum to one, and the image is rounded to
 quarters of a grey level between the products. All sums then stay below 2**24, where float32 counts whole numbers
 exactly: no order of summation, vector width or engine can change a bit of the result.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 UNIT = 4096.0
 QUARTERS = 4.0
 # Rows of weights multiplied at once. Few, so that the product stays below what a linear-algebra library would spread
-# over threads: pictures are prepared in parallel already.
+# over threads: images are prepared in parallel already.
 _BLOCK = 8
 
 

@@ -1,4 +1,4 @@
-"""An audit as one HTML file: what was found in words and tables, and the groups of copies as pictures."""
+"""An audit as one HTML file: what was found in words and tables, and the groups of copies as images."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from btkeras.audit.audit import Audit, CopyGroup, Member
 from btkeras.audit.format import copies_by_class, format_group, leakage_lines, notes
 from btkeras.files import write_text
-from btkeras.reporting.document import Block, Cell, Column, Picture, Pictures, Report, Section, Table, Text
+from btkeras.reporting.document import Block, Cell, Column, Gallery, GalleryImage, Report, Section, Table, Text
 from btkeras.reporting.mistakes import thumbnail
 from btkeras.reporting.to_html import render
 
-_GROUPS = 24  # shown as pictures, of each kind
+_GROUPS = 24  # shown as images, of each kind
 _MEMBERS = 5  # shown of a group
 _LINES = 200  # of a list
 
@@ -51,17 +51,17 @@ def _group_sections(audit: Audit) -> list[Section]:
         ("overlap", f"Copies in {audit.against}", audit.overlap),
         ("copies", "All copies in the dataset, the largest groups first", audit.own_groups),
     )
-    return [_section(name, title, _pictures(audit, name, groups)) for name, title, groups in kinds if groups]
+    return [_section(name, title, _images(audit, name, groups)) for name, title, groups in kinds if groups]
 
 
-def _pictures(audit: Audit, kind: str, groups: Sequence[CopyGroup]) -> list[Block]:
+def _images(audit: Audit, kind: str, groups: Sequence[CopyGroup]) -> list[Block]:
     if kind == "copies":
         groups = sorted(groups, key=lambda group: -len(group.own))
     blocks: list[Block] = [
-        Pictures(
+        Gallery(
             f"{kind}-{number}",
             f"{number}. {format_group(group)}",
-            tuple(_picture(audit, f"{kind}-{number}-{i}", member) for i, member in enumerate(_chosen(group), start=1)),
+            tuple(_image(audit, f"{kind}-{number}-{i}", member) for i, member in enumerate(_chosen(group), start=1)),
             (f"and {len(group.members) - _MEMBERS:,} more",) if group.members[_MEMBERS:] else (),
         )
         for number, group in enumerate(groups[:_GROUPS], start=1)
@@ -77,21 +77,21 @@ def _chosen(group: CopyGroup) -> list[Member]:
     first: list[Member] = []
     others: list[Member] = []
     for member in group.members:
-        key = (member.part, member.label, member.other)
+        key = (member.subset, member.label, member.other)
         (others if key in seen else first).append(member)
         seen.add(key)
     return (first + others)[:_MEMBERS]
 
 
-def _picture(audit: Audit, name: str, member: Member) -> Picture:
+def _image(audit: Audit, name: str, member: Member) -> GalleryImage:
     jpeg, problem = thumbnail(Path(audit.against if member.other else audit.dataset), member.path)
-    where = f"in {audit.against}" if member.other else member.part
+    where = f"in {audit.against}" if member.other else member.subset
     lines = (member.path, member.label, where, problem)
-    return Picture(name, jpeg, f"Slice of class {member.label}", tuple(line for line in lines if line), None)
+    return GalleryImage(name, jpeg, f"Slice of class {member.label}", tuple(line for line in lines if line), None)
 
 
 def _copies_table(audit: Audit) -> Table:
-    titles = ("pictures", "groups of equal pixels", "groups of near-copies", "in groups", "largest group", "distinct")
+    titles = ("images", "groups of equal pixels", "groups of near-copies", "in groups", "largest group", "distinct")
     return Table(
         name="copies-table",
         caption="Copies per class",
@@ -100,7 +100,7 @@ def _copies_table(audit: Audit) -> Table:
             (Cell(label), *(Cell(f"{value:,}", value) for value in row.values()))
             for label, row in copies_by_class(audit).items()
         ),
-        notes=("Distinct: pictures, with a group counted once.",),
+        notes=("Distinct: images, with a group counted once.",),
     )
 
 
@@ -134,8 +134,8 @@ def _statistics_table(audit: Audit) -> Table:
         ),
         rows=tuple(rows),
         notes=(
-            "Border: median grey level of the outermost 2 %; dark: below 8. Mean and its spread between pictures; "
-            "contrast: the standard deviation within a picture.",
+            "Border: median grey level of the outermost 2 %; dark: below 8. Mean and its spread between images; "
+            "contrast: the standard deviation within an image.",
             "What differs between classes here can be learnt instead of tumours.",
         ),
     )
@@ -143,7 +143,7 @@ def _statistics_table(audit: Audit) -> Table:
 
 def _lists(audit: Audit) -> list[Block]:
     broken = [f"{path}: {why}" for path, why in audit.unreadable.items()]
-    patients = [f"Patient {patient}: {', '.join(parts)}" for patient, parts in audit.patients_across.items()]
+    patients = [f"Patient {patient}: {', '.join(subsets)}" for patient, subsets in audit.patients_across.items()]
     return [Text(_cut(lines), "list") for lines in (broken, patients) if lines]
 
 
@@ -153,9 +153,9 @@ def _cut(lines: list[str]) -> tuple[str, ...]:
 
 
 def _provenance(audit: Audit) -> tuple[str, ...]:
-    lines = [f"Dataset: {audit.dataset}, {sum(audit.counts.values()):,} pictures"]
+    lines = [f"Dataset: {audit.dataset}, {sum(audit.counts.values()):,} images"]
     if audit.split:
-        lines.append("Split: " + ", ".join(f"{count:,} {part}" for part, count in audit.part_sizes.items()))
+        lines.append("Split: " + ", ".join(f"{count:,} {subset}" for subset, count in audit.subset_sizes.items()))
     if audit.against:
         lines.append(f"Held against: {audit.against}")
     return tuple(lines)

@@ -26,15 +26,15 @@ RESEARCH_ONLY = "Research use only: btkeras is no medical device."
 
 
 def build_report(
-    paths: Sequence[Path], *, pictures: bool = True, intervals_by: str | None = None, cache: Path | None = None
+    paths: Sequence[Path], *, images: bool = True, intervals_by: str | None = None, cache: Path | None = None
 ) -> Report:
     """Reads cross-validations and runs, and says what they show.
 
     Args:
         paths: Folders of ``btkeras cv`` or ``btkeras train``.
-        pictures: Whether the worst mistakes are shown as pictures.
-        intervals_by: What intervals are clustered by, see ``data.groups.group_by``; None takes the splits' groups.
-        cache: Folder that keeps what is found in the pictures.
+        images: Whether the worst mistakes are shown as images.
+        intervals_by: What intervals are clustered by, see ``data.groups.group_records``; None takes the splits' groups.
+        cache: Folder that keeps what is found in the images.
 
     Raises:
         RunError: If a folder is no finished source or is named twice.
@@ -49,7 +49,7 @@ def build_report(
         "ROC and precision-recall curves": rate_blocks(evidence),
         "Calibration": calibration_blocks(evidence),
         "Robustness": robustness_blocks(evidence),
-        "Worst mistakes": mistake_blocks(evidence, pictures=pictures),
+        "Worst mistakes": mistake_blocks(evidence, images=images),
         "Limits": [
             Text((_faults(evidence),)),
             Text((*published.FAULTS, RESEARCH_ONLY), "list"),
@@ -60,7 +60,7 @@ def build_report(
 
 
 def _faults(evidence: ReportData) -> str:
-    kinds = sorted({str(source.summary["protocol"]["by"]) for source in evidence.sources})
+    kinds = sorted({str(source.summary["protocol"]["group_by"]) for source in evidence.sources})
     if kinds == ["image"]:
         return "Known faults of the published protocol. A report on a split that follows it shares them."
     whose = "The splits here are" if len(evidence.sources) > 1 else "The split here is"

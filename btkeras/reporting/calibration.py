@@ -31,7 +31,7 @@ _ERROR_NOTE = (
 )
 _SET_NOTE = (
     "Percent, but for the classes a set. A set holds the classes that cannot be ruled out (split conformal prediction, "
-    "score 1 - p). What is wanted is promised for pictures like the validation part's, over all of them and not within "
+    "score 1 - p). What is wanted is promised for images like the validation part's, over all of them and not within "
     "each class, where it may be less. An empty set says that no class is as probable as the true one nearly always "
     "was. The answer is uncertain then, as with several classes."
 )
@@ -43,7 +43,7 @@ _RELIABILITY_NOTE = (
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """A network's answers to all test pictures.
+    """A network's answers to all test images.
 
     Attributes:
         network: Whose.

@@ -52,13 +52,13 @@ def _draw_reliability(title: str, curves: Mapping[str, Reliability]) -> Drawing:
     drawn, area = drawing.axes(*_SIZE, title=title)
     lowest = 1.0
     for stage, curve in curves.items():
-        colour, dash, marker = _STYLES[stage]
+        color, dash, marker = _STYLES[stage]
         right = np.rint(curve.frequency * curve.images)
         bounds = np.array([wilson(float(k), int(n)) for k, n in zip(right, curve.images, strict=True)]).T
         bars = np.abs(bounds - curve.frequency)
         label = f"{stage}: ECE {percent(curve.error)} %" if len(curves) > 1 else f"ECE {percent(curve.error)} %"
         area.errorbar(
-            curve.confidence, curve.frequency, bars, color=colour, linestyle=dash, label=label,
+            curve.confidence, curve.frequency, bars, color=color, linestyle=dash, label=label,
             marker=marker, markersize=3.5, linewidth=1, elinewidth=0.6, alpha=0.9,
         )  # fmt: skip
         lowest = min(lowest, float(curve.confidence.min()), float(curve.frequency.min()))

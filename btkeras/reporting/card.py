@@ -43,7 +43,7 @@ def card_text(run: Run) -> str:
     """Writes the card of an evaluated run.
 
     Args:
-        run: The run; its dataset is looked at for the collections that its pictures come from, if it is still there.
+        run: The run; its dataset is looked at for the collections that its images come from, if it is still there.
 
     Returns:
         Markdown (GitHub's kind), with a line's end.
@@ -72,7 +72,7 @@ def card_text(run: Run) -> str:
         "details": tables.fact_table("The network", _details(run, manifest)),
         "dataset": PurePath(str(manifest["dataset"])).name,
         "split": split,
-        "by": split.get("by", "image"),
+        "group_by": split.get("group_by", "image"),
         "manifest": manifest,
         "data": _data_tables(split, dataset),
         "confounded": _confounded(dataset),
@@ -110,7 +110,7 @@ def _measured(run: Run, network: ReportedModel, metrics: _Json) -> dict[str, Any
         "calibration": _part(run, run.metrics_file.name, tables.calibration_table, calibration),
         "calibrated": bool(sets),
         "sets": _part(run, run.metrics_file.name, tables.set_table, sets),
-        "refusal": _part(run, run.metrics_file.name, tables.refusal_table, metrics.get("selective")),
+        "rejection": _part(run, run.metrics_file.name, tables.refusal_table, metrics.get("selective")),
         "explanations": _part(run, EXPLANATIONS, tables.explanation_table, _read(run, EXPLANATIONS)),
         "shortcuts": _part(run, SHORTCUTS, tables.shortcut_table, _read(run, SHORTCUTS)),
         "robustness": sheet_table(network.name, network.slug, sheet) if sheet else None,
@@ -154,11 +154,7 @@ def _details(run: Run, manifest: _Json) -> dict[str, Any]:
         "weights at the start": PurePath(config.model.weights).name,
         "trainable parameters": None if size is None else f"{size:,}",
         "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}, "
-        + (
-            "cropped to the head, on one scale of intensity"
-            if config.data.harmonise
-            else "the whole picture, stretched"
-        ),
+        + ("cropped to the head, on one scale of intensity" if config.data.harmonize else "the whole image, stretched"),
         "classes": ", ".join(run.classes()),
         "trained": manifest.get("started"),
         "training": None
@@ -183,7 +179,7 @@ def _dataset(run: Run) -> Dataset | None:
 
 def _data_tables(split: _Json, dataset: Dataset | None) -> list[Table]:
     sources = tables.source_table(dataset) if dataset else None
-    return [tables.part_table(split), *([sources] if sources else [])]
+    return [tables.subset_table(split), *([sources] if sources else [])]
 
 
 def _confounded(dataset: Dataset | None) -> list[str]:
@@ -211,13 +207,13 @@ def _mistakes(metrics: _Json) -> list[str]:
     classes, matrix = metrics["classes"], metrics["confusion_matrix"]
     if _HEALTHY not in classes or len(classes) < 2:
         return []
-    healthy = classes.index(_HEALTHY)
-    tumours = sum(sum(row) for i, row in enumerate(matrix) if i != healthy)
-    missed = sum(row[healthy] for i, row in enumerate(matrix) if i != healthy)
-    without = sum(matrix[healthy])
+    no_tumor = classes.index(_HEALTHY)
+    tumors = sum(sum(row) for i, row in enumerate(matrix) if i != no_tumor)
+    missed = sum(row[no_tumor] for i, row in enumerate(matrix) if i != no_tumor)
+    without = sum(matrix[no_tumor])
     return [
-        f"Of {tumours:,} test pictures of tumours, {missed:,} are answered {_HEALTHY}; of {without:,} without a "
-        f"tumour, {without - matrix[healthy][healthy]:,} are answered with one."
+        f"Of {tumors:,} test images of tumours, {missed:,} are answered {_HEALTHY}; of {without:,} without a "
+        f"tumour, {without - matrix[no_tumor][no_tumor]:,} are answered with one."
     ]
 
 

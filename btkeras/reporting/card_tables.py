@@ -12,7 +12,7 @@ from btkeras.reporting.document import Cell, Column, Table
 from btkeras.reporting.evidence import ReportedModel
 from btkeras.reporting.numbers import UNKNOWN, count_cell, percent_cell, scaled_cell
 
-_PARTS = ("train", "validation", "test")
+_SUBSETS = ("train", "validation", "test")
 _TITLES = {"f1": "F1"}
 Json = Mapping[str, Any]
 
@@ -35,32 +35,32 @@ def fact_table(caption: str, facts: Mapping[str, Any]) -> Table:
     return Table("facts", caption, _words("fact", "value"), rows)
 
 
-def part_table(split: Json) -> Table:
-    """Pictures of each class in each part of a split."""
+def subset_table(split: Json) -> Table:
+    """Images of each class in each part of a split."""
     counts = split["counts"]
-    totals = {part: sum(counts[part].values()) for part in _PARTS}
+    totals = {subset: sum(counts[subset].values()) for subset in _SUBSETS}
     rows = [
-        (label, [sum(counts[part][label] for part in _PARTS), *(counts[part][label] for part in _PARTS)])
+        (label, [sum(counts[subset][label] for subset in _SUBSETS), *(counts[subset][label] for subset in _SUBSETS)])
         for label in split["classes"]
     ]
     rows.append(("all classes", [sum(totals.values()), *totals.values()]))
     return Table(
         name="parts",
-        caption="Pictures by class and part",
-        columns=(*_words("class"), *_numbers("all", *_PARTS)),
+        caption="Images by class and part",
+        columns=(*_words("class"), *_numbers("all", *_SUBSETS)),
         rows=tuple((_text(label), *map(count_cell, values)) for label, values in rows),
     )
 
 
 def source_table(dataset: Dataset) -> Table | None:
-    """Pictures of each collection by class; None where no picture names its collection."""
+    """Images of each collection by class; None where no image names its collection."""
     counts = Counter((record.source, record.label) for record in dataset.records)
     sources = sorted({source for source, _ in counts})
     if sources == [""]:
         return None
     return Table(
         name="sources",
-        caption="Pictures by collection and class",
+        caption="Images by collection and class",
         columns=(*_words("collection"), *_numbers(*dataset.classes)),
         rows=tuple(
             (_text(source or "not named"), *(count_cell(counts[source, label]) for label in dataset.classes))
@@ -75,15 +75,13 @@ def copy_table(audit: Json) -> Table:
     facts = {
         "groups of copies": len(groups),
         "groups with different labels": sum(bool(group["conflicting"]) for group in groups),
-        "unreadable pictures": len(audit["unreadable"]),
+        "unreadable images": len(audit["unreadable"]),
     }
     if split:
-        sizes = split["pictures"]
+        sizes = split["images"]
         facts |= {
             "groups on both sides of the split": split["groups_across"],
-            f"of {sizes['test']:,} test pictures, with a copy in the training part": split[
-                "test_with_copy_in_training"
-            ],
+            f"of {sizes['test']:,} test images, with a copy in the training part": split["test_with_copy_in_training"],
             "patients on both sides of the split": len(split["patients_across"]),
         }
     rows = tuple((Cell(key), count_cell(value)) for key, value in facts.items())
@@ -104,15 +102,15 @@ def headline_table(metrics: Json, network: ReportedModel) -> Table:
     level = f"{100 * bootstrap['level']:g} %"
     return Table(
         name="headline",
-        caption=f"{metrics['images']:,} test pictures, percent",
+        caption=f"{metrics['images']:,} test images, percent",
         columns=(*_words("figure"), *_numbers(f"value ({level} bootstrap)", f"{level} Wilson")),
         rows=tuple(
             (Cell(name), percent_cell(value, interval), other)
             for (name, value, interval), other in zip(rows, wilsons, strict=True)
         ),
         notes=(
-            f"The bootstrap draws whole groups: {bootstrap['groups']:,} of {bootstrap['images']:,} pictures, "
-            f"{bootstrap['samples']:,} resamples. Wilson's interval counts each picture as independent. Log loss "
+            f"The bootstrap draws whole groups: {bootstrap['groups']:,} of {bootstrap['images']:,} images, "
+            f"{bootstrap['samples']:,} resamples. Wilson's interval counts each image as independent. Log loss "
             f"{metrics['negative_log_likelihood']:.4f}. Always answering the most frequent class: "
             f"{100 * metrics['chance']:.2f} %.",
         ),
@@ -140,7 +138,7 @@ def class_table(metrics: Json, network: ReportedModel) -> Table:
     return Table(
         name="classes",
         caption="Per class, against the rest; percent with 95 % intervals",
-        columns=(*_words("class"), *_numbers("test pictures", "precision", "recall", "specificity", "F1")),
+        columns=(*_words("class"), *_numbers("test images", "precision", "recall", "specificity", "F1")),
         rows=tuple(rows),
         notes=("Bootstrap over groups; Wilson's interval where all resamples agree.",),
     )
@@ -157,7 +155,7 @@ def confusion_table(metrics: Json) -> Table:
     """The confusion matrix."""
     return Table(
         name="confusion",
-        caption="Answers (columns) to pictures of each class (rows)",
+        caption="Answers (columns) to images of each class (rows)",
         columns=(*_words("class"), *_numbers(*metrics["classes"])),
         rows=tuple(
             (_text(label), *map(count_cell, row))
@@ -167,14 +165,14 @@ def confusion_table(metrics: Json) -> Table:
 
 
 def other_dataset_table(evaluations: Sequence[tuple[str, Json]]) -> Table:
-    """Figures on other datasets, all of whose pictures were tested."""
-    titles = ("pictures", "accuracy (95 % Wilson)", "mean recall", "most frequent class", "answered", "right of these")
+    """Figures on other datasets, all of whose images were tested."""
+    titles = ("images", "accuracy (95 % Wilson)", "mean recall", "most frequent class", "answered", "right of these")
     return Table(
         name="evaluations",
         caption="Other datasets, percent",
         columns=(*_words("dataset"), *_numbers(*titles)),
         rows=tuple(_other_row(name, metrics) for name, metrics in evaluations),
-        notes=("Accuracy and recall are those of all pictures. Mean recall: over the classes that the dataset has.",),
+        notes=("Accuracy and recall are those of all images. Mean recall: over the classes that the dataset has.",),
     )
 
 
@@ -188,7 +186,7 @@ def _other_row(name: str, metrics: Json) -> tuple[Cell, ...]:
         percent_cell(metrics["accuracy"], wilson(right, metrics["images"])),
         percent_cell(sum(recalls) / len(recalls)),
         percent_cell(metrics["chance"]),
-        percent_cell(selective.get("answered")),
+        percent_cell(selective.get("coverage")),
         percent_cell(selective.get("accuracy")),
     )
 
@@ -229,20 +227,20 @@ def set_table(conformal: Json) -> Table:
             )
             for row in conformal["sets"]
         ),
-        notes=(f"{conformal['method']}, from {conformal['images']:,} validation pictures.",),
+        notes=(f"{conformal['method']}, from {conformal['images']:,} validation images.",),
     )
 
 
 def refusal_table(selective: Json) -> Table:
     """What is answered, and how much of that is right."""
-    keys = ("answered", "uncertain", "refused", "accuracy", "unanswered_accuracy")
+    keys = ("coverage", "abstained", "rejected", "accuracy", "withheld_accuracy")
     rows = [("all classes", selective), *selective["per_class"].items()]
     return Table(
-        name="refusal",
+        name="rejection",
         caption="What is answered on the test part, percent",
         columns=(
             *_words("class"),
-            *_numbers("pictures", "answered", "uncertain", "refused", "right of the answered", "of the others"),
+            *_numbers("images", "answered", "uncertain", "rejected", "right of the answered", "of the others"),
         ),
         rows=tuple(
             (_text(name), count_cell(row["images"]), *(percent_cell(row[key]) for key in keys)) for name, row in rows
@@ -272,7 +270,7 @@ def explanation_table(scores: Json) -> Table:
 
 def shortcut_table(found: Json) -> Table:
     """What predicts the class without showing a tumour."""
-    keys = ("accuracy", "chance", "healthy_accuracy", "healthy_chance")
+    keys = ("accuracy", "chance", "detection_accuracy", "detection_chance")
     return Table(
         name="shortcuts",
         caption=f"What is known without looking at the tumour, split by {found['by']}; percent",
@@ -283,7 +281,7 @@ def shortcut_table(found: Json) -> Table:
         rows=tuple(
             (
                 _text(f"{row['name']}: {row['shows']}"),
-                _text(row["answered_by"]),
+                _text(row["predicted_by"]),
                 *(percent_cell(row[key]) for key in keys),
             )
             for row in found["rows"]

@@ -18,18 +18,21 @@ def comparison_blocks(evidence: ReportData) -> list[Block]:
     pairs = evidence.comparisons
     if not pairs:
         alone = "There is one network in this report, so there is nothing to compare."
-        apart = "No two networks of this report were tested on the same pictures."
+        apart = "No two networks of this report were tested on the same images."
         return [Text((alone if len(evidence.networks) == 1 else apart,))]
     return [Text(tuple(_sentences(evidence)), "list"), _table(evidence)]
 
 
 def _sentences(evidence: ReportData) -> list[str]:
-    verdicts = [pair["verdict"] for pair in evidence.comparisons]
-    if len(verdicts) <= _SENTENCES:
-        return [f"{verdict}." for verdict in verdicts]
+    decisions = [pair["conclusion"] for pair in evidence.comparisons]
+    if len(decisions) <= _SENTENCES:
+        return [f"{decision}." for decision in decisions]
     best = evidence.best.name
-    chosen = [pair["verdict"] for pair in evidence.comparisons if best in pair["models"]]
-    return [*(f"{verdict}." for verdict in chosen), f"The other {len(verdicts) - len(chosen)} pairs are in the table."]
+    chosen = [pair["conclusion"] for pair in evidence.comparisons if best in pair["models"]]
+    return [
+        *(f"{decision}." for decision in chosen),
+        f"The other {len(decisions) - len(chosen)} pairs are in the table.",
+    ]
 
 
 def _table(evidence: ReportData) -> Table:
@@ -52,8 +55,8 @@ def _table(evidence: ReportData) -> Table:
         rows=tuple(_row(pair) for pair in evidence.comparisons),
         notes=(
             "Points are percentage points of accuracy. The bootstrap draws whole groups and sees all networks on the "
-            "same draws; it decides. McNemar's exact test takes every picture as independent, and is for comparison "
-            "with other reports; it needs one answer a picture. p values are adjusted over all pairs by Holm's method.",
+            "same draws; it decides. McNemar's exact test takes every image as independent, and is for comparison "
+            "with other reports; it needs one answer an image. p values are adjusted over all pairs by Holm's method.",
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Table 1: the pictures of each class and part."""
+"""Table 1: the images of each class and part."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from btkeras.reporting.evidence import ReportData
 from btkeras.reporting.numbers import UNKNOWN, count_cell, range_cell
 from btkeras.reporting.sources import Source
 
-_PARTS = {"train": "training", "validation": "validation", "test": "test"}
+_SUBSETS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def dataset_tables(evidence: ReportData) -> list[Table]:
@@ -26,18 +26,18 @@ def _table(source: Source, number: int, tables: int) -> Table:
     where = f" in {source.path}" if tables > 1 else ""
     counts = [split["counts"] for split in source.splits]
     rows = [
-        _row(label, [{part: fold[part].get(label, 0) for part in _PARTS} for fold in counts], published.PICTURES)
+        _row(label, [{subset: fold[subset].get(label, 0) for subset in _SUBSETS} for fold in counts], published.IMAGES)
         for label in source.summary["classes"]
     ]
-    sums = [{part: sum(fold[part].values()) for part in _PARTS} for fold in counts]
-    total = {key: sum(row[key] for row in published.PICTURES.values()) for key in ("all", *_PARTS)}
+    sums = [{subset: sum(fold[subset].values()) for subset in _SUBSETS} for fold in counts]
+    total = {key: sum(row[key] for row in published.IMAGES.values()) for key in ("all", *_SUBSETS)}
     rows.append(_row("all", sums, {"all": total}))
     return Table(
         name="table-1" + (f"-{number + 1}" if tables > 1 else ""),
-        caption=f"Table 1. Pictures per class and part{where}",
+        caption=f"Table 1. Images per class and part{where}",
         columns=(
             Column("class", numeric=False),
-            *(Column(kind, group) for group in (*_PARTS.values(), "all parts") for kind in ("here", "paper")),
+            *(Column(kind, group) for group in (*_SUBSETS.values(), "all parts") for kind in ("here", "paper")),
         ),
         rows=tuple(rows),
         notes=_notes(source),
@@ -47,8 +47,8 @@ def _table(source: Source, number: int, tables: int) -> Table:
 def _row(label: str, folds: Sequence[Mapping[str, int]], known: Mapping[str, Mapping[str, int]]) -> tuple[Cell, ...]:
     paper = known.get(label, {})
     cells = [Cell(label, label)]
-    for part in _PARTS:
-        cells += [range_cell([fold[part] for fold in folds]), _published(paper.get(part))]
+    for subset in _SUBSETS:
+        cells += [range_cell([fold[subset] for fold in folds]), _published(paper.get(subset))]
     return (*cells, range_cell([sum(fold.values()) for fold in folds]), _published(paper.get("all")))
 
 
@@ -59,7 +59,7 @@ def _published(count: int | None) -> Cell:
 def _notes(source: Source) -> tuple[str, ...]:
     protocol = source.summary["protocol"]
     kinds = {
-        "rotating": "every picture is tested once, in the fold it was dealt to",
+        "rotating": "every image is tested once, in the fold it was dealt to",
         "fixed": "the test part is the same in all folds, and the validation part rotates",
     }
     if source.is_single:

@@ -1,4 +1,4 @@
-"""What a report says, apart from how it looks: sections of texts, tables, figures and pictures.
+"""What a report says, apart from how it looks: sections of texts, tables, figures and images.
 
 Numbers stand twice in it, as they are shown and as they are, so that every format says the same.
 """
@@ -100,8 +100,8 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of the dataset.
+class GalleryImage:
+    """An image of the dataset.
 
     Attributes:
         name: Short and unique, of letters, digits and hyphens.
@@ -119,19 +119,19 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures of the dataset.
+class Gallery:
+    """Images of the dataset.
 
     Attributes:
         name: Short and unique, of letters, digits and hyphens.
         caption: What they show.
-        pictures: In the order of their being shown.
+        images: In the order of their being shown.
         notes: What must be known to judge them.
     """
 
     name: str
     caption: str
-    pictures: tuple[Picture, ...]
+    images: tuple[GalleryImage, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -148,7 +148,7 @@ class Text:
     role: Literal["plain", "headline", "warning", "list"] = "plain"
 
 
-Block = Text | Table | Figure | Pictures
+Block = Text | Table | Figure | Gallery
 
 
 @dataclass(frozen=True)

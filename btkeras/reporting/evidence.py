@@ -20,7 +20,7 @@ from btkeras.reporting.numbers import slug
 from btkeras.reporting.sources import Source, TrainedRun, read_source, regroup
 
 # What distinguishes the networks of an experiment anyway.
-_EXPECTED = ("model.name", "cv.models", "cv.folds", "cv.changes", "cv.seeds", "cv.test", "train.seed")
+_EXPECTED = ("model.name", "cv.models", "cv.folds", "cv.overrides", "cv.seeds", "cv.test", "train.seed")
 # More of them nobody reads.
 _NAMED_KEYS = 6
 _APART = "Their figures do not compare."
@@ -74,7 +74,7 @@ class ReportData:
     Attributes:
         sources: As they were named.
         networks: Every network of every source.
-        comparisons: Of all pairs that were tested on the same pictures, as in a summary.
+        comparisons: Of all pairs that were tested on the same images, as in a summary.
         differences: Why some networks must not be compared, as sentences.
     """
 
@@ -105,7 +105,7 @@ def load_report_data(paths: Sequence[Path], intervals_by: str | None = None, cac
     Args:
         paths: Their folders.
         intervals_by: What intervals are clustered by; None takes the groups of the splits.
-        cache: Folder that keeps what is found in the pictures.
+        cache: Folder that keeps what is found in the images.
 
     Raises:
         RunError: If a folder is no finished source or is named twice.
@@ -176,7 +176,7 @@ def _tested(source: Source) -> tuple[Any, ...]:
 
 
 def _paths(source: Source) -> list[str]:
-    """The tested pictures: sources with equal splits may have left out different broken ones."""
+    """The tested images: sources with equal splits may have left out different broken ones."""
     return sorted({path for run in source.runs for path in run.result.paths})
 
 
@@ -185,9 +185,9 @@ def _differences(sources: Sequence[Source]) -> list[str]:
     for other in sources[1:]:
         both = f"{first.path} and {other.path}"
         if other.dataset_digest != first.dataset_digest:
-            found.append(f"Different datasets: {both} do not have the same pictures and labels. {_APART}")
+            found.append(f"Different datasets: {both} do not have the same images and labels. {_APART}")
         elif _tested(other) != _tested(first):
-            found.append(f"Different splits: {both} were not tested on the same pictures. {_APART}")
+            found.append(f"Different splits: {both} were not tested on the same images. {_APART}")
         settings = _settings(first.config, other.config)
         if settings:
             found.append(f"Different settings: {both} were trained with other {settings}.")

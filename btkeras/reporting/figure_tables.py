@@ -38,8 +38,8 @@ def overview_table(evidence: ReportData) -> Table:
         rows=tuple(_overview_row(network) for network in ranked),
         notes=(
             "Accuracy and F1 in percent, mean ± standard deviation over the trainings. The interval is of the accuracy "
-            "over all test pictures, from a bootstrap that draws whole groups (slices of one patient, copies of one "
-            "picture) where the dataset names them. Log loss is the mean of the negative natural "
+            "over all test images, from a bootstrap that draws whole groups (slices of one patient, copies of one "
+            "image) where the dataset names them. Log loss is the mean of the negative natural "
             "logarithm of the true class's probability.",
         ),
     )
@@ -78,7 +78,7 @@ def _class_table(evidence: ReportData, network: ReportedModel, suffix: str) -> T
     return Table(
         name=f"table-2{suffix}",
         caption=f"Table 2. Figures of {network.name} per class",
-        columns=(Column("class", numeric=False), *_pairs(_CLASS_FIGURES), Column("pictures")),
+        columns=(Column("class", numeric=False), *_pairs(_CLASS_FIGURES), Column("images")),
         rows=tuple(rows),
         notes=(
             f"Percent, of {evidence.pooled}, one class against the rest, with "
@@ -147,7 +147,7 @@ def figure_cells(network: ReportedModel) -> list[Cell]:
 
 def published_cell(*key: str) -> Cell:
     """A published figure; a dash where none is known."""
-    known = published.METRICS.get(key)
+    known = published.FIGURES.get(key)
     return UNKNOWN if known is None else Cell(known.text, known.value)
 
 

@@ -12,30 +12,30 @@ from btkeras.reporting.figure_tables import overview_table
 from btkeras.reporting.numbers import interval_text, percent
 from btkeras.reporting.sources import Source
 
-# What a split keeps together; where pictures name their patient, every grouped split keeps patients together too.
+# What a split keeps together; where images name their patient, every grouped split keeps patients together too.
 _WORTH = {
-    "image": "The split is picture by picture, so slices of one patient may lie on both sides of it.",
-    "duplicate": "Near-copies of a picture are on one side of the split, but slices of one patient may lie on both.",
-    "neighbours": "Slices of neighbouring numbers that look alike are on one side of the split, and near-copies too. "
+    "image": "The split is image by image, so slices of one patient may lie on both sides of it.",
+    "duplicate": "Near-copies of an image are on one side of the split, but slices of one patient may lie on both.",
+    "series": "Slices of neighbouring numbers that look alike are on one side of the split, and near-copies too. "
     "They were taken for one patient's; where a collection lists its views one after the other, other views of that "
     "patient may lie on the other side.",
     "patient": "All slices of a patient are on one side of the split: the accuracy is one on new patients, of the same "
-    "scanners and collections. Of pictures that name no patient, near-copies are kept together.",
-    "cvind": "The test parts are the folds of FigShare's authors, who kept all slices of a patient together: the "
-    "accuracy is one on new patients, of the same scanners and collections. Of pictures that name no patient, "
+    "scanners and collections. Of images that name no patient, near-copies are kept together.",
+    "official": "The test parts are the folds of FigShare's authors, who kept all slices of a patient together: the "
+    "accuracy is one on new patients, of the same scanners and collections. Of images that name no patient, "
     "near-copies are kept together.",
 }
-_BY_PATIENT = ("patient", "cvind")
+_BY_PATIENT = ("patient", "official")
 _NAMED = (
-    " Slices of patients that are named are on one side too; of the other pictures, slices of one patient may lie on "
+    " Slices of patients that are named are on one side too; of the other images, slices of one patient may lie on "
     "both."
 )
 # By what groups are of, and whether patients are named.
 _RELATIVES = {
     ("duplicate", False): "near-copy",
     ("duplicate", True): "slice of the same patient, or a near-copy,",
-    ("neighbours", False): "near-copy, or a slice that was taken for one of the same patient,",
-    ("neighbours", True): "slice of the same patient or taken for one, or a near-copy,",
+    ("series", False): "near-copy, or a slice that was taken for one of the same patient,",
+    ("series", True): "slice of the same patient or taken for one, or a near-copy,",
 }
 _EQUALS = {False: "byte-for-byte copy", True: "slice of the same patient, or an equal file,"}
 _INFLATED = "Take the accuracy as the upper end of what a new patient's slices would get, not as an estimate of it."
@@ -58,10 +58,10 @@ def headline_blocks(evidence: ReportData) -> list[Block]:
 
 
 def synthetic_warning(evidence: ReportData) -> list[str]:
-    """A sentence for pictures that a program drew; none for others."""
+    """A sentence for images that a program drew; none for others."""
     if not any(network.source.manifest.get("sources") == ["phantom"] for network in evidence.networks):
         return []
-    return ["These pictures are drawn by a program (btkeras' phantom): the figures say nothing about real slices."]
+    return ["These images are drawn by a program (btkeras' phantom): the figures say nothing about real slices."]
 
 
 def _accuracy(network: ReportedModel) -> str:
@@ -86,20 +86,20 @@ def _in_counts(network: ReportedModel) -> str:
     right, total = sum(row[i] for i, row in enumerate(matrix)), pooled["images"]
     label, most = max(((label, row["images"]) for label, row in pooled["per_class"].items()), key=lambda item: item[1])
     return (
-        f"{right:,} of {total:,} answers to test pictures are right, {total - right:,} wrong. Always answering "
+        f"{right:,} of {total:,} answers to test images are right, {total - right:,} wrong. Always answering "
         f"{label}, the most frequent class, would get {percent(most / total)} %."
     )
 
 
 def split_caveats(source: Source) -> list[str]:
     """What a source's split says an accuracy on it is worth, as sentences."""
-    by = source.summary["protocol"]["by"]
-    points = [_WORTH.get(by, f"The split is by {by}.")]
-    if by in ("duplicate", "neighbours") and _names_patients(source):
+    group_by = source.summary["protocol"]["group_by"]
+    points = [_WORTH.get(group_by, f"The split is by {group_by}.")]
+    if group_by in ("duplicate", "series") and _names_patients(source):
         points[0] = points[0].partition(", but")[0].rstrip(".") + "." + _NAMED
-    if by not in _BY_PATIENT:
+    if group_by not in _BY_PATIENT:
         points[0] = f"{points[0]} {_INFLATED}"
-    if by == "image" or source.regrouped_by:
+    if group_by == "image" or source.regrouped_by:
         points += _relatives(source)
     points.append("Nothing here says how the networks do on another hospital's scanner.")
     return points
@@ -110,7 +110,7 @@ def _names_patients(source: Source) -> bool:
 
 
 def _relatives(source: Source) -> list[str]:
-    """How many test pictures have a relative among those that were learnt from."""
+    """How many test images have a relative among those that were learnt from."""
     if "groups" not in source.splits[0]:
         # A run of before they were recorded.
         return []
@@ -123,10 +123,10 @@ def _relatives(source: Source) -> list[str]:
         related += sum(source.groups.get(path) in known for path in split["test"])
     named = _names_patients(source)
     kind = _RELATIVES.get((source.regrouped_by, named), _EQUALS[named])
-    some = source.regrouped_by == "neighbours"
+    some = source.regrouped_by == "series"
     counted = "not all slices of one patient can" if some else "slices of one patient cannot"
     unknown = "" if named else f" The dataset names no patients, so {counted} be counted."
-    share = f"{related:,} of {tested:,} test pictures ({percent(related / tested)} %)"
+    share = f"{related:,} of {tested:,} test images ({percent(related / tested)} %)"
     return [f"{share} have a {kind} in the training part.{unknown}"]
 
 
@@ -138,24 +138,24 @@ def _against_the_paper(evidence: ReportData) -> list[str]:
         place = "inside" if low <= known.value <= high else "below" if known.value < low else "above"
         points.append(
             f"The paper reports {known.text} % for {network.model}, {place} the interval "
-            f"{interval_text((low, high))} of {network.name} here. Its pictures and splits are not known here, so this "
+            f"{interval_text((low, high))} of {network.name} here. Its images and splits are not known here, so this "
             "neither confirms nor refutes it."
         )
     return points
 
 
 def _against_the_others(evidence: ReportData) -> list[str]:
-    # Networks that were tested on other pictures do not compare; the warning says so.
+    # Networks that were tested on other images do not compare; the warning says so.
     if len(evidence.networks) == 1 or evidence.differences:
         return []
     best = evidence.best.name
     wanted = _rivals(evidence) - {best}
     chosen = [pair for pair in evidence.comparisons if best in pair["models"] and _other(pair, best) in wanted]
     picked = (
-        f"{best} is the best of {len(evidence.networks)} on the very pictures that its accuracy is of, which flatters "
+        f"{best} is the best of {len(evidence.networks)} on the very images that its accuracy is of, which flatters "
         "it: judge by the verdicts, not by the rank."
     )
-    return [*(f"{pair['verdict']}." for pair in chosen), picked]
+    return [*(f"{pair['conclusion']}." for pair in chosen), picked]
 
 
 def _rivals(evidence: ReportData) -> set[str]:

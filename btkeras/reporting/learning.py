@@ -28,13 +28,13 @@ class _Curve:
     """Attributes:
     column: Of ``history.csv``.
     name: In the legend.
-    colour: Of its lines.
+    color: Of its lines.
     dash: Of its lines.
     """
 
     column: str
     name: str
-    colour: str
+    color: str
     dash: str
 
 
@@ -102,10 +102,10 @@ def _draw_curve(area: Axes, curve: _Curve, lines: Sequence[Sequence[float]]) -> 
     if not lines:
         return
     for line in lines if len(lines) > 1 else ():
-        area.plot(range(1, len(line) + 1), line, curve.dash, color=curve.colour, linewidth=0.5, alpha=0.6)
+        area.plot(range(1, len(line) + 1), line, curve.dash, color=curve.color, linewidth=0.5, alpha=0.6)
     common = min(len(line) for line in lines)
     mean = np.mean([line[:common] for line in lines], axis=0)
     # One epoch is no line.
     marker = "o" if common == 1 else ""
     epochs = range(1, common + 1)
-    area.plot(epochs, mean, curve.dash, marker=marker, color=curve.colour, linewidth=1.6, label=curve.name)
+    area.plot(epochs, mean, curve.dash, marker=marker, color=curve.color, linewidth=1.6, label=curve.name)

@@ -91,9 +91,9 @@ def _draw(title: str, matrix: Sequence[Sequence[int]], labels: Sequence[str], si
     parts = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     for i, j in np.ndindex(*counts.shape):
         # The root makes an error of one in a hundred visible.
-        part, colour = (parts[i, j], drawing.BLUE) if i == j else (np.cbrt(parts[i, j]), drawing.RED)
+        part, color = (parts[i, j], drawing.BLUE) if i == j else (np.cbrt(parts[i, j]), drawing.RED)
         if counts[i, j]:
-            area.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, alpha=_SHADE * float(part), linewidth=0))
+            area.add_patch(Rectangle((j, i), 1, 1, facecolor=color, alpha=_SHADE * float(part), linewidth=0))
         weight = "bold" if i == j else "normal"
         area.text(j + 0.5, i + 0.5, f"{counts[i, j]:,}", ha="center", va="center", fontweight=weight)
     middles = np.arange(len(labels)) + 0.5

@@ -1,4 +1,4 @@
-"""The worst mistakes of the best network, as pictures: where it was wrong and most sure of it."""
+"""The worst mistakes of the best network, as images: where it was wrong and most sure of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from btkeras.datasets.readers.images import to_png_or_jpeg
 from btkeras.errors import ImageError
-from btkeras.reporting.document import Block, Picture, Pictures, Text
+from btkeras.reporting.document import Block, Gallery, GalleryImage, Text
 from btkeras.reporting.evidence import ReportData, ReportedModel
 
 _SHOWN = 12
@@ -22,7 +22,7 @@ _QUALITY = 85
 @dataclass(frozen=True)
 class _Mistake:
     """Attributes:
-    path: Of the picture, in the dataset.
+    path: Of the image, in the dataset.
     label: Its true class.
     answer: The network's.
     probabilities: Of each class, by name, the most probable first.
@@ -36,27 +36,25 @@ class _Mistake:
     others: str
 
 
-def mistake_blocks(evidence: ReportData, *, pictures: bool) -> list[Block]:
+def mistake_blocks(evidence: ReportData, *, images: bool) -> list[Block]:
     """The most confident wrong answers of the best network.
 
     Args:
         evidence: What the report is about.
-        pictures: Whether the pictures are shown; their paths and answers are said anyway.
+        images: Whether the images are shown; their paths and answers are said anyway.
     """
     network = evidence.best
     mistakes, count = _worst(evidence, network)
     if not mistakes:
-        return [Text((f"{network.name} made no mistake on its test pictures.",))]
+        return [Text((f"{network.name} made no mistake on its test images.",))]
     root = Path(str(network.source.manifest.get("dataset", "")))
     blocks: list[Block] = []
-    if pictures and not root.is_dir():
-        blocks.append(Text((f"The dataset is no longer at {root}, so its pictures are not shown.",)))
-        pictures = False
-    shown = tuple(
-        _picture(number, mistake, root if pictures else None) for number, mistake in enumerate(mistakes, start=1)
-    )
+    if images and not root.is_dir():
+        blocks.append(Text((f"The dataset is no longer at {root}, so its images are not shown.",)))
+        images = False
+    shown = tuple(_image(number, mistake, root if images else None) for number, mistake in enumerate(mistakes, start=1))
     caption = f"The {len(shown)} of {count:,} wrong answers of {network.name} that it was most sure of"
-    return [*blocks, Pictures("mistakes", caption, shown, ("Some may be mistakes of the labels.",))]
+    return [*blocks, Gallery("mistakes", caption, shown, ("Some may be mistakes of the labels.",))]
 
 
 def _worst(evidence: ReportData, network: ReportedModel) -> tuple[list[_Mistake], int]:
@@ -75,7 +73,7 @@ def _worst(evidence: ReportData, network: ReportedModel) -> tuple[list[_Mistake]
 
 
 def _wrong_networks(evidence: ReportData, network: ReportedModel) -> list[set[str]]:
-    """The pictures that each network of the same dataset has wrong at least once."""
+    """The images that each network of the same dataset has wrong at least once."""
     found = []
     for other in evidence.networks:
         if other.source.dataset_digest == network.source.dataset_digest:
@@ -90,11 +88,11 @@ def _others(path: str, wrong: Sequence[set[str]]) -> str:
     return f"wrong in {sum(path in paths for paths in wrong)} of {len(wrong)} networks"
 
 
-def _picture(number: int, mistake: _Mistake, root: Path | None) -> Picture:
+def _image(number: int, mistake: _Mistake, root: Path | None) -> GalleryImage:
     jpeg, problem = thumbnail(root, mistake.path) if root else (None, "")
     probabilities = ", ".join(f"{name} {100 * p:.1f} %" for name, p in mistake.probabilities)
     lines = (mistake.path, f"{mistake.label}, taken for {mistake.answer}", probabilities, mistake.others, problem)
-    return Picture(
+    return GalleryImage(
         name=f"mistake-{number}",
         jpeg=jpeg,
         alt=f"Slice of class {mistake.label} that was taken for {mistake.answer}",
@@ -109,7 +107,7 @@ def _picture(number: int, mistake: _Mistake, root: Path | None) -> Picture:
 
 
 def thumbnail(root: Path, path: str) -> tuple[bytes | None, str]:
-    """A small JPEG of a dataset's picture, or why there is none."""
+    """A small JPEG of a dataset's image, or why there is none."""
     from PIL import Image
 
     # predictions.csv may have been edited; a report must not show what lies outside the dataset.

@@ -29,7 +29,7 @@ def _source_table(source: Source, number: int, evidence: ReportData) -> Table:
         "started": manifest.get("started"),
         "command": _command(manifest.get("command")),
         "dataset": manifest.get("dataset"),
-        "pictures": ", ".join(f"{label} {count:,}" for label, count in dataset["images"].items()),
+        "images": ", ".join(f"{label} {count:,}" for label, count in dataset["images"].items()),
         "patients": dataset["patients"] or "not named by the dataset",
         "digest of the dataset's list of files": dataset["digest"],
         "split": f"by {protocol['by']}, {folds}, seed {protocol['split_seed']}",
@@ -37,7 +37,7 @@ def _source_table(source: Source, number: int, evidence: ReportData) -> Table:
         "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}",
         "training of the networks": _training(source),
         "intervals": f"bootstrap of {bootstrap['samples']:,} resamples of {bootstrap['groups']:,} groups of "
-        f"{bootstrap['images']:,} pictures, by {source.regrouped_by or protocol['by']}, seed {bootstrap['seed']}",
+        f"{bootstrap['images']:,} images, by {source.regrouped_by or protocol['by']}, seed {bootstrap['seed']}",
     }
     several = len(evidence.sources) > 1
     return Table(

@@ -49,8 +49,8 @@ FIGURES: Mapping[tuple[str, ...], Published] = MappingProxyType(
     }
 )
 
-# Table 1: pictures of a class by part.
-PICTURES: Mapping[str, Mapping[str, int]] = MappingProxyType(
+# Table 1: images of a class by part.
+IMAGES: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
         "glioma": {"all": 1426, "train": 913, "validation": 228, "test": 285},
         "meningioma": {"all": 708, "train": 454, "validation": 113, "test": 141},
@@ -92,13 +92,13 @@ METHODS = ("vgg19", "resnet50_gap", "lbp_knn", "lbp_svm", IMPROVED)
 
 # Known faults of the published protocol.
 FAULTS = (
-    "The published split is made picture by picture, so slices of one patient lie on both sides of it: the test part "
+    "The published split is made image by image, so slices of one patient lie on both sides of it: the test part "
     "holds near-copies of what the network has learnt. An accuracy on such a split says little about a new patient.",
     "The published averages fit one fixed test fifth that all five folds share: five trainings were tested, not five "
-    "test parts, and the spread between them leaves out what other test pictures would have changed.",
+    "test parts, and the spread between them leaves out what other test images would have changed.",
     "The published table 3 gives model 5 an F1 (99.16) above both its precision and its recall. F1 is at most the mean "
     "of the two, for a class and for an average over classes alike, so one of these numbers is wrong.",
     "The class “no tumor” comes from another source than the tumours, and its published precision is 100 even for the "
     "baseline: it may be told apart by the scanner's style alone.",
-    "With n = 899 test pictures, 98.82 % has a 95 % interval of about 97.8 to 99.3, even if they were independent.",
+    "With n = 899 test images, 98.82 % has a 95 % interval of about 97.8 to 99.3, even if they were independent.",
 )

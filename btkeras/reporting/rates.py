@@ -48,7 +48,7 @@ def rate_blocks(evidence: ReportData) -> list[Block]:
 
 
 def _classes(network: ReportedModel) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
-    """Name, truth and probability of each class that some of the test pictures have, and some have not."""
+    """Name, truth and probability of each class that some of the test images have, and some have not."""
     _, labels, probabilities = network.answers
     names = network.source.summary["classes"]
     return [(name, labels == i, probabilities[:, i]) for i, name in enumerate(names) if 0 < (labels == i).mean() < 1]
@@ -101,9 +101,9 @@ def _draw(title: str, names: Sequence[str], curves: Mapping[str, _Curve]) -> Dra
     rises = "false" in names[0]
     corner = _corner(curves.values(), ideal_x=0 if rises else 1)
     for number, (name, curve) in enumerate(curves.items()):
-        colour = drawing.COLOURS[number % len(drawing.COLOURS)]
+        color = drawing.COLOURS[number % len(drawing.COLOURS)]
         dash = drawing.DASHES[number % len(drawing.DASHES)]
-        area.plot(curve.x, curve.y, linestyle=dash, color=colour, label=f"{name} {curve.area:.4f}")
+        area.plot(curve.x, curve.y, linestyle=dash, color=color, label=f"{name} {curve.area:.4f}")
     if rises:
         area.plot([0, 1], [0, 1], color=drawing.INK, alpha=0.3, linewidth=0.8)
     # A little beyond the ideal point, so that the edge does not hide lines along it.

@@ -26,7 +26,7 @@ def robustness_blocks(evidence: ReportData) -> list[Block]:
     sheets = [(*_names(network, run), sheet) for network, run, sheet in found if sheet]
     if not sheets:
         return []
-    caption = "Accuracy by strength of corruption: 0 is the picture as it is"
+    caption = "Accuracy by strength of corruption: 0 is the image as it is"
     panels = tuple(_panel(title, slug, sheet) for title, slug, sheet in sheets)
     return [*(sheet_table(title, slug, sheet) for title, slug, sheet in sheets), Figure("robustness", caption, panels)]
 
@@ -49,7 +49,7 @@ def sheet_table(title: str, slug: str, sheet: Mapping[str, Any]) -> Table:
     units = ". ".join(map(_unit, sheet["corruptions"]))
     return Table(
         name=f"robustness-table-{slug}",
-        caption=f"{title}: accuracy in percent on {sheet['images']:,} of {sheet['of']:,} pictures, by strength",
+        caption=f"{title}: accuracy in percent on {sheet['images']:,} of {sheet['of']:,} images, by strength",
         columns=(
             Column("corruption", numeric=False),
             *(Column(str(level), "accuracy") for level in levels),
@@ -76,10 +76,10 @@ def _unit(row: Mapping[str, Any]) -> str:
 def _uncertainty(sheet: Mapping[str, Any]) -> str:
     errors = sheet["sampling_error"]
     if sheet["images"] == sheet["of"]:
-        return "All pictures of the test part; the same picture gets the same change each time."
+        return "All images of the test part; the same image gets the same change each time."
     return (
         f"Drawn at random from each class (seed {sheet['seed']}): an accuracy may be off by "
-        f"{percent(errors['clean'], 1)} points where it is as of the pictures as they are, and by "
+        f"{percent(errors['clean'], 1)} points where it is as of the images as they are, and by "
         f"{percent(errors['largest'], 1)} near 50 % (95 % confidence)."
     )
 
@@ -109,11 +109,11 @@ def _panel(title: str, slug: str, sheet: Mapping[str, Any]) -> Panel:
 
 def _draw(title: str, curves: Mapping[str, Mapping[str, list[float]]]) -> Drawing:
     drawn, area = drawing.axes(*_SIZE, title=title)
-    colours = len(drawing.COLOURS)
+    colors = len(drawing.COLOURS)
     for number, (name, curve) in enumerate(curves.items()):
-        dash = drawing.DASHES[number // colours % len(drawing.DASHES)]
+        dash = drawing.DASHES[number // colors % len(drawing.DASHES)]
         values = [100 * value for value in curve["accuracy"]]
-        area.plot(curve["levels"], values, color=drawing.COLOURS[number % colours], linestyle=dash, label=name)
+        area.plot(curve["levels"], values, color=drawing.COLOURS[number % colors], linestyle=dash, label=name)
     area.set_ylim(0, 101)
     area.set_xlabel("strength")
     area.set_ylabel("accuracy, %")

@@ -23,15 +23,15 @@ def size_table(evidence: ReportData) -> Table:
             Column("paper", "parameters, millions"),
             Column("trainable, millions"),
             Column("MACs, billions"),
-            Column("training", "pictures per second"),
-            Column("testing", "pictures per second"),
+            Column("training", "images per second"),
+            Column("testing", "images per second"),
             Column("device", numeric=False),
             Column("here", "accuracy"),
             Column("paper", "accuracy"),
         ),
         rows=tuple(_row(network) for network in evidence.networks),
         notes=(
-            "MACs are multiplications with an addition, for one picture of the size that was trained with (see "
+            "MACs are multiplications with an addition, for one image of the size that was trained with (see "
             "Provenance). Speeds are means over the folds; they compare only between networks that had the same device "
             "to themselves. A dash where nothing was recorded.",
         ),

@@ -12,9 +12,9 @@ from btkeras.config import ExperimentConfig
 from btkeras.errors import DataError, RunError
 from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.experiments.fold_results import FoldResult
-from btkeras.experiments.summary import summarise_experiment
+from btkeras.experiments.summary import summarize_experiment
 from btkeras.runs import Run, dataset_of, read_json, read_predictions
-from btkeras.splitting.groups import group_by
+from btkeras.splitting.groups import group_records
 from btkeras.splitting.splits import files_digest
 
 _SUMMARY_KEYS = ("protocol", "dataset", "classes", "models", "comparisons", "bootstrap")
@@ -84,7 +84,7 @@ class Source:
 
     @property
     def groups(self) -> Mapping[str, str]:
-        """Group of a picture, such as its patient, by path."""
+        """Group of an image, such as its patient, by path."""
         return self.splits[0].get("groups", {})
 
 
@@ -106,15 +106,15 @@ def read_source(path: Path) -> Source:
     return _read_run(run)
 
 
-def regroup(source: Source, by: str, cache: Path | None = None) -> Source:
+def regroup(source: Source, group_by: str, cache: Path | None = None) -> Source:
     """The same answers with intervals and comparisons clustered by other groups than those of the splits.
 
-    So a split by image can be judged as what it is: its pictures are fewer independent ones than they seem.
+    So a split by image can be judged as what it is: its images are fewer independent ones than they seem.
 
     Args:
         source: What to judge.
-        by: What groups are of, see ``data.groups.group_by``.
-        cache: Folder that keeps what is found in the pictures.
+        group_by: What groups are of, see ``data.groups.group_records``.
+        cache: Folder that keeps what is found in the images.
 
     Raises:
         DataError: If the dataset is gone, has changed, or cannot be grouped so.
@@ -126,12 +126,12 @@ def regroup(source: Source, by: str, cache: Path | None = None) -> Source:
             received=f"{dataset.root}, whose list of files differs from that of {source.path}",
             remedy="Restore it, or leave --intervals-by away",
         )
-    groups = group_by(dataset, by, cache)
+    groups = group_records(dataset, group_by, cache)
     results = [run.result for run in source.runs]
     test = source.summary["protocol"]["test"]
-    figures = summarise_experiment(results, source.summary["classes"], groups=groups, test=test)
+    figures = summarize_experiment(results, source.summary["classes"], groups=groups, test=test)
     splits = tuple({**split, "groups": groups} for split in source.splits)
-    return replace(source, summary={**source.summary, **figures}, splits=splits, regrouped_by=by)
+    return replace(source, summary={**source.summary, **figures}, splits=splits, regrouped_by=group_by)
 
 
 def _read_experiment(experiment: Experiment) -> Source:
@@ -174,10 +174,10 @@ def _read_run(run: Run) -> Source:
         )
     config, manifest, split = run.config(), run.manifest(), read_json(run.splits_file)
     trained = TrainedRun(run, config.model.name, config.train.seed, int(manifest.get("fold") or 0))
-    figures = summarise_experiment([trained.result], run.classes(), groups=split.get("groups", {}), test="fixed")
+    figures = summarize_experiment([trained.result], run.classes(), groups=split.get("groups", {}), test="fixed")
     summary = {
         "protocol": {
-            "by": split.get("by", "image"),
+            "group_by": split.get("group_by", "image"),
             "test": "fixed",
             "folds": 1,
             "seeds": [trained.seed],

@@ -20,7 +20,7 @@ def render(report: Report, folder: str) -> Rendered:
 
     Args:
         report: What to say.
-        folder: Not used: the plots and pictures are in the file.
+        folder: Not used: the plots and images are in the file.
     """
     values = {"report": report, "version": __version__}
     # Whatever a file name or a label holds, it is text.

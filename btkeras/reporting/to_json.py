@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from btkeras.reporting.document import Block, Cell, Figure, Pictures, Rendered, Report, Table
+from btkeras.reporting.document import Block, Cell, Figure, Gallery, Rendered, Report, Table
 
 
 def render(report: Report, folder: str) -> Rendered:
@@ -33,13 +33,13 @@ def _block(block: Block) -> dict[str, Any]:
     if isinstance(block, Figure):
         panels = [{"name": panel.name, "alt": panel.alt, "data": panel.data} for panel in block.panels]
         return _named(block, "figure", panels=panels)
-    if isinstance(block, Pictures):
-        pictures = [picture.data for picture in block.pictures]
-        return _named(block, "pictures", pictures=pictures)
+    if isinstance(block, Gallery):
+        images = [image.data for image in block.images]
+        return _named(block, "images", images=images)
     return {"kind": "text", "role": block.role, "lines": list(block.lines)}
 
 
-def _named(block: Table | Figure | Pictures, kind: str, **content: Any) -> dict[str, Any]:
+def _named(block: Table | Figure | Gallery, kind: str, **content: Any) -> dict[str, Any]:
     return {"kind": kind, "name": block.name, "caption": block.caption, **content, "notes": list(block.notes)}
 
 

@@ -1,4 +1,4 @@
-r"""A report as a LaTeX document that compiles, with its plots and pictures in files beside it.
+r"""A report as a LaTeX document that compiles, with its plots and images in files beside it.
 
 A table can be copied into a paper: it needs ``booktabs``, ``graphicx`` and the ``\fitted`` of the preamble.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
-from btkeras.reporting.document import Block, Cell, Column, Figure, Pictures, Rendered, Report, Table, header_groups
+from btkeras.reporting.document import Block, Cell, Column, Figure, Gallery, Rendered, Report, Table, header_groups
 from btkeras.reporting.drawing import to_pdf
 
 _SPECIAL = {
@@ -59,8 +59,8 @@ _PREAMBLE = r"""\documentclass[a4paper]{article}
 \setlength{\parskip}{6pt}
 \emergencystretch=3em
 """
-# Of the plots, whose text is 8 to 9 points; and a picture's part of a line.
-_SCALE, _PICTURE = 0.7, 0.14
+# Of the plots, whose text is 8 to 9 points; and an image's part of a line.
+_SCALE, _IMAGE = 0.7, 0.14
 _LONG_ROWS = 40
 
 
@@ -69,7 +69,7 @@ def render(report: Report, folder: str) -> Rendered:
 
     Args:
         report: What to say.
-        folder: Of the plots and pictures, as the text refers to it.
+        folder: Of the plots and images, as the text refers to it.
     """
     lines = [_PREAMBLE, rf"\graphicspath{{{{{folder}/}}}}", r"\begin{document}", ""]
     lines += [rf"\section*{{{escape(report.title)}}}", ""]
@@ -100,8 +100,8 @@ def _block(block: Block) -> Iterable[str]:
         return _table(block)
     if isinstance(block, Figure):
         return _figure(block)
-    if isinstance(block, Pictures):
-        return _pictures(block)
+    if isinstance(block, Gallery):
+        return _images(block)
     if block.role == "list":
         return [r"\begin{itemize}", *(rf"\item {escape(line)}" for line in block.lines), r"\end{itemize}"]
     marks = {"headline": r"\textbf{\large %s}", "warning": r"\fbox{\parbox{0.95\linewidth}{\textbf{Warning:} %s}}"}
@@ -168,19 +168,19 @@ def _figure(figure: Figure) -> Iterator[str]:
     yield r"\par}"
 
 
-def _caption(block: Figure | Pictures) -> Iterator[str]:
+def _caption(block: Figure | Gallery) -> Iterator[str]:
     notes = "".join(rf"\par {{\footnotesize {escape(note)}}}" for note in block.notes)
     # In a box, for else a page may end within it.
     yield rf"\par\medskip\noindent\parbox{{\linewidth}}{{\textbf{{{escape(block.caption)}}}{notes}}}\par\nopagebreak"
 
 
-def _pictures(block: Pictures) -> Iterator[str]:
+def _images(block: Gallery) -> Iterator[str]:
     yield from _caption(block)
-    for picture in block.pictures:
-        lines = r"\par ".join(escape(line) for line in picture.lines)
-        image = rf"\includegraphics[width={_PICTURE}\linewidth]{{{picture.name}.jpg}}" if picture.jpeg else ""
-        beside = rf"\parbox[b]{{{0.95 - _PICTURE:.2f}\linewidth}}{{\raggedright\footnotesize {lines}}}"
-        yield rf"\par\noindent\makebox[{_PICTURE}\linewidth][l]{{{image}}}\hfill{beside}\par\medskip"
+    for item in block.images:
+        lines = r"\par ".join(escape(line) for line in item.lines)
+        image = rf"\includegraphics[width={_IMAGE}\linewidth]{{{item.name}.jpg}}" if item.jpeg else ""
+        beside = rf"\parbox[b]{{{0.95 - _IMAGE:.2f}\linewidth}}{{\raggedright\footnotesize {lines}}}"
+        yield rf"\par\noindent\makebox[{_IMAGE}\linewidth][l]{{{image}}}\hfill{beside}\par\medskip"
 
 
 def _files(report: Report) -> Iterator[tuple[str, bytes]]:
@@ -188,5 +188,5 @@ def _files(report: Report) -> Iterator[tuple[str, bytes]]:
         for block in section.blocks:
             if isinstance(block, Figure):
                 yield from ((f"{panel.name}.pdf", to_pdf(panel)) for panel in block.panels)
-            elif isinstance(block, Pictures):
-                yield from ((f"{item.name}.jpg", item.jpeg) for item in block.pictures if item.jpeg)
+            elif isinstance(block, Gallery):
+                yield from ((f"{item.name}.jpg", item.jpeg) for item in block.images if item.jpeg)

@@ -1,4 +1,4 @@
-"""A report as Markdown with its plots and pictures in files beside it, for a repository or a lab book."""
+"""A report as Markdown with its plots and images in files beside it, for a repository or a lab book."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote
 
-from btkeras.reporting.document import Block, Figure, Pictures, Rendered, Report, Table
+from btkeras.reporting.document import Block, Figure, Gallery, Rendered, Report, Table
 from btkeras.reporting.drawing import to_svg
 
 # What Markdown takes for markup within a line; no line begins with a text that comes from a file.
@@ -18,7 +18,7 @@ def render(report: Report, folder: str) -> Rendered:
 
     Args:
         report: What to say.
-        folder: Of the plots and pictures, as the text refers to it.
+        folder: Of the plots and images, as the text refers to it.
     """
     lines = [f"# {escape(report.title)}", ""]
     for section in report.sections:
@@ -47,8 +47,8 @@ def _block(block: Block, folder: str) -> list[str]:
     if isinstance(block, Figure):
         images = [f"![{escape(panel.alt)}]({folder}/{panel.name}.svg)" for panel in block.panels]
         return [*_caption(block), *images]
-    if isinstance(block, Pictures):
-        return list(_pictures(block, folder))
+    if isinstance(block, Gallery):
+        return list(_images(block, folder))
     if block.role == "list":
         return [f"- {escape(line)}" for line in block.lines]
     marks = {"headline": "**{}**", "warning": "> **Warning:** {}", "plain": "{}"}
@@ -69,14 +69,14 @@ def _row(texts: Iterable[str]) -> str:
     return "|" + "|".join(f" {escape(text)} " for text in texts) + "|"
 
 
-def _pictures(block: Pictures, folder: str) -> Iterator[str]:
+def _images(block: Gallery, folder: str) -> Iterator[str]:
     yield from _caption(block)
-    for picture in block.pictures:
-        image = f"![{escape(picture.alt)}]({folder}/{picture.name}.jpg) " if picture.jpeg else ""
-        yield f"- {image}{escape('; '.join(picture.lines))}"
+    for item in block.images:
+        image = f"![{escape(item.alt)}]({folder}/{item.name}.jpg) " if item.jpeg else ""
+        yield f"- {image}{escape('; '.join(item.lines))}"
 
 
-def _caption(block: Figure | Pictures) -> list[str]:
+def _caption(block: Figure | Gallery) -> list[str]:
     return [f"**{escape(block.caption)}**", "", *(line for note in block.notes for line in (escape(note), ""))]
 
 
@@ -90,5 +90,5 @@ def _files(report: Report) -> Iterator[tuple[str, bytes]]:
         for block in section.blocks:
             if isinstance(block, Figure):
                 yield from ((f"{panel.name}.svg", to_svg(panel, standalone=True).encode()) for panel in block.panels)
-            elif isinstance(block, Pictures):
-                yield from ((f"{item.name}.jpg", item.jpeg) for item in block.pictures if item.jpeg)
+            elif isinstance(block, Gallery):
+                yield from ((f"{item.name}.jpg", item.jpeg) for item in block.images if item.jpeg)

@@ -1,4 +1,4 @@
-"""How much is under way: pictures and bytes of all requests, bounded together.
+"""How much is under way: images and bytes of all requests, bounded together.
 
 Everything here happens on the event loop's thread, so nothing is locked.
 """
@@ -18,7 +18,7 @@ class Admission:
         limits: Of which ``queued_images`` and ``queued_bytes`` are used.
 
     Attributes:
-        images: Pictures under way.
+        images: Images under way.
         nbytes: Bytes of bodies under way.
     """
 
@@ -68,7 +68,7 @@ class Ticket:
         self.nbytes += nbytes
 
     def count(self, images: int) -> None:
-        """Says how many pictures the request has; the first place is taken already."""
+        """Says how many images the request has; the first place is taken already."""
         more = max(0, images - self.images)
         self._admission.add(more, 0)
         self.images += more

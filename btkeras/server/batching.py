@@ -1,6 +1,6 @@
-"""Dynamic batching: pictures of several requests go through the network together.
+"""Dynamic batching: images of several requests go through the network together.
 
-A batch starts when it is full, or when its first picture has waited long enough; while the network is busy, the next
+A batch starts when it is full, or when its first image has waited long enough; while the network is busy, the next
 one fills. On a CPU this saves what each call costs beside the arithmetic, on a GPU far more.
 """
 
@@ -30,10 +30,10 @@ class _Waiting:
 
 
 class Batcher:
-    """Collects pictures for one network.
+    """Collects images for one network.
 
     Args:
-        run: Runs it on the pictures of one batch, given in parts.
+        run: Runs it on the images of one batch, given in parts.
         settings: Size and waiting time.
     """
 
@@ -45,9 +45,9 @@ class Batcher:
         self._pump: asyncio.Task[None] | None = None
 
     async def submit(self, pixels: NDArray[np.uint8]) -> Outputs:
-        """Runs pictures, uint8 ``[n, size, size, channels]``, in one batch or several.
+        """Runs images, uint8 ``[n, size, size, channels]``, in one batch or several.
 
-        A caller that is cancelled takes its pictures out of the queue.
+        A caller that is cancelled takes its images out of the queue.
 
         Returns:
             The network's outputs, ``n`` rows each.
@@ -77,7 +77,7 @@ class Batcher:
                 await self._answer(batch)
 
     async def _fill(self) -> None:
-        """Waits until a batch is full or its first picture has waited long enough."""
+        """Waits until a batch is full or its first image has waited long enough."""
         deadline = self._queue[0].deadline
         try:
             async with asyncio.timeout_at(deadline):

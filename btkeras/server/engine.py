@@ -25,7 +25,7 @@ from btkeras.server.batching import Batcher, Outputs
 from btkeras.server.metrics import Metrics
 from btkeras.server.problems import not_found
 from btkeras.server.record import note_images
-from btkeras.server.servable import DEFAULT, ENCODED, PREPARED, Servable, check_picture, check_size, observation
+from btkeras.server.servable import DEFAULT, ENCODED, PREPARED, Servable, check_encoded, check_size, observation
 from btkeras.server.settings import ServerSettings
 from btkeras.server.versions import Versions
 
@@ -58,7 +58,7 @@ class Engine:
         self._network_thread = ThreadPoolExecutor(1, "network")
         self._batchers: weakref.WeakKeyDictionary[Servable, Batcher] = weakref.WeakKeyDictionary()
         self._watcher: asyncio.Task[None] | None = None
-        self.metrics.watch("queue_images", "Pictures of requests under way.", lambda: self.admission.images)
+        self.metrics.watch("queue_images", "Images of requests under way.", lambda: self.admission.images)
         self.metrics.watch("queue_bytes", "Bytes of requests under way.", lambda: self.admission.nbytes)
 
     async def start(self) -> None:
@@ -100,7 +100,7 @@ class Engine:
         return network
 
     async def observe(self, pixels: NDArray[np.uint8]) -> ModelOutputs:
-        """Runs the highest version on prepared pictures, together with those of other requests.
+        """Runs the highest version on prepared images, together with those of other requests.
 
         Args:
             pixels: uint8 ``[n, size, size, channels]``, as ``Decoder`` makes them.
@@ -147,31 +147,31 @@ class Engine:
             elif rows and signature == PREPARED and servable.decoder is not None:
                 outputs = await self._batcher(servable).submit(inputs["images"])
             else:
-                self._check_pictures(inputs)
+                self._check_images(inputs)
                 outputs = await self._in_thread(ticket, self._network_thread, servable.run, signature, inputs)
                 self.metrics.images.inc(rows)
         return outputs
 
-    async def _decoded(self, ticket: Ticket, servable: Servable, pictures: NDArray[Any]) -> NDArray[np.uint8]:
-        limit, count = self.settings.limits.pixels, len(pictures)
+    async def _decoded(self, ticket: Ticket, servable: Servable, images: NDArray[Any]) -> NDArray[np.uint8]:
+        limit, count = self.settings.limits.pixels, len(images)
         decoded: list[NDArray[np.uint8] | BaseException] = await asyncio.gather(
             *(
                 self._in_thread(ticket, self._workers, servable.decode, data, _name(index, count), limit)
-                for index, data in enumerate(pictures)
+                for index, data in enumerate(images)
             ),
             return_exceptions=True,
         )
-        for picture in decoded:
-            if isinstance(picture, BaseException):
-                raise picture
+        for image in decoded:
+            if isinstance(image, BaseException):
+                raise image
         return np.stack(decoded)  # type: ignore[arg-type]
 
-    def _check_pictures(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+    def _check_images(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         """What is decoded or resized in the graph has the limits of what is decoded here."""
         limit = self.settings.limits.pixels
-        pictures = inputs.get(ENCODED, np.empty(0, object)).ravel()
-        for index, data in enumerate(pictures):
-            check_picture(bytes(data), _name(index, len(pictures)), limit)
+        encoded = inputs.get(ENCODED, np.empty(0, object)).ravel()
+        for index, data in enumerate(encoded):
+            check_encoded(bytes(data), _name(index, len(encoded)), limit)
         images = inputs.get("images", np.empty(0))
         if images.ndim == 4:
             check_size(images.shape[2], images.shape[1], "images", limit)
@@ -203,7 +203,7 @@ class Engine:
 
     @contextmanager
     def _place(self, images: int) -> Iterator[Ticket]:
-        """Places in the queue: the request's own, which then count so many pictures, or new ones."""
+        """Places in the queue: the request's own, which then count so many images, or new ones."""
         given = CURRENT.get()
         ticket = given or Ticket(self.admission)
         try:
@@ -243,5 +243,5 @@ class Engine:
 
 
 def _name(index: int, count: int) -> str:
-    """What messages call a picture of a request."""
+    """What messages call an image of a request."""
     return "the image" if count == 1 else f"image {index}"

@@ -1,6 +1,6 @@
 """Structured logs: one JSON object a line on standard error.
 
-A line about a request holds its path, code, time and sizes, never what was sent: no pictures, no file names, no
+A line about a request holds its path, code, time and sizes, never what was sent: no images, no file names, no
 query, no token.
 """
 

@@ -16,8 +16,8 @@ class Metrics:
     requests: Answered requests by ``route`` (predict, status, metadata, page, health, metrics, other), ``signature``
         ("" where there is none) and status ``code``.
     seconds: Time from a request's headers to its answer by ``route``.
-    images: Pictures that the network saw.
-    batches: Pictures in each batch.
+    images: Images that the network saw.
+    batches: Images in each batch.
     version: Number of the version that requests without one get; 0 if there is none.
     loads: Loaded versions by ``result`` (ok, failed).
     """
@@ -34,9 +34,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self.images = Counter("btkeras_images", "Pictures that the network saw.", registry=self._registry)
+        self.images = Counter("btkeras_images", "Images that the network saw.", registry=self._registry)
         self.batches = Histogram(
-            "btkeras_batch_images", "Pictures in a batch.", buckets=_BATCHES, registry=self._registry
+            "btkeras_batch_images", "Images in a batch.", buckets=_BATCHES, registry=self._registry
         )
         self.version = Gauge("btkeras_model_version", "The version that is served; 0: none.", registry=self._registry)
         self.loads = Counter("btkeras_model_loads", "Versions loaded.", ("result",), registry=self._registry)

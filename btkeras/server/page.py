@@ -15,7 +15,7 @@ from btkeras.server.page_slice import answer_slice
 from btkeras.server.problems import HTTPError
 from btkeras.server.record import note
 
-# What the page may do: load its own files, show pictures it was sent, ask its own server. Nothing else.
+# What the page may do: load its own files, show images it was sent, ask its own server. Nothing else.
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -36,7 +36,7 @@ _SAFE = {
     # A page on this machine needs none of them.
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-# Answers hold pictures of patients, which no cache may keep.
+# Answers hold images of patients, which no cache may keep.
 _UNKEPT = _SAFE | {"Cache-Control": "no-store"}
 # The address of a file changes with its content; the page's own does not.
 _KEPT = _SAFE | {"Cache-Control": "public, max-age=31536000, immutable"}

@@ -57,7 +57,7 @@ def model_facts(network: InferenceBackend, settings: ServerSettings) -> dict[str
         "version": network.version,
         "classes": network.classes,
         "coverage": COVERAGE if network.calibration else None,
-        "outlier_limit": 100 * OOD_PERCENTILE if network.reference else None,
+        "ood_limit": 100 * OOD_PERCENTILE if network.reference else None,
         "explained": network.explain is not None,
         "card": _card_file(network) is not None,
         "most_bytes": settings.limits.body_bytes,

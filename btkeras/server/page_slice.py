@@ -1,4 +1,4 @@
-"""``POST /api/slices``: one slice of one file, answered as ``predict`` answers it, with pictures for the page."""
+"""``POST /api/slices``: one slice of one file, answered as ``predict`` answers it, with images for the page."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Read(NamedTuple):
 
     slices: Slices
     number: int
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     opened: PreprocessedInput
 
 
@@ -56,8 +56,8 @@ async def answer_slice(engine: PageEngine, request: Request) -> dict[str, Any]:
     a NIfTI volume).
 
     Returns:
-        What ``predict --json`` says of the slice; ``name``, ``kind``, ``width`` and ``height`` of the picture; the
-        facts of the model (``page_model.model_facts``); and in base64 ``picture``, a PNG, and ``map``, a transparent
+        What ``predict --json`` says of the slice; ``name``, ``kind``, ``width`` and ``height`` of the image; the
+        facts of the model (``page_model.model_facts``); and in base64 ``image``, a PNG, and ``map``, a transparent
         PNG of the same size to be laid over it, or None.
 
     Raises:
@@ -75,7 +75,7 @@ async def answer_slice(engine: PageEngine, request: Request) -> dict[str, Any]:
         probabilities, scores = await engine.observe(read.opened.pixels[None])
         if network_of(engine) is network:
             break
-    answer = answering.answers(probabilities, scores, [read.opened.refusal])[0]
+    answer = answering.answers(probabilities, scores, [read.opened.rejection])[0]
     drawn = await engine.run(_drawn, read, network, answer)
     return {"name": name, **model_facts(network, engine.settings), **_words(read, answer), **drawn}
 
@@ -97,8 +97,8 @@ def _read(asked: _Asked, answering: Postprocessor) -> _Read:
             "A slice must be one of the file's, counted from 0",
             received=f"slice {number} of {slices.count} in {asked.name}",
         )
-    picture = slices.picture(number)
-    return _Read(slices, number, picture, answering.open(picture, slices.refusal))
+    image = slices.image(number)
+    return _Read(slices, number, image, answering.open(image, slices.rejection))
 
 
 def _check_pixels(asked: _Asked) -> None:
@@ -115,13 +115,13 @@ def _check_pixels(asked: _Asked) -> None:
 
 def _drawn(read: _Read, network: InferenceBackend, answer: FilePrediction) -> dict[str, str | None]:
     """No map without an explanation, and none of what is no slice."""
-    picture, opened = read.picture, read.opened
+    image, opened = read.image, read.opened
     heat = None
-    if network.explain is not None and answer.answer != REJECTED:
+    if network.explain is not None and answer.decision != REJECTED:
         index = np.array([network.classes.index(answer.label)])
-        window = seen_window(picture, network.harmonise)
-        heat = map_png(network.explain(opened.pixels[None], index)[0], window, picture.shape[:2])
-    return {"picture": _base64(image_png(picture)), "map": _base64(heat) if heat else None}
+        window = seen_window(image, network.harmonize)
+        heat = map_png(network.explain(opened.pixels[None], index)[0], window, image.shape[:2])
+    return {"image": _base64(image_png(image)), "map": _base64(heat) if heat else None}
 
 
 def _base64(data: bytes) -> str:
@@ -129,7 +129,7 @@ def _base64(data: bytes) -> str:
 
 
 def _words(read: _Read, answer: FilePrediction) -> dict[str, Any]:
-    height, width = read.picture.shape[:2]
+    height, width = read.image.shape[:2]
     return {
         "kind": read.slices.kind,
         "axis": read.slices.axis or None,
@@ -138,9 +138,9 @@ def _words(read: _Read, answer: FilePrediction) -> dict[str, Any]:
         "width": width,
         "height": height,
         "label": answer.label,
-        "answer": answer.answer,
+        "decision": answer.decision,
         "probabilities": answer.probabilities,
         "set": answer.set,
-        "outlier": answer.outlier,
+        "ood_percentile": answer.ood_percentile,
         "reasons": answer.reasons,
     }

@@ -14,7 +14,7 @@ class Record:
     route: Which part of the server answered.
     signature: That was asked for; "" if none.
     version: That answered; 0 if none.
-    images: Pictures in it.
+    images: Images in it.
     nbytes: Size of its body, as it came.
     started: When its headers had arrived, on ``time.perf_counter``.
     """
@@ -40,7 +40,7 @@ def note(**facts: int | str) -> None:
 
 
 def note_images(count: int) -> None:
-    """Notes that so many more pictures were in the request."""
+    """Notes that so many more images were in the request."""
     record = CURRENT.get()
     if record is not None:
         record.images += count

@@ -63,7 +63,7 @@ class Servable:
     Attributes:
         number: The version's number.
         inputs: By signature, by input.
-        decoder: Makes ``serving_prepared``'s input of encoded pictures; None if that would not give what
+        decoder: Makes ``serving_prepared``'s input of encoded images; None if that would not give what
             ``serving_default`` gives, or the model has no such signatures: then it is served without batches.
         network: For the web page; None if the model was not made by ``btkeras export``.
 
@@ -110,7 +110,7 @@ class Servable:
         return {name: np.asarray(tensor) for name, tensor in answer.items()}
 
     def decode(self, data: bytes, name: str, pixels: int) -> NDArray[np.uint8]:
-        """Makes the network's input, uint8 ``[size, size, channels]``, of an encoded picture.
+        """Makes the network's input, uint8 ``[size, size, channels]``, of an encoded image.
 
         Args:
             data: PNG or JPEG.
@@ -121,15 +121,15 @@ class Servable:
             Problem: If it cannot be read, or has more pixels.
         """
         if self.decoder is None:
-            raise RuntimeError("this version's pictures are decoded in its graph")
-        check_picture(data, name, pixels)
+            raise RuntimeError("this version's images are decoded in its graph")
+        check_encoded(data, name, pixels)
         try:
             return self.decoder.bytes(data, name)
         except ImageError as error:
             raise invalid(str(error)) from error
 
     def warm_up(self, largest: int) -> None:
-        """Runs each signature that takes pictures once, so that no request waits for it."""
+        """Runs each signature that takes images once, so that no request waits for it."""
         if self.network is None:
             return
         size, channels = self.network.size, self.network.channels
@@ -145,15 +145,15 @@ class Servable:
             return None
         if set(self.inputs[DEFAULT]) != {ENCODED} or set(self.inputs[PREPARED]) != {"images"}:
             return None
-        decoder = Preprocessor(self.network.size, self.network.channels, self.network.harmonise)
+        decoder = Preprocessor(self.network.size, self.network.channels, self.network.harmonize)
         samples = _samples()
         whole = self.run(DEFAULT, {ENCODED: np.array(samples, object)})
         parts = self.run(PREPARED, {"images": np.stack([decoder.bytes(sample) for sample in samples])})
         return decoder if _agree(whole, parts) else None
 
 
-def check_picture(data: bytes, name: str, pixels: int) -> None:
-    """Checks an encoded picture by its header.
+def check_encoded(data: bytes, name: str, pixels: int) -> None:
+    """Checks an encoded image by its header.
 
     Raises:
         Problem: If it is no PNG or JPEG, or has more pixels.
@@ -166,7 +166,7 @@ def check_picture(data: bytes, name: str, pixels: int) -> None:
 
 
 def check_size(width: int, height: int, name: str, pixels: int) -> None:
-    """Checks a picture's size.
+    """Checks an image's size.
 
     Raises:
         Problem: If it has more pixels, or is longer than ``MAX_SIDE``.
@@ -200,16 +200,16 @@ def _specs(definition: meta_graph_pb2.SignatureDef) -> dict[str, TensorSpec]:
 
 def observation(outputs: Outputs) -> ModelOutputs:
     """Probabilities and outlier scores, if there are any, of a signature's outputs."""
-    return outputs["probabilities"], outputs.get("outlier_score")
+    return outputs["probabilities"], outputs.get("ood_score")
 
 
 def _samples() -> list[bytes]:
-    """Pictures of each kind that is decoded in its own way: grey, colour, 16 bits, JPEG."""
+    """Images of each kind that is decoded in its own way: grey, colour, 16 bits, JPEG."""
     rows, columns = np.mgrid[0:150, 0:130].astype(np.float32)
     grey = 120 + 80 * np.sin(rows / 9) * np.cos(columns / 7)
-    colour = np.stack([grey, 255 - grey, grey / 2], axis=-1).astype(np.uint8)
-    pictures = ((colour[..., 0], "PNG"), (colour, "PNG"), ((grey * 200).astype(np.uint16), "PNG"), (colour, "JPEG"))
-    return [_encoded(Image.fromarray(picture), kind) for picture, kind in pictures]
+    color = np.stack([grey, 255 - grey, grey / 2], axis=-1).astype(np.uint8)
+    images = ((color[..., 0], "PNG"), (color, "PNG"), ((grey * 200).astype(np.uint16), "PNG"), (color, "JPEG"))
+    return [_encoded(Image.fromarray(image), kind) for image, kind in images]
 
 
 def _encoded(image: Image.Image, kind: str) -> bytes:

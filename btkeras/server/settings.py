@@ -18,11 +18,11 @@ class Limits:
 
     Attributes:
         body_bytes: Of one request, as it is sent and after gzip; 413 beyond.
-        instances: Pictures of one request; 413 beyond.
+        instances: Images of one request; 413 beyond.
         values: Numbers, strings, lists and objects in one request's JSON; 413 beyond. Bounds what parsing takes:
             a list of numbers is about twenty times as large in memory as in the request.
-        pixels: Of one picture, by its header, before it is decoded; 400 beyond.
-        queued_images: Pictures of all requests under way, each request counting at least one; 503 beyond.
+        pixels: Of one image, by its header, before it is decoded; 400 beyond.
+        queued_images: Images of all requests under way, each request counting at least one; 503 beyond.
         queued_bytes: Bodies of all requests under way; 503 beyond.
         connections: Open connections; 503 and closed beyond.
         header_seconds: For a request's headers to arrive in full; 408 and closed beyond.
@@ -52,11 +52,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Batching:
-    """How pictures of several requests are put together for the network.
+    """How images of several requests are put together for the network.
 
     Attributes:
-        max_images: Pictures in one batch; 1 switches batching off.
-        wait_ms: How long the first picture of a batch waits for others, milliseconds.
+        max_images: Images in one batch; 1 switches batching off.
+        wait_ms: How long the first image of a batch waits for others, milliseconds.
     """
 
     max_images: int = 32

@@ -40,7 +40,7 @@ def load_json(body: bytes, most_values: int) -> dict[str, Any]:
     if sum(map(body.count, (b",", b"[", b"{"))) > most_values:
         raise HTTPError(
             413,
-            f"A request must hold at most {most_values} values. Send pictures as PNG or JPEG files in base64 instead",
+            f"A request must hold at most {most_values} values. Send images as PNG or JPEG files in base64 instead",
         )
     try:
         document = json.loads(body)
@@ -197,7 +197,7 @@ def _tensor(value: Any, spec: TensorSpec, where: str) -> NDArray[Any]:
         if not first:
             break
         first = first[0]
-    # Level by level instead of value by value, since pictures may have millions.
+    # Level by level instead of value by value, since images may have millions.
     leaves = [value]
     for level, size in enumerate(shape):
         for item in leaves:
@@ -273,7 +273,7 @@ def _base64(value: bytes) -> dict[str, str]:
 
 
 def _shown(value: Any) -> str:
-    """A value in a message: never long, and never a picture."""
+    """A value in a message: never long, and never an image."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     text = json.dumps(value)

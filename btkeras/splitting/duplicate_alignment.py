@@ -1,11 +1,11 @@
-"""How alike two pictures are once one is laid over the other.
+"""How alike two images are once one is laid over the other.
 
 Candidates are aligned by the method of Lucas and Kanade ("An iterative image registration technique", IJCAI 1981), with
 a shift and a scale along each axis and a gain and an offset of the grey levels, at a quarter, a half and the whole of a
 thumbnail's resolution. How alike they are is then the correlation coefficient of a band of spatial frequencies, fine
 enough to tell a copy from the next slice of the same head: brightness and large shapes, which all heads share, do not
 count, and neither does what JPEG or another size takes away. A margin is left out where the band depends on what lies
-outside the picture.
+outside the image.
 
 ``THRESHOLD`` lies in a gap of 4,564 real slices (FigShare and Br35H). Copies of 120 of them (JPEG quality 70, 60 % x
 70 % of the size, flipped, turned, brighter) have 0.994 and more; with a window of 95 % cut out at least 0.979, with one
@@ -64,7 +64,7 @@ _TINY = 1e-6
 
 
 class Aligner:
-    """Lays pictures over each other and says how alike they are.
+    """Lays images over each other and says how alike they are.
 
     Args:
         thumbnails: ``[m, SIDE, SIDE]``.
@@ -72,7 +72,7 @@ class Aligner:
 
     def __init__(self, thumbnails: UInt8) -> None:
         self._thumbnails = thumbnails
-        # Every pair is looked at like this, so it is done once for each picture: 4 kB of half floats.
+        # Every pair is looked at like this, so it is done once for each image: 4 kB of half floats.
         parts = [_filtered(thumbnails[i : i + _BATCH], _STAGES[0]) for i in range(0, len(thumbnails), _BATCH)]
         self._soft, self._bands = (np.concatenate([part[k].astype(np.float16) for part in parts]) for k in (0, 1))
 
@@ -80,12 +80,12 @@ class Aligner:
         """Correlations of pairs, ``[n, 4]`` as ``duplicates_hash.candidates`` returns them.
 
         Returns:
-            ``[n]``: the correlation, or 0 where a coarser look already showed two different pictures.
+            ``[n]``: the correlation, or 0 where a coarser look already showed two different images.
         """
         result = np.zeros(len(pairs), np.float32)
         left = np.arange(len(pairs))
         windows = np.array(WINDOWS, np.float32)[pairs[:, 1]]
-        # Top, height, left and width of what is compared of the first picture, as fractions of it.
+        # Top, height, left and width of what is compared of the first image, as fractions of it.
         places = np.stack([windows[:, 1], windows[:, 2], windows[:, 0], windows[:, 2]], axis=1)
         for stage in _STAGES:
             soft, band = self._looks(pairs[left, 0], stage)
@@ -100,32 +100,32 @@ class Aligner:
         result[left] = found
         return result
 
-    def _looks(self, pictures: Ints, stage: _Stage) -> tuple[Floats, Floats]:
+    def _looks(self, images: Ints, stage: _Stage) -> tuple[Floats, Floats]:
         if stage is _STAGES[0]:
-            return self._soft[pictures].astype(np.float32), self._bands[pictures].astype(np.float32)
-        return _filtered(self._thumbnails[pictures], stage)
+            return self._soft[images].astype(np.float32), self._bands[images].astype(np.float32)
+        return _filtered(self._thumbnails[images], stage)
 
 
-def _filtered(pictures: UInt8, stage: _Stage) -> tuple[Floats, Floats]:
+def _filtered(images: UInt8, stage: _Stage) -> tuple[Floats, Floats]:
     """What is aligned, and what is correlated then."""
-    small = np.zeros((len(pictures), SIDE // stage.factor, SIDE // stage.factor), np.float32)
+    small = np.zeros((len(images), SIDE // stage.factor, SIDE // stage.factor), np.float32)
     for i in range(stage.factor):
         for j in range(stage.factor):
-            small += pictures[:, i :: stage.factor, j :: stage.factor]
+            small += images[:, i :: stage.factor, j :: stage.factor]
     small /= stage.factor**2
     fine, coarse = stage.band
     return _smooth(small, 1), _smooth(small, fine) - _smooth(small, coarse)
 
 
-def _smooth(pictures: Floats, sigma: float) -> Floats:
-    smooth: Floats = ndimage.gaussian_filter(pictures, (0, sigma, sigma), truncate=3)
+def _smooth(images: Floats, sigma: float) -> Floats:
+    smooth: Floats = ndimage.gaussian_filter(images, (0, sigma, sigma), truncate=3)
     return smooth
 
 
-def _turned(pictures: Floats, turns: Ints) -> Floats:
-    result = np.empty_like(pictures)
+def _turned(images: Floats, turns: Ints) -> Floats:
+    result = np.empty_like(images)
     for turn in np.unique(turns):
-        result[turns == turn] = turned(pictures[turns == turn], int(turn))
+        result[turns == turn] = turned(images[turns == turn], int(turn))
     return result
 
 
@@ -173,24 +173,24 @@ def _correlation(moving: Floats, fixed: Floats, places: Floats, margin: float) -
     return result
 
 
-def _sampled(pictures: Floats, places: Floats, margin: float = 0) -> tuple[Floats, Bools]:
-    """What lies at ``places``, stretched to the pictures' size, and which pixels of that lie in the picture."""
-    rows, inside_rows = _rows(pictures, places[:, 0], places[:, 1], margin)
+def _sampled(images: Floats, places: Floats, margin: float = 0) -> tuple[Floats, Bools]:
+    """What lies at ``places``, stretched to the images' size, and which pixels of that lie in the image."""
+    rows, inside_rows = _rows(images, places[:, 0], places[:, 1], margin)
     turned_rows = np.ascontiguousarray(np.swapaxes(rows, 1, 2))
     columns, inside_columns = _rows(turned_rows, places[:, 2], places[:, 3], margin)
     inside = inside_rows[:, :, None] & inside_columns[:, None, :]
     return np.ascontiguousarray(np.swapaxes(columns, 1, 2)), inside
 
 
-def _rows(pictures: Floats, start: Floats, length: Floats, margin: float) -> tuple[Floats, Bools]:
-    side = pictures.shape[1]
+def _rows(images: Floats, start: Floats, length: Floats, margin: float) -> tuple[Floats, Bools]:
+    side = images.shape[1]
     at = (start[:, None] + (np.arange(side) + 0.5) / side * length[:, None]) * side - 0.5
     own = np.arange(side)
     inside = (at >= margin - 0.5) & (at <= side - 0.5 - margin) & (own >= margin) & (own < side - margin)
     at = np.clip(at, 0, side - 1)
     low = np.minimum(at.astype(np.int64), side - 2)
-    which = np.arange(len(pictures))[:, None]
-    result = pictures[which, low + 1]
-    below = pictures[which, low]
+    which = np.arange(len(images))[:, None]
+    result = images[which, low + 1]
+    below = images[which, low]
     result = below + (result - below) * (at - low)[:, :, None].astype(np.float32)
     return result, inside

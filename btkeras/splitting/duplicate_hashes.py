@@ -1,16 +1,16 @@
-"""Which pictures may be copies of each other: perceptual hashes of windows of them, looked up in tables.
+"""Which images may be copies of each other: perceptual hashes of windows of them, looked up in tables.
 
 The hash is pHash (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010), as
 `imagehash.phash` computes it with ``hash_size=12``: the lowest 12 x 12 coefficients of the discrete cosine transform of
-a small picture, as bits: above their median or not. What makes it worth writing down again is that all the hashes of a
-picture come from one thumbnail by two matrix products: turning a picture permutes its coefficients and changes their
+a small image, as bits: above their median or not. What makes it worth writing down again is that all the hashes of a
+image come from one thumbnail by two matrix products: turning an image permutes its coefficients and changes their
 signs, and cutting a border off is another set of cosines. 31 hashes take 0.2 ms so, and 9 ms with the library.
 
 A copy's hash differs in few bits (JPEG, size, brightness: mostly 0 to 10 of 144), but after 5 % of each side were cut
-off in 40 to 60, as many as between some different heads. So of each picture the hashes of 23 windows are kept, and
+off in 40 to 60, as many as between some different heads. So of each image the hashes of 23 windows are kept, and
 those of the 8 flips and rotations of the whole are looked up: a copy that was cut is found by the window nearest to it.
 
-Looking up compares no picture with all others: tables hold the windows sorted by a random sample of the bits (Indyk and
+Looking up compares no image with all others: tables hold the windows sorted by a random sample of the bits (Indyk and
 Motwani, "Approximate nearest neighbors", STOC 1998), and only those that agree in all bits of a sample are compared.
 """
 
@@ -30,7 +30,7 @@ Floats = NDArray[np.float32]
 
 
 def _windows() -> tuple[tuple[float, float, float], ...]:
-    """Left, top and side, as fractions of the picture: the whole, nine of 95 % and thirteen of 90 %."""
+    """Left, top and side, as fractions of the image: the whole, nine of 95 % and thirteen of 90 %."""
     wide = [(x, y, 0.95) for x in (0, 0.025, 0.05) for y in (0, 0.025, 0.05)]
     narrow = [(x, y, 0.9) for x in (0, 0.05, 0.1) for y in (0, 0.05, 0.1)]
     between = [(x, y, 0.9) for x in (0.025, 0.075) for y in (0.025, 0.075)]
@@ -38,7 +38,7 @@ def _windows() -> tuple[tuple[float, float, float], ...]:
 
 
 WINDOWS = _windows()
-# What can be done to a square picture: whether it is transposed first, then flipped upside down, then left to right.
+# What can be done to a square image: whether it is transposed first, then flipped upside down, then left to right.
 TURNS = tuple((bool(t), bool(v), bool(h)) for t in (0, 1) for v in (0, 1) for h in (0, 1))
 TURN_NAMES = (
     "as it is",
@@ -60,11 +60,11 @@ _CHUNK = 1_000_000  # pairs of hashes compared at once
 _ONES = np.array([value.bit_count() for value in range(256)], np.uint8)
 
 
-def turned(picture: Floats, turn: int) -> Floats:
+def turned(image: Floats, turn: int) -> Floats:
     """Flips or rotates ``[..., side, side]`` by the turn of this number."""
     transposed, vertical, horizontal = TURNS[turn]
-    picture = np.swapaxes(picture, -1, -2) if transposed else picture
-    return picture[..., :: -1 if vertical else 1, :: -1 if horizontal else 1]
+    image = np.swapaxes(image, -1, -2) if transposed else image
+    return image[..., :: -1 if vertical else 1, :: -1 if horizontal else 1]
 
 
 def hashes(thumbnails: UInt8) -> tuple[UInt8, UInt8]:
@@ -74,24 +74,24 @@ def hashes(thumbnails: UInt8) -> tuple[UInt8, UInt8]:
         thumbnails: ``[n, SIDE, SIDE]``.
 
     Returns:
-        Of the windows, ``[n, len(WINDOWS), 18]``, and of the whole picture under each turn, ``[n, 8, 18]``: 144 bits
+        Of the windows, ``[n, len(WINDOWS), 18]``, and of the whole image under each turn, ``[n, 8, 18]``: 144 bits
         as bytes.
     """
     windows = np.empty((len(thumbnails), len(WINDOWS), _BYTES), np.uint8)
     turns = np.empty((len(thumbnails), len(TURNS), _BYTES), np.uint8)
     for start in range(0, len(thumbnails), _BATCH):
         part = slice(start, start + _BATCH)
-        pictures = thumbnails[part].astype(np.float32)
+        images = thumbnails[part].astype(np.float32)
         for number, window in enumerate(WINDOWS):
-            windows[part, number] = _bits(_coefficients(pictures, window))
-        for number, coefficients in enumerate(_turned_coefficients(_coefficients(pictures, WINDOWS[0]))):
+            windows[part, number] = _bits(_coefficients(images, window))
+        for number, coefficients in enumerate(_turned_coefficients(_coefficients(images, WINDOWS[0]))):
             turns[part, number] = _bits(coefficients)
     return windows, turns
 
 
-def _coefficients(pictures: Floats, window: tuple[float, float, float]) -> Floats:
+def _coefficients(images: Floats, window: tuple[float, float, float]) -> Floats:
     left, top, side = window
-    result: Floats = np.matmul(_cosines(top, side) @ pictures, _cosines(left, side).T, dtype=np.float32)
+    result: Floats = np.matmul(_cosines(top, side) @ images, _cosines(left, side).T, dtype=np.float32)
     return result
 
 
@@ -117,14 +117,14 @@ def _bits(coefficients: Floats) -> UInt8:
 
 
 def candidates(windows: UInt8, turns: UInt8) -> Ints:
-    """Finds pictures that may be copies of each other, under any of the turns and with a border cut off.
+    """Finds images that may be copies of each other, under any of the turns and with a border cut off.
 
     Args:
         windows: As ``hashes`` returns them.
         turns: As ``hashes`` returns them.
 
     Returns:
-        ``[n, 4]``: picture, window of it, another picture, turn of that; each two pictures once, with the window and
+        ``[n, 4]``: image, window of it, another image, turn of that; each two images once, with the window and
         the turn whose hashes differ least. Those that differ least come first.
     """
     best = np.zeros((0, 5), np.int64)
@@ -134,7 +134,7 @@ def candidates(windows: UInt8, turns: UInt8) -> Ints:
 
 
 def _collisions(entries: UInt8, questions: UInt8) -> Iterator[Ints]:
-    """Pairs that agree in a table, as distance, picture, window, picture, turn."""
+    """Pairs that agree in a table, as distance, image, window, image, turn."""
     stored, asked = np.unpackbits(entries, axis=1), np.unpackbits(questions, axis=1)
     # About as many keys as there are hashes, so that few others share one.
     length = int(np.clip(np.ceil(np.log2(len(entries))) + 1, *_SAMPLE))
@@ -147,10 +147,10 @@ def _collisions(entries: UInt8, questions: UInt8) -> Iterator[Ints]:
         bounds = (np.searchsorted(keys, wanted, side) for side in ("left", "right"))
         for places, question in _ranges(*bounds):
             entry = order[places]
-            pictures, others = entry // len(WINDOWS), question // len(TURNS)
+            images, others = entry // len(WINDOWS), question // len(TURNS)
             distances = _ONES[entries[entry] ^ questions[question]].sum(axis=1, dtype=np.int64)
-            near = (distances <= _MAX_DISTANCE) & (pictures != others)
-            found = (distances, pictures, entry % len(WINDOWS), others, question % len(TURNS))
+            near = (distances <= _MAX_DISTANCE) & (images != others)
+            found = (distances, images, entry % len(WINDOWS), others, question % len(TURNS))
             yield np.stack([column[near] for column in found], axis=1)
 
 
@@ -175,7 +175,7 @@ def _ranges(first: Ints, last: Ints) -> Iterator[tuple[Ints, Ints]]:
 
 
 def _closest(found: Ints, count: int) -> Ints:
-    """Of each two of ``count`` pictures the closest hashes."""
+    """Of each two of ``count`` images the closest hashes."""
     pair = np.minimum(found[:, 1], found[:, 3]) * count + np.maximum(found[:, 1], found[:, 3])
     order = np.lexsort((found[:, 0], pair))
     pair = pair[order]

@@ -1,7 +1,7 @@
-"""Copies in a collection: pictures that are the same or nearly so, under flips and rotations, and groups of them.
+"""Copies in a collection: images that are the same or nearly so, under flips and rotations, and groups of them.
 
 Exact copies have equal grey pixels. Near-copies are found by perceptual hash (``duplicates_hash``) and confirmed by
-correlation after exact alignment (``duplicates_align``, where the threshold is explained): the same picture stored
+correlation after exact alignment (``duplicates_align``, where the threshold is explained): the same image stored
 anew, at another size, brighter or darker, flipped, rotated by a multiple of 90 degrees, or with up to 5 % of each side
 cut off. Slices that lie next to each other in a head look alike but are no copies, and are not joined.
 """
@@ -25,17 +25,17 @@ from btkeras.splitting.image_stats import ImageStats, Progress, scan_images
 VERSION = 1  # raised with every change of what is found, so that no cache holds old groups
 
 _BATCH = 256
-_BLANK = 2.0  # standard deviation below which a picture resembles every other blank one
+_BLANK = 2.0  # standard deviation below which an image resembles every other blank one
 
 
 @dataclass(frozen=True)
 class DuplicatePair:
-    """Two pictures, one of which is a copy of the other.
+    """Two images, one of which is a copy of the other.
 
     Attributes:
-        first: Index of a picture.
+        first: Index of an image.
         second: Index of another, higher.
-        correlation: Of the aligned pictures, ``THRESHOLD``..1.
+        correlation: Of the aligned images, ``THRESHOLD``..1.
         exact: Whether their pixels are equal.
         turn: What makes the second look like the first, one of ``duplicates_hash.TURN_NAMES``.
     """
@@ -49,11 +49,11 @@ class DuplicatePair:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What was found among pictures.
+    """What was found among images.
 
     Attributes:
-        paths: The pictures, as they were given.
-        links: As many as it takes to join each group; not every two pictures of a group have one.
+        paths: The images, as they were given.
+        links: As many as it takes to join each group; not every two images of a group have one.
         unreadable: Why, by index, for those that could not be read.
     """
 
@@ -62,11 +62,11 @@ class Duplicates:
     unreadable: dict[int, str]
 
     def groups(self) -> list[list[Path]]:
-        """Paths of the pictures that links join, directly or through others: groups of two and more."""
+        """Paths of the images that links join, directly or through others: groups of two and more."""
         return [[self.paths[i] for i in group] for group in self.index_groups()]
 
     def index_groups(self) -> list[list[int]]:
-        """As ``groups``, with the pictures' indices; sorted."""
+        """As ``groups``, with the images' indices; sorted."""
         return connected_groups(len(self.paths), [(link.first, link.second) for link in self.links])
 
 
@@ -83,9 +83,9 @@ def connected_groups(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[
 
 
 def find_near_duplicates(paths: Sequence[Path], progress: Progress = lambda paths: paths) -> Duplicates:
-    """Finds exact and near-copies among picture files; those that cannot be read are listed, not raised.
+    """Finds exact and near-copies among image files; those that cannot be read are listed, not raised.
 
-    Time and memory grow about linearly: each picture is decoded once, and a thumbnail of 14 kB is kept of it.
+    Time and memory grow about linearly: each image is decoded once, and a thumbnail of 14 kB is kept of it.
 
     Args:
         paths: PNG or JPEG files.
@@ -95,10 +95,10 @@ def find_near_duplicates(paths: Sequence[Path], progress: Progress = lambda path
 
 
 def match(paths: Sequence[Path], facts: Sequence[ImageStats | str]) -> Duplicates:
-    """As ``find_near_duplicates``, for pictures that were read.
+    """As ``find_near_duplicates``, for images that were read.
 
     Args:
-        paths: The pictures.
+        paths: The images.
         facts: What is known of each, or why it could not be read.
     """
     unreadable = {i: fact for i, fact in enumerate(facts) if isinstance(fact, str)}
@@ -109,16 +109,16 @@ def match(paths: Sequence[Path], facts: Sequence[ImageStats | str]) -> Duplicate
             same = first.setdefault(fact.digest, i)
             if same != i:
                 links.append(DuplicatePair(same, i, 1.0, True, TURN_NAMES[0]))
-    kept = [i for i in first.values() if _is_picture(facts[i])]
+    kept = [i for i in first.values() if _is_image(facts[i])]
     return Duplicates(tuple(paths), (*links, *_near(kept, facts)), unreadable)
 
 
-def _is_picture(fact: ImageStats | str) -> bool:
+def _is_image(fact: ImageStats | str) -> bool:
     return isinstance(fact, ImageStats) and float(fact.thumbnail.std()) > _BLANK
 
 
 def _near(kept: Sequence[int], facts: Sequence[ImageStats | str]) -> list[DuplicatePair]:
-    """Links between the pictures of these indices."""
+    """Links between the images of these indices."""
     if len(kept) < 2:
         return []
     thumbnails = np.stack([fact.thumbnail for fact in (facts[i] for i in kept) if isinstance(fact, ImageStats)])
@@ -130,7 +130,7 @@ def _near(kept: Sequence[int], facts: Sequence[ImageStats | str]) -> list[Duplic
         size = _BATCH * threads()
         for start in range(0, len(pairs), size):
             batch = pairs[start : start + size]
-            # What is in one group already need not be compared: a picture stored 100 times has 4,950 pairs.
+            # What is in one group already need not be compared: an image stored 100 times has 4,950 pairs.
             batch = batch[component[batch[:, 0]] != component[batch[:, 2]]]
             parts = [batch[i : i + _BATCH] for i in range(0, len(batch), _BATCH)]
             alike = [value for part in pool.map(aligner.correlations, parts) for value in part.tolist()]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from btkeras.config import DataConfig
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
-from btkeras.logging import notice
+from btkeras.logging import logger
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -22,8 +22,8 @@ _SWEEPS = 20
 
 
 def subset_size(count: int, fraction: float) -> int:
-    """Part of a class's pictures, rounded down."""
-    # The small number keeps 0.2 * 5, a hair below 1 in binary for some fractions, from losing a picture.
+    """Part of a class's images, rounded down."""
+    # The small number keeps 0.2 * 5, a hair below 1 in binary for some fractions, from losing an image.
     return math.floor(count * fraction + 1e-9)
 
 
@@ -36,13 +36,13 @@ def split_records(
 ) -> list[list[Record]]:
     """Deals records into parts, no group into two.
 
-    The sizes are met as closely as whole groups allow: exactly where enough pictures stand alone, and with a group
+    The sizes are met as closely as whole groups allow: exactly where enough images stand alone, and with a group
     that is larger than a part, that part is larger too.
 
     Args:
         records: What is dealt.
         groups: Group by path; a record without one stands alone.
-        sizes: By class, how many pictures each part should get.
+        sizes: By class, how many images each part should get.
         rng: What draws.
         least: Groups of each class that each part gets, if there are as many.
 
@@ -58,10 +58,10 @@ def split_records(
     hands = list(members.values())
     counts = np.array([[sum(r.label == label for r in hand) for label in classes] for hand in hands], np.int64)
     targets = np.array([sizes[label] for label in classes], np.float64).T
-    parts = split_groups(counts, targets, rng, least)
+    subsets = split_groups(counts, targets, rng, least)
     dealt = [
-        [record for hand, own in zip(hands, parts, strict=True) if own == part for record in hand]
-        for part in range(len(targets))
+        [record for hand, own in zip(hands, subsets, strict=True) if own == subset for record in hand]
+        for subset in range(len(targets))
     ]
     return dealt
 
@@ -73,8 +73,8 @@ def split_groups(counts: IntArray, targets: FloatArray, rng: np.random.Generator
     the wanted sizes (chi-square). Each part gets ``least`` groups of a class that has enough, if groups hold one class.
 
     Args:
-        counts: ``[groups, classes]`` pictures.
-        targets: ``[parts, classes]`` pictures wanted, above 0.
+        counts: ``[groups, classes]`` images.
+        targets: ``[parts, classes]`` images wanted, above 0.
         rng: What draws.
         least: Groups of each class that each part should get.
 
@@ -83,7 +83,7 @@ def split_groups(counts: IntArray, targets: FloatArray, rng: np.random.Generator
     """
     order = rng.permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    have, held, parts = np.zeros_like(targets), np.zeros(targets.shape, np.int64), np.zeros(len(counts), np.int64)
+    have, held, subsets = np.zeros_like(targets), np.zeros(targets.shape, np.int64), np.zeros(len(counts), np.int64)
     waiting = (counts > 0).sum(axis=0)
     for group in order:
         own = counts[group]
@@ -91,12 +91,12 @@ def split_groups(counts: IntArray, targets: FloatArray, rng: np.random.Generator
         # Classes whose groups are all needed by the parts that have too few of them yet.
         urgent = (own > 0) & (waiting <= lacking.sum(axis=0))
         allowed = np.asarray((lacking[:, urgent] > 0).any(axis=1) | (not urgent.any()), np.bool_)
-        part = parts[group] = _draw(own, have, targets, allowed, rng)
-        have[part] += own
-        held[part] += own > 0
+        subset = subsets[group] = _draw(own, have, targets, allowed, rng)
+        have[subset] += own
+        held[subset] += own > 0
         waiting -= own > 0
-    _even_out(counts, targets, parts, order[::-1], least)
-    return parts
+    _even_out(counts, targets, subsets, order[::-1], least)
+    return subsets
 
 
 def _draw(
@@ -117,29 +117,29 @@ def _cost(own: IntArray, have: FloatArray, targets: FloatArray) -> FloatArray:
     return grown
 
 
-def _even_out(counts: IntArray, targets: FloatArray, parts: IntArray, order: IntArray, least: int) -> None:
+def _even_out(counts: IntArray, targets: FloatArray, subsets: IntArray, order: IntArray, least: int) -> None:
     """Moves groups between parts, in place."""
-    have = np.stack([counts[parts == part].sum(axis=0) for part in range(len(targets))]).astype(np.float64)
-    held = np.stack([(counts[parts == part] > 0).sum(axis=0) for part in range(len(targets))])
+    have = np.stack([counts[subsets == subset].sum(axis=0) for subset in range(len(targets))]).astype(np.float64)
+    held = np.stack([(counts[subsets == subset] > 0).sum(axis=0) for subset in range(len(targets))])
     for _ in range(_SWEEPS):
         moved = False
         for group in order:
-            own, part = counts[group], parts[group]
-            if (held[part][own > 0] <= least).any():
+            own, subset = counts[group], subsets[group]
+            if (held[subset][own > 0] <= least).any():
                 continue
-            have[part] -= own
+            have[subset] -= own
             cost = _cost(own, have, targets)
             best = int(cost.argmin())
-            if cost[best] < cost[part] - 1e-9:
-                held[part] -= own > 0
+            if cost[best] < cost[subset] - 1e-9:
+                held[subset] -= own > 0
                 held[best] += own > 0
-                parts[group], moved = best, True
-            have[parts[group]] += own
+                subsets[group], moved = best, True
+            have[subsets[group]] += own
         if not moved:
             return
 
 
-_TOLERANCE = 0.2  # by which a part's pictures of a class may differ from what was wanted before it is said
+_TOLERANCE = 0.2  # by which a part's images of a class may differ from what was wanted before it is said
 
 
 def group_folds(records: Sequence[Record], groups: Mapping[str, str], folds: int, seed: int) -> list[list[Record]]:
@@ -158,20 +158,22 @@ def group_folds(records: Sequence[Record], groups: Mapping[str, str], folds: int
 def official_folds(dataset: Dataset, groups: Mapping[str, str], seed: int) -> list[list[Record]]:
     """The folds of ``cvind``, FigShare's authors' (doi 10.6084/m9.figshare.1512427), in their order.
 
-    Pictures without one, such as a tumour-free class of another collection, are dealt by whole groups; one whose group
+    Images without one, such as a tumour-free class of another collection, are dealt by whole groups; one whose group
     has a fold goes there.
 
     Raises:
         DataError: If a ``cvind`` is no number from 1 on, or a class is missing in a fold.
     """
-    fold_of = {record.path: _fold(record) for record in dataset.records if record.extra.get("cvind")}
+    fold_of = {record.path: _fold(record) for record in dataset.records if record.extra.get("official_fold")}
     count = max(fold_of.values())
     fold_of_group = {groups[path]: fold for path, fold in fold_of.items() if path in groups}
     parted = {
         groups[path] for path, fold in fold_of.items() if fold_of_group.get(groups.get(path, "")) not in (None, fold)
     }
     if parted:
-        notice(f"cvind: the folds part {len(parted)} patients or groups, {min(parted)!r} among them; kept as published")
+        logger.info(
+            f"cvind: the folds part {len(parted)} patients or groups, {min(parted)!r} among them; kept as published"
+        )
     dealt: list[list[Record]] = [[] for _ in range(count)]
     rest = []
     for record in dataset.records:
@@ -199,9 +201,9 @@ def split_for_fold(
         validation = subset_size(count, config.validation_fraction)
         if not 0 < validation < count:
             raise DataError(
-                "Each class must have enough pictures for training, validation and test in every fold",
+                "Each class must have enough images for training, validation and test in every fold",
                 received=f"{count} of {label} beside a fold's test part",
-                remedy="Add pictures, or change data.validation_fraction or cv.folds",
+                remedy="Add images, or change data.validation_fraction or cv.folds",
             )
         sizes[label] = (count - validation, validation)
     train, validation_part = dealt = split_records(
@@ -212,30 +214,30 @@ def split_for_fold(
 
 
 def check_subsets(
-    parts: Sequence[Sequence[Record]], sizes: Mapping[str, Sequence[float]], names: Mapping[int, str]
+    subsets: Sequence[Sequence[Record]], sizes: Mapping[str, Sequence[float]], names: Mapping[int, str]
 ) -> None:
     """Checks that each part has every class, and says where its size is not nearly the wanted one.
 
     Args:
-        parts: What was dealt.
-        sizes: By class, how many pictures each part should have.
+        subsets: What was dealt.
+        sizes: By class, how many images each part should have.
         names: What messages call the parts.
 
     Raises:
-        DataError: If a part has no picture of a class.
+        DataError: If a part has no image of a class.
     """
-    for number, records in enumerate(parts):
+    for number, records in enumerate(subsets):
         counts = _counts(records)
         for label, wanted in sizes.items():
             if not counts[label]:
                 raise DataError(
                     "Each class must have enough groups for every part of a split",
                     received=f"no {label} left for {names[number]}, where {wanted[number]:.0f} were wanted",
-                    remedy="Add pictures of other patients, lower cv.folds, or change data.by",
+                    remedy="Add images of other patients, lower cv.folds, or change data.group_by",
                 )
             if abs(counts[label] - wanted[number]) > max(1, _TOLERANCE * wanted[number]):
-                notice(
-                    f"{names[number]} has {counts[label]} pictures of {label} where {wanted[number]:.0f} were wanted: "
+                logger.info(
+                    f"{names[number]} has {counts[label]} images of {label} where {wanted[number]:.0f} were wanted: "
                     "whole groups fit no better"
                 )
 
@@ -245,7 +247,7 @@ def _counts(records: Sequence[Record]) -> Counter[str]:
 
 
 def _fold(record: Record) -> int:
-    text = record.extra["cvind"]
+    text = record.extra["official_fold"]
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise DataError("cvind must be a number from 1 on", received=f"{text!r} of {record.path}")
     return int(text)

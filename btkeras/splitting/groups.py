@@ -1,4 +1,4 @@
-"""Pictures that belong together: what an interval must not count as independent, and a fair split must not part."""
+"""Images that belong together: what an interval must not count as independent, and a fair split must not part."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tqdm import tqdm
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.files import digest, write_json
-from btkeras.logging import notice
+from btkeras.logging import logger
 from btkeras.splitting import series
 
 Sets = list[list[str]]
 
 
 def find_groups(dataset: Dataset) -> dict[str, str]:
-    """Groups a dataset's pictures by patient, or, where the patient is unknown, by equal files.
+    """Groups a dataset's images by patient, or, where the patient is unknown, by equal files.
 
     Returns:
-        Name of the group by path, for the pictures of groups of two and more; the others stand alone.
+        Name of the group by path, for the images of groups of two and more; the others stand alone.
     """
     members: dict[str, list[str]] = defaultdict(list)
     for record in dataset.records:
@@ -36,46 +36,46 @@ def find_groups(dataset: Dataset) -> dict[str, str]:
     return {path: group for group, paths in members.items() if len(paths) > 1 for path in paths}
 
 
-def group_by(dataset: Dataset, by: str, cache: Path | None = None) -> dict[str, str]:
-    """Groups a dataset's pictures by what a split must not part.
+def group_records(dataset: Dataset, group_by: str, cache: Path | None = None) -> dict[str, str]:
+    """Groups a dataset's images by what a split must not part.
 
-    Whatever ``by`` is, slices of a patient that is named stay together: an id is unique within its source.
+    Whatever ``group_by`` is, slices of a patient that is named stay together: an id is unique within its source.
 
     - ``image``: as ``find_groups``. A split by image parts these groups; intervals do not.
     - ``duplicate``: also near-duplicates (``btkeras.splitting.duplicates``) of each other, chains of them included.
     - ``neighbours``: also the series of slices that name no patient (``btkeras.splitting.series``).
-    - ``patient`` and ``cvind``: patients, and near-duplicates among the pictures that name none. Those cannot be told
+    - ``patient`` and ``cvind``: patients, and near-duplicates among the images that name none. Those cannot be told
       apart by patient; in the usual datasets they are the tumour-free class, of another collection.
 
     Args:
-        dataset: The pictures.
-        by: One of ``btkeras.config.BYS``.
-        cache: Folder where what was found in the pictures is kept between calls; None keeps nothing.
+        dataset: The images.
+        group_by: One of ``btkeras.config.BYS``.
+        cache: Folder where what was found in the images is kept between calls; None keeps nothing.
 
     Returns:
         As ``find_groups``.
 
     Raises:
-        DataError: If no picture names what ``by`` needs, or, with ``neighbours``, no numbers follow any series.
+        DataError: If no image names what ``group_by`` needs, or, with ``neighbours``, no numbers follow any series.
     """
-    if by == "image":
+    if group_by == "image":
         return find_groups(dataset)
     unnamed = [record for record in dataset.records if not record.patient]
     sets = [_patients(dataset)]
-    if by in ("duplicate", "neighbours"):
+    if group_by in ("duplicate", "series"):
         sets.append(_near_duplicates(dataset, dataset.records, cache))
     else:
-        _require_ids(dataset, by)
+        _require_ids(dataset, group_by)
         sets.append(_near_duplicates(dataset, unnamed, cache))
-    if by == "neighbours" and unnamed:
+    if group_by == "series" and unnamed:
         sets.append(_series(dataset, unnamed, cache))
     groups = _named(dataset, _joined([one for several in sets for one in several]))
-    _announce(dataset, by, groups, len(unnamed))
+    _announce(dataset, group_by, groups, len(unnamed))
     return groups
 
 
 def count_groups(paths: Iterable[str], groups: dict[str, str]) -> int:
-    """Number of groups among pictures, those that stand alone included."""
+    """Number of groups among images, those that stand alone included."""
     return len({groups.get(path, path) for path in paths})
 
 
@@ -103,19 +103,19 @@ def _patients(dataset: Dataset) -> Sets:
     return list(members.values())
 
 
-def _require_ids(dataset: Dataset, by: str) -> None:
-    if by == "patient" and not any(record.patient for record in dataset.records):
+def _require_ids(dataset: Dataset, group_by: str) -> None:
+    if group_by == "patient" and not any(record.patient for record in dataset.records):
         raise DataError(
-            "A split by patient needs pictures that name their patient",
+            "A split by patient needs images that name their patient",
             received=f"{dataset.root}, where none does",
             remedy="Prepare the dataset from FigShare's .mat files or write the column `patient` of manifest.csv; "
-            "where slices are numbered patient by patient, --by neighbours groups them without ids",
+            "where slices are numbered patient by patient, --group-by series groups them without ids",
         )
-    if by == "cvind" and not any(record.extra.get("cvind") for record in dataset.records):
+    if group_by == "official" and not any(record.extra.get("official_fold") for record in dataset.records):
         raise DataError(
-            "A split by cvind needs pictures with the folds of FigShare's authors",
+            "A split by official folds needs images with the folds of FigShare's authors",
             received=f"{dataset.root}, where none has one",
-            remedy="Prepare the dataset from FigShare's download with its cvind.mat, or use --by patient",
+            remedy="Prepare the dataset from FigShare's download with its cvind.mat, or use --group-by patient",
         )
 
 
@@ -127,7 +127,7 @@ def _near_duplicates(dataset: Dataset, records: Sequence[Record], cache: Path | 
     def find() -> dict[str, Any]:
         files = [dataset.root / record.path for record in records]
         names = {str(file): record.path for file, record in zip(files, records, strict=True)}
-        found = find_near_duplicates(files, _bar("comparing pictures"))
+        found = find_near_duplicates(files, _bar("comparing images"))
         return {"sets": [[names[str(file)] for file in group] for group in found.groups()]}
 
     found: Sets = _cached(dataset, records, cache, f"near-duplicates-{VERSION}", find)["sets"]
@@ -142,13 +142,13 @@ def _series(dataset: Dataset, records: Sequence[Record], cache: Path | None) -> 
     found = _cached(dataset, records, cache, f"series-{series.VERSION}", find)
     if not found["sets"]:
         raise DataError(
-            "A split by neighbours needs slices that are numbered patient by patient",
-            received=f"{dataset.root}, where pictures with neighbouring numbers are no more alike than others",
-            remedy="Keep the collection's own file names, or use --by duplicate",
+            "A split by series needs slices that are numbered patient by patient",
+            received=f"{dataset.root}, where images with neighbouring numbers are no more alike than others",
+            remedy="Keep the collection's own file names, or use --group-by duplicate",
         )
     if found["unordered"]:
         folders = ", ".join(found["unordered"])
-        notice(f"neighbours: numbers follow no patients in {folders}; near-duplicates alone are grouped there")
+        logger.info(f"neighbours: numbers follow no patients in {folders}; near-duplicates alone are grouped there")
     return found["sets"]
 
 
@@ -171,7 +171,7 @@ def _cached(
         try:
             write_json(file, kept)
         except OSError as error:
-            notice(f"groups are not kept for the next time: {error}")
+            logger.info(f"groups are not kept for the next time: {error}")
     return kept
 
 
@@ -208,16 +208,16 @@ def _named(dataset: Dataset, sets: Sets) -> dict[str, str]:
     named: dict[str, str] = {}
     for paths in sets:
         known = {patients[path] for path in paths if path in patients}
-        # A group of several patients, or of none, is called by its first picture.
+        # A group of several patients, or of none, is called by its first image.
         name = known.pop() if len(known) == 1 else f"group {min(paths)}"
         named |= dict.fromkeys(paths, name) if len(paths) > 1 else {}
     return dict(sorted(named.items()))
 
 
-def _announce(dataset: Dataset, by: str, groups: dict[str, str], unnamed: int) -> None:
+def _announce(dataset: Dataset, group_by: str, groups: dict[str, str], unnamed: int) -> None:
     paths = [record.path for record in dataset.records]
     alone = len(paths) - len(groups)
-    text = f"by {by}: {count_groups(paths, groups):,} groups of {len(paths):,} pictures, {alone:,} of which stand alone"
-    if by in ("patient", "cvind") and unnamed:
+    text = f"by {group_by}: {count_groups(paths, groups):,} groups of {len(paths):,} images, {alone:,} of which stand alone"
+    if group_by in ("patient", "official") and unnamed:
         text += f"; {unnamed:,} name no patient and are grouped by near-duplicates alone"
-    notice(text)
+    logger.info(text)

@@ -1,4 +1,4 @@
-"""What an audit keeps of each picture: a thumbnail, a digest of the pixels, and what can be counted."""
+"""What an audit keeps of each image: a thumbnail, a digest of the pixels, and what can be counted."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from btkeras.splitting.duplicate_hashes import SIDE
 Progress = Callable[[Sequence[Path]], Iterable[Path]]
 UInt8 = NDArray[np.uint8]
 
-_AHEAD = 64  # pictures that are read before they are asked for
+_AHEAD = 64  # images that are read before they are asked for
 
 
 @dataclass(frozen=True)
 class ImageStats:
-    """What is kept of a picture that could be read.
+    """What is kept of an image that could be read.
 
     Attributes:
         thumbnail: uint8 ``[SIDE, SIDE]``, grey, upright, stretched to a square.
-        digest: Of its size and grey pixels: equal for equal pictures, however they are stored.
+        digest: Of its size and grey pixels: equal for equal images, however they are stored.
         width: In pixels, upright.
         height: In pixels, upright.
         mode: Pillow's name of its pixels: ``L``, ``RGB``, ...
@@ -53,7 +53,7 @@ class ImageStats:
 
 
 def scan_images(paths: Sequence[Path], progress: Progress = lambda paths: paths) -> Iterator[ImageStats | ImageError]:
-    """Reads pictures, some at a time; one that cannot be read gives its error.
+    """Reads images, some at a time; one that cannot be read gives its error.
 
     Args:
         paths: PNG or JPEG files.

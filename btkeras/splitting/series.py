@@ -1,6 +1,6 @@
 """Series found without ids: slices that follow each other in number and look alike are taken for one patient's.
 
-Collections are often numbered patient by patient and name no patient. Of two pictures with neighbouring numbers,
+Collections are often numbered patient by patient and name no patient. Of two images with neighbouring numbers,
 thumbnails are compared: square root of the grey levels (which evens out the coil's bright rim), a band of spatial
 frequencies (heads differ in it, and brightness does not matter), and the correlation coefficient. They are not aligned
 to the head: where the head lies in the field of view is the same within a scan and differs between patients.
@@ -39,10 +39,10 @@ VERSION = 1  # raised with every change of what is found, so that no cache holds
 SIDE = 64
 _SMOOTH, _WIDE = 1.5, 6.0  # the band's two Gaussians, standard deviations in pixels of the thumbnail
 _LAGS = range(8, 31, 2)  # differences of number of pairs that are nearly all of two patients
-_AROUND = 20  # pictures to either side whose pairs set the threshold
+_AROUND = 20  # images to either side whose pairs set the threshold
 _QUANTILE = 0.9
 _THRESHOLDS = (0.5, 0.9)  # the threshold is between these
-_FEW = 40  # of fewer pictures no threshold can be estimated
+_FEW = 40  # of fewer images no threshold can be estimated
 _THRESHOLD_OF_FEW = 0.75  # the median threshold on FigShare
 _ORDERED = 0.3  # share of neighbours above the threshold; by its definition 0.1 where numbers mean nothing
 _LONG = 3  # slices of a series that a single one may join
@@ -53,15 +53,15 @@ _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowErr
 def find_series(
     root: Path, records: Sequence[Record], progress: Progress = lambda paths: paths
 ) -> tuple[list[list[str]], list[str]]:
-    """Finds series among pictures, within each folder of each class and source.
+    """Finds series among images, within each folder of each class and source.
 
     Args:
         root: The dataset's folder.
-        records: The pictures, in any order.
+        records: The images, in any order.
         progress: Wraps the files while they are read.
 
     Returns:
-        The paths of each series of two or more, in the order of their numbers; and the folders whose pictures have no
+        The paths of each series of two or more, in the order of their numbers; and the folders whose images have no
         numbers, or numbers that follow no series.
     """
     folders: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
@@ -83,13 +83,13 @@ def find_series(
 
 
 def link_series(bands: FloatArray) -> NDArray[np.int64] | None:
-    """Numbers the series of a sequence of pictures.
+    """Numbers the series of a sequence of images.
 
     Args:
-        bands: ``[n, pixels]``, in order, each of mean 0 and length 1, or all 0 for a picture that resembles nothing.
+        bands: ``[n, pixels]``, in order, each of mean 0 and length 1, or all 0 for an image that resembles nothing.
 
     Returns:
-        ``[n]``, growing from 0; None if neighbours are hardly more alike than pictures further apart, so that the
+        ``[n]``, growing from 0; None if neighbours are hardly more alike than images further apart, so that the
         order says nothing.
     """
     alike = _products(bands, 1)
@@ -105,13 +105,13 @@ def _products(bands: FloatArray, lag: int) -> FloatArray:
 
 
 def _thresholds(bands: FloatArray) -> FloatArray:
-    """The threshold between each picture and the next: ``[n - 1]``."""
+    """The threshold between each image and the next: ``[n - 1]``."""
     count = len(bands)
-    # Row i: how alike pictures i and i + lag are.
+    # Row i: how alike images i and i + lag are.
     apart = np.full((count, len(_LAGS)), np.nan)
     for column, lag in enumerate(_LAGS):
         apart[: count - lag, column] = _products(bands, lag)
-    # The pictures of a pair lie around the middle of their numbers.
+    # The images of a pair lie around the middle of their numbers.
     shift = (_LAGS[0] + _LAGS[-1]) // 4 + _AROUND
     last = max(0, count - _LAGS[0] - 2 * _AROUND)
     starts = [min(max(i - shift, 0), last) for i in range(count - 1)]
@@ -142,7 +142,7 @@ def _natural(record: Record) -> list[tuple[int, str]]:
 
 
 def _band(file: Path) -> FloatArray:
-    """What is compared of a picture: ``[pixels]``, mean 0 and length 1; all 0 if it cannot be read or is blank."""
+    """What is compared of an image: ``[pixels]``, mean 0 and length 1; all 0 if it cannot be read or is blank."""
     try:
         with Image.open(file) as image:
             # JPEG is decoded at a fraction of its size.
@@ -151,12 +151,12 @@ def _band(file: Path) -> FloatArray:
             grey = Image.fromarray(to_uint8(np.asarray(image))) if deep else image.convert("L")
             pixels = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), np.float64)
     except _DAMAGE:
-        # It gets its message where pictures are decoded for the network.
+        # It gets its message where images are decoded for the network.
         return np.zeros((SIDE // 2) ** 2)
     smooth = ndimage.gaussian_filter(np.sqrt(pixels), _SMOOTH)
     # Nothing finer than two pixels is left.
     band = (smooth - ndimage.gaussian_filter(smooth, _WIDE))[::2, ::2].ravel()
     band -= band.mean()
     length = np.linalg.norm(band)
-    # A blank picture differs from its mean by rounding only.
+    # A blank image differs from its mean by rounding only.
     return band / length if length > 1e-6 else np.zeros_like(band)

@@ -17,7 +17,7 @@ from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.files import digest, write_json
 from btkeras.splitting.group_split import check_subsets, official_folds, split_for_fold, split_records, subset_size
-from btkeras.splitting.groups import group_by
+from btkeras.splitting.groups import group_records
 
 SUBSETS = ("train", "validation", "test")
 
@@ -31,8 +31,8 @@ class Split:
         validation: Records that choose the checkpoint.
         test: Records that are only ever reported on.
         seed: Seed it was made with.
-        groups: What ``data.groups.group_by`` says of the dataset: no group is in two parts, except by ``image``.
-        by: What it keeps together, one of ``btkeras.config.BYS``.
+        groups: What ``data.groups.group_records`` says of the dataset: no group is in two parts, except by ``image``.
+        group_by: What it keeps together, one of ``btkeras.config.BYS``.
     """
 
     train: tuple[Record, ...]
@@ -40,9 +40,9 @@ class Split:
     test: tuple[Record, ...]
     seed: int = 0
     groups: Mapping[str, str] = field(default_factory=dict)
-    by: str = "image"
+    group_by: str = "image"
 
-    def part(self, name: str) -> tuple[Record, ...]:
+    def subset(self, name: str) -> tuple[Record, ...]:
         """The records of one of ``PARTS``."""
         if name not in SUBSETS:
             raise DataError(f"A part of a split must be one of {', '.join(SUBSETS)}", received=repr(name))
@@ -50,14 +50,14 @@ class Split:
         return records
 
     def without(self, paths: Collection[str]) -> Split:
-        """The same split less some pictures."""
+        """The same split less some images."""
         left_out = set(paths)
-        parts = {name: tuple(r for r in self.part(name) if r.path not in left_out) for name in SUBSETS}
-        return Split(**parts, seed=self.seed, groups=self.groups, by=self.by)
+        subsets = {name: tuple(r for r in self.subset(name) if r.path not in left_out) for name in SUBSETS}
+        return Split(**subsets, seed=self.seed, groups=self.groups, group_by=self.group_by)
 
 
 def split_sizes(count: int, config: DataConfig) -> tuple[int, int, int]:
-    """Sizes of training, validation and test for a class of ``count`` pictures.
+    """Sizes of training, validation and test for a class of ``count`` images.
 
     The test part is rounded down, then the validation part of the rest: 708 give 454, 113 and 141 (paper, table 1).
     """
@@ -67,28 +67,28 @@ def split_sizes(count: int, config: DataConfig) -> tuple[int, int, int]:
 
 
 def make_split(dataset: Dataset, config: DataConfig, cache: Path | None = None) -> Split:
-    """Splits each class at random: picture by picture, as the paper does, or by whole groups (``config.by``).
+    """Splits each class at random: image by image, as the paper does, or by whole groups (``config.group_by``).
 
     By ``image`` the result depends only on the sorted paths, the labels and ``config.split_seed``; else also on the
     groups. Whole groups meet the sizes of a split by image as closely as they can, in every class; what differs much
     is said. By ``cvind`` fold 1 + ``split_seed`` modulo the number of folds is tested, whatever ``test_fraction`` is.
 
     Args:
-        dataset: The pictures.
-        config: Fractions, seed and ``by``.
-        cache: Folder that keeps what is found in the pictures, see ``group_by``.
+        dataset: The images.
+        config: Fractions, seed and ``group_by``.
+        cache: Folder that keeps what is found in the images, see ``group_records``.
 
     Raises:
-        DataError: If a class has too few pictures or groups for all three parts, or the dataset cannot be grouped so.
+        DataError: If a class has too few images or groups for all three parts, or the dataset cannot be grouped so.
     """
-    groups = group_by(dataset, config.by, cache)
-    if config.by == "cvind":
+    groups = group_records(dataset, config.group_by, cache)
+    if config.group_by == "official":
         folds = official_folds(dataset, groups, config.split_seed)
         tested = config.split_seed % len(folds)
         return split_of(split_for_fold(folds, tested, config, groups), config, groups)
     sizes = {label: _sizes(label, count, config) for label, count in dataset.counts().items()}
     rng = np.random.default_rng(config.split_seed)
-    if config.by == "image":
+    if config.group_by == "image":
         return split_of(_by_image(dataset, sizes, rng), config, groups)
     dealt = split_records(dataset.records, groups, sizes, rng)
     check_subsets(dealt, sizes, dict(enumerate(SUBSETS)))
@@ -98,31 +98,31 @@ def make_split(dataset: Dataset, config: DataConfig, cache: Path | None = None) 
 def _by_image(
     dataset: Dataset, sizes: Mapping[str, tuple[int, int, int]], rng: np.random.Generator
 ) -> dict[str, list[Record]]:
-    parts: dict[str, list[Record]] = {name: [] for name in SUBSETS}
+    subsets: dict[str, list[Record]] = {name: [] for name in SUBSETS}
     for label in dataset.classes:
         members = sorted((r for r in dataset.records if r.label == label), key=lambda record: record.path)
         order = rng.permutation(len(members))
         bounds = np.cumsum(sizes[label])[:-1]
         for name, chosen in zip(SUBSETS, np.split(order, bounds), strict=True):
-            parts[name] += [members[i] for i in chosen]
-    return parts
+            subsets[name] += [members[i] for i in chosen]
+    return subsets
 
 
 def _sizes(label: str, count: int, config: DataConfig) -> tuple[int, int, int]:
     sizes = split_sizes(count, config)
     if min(sizes) < 1:
         raise DataError(
-            "Each class must have enough pictures for training, validation and test",
+            "Each class must have enough images for training, validation and test",
             received=f"{count} of {label}, which gives {dict(zip(SUBSETS, sizes, strict=True))}",
-            remedy="Add pictures, or change data.test_fraction and data.validation_fraction",
+            remedy="Add images, or change data.test_fraction and data.validation_fraction",
         )
     return sizes
 
 
-def split_of(parts: Mapping[str, Sequence[Record]], config: DataConfig, groups: Mapping[str, str]) -> Split:
+def split_of(subsets: Mapping[str, Sequence[Record]], config: DataConfig, groups: Mapping[str, str]) -> Split:
     """A split from its parts in any order."""
-    ordered = {name: tuple(sorted(parts[name], key=lambda record: record.path)) for name in SUBSETS}
-    return Split(**ordered, seed=config.split_seed, groups=groups, by=config.by)
+    ordered = {name: tuple(sorted(subsets[name], key=lambda record: record.path)) for name in SUBSETS}
+    return Split(**ordered, seed=config.split_seed, groups=groups, group_by=config.group_by)
 
 
 def files_digest(records: Sequence[Record]) -> str:
@@ -133,13 +133,13 @@ def files_digest(records: Sequence[Record]) -> str:
 def save_split(split: Split, dataset: Dataset, target: Path) -> None:
     """Writes ``splits.json``."""
     document = {
-        "by": split.by,
+        "group_by": split.group_by,
         "seed": split.seed,
         "classes": list(dataset.classes),
-        "counts": {name: _counts(split.part(name), dataset) for name in SUBSETS},
+        "counts": {name: _counts(split.subset(name), dataset) for name in SUBSETS},
         "dataset_digest": files_digest(dataset.records),
-        "digest": _digest({name: [record.path for record in split.part(name)] for name in SUBSETS}),
-        **{name: [record.path for record in split.part(name)] for name in SUBSETS},
+        "digest": _digest({name: [record.path for record in split.subset(name)] for name in SUBSETS}),
+        **{name: [record.path for record in split.subset(name)] for name in SUBSETS},
         "groups": dict(split.groups),
     }
     write_json(target, document)
@@ -149,7 +149,7 @@ def load_split(source: Path, dataset: Dataset) -> Split:
     """Reads ``splits.json`` for a dataset.
 
     Raises:
-        DataError: If the file is no split, was edited, has a picture in two parts, or the dataset's file list is
+        DataError: If the file is no split, was edited, has an image in two parts, or the dataset's file list is
             not the one that was split.
     """
     document = _read(source)
@@ -161,7 +161,7 @@ def load_split(source: Path, dataset: Dataset) -> Split:
     every = list(chain.from_iterable(names.values()))
     repeated = [path for path, count in Counter(every).items() if count > 1]
     if repeated:
-        raise DataError("A picture must be in one part of a split only", received=f"{repeated[0]} ({source})")
+        raise DataError("An image must be in one part of a split only", received=f"{repeated[0]} ({source})")
     by_path = {record.path: record for record in dataset.records}
     if files_digest(dataset.records) != document["dataset_digest"] or not by_path.keys() >= set(every):
         raise DataError(
@@ -169,10 +169,10 @@ def load_split(source: Path, dataset: Dataset) -> Split:
             received=f"{dataset.root}, where {_difference(set(every), dataset)}",
             remedy="Restore the dataset, or start a new run",
         )
-    parts = {name: tuple(by_path[path] for path in paths) for name, paths in names.items()}
+    subsets = {name: tuple(by_path[path] for path in paths) for name, paths in names.items()}
     # Runs of before there were groups have none.
-    groups, by = document.get("groups", {}), document.get("by", "image")
-    return Split(**parts, seed=document["seed"], groups=groups, by=by)
+    groups, group_by = document.get("groups", {}), document.get("group_by", "image")
+    return Split(**subsets, seed=document["seed"], groups=groups, group_by=group_by)
 
 
 def _read(source: Path) -> dict[str, Any]:
@@ -192,8 +192,8 @@ def _read(source: Path) -> dict[str, Any]:
     return found
 
 
-def _digest(parts: dict[str, list[str]]) -> str:
-    return digest(f"{name}\n{path}" for name in SUBSETS for path in parts[name])
+def _digest(subsets: dict[str, list[str]]) -> str:
+    return digest(f"{name}\n{path}" for name in SUBSETS for path in subsets[name])
 
 
 def _counts(records: Sequence[Record], dataset: Dataset) -> dict[str, int]:

@@ -23,7 +23,7 @@ from btkeras.training.checkpoint import Progress, save_state
 class MacroRecall(keras.metrics.Metric):
     """Mean over classes of the recall; its ``matrix`` holds the confusion counts, true classes in rows.
 
-    A class without pictures counts as recall 0, as in ``btkeras.metrics``.
+    A class without images counts as recall 0, as in ``btkeras.metrics``.
     """
 
     def __init__(self, classes: int, name: str = "macro_recall") -> None:
@@ -48,7 +48,7 @@ class ProgressLine(keras.callbacks.Callback):
     Args:
         epochs: Length of the whole training.
         steps: Steps per epoch.
-        batch_size: Pictures per step.
+        batch_size: Images per step.
     """
 
     def __init__(self, epochs: int, steps: int, batch_size: int) -> None:

@@ -31,25 +31,25 @@ _QUIET_SECONDS = 30.0
 @dataclass(frozen=True)
 class Inputs:
     """Attributes:
-    stores: Pictures of each part, broken ones left out.
-    labels: Class indices of each part's pictures.
-    broken: Path (relative to the dataset) and reason of each picture that could not be read.
-    tumours: Boxes of the training pictures, where ``augment.tumour_exchange`` needs them.
+    stores: Images of each part, broken ones left out.
+    labels: Class indices of each part's images.
+    broken: Path (relative to the dataset) and reason of each image that could not be read.
+    tumors: Boxes of the training images, where ``augment.lesion_cutmix`` needs them.
     """
 
     stores: dict[str, ImageCache]
     labels: dict[str, list[int]]
     broken: dict[str, str]
-    tumours: LesionBoxes | None = None
+    tumors: LesionBoxes | None = None
 
     @property
     def kept(self) -> str:
-        """Where the training pictures are kept, in words."""
+        """Where the training images are kept, in words."""
         return self.stores["train"].kept
 
 
 def cache_folder() -> Path:
-    """Where decoded pictures and the phantom are kept between runs: ``$BTKERAS_CACHE`` or ``~/.cache/btkeras``."""
+    """Where decoded images and the phantom are kept between runs: ``$BTKERAS_CACHE`` or ``~/.cache/btkeras``."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "btkeras"
     return Path(os.environ.get("BTKERAS_CACHE") or default)
 
@@ -57,18 +57,18 @@ def cache_folder() -> Path:
 def build_inputs(
     dataset: Dataset, split: Split, config: ExperimentConfig, *, skip_broken: bool = False, keep_test: bool = False
 ) -> Inputs:
-    """Decodes every picture of the split once, so that a broken one is known before anything is trained.
+    """Decodes every image of the split once, so that a broken one is known before anything is trained.
 
     Args:
-        dataset: The pictures.
+        dataset: The images.
         split: Their use.
         config: Says how they are decoded and where they are kept.
         skip_broken: Leave out what cannot be read.
-        keep_test: Whether the test part's pictures take memory too. On disk they are kept for the evaluation anyway.
+        keep_test: Whether the test part's images take memory too. On disk they are kept for the evaluation anyway.
 
     Raises:
         DataError: If some cannot be read and ``skip_broken`` is not set; it names them. Also if a part loses all its
-            pictures of a class.
+            images of a class.
     """
     sizes = dict.fromkeys(SUBSETS, config.data.image_size) | {
         "train": stored_size(config.data.image_size, config.augment)
@@ -76,64 +76,64 @@ def build_inputs(
     stores: dict[str, ImageCache] = {}
     labels: dict[str, list[int]] = {}
     broken: dict[str, str] = {}
-    for part in SUBSETS:
-        records = split.part(part)
-        keep = keep_test or part != "test"
-        stores[part] = load_images(dataset, records, sizes[part], config, name=part, keep=keep)
-        reasons = stores[part].broken
+    for subset in SUBSETS:
+        records = split.subset(subset)
+        keep = keep_test or subset != "test"
+        stores[subset] = load_images(dataset, records, sizes[subset], config, name=subset, keep=keep)
+        reasons = stores[subset].broken
         broken |= {records[i].path: str(error) for i, error in reasons.items()}
-        labels[part] = [dataset.classes.index(r.label) for i, r in enumerate(records) if i not in reasons]
+        labels[subset] = [dataset.classes.index(r.label) for i, r in enumerate(records) if i not in reasons]
     if broken and not skip_broken:
         raise broken_images(broken)
-    for part in SUBSETS:
-        _check_classes_left(part, split.part(part), broken)
-    return Inputs(stores, labels, broken, _tumours(dataset, split, config, broken))
+    for subset in SUBSETS:
+        _check_classes_left(subset, split.subset(subset), broken)
+    return Inputs(stores, labels, broken, _tumors(dataset, split, config, broken))
 
 
-def _tumours(dataset: Dataset, split: Split, config: ExperimentConfig, broken: Collection[str]) -> LesionBoxes | None:
-    if not config.augment.tumour_exchange:
+def _tumors(dataset: Dataset, split: Split, config: ExperimentConfig, broken: Collection[str]) -> LesionBoxes | None:
+    if not config.augment.lesion_cutmix:
         return None
-    if unknown := set(config.augment.exchanged_classes) - set(dataset.classes):
+    if unknown := set(config.augment.cutmix_classes) - set(dataset.classes):
         raise DataError(
-            f"augment.exchanged_classes must be classes of the dataset: {', '.join(dataset.classes)}",
+            f"augment.cutmix_classes must be classes of the dataset: {', '.join(dataset.classes)}",
             received=min(unknown),
         )
     records = [record for record in split.train if record.path not in broken]
-    boxes = boxes_in_heads(dataset.root, records) if config.data.harmonise else [box_of(record) for record in records]
-    tumours = lesion_boxes(records, boxes, config.augment.exchanged_classes)
-    for what, found in (("a tumour's box", tumours.boxes.any()), ("a slice without tumour", tumours.healthy.any())):
+    boxes = boxes_in_heads(dataset.root, records) if config.data.harmonize else [box_of(record) for record in records]
+    tumors = lesion_boxes(records, boxes, config.augment.cutmix_classes)
+    for what, found in (("a tumour's box", tumors.boxes.any()), ("a slice without tumour", tumors.no_tumor.any())):
         if not found:
             raise DataError(
-                "augment.tumour_exchange needs slices of no_tumor, and boxes of "
-                + " and ".join(config.augment.exchanged_classes),
+                "augment.lesion_cutmix needs slices of no_tumor, and boxes of "
+                + " and ".join(config.augment.cutmix_classes),
                 received=f"{dataset.root} without {what} in its training part",
-                remedy="Prepare it from masks or boxes.csv, or set augment.tumour_exchange=0",
+                remedy="Prepare it from masks or boxes.csv, or set augment.lesion_cutmix=0",
             )
-    return tumours
+    return tumors
 
 
-def _check_classes_left(part: str, records: Sequence[Record], broken: Collection[str]) -> None:
+def _check_classes_left(subset: str, records: Sequence[Record], broken: Collection[str]) -> None:
     lost = {r.label for r in records} - {r.label for r in records if r.path not in broken}
     if lost:
         raise DataError(
-            "Each part of a split must keep a readable picture of each of its classes",
-            received=f"no readable {min(lost)} in {part}",
-            remedy="Mend the broken pictures, or remove them and start a new run",
+            "Each part of a split must keep a readable image of each of its classes",
+            received=f"no readable {min(lost)} in {subset}",
+            remedy="Mend the broken images, or remove them and start a new run",
         )
 
 
 def load_images(
     dataset: Dataset, records: Sequence[Record], size: int, config: ExperimentConfig, *, name: str, keep: bool = True
 ) -> ImageCache:
-    """Decodes the given records' pictures, with a progress bar; without ``keep`` they take no memory."""
-    decoder = Preprocessor(size, config.data.channels, config.data.harmonise)
+    """Decodes the given records' images, with a progress bar; without ``keep`` they take no memory."""
+    decoder = Preprocessor(size, config.data.channels, config.data.harmonize)
     cache = resolved_cache(config.data.cache, len(records), decoder)
     # A log gets a line now and then, if it takes long.
     pause = 0.0 if sys.stderr.isatty() else _QUIET_SECONDS
 
-    def progress(pictures):  # type: ignore[no-untyped-def]
+    def progress(images):  # type: ignore[no-untyped-def]
         return tqdm(
-            pictures,
+            images,
             f"reading {name}",
             len(records),
             unit=" images",
@@ -148,17 +148,17 @@ def load_images(
         [dataset.root / record.path for record in records],
         decoder,
         cache="none" if cache == "memory" and not keep else cache,
-        folder=cache_folder() / "pictures",
+        folder=cache_folder() / "images",
         progress=progress,
     )
 
 
 def broken_images(broken: dict[str, str]) -> DataError:
-    """The error that names broken pictures, the first of them where there are many."""
+    """The error that names broken images, the first of them where there are many."""
     reasons = [f"\n  {reason.removesuffix('.')}" for reason in list(broken.values())[:_NAMED]]
     more = f"\n  and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
     return DataError(
-        "Every picture of a dataset must be readable",
+        "Every image of a dataset must be readable",
         received=f"{len(broken)} broken:{''.join(reasons)}{more}",
         remedy="Mend or remove them, or leave them out: --skip-broken",
     )
@@ -169,7 +169,7 @@ _UNCHANGED = IntensityConfig()
 
 
 def stored_size(image_size: int, config: AugmentConfig) -> int:
-    """Side at which training pictures are kept, so that the smallest crop is not enlarged (at most 1.5 times)."""
+    """Side at which training images are kept, so that the smallest crop is not enlarged (at most 1.5 times)."""
     return round(image_size / max(config.crop[0], 2 / 3))
 
 
@@ -186,8 +186,8 @@ def training_batches(  # noqa: PLR0913 - each argument comes from another part o
     image_size: int,
     batch_size: int,
     augmentation: AugmentConfig,
-    appearance: IntensityConfig = _UNCHANGED,
-    tumours: LesionBoxes | None = None,
+    intensity: IntensityConfig = _UNCHANGED,
+    tumors: LesionBoxes | None = None,
     seed: int,
     epochs: range,
 ) -> tf.data.Dataset:
@@ -211,22 +211,22 @@ def training_batches(  # noqa: PLR0913 - each argument comes from another part o
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         indices = tf.random.experimental.index_shuffle(positions, key, max_index=count - 1)
         images, answers = _take_kept(store, indices), tf.gather(targets, indices)
-        if tumours is not None and augmentation.tumour_exchange:
-            boxes, healthy = tf.gather(tumours.boxes, indices), tf.gather(tumours.healthy, indices)
+        if tumors is not None and augmentation.lesion_cutmix:
+            boxes, no_tumor = tf.gather(tumors.boxes, indices), tf.gather(tumors.no_tumor, indices)
             images = _all_channels(images, store)
-            batch, key = CutMixBatch(images, answers, boxes, healthy), random_key(seed, step, 0)
-            images, answers = lesion_cutmix(batch, key, augmentation.tumour_exchange, augmentation.tumour_decoys)
+            batch, key = CutMixBatch(images, answers, boxes, no_tumor), random_key(seed, step, 0)
+            images, answers = lesion_cutmix(batch, key, augmentation.lesion_cutmix, augmentation.background_cutmix)
         images = augment(images, random_numbers(size_of_batch, seed, step), image_size, augmentation)
-        # As late as possible: grey pictures have a third of the pixels.
+        # As late as possible: grey images have a third of the pixels.
         images = _all_channels(images, store)
-        return augment_intensity(images, seed, step, appearance), answers
+        return augment_intensity(images, seed, step, intensity), answers
 
     numbers = tf.data.Dataset.range(epochs.start * steps, epochs.stop * steps)
     return _run(numbers.map(load, num_parallel_calls=threads(), deterministic=True))
 
 
 def evaluation_batches(store: ImageCache, labels: Sequence[int], classes: int, batch_size: int) -> tf.data.Dataset:
-    """All pictures once, in order, unchanged: float32 0..255 and one-hot float32, as ``training_batches``."""
+    """All images once, in order, unchanged: float32 0..255 and one-hot float32, as ``training_batches``."""
     targets = tf.one_hot(np.asarray(labels), classes)
 
     def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -245,7 +245,7 @@ def _take_kept(store: ImageCache, indices: tf.Tensor) -> tf.Tensor:
 
 
 def _all_channels(images: tf.Tensor, store: ImageCache) -> tf.Tensor:
-    """Repeats the one channel of pictures that are kept grey."""
+    """Repeats the one channel of images that are kept grey."""
     channels = store.shape[1]
     if images.shape[-1] == channels:
         return images

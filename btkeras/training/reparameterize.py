@@ -93,7 +93,7 @@ def reparameterize_for_training(model: keras.Model, *, grey: bool = False) -> ke
 
     Args:
         model: Functional, under any dtype policy.
-        grey: Whether all pictures that it will see have equal channels, so that the first convolutions need to look at
+        grey: Whether all images that it will see have equal channels, so that the first convolutions need to look at
             one of them only: their kernels are summed over the channels, which is the same function again.
 
     Returns:
@@ -141,7 +141,7 @@ class _Plan:
 
 
 def _is_plain(layer: layers.Layer) -> bool:
-    """Whether it is a batch normalisation of pictures as the kernel knows it."""
+    """Whether it is a batch normalisation of images as the kernel knows it."""
     if type(layer) is not layers.BatchNormalization or len(layer.input.shape) != 4:
         return False
     return layer.axis in (-1, 3) and layer.scale and layer.center and not (layer.synchronized or layer.renorm)
@@ -165,7 +165,7 @@ def _is_bare(convolution: layers.Conv2D) -> bool:
 
 
 def _first_convolutions(model: keras.Model) -> list[layers.Conv2D]:
-    """The convolutions that standardised pictures go to; none if they go anywhere else too, or are one channel."""
+    """The convolutions that standardised images go to; none if they go anywhere else too, or are one channel."""
     found: list[layers.Conv2D] = []
     waiting = [layer for layer in model.layers if type(layer) is layers.Normalization]
     if len(waiting) != 1 or model.input_shape[-1] == 1:

@@ -26,9 +26,9 @@ class TensorBoard(keras.callbacks.Callback):
         run: Events go to its ``tensorboard/train`` and ``tensorboard/validation``.
         config: Shown as hyper-parameters.
         classes: Class names.
-        images: A batch of augmented pictures, float ``[n, size, size, channels]`` in 0..255.
+        images: A batch of augmented images, float ``[n, size, size, channels]`` in 0..255.
         learning_rate: Rate by step.
-        pictures_per_epoch: For the speed.
+        images_per_epoch: For the speed.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class TensorBoard(keras.callbacks.Callback):
         classes: Sequence[str],
         images: NDArray[np.floating],
         learning_rate: Callable[[int], float],
-        pictures_per_epoch: int,
+        images_per_epoch: int,
     ) -> None:
         super().__init__()
         self._train = tf.summary.create_file_writer(str(run.tensorboard / "train"))
         self._validation = tf.summary.create_file_writer(str(run.tensorboard / "validation"))
         self._config, self._classes, self._images = config, classes, images
-        self._learning_rate, self._pictures = learning_rate, pictures_per_epoch
+        self._learning_rate, self._images_per_epoch = learning_rate, images_per_epoch
         self._start = self._end = 0.0
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
@@ -68,11 +68,11 @@ class TensorBoard(keras.callbacks.Callback):
                 tf.summary.scalar(name, logs[name], step)
             rate = self._learning_rate(int(self.model.optimizer.iterations.numpy()) - 1)
             tf.summary.scalar("learning_rate", rate, step)
-            tf.summary.scalar("images_per_second", self._pictures / (self._end - self._start), step)
+            tf.summary.scalar("images_per_second", self._images_per_epoch / (self._end - self._start), step)
         with self._validation.as_default():
             for name in (name for name in logs if name.startswith("val_")):
                 tf.summary.scalar(name.removeprefix("val_"), logs[name], step)
-            tf.summary.image("confusion_matrix", confusion_picture(self._matrix(), self._classes)[None], step)
+            tf.summary.image("confusion_matrix", confusion_image(self._matrix(), self._classes)[None], step)
         self._train.flush()
         self._validation.flush()
 
@@ -94,7 +94,7 @@ def hyper_parameters(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def image_grid(images: NDArray[np.floating], columns: int = 4, rows: int = 4) -> NDArray[np.uint8]:
-    """Lays pictures out in a grid, uint8 ``[rows * size, columns * size, channels]``; empty places are black."""
+    """Lays images out in a grid, uint8 ``[rows * size, columns * size, channels]``; empty places are black."""
     size, channels = images.shape[1], images.shape[3]
     grid = np.zeros((rows * columns, size, size, channels), np.uint8)
     shown = images[: rows * columns]
@@ -102,7 +102,7 @@ def image_grid(images: NDArray[np.floating], columns: int = 4, rows: int = 4) ->
     return grid.reshape(rows, columns, size, size, channels).swapaxes(1, 2).reshape(rows * size, columns * size, -1)
 
 
-def confusion_picture(matrix: NDArray[np.integer], classes: Sequence[str]) -> NDArray[np.uint8]:
+def confusion_image(matrix: NDArray[np.integer], classes: Sequence[str]) -> NDArray[np.uint8]:
     """Draws a confusion matrix, uint8 ``[height, width, 3]``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

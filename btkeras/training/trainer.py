@@ -17,7 +17,7 @@ import numpy as np
 from btkeras.config import ExperimentConfig
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import ModelError, RunError
-from btkeras.logging import duration, notice
+from btkeras.logging import duration, logger
 from btkeras.models import build_model
 from btkeras.models.build import check_name, count_macs
 from btkeras.models.head import set_backbone_trainable
@@ -27,7 +27,7 @@ from btkeras.splitting.splits import Split, make_split
 from btkeras.training.callbacks import BestModel, EpochEnd, MacroRecall, ProgressLine
 from btkeras.training.checkpoint import Progress, load_progress, restore_state
 from btkeras.training.optimizers import Schedule, make_optimizer
-from btkeras.training.phases import phases, refined
+from btkeras.training.phases import cooldown_config, phases
 from btkeras.training.pipeline import (
     Inputs,
     build_inputs,
@@ -82,10 +82,10 @@ def train(
 
     Args:
         config: All settings.
-        dataset: The pictures.
+        dataset: The images.
         out: The run folder, which must not exist.
-        split: Which picture is used for what; by default made from ``config.data``.
-        skip_broken: Leave out pictures that cannot be read, and record them, instead of stopping.
+        split: Which image is used for what; by default made from ``config.data``.
+        skip_broken: Leave out images that cannot be read, and record them, instead of stopping.
         facts: What else the manifest says; a ``precision`` (with ``precision_reason``) there is not decided again.
 
     Raises:
@@ -96,7 +96,7 @@ def train(
     require_new(out)
     check_network(config)
     split = split or make_split(dataset, config.data, cache_folder())
-    # Before the run's folder appears, so that a broken picture leaves nothing behind.
+    # Before the run's folder appears, so that a broken image leaves nothing behind.
     inputs = build_inputs(dataset, split, config, skip_broken=skip_broken)
     broken = [{"path": path, "reason": reason} for path, reason in inputs.broken.items()]
     run = create_run(out, config, dataset, split, broken=broken, **facts)
@@ -109,7 +109,7 @@ def train(
 
 
 def check_network(config: ExperimentConfig) -> None:
-    """Checks what can be checked before pictures are read, and downloads weights if that is asked for.
+    """Checks what can be checked before images are read, and downloads weights if that is asked for.
 
     Raises:
         ModelError: If the network is unknown, its weights cannot be had, or it cannot be fine-tuned here.
@@ -143,7 +143,7 @@ def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
     split = run.split(dataset)
     progress = load_progress(run.state_file) if run.state_file.is_file() else Progress()
     if progress.finished:
-        notice(f"{run.path} is finished already")
+        logger.info(f"{run.path} is finished already")
         # Perhaps it was killed between its last epoch and this.
         _record(run, progress)
         return run
@@ -167,9 +167,9 @@ def _run(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Inputs, p
 
 def _record(run: Run, progress: Progress) -> None:
     """Says in the manifest what came of a training; its speed counts the validations' time too."""
-    # A run of before it was recorded has no number of pictures, and so no speed.
-    pictures = run.manifest().get("pictures_per_epoch")
-    speed = round(pictures * progress.epochs / progress.seconds, 1) if pictures else None
+    # A run of before it was recorded has no number of images, and so no speed.
+    images = run.manifest().get("images_per_epoch")
+    speed = round(images * progress.epochs / progress.seconds, 1) if images else None
     run.update_manifest(
         best_epoch=progress.best_epoch,
         epochs=progress.epochs,
@@ -185,7 +185,7 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
         run.update_manifest(precision=precision.policy, precision_reason=precision.reason)
     run.update_manifest(device=describe_device())
     manifest = run.manifest()
-    notice(f"precision {manifest['precision']}: {manifest['precision_reason']}")
+    logger.info(f"precision {manifest['precision']}: {manifest['precision_reason']}")
     steps = steps_per_epoch(len(inputs.stores["train"]), config.train.batch_size)
     schedule = Schedule(config.optimizer, config.schedule, config.train.epochs, steps)
     # After the precision was measured, which draws random weights of its own.
@@ -198,12 +198,12 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
         model.optimizer.build(model.trainable_variables)
     if progress.epochs:
         restore_state(run.state_file, model)
-        notice(f"resuming {run.path} after epoch {progress.epochs}")
+        logger.info(f"resuming {run.path} after epoch {progress.epochs}")
     elif config.model.weights != "random":
         load_pretrained(model, config.model.weights)
     with dtype_policy("float32"):
         portable = _network(config, dataset, inputs)
-    run.update_manifest(**_sizes(portable), pictures_per_epoch=steps * config.train.batch_size)
+    run.update_manifest(**_sizes(portable), images_per_epoch=steps * config.train.batch_size)
     return Training(config, run, inputs, dataset.classes, model, portable, schedule, progress)
 
 
@@ -223,8 +223,8 @@ def _network(config: ExperimentConfig, dataset: Dataset, inputs: Inputs) -> kera
 
 
 def _stays_grey(inputs: Inputs) -> bool:
-    """Whether the network sees equal channels only: augmentation changes all channels of a picture alike."""
-    return all(inputs.stores[part].grey for part in ("train", "validation"))
+    """Whether the network sees equal channels only: augmentation changes all channels of an image alike."""
+    return all(inputs.stores[subset].grey for subset in ("train", "validation"))
 
 
 def _sizes(model: keras.Model) -> dict[str, int]:
@@ -242,13 +242,13 @@ def _compile(model: keras.Model, config: ExperimentConfig, optimizer: keras.opti
 
 
 def _announce(training: Training) -> None:
-    counts = {part: len(store) for part, store in training.inputs.stores.items()}
-    notice(
+    counts = {subset: len(store) for subset, store in training.inputs.stores.items()}
+    logger.info(
         f"{training.config.model.name}: {training.model.count_params():,} parameters; "
-        f"pictures {', '.join(f'{part} {count:,}' for part, count in counts.items())}; "
-        f"training pictures kept: {training.inputs.kept}"
+        f"images {', '.join(f'{subset} {count:,}' for subset, count in counts.items())}; "
+        f"training images kept: {training.inputs.kept}"
     )
-    notice(f"watch it with: tensorboard --logdir {training.run.path / 'tensorboard'}")
+    logger.info(f"watch it with: tensorboard --logdir {training.run.path / 'tensorboard'}")
 
 
 def _fit(training: Training) -> None:
@@ -260,10 +260,10 @@ def _fit(training: Training) -> None:
             continue
         if config.model.frozen_epochs:
             _freeze(training, backbone_learns=phase.backbone_learns)
-        if phase.refines:
-            notice(f"refining from epoch {phase.epochs.start + 1}: pictures are changed less")
-        _fit_epochs(training, epochs, refined(config) if phase.refines else config)
-    notice(
+        if phase.is_cooldown:
+            logger.info(f"refining from epoch {phase.epochs.start + 1}: images are changed less")
+        _fit_epochs(training, epochs, cooldown_config(config) if phase.is_cooldown else config)
+    logger.info(
         f"trained in {duration(time.perf_counter() - start)}; best checkpoint: epoch {progress.best_epoch} with "
         f"val_accuracy {progress.best['accuracy']:.4f}, val_loss {progress.best['loss']:.4f}"
     )
@@ -273,7 +273,7 @@ def _freeze(training: Training, *, backbone_learns: bool) -> None:
     set_backbone_trainable(training.model, backbone_learns)
     with strategy_scope():
         _compile(training.model, training.config, training.model.optimizer, len(training.classes))
-    notice("all layers learn" if backbone_learns else "the head alone learns")
+    logger.info("all layers learn" if backbone_learns else "the head alone learns")
 
 
 def _fit_epochs(training: Training, epochs: range, config: ExperimentConfig) -> None:
@@ -285,8 +285,8 @@ def _fit_epochs(training: Training, epochs: range, config: ExperimentConfig) -> 
         image_size=config.data.image_size,
         batch_size=config.train.batch_size,
         augmentation=config.augment,
-        appearance=config.appearance,
-        tumours=training.inputs.tumours,
+        intensity=config.intensity,
+        tumors=training.inputs.tumors,
         seed=config.train.seed,
         epochs=epochs,
     )
@@ -307,14 +307,14 @@ def _fit_epochs(training: Training, epochs: range, config: ExperimentConfig) -> 
 
 def _callbacks(training: Training, images: np.ndarray) -> list[keras.callbacks.Callback]:
     config, run, progress = training.config, training.run, training.progress
-    epochs, pictures = config.train.epochs, training.steps * config.train.batch_size
+    epochs, examples = config.train.epochs, training.steps * config.train.batch_size
     best = BestModel(run, training.portable, progress, config.train.monitor)
     # Behind BestModel, which needs the averaged weights that this puts in place for the validation.
     averaging = [keras.callbacks.SwapEMAWeights()] if config.optimizer.ema else []
     return [
         best,
         *averaging,
-        TensorBoard(run, config, training.classes, images, training.learning_rate, pictures),
+        TensorBoard(run, config, training.classes, images, training.learning_rate, examples),
         ProgressLine(epochs, training.steps, config.train.batch_size),
         EpochEnd(run, progress, training.learning_rate, epochs, config.train.early_stopping),
     ]

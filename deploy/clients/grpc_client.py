@@ -22,7 +22,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
 def request_for(model: str, images: Sequence[bytes]) -> predict_pb2.PredictRequest:
-    """The request for encoded pictures."""
+    """The request for encoded images."""
     name, *chosen = model.split("/")
     request = predict_pb2.PredictRequest()
     request.model_spec.name = name
@@ -36,7 +36,7 @@ def request_for(model: str, images: Sequence[bytes]) -> predict_pb2.PredictReque
 
 
 def classify(server: str, model: str, images: Sequence[bytes]) -> list[dict[str, object]]:
-    """Sends encoded pictures in one request and returns a label and probabilities for each.
+    """Sends encoded images in one request and returns a label and probabilities for each.
 
     Raises:
         grpc.RpcError: As the server says, or after 60 s.

@@ -22,7 +22,7 @@ from typing import Any
 
 
 def classify(server: str, model: str, images: Sequence[bytes]) -> list[dict[str, Any]]:
-    """Sends encoded pictures in one request and returns the model's outputs for each.
+    """Sends encoded images in one request and returns the model's outputs for each.
 
     Raises:
         RuntimeError: If the server cannot be reached, or refuses the request; with its message.

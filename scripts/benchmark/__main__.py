@@ -74,7 +74,7 @@ def _options() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--networks", nargs="+", default=["improved_resnet34", "resnet34"])
-    parser.add_argument("--size", type=int, default=224, help="side of the pictures")
+    parser.add_argument("--size", type=int, default=224, help="side of the images")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--precisions", nargs="+", choices=TOLERANCES, default=list(TOLERANCES))
     parser.add_argument("--engines", nargs="+", default=[""], help="parts of the names of those that are wanted")
@@ -128,7 +128,7 @@ def cases(
         options: Of the command line.
         limits: Multiply-accumulates of each form, and of a core a second.
     """
-    pictures, answers = np.load(folder / "pictures.npy"), np.load(folder / "answers.npy")
+    images, answers = np.load(folder / "images.npy"), np.load(folder / "answers.npy")
     macs, rate = limits
     found: list[dict[str, Any]] = []
     memory: dict[str, int] = {}
@@ -143,7 +143,7 @@ def cases(
                 try:
                     if entrant.name not in loading:
                         _, loading[entrant.name] = worker.load()
-                    _check(entrant, worker, pictures[:batch], answers[:batch])
+                    _check(entrant, worker, images[:batch], answers[:batch])
                     memory[entrant.name] = round(worker.memory() / 2**20)
                 except (EngineError, AssertionError) as error:
                     _say(f"{entrant.name} is left out: {error}")

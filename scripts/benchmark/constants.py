@@ -1,8 +1,8 @@
 """What every side of the comparison agrees on, without importing anything."""
 
-# What the pictures are standardised with.
+# What the images are standardised with.
 MEAN, VARIANCE = 50.0, 2500.0
-# Pictures that the answers are compared on, and the largest batch.
-PICTURES = 32
+# Images that the answers are compared on, and the largest batch.
+IMAGES = 32
 # Of the matrices that the machine's rate is measured with.
 SIDE = 2048

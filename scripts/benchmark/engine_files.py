@@ -24,7 +24,7 @@ def onnxruntime(folder: str, form: str) -> tuple[Call, dict[str, Any]]:
 
 
 def openvino(folder: str, form: str, precision: str) -> tuple[Call, dict[str, Any]]:
-    """Compiled for each number of pictures, which is its fastest."""
+    """Compiled for each number of images, which is its fastest."""
     import openvino as engine
 
     core = engine.Core()

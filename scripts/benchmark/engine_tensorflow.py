@@ -20,7 +20,7 @@ def saved_model(folder: str, form: str) -> tuple[Call, dict[str, Any]]:
 
 
 def frozen(folder: str, form: str, precision: str = "float32") -> tuple[Call, dict[str, Any]]:
-    """The weights are constants, so that oneDNN brings them into its own order once; of fixed numbers of pictures."""
+    """The weights are constants, so that oneDNN brings them into its own order once; of fixed numbers of images."""
     import keras
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 

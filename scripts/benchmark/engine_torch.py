@@ -48,7 +48,7 @@ def load(
     model = model.to(kind)
     if compiled:
         torch._inductor.config.freezing = frozen
-        # Anew for each number of pictures, which is its fastest.
+        # Anew for each number of images, which is its fastest.
         model = torch.compile(model, dynamic=False)
 
     def call(images: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ class Entrant:
 
     @property
     def channels(self) -> int:
-        """Of the pictures that it takes."""
+        """Of the images that it takes."""
         return 1 if self.form == "grey" else 3
 
     def engine(self, folder: str, network: str) -> Engine:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from btkeras.models import build_model, count_macs
 from btkeras.models.reparameterize import reparameterize
-from scripts.benchmark.constants import MEAN, PICTURES, VARIANCE
+from scripts.benchmark.constants import IMAGES, MEAN, VARIANCE
 
 _OPSET = 18
 
@@ -22,7 +22,7 @@ def prepare(network: str, size: int, folder: str) -> tuple[None, dict[str, Any]]
     """Writes, for each of the forms trained, fused and grey, ``FORM.keras``, ``.onnx``, ``.tflite`` and a SavedModel.
 
     Besides ``FORM_int8.onnx`` and ``.tflite`` of the forms that are deployed, ``weights.npz`` of the trained one by
-    their paths, ``pictures.npy``, uint8 ``[n, size, size, 1]``, and ``answers.npy``, what the trained one says of them.
+    their paths, ``images.npy``, uint8 ``[n, size, size, 1]``, and ``answers.npy``, what the trained one says of them.
 
     Returns:
         No call, and each form's multiply-accumulates: an entry as ``btkeras.benchmark.worker`` takes it.
@@ -30,14 +30,14 @@ def prepare(network: str, size: int, folder: str) -> tuple[None, dict[str, Any]]
     out = Path(folder)
     forms = networks(network, size)
     np.savez(out / "weights.npz", **{variable.path: np.asarray(variable) for variable in forms["trained"].variables})
-    pictures = np.random.default_rng(0).integers(0, 256, (PICTURES, size, size, 1), np.uint8)
-    answers = np.asarray(forms["trained"](np.repeat(pictures, 3, axis=-1).astype(np.float32), training=False))
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 1), np.uint8)
+    answers = np.asarray(forms["trained"](np.repeat(images, 3, axis=-1).astype(np.float32), training=False))
     assert 0.01 < answers.max() < 0.99, "of such answers, equal ones mean nothing"
-    np.save(out / "pictures.npy", pictures)
+    np.save(out / "images.npy", images)
     np.save(out / "answers.npy", answers)
     for name, form in forms.items():
         form.save(out / f"{name}.keras")
-        _write(form, out, name, pictures)
+        _write(form, out, name, images)
     return None, {name: count_macs(form) for name, form in forms.items()}
 
 
@@ -49,17 +49,17 @@ def networks(name: str, size: int) -> Mapping[str, keras.Model]:
     """
     keras.utils.set_random_seed(0)
     model = build_model(name, input_shape=(size, size, 3), mean=MEAN, variance=VARIANCE)
-    normalisations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in normalisations]
-    for layer in normalisations:
+    normalizations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in normalizations]
+    for layer in normalizations:
         layer.momentum = 0.0
     model(np.random.default_rng(1).integers(0, 256, (8, size, size, 3)).astype(np.float32), training=True)
-    for layer, momentum in zip(normalisations, momenta, strict=True):
+    for layer, momentum in zip(normalizations, momenta, strict=True):
         layer.momentum = momentum
     return {"trained": model, "fused": reparameterize(model), "grey": reparameterize(model, grey=True)}
 
 
-def _write(form: keras.Model, out: Path, name: str, pictures: np.ndarray) -> None:
+def _write(form: keras.Model, out: Path, name: str, samples: np.ndarray) -> None:
     spec = tf.TensorSpec([None, *form.input_shape[1:]], tf.uint8, name="images")
     function = tf.function(
         lambda images: {"probabilities": form(tf.cast(images, tf.float32), training=False)}, input_signature=[spec]
@@ -75,7 +75,7 @@ def _write(form: keras.Model, out: Path, name: str, pictures: np.ndarray) -> Non
         (out / f"{name}{ending}.tflite").write_bytes(converter.convert())
     _write_onnx(function, spec, out / f"{name}.onnx")
     if name != "trained":
-        _write_int8(out / f"{name}.onnx", out / f"{name}_int8.onnx", np.repeat(pictures, spec.shape[-1], axis=-1))
+        _write_int8(out / f"{name}.onnx", out / f"{name}_int8.onnx", np.repeat(samples, spec.shape[-1], axis=-1))
 
 
 def _write_onnx(function: Any, spec: tf.TensorSpec, file: Path) -> None:
@@ -92,14 +92,14 @@ def _write_onnx(function: Any, spec: tf.TensorSpec, file: Path) -> None:
     onnx.save(proto, str(file))
 
 
-def _write_int8(exact: Path, file: Path, pictures: np.ndarray) -> None:
+def _write_int8(exact: Path, file: Path, images: np.ndarray) -> None:
     """As ``btkeras export --quantize int8`` does it."""
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
-            self._parts = iter(np.split(pictures[:16], 4))
+            self._parts = iter(np.split(images[:16], 4))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             part = next(self._parts, None)

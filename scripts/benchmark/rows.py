@@ -22,8 +22,8 @@ class Row:
         ratio: To the first engine's, the median of the rounds' quotients.
         processor: Time of all threads.
         processor_ratio: To the first engine's.
-        pictures: A second.
-        macs: Million multiply-accumulates a picture.
+        images: A second.
+        macs: Million multiply-accumulates an image.
         share: Of the rate at which a core multiplies matrices, by processor time; None where that was not measured.
     """
 
@@ -35,7 +35,7 @@ class Row:
     ratio: float
     processor: float
     processor_ratio: float
-    pictures: float
+    images: float
     macs: float
     share: float | None
 
@@ -53,13 +53,13 @@ def row(entrant: Entrant, batch: int, taken: Mapping[str, Taken], macs: float, r
         ratio=round(ratio, 3),
         processor=round(1e3 * own.processor, 2),
         processor_ratio=round(processor_ratio, 3),
-        pictures=round(batch / own.median, 2),
+        images=round(batch / own.median, 2),
         macs=round(macs / 1e6, 1),
         share=round(macs * batch / own.processor / rate, 3) if rate else None,
     )
 
 
-_HEADINGS = ("engine, form", "wall ms", "p95", "ratio", "pictures/s", "processor ms", "ratio", "of matrix rate")
+_HEADINGS = ("engine, form", "wall ms", "p95", "ratio", "images/s", "processor ms", "ratio", "of matrix rate")
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -70,6 +70,6 @@ def table(rows: Sequence[Row]) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     share = "" if row.share is None else f"{row.share:.0%}"
-    times = (f"{row.wall:.1f}", f"{row.p95:.1f}", f"{row.ratio:.2f}", f"{row.pictures:.1f}")
+    times = (f"{row.wall:.1f}", f"{row.p95:.1f}", f"{row.ratio:.2f}", f"{row.images:.1f}")
     work = (f"{row.processor:.1f}", f"{row.processor_ratio:.2f}", share)
     return (f"**{row.engine}**" if row.ours else row.engine, *times, *work)

@@ -14,8 +14,8 @@ _Json = Mapping[str, Any]
 def _training(measured: _Json) -> str:
     case = measured["cases"][0]
     rows = [row for row in case["rows"] if "bfloat16" in row["way"]]
-    rates = ", ".join(f"{row['way']} {row['pictures_per_second']:.1f}" for row in rows)
-    return f"training, {case['size']} x {case['size']} x {case['channels']}, batch {case['batch']}, pictures/s: {rates}"
+    rates = ", ".join(f"{row['way']} {row['images_per_second']:.1f}" for row in rows)
+    return f"training, {case['size']} x {case['size']} x {case['channels']}, batch {case['batch']}, images/s: {rates}"
 
 
 def _start(measured: _Json) -> str:
@@ -29,7 +29,7 @@ def _pipeline(measured: _Json) -> str:
 
 def _scale(measured: _Json) -> str:
     parts = [
-        f"{case['pictures']:,} files {case['to_first_batch']:.0f} s, {case['peak_anonymous'] / 1e6:.0f} MB"
+        f"{case['images']:,} files {case['to_first_batch']:.0f} s, {case['peak_anonymous'] / 1e6:.0f} MB"
         for case in measured["cases"]
         if case["start"] == 1
     ]
@@ -43,7 +43,7 @@ def _memory(measured: _Json) -> str:
 
 def _inference(measured: _Json) -> str:
     cases = [case for case in measured["cases"] if case["batch"] == 16 and case["precision"] != "int8"]
-    return f"16 pictures of 224 px answered as one batch, processor time: {'; '.join(map(_fastest, cases))}"
+    return f"16 images of 224 px answered as one batch, processor time: {'; '.join(map(_fastest, cases))}"
 
 
 def _fastest(case: _Json) -> str:

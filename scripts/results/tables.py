@@ -56,7 +56,7 @@ def _run_row(name: str) -> Sequence[str]:
         f"[{name}](results/{name})",
         f"`{config['model']['name']}`",
         _input(config),
-        config["data"].get("by", "image"),
+        config["data"].get("group_by", "image"),
         f"{_percent(metrics['accuracy'])} ({right} of {metrics['images']})",
         f"{100 * low:.2f} to {100 * high:.2f}",
         _percent(metrics["macro"]["f1"]),
@@ -71,8 +71,8 @@ def _config(folder: Path) -> _Json:
 
 def _input(config: _Json) -> str:
     data = config["data"]
-    harmonised = ", harmonised" if data.get("harmonise") else ""
-    return f"{data['image_size']} x {data['image_size']} x {data['channels']}{harmonised}, {config['train']['epochs']}"
+    harmonized = ", harmonized" if data.get("harmonize") else ""
+    return f"{data['image_size']} x {data['image_size']} x {data['channels']}{harmonized}, {config['train']['epochs']}"
 
 
 def cv_table(name: str, baseline: str = "resnet34") -> str:
@@ -90,8 +90,8 @@ def cv_table(name: str, baseline: str = "resnet34") -> str:
         )
         for model, found in models
     ]
-    by = summary["protocol"]["by"]
-    pooled = f"95 % interval, all {summary['bootstrap']['images']:,} pictures (bootstrap by {by})"
+    group_by = summary["protocol"]["group_by"]
+    pooled = f"95 % interval, all {summary['bootstrap']['images']:,} images (bootstrap by {group_by})"
     columns = ("network", "trainable parameters", "accuracy, mean ± deviation of the folds", pooled, "macro F1")
     return table_of((*columns, f"against `{baseline}` (95 % interval; p, Holm)"), rows)
 
@@ -139,8 +139,8 @@ def _trust(folder: Path) -> dict[str, str]:
     put_in, taken_out = shown["network, tumour put in"], shown["network, tumour taken out"]
     return {
         "mean accuracy under 45 changes (`robustness.json`)": _percent(sheet["mean"]["accuracy"]),
-        "the same pictures as they are": _percent(sheet["clean"]["accuracy"]),
-        "a tumour put into a tumour-free slice is seen (`shortcuts.json`)": _percent(put_in["healthy_accuracy"]),
+        "the same images as they are": _percent(sheet["clean"]["accuracy"]),
+        "a tumour put into a tumour-free slice is seen (`shortcuts.json`)": _percent(put_in["detection_accuracy"]),
         "and named rightly": _percent(put_in["accuracy"]),
         "a tumour taken out: none is seen": _percent(taken_out["accuracy"]),
         "tumour's box hidden: the class is still right": _percent(shown["network, box hidden"]["accuracy"]),

@@ -36,14 +36,14 @@ class Structure:
     """An ellipsoid of one tissue, on both sides of the midline.
 
     Attributes:
-        centre: Right, anterior, superior in mm.
+        center: Right, anterior, superior in mm.
         radii: The same axes, in mm, before pitching.
         tissue: A name in ``TISSUES``.
         pitch: Rotation about the left-right axis in degrees; positive raises the front.
         ventricular: Whether it widens with the patient's ventricles.
     """
 
-    centre: Point
+    center: Point
     radii: Point
     tissue: str = ""
     pitch: float = 0.0
@@ -174,9 +174,9 @@ def distance_to(structure: Structure, points: Array, scale: float = 1.0) -> Arra
 
     It is exact on the surface and of first order beside it.
     """
-    x = np.abs(points[0]) - np.float32(structure.centre[0])
-    y = points[1] - np.float32(structure.centre[1])
-    z = points[2] - np.float32(structure.centre[2])
+    x = np.abs(points[0]) - np.float32(structure.center[0])
+    y = points[1] - np.float32(structure.center[1])
+    z = points[2] - np.float32(structure.center[2])
     if structure.pitch:
         cos, sin = (np.float32(f(np.radians(structure.pitch))) for f in (np.cos, np.sin))
         y, z = cos * y + sin * z, cos * z - sin * y

@@ -17,7 +17,7 @@ from btkeras.datasets.phantom.patient import PhantomSlice, draw_patient
 from btkeras.errors import DataError
 from btkeras.files import atomic_folder, digest
 
-PHANTOM_VERSION = 1  # raised with every change of what is drawn, so that no cache holds the old pictures
+PHANTOM_VERSION = 1  # raised with every change of what is drawn, so that no cache holds the old images
 SOURCE = "phantom"
 
 
@@ -26,7 +26,7 @@ def write_phantom(config: PhantomConfig, folder: Path) -> Dataset:
 
     It holds ``images/<label>/<patient>_<slice>.png`` (8-bit grey), ``masks/<label>/<patient>_<slice>.png`` (0 or
     255, only for slices with a tumour) and ``manifest.csv``, with the further columns ``view``, ``mask`` (the mask's
-    path or "") and ``box`` (``x_center y_center width height`` of the tumour as fractions of the picture, or "").
+    path or "") and ``box`` (``x_center y_center width height`` of the tumour as fractions of the image, or "").
 
     Args:
         config: What to draw.
@@ -108,7 +108,7 @@ def _write_png(pixels: NDArray[np.uint8], path: Path) -> None:
 
 
 def _box(mask: Mask) -> str:
-    """Returns the smallest box around a mask that is not empty: centre and size as fractions of the picture."""
+    """Returns the smallest box around a mask that is not empty: centre and size as fractions of the image."""
     height, width = mask.shape
     rows, columns = np.nonzero(mask)
     left, right = columns.min() / width, (columns.max() + 1) / width

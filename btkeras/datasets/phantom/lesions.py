@@ -48,7 +48,7 @@ class Finding:
     tail: float = 0.0
 
 
-# Large for their kinds, so that they are still 7 to 14 pixels wide in a picture of 64.
+# Large for their kinds, so that they are still 7 to 14 pixels wide in an image of 64.
 FINDINGS = {
     "glioma": Finding((20, 28), (0.9, 9), (0.97, 1.12), 0.25, 0.10, margin=4.0, rim=7.5, oedema=1.6),
     "meningioma": Finding((19, 26), (0.35, 0.65), (0.97, 1.12), 0.10, 0.02, tail=1.5),
@@ -62,7 +62,7 @@ class Lesion:
 
     Attributes:
         finding: Its kind.
-        centre: float32 ``[3]``, mm.
+        center: float32 ``[3]``, mm.
         radii: float32 ``[3]``, mm.
         signal: Its mean signal.
         surface: The field that indents its surface.
@@ -70,7 +70,7 @@ class Lesion:
     """
 
     finding: Finding
-    centre: Array
+    center: Array
     radii: Array
     signal: float
     surface: Waves
@@ -78,7 +78,7 @@ class Lesion:
 
     def level(self, section: Section) -> Array:
         """Returns 0 at the centre and 1 on the ellipsoid, growing linearly outwards; float32 ``[h, w]``."""
-        return _level(section, self.centre, self.radii)
+        return _level(section, self.center, self.radii)
 
 
 def grow(rng: np.random.Generator, finding: Finding, sections: list[Section]) -> Lesion:
@@ -91,14 +91,14 @@ def grow(rng: np.random.Generator, finding: Finding, sections: list[Section]) ->
     """
     radius = rng.uniform(*finding.radius)
     if finding.depth is None:
-        centre = _in_sella(rng, radius, sections[len(sections) // 2])
+        center = _in_sella(rng, radius, sections[len(sections) // 2])
     else:
-        centre = _below_dura(rng, finding.depth, radius, sections)
+        center = _below_dura(rng, finding.depth, radius, sections)
     radii = radius * rng.uniform(0.85, 1.15, 3)
     return Lesion(
         finding=finding,
-        centre=centre.astype(np.float32),
-        radii=_reaching(sections, centre, radii).astype(np.float32),
+        center=center.astype(np.float32),
+        radii=_reaching(sections, center, radii).astype(np.float32),
         signal=float(rng.uniform(*finding.signal)),
         surface=Waves.draw(rng, 1.1 * radius),
         interior=Waves.draw(rng, 0.9 * radius),
@@ -107,10 +107,10 @@ def grow(rng: np.random.Generator, finding: Finding, sections: list[Section]) ->
 
 def _in_sella(rng: np.random.Generator, radius: float, middle: Section) -> Array:
     """Returns a point above the sella, half-way towards the middle slice."""
-    centre = np.array(SELLA) + np.array([rng.normal(0, 1.5), rng.normal(0, 1.5), 0.5 * radius])
-    distance = np.linalg.norm(middle.points - centre[:, None, None], axis=0)
+    center = np.array(SELLA) + np.array([rng.normal(0, 1.5), rng.normal(0, 1.5), 0.5 * radius])
+    distance = np.linalg.norm(middle.points - center[:, None, None], axis=0)
     row, column = np.unravel_index(distance.argmin(), distance.shape)
-    halfway: Array = (centre + middle.points[:, row, column]) / 2
+    halfway: Array = (center + middle.points[:, row, column]) / 2
     return halfway
 
 
@@ -128,18 +128,18 @@ def _below_dura(rng: np.random.Generator, depth: Range, radius: float, sections:
     return middle.points[:, row, column]
 
 
-def _reaching(sections: list[Section], centre: Array, radii: Array) -> Array:
+def _reaching(sections: list[Section], center: Array, radii: Array) -> Array:
     """Returns the radii, widened along the slices' normal until the outer slices cut the tumour too."""
     across, down = (np.diff(sections[0].points, axis=axis).mean((1, 2)) for axis in (2, 1))
     normal = np.abs(np.cross(across, down)).argmax()
-    nearest = max(_level(section, centre, radii).min() for section in sections)
+    nearest = max(_level(section, center, radii).min() for section in sections)
     widened = radii.copy()
     widened[normal] *= max(1.0, nearest / 0.7)
     return widened
 
 
-def _level(section: Section, centre: Array, radii: Array) -> Array:
-    offsets = (section.points - centre[:, None, None]) / radii[:, None, None]
+def _level(section: Section, center: Array, radii: Array) -> Array:
+    offsets = (section.points - center[:, None, None]) / radii[:, None, None]
     level: Array = np.sqrt(np.square(offsets).sum(axis=0)).astype(np.float32)
     return level
 

@@ -55,7 +55,7 @@ class View:
         across: Direction of growing columns.
         down: Direction of growing rows.
         through: Direction of growing levels.
-        centre: The picture's middle at level 0, in mm.
+        center: The image's middle at level 0, in mm.
         levels: Lowest and highest level of a patient's middle slice, in mm.
         spans: Smallest and largest distance from the middle slice to the outermost, in mm.
     """
@@ -63,7 +63,7 @@ class View:
     across: Point
     down: Point
     through: Point
-    centre: Point
+    center: Point
     levels: Range
     spans: Range
 
@@ -80,8 +80,8 @@ class Scan:
     """How one patient was scanned.
 
     Attributes:
-        field_of_view: Side of the picture in mm.
-        shift: Displacement of the picture in its plane, columns and rows, in mm.
+        field_of_view: Side of the image in mm.
+        shift: Displacement of the image in its plane, columns and rows, in mm.
         level: Level of the middle slice in mm.
         span: Distance from the middle slice to the outermost in mm.
         gain: Factor on what is measured.
@@ -121,20 +121,20 @@ class Scan:
         grid = (np.arange(pixels) - (pixels - 1) / 2) * self.field_of_view / pixels
         columns, rows = np.meshgrid(grid + self.shift[0], grid + self.shift[1])
         offsets = np.linspace(-self.span, self.span, slices) if slices > 1 else np.zeros(1)
-        across, down, through, centre = (
+        across, down, through, center = (
             np.array(vector, np.float64)[:, None, None]
-            for vector in (view.across, view.down, view.through, view.centre)
+            for vector in (view.across, view.down, view.through, view.center)
         )
-        flat = centre + across * columns + down * rows
+        flat = center + across * columns + down * rows
         return [(flat + through * (self.level + offset)).astype(np.float32) for offset in offsets]
 
     def acquire(self, signal: Array, plane: Array, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Returns the picture (uint8 ``[h, w]``) of a signal (float32 ``[h, w]``), with bias field and Rician noise."""
+        """Returns the image (uint8 ``[h, w]``) of a signal (float32 ``[h, w]``), with bias field and Rician noise."""
         lit = np.clip(signal, 0, None) * np.exp(self.inhomogeneity * self.bias.at(plane))
         real, imaginary = rng.normal(0, self.noise, (2, *signal.shape))
         magnitude = np.hypot(lit**self.gamma + real, imaginary)
-        picture: NDArray[np.uint8] = np.clip(np.rint(255 * self.gain * magnitude), 0, 255).astype(np.uint8)
-        return picture
+        image: NDArray[np.uint8] = np.clip(np.rint(255 * self.gain * magnitude), 0, 255).astype(np.uint8)
+        return image
 
 
 def draw_patient(config: PhantomConfig, patient: int) -> list[PhantomSlice]:
@@ -157,11 +157,11 @@ def draw_patient(config: PhantomConfig, patient: int) -> list[PhantomSlice]:
     if not 0 <= patient < config.patients:
         raise DataError(f"A patient's number must be between 0 and {config.patients - 1}", received=patient)
     label, view = CLASSES[patient % len(CLASSES)], tuple(VIEWS)[patient // len(CLASSES) % len(VIEWS)]
-    anatomy, tumour, noise = np.random.default_rng([config.seed, patient]).spawn(3)
+    anatomy, tumor, noise = np.random.default_rng([config.seed, patient]).spawn(3)
     head, scan = Head.draw(anatomy), Scan.draw(anatomy, VIEWS[view], config.difficulty)
     planes = scan.planes(VIEWS[view], config.slices, config.image_size)
     sections = [cut(head, plane, scan.field_of_view / config.image_size) for plane in planes]
-    masks = _add_tumour(sections, label, config.difficulty, tumour)
+    masks = _add_tumor(sections, label, config.difficulty, tumor)
     images = [scan.acquire(section.image, plane, noise) for section, plane in zip(sections, planes, strict=True)]
     return [
         PhantomSlice(image, mask, section.depth > 0, label, view, f"phantom-{patient:04d}")
@@ -169,7 +169,7 @@ def draw_patient(config: PhantomConfig, patient: int) -> list[PhantomSlice]:
     ]
 
 
-def _add_tumour(sections: list[Section], label: str, difficulty: float, rng: np.random.Generator) -> list[Mask]:
+def _add_tumor(sections: list[Section], label: str, difficulty: float, rng: np.random.Generator) -> list[Mask]:
     if label not in FINDINGS:
         return [np.zeros(section.image.shape, bool) for section in sections]
     lesion = grow(rng, FINDINGS[label], sections)

@@ -191,7 +191,7 @@ def _check_size(size: int, name: str) -> None:
     limit = MAX_VOLUME_BYTES if name.lower().endswith(_VOLUMES) else MAX_BYTES
     if size > limit:
         raise ImageError(
-            f"A picture's file must have at most {limit // 2**20} MiB",
+            f"An image's file must have at most {limit // 2**20} MiB",
             received=f"{name} with {size / 2**20:.0f} MiB",
-            remedy="Make the picture smaller first",
+            remedy="Make the image smaller first",
         )

@@ -63,7 +63,7 @@ def quiet() -> Iterator[None]:
                 log.setLevel(level)
 
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
 DICOM_SUFFIXES = (".dcm", ".dicom")
@@ -76,16 +76,16 @@ class Slices:
     Attributes:
         kind: ``PNG``, ``JPEG``, ``DICOM`` or ``NIfTI``.
         count: How many there are, at least 1.
-        picture: Gives slice 0 to ``count - 1``, upright, as ``Decoder.array`` and ``check_slice`` take it: uint8
+        image: Gives slice 0 to ``count - 1``, upright, as ``Decoder.array`` and ``check_slice`` take it: uint8
             ``[h, w, 1 or 3]``. May be called from several threads; raises ImageError if that slice is broken.
-        refusal: Why none of them is a brain MRI slice, whatever the pixels say; None if nothing speaks against it.
-        axis: The view of a volume, a key of ``nifti.AXES``; "" where the file holds pictures.
+        rejection: Why none of them is a brain MRI slice, whatever the pixels say; None if nothing speaks against it.
+        axis: The view of a volume, a key of ``nifti.AXES``; "" where the file holds images.
     """
 
     kind: str
     count: int
-    picture: Callable[[int], Picture]
-    refusal: str | None = None
+    image: Callable[[int], ImageArray]
+    rejection: str | None = None
     axis: str = ""
 
     @property

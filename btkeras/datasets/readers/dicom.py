@@ -33,8 +33,8 @@ _PIXELS = (
 _IDENTITY = ("PatientID", "SeriesInstanceUID", "InstanceNumber", "BurnedInAnnotation")
 # What odd values raise where numbers are made of them.
 _UNUSABLE = (TypeError, ValueError, AttributeError, OverflowError, LookupError)
-# Not pictures, though some of them have pixels.
-_NO_PICTURES = frozenset(
+# Not images, though some of them have pixels.
+_NO_IMAGES = frozenset(
     {
         "SR",
         "SEG",
@@ -53,7 +53,7 @@ _NO_PICTURES = frozenset(
         "PLAN",
     }
 )
-# What says nothing of the scanner: nothing, "other", and a screen's picture.
+# What says nothing of the scanner: nothing, "other", and a screen's image.
 _MAY_BE_MR = frozenset({"", "MR", "OT", "SC"})
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
@@ -102,7 +102,7 @@ def open_dicom(data: bytes, name: str) -> Slices:
         name: What messages call it.
 
     Raises:
-        ImageError: If it holds no picture, is broken, or is of a kind that is not read.
+        ImageError: If it holds no image, is broken, or is of a kind that is not read.
         MissingExtraError: If pydicom is not installed.
     """
     return _slices(_parsed(data, name, _PIXELS), name)
@@ -161,9 +161,9 @@ def _slices(dataset: Any, name: str) -> Slices:
     except _UNUSABLE as error:
         raise damaged(name, "its header's sizes are not usable") from error
     modality = str(dataset.get("Modality") or "").strip().upper()
-    refusal = None if modality in _MAY_BE_MR else f"the file says {modality[:16]}, not MR"
+    rejection = None if modality in _MAY_BE_MR else f"the file says {modality[:16]}, not MR"
 
-    def picture(index: int) -> NDArray[np.uint8]:
+    def image(index: int) -> NDArray[np.uint8]:
         values = stored_values(dataset, index, name)
         if values.ndim == 3:
             return values.astype(np.uint8)
@@ -172,15 +172,15 @@ def _slices(dataset: Any, name: str) -> Slices:
         except _UNUSABLE as error:
             raise damaged(name, "what it says of its grey levels is not usable") from error
 
-    return Slices("DICOM", count, picture, refusal)
+    return Slices("DICOM", count, image, rejection)
 
 
 def _checked(dataset: Any, name: str) -> int:
     """Checks the image pixel module and returns the number of frames."""
     modality = str(dataset.get("Modality") or "").strip().upper()
-    if modality in _NO_PICTURES or not dataset.get("PixelData") or not dataset.get("Rows"):
+    if modality in _NO_IMAGES or not dataset.get("PixelData") or not dataset.get("Rows"):
         what = f"{name}, of the kind {modality}" if modality.isalnum() else f"{name} without any"
-        raise ImageError("A DICOM file must hold a picture", received=what, remedy="Give the images of the series")
+        raise ImageError("A DICOM file must hold an image", received=what, remedy="Give the images of the series")
     rows, columns, count = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
     if min(rows, columns) < MIN_SIDE or rows * columns > MAX_PIXELS or not 0 < count <= MAX_FRAMES:
         raise ImageError(
@@ -194,10 +194,10 @@ def _checked(dataset: Any, name: str) -> int:
     dataset.PixelRepresentation = int(dataset.get("PixelRepresentation") or 0)
     high = int(dataset.get("HighBit", stored - 1))
     grey = samples == 1 and meaning in _GREY and allocated in (8, 16, 32) and 1 < stored <= allocated
-    colour = samples == 3 and meaning in _COLOUR and allocated == stored == 8
-    if not (grey or colour) or high != stored - 1:
+    color = samples == 3 and meaning in _COLOUR and allocated == stored == 8
+    if not (grey or color) or high != stored - 1:
         raise ImageError(
-            "A DICOM picture must be grey of up to 32 bits, or colour of 8 bits a sample",
+            "A DICOM image must be grey of up to 32 bits, or colour of 8 bits a sample",
             received=f"{name} with {samples} x {stored} of {allocated} bits up to bit {high}, {meaning[:16]!r}",
             remedy="Export it as grey, or as PNG",
         )

@@ -1,4 +1,4 @@
-"""One picture of any usual kind to what a dataset stores: upright 8-bit grey or RGB, as PNG or JPEG."""
+"""One image of any usual kind to what a dataset stores: upright 8-bit grey or RGB, as PNG or JPEG."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from btkeras.errors import ImageError
 from btkeras.preprocessing.decode import to_uint8
 from btkeras.preprocessing.image_file import MAX_PIXELS, check_image, damaged, sniff
 
-# Endings that announce a picture. GIF and WebP are among them to be refused by name instead of passed over.
-PICTURE_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".gif", ".webp")
+# Endings that announce an image. GIF and WebP are among them to be refused by name instead of passed over.
+READABLE_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".gif", ".webp")
 
 _KEPT = {"PNG": ".png", "JPEG": ".jpg"}
 _CONVERTED = ("BMP", "TIFF")
@@ -48,10 +48,10 @@ _HEADER_LOCK = threading.Lock()
 
 
 def to_png_or_jpeg(data: bytes, name: str = "the image") -> tuple[bytes, str]:
-    """Turns an encoded picture into the bytes to store and their file ending.
+    """Turns an encoded image into the bytes to store and their file ending.
 
     A PNG or JPEG that already is upright 8-bit grey or RGB is returned unchanged. Everything else becomes PNG:
-    other modes as grey or RGB without alpha, 16-bit grey through ``to_uint8``, EXIF-turned pictures upright.
+    other modes as grey or RGB without alpha, 16-bit grey through ``to_uint8``, EXIF-turned images upright.
 
     Args:
         data: PNG, JPEG, BMP or TIFF.
@@ -94,7 +94,7 @@ def _check_header(data: bytes, name: str) -> str:
         return kind
     try:
         with _HEADER_LOCK, warnings.catch_warnings():
-            # Pillow warns of large pictures; the limit here is lower and an error.
+            # Pillow warns of large images; the limit here is lower and an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=(kind,)) as image:
                 pixels, frames = image.width * image.height, getattr(image, "n_frames", 1)
@@ -102,7 +102,7 @@ def _check_header(data: bytes, name: str) -> str:
         raise damaged(name, error) from error
     if frames > 1 or pixels > MAX_PIXELS:
         raise ImageError(
-            f"An image must be one still picture of at most {MAX_PIXELS / 1e6:.0f} million pixels",
+            f"An image must be one still image of at most {MAX_PIXELS / 1e6:.0f} million pixels",
             received=f"{name} with {frames} frames of {pixels / 1e6:.1f} million pixels",
             remedy="Save the part you mean as PNG",
         )
@@ -115,7 +115,7 @@ def _is_plain(image: Image.Image, data: bytes) -> bool:
 
 
 def _bits(image: Image.Image, data: bytes) -> int:
-    """Bits per colour in the file: Pillow's mode tells them for grey pictures only."""
+    """Bits per colour in the file: Pillow's mode tells them for grey images only."""
     if image.format == "PNG":
         return data[24]
     if image.format == "TIFF":

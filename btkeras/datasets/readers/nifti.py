@@ -121,7 +121,7 @@ def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
     low, high = _range(volume.voxels, name)
 
     @np.errstate(all="ignore")
-    def picture(index: int) -> NDArray[np.uint8]:
+    def image(index: int) -> NDArray[np.uint8]:
         plane = volume.plane(view, index).astype(np.float64)
         grey = (np.clip(plane, low, high) - low) * (255 / (high - low) if high > low else 0.0)
         grey = np.where(np.isnan(plane), 0.0, 255 - grey if volume.falling else grey).astype(np.float32)
@@ -131,7 +131,7 @@ def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
             grey = np.asarray(resized)
         return np.floor(grey + 0.5).astype(np.uint8)[..., None]
 
-    return Slices("NIfTI", volume.voxels.shape[AXES[view]], picture, axis=view)
+    return Slices("NIfTI", volume.voxels.shape[AXES[view]], image, axis=view)
 
 
 @np.errstate(all="ignore")

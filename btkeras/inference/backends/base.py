@@ -18,9 +18,7 @@ from btkeras.inference.model_folder import SAVED_MODEL, ModelMetadata, latest_ve
 from btkeras.inference.pretrained import installed_for, is_pretrained, pretrained_model
 
 # By the ending of the file that an exported model is loaded from: a module with `load(file) -> Network`.
-_LOADERS: Mapping[str, str] = MappingProxyType(
-    {".pb": "saved_model", ".onnx": "onnx", ".tflite": "litert"}
-)
+_LOADERS: Mapping[str, str] = MappingProxyType({".pb": "saved_model", ".onnx": "onnx", ".tflite": "litert"})
 _RUN = "keras"
 # Those that need no TensorFlow.
 _LIGHT = ("onnx", "litert")
@@ -38,7 +36,7 @@ class InferenceBackend:
     classes: Names of its outputs.
     size: Side of its input, pixels.
     channels: Channels of its input.
-    harmonise: Whether its input is cropped to the head and put on one scale of intensity.
+    harmonize: Whether its input is cropped to the head and put on one scale of intensity.
     observe: From uint8 ``[n, size, size, channels]`` to probabilities, float32 ``[n, classes]``, and to outlier
         scores, float32 ``[n]``, or None if it has none.
     calibration: What prediction sets are made from; None if it was not calibrated.
@@ -53,7 +51,7 @@ class InferenceBackend:
     classes: tuple[str, ...]
     size: int
     channels: int
-    harmonise: bool
+    harmonize: bool
     observe: Observe
     calibration: Calibration | None
     reference: CalibrationScores | None
@@ -96,11 +94,11 @@ class ModelLocation:
         """Whether loading it imports TensorFlow, which takes seconds."""
         return self.loader not in _LIGHT
 
-    def load(self, pictures: int = 1) -> InferenceBackend:
+    def load(self, images: int = 1) -> InferenceBackend:
         """Loads it.
 
         Args:
-            pictures: About how many will be asked for: for many, a run's network is brought into a faster form first.
+            images: About how many will be asked for: for many, a run's network is brought into a faster form first.
 
         Raises:
             ModelError: If it cannot be used.
@@ -110,7 +108,7 @@ class ModelLocation:
         load: Callable[..., InferenceBackend] = importlib.import_module(
             f"btkeras.inference.backends.{self.loader}"
         ).load
-        return load(self.path, pictures) if self.loader == _RUN else load(self.path)
+        return load(self.path, images) if self.loader == _RUN else load(self.path)
 
 
 def exported_backend(
@@ -129,7 +127,7 @@ def exported_backend(
         classes=facts.classes,
         size=facts.size,
         channels=facts.channels,
-        harmonise=facts.harmonise,
+        harmonize=facts.harmonize,
         observe=_finite(observe, file),
         calibration=facts.calibration,
         reference=facts.reference,
@@ -155,16 +153,16 @@ def _finite(observe: Observe, file: Path) -> Observe:
     return checked
 
 
-def load_backend(path: str | Path, pictures: int = 1) -> InferenceBackend:
+def load_backend(path: str | Path, images: int = 1) -> InferenceBackend:
     """Loads a run folder, or an exported model; arguments and errors as ``locate`` and ``Location.load``."""
-    return locate(path).load(pictures)
+    return locate(path).load(images)
 
 
 def locate(path: str | Path, explained: bool = False) -> ModelLocation:
     """Finds a run folder, or an exported model: ``NAME`` (its highest version), ``NAME/VERSION``, or a file in it.
 
     Args:
-        path: The one or the other; ``brain_tumour_mri`` is the installed model wherever there is none of this name.
+        path: The one or the other; ``brain_tumor_mri`` is the installed model wherever there is none of this name.
         explained: Whether maps of its answers are wanted: of a version with several formats, one that has them.
 
     Raises:

@@ -23,19 +23,19 @@ from btkeras.runs import Run, open_run
 _WORTH_FUSING = 100
 
 
-def load(folder: Path, pictures: int = 1) -> InferenceBackend:
+def load(folder: Path, images: int = 1) -> InferenceBackend:
     """Loads a run.
 
     Args:
         folder: The run's.
-        pictures: About how many will be asked for; many are answered by the network's deploy form.
+        images: About how many will be asked for; many are answered by the network's deploy form.
 
     Raises:
         RunError: If it has no checkpoint yet, or a file of it is damaged.
         ModelError: If the checkpoint cannot be used.
     """
     run = open_run(folder)
-    return network_of(run, load_best(run), fused=pictures >= _WORTH_FUSING)
+    return network_of(run, load_best(run), fused=images >= _WORTH_FUSING)
 
 
 def network_of(run: Run, model: keras.Model, fused: bool = False) -> InferenceBackend:
@@ -47,13 +47,13 @@ def network_of(run: Run, model: keras.Model, fused: bool = False) -> InferenceBa
         fused: Whether its deploy form answers (``models.fuse``).
     """
     data, classes = run.config().data, run.classes()
-    calibration, outliers = load_calibration(run, model), load_ood(run)
+    calibration, ood = load_calibration(run, model), load_ood(run)
     network = with_features(reparameterize(model) if fused else model)
 
     def observe(images: NDArray[np.uint8]) -> ModelOutputs:
         outputs = np.asarray(network.predict_on_batch(images.astype(np.float32)))
         probabilities, features = np.split(outputs, [len(classes)], axis=1)
-        return probabilities, outliers.score(features) if outliers else None
+        return probabilities, ood.score(features) if ood else None
 
     # Made when it is first asked for: most never are.
     maps = functools.cache(lambda: explainer(model))
@@ -63,10 +63,10 @@ def network_of(run: Run, model: keras.Model, fused: bool = False) -> InferenceBa
         classes=classes,
         size=data.image_size,
         channels=data.channels,
-        harmonise=data.harmonise,
+        harmonize=data.harmonize,
         observe=observe,
         calibration=calibration,
-        reference=outliers.reference if outliers else None,
+        reference=ood.reference if ood else None,
         explain=(lambda images, indices: maps()(images, indices)) if gradients else None,
         file=run.best_model,
     )

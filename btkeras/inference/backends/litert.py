@@ -24,7 +24,7 @@ def load(file: Path) -> InferenceBackend:
     facts = metadata_of(_texts(file), file)
     try:
         interpreter = litert.Interpreter(model_path=str(file), num_threads=threads())
-        # Now and not with the first picture: what it prepares and prints belongs to loading.
+        # Now and not with the first image: what it prepares and prints belongs to loading.
         interpreter.allocate_tensors()
         run = interpreter.get_signature_runner(PREPARED)
     except (ValueError, RuntimeError) as error:

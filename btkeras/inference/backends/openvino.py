@@ -15,7 +15,7 @@ from btkeras.inference.backends.base import InferenceBackend, ModelOutputs, expo
 from btkeras.inference.model_folder import PROBABILITIES, SCORE, TEXTS, engine, metadata_of, not_whole
 from btkeras.machine import threads
 
-# Graphs are compiled for these numbers of pictures: for any number, int8 takes 1.5 times as long.
+# Graphs are compiled for these numbers of images: for any number, int8 takes 1.5 times as long.
 _BLOCK = 8
 # Where OpenVINO keeps a file's ``metadata_props``.
 _KEPT = "framework"
@@ -86,7 +86,7 @@ def _observe(compiled: Callable[[int], Callable[[NDArray[np.uint8]], _Rows]]) ->
 
 
 def _blocks(total: int) -> list[tuple[int, int]]:
-    """Where each part begins, and for how many pictures its graph is."""
+    """Where each part begins, and for how many images its graph is."""
     whole = [(start, _BLOCK) for start in range(0, total - total % _BLOCK, _BLOCK)]
     start = len(whole) * _BLOCK
     if total - start >= _WORTH:

@@ -21,7 +21,7 @@ from btkeras.inference.model_folder import (
     read_metadata,
 )
 
-# Pictures at a time: the gradients need all feature maps of each.
+# Images at a time: the gradients need all feature maps of each.
 _EXPLAINED_BATCH = 16
 
 
@@ -53,7 +53,7 @@ def network_of(loaded: Any, version: Path) -> InferenceBackend:
         ModelError: If it was not made by ``btkeras export``.
     """
     facts = read_metadata(version)
-    # Models exported before there was harmonised input have no prepared signature, and need none.
+    # Models exported before there was harmonized input have no prepared signature, and need none.
     signature = PREPARED if PREPARED in loaded.signatures else PIXELS
     if signature not in loaded.signatures:
         raise not_whole(version, f"no signature {PIXELS}")

@@ -20,7 +20,7 @@ export class Refusal extends Error {
 
 let mostBytes = Infinity;
 
-/** What is known of the model: model, version, classes, coverage, outlier_limit, explained, card, most_bytes. */
+/** What is known of the model: model, version, classes, coverage, ood_limit, explained, card, most_bytes. */
 export async function model() {
   const facts = await ask("api/model", {});
   mostBytes = facts.most_bytes;
@@ -48,14 +48,14 @@ export async function slice(file, wanted, signal) {
   const answer = await ask(`api/slices?${query}`, {
     method: "POST", body: file, signal, headers: { "Content-Type": "application/octet-stream" },
   });
-  answer.picture = address_of(answer.picture);
+  answer.image = address_of(answer.image);
   answer.map = answer.map && address_of(answer.map);
   return answer;
 }
 
-/** Frees the memory of an answer's pictures. */
+/** Frees the memory of an answer's images. */
 export function free(answer) {
-  URL.revokeObjectURL(answer.picture);
+  URL.revokeObjectURL(answer.image);
   if (answer.map) URL.revokeObjectURL(answer.map);
 }
 

@@ -5,7 +5,7 @@ import { capital, kind, percent, pretty, setWords, title } from "./words.js";
 
 /** @returns {Node[]} */
 export function findings(answer) {
-  return [headline(answer), alone(answer), reasons(answer), kind(answer) === "refused" ? folded(answer) : evidence(answer)].filter(Boolean);
+  return [headline(answer), alone(answer), reasons(answer), kind(answer) === "rejected" ? folded(answer) : evidence(answer)].filter(Boolean);
 }
 
 function headline(answer) {
@@ -24,7 +24,7 @@ function alone(answer) {
 
 function reasons(answer) {
   if (!answer.reasons.length) return null;
-  return make("ul", { class: "reasons" }, ...answer.reasons.map((reason) => make("li", {}, `${capital(reason)}.`)));
+  return make("ul", { class: "reasons" }, ...decision.reasons.map((reason) => make("li", {}, `${capital(reason)}.`)));
 }
 
 function evidence(answer) {
@@ -49,7 +49,7 @@ function bars(answer) {
       make("td", { class: "number" }, percent(probability)));
   };
   return make("table", { class: "bars" }, make("caption", { class: "hidden" }, "Probabilities"),
-    make("tbody", {}, ...answer.classes.map(row)));
+    make("tbody", {}, ...decision.classes.map(row)));
 }
 
 function facts(answer) {
@@ -66,13 +66,13 @@ function setFact(answer) {
 }
 
 function outlierFact(answer) {
-  if (answer.outlier === null) return [];
+  if (answer.ood_percentile === null) return [];
   const mark = make("i", { class: "scale-mark" });
-  mark.style.insetInlineStart = `${answer.outlier}%`;
+  mark.style.insetInlineStart = `${answer.ood_percentile}%`;
   const limit = make("i", { class: "scale-limit" });
-  limit.style.insetInlineStart = `${answer.outlier_limit}%`;
+  limit.style.insetInlineStart = `${answer.ood_limit}%`;
   const beyond = answer.reasons.some((reason) => reason.startsWith("unlike"));
-  const words = `At least as unusual as ${answer.outlier.toFixed(1)} % of the validation slices`;
+  const words = `At least as unusual as ${answer.ood_percentile.toFixed(1)} % of the validation slices`;
   return [make("dt", {}, "Unlikeness"),
     make("dd", {}, make("span", { class: "scale", "aria-hidden": "true" }, limit, mark),
       make("span", { class: "fine" }, beyond ? `${words}: beyond the mark.` : `${words}.`))];

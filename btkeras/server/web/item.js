@@ -6,7 +6,7 @@ import { findings } from "./findings.js";
 import { enlarge, stack } from "./viewer.js";
 import { brief, capital, kind, size, spoken } from "./words.js";
 
-// Pictures kept for each file of many slices; the words of all are.
+// Images kept for each file of many slices; the words of all are.
 const KEPT = 24;
 // While someone moves through the slices, only where they stop is asked for.
 const PAUSE = 120;
@@ -23,7 +23,7 @@ export class Item {
   constructor(file, queue, owner) {
     this.id = `slice-${(numbers += 1)}`;
     this.file = file;
-    this.name = file.name || "pasted picture";
+    this.name = file.name || "pasted image";
     this.queue = queue;
     this.owner = owner;
     this.state = "waiting";
@@ -74,7 +74,7 @@ export class Item {
   ask(wanted, first) {
     this.wanted = wanted;
     const known = this.answers.get(key(wanted.axis, wanted.number));
-    if (known?.picture) {
+    if (known?.image) {
       this.take(known, false);
       return;
     }
@@ -104,8 +104,8 @@ export class Item {
     // The latest last, for the oldest are forgotten first.
     this.answers.delete(place);
     this.answers.set(place, answer);
-    const pictured = [...this.answers.values()].filter((one) => one.picture && one !== answer && one !== this.shown);
-    for (const old of pictured.slice(0, Math.max(0, pictured.length - KEPT))) forget(old);
+    const imaged = [...this.answers.values()].filter((one) => one.image && one !== answer && one !== this.shown);
+    for (const old of imaged.slice(0, Math.max(0, imaged.length - KEPT))) forget(old);
     if (this.wanted === asked) this.take(answer, true);
   }
 
@@ -140,7 +140,7 @@ export class Item {
     const working = ["waiting", "working", "busy"].includes(this.state);
     this.card.setAttribute("aria-busy", String(working));
     this.card.classList.toggle("bare", this.error !== null && !this.shown);
-    this.card.classList.toggle("slight", this.shown !== null && this.shown.slices === 1 && kind(this.shown) === "refused");
+    this.card.classList.toggle("slight", this.shown !== null && this.shown.slices === 1 && kind(this.shown) === "rejected");
     this.drawStage();
     if (this.error) this.body.replaceChildren(...this.problem());
     else if (this.shown) this.body.replaceChildren(...findings(this.shown));
@@ -149,7 +149,7 @@ export class Item {
 
   drawStage() {
     const answer = this.error ? null : this.shown;
-    const drawn = answer ? stack(answer, this.name) : [make("p", { class: "stage-words" }, this.error ? "No picture" : this.words)];
+    const drawn = answer ? stack(answer, this.name) : [make("p", { class: "stage-words" }, this.error ? "No image" : this.words)];
     this.stage.replaceChildren(...drawn);
     this.larger.hidden = !answer;
     this.caption.textContent = answer
@@ -220,7 +220,7 @@ function inOrder(one, other) {
 }
 
 function forget(answer) {
-  if (!answer.picture) return;
+  if (!answer.image) return;
   api.free(answer);
-  answer.picture = answer.map = null;
+  answer.image = answer.map = null;
 }

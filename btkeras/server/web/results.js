@@ -12,8 +12,8 @@ export function rows(results) {
 }
 
 function plain(answer) {
-  const { label, probabilities, answer: given, set, outlier, reasons, slice, slices, axis, model, version } = answer;
-  return { label, probabilities, answer: given, set, outlier, reasons, slice, slices, axis, model, version };
+  const { label, probabilities, decision: given, set, outlier, reasons, slice, slices, axis, model, version } = answer;
+  return { label, probabilities, decision: given, set, outlier, reasons, slice, slices, axis, model, version };
 }
 
 /** @param {Result[]} results */
@@ -27,8 +27,8 @@ export const json = (results) => `${JSON.stringify(rows(results), null, 2)}\n`;
 export function table(results, classes, separator = ",") {
   const head = ["path", "label", ...classes, "error", "answer", "set", "outlier", "reasons", "slice", "slices", "axis", "model", "version"];
   const lines = rows(results).map((row) => [
-    row.path, row.label, ...classes.map((name) => row.probabilities?.[name]), row.error, row.answer, row.set?.join(";"),
-    row.outlier, row.reasons?.join(";"), row.slice, row.slices, row.axis, row.model, row.version,
+    row.path, row.label, ...classes.map((name) => row.probabilities?.[name]), row.error, row.decision, row.set?.join(";"),
+    row.ood_percentile, row.reasons?.join(";"), row.slice, row.slices, row.axis, row.model, row.version,
   ]);
   return [head, ...lines].map((line) => line.map((cell) => quoted(cell, separator)).join(separator) + "\r\n").join("");
 }

@@ -4,13 +4,13 @@ import { byId, make } from "./dom.js";
 import { pretty } from "./words.js";
 
 /**
- * Picture and map, of one size, on top of each other.
+ * Image and map, of one size, on top of each other.
  * @param {string} name The file's.
  */
 export function stack(answer, name) {
   const which = answer.slices > 1 ? `Slice ${answer.slice + 1} of ${answer.slices} of ${name}` : `Slice ${name}`;
   return [
-    make("img", { class: "picture", src: answer.picture, alt: `${which}, ${answer.width} by ${answer.height} pixels` }),
+    make("img", { class: "image", src: answer.image, alt: `${which}, ${answer.width} by ${answer.height} pixels` }),
     answer.map && make("img", { class: "map", src: answer.map, alt: `Map of what speaks for ${pretty(answer.label)}` }),
   ].filter(Boolean);
 }

@@ -14,10 +14,10 @@ export function percent(probability) {
 }
 
 /** The answer as it is shown: a class, Uncertain or Refused. */
-export const title = (answer) => pretty(answer.answer);
+export const title = (answer) => pretty(answer.decision);
 
 /** What kind of answer it is: class, uncertain or refused. */
-export const kind = (answer) => (answer.classes.includes(answer.answer) ? "class" : answer.answer);
+export const kind = (answer) => (answer.classes.includes(answer.decision) ? "class" : answer.decision);
 
 const best = (answer) => `${pretty(answer.label)} ${percent(answer.probabilities[answer.label])}`;
 

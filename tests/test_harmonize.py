@@ -1,4 +1,4 @@
-"""Harmonised input: the head is found, its levels are put in place, and every engine gives the same bytes."""
+"""Harmonized input: the head is found, its levels are put in place, and every engine gives the same bytes."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from btkeras.datasets.phantom.patient import draw_patient
 from btkeras.export.export import export
 from btkeras.inference.model_folder import MANIFEST
 from btkeras.preprocessing.cache import build_cache
-from btkeras.preprocessing.graph import harmonize as harmonise_in_graph
+from btkeras.preprocessing.graph import harmonize as harmonize_in_graph
 from btkeras.preprocessing.harmonize import MIDDLE, HeadBox, harmonize, head_box
 from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.preprocessing.resize import resize
 from btkeras.runs import open_run
 from btkeras.training.trainer import train
 from tests.conftest import TINY
-from tests.pictures import encode, read, scene
+from tests.images import encode, read, scene
 
 Grey = NDArray[np.uint8]
 
-GRAPH = tf.function(harmonise_in_graph, input_signature=[tf.TensorSpec([None, None, 1], tf.uint8)])
+GRAPH = tf.function(harmonize_in_graph, input_signature=[tf.TensorSpec([None, None, 1], tf.uint8)])
 HEAD = HeadBox(30, 50, 130, 130)
 
 
@@ -53,7 +53,7 @@ def head(box: HeadBox = HEAD, shape: tuple[int, int] = (160, 200), noise: int = 
 
 
 @st.composite
-def odd_pictures(draw: st.DrawFn) -> Grey:
+def odd_images(draw: st.DrawFn) -> Grey:
     """Blocks of any levels on any background, from one pixel to a few hundred."""
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
     height, width = draw(st.integers(1, 200)), draw(st.integers(1, 200))
@@ -70,7 +70,7 @@ def assert_same_bytes(image: Grey) -> None:
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(odd_pictures())
+@given(odd_images())
 def test_the_graph_and_numpy_give_the_same_bytes(image: Grey) -> None:
     assert_same_bytes(image)
 
@@ -118,7 +118,7 @@ def test_what_shows_no_head_is_kept_whole(image: Grey) -> None:
     assert left <= 12
 
 
-def test_a_constant_picture_becomes_black() -> None:
+def test_a_constant_image_becomes_black() -> None:
     for value in (0, 7, 255):
         assert not harmonize(np.full((40, 40, 1), value, np.uint8)).any()
 
@@ -140,7 +140,7 @@ def test_another_scale_of_intensity_makes_no_difference(gain: float, offset: int
     image = head(noise=0)
     other = (np.rint(image * gain) + offset).astype(np.uint8)
     difference = np.abs(harmonize(other[..., None]).astype(int) - harmonize(image[..., None]))
-    # A level of the darker picture is 1 / gain levels, and the steepest part of the table adds a half.
+    # A level of the darker image is 1 / gain levels, and the steepest part of the table adds a half.
     assert difference.max() <= 4
 
 
@@ -151,13 +151,13 @@ def test_more_black_around_it_makes_no_difference() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("picture", [head(), scene(90, 130)], ids=["grey", "colour"])
-def test_files_and_arrays_are_harmonised_alike(channels: int, picture: Grey) -> None:
-    data = encode(picture)
+@pytest.mark.parametrize("image", [head(), scene(90, 130)], ids=["grey", "color"])
+def test_files_and_arrays_are_harmonized_alike(channels: int, image: Grey) -> None:
+    data = encode(image)
     expected = np.repeat(resize(harmonize(read(data, 1)), 48), channels, axis=-1)
     decoder = Preprocessor(48, channels, harmonize=True)
     np.testing.assert_array_equal(decoder.bytes(data), expected)
-    np.testing.assert_array_equal(decoder.array(picture.reshape(*picture.shape[:2], -1)), expected)
+    np.testing.assert_array_equal(decoder.array(image.reshape(*image.shape[:2], -1)), expected)
     assert not np.array_equal(Preprocessor(48, channels).bytes(data), expected)
 
 
@@ -186,7 +186,7 @@ def test_boxes_follow_the_crop(box: Box, expected: Box | None) -> None:
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes whose heads differ in their rim only, each picture with its own frame of black."""
+    """Two classes whose heads differ in their rim only, each image with its own frame of black."""
     root = tmp_path_factory.mktemp("heads")
     rng = np.random.default_rng(0)
     for label in ("glioma", "no_tumor"):
@@ -200,20 +200,20 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def harmonised_run(heads: Path, tmp_path_factory: pytest.TempPathFactory, _tiny_model: None) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "harmonised"
-    train(load_config(None, (*TINY, "data.harmonise=true", "train.epochs=1")), load_dataset(heads), out)
+def harmonized_run(heads: Path, tmp_path_factory: pytest.TempPathFactory, _tiny_model: None) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "harmonized"
+    train(load_config(None, (*TINY, "data.harmonize=true", "train.epochs=1")), load_dataset(heads), out)
     return out
 
 
-def test_a_harmonised_run_predicts_and_is_served_harmonised(heads: Path, harmonised_run: Path, tmp_path: Path) -> None:
-    exported = export(open_run(harmonised_run), tmp_path / "served")
-    assert json.loads((exported / MANIFEST).read_text())["harmonise"] is True
+def test_a_harmonized_run_predicts_and_is_served_harmonized(heads: Path, harmonized_run: Path, tmp_path: Path) -> None:
+    exported = export(open_run(harmonized_run), tmp_path / "served")
+    assert json.loads((exported / MANIFEST).read_text())["harmonize"] is True
     paths = sorted(heads.glob("*/*.png"))[::4]
     arrays = [np.asarray(Image.open(io.BytesIO(path.read_bytes()))) for path in paths]
-    expected = Predictor(harmonised_run).predict(paths).probabilities
+    expected = Predictor(harmonized_run).predict(paths).probabilities
     for answer in (
-        Predictor(harmonised_run).predict(arrays),
+        Predictor(harmonized_run).predict(arrays),
         Predictor(exported).predict(paths),
         Predictor(exported).predict(arrays),
     ):
@@ -225,18 +225,18 @@ def test_a_harmonised_run_predicts_and_is_served_harmonised(heads: Path, harmoni
     np.testing.assert_allclose(by_pixels["probabilities"], expected[:1], atol=1e-5)
 
 
-def test_a_harmonised_run_does_not_see_the_frame_of_black(heads: Path, harmonised_run: Path) -> None:
-    predictor = Predictor(harmonised_run)
+def test_a_harmonized_run_does_not_see_the_frame_of_black(heads: Path, harmonized_run: Path) -> None:
+    predictor = Predictor(harmonized_run)
     image = head(noise=0)
     plain, framed, dark = predictor.predict([image, np.pad(image, 30), image // 2]).probabilities
     np.testing.assert_allclose(framed, plain, atol=1e-6)
     np.testing.assert_allclose(dark, plain, atol=0.05)
 
 
-def test_runs_from_before_there_was_a_choice_are_not_harmonised(trained_run: Path) -> None:
+def test_runs_from_before_there_was_a_choice_are_not_harmonized(trained_run: Path) -> None:
     lines = (trained_run / "config.yaml").read_text().splitlines()
-    without = [line for line in lines if "harmonise" not in line]
+    without = [line for line in lines if "harmonize" not in line]
     assert len(without) == len(lines) - 1
     path = trained_run.parent / "old.yaml"
     path.write_text("\n".join(without))
-    assert load_config(path).data.harmonise is False
+    assert load_config(path).data.harmonize is False

@@ -1,4 +1,4 @@
-"""``prepare --harmonise``: heads alone, on one scale, with their masks and boxes."""
+"""``prepare --harmonize``: heads alone, on one scale, with their masks and boxes."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def harmonised(phantom: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    out = tmp_path_factory.mktemp("harmonised") / "dataset"
+def harmonized(phantom: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    out = tmp_path_factory.mktemp("harmonized") / "dataset"
     prepare([phantom.root], out, harmonize=SIZE, progress=quiet)
     return load_dataset(out)
 
 
-def test_pictures_are_harmonised_squares_and_keep_who_they_are(phantom: Dataset, harmonised: Dataset) -> None:
-    assert len(harmonised.records) == len(phantom.records)
+def test_images_are_harmonized_squares_and_keep_who_they_are(phantom: Dataset, harmonized: Dataset) -> None:
+    assert len(harmonized.records) == len(phantom.records)
     before = {record.extra.get("original", record.path): record for record in phantom.records}
-    for record in harmonised.records:
+    for record in harmonized.records:
         source = before[record.extra["original"]]
         expected = resize(harmonize(pixels(phantom.root / source.path)[..., None]), SIZE)[..., 0]
-        np.testing.assert_array_equal(pixels(harmonised.root / record.path), expected)
+        np.testing.assert_array_equal(pixels(harmonized.root / record.path), expected)
         assert (record.label, record.patient) == (source.label, source.patient)
         assert record.path.endswith(".png")
-        assert record.extra["harmonised"] == str(SIZE)
+        assert record.extra["harmonized"] == str(SIZE)
 
 
-def test_masks_and_boxes_stay_on_the_tumour(harmonised: Dataset) -> None:
-    tumours = [record for record in harmonised.records if record.label != "no_tumor"]
-    assert len(tumours) == 6
-    for record in tumours:
-        mask = pixels(harmonised.root / record.extra["mask"])
+def test_masks_and_boxes_stay_on_the_tumor(harmonized: Dataset) -> None:
+    tumors = [record for record in harmonized.records if record.label != "no_tumor"]
+    assert len(tumors) == 6
+    for record in tumors:
+        mask = pixels(harmonized.root / record.extra["mask"])
         assert mask.shape == (SIZE, SIZE)
         assert set(np.unique(mask)) == {0, 255}
         rows, columns = np.nonzero(mask)
@@ -58,19 +58,19 @@ def test_masks_and_boxes_stay_on_the_tumour(harmonised: Dataset) -> None:
         np.testing.assert_allclose(box_of(record), edges, atol=1.5 / SIZE)
 
 
-def test_what_is_harmonised_is_not_cropped_and_scaled_again(harmonised: Dataset, tmp_path: Path) -> None:
-    prepare([harmonised.root], tmp_path / "again", harmonize=SIZE, progress=quiet)
+def test_what_is_harmonized_is_not_cropped_and_scaled_again(harmonized: Dataset, tmp_path: Path) -> None:
+    prepare([harmonized.root], tmp_path / "again", harmonize=SIZE, progress=quiet)
     again = load_dataset(tmp_path / "again")
-    for record, before in zip(again.records, harmonised.records, strict=True):
-        np.testing.assert_array_equal(pixels(again.root / record.path), pixels(harmonised.root / before.path))
+    for record, before in zip(again.records, harmonized.records, strict=True):
+        np.testing.assert_array_equal(pixels(again.root / record.path), pixels(harmonized.root / before.path))
         assert record.extra["box"] == before.extra["box"]
 
 
 def test_the_command(phantom: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = ["prepare", str(phantom.root), "--out", str(out), "--harmonise", "--size", "64"]
+    arguments = ["prepare", str(phantom.root), "--out", str(out), "--harmonize", "--size", "64"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     records = load_dataset(out).records
     assert {pixels(out / record.path).shape for record in records} == {(64, 64)}
-    assert {record.extra["harmonised"] for record in records} == {"64"}
+    assert {record.extra["harmonized"] for record in records} == {"64"}

@@ -1,4 +1,4 @@
-"""Encoded pictures of every kind, made on the spot, and what Pillow and NumPy read from them."""
+"""Encoded images of every kind, made on the spot, and what Pillow and NumPy read from them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def scene(height: int = 45, width: int = 70, seed: int = 0) -> NDArray[np.uint8]
 
 
 def deep_scene(channels: int = 1) -> NDArray[np.uint16]:
-    """A 16-bit picture that uses a part of its range, as scanners do; ``[45, 70]`` or ``[45, 70, channels]``."""
+    """A 16-bit image that uses a part of its range, as scanners do; ``[45, 70]`` or ``[45, 70, channels]``."""
     grey = scene()[..., :channels].astype(np.uint16) * 13 + np.arange(70, dtype=np.uint16)[:, None] + 300
     return grey[..., 0] if channels == 1 else grey
 
@@ -46,25 +46,23 @@ def chunk(kind: bytes, content: bytes = b"") -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png_header(width: int, height: int, depth: int = 8, colour: int = GREY, interlaced: bool = False) -> bytes:
+def png_header(width: int, height: int, depth: int = 8, color: int = GREY, interlaced: bool = False) -> bytes:
     """Signature and first chunk of a PNG."""
-    return b"\x89PNG\r\n\x1a\n" + chunk(
-        b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced))
 
 
-def png(pixels: NDArray[Any], depth: int, colour: int, *, interlaced: bool = False) -> bytes:
+def png(pixels: NDArray[Any], depth: int, color: int, *, interlaced: bool = False) -> bytes:
     """Encodes a PNG that Pillow cannot write: 16 bits a colour, 1 to 4 bits of grey, interlaced.
 
     Args:
         pixels: ``[height, width]`` or ``[height, width, channels]``, below ``2**depth``.
         depth: Bits of each value.
-        colour: ``GREY``, ``RGB``, ``GREY_ALPHA`` or ``RGB_ALPHA``.
+        color: ``GREY``, ``RGB``, ``GREY_ALPHA`` or ``RGB_ALPHA``.
         interlaced: Whether to write seven coarse to fine passes; needs a depth of 8 or 16.
     """
     passes = [pixels[y::dy, x::dx] for y, x, dy, dx in _ADAM7] if interlaced else [pixels]
     lines = b"".join(b"\0" + _packed(line, depth) for part in passes for line in part if line.size)
-    header = png_header(pixels.shape[1], pixels.shape[0], depth, colour, interlaced)
+    header = png_header(pixels.shape[1], pixels.shape[0], depth, color, interlaced)
     return header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND")
 
 
@@ -76,7 +74,7 @@ def _packed(line: NDArray[Any], depth: int) -> bytes:
 
 
 def turned(code: int, endian: str = "<", kind: str = "JPEG", **options: Any) -> bytes:
-    """A picture with an EXIF orientation, in Intel's (``<``) or Motorola's (``>``) byte order."""
+    """An image with an EXIF orientation, in Intel's (``<``) or Motorola's (``>``) byte order."""
     exif = Image.Exif()
     exif.endian = endian
     exif[_ORIENTATION] = code
