@@ -12,7 +12,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-MODEL = Path("saved_models", "brain_tumor_mri")
+MODEL = Path("saved_models", "brain_tumour_mri")
 
 
 class BuildWithModel(build_py):

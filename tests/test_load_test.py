@@ -1,4 +1,4 @@
-"""scripts/load_test.py against a small server whose answers are known."""
+"""benchmarks/load_test.py against a small server whose answers are known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import write_images
 from tests.rest_server import Reply, fake_server
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "load_test.py"
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "load_test.py"
 
 
 @pytest.fixture(scope="module")

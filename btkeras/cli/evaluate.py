@@ -18,7 +18,9 @@ from btkeras.errors import ConfigError
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN|MODEL")
 @click.option("--data", metavar="DATASET", help="Another dataset, all of which is tested; or `phantom`. See above.")
 @click.option("--out", type=click.Path(path_type=Path), help="Of an exported model: folder to write the figures to.")
-@click.option("--split", "part", default="test", show_default=True, type=click.Choice(["test", "validation", "train"]))
+@click.option(
+    "--split", "subset", default="test", show_default=True, type=click.Choice(["test", "validation", "train"])
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--explain", is_flag=True, help="Score explanations against tumour boxes or masks as well.")
 @click.option("--method", "methods", multiple=True, help="Of --explain; repeatable. [default: layercam]")

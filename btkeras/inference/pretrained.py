@@ -10,7 +10,7 @@ from typing import Any
 import btkeras
 from btkeras.inference.model_folder import EXTRA, FILES, MANIFEST, latest_version
 
-NAME = "brain_tumor_mri"
+NAME = "brain_tumour_mri"
 CARD = "model_card.md"
 # In an installed package (setup.py puts it there), and in a clone, beside the package.
 PLACES = tuple(folder / "saved_models" for folder in (Path(btkeras.__file__).parent, Path(btkeras.__file__).parents[1]))

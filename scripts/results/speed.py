@@ -60,19 +60,19 @@ def _fastest(case: _Json) -> str:
 
 # By file: the command that writes it, and what it says in words.
 BENCHMARKS: Mapping[str, tuple[str, Callable[[_Json], str]]] = {
-    "benchmark_training.json": ("python scripts/benchmark_training.py", _training),
+    "benchmark_training.json": ("python -m benchmarks.training", _training),
     "benchmark_training_112.json": (
-        "python scripts/benchmark_training.py --sizes 112 --channels 1 --batch 32",
+        "python -m benchmarks.training --sizes 112 --channels 1 --batch 32",
         _training,
     ),
     "benchmark_inference.json": (
-        "BTKERAS_THREADS=1 python -m scripts.benchmark --networks improved_resnet34 --rounds 5",
+        "BTKERAS_THREADS=1 python -m benchmarks.inference --networks improved_resnet34 --rounds 5",
         _inference,
     ),
-    "benchmark_start.json": ("python scripts/benchmark_start.py SLICE --run RUN --version EXPORT", _start),
-    "benchmark_pipeline.json": ("python scripts/benchmark_pipeline.py --training-rates 224=24 112=90", _pipeline),
-    "benchmark_scale.json": ("python scripts/benchmark_scale.py --side 128 --cache disk --again", _scale),
-    "benchmark_memory.json": ("python scripts/benchmark_memory.py --rounds 1", _memory),
+    "benchmark_start.json": ("python -m benchmarks.cold_start SLICE --run RUN --version EXPORT", _start),
+    "benchmark_pipeline.json": ("python -m benchmarks.pipeline --training-rates 224=24 112=90", _pipeline),
+    "benchmark_scale.json": ("python -m benchmarks.scale --side 128 --cache disk --again", _scale),
+    "benchmark_memory.json": ("python -m benchmarks.memory --rounds 1", _memory),
 }
 
 

@@ -162,7 +162,7 @@ def locate(path: str | Path, explained: bool = False) -> ModelLocation:
     """Finds a run folder, or an exported model: ``NAME`` (its highest version), ``NAME/VERSION``, or a file in it.
 
     Args:
-        path: The one or the other; ``brain_tumor_mri`` is the installed model wherever there is none of this name.
+        path: The one or the other; ``brain_tumour_mri`` is the installed model wherever there is none of this name.
         explained: Whether maps of its answers are wanted: of a version with several formats, one that has them.
 
     Raises:

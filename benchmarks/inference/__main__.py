@@ -1,8 +1,8 @@
 """Times the answers of btkeras' networks beside PyTorch, ONNX Runtime, OpenVINO, LiteRT and TensorFlow.
 
     pip install -e '.[benchmark]'
-    python -m scripts.benchmark --out benchmark.json
-    python -m scripts.benchmark --networks improved_resnet34 --precisions bfloat16 --batches 16 --rounds 31
+    python -m benchmarks.inference --out benchmark.json
+    python -m benchmarks.inference --networks improved_resnet34 --precisions bfloat16 --batches 16 --rounds 31
 
 Each engine has a process of its own, which also says how much memory it takes to load the network and answer. All
 compute the same network: the weights are carried over, and an engine whose answers are further from the trained
@@ -26,14 +26,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.inference.constants import SIDE
+from benchmarks.inference.engines import ENTRANTS, TOLERANCES, Entrant, matrix_engines
+from benchmarks.inference.rows import row, table
 from btkeras.benchmark.benchmark import matrix_engine
 from btkeras.benchmark.engines import SIDE as NUMPY_SIDE
 from btkeras.benchmark.rounds import Engine, EngineError, Worker, measure
 from btkeras.files import write_json
 from btkeras.machine import describe, load
-from scripts.benchmark.constants import SIDE
-from scripts.benchmark.engines import ENTRANTS, TOLERANCES, Entrant, matrix_engines
-from scripts.benchmark.rows import row, table
 
 _PACKAGES = ("btkeras", "keras", "tensorflow", "torch", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
 _MATRIX_ROUNDS = 9
@@ -69,7 +69,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.benchmark",
+        prog="python -m benchmarks.inference",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -91,7 +91,7 @@ def prepared(network: str, size: int, folder: Path) -> dict[str, int]:
         folder.mkdir(parents=True, exist_ok=True)
         _say(f"preparing {network}, {size} pixels")
         arguments = {"network": network, "size": size, "folder": str(folder)}
-        with Worker(Engine("prepare", "scripts.benchmark.prepare:prepare", arguments)) as worker:
+        with Worker(Engine("prepare", "benchmarks.inference.prepare:prepare", arguments)) as worker:
             macs, _ = worker.load()
         np.savez(done, **macs)
     with np.load(done) as found:

@@ -1,7 +1,7 @@
 """Times the start of a training on datasets of very different sizes: up to the first batch, and with how much memory.
 
-    python scripts/benchmark_scale.py --counts 4500 45000 450000 --out scale.json
-    python scripts/benchmark_scale.py --counts 450000 --cache disk --again
+    python -m benchmarks.scale --counts 4500 45000 450000 --out scale.json
+    python -m benchmarks.scale --counts 450000 --cache disk --again
 
 A dataset is a folder with `manifest.csv` as `btkeras prepare` writes it; its files are hard links to some synthetic
 slices. Each size starts a process of its own, which goes the way of `btkeras train`: read the dataset, split it, decode
@@ -146,7 +146,16 @@ def start(data: Path, out: Path, overrides: list[str]) -> dict[str, Any]:
 
 def measure(data: Path, scratch: Path, overrides: list[str], number: int) -> dict[str, Any]:
     """Starts a training in a process of its own."""
-    command = [sys.executable, __file__, "--child", str(data), str(scratch / f"run{number}"), "--set", *overrides]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.scale",
+        "--child",
+        str(data),
+        str(scratch / f"run{number}"),
+        "--set",
+        *overrides,
+    ]
     environment = os.environ | {"BTKERAS_CACHE": str(scratch / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3"}
     found = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
     answer: dict[str, Any] = json.loads(found.splitlines()[-1])

@@ -1,7 +1,7 @@
 """Times the command line from a cold process: what a user waits for the answer to one image.
 
-    python scripts/benchmark_start.py slice.png --run runs/first --version saved_models/first/1
-    python scripts/benchmark_start.py slice.png --run runs/first --version saved_models/first/1 --out start.json
+    python -m benchmarks.cold_start slice.png --run runs/first --version saved_models/first/1
+    python -m benchmarks.cold_start slice.png --run runs/first --version saved_models/first/1 --out start.json
 
 Against a plain script that imports Keras, loads the run's network and predicts (PLAIN below): `btkeras predict`
 with the run and with each format of the exported version, `btkeras --help`, and Python doing nothing. Rounds take each

@@ -1,6 +1,6 @@
 """Writes README.md beside a model: what the one that ships is, in a page that GitHub shows with it.
 
-    python scripts/model_readme.py saved_models/brain_tumour_mri [FIGURES]
+    python scripts/pretrained_readme.py saved_models/brain_tumour_mri [FIGURES]
 
 FIGURES is a folder of `btkeras evaluate`, whose test figure must be the one that the model's manifest states.
 """
@@ -50,8 +50,8 @@ How it was made, of the dataset that its card gives the digest of:
 
 ```bash
 {made}
-git checkout main                  # scripts/ship_model is newer than the training
-scripts/ship_model {run}
+git checkout main                  # scripts/publish_pretrained is newer than the training
+scripts/publish_pretrained {run}
 ```
 
 What the card says under "Notes" is no command's output: it was written into `{run}/notes.md` before the last command.

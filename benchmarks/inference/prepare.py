@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.inference.constants import IMAGES, MEAN, VARIANCE
 from btkeras.models import build_model, count_macs
 from btkeras.models.reparameterize import reparameterize
-from scripts.benchmark.constants import IMAGES, MEAN, VARIANCE
 
 _OPSET = 18
 

@@ -1,7 +1,7 @@
 """Times the input pipeline alone, without a network: what it feeds, and what each of its stages costs.
 
-    python scripts/benchmark_pipeline.py --out pipeline.json
-    python scripts/benchmark_pipeline.py --configs configs/robust.yaml --training-rates 112=66 --rounds 15
+    python -m benchmarks.pipeline --out pipeline.json
+    python -m benchmarks.pipeline --configs configs/robust.yaml --training-rates 112=66 --rounds 15
 
 A case is a configuration file. Its stages add up: images taken from the store unchanged (as an evaluation has them),
 then cropped and flipped, and so on to what a training with this configuration gets, through the very

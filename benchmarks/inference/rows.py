@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.inference.engines import Entrant
 from btkeras.benchmark.rounds import Taken
-from scripts.benchmark.engines import Entrant
 
 
 @dataclass(frozen=True)

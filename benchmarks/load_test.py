@@ -1,9 +1,10 @@
 """Many clients against a server of TensorFlow Serving's REST interface: rates, latencies, errors, memory.
 
-    python scripts/load_test.py slices/ --url http://localhost:8501 --name cpu --clients 64 --seconds 120 \
+    python benchmarks/load_test.py slices/ --url http://localhost:8501 --name cpu --clients 64 --seconds 120 \
         --pid $(pgrep -fo 'btkeras serve') --json load.json
-    python scripts/load_test.py slices/ --name cpu --publish saved_models/cpu          # a new version at half-time
-    python scripts/load_test.py slices/ --name cpu --pid 4711 --restart-command 'btkeras serve --model saved_models/cpu'
+    python benchmarks/load_test.py slices/ --name cpu --publish saved_models/cpu          # a new version at half-time
+    python benchmarks/load_test.py slices/ --name cpu --pid 4711 \
+        --restart-command 'btkeras serve --model saved_models/cpu'
 
 Each client sends its next request when it has the answer to the last one (a closed loop), on a connection that stays
 open. The bodies are made beforehand and answers are not parsed, so that the clients take little of the machine. After a

@@ -1,7 +1,7 @@
 """Peak memory of a training beside PyTorch's: the improved network, one short epoch, a process for each.
 
-    python scripts/benchmark_memory.py --out memory.json
-    python scripts/benchmark_memory.py --cases btkeras-bfloat16 torch-bfloat16 --rounds 3
+    python -m benchmarks.memory --out memory.json
+    python -m benchmarks.memory --cases btkeras-bfloat16 torch-bfloat16 --rounds 3
 
 btkeras does what `btkeras train` does up to its first checkpoint: it decodes the images, trains an epoch, validates
 and saves. PyTorch trains the same network (`scripts/make_twin_reference.py`) on the same images with the same batch
@@ -50,13 +50,13 @@ def train_btkeras(data: Path, out: Path, overrides: list[str]) -> None:
 
 def train_torch(data: Path, out: Path, overrides: list[str], *, compiled: bool) -> None:
     """Trains the same network on the same images in PyTorch, and validates; `out` gets the weights."""
-    import make_twin_reference as twin
     import numpy as np
     import torch
     from PIL import Image
 
     from btkeras.datasets import load_dataset
     from btkeras.splitting.splits import make_split
+    from scripts import make_twin_reference as twin
 
     config, dataset = load_config((Path("configs/paper.yaml"),), tuple(overrides)), load_dataset(data)
     split, batch, size = make_split(dataset, config.data), config.train.batch_size, config.data.image_size
@@ -96,7 +96,7 @@ def train_torch(data: Path, out: Path, overrides: list[str], *, compiled: bool) 
 
 def measure(case: str, data: Path, out: Path, overrides: list[str]) -> dict[str, float]:
     """Trains in a process of its own, which is watched."""
-    command = [sys.executable, __file__, "--child", case, str(data), str(out), "--set", *overrides]
+    command = [sys.executable, "-m", "benchmarks.memory", "--child", case, str(data), str(out), "--set", *overrides]
     begun, peak = time.perf_counter(), 0
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "BTKERAS_CACHE": str(out) + "-cache"}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.inference.constants import MEAN, VARIANCE
 from btkeras.machine import threads
-from scripts.benchmark.constants import MEAN, VARIANCE
 from scripts.make_twin_reference import KINDS, SWITCHES, Network
 
 Call = Callable[[np.ndarray], np.ndarray]

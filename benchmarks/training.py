@@ -1,8 +1,8 @@
 """Times training steps side by side: Keras' networks, the form that btkeras trains them in, and PyTorch.
 
     pip install 'btkeras[benchmark]'
-    python scripts/benchmark_training.py --out training.json
-    python scripts/benchmark_training.py --sizes 112 --channels 1 --batch 32 --rounds 21
+    python -m benchmarks.training --out training.json
+    python -m benchmarks.training --sizes 112 --channels 1 --batch 32 --rounds 21
 
 All train the same network with the same weights (the PyTorch one is ``make_twin_reference.py``'s), batch, loss and
 Adam; before anything is timed, they must have the same loss. All run in one process, in rounds of one step each, in an
@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import make_twin_reference as twin
 import numpy as np
 import tensorflow as tf
 import torch
@@ -36,6 +35,7 @@ from btkeras.models import build_model, count_macs
 from btkeras.training.optimizers import Schedule, make_optimizer
 from btkeras.training.precision import dtype_policy
 from btkeras.training.reparameterize import reparameterize_for_training
+from scripts import make_twin_reference as twin
 
 Step = Callable[[], float]
 

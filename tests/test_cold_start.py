@@ -1,4 +1,4 @@
-"""scripts/benchmark_start.py: what it runs, and what it makes of the times."""
+"""benchmarks/cold_start.py: what it runs, and what it makes of the times."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark_start.py"
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "cold_start.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_start", SCRIPT)
+    spec = importlib.util.spec_from_file_location("cold_start", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -1,0 +1,1 @@
+"""Inference of btkeras' networks beside its peers: ``python -m benchmarks.inference``."""

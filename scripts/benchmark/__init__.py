@@ -1,1 +1,0 @@
-"""Inference of btkeras' networks beside its peers: ``python -m scripts.benchmark``."""
