@@ -103,9 +103,10 @@ def start(data: Path, out: Path, overrides: list[str]) -> dict[str, Any]:
 
         from btkeras.config_io import load_config
         from btkeras.datasets import load_dataset
+        from btkeras.machine import cache_folder
         from btkeras.runs import create_run
         from btkeras.splitting.splits import make_split
-        from btkeras.training.pipeline import build_inputs, cache_folder, training_batches
+        from btkeras.training.pipeline import build_inputs, training_batches
     imported = watch.peak
     config = load_config((Path("configs/cpu.yaml"),), tuple(overrides))
     with part("read"):

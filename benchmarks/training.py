@@ -85,7 +85,7 @@ def keras_step(case: Case, precision: str, *, ours: bool) -> Step:
     if ours:
         # The images are grey, as slices are.
         model = reparameterize_for_training(model, grey=True)
-        optimizer = make_optimizer(config, Schedule(config, ScheduleConfig(), epochs=1, steps=1), model)
+        optimizer = make_optimizer(config, Schedule(config.learning_rate, ScheduleConfig(), epochs=1, steps=1), model)
     else:
         optimizer = keras.optimizers.Adam(config.learning_rate)
     model.compile(optimizer, "categorical_crossentropy", jit_compile=False)

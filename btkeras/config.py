@@ -359,5 +359,11 @@ class ExperimentConfig:
     cv: CVConfig = field(default_factory=CVConfig)
 
     def __post_init__(self) -> None:
+        for key, epochs in (
+            ("model.frozen_epochs", self.model.frozen_epochs),
+            ("cooldown.epochs", self.cooldown.epochs),
+        ):
+            rule = f"{key} must not be above train.epochs, which is {self.train.epochs}"
+            _require(epochs <= self.train.epochs, rule, epochs)
         _between("cooldown.intensity", self.cooldown.intensity, 0, self.intensity.probability)
         _between("cooldown.lesion_cutmix", self.cooldown.lesion_cutmix, 0, self.augment.lesion_cutmix)

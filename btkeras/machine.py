@@ -22,6 +22,12 @@ def threads() -> int:
     return int(os.environ.get(_THREADS) or os.cpu_count() or 1)
 
 
+def cache_folder() -> Path:
+    """Where decoded images and the phantom are kept between runs: ``$BTKERAS_CACHE`` or ``~/.cache/btkeras``."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "btkeras"
+    return Path(os.environ.get("BTKERAS_CACHE") or default)
+
+
 def thread_environment(count: int) -> dict[str, str]:
     """Environment that limits a process, its TensorFlow and its linear algebra to ``count`` threads.
 

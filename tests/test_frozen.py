@@ -38,7 +38,7 @@ def test_the_backbone_stays_and_the_head_learns(tmp_path: Path, shared_images: P
     for name, epochs in (("short", 1), ("long", 3)):
         settings = (
             f"train.epochs={epochs}",
-            "model.frozen_epochs=3",
+            f"model.frozen_epochs={epochs}",
             "schedule.name=constant",
             "train.monitor=val_loss",
         )

@@ -12,8 +12,9 @@ from btkeras.errors import ConfigError
 from btkeras.training.phases import cooldown_config, phases
 
 
-@given(epochs=st.integers(1, 30), frozen=st.integers(0, 40), refining=st.integers(0, 40))
-def test_each_epoch_is_in_one_phase(epochs: int, frozen: int, refining: int) -> None:
+@given(st.lists(st.integers(0, 30), min_size=3, max_size=3))
+def test_each_epoch_is_in_one_phase(drawn: list[int]) -> None:
+    frozen, refining, epochs = (*drawn[:2], max(*drawn, 1))
     config = ExperimentConfig(
         model=ModelConfig(frozen_epochs=frozen), cooldown=CooldownConfig(refining), train=TrainConfig(epochs=epochs)
     )
@@ -43,7 +44,14 @@ def test_refining_changes_images_less() -> None:
 
 
 def test_refining_cannot_change_more() -> None:
-    with pytest.raises(ConfigError, match=r"refine\.lesion_cutmix"):
+    with pytest.raises(ConfigError, match=r"cooldown\.lesion_cutmix"):
         ExperimentConfig(augment=AugmentConfig(lesion_cutmix=0.1), cooldown=CooldownConfig(1, lesion_cutmix=0.2))
     with pytest.raises(ConfigError, match=r"augment\.background_cutmix"):
         AugmentConfig(background_cutmix=0.1)
+
+
+@pytest.mark.parametrize("key", ["model.frozen_epochs", "cooldown.epochs"])
+def test_a_phase_is_no_longer_than_the_training(key: str) -> None:
+    load_config(None, ("train.epochs=3", f"{key}=3"))
+    with pytest.raises(ConfigError, match=rf"{key} must not be above train.epochs, which is 3. Received: 4"):
+        load_config(None, ("train.epochs=3", f"{key}=4"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
+import keras
 import numpy as np
 import pytest
 
-from btkeras.config import OptimizerConfig, ScheduleConfig
+from btkeras.config import SCHEDULES, OptimizerConfig, ScheduleConfig
 from btkeras.training.optimizers import Schedule
 
 EPOCHS, STEPS, PEAK = 20, 7, 0.01
@@ -13,7 +16,7 @@ TOTAL = EPOCHS * STEPS
 
 
 def rates(**settings: object) -> np.ndarray:
-    schedule = Schedule(OptimizerConfig(learning_rate=PEAK), ScheduleConfig(**settings), EPOCHS, STEPS)
+    schedule = Schedule(PEAK, ScheduleConfig(**settings), EPOCHS, STEPS)
     return np.array([float(schedule(step)) for step in range(TOTAL)])
 
 
@@ -23,7 +26,7 @@ def test_step_multiplies_by_the_factor_exactly_at_each_boundary() -> None:
 
 
 def test_the_papers_schedule_drops_after_100_and_200_epochs() -> None:
-    schedule = Schedule(OptimizerConfig(), ScheduleConfig(), 300, 45)
+    schedule = Schedule(OptimizerConfig().learning_rate, ScheduleConfig(), 300, 45)
     seen = [float(schedule(epoch * 45 + step)) for epoch, step in ((0, 0), (99, 44), (100, 0), (200, 0), (299, 44))]
     assert seen == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-5], rel=1e-5)
 
@@ -54,3 +57,12 @@ def test_one_cycle_rises_for_three_tenths_and_then_falls() -> None:
 
 def test_fractional_warm_up_longer_than_the_training_never_exceeds_the_peak() -> None:
     assert rates(name="cosine", warmup_epochs=50).max() <= PEAK * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_is_rebuilt_from_json(name: str) -> None:
+    schedule = Schedule(PEAK, ScheduleConfig(name, warmup_epochs=2, final_fraction=0.1), EPOCHS, STEPS)
+    stored = json.dumps(keras.optimizers.schedules.serialize(schedule))
+    again = keras.optimizers.schedules.deserialize(json.loads(stored))
+    assert again.get_config() == schedule.get_config()
+    assert [float(again(step)) for step in (0, 10, 100)] == [float(schedule(step)) for step in (0, 10, 100)]

@@ -127,7 +127,7 @@ def test_weight_decay_spares_biases_and_normalization(shared_images: Path, tiny_
     from btkeras.training.optimizers import Schedule, make_optimizer
 
     config, model = tiny_config(), build_model("tiny", input_shape=(32, 32, 1))
-    optimizer = make_optimizer(config.optimizer, Schedule(config.optimizer, config.schedule, 1, 1), model)
+    optimizer = make_optimizer(config.optimizer, Schedule(config.optimizer.learning_rate, config.schedule, 1, 1), model)
     optimizer.build(model.trainable_variables)
     decayed = {v.path for v in model.trainable_variables if optimizer._use_weight_decay(v)}
     assert decayed == {v.path for v in model.trainable_variables if v.path.endswith("kernel")}

@@ -126,7 +126,7 @@ def test_the_fused_optimizer_steps_as_keras_does(name: str) -> None:
     ours = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)])
     theirs = keras.models.clone_model(ours)
     theirs.set_weights(ours.get_weights())
-    schedule = Schedule(config, ScheduleConfig(), epochs=4, steps=1)
+    schedule = Schedule(config.learning_rate, ScheduleConfig(), epochs=4, steps=1)
     fused = make_optimizer(config, schedule, ours)
     plain = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[name](
         schedule, weight_decay=config.weight_decay or None

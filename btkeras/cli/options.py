@@ -48,7 +48,7 @@ def open_dataset(name: str, phantom: PhantomConfig) -> Dataset:
     """The dataset that ``--data`` names: a folder, or ``phantom``."""
     if name == "phantom":
         from btkeras.datasets.phantom.dataset import cached_phantom
-        from btkeras.training.pipeline import cache_folder
+        from btkeras.machine import cache_folder
 
         return cached_phantom(phantom, cache_folder())
     from btkeras.datasets.dataset import load_dataset

@@ -55,7 +55,7 @@ def report(
     cache = None
     if intervals_by:
         quiet_tensorflow()
-        from btkeras.training.pipeline import cache_folder
+        from btkeras.machine import cache_folder
 
         cache = cache_folder()
     built = build_report(runs, images=not no_images, intervals_by=intervals_by, cache=cache)

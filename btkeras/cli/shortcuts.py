@@ -39,9 +39,9 @@ def shortcuts(dataset: str, model: Path | None, group_by: str | None, seed: int,
     quiet_tensorflow()
     from btkeras.audit.shortcut_report import find_shortcuts, shortcut_table
     from btkeras.config import DataConfig, PhantomConfig
+    from btkeras.machine import cache_folder
     from btkeras.runs import open_run
     from btkeras.splitting.splits import make_split
-    from btkeras.training.pipeline import cache_folder
 
     run = open_run(model) if model else None
     opened = options.open_dataset(dataset, run.config().phantom if run else PhantomConfig())

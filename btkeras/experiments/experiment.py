@@ -18,6 +18,7 @@ from btkeras.datasets.dataset import Dataset
 from btkeras.errors import RunError
 from btkeras.files import atomic_folder, write_json, write_text
 from btkeras.logging import logger
+from btkeras.machine import cache_folder
 from btkeras.runs import Run, dataset_of, first_manifest, read_json, require_new
 from btkeras.splitting.folds import make_folds
 from btkeras.splitting.splits import Split, load_split, save_split
@@ -171,9 +172,6 @@ def create_experiment(
         RunError: If something is there already.
         DataError: If the dataset cannot be dealt into folds.
     """
-    # Imported here because it loads TensorFlow, which nothing else of a cross-validation's folder needs.
-    from btkeras.training.pipeline import cache_folder
-
     require_new(path)
     folds = make_folds(dataset, config.data, config.cv, cache_folder())
     facts = {"skip_broken": skip_broken, "seeds": {"train": list(config.cv.seeds), "split": config.data.split_seed}}

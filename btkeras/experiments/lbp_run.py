@@ -15,11 +15,12 @@ from btkeras.config import AugmentConfig, ExperimentConfig
 from btkeras.datasets.dataset import Dataset
 from btkeras.evaluation.evaluate import write_evaluation
 from btkeras.logging import logger
+from btkeras.machine import cache_folder
 from btkeras.models.lbp import CLASSIFIERS, fit_lbp
 from btkeras.preprocessing.cache import ImageCache
 from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
 from btkeras.splitting.splits import Split, make_split
-from btkeras.training.pipeline import Inputs, build_inputs, cache_folder
+from btkeras.training.pipeline import Inputs, build_inputs
 
 
 def train(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -80,22 +81,20 @@ _SHAPES: dict[str, _Shape] = {
 _ONE_CYCLE_RISE = 0.3
 
 
+@keras.saving.register_keras_serializable("btkeras")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule of ``config.SCHEDULES`` with its warm-up.
 
     Args:
-        optimizer: Gives the peak rate.
+        learning_rate: The highest rate.
         schedule: Gives the shape.
         epochs: Length of the whole training.
         steps: Training steps per epoch.
     """
 
-    def __init__(self, optimizer: OptimizerConfig, schedule: ScheduleConfig, epochs: int, steps: int) -> None:
+    def __init__(self, learning_rate: float, schedule: ScheduleConfig, epochs: int, steps: int) -> None:
         super().__init__()
-        self._peak = optimizer.learning_rate
-        self._config = schedule
-        self._epochs = epochs
-        self._steps = steps
+        self._peak, self._config, self._epochs, self._steps = learning_rate, schedule, epochs, steps
         rise = _ONE_CYCLE_RISE * epochs if schedule.name == "one_cycle" else 0.0
         self._warmup = min(schedule.warmup_epochs or rise, epochs)
 
@@ -113,8 +112,18 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(epoch < self._warmup, self._peak * rise, rate)
 
     def get_config(self) -> dict[str, Any]:
-        """Not serialisable: a run's optimizer is rebuilt from its configuration."""
-        raise NotImplementedError("Models are saved without their optimizer")
+        """The arguments, as JSON knows them."""
+        return {
+            "learning_rate": self._peak,
+            "schedule": asdict(self._config),
+            "epochs": self._epochs,
+            "steps": self._steps,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Schedule:
+        """Rebuilds the schedule from ``get_config``."""
+        return cls(**{**config, "schedule": ScheduleConfig(**config["schedule"])})
 
 
 _MAKERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {

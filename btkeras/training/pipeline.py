@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +17,7 @@ from btkeras.config import AugmentConfig, ExperimentConfig, IntensityConfig
 from btkeras.datasets.boxes import LesionBoxes, box_of, boxes_in_heads, lesion_boxes
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
-from btkeras.machine import threads
+from btkeras.machine import cache_folder, threads
 from btkeras.preprocessing.cache import ImageCache, build_cache, resolved_cache
 from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.splitting.splits import SUBSETS, Split
@@ -46,12 +44,6 @@ class Inputs:
     def kept(self) -> str:
         """Where the training images are kept, in words."""
         return self.stores["train"].kept
-
-
-def cache_folder() -> Path:
-    """Where decoded images and the phantom are kept between runs: ``$BTKERAS_CACHE`` or ``~/.cache/btkeras``."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "btkeras"
-    return Path(os.environ.get("BTKERAS_CACHE") or default)
 
 
 def build_inputs(

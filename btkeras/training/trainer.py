@@ -18,6 +18,7 @@ from btkeras.config import ExperimentConfig
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import ModelError, RunError
 from btkeras.logging import duration, logger
+from btkeras.machine import cache_folder
 from btkeras.models import build_model
 from btkeras.models.build import check_name, count_macs
 from btkeras.models.head import set_backbone_trainable
@@ -31,7 +32,6 @@ from btkeras.training.phases import cooldown_config, phases
 from btkeras.training.pipeline import (
     Inputs,
     build_inputs,
-    cache_folder,
     evaluation_batches,
     steps_per_epoch,
     training_batches,
@@ -187,7 +187,7 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
     manifest = run.manifest()
     logger.info(f"precision {manifest['precision']}: {manifest['precision_reason']}")
     steps = steps_per_epoch(len(inputs.stores["train"]), config.train.batch_size)
-    schedule = Schedule(config.optimizer, config.schedule, config.train.epochs, steps)
+    schedule = Schedule(config.optimizer.learning_rate, config.schedule, config.train.epochs, steps)
     # After the precision was measured, which draws random weights of its own.
     seed_everything(config.train)
     with strategy_scope():
