@@ -47,7 +47,7 @@ CONFIGS = st.builds(
         fractions(0, 1),
     ),
     st.builds(settings_of.IntensityConfig, *[fractions(0, 1)] * len(dataclasses.fields(settings_of.IntensityConfig))),
-    st.builds(settings_of.CooldownConfig, st.integers(0, 100_000)),
+    st.builds(settings_of.CooldownConfig, st.integers(0, 10)),
     st.builds(
         settings_of.OptimizerConfig,
         st.sampled_from(settings_of.OPTIMIZERS),
@@ -66,7 +66,7 @@ CONFIGS = st.builds(
     ),
     st.builds(
         settings_of.TrainConfig,
-        st.integers(1, 100_000),
+        st.integers(10, 100_000),
         st.integers(1, 65_536),
         st.integers(0, 2**32 - 1),
         st.sampled_from(settings_of.PRECISIONS),
