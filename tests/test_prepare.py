@@ -177,7 +177,7 @@ def test_training_and_testing_are_joined(tmp_path: Path, out: Path, as_zip: bool
     if as_zip:
         put(tmp_path, {"kaggle.zip": zipped(files)})
     run(tmp_path / "kaggle.zip" if as_zip else put(tmp_path / "kaggle", files), out=out)
-    found = [(row["path"], row["source"], row["part"]) for row in rows(out / "manifest.csv")]
+    found = [(row["path"], row["source"], row["subset"]) for row in rows(out / "manifest.csv")]
     # Folders come sorted, a zip's files in its own order.
     second, first = ("test", "train") if as_zip else ("train", "test")
     assert found == [("images/glioma/0001-2.png", "kaggle", second), ("images/glioma/0001.png", "kaggle", first)]
@@ -186,7 +186,7 @@ def test_training_and_testing_are_joined(tmp_path: Path, out: Path, as_zip: bool
 def test_parts_given_one_by_one_belong_to_their_collection(tmp_path: Path, out: Path) -> None:
     put(tmp_path / "kaggle", {"Training/glioma/1.png": encoded(), "Testing/notumor/2.png": encoded()})
     run(tmp_path / "kaggle/Training", tmp_path / "kaggle/Testing", out=out)
-    found = [(r.label, r.source, r.extra["part"]) for r in records(out).values()]
+    found = [(r.label, r.source, r.extra["subset"]) for r in records(out).values()]
     assert found == [("glioma", "kaggle", "train"), ("no_tumor", "kaggle", "test")]
 
 

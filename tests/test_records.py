@@ -57,6 +57,7 @@ def test_class_folders_are_records_sorted_by_path(tmp_path: Path) -> None:
         ("no", "no_tumor"),
         ("No Tumor", "no_tumor"),
         ("no-tumour", "no_tumor"),
+        ("healthy", "no_tumor"),
         ("glioma_tumor", "glioma"),
         ("Meningioma Tumour", "meningioma"),
         (" PITUITARY ", "pituitary"),

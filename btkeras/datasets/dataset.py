@@ -6,6 +6,7 @@ import csv
 import difflib
 import io
 import posixpath
+import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -77,12 +78,12 @@ MANIFEST = "manifest.csv"
 MANIFEST_COLUMNS = ("path", "label", "patient", "source")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
 
-# How public collections spell the four classes, after lower-casing and "-", " " -> "_".
+# How public collections spell the four classes, in lower case, with "_" for "-" and " ", and US spelling.
 _SPELLINGS = {
-    "glioma": ("glioma", "gliomas", "glioma_tumor", "glioma_tumor", "gl"),
-    "meningioma": ("meningioma", "meningiomas", "meningioma_tumor", "meningioma_tumor", "meninigioma", "me"),
-    "no_tumor": ("no_tumor", "no_tumor", "notumor", "notumor", "no", "none", "normal", "no_tumor"),
-    "pituitary": ("pituitary", "pituitary_tumor", "pituitary_tumor", "pituitary_adenoma", "pi"),
+    "glioma": ("glioma", "gliomas", "glioma_tumor", "gl"),
+    "meningioma": ("meningioma", "meningiomas", "meningioma_tumor", "meninigioma", "me"),
+    "no_tumor": ("no_tumor", "notumor", "no", "none", "normal", "healthy"),
+    "pituitary": ("pituitary", "pituitary_tumor", "pituitary_adenoma", "pi"),
 }
 # Images that `btkeras prepare` converts, or says why not; leaving them out in silence would lose data.
 _OTHER_SUFFIXES = (".bmp", ".tif", ".tiff", ".gif", ".webp", ".dcm", ".dicom", ".nii", ".nii.gz", ".mat")
@@ -141,7 +142,7 @@ def class_name(spelling: str, where: str = "") -> str:
     Raises:
         DataError: If it means none of the four.
     """
-    key = spelling.strip().lower().replace("-", "_").replace(" ", "_")
+    key = re.sub("[- ]", "_", spelling.strip().lower()).replace("tumour", "tumor")
     if key in _CLASS_OF:
         return _CLASS_OF[key]
     near = difflib.get_close_matches(key, _CLASS_OF, n=1)

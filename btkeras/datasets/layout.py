@@ -1,4 +1,4 @@
-"""What the files of a source mean: class, patient, part and box, read from folders' names, manifests and tables."""
+"""What the files of a source mean: class, patient, subset and box, read from folders' names, manifests and tables."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def _image_jobs(source: Path, name: str, images: list[SourceFile], others: list[
     boxes = _boxes(others, {entry.path for entry in images})
     jobs = []
     for entry, label, subset in zip(images, labels, subsets, strict=True):
-        extra = {"original": entry.path, "part": subset, "box": boxes.get(entry.path, "")}
+        extra = {"original": entry.path, "subset": subset, "box": boxes.get(entry.path, "")}
         jobs.append(SourceImage(entry, name, label, extra={key: value for key, value in extra.items() if value}))
     return jobs
 

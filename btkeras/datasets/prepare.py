@@ -113,7 +113,7 @@ def prepare(
 
     PNG and JPEG files that are upright 8-bit grey or RGB keep their bytes; everything else becomes PNG. The manifest
     gets the columns ``original`` (path in the source), ``sha256`` and ``bytes`` (of the stored image), and where
-    they are known ``mask``, ``box`` ("x_center y_center width height", fractions), ``part`` (train, test,
+    they are known ``mask``, ``box`` ("x_center y_center width height", fractions), ``subset`` (train, test,
     validation) and ``official_fold`` (the FigShare authors' fold, 1 to 5).
 
     DICOM frames and slices of volumes become PNG as ``predict`` shows them. Of DICOM nothing in clear text is kept:

@@ -18,7 +18,7 @@ from btkeras.errors import DataError
 
 # Silencing a warning changes the whole process, so two threads must not do it at once. Restricted to these modules,
 # since another thread's own silencing could leave ours standing.
-_QUIET = r"(pydicom|nibabel|PIL|openjpeg|pylibjpeg|btkeras\.data\.dicom)"
+_QUIET = r"(pydicom|nibabel|PIL|openjpeg|pylibjpeg|btkeras\.datasets\.readers)"
 _LOGS = ("pydicom", "pylibjpeg", "openjpeg")
 _lock = threading.RLock()
 
