@@ -14,9 +14,27 @@ import yaml
 from btkeras.config import ExperimentConfig
 from btkeras.errors import ConfigError
 
+# Names of older versions, and what they are called now.
+_RENAMED = {
+    "appearance": "intensity",
+    "appearance.part": "intensity.probability",
+    "appearance.tone": "intensity.curve",
+    "augment.exchanged_classes": "augment.cutmix_classes",
+    "augment.stretch": "augment.aspect_ratio",
+    "augment.tumour_decoys": "augment.background_cutmix",
+    "augment.tumour_exchange": "augment.lesion_cutmix",
+    "cv.changes": "cv.overrides",
+    "data.by": "data.group_by",
+    "data.harmonise": "data.harmonize",
+    "refine": "cooldown",
+    "refine.appearance": "cooldown.intensity",
+    "refine.tumour_exchange": "cooldown.lesion_cutmix",
+}
+_RENAMED_VALUES = {"data.group_by": {"neighbours": "series", "cvind": "official"}}
+
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, where YAML would forget the first without a word."""
+    """Refuses a repeated key, of which YAML would silently drop the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -36,7 +54,7 @@ def load_config(
     Args:
         files: One file, or several, of which a later one replaces single keys of an earlier one.
         overrides: Applied last.
-        base: What holds for keys that are not given; by default the defaults.
+        base: Values of the keys that are not given; the defaults if None.
 
     Raises:
         ConfigError: If a file cannot be read, or a key, type or value is not valid.
@@ -60,8 +78,34 @@ def _merge(tree: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
 
 def config_from_dict(tree: Mapping[str, Any]) -> ExperimentConfig:
     """Builds the configuration from nested mappings; what is left out keeps its default."""
-    config = _build(ExperimentConfig, tree, "")
-    return typing.cast(ExperimentConfig, config)
+    _refuse_old_names(tree)
+    return typing.cast(ExperimentConfig, _build(ExperimentConfig, tree, ""))
+
+
+def _refuse_old_names(tree: Mapping[str, Any]) -> None:
+    values = {
+        f"{section}.{key}": value
+        for section, keys in tree.items()
+        if isinstance(keys, Mapping)
+        for key, value in keys.items()
+    }
+    found = [(old, _new_name(old)) for old in (*values, *tree) if _new_name(old) != old]
+    for key, value in values.items():
+        new = _RENAMED_VALUES.get(_new_name(key), {}).get(value) if isinstance(value, str) else None
+        found += [(f"{key}={value}", f"{_new_name(key)}={new}")] if new else []
+    if found:
+        raise ConfigError(
+            "A configuration must have the current names",
+            received=", ".join(old for old, _ in found),
+            remedy="; ".join(f"`{old}` was renamed to `{new}`" for old, new in found),
+        )
+
+
+def _new_name(name: object) -> object:
+    section, _, key = str(name).partition(".")
+    if name in _RENAMED or section not in _RENAMED:
+        return _RENAMED.get(str(name), name)
+    return f"{_RENAMED[section]}.{key}"
 
 
 def override_config(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
@@ -70,19 +114,19 @@ def override_config(config: ExperimentConfig, overrides: Sequence[str]) -> Exper
 
 
 def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
-    """The whole tree as plain dictionaries, lists and numbers."""
+    """All sections as plain dictionaries, lists and numbers."""
     return _plain(dataclasses.asdict(config))
 
 
 def dump_config(config: ExperimentConfig) -> str:
-    """The whole tree as YAML, every default written out."""
+    """All sections as YAML, with every default."""
     return yaml.safe_dump(config_to_dict(config), sort_keys=False)
 
 
 def changed_keys(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
     """Keys, as ``section.key``, whose values differ."""
     before, after = config_to_dict(old), config_to_dict(new)
-    return [f"{part}.{key}" for part in before for key in before[part] if before[part][key] != after[part][key]]
+    return [f"{name}.{key}" for name in before for key in before[name] if before[name][key] != after[name][key]]
 
 
 def _plain(value: Any) -> Any:
@@ -142,13 +186,13 @@ def _unknown(key: str, where: str, types: Mapping[str, Any]) -> ConfigError:
 
 def _convert(kind: Any, value: object, where: str) -> object:
     if dataclasses.is_dataclass(kind):
-        # A section whose keys are all commented out says as little as one that is left out.
+        # A section may have all its keys commented out.
         return _build(typing.cast(type, kind), {} if value is None else value, where)
     if typing.get_origin(kind) is tuple:
         return _convert_tuple(typing.get_args(kind), value, where)
     if typing.get_origin(kind) is dict:
         return _convert_dict(typing.get_args(kind), value, where)
-    # YAML 1.1 reads 1e-3 as text, and a whole number is a fine float.
+    # YAML 1.1 reads 1e-3 as text and 1 as a whole number.
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
         value = _as_float(value)
     if type(value) is not kind:

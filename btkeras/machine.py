@@ -1,4 +1,4 @@
-"""The machine: what of it this process may use, and how a report of measurements describes it."""
+"""The machine: the threads and GPUs that this process may use, and a description for measurements."""
 
 from __future__ import annotations
 
@@ -11,15 +11,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from btkeras.errors import ConfigError
+
 _THREADS = "BTKERAS_THREADS"
 _PARENT = "BTKERAS_PARENT"
-# Of a processor's instructions, those that decide how fast it multiplies matrices.
+# The instructions that decide how fast a processor multiplies matrices.
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimddp", "bf16", "i8mm")
 
 
 def threads() -> int:
-    """Threads to use: ``$BTKERAS_THREADS``, which processes that share a machine are given, or all cores."""
-    return int(os.environ.get(_THREADS) or os.cpu_count() or 1)
+    """Threads to use: ``$BTKERAS_THREADS``, or all cores.
+
+    Raises:
+        ConfigError: If the variable is not a whole number from 1.
+    """
+    text = os.environ.get(_THREADS)
+    if not text:
+        return os.cpu_count() or 1
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(
+            f"{_THREADS} must be a whole number from 1", received=repr(text), remedy="Unset it for all cores"
+        )
+    return int(text)
 
 
 def cache_folder() -> Path:
@@ -29,10 +42,7 @@ def cache_folder() -> Path:
 
 
 def thread_environment(count: int) -> dict[str, str]:
-    """Environment that limits a process, its TensorFlow and its linear algebra to ``count`` threads.
-
-    Works only when it is set before those are loaded.
-    """
+    """Environment that limits a new process, with its TensorFlow and linear algebra, to ``count`` threads."""
     names = (_THREADS, "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
     return dict.fromkeys(names, str(count))
 
@@ -58,7 +68,7 @@ def parent_environment() -> dict[str, str]:
 
 
 def end_with_parent(poll_seconds: float = 0.5) -> None:
-    """Ends this process once the one that started it has died, so that no job works on unseen."""
+    """Ends this process once its parent has died, so that no job is orphaned."""
     parent = os.environ.get(_PARENT)
     if parent is None:
         return
@@ -72,25 +82,24 @@ def end_with_parent(poll_seconds: float = 0.5) -> None:
 
 
 def describe(packages: Sequence[str] = ()) -> dict[str, Any]:
-    """What figures are measured on, for a report of them; nothing is imported for the versions.
+    """Describes the machine for a report of measurements, without importing the packages.
 
     Args:
-        packages: Distributions whose versions count; those that are not installed are left out.
+        packages: Distributions to give the versions of; those that are not installed are left out.
 
     Returns:
-        ``processor``, ``cores``, ``threads`` (that this process may use), ``instructions``, ``memory_gib``, ``load``
-        (processes that wanted to run in the last minute; None where that is not known), ``system``, ``python`` and
-        ``packages``.
+        ``processor``, ``cores``, ``threads`` (of this process), ``instructions``, ``memory_gib``, ``load`` (see
+        ``load``), ``system``, ``python`` and ``packages``.
     """
-    # Here, since whoever only asks for `threads` should not wait for these.
+    # Imported here because `threads` is asked for at every start.
     import platform
 
     import psutil
 
-    facts = _processor_facts()
-    flags = facts.get("flags", facts.get("Features", "")).split()
+    processor = _cpuinfo()
+    flags = processor.get("flags", processor.get("Features", "")).split()
     return {
-        "processor": facts.get("model name") or platform.processor() or platform.machine(),
+        "processor": processor.get("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": threads(),
         "instructions": [name for name in _INSTRUCTIONS if name in flags],
@@ -98,17 +107,17 @@ def describe(packages: Sequence[str] = ()) -> dict[str, Any]:
         "load": load(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": _versions(packages),
+        "packages": package_versions(packages),
     }
 
 
 def load() -> float | None:
-    """Processes that wanted to run in the last minute, on average; None where that is not known."""
+    """Mean number of runnable processes in the last minute; None where the system does not say."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def _processor_facts() -> dict[str, str]:
-    """``/proc/cpuinfo`` of one core; nothing where there is none."""
+def _cpuinfo() -> dict[str, str]:
+    """``/proc/cpuinfo`` of one core; empty where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -117,7 +126,8 @@ def _processor_facts() -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def _versions(packages: Sequence[str]) -> dict[str, str]:
+def package_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of those of the distributions that are installed."""
     from importlib import metadata
 
     found = {}

@@ -101,7 +101,7 @@ def test_the_defaults_are_the_papers_protocol() -> None:
     assert config.augment.brightness > 0 and config.augment.crop[0] < 1
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(CONFIGS)
 def test_what_is_written_is_read_back(config: ExperimentConfig) -> None:
     assert config_from_dict(yaml.safe_load(dump_config(config))) == config
@@ -293,6 +293,40 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: byt
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"must be a readable file\. Received: .*directory"):
         load_config(tmp_path / name)
+
+
+RENAMED = (
+    ("data.harmonise=true", "data.harmonise", "data.harmonize"),
+    ("data.by=patient", "data.by", "data.group_by"),
+    ("data.by=neighbours", "data.by=neighbours", "data.group_by=series"),
+    ("data.group_by=cvind", "data.group_by=cvind", "data.group_by=official"),
+    ("augment.stretch=0.2", "augment.stretch", "augment.aspect_ratio"),
+    ("augment.tumour_exchange=0.1", "augment.tumour_exchange", "augment.lesion_cutmix"),
+    ("augment.tumour_decoys=0.1", "augment.tumour_decoys", "augment.background_cutmix"),
+    ("augment.exchanged_classes=[glioma]", "augment.exchanged_classes", "augment.cutmix_classes"),
+    ("appearance.gamma=1", "appearance.gamma", "intensity.gamma"),
+    ("appearance.part=0.5", "appearance.part", "intensity.probability"),
+    ("appearance.tone=0.5", "appearance.tone", "intensity.curve"),
+    ("refine.epochs=2", "refine.epochs", "cooldown.epochs"),
+    ("refine.appearance=0.1", "refine.appearance", "cooldown.intensity"),
+    ("refine.tumour_exchange=0.1", "refine.tumour_exchange", "cooldown.lesion_cutmix"),
+    ("cv.changes={vgg16: [train.epochs=1]}", "cv.changes", "cv.overrides"),
+)
+
+
+@pytest.mark.parametrize(("override", "old", "new"), RENAMED)
+def test_a_name_of_an_older_version_is_refused_with_the_new_one(override: str, old: str, new: str) -> None:
+    message = rejection(None, override)
+    assert message.startswith("A configuration must have the current names. Received: ")
+    assert f"`{old}` was renamed to `{new}`" in message
+
+
+def test_all_old_names_of_a_file_are_in_one_message(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data:\n  by: patient\nrefine:\nappearance: {blur: 1.0}\n")
+    with pytest.raises(ConfigError, match="data.by.*appearance.blur.*refine.*appearance") as caught:
+        load_config(tmp_path / "config.yaml")
+    for pair in ("`data.by` was renamed to `data.group_by`", "`refine` was renamed to `cooldown`"):
+        assert pair in str(caught.value)
 
 
 def test_changed_keys_are_named_with_their_section() -> None:

@@ -6,10 +6,12 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from btkeras import machine
+from tests.test_cli import ROOT, btkeras, fails
 
 
 def test_a_machine_is_described_with_the_packages_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +33,11 @@ def test_a_description_loads_none_of_the_packages_it_names() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("value", ["0", "abc", "-1", "1.5"])
+def test_a_wrong_number_of_threads_is_one_message(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BTKERAS_THREADS", value)
+    (tmp_path / "a.png").touch()
+    result = btkeras("predict", tmp_path / "a.png", "--model", ROOT / "saved_models/brain_tumour_mri")
+    fails(result, f"BTKERAS_THREADS must be a whole number from 1. Received: '{value}'", code=2)
