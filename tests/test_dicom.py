@@ -19,9 +19,9 @@ from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_modality_lut, apply_windowing
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from btkeras.datasets.readers import MissingExtraError
 from btkeras.datasets.readers import dicom as dicom_module
-from btkeras.datasets.readers.base import MissingExtraError
-from btkeras.datasets.readers.slices import open_slices
+from btkeras.datasets.readers.images import open_slices
 from btkeras.errors import ImageError
 from btkeras.preprocessing.decode import to_uint8
 from tests.dicom_files import NAME, dataset, dicom, item, written
@@ -44,7 +44,7 @@ def test_eight_bits_are_shown_as_they_are_and_more_as_their_png() -> None:
     np.testing.assert_array_equal(shown(dicom(DEEP, BitsStored=12)), shown(buffer.getvalue()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     slope=st.floats(-20, 20).filter(lambda s: abs(s) > 1e-3),
     intercept=st.floats(-2000, 2000),
@@ -303,20 +303,21 @@ def test_mutated_files_are_read_or_are_an_image_error(caplog: pytest.LogCaptureF
     rng = np.random.default_rng(7)
     compressed = dataset(np.stack([DEEP, DEEP]))
     compressed.compress(RLELossless)
-    lossy = dataset(DEEP)
-    lossy.compress(JPEGLSLossless)
+    lossless = dataset(DEEP)
+    lossless.compress(JPEGLSLossless)
     windows = [item(FrameVOILUTSequence=[item(WindowCenter="5", WindowWidth="9")])]
     sources = [
         dicom(DEEP, WindowCenter="100", WindowWidth="50", RescaleSlope="2", RescaleIntercept="0"),
         dicom(np.stack([DEEP, DEEP]), SharedFunctionalGroupsSequence=windows),
         written(compressed),
-        written(lossy),
-        Path(str(get_testdata_file("SC_rgb_jpeg_gdcm.dcm"))).read_bytes()[:20_000],
+        written(lossless),
     ]
+    # Each of its frames takes a process.
+    slow = Path(str(get_testdata_file("SC_rgb_jpeg_gdcm.dcm"))).read_bytes()[:20_000]
     outcomes = {True: 0, False: 0}
     with caplog.at_level(logging.DEBUG):
-        for number in range(600):
-            data = bytearray(sources[number % len(sources)])
+        for number in range(300):
+            data = bytearray(sources[number % len(sources)] if number % 75 else slow)
             for _ in range(rng.integers(1, 6)):
                 # Most of the bytes are pixels; the header is at the beginning.
                 data[rng.integers(128, min(len(data), 1200))] = rng.integers(0, 256)
@@ -330,7 +331,7 @@ def test_mutated_files_are_read_or_are_an_image_error(caplog: pytest.LogCaptureF
                 assert NAME not in str(error)
             else:
                 outcomes[True] += 1
-    assert min(outcomes.values()) > 50, outcomes
+    assert min(outcomes.values()) > 25, outcomes
     assert NAME not in caplog.text and not [r for r in caplog.records if r.name == "pydicom"]
 
 

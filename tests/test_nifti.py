@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btkeras.datasets.readers.base import MissingExtraError
-from btkeras.datasets.readers.slices import open_slices
+from btkeras.datasets.readers import MissingExtraError
+from btkeras.datasets.readers.images import open_slices
 from btkeras.errors import ImageError
 
 # Right, anterior, superior; every side differs.
@@ -106,7 +106,7 @@ def test_an_oblique_volume_is_turned_as_nibabel_turns_it() -> None:
     assert np.abs(found.image(7)[..., 0] - expected).max() <= 0.5 + 1e-6
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     dtype=st.sampled_from([np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64]),
     slope=st.floats(0.01, 100),
@@ -222,7 +222,7 @@ def test_mutated_files_are_read_or_are_an_image_error() -> None:
     rng = np.random.default_rng(5)
     plain = [encoded(head()), encoded(head(), kind=nib.Nifti2Image)]
     outcomes = {True: 0, False: 0}
-    for number in range(1200):
+    for number in range(300):
         data = bytearray(plain[number % 2])
         for _ in range(rng.integers(1, 5)):
             data[rng.integers(0, 352 if number % 2 == 0 else 544)] = rng.integers(0, 256)
@@ -241,7 +241,7 @@ def test_mutated_files_are_read_or_are_an_image_error() -> None:
             outcomes[False] += 1
         else:
             outcomes[True] += 1
-    assert min(outcomes.values()) > 100, outcomes
+    assert min(outcomes.values()) > 25, outcomes
 
 
 def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from btkeras import Predictor
 from btkeras.cli import main
-from btkeras.datasets.readers.base import MissingExtraError
+from btkeras.datasets.readers import MissingExtraError
 from btkeras.errors import ConfigError, ImageError
 from btkeras.inference.inputs import SliceRef, expand, references
 from tests.dicom_files import dicom

@@ -114,7 +114,7 @@ def test_a_color_image_of_16_bits_is_refused(data: Path, out: Path) -> None:
     body = zlib.compress((b"\0" + bytes(20 * 6)) * 20)
     chunk = struct.pack(">I", len(body)) + b"IDAT" + body + struct.pack(">I", zlib.crc32(b"IDAT" + body))
     put(data, {"glioma/a.png": bytes(deep[:33]) + chunk + bytes(deep[-12:])})
-    with pytest.raises(DataError, match=r"must have 8 bits a colour.*16 bits"):
+    with pytest.raises(DataError, match=r"must have 8 bits a color.*16 bits"):
         run(data, out=out)
 
 

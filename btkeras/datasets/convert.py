@@ -19,15 +19,15 @@ from btkeras.datasets.boxes import box_in_crop, parse_box, visible
 from btkeras.datasets.convert_medical import DEFAULT_CHOICE, SliceChoice, dicom_images, volume_images
 from btkeras.datasets.dataset import format_box
 from btkeras.datasets.layout import PreparedImage, SourceImage
-from btkeras.datasets.readers.base import DICOM_SUFFIXES
+from btkeras.datasets.readers import DICOM_SUFFIXES
 from btkeras.datasets.readers.dicom import is_dicom
 from btkeras.datasets.readers.figshare import box_of, read_slice
-from btkeras.datasets.readers.images import check_header, encode_png, to_png_or_jpeg
+from btkeras.datasets.readers.images import encode_png, to_png_or_jpeg
 from btkeras.datasets.readers.nifti import is_gzipped_nifti
 from btkeras.errors import DataError, ImageError
 from btkeras.preprocessing.decode import to_uint8
 from btkeras.preprocessing.harmonize import HeadBox, harmonize, head_box
-from btkeras.preprocessing.image_file import sniff
+from btkeras.preprocessing.image_file import check_image, sniff
 from btkeras.preprocessing.resize import resize
 
 # The manifest's column: the side, in pixels. An image that has it is not harmonized a second time.
@@ -161,12 +161,12 @@ def _image(job: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
         )
     stored, suffix = to_png_or_jpeg(data, name)
     if job.mask and mask is not None:
-        _check_mask(mask, job.mask.name, check_header(stored, name))
+        _check_mask(mask, job.mask.name, check_image(stored, name))
     return PreparedImage(job.label, job.patient, stored, suffix, mask, job.extra)
 
 
 def _check_mask(data: bytes, name: str, expected: tuple[int, int]) -> None:
-    size = check_header(data, name)
+    size = check_image(data, name)
     if size != expected or sniff(data) != "PNG":
         raise ImageError(
             "A mask must be a PNG as large as its image",

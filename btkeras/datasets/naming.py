@@ -6,8 +6,8 @@ import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from btkeras.datasets.readers import DICOM_SUFFIXES, VOLUME_SUFFIXES
 from btkeras.datasets.readers.archives import SourceFile
-from btkeras.datasets.readers.base import DICOM_SUFFIXES, VOLUME_SUFFIXES
 from btkeras.errors import ImageError
 
 _MASK = re.compile(r"[_-]seg$", re.IGNORECASE)

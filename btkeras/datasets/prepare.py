@@ -21,7 +21,7 @@ from btkeras.datasets.convert import convert_all
 from btkeras.datasets.convert_medical import MIDDLE_THIRD, SliceChoice
 from btkeras.datasets.dataset import Record, write_manifest
 from btkeras.datasets.layout import PreparedImage, SourceImage, plan_dataset
-from btkeras.datasets.readers.base import MissingExtraError
+from btkeras.datasets.readers import MissingExtraError
 from btkeras.errors import DataError
 from btkeras.files import atomic_folder
 
@@ -143,8 +143,8 @@ def prepare(
     show: Progress = progress or _bar
     choice = SliceChoice(slices)
     with ExitStack() as stack, warnings.catch_warnings():
-        # Pillow warns of odd metadata without naming the file; what it cannot read is an error in any case.
-        warnings.filterwarnings("ignore", module=r"PIL\.", category=UserWarning)
+        # Pillow warns of odd metadata and large images without naming the file; what it cannot read is an error.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         planned = plan_dataset(paths, stack)
         with atomic_folder(target) as folder:
             writer = _Writer(folder)

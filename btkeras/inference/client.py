@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from btkeras.datasets.readers.base import ImageArray, Slices
+from btkeras.datasets.readers import ImageArray, Slices
 from btkeras.errors import ImageError
 from btkeras.inference.client_http import Connection, Rejected, ServerError, predict_url
 from btkeras.inference.inputs import SliceRef, opener

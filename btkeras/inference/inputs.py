@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from btkeras.datasets.readers.base import Slices
-from btkeras.datasets.readers.slices import has_slice_suffix, is_dicom_file, open_slices
+from btkeras.datasets.readers import Slices
+from btkeras.datasets.readers.images import has_slice_suffix, is_dicom_file, open_slices
 from btkeras.errors import ConfigError, DataError, ImageError
 
 MIDDLE, ALL = "middle", "all"

@@ -13,8 +13,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.datasets.readers.base import Slices
-from btkeras.datasets.readers.slices import open_slices
+from btkeras.datasets.readers import Slices
+from btkeras.datasets.readers.images import open_slices
 from btkeras.decisions.selective_classifier import COVERAGE, check_coverage
 from btkeras.errors import ImageError
 from btkeras.inference.backends.base import InferenceBackend, load_backend, newest_model

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
-from btkeras.datasets.readers.base import Slices
-from btkeras.datasets.readers.slices import open_slices
+from btkeras.datasets.readers import Slices
+from btkeras.datasets.readers.images import open_slices
 from btkeras.decisions.selective_classifier import REJECTED
 from btkeras.errors import ImageError
 from btkeras.inference.backends.base import InferenceBackend

@@ -1,7 +1,6 @@
-"""The files of a source, whether they lie in folders, in zips, or in zips in zips.
+"""The files of a source: in folders, in zips, or in zips in zips.
 
-Nothing is ever extracted: a zip is read where it lies, one member at a time, and a zip inside it through the
-opened member. Names of members only serve to tell classes; none becomes a path on disk.
+Nothing is extracted: a zip is read where it lies, one member at a time. No name of a member becomes a path on disk.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from btkeras.datasets.readers import DICOM_SUFFIXES, VOLUME_SUFFIXES
 from btkeras.errors import DataError, ImageError
 from btkeras.preprocessing.image_file import damaged
 
 MAX_BYTES = 64 * 2**20
-# Volumes and multi-frame files are many slices.
+# Volumes and multi-frame files hold many slices.
 MAX_VOLUME_BYTES = 256 * 2**20
-_VOLUMES = (".nii", ".nii.gz", ".dcm", ".dicom")
 MAX_ZIP_DEPTH = 2
 
 # What zipfile raises on a broken, encrypted or unsupported archive.
@@ -36,9 +35,9 @@ class SourceFile:
     """One file of a source, not read yet.
 
     Attributes:
-        path: Where it lies in the source, with forward slashes; a zip counts as a folder.
+        path: Relative to the source, with forward slashes; a zip counts as a folder.
         name: What messages call it: the source's path and ``path``.
-        read: Returns the content. Raises ImageError if it cannot, or if it is too large.
+        read: Returns the content; raises ImageError if it cannot be read or is too large.
     """
 
     path: str
@@ -64,12 +63,12 @@ class SourceFile:
 def walk(source: Path, stack: ExitStack) -> list[SourceFile]:
     """Lists a folder, a zip, or a single file; hidden files are left out.
 
-    Files in folders come in natural order (2 before 10), those of a zip as they lie in it, because a compressed zip
-    in a zip can only be read forwards.
+    Files in folders come in natural order (2 before 10), those of a zip in its order, because a compressed zip in a
+    zip can only be read forwards.
 
     Args:
         source: Folder or file.
-        stack: Keeps the zips open; the entries can be read until it closes.
+        stack: Keeps the zips open; the files can be read until it closes.
 
     Raises:
         DataError: If the source is missing, cannot be read, or one of its zips is damaged.
@@ -82,12 +81,12 @@ def walk(source: Path, stack: ExitStack) -> list[SourceFile]:
 
 
 def file_entry(file: Path, path: str) -> SourceFile:
-    """The entry of a file on disk."""
+    """A file on disk as a source's file."""
     return _entry(path, str(file), functools.partial(_read_file, file))
 
 
 def _entry(path: str, name: str, read: Callable[[], bytes]) -> SourceFile:
-    # Names on disk may be bytes that are no text; what is kept of them must be writable as UTF-8.
+    # Names on disk may be bytes that are no text; the manifest must be UTF-8.
     path, name = (text.encode(errors="replace").decode() for text in (path, name))
     return SourceFile(path, name, read)
 
@@ -132,6 +131,20 @@ def _zip(file: Path | IO[bytes], path: str, name: str, stack: ExitStack, depth: 
         archive = stack.enter_context(zipfile.ZipFile(file))
     except _ZIP_DAMAGE as error:
         raise _broken_zip(name, error) from error
+    for member, inner in _members(archive, name):
+        if inner.lower().endswith(".zip"):
+            try:
+                opened = stack.enter_context(archive.open(member))
+            except _ZIP_DAMAGE as error:
+                raise _broken_zip(f"{name}/{inner}", error) from error
+            yield from _zip(opened, f"{path}/{inner}", f"{name}/{inner}", stack, depth + 1)
+        else:
+            read = functools.partial(_read_member, archive, member, f"{name}/{inner}")
+            yield _entry(f"{path}/{inner}", f"{name}/{inner}", read)
+
+
+def _members(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[zipfile.ZipInfo, str]]:
+    """The members that are no folders and not hidden, in their order, with their paths."""
     members = sorted(archive.infolist(), key=lambda member: member.header_offset)
     if members and members[0].header_offset:
         # Python looks for the last table of contents. Where a cut-off zip holds zips, that is one of theirs.
@@ -144,22 +157,8 @@ def _zip(file: Path | IO[bytes], path: str, name: str, stack: ExitStack, depth: 
                 received=f"{name} with {member.filename!r}",
                 remedy="Do not trust this file: get it from its authors",
             )
-        if member.is_dir() or _hidden(parts):
-            continue
-        inner = "/".join(parts)
-        if inner.lower().endswith(".zip"):
-            opened = _open_member(archive, member, f"{name}/{inner}", stack)
-            yield from _zip(opened, f"{path}/{inner}", f"{name}/{inner}", stack, depth + 1)
-        else:
-            read = functools.partial(_read_member, archive, member, f"{name}/{inner}")
-            yield _entry(f"{path}/{inner}", f"{name}/{inner}", read)
-
-
-def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, stack: ExitStack) -> IO[bytes]:
-    try:
-        return stack.enter_context(archive.open(member))
-    except _ZIP_DAMAGE as error:
-        raise _broken_zip(name, error) from error
+        if not member.is_dir() and not _hidden(parts):
+            yield member, "/".join(parts)
 
 
 def _broken_zip(name: str, reason: object) -> DataError:
@@ -188,7 +187,7 @@ def _read_file(file: Path) -> bytes:
 
 
 def _check_size(size: int, name: str) -> None:
-    limit = MAX_VOLUME_BYTES if name.lower().endswith(_VOLUMES) else MAX_BYTES
+    limit = MAX_VOLUME_BYTES if name.lower().endswith((*VOLUME_SUFFIXES, *DICOM_SUFFIXES)) else MAX_BYTES
     if size > limit:
         raise ImageError(
             f"An image's file must have at most {limit // 2**20} MiB",

@@ -1,12 +1,15 @@
-"""DICOM files to slices: what is read of the header, what is refused, and the frames as a viewer shows them.
+"""DICOM files to slices, shown as a viewer shows them (DICOM PS3.3, C.7.6.3 and C.11).
 
-Of the header only the tags below are parsed, so that a patient's name never is. Sizes are kept as stored (pixels
-that are not square stay so, as in a PNG), overlays are ignored, and colour stays colour, of which the guard decides.
+Only the tags below are parsed, so that a patient's name never is. Sizes stay as stored, overlays are ignored, and color
+stays color. Grey levels pass the modality LUT or rescale, then the VOI LUT or window (the first if there are several),
+then the inversion of MONOCHROME1. Without a window they are those of a PNG of the values: 8 bits as they are, more from
+their lowest to their highest value.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -15,56 +18,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.datasets.readers.base import Slices, quiet, require
-from btkeras.datasets.readers.dicom_pixels import stored_values
-from btkeras.datasets.readers.dicom_windowing import grey_levels
+from btkeras.datasets.readers import Slices, require
+from btkeras.datasets.readers.dicom_pixels import quiet, stored_values
 from btkeras.errors import ImageError
+from btkeras.preprocessing.decode import ImageArray, to_uint8
 from btkeras.preprocessing.image_file import MAX_BYTES, MAX_PIXELS, MIN_SIDE, damaged
 
 MAX_FRAMES = 4096
 
-_PIXELS = (
+_PIXEL_TAGS = (
     "Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
     "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
     "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PixelPaddingValue", "PixelPaddingRangeLimit",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
-_IDENTITY = ("PatientID", "SeriesInstanceUID", "InstanceNumber", "BurnedInAnnotation")
+_IDENTITY_TAGS = ("PatientID", "SeriesInstanceUID", "InstanceNumber", "BurnedInAnnotation")
 # What odd values raise where numbers are made of them.
 _UNUSABLE = (TypeError, ValueError, AttributeError, OverflowError, LookupError)
-# Not images, though some of them have pixels.
-_NO_IMAGES = frozenset(
-    {
-        "SR",
-        "SEG",
-        "PR",
-        "KO",
-        "RTSTRUCT",
-        "RTPLAN",
-        "RTDOSE",
-        "RTRECORD",
-        "REG",
-        "FID",
-        "RWV",
-        "AU",
-        "ECG",
-        "DOC",
-        "PLAN",
-    }
-)
-# What says nothing of the scanner: nothing, "other", and a screen's image.
-_MAY_BE_MR = frozenset({"", "MR", "OT", "SC"})
-_GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
-_COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
+# Modalities that are no images, though some have pixels.
+_NO_IMAGES = (
+    "SR", "SEG", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "REG", "FID", "RWV", "AU", "ECG", "DOC",
+    "PLAN",
+)  # fmt: skip
+# What does not speak against MR: nothing, "other", and a screen's image.
+_MAY_BE_MR = ("", "MR", "OT", "SC")
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _EXPLICIT, _DEFLATED = b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.1.99"
-# The types of elements that a bare file may begin with.
-_VR = frozenset({b"UL", b"UI", b"CS", b"OB", b"SH", b"DA", b"TM", b"LO", b"SQ", b"AE"})
+# The types of elements that a file without preamble may begin with.
+_FIRST_TYPES = (b"UL", b"UI", b"CS", b"OB", b"SH", b"DA", b"TM", b"LO", b"SQ", b"AE")
+_WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Whose and which a file is, in clear text: never to be written anywhere.
+class DicomIdentity:
+    """Whose file it is, in clear text: never to be written anywhere.
 
     Attributes:
         patient: The patient's id, "" where unknown.
@@ -80,39 +71,35 @@ class Identity:
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether bytes begin a DICOM file, with the usual preamble or bare."""
+    """Whether bytes begin a DICOM file, with or without the usual preamble."""
     if data[128:132] == b"DICM":
         return True
     if len(data) < 64:
         return False
-    # A bare one begins with an element of group 2 or 8: explicit with its type, implicit with a short length.
+    # Without it, the first element is of group 2 or 8: explicit with its type, implicit with a short length.
+    (length,) = struct.unpack_from("<I", data, 4)
     for order in "<>":
         group, element = struct.unpack_from(f"{order}HH", data)
-        (length,) = struct.unpack_from("<I", data, 4)
         if group in (2, 8) and element <= 0x0070:
-            return data[4:6] in _VR or (order == "<" and 0 < length <= 64)
+            return data[4:6] in _FIRST_TYPES or (order == "<" and 0 < length <= 64)
     return False
 
 
 def open_dicom(data: bytes, name: str) -> Slices:
-    """Opens a DICOM file's frames.
-
-    Args:
-        data: The file.
-        name: What messages call it.
+    """Opens the frames of a DICOM file's content; messages call it ``name``.
 
     Raises:
         ImageError: If it holds no image, is broken, or is of a kind that is not read.
         MissingExtraError: If pydicom is not installed.
     """
-    return _slices(_parsed(data, name, _PIXELS), name)
+    return _slices(_parsed(data, name, _PIXEL_TAGS), name)
 
 
-def read_dicom(data: bytes, name: str) -> tuple[Slices, Identity]:
-    """Does the same, and says whose the file is."""
-    dataset = _parsed(data, name, (*_PIXELS, *_IDENTITY))
+def read_dicom(data: bytes, name: str) -> tuple[Slices, DicomIdentity]:
+    """Opens a DICOM file's frames and reads whose it is; errors as ``open_dicom``."""
+    dataset = _parsed(data, name, (*_PIXEL_TAGS, *_IDENTITY_TAGS))
     number = dataset.get("InstanceNumber")
-    identity = Identity(
+    identity = DicomIdentity(
         str(dataset.get("PatientID") or "").strip(),
         str(dataset.get("SeriesInstanceUID") or "").strip(),
         None if number in (None, "") else int(number),
@@ -132,13 +119,13 @@ def _parsed(data: bytes, name: str, tags: tuple[str, ...]) -> Any:
         except ImageError:
             raise
         except Exception as error:  # What a parser of thirty types raises on broken bytes has no list.
-            # Its words may quote the header.
+            # The error's message may quote the header.
             raise damaged(name, type(error).__name__) from error
     return dataset
 
 
 def _inflated(data: bytes, name: str) -> bytes:
-    """A deflated file as an uncompressed one; pydicom would inflate all there is, however much that be."""
+    """Inflates a deflated file, up to a limit that pydicom lacks."""
     if _DEFLATED not in data:
         return data
     if data[128:132] == b"DICM" and len(data) > 144:
@@ -156,49 +143,158 @@ def _inflated(data: bytes, name: str) -> bytes:
 
 
 def _slices(dataset: Any, name: str) -> Slices:
+    modality = str(dataset.get("Modality") or "").strip().upper()
     try:
-        count = _checked(dataset, name)
+        _check_holds_image(dataset, modality, name)
+        count = _check_size(dataset, name)
+        _check_pixel_format(dataset, name)
     except _UNUSABLE as error:
         raise damaged(name, "its header's sizes are not usable") from error
-    modality = str(dataset.get("Modality") or "").strip().upper()
-    rejection = None if modality in _MAY_BE_MR else f"the file says {modality[:16]}, not MR"
 
-    def image(index: int) -> NDArray[np.uint8]:
+    def image(index: int) -> ImageArray:
         values = stored_values(dataset, index, name)
         if values.ndim == 3:
             return values.astype(np.uint8)
         try:
-            return grey_levels(values, dataset, index, name)[..., None]
+            return _grey_levels(values, dataset, index, name)[..., None]
         except _UNUSABLE as error:
             raise damaged(name, "what it says of its grey levels is not usable") from error
 
+    rejection = None if modality in _MAY_BE_MR else f"the file says {modality[:16]}, not MR"
     return Slices("DICOM", count, image, rejection)
 
 
-def _checked(dataset: Any, name: str) -> int:
-    """Checks the image pixel module and returns the number of frames."""
-    modality = str(dataset.get("Modality") or "").strip().upper()
+def _check_holds_image(dataset: Any, modality: str, name: str) -> None:
     if modality in _NO_IMAGES or not dataset.get("PixelData") or not dataset.get("Rows"):
-        what = f"{name}, of the kind {modality}" if modality.isalnum() else f"{name} without any"
-        raise ImageError("A DICOM file must hold an image", received=what, remedy="Give the images of the series")
+        found = f"{name}, of the kind {modality}" if modality.isalnum() else f"{name} without any"
+        raise ImageError("A DICOM file must hold an image", received=found, remedy="Give the images of the series")
+
+
+def _check_size(dataset: Any, name: str) -> int:
+    """Returns the number of frames."""
     rows, columns, count = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
     if min(rows, columns) < MIN_SIDE or rows * columns > MAX_PIXELS or not 0 < count <= MAX_FRAMES:
+        limits = f"frames of at least {MIN_SIDE} x {MIN_SIDE} and at most {MAX_PIXELS / 1e6:.0f} million pixels"
         raise ImageError(
-            f"A DICOM file must have up to {MAX_FRAMES} frames of at least {MIN_SIDE} x {MIN_SIDE} and at most "
-            f"{MAX_PIXELS / 1e6:.0f} million pixels",
+            f"A DICOM file must have up to {MAX_FRAMES} {limits}",
             received=f"{name} with {count} of {columns} x {rows}",
         )
+    return count
+
+
+def _check_pixel_format(dataset: Any, name: str) -> None:
     samples, allocated, stored = (int(dataset[key].value) for key in ("SamplesPerPixel", "BitsAllocated", "BitsStored"))
     meaning = str(dataset.PhotometricInterpretation)
     # pydicom's own check of the rest needs it, and files of one sample may lack it.
     dataset.PixelRepresentation = int(dataset.get("PixelRepresentation") or 0)
     high = int(dataset.get("HighBit", stored - 1))
     grey = samples == 1 and meaning in _GREY and allocated in (8, 16, 32) and 1 < stored <= allocated
-    color = samples == 3 and meaning in _COLOUR and allocated == stored == 8
+    color = samples == 3 and meaning in _COLOR and allocated == stored == 8
     if not (grey or color) or high != stored - 1:
         raise ImageError(
-            "A DICOM image must be grey of up to 32 bits, or colour of 8 bits a sample",
+            "A DICOM image must be grey of up to 32 bits, or color of 8 bits a sample",
             received=f"{name} with {samples} x {stored} of {allocated} bits up to bit {high}, {meaning[:16]!r}",
             remedy="Export it as grey, or as PNG",
         )
-    return count
+
+
+@np.errstate(all="ignore")
+def _grey_levels(values: NDArray[np.integer], dataset: Any, index: int, name: str) -> ImageArray:
+    """Maps a frame's stored values ``[rows, columns]`` to grey; padding becomes black."""
+    scale = _frame_item(dataset, index, "PixelValueTransformationSequence") or dataset
+    view = _frame_item(dataset, index, "FrameVOILUTSequence") or dataset
+    modality_luts = dataset.get("ModalityLUTSequence")
+    slope, intercept = (1.0, 0.0) if modality_luts else _rescale(scale, name)
+    rescaled = values.astype(np.float64) * slope + intercept
+    if modality_luts:
+        rescaled, _ = _look_up(rescaled, modality_luts[0])
+    padding = _padding(values, dataset)
+    if view.get("VOILUTSequence"):
+        shown, depth = _look_up(rescaled, view.VOILUTSequence[0])
+        grey = np.floor(shown * (255 / (2**depth - 1)) + 0.5).astype(np.uint8)
+    elif window := _window(view):
+        grey = np.floor(_apply_window(rescaled, *window) + 0.5).astype(np.uint8)
+    elif modality_luts:
+        grey = _full_range(rescaled.astype(np.int64), padding)
+    elif int(dataset.BitsStored) <= 8 and slope > 0 and not dataset.PixelRepresentation:
+        grey = values.astype(np.uint8)
+    else:
+        # A line keeps the order of values, or turns it.
+        grey = _full_range(values.astype(np.int64) * (1 if slope > 0 else -1), padding)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        grey = 255 - grey
+    return grey if padding is None else np.where(padding, np.uint8(0), grey)
+
+
+def _full_range(values: NDArray[np.int64], padding: NDArray[np.bool_] | None) -> ImageArray:
+    """From the lowest to the highest value outside the padding."""
+    if padding is not None and not padding.all():
+        values = np.where(padding, values[~padding].min(), values)
+    return to_uint8(values)
+
+
+def _rescale(source: Any, name: str) -> tuple[float, float]:
+    slope, intercept = _number(source.get("RescaleSlope"), 1.0), _number(source.get("RescaleIntercept"), 0.0)
+    if not (math.isfinite(slope) and math.isfinite(intercept) and slope):
+        raise damaged(name, "its rescale slope and intercept are not usable")
+    return slope, intercept
+
+
+def _window(source: Any) -> tuple[float, float, str] | None:
+    """Center, width and function; None if they are missing or not valid."""
+    center, width = (_number(source.get(key), math.nan) for key in ("WindowCenter", "WindowWidth"))
+    function = str(source.get("VOILUTFunction") or "LINEAR").upper()
+    function = function if function in _WINDOW_FUNCTIONS else "LINEAR"
+    valid = width >= 1 if function == "LINEAR" else width > 0
+    return (center, width, function) if valid and math.isfinite(center) and math.isfinite(width) else None
+
+
+def _apply_window(values: _Floats, center: float, width: float, function: str) -> _Floats:
+    """DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3, with an output of 0 to 255."""
+    if function == "SIGMOID":
+        return 255 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    if width == 0:
+        return np.where(values > center, 255.0, 0.0)
+    return np.clip(((values - center) / width + 0.5) * 255, 0, 255)
+
+
+def _look_up(values: _Floats, item: Any) -> tuple[_Floats, int]:
+    """Values through a LUT, and the LUT's depth in bits."""
+    count, first, depth = (int(number) for number in item.LUTDescriptor)
+    count, table = count or 2**16, item.LUTData
+    if isinstance(table, bytes):
+        table = np.frombuffer(table, "<u2" if len(table) >= 2 * count else "u1")
+    entries = np.asarray(table, np.float64).ravel()[:count]
+    if not entries.size or not 8 <= depth <= 16:
+        raise ValueError("a LUT without entries or depth")
+    places = np.clip(np.rint(values) - first, 0, entries.size - 1)
+    return np.clip(entries[places.astype(np.int64)], 0, 2**depth - 1), depth
+
+
+def _padding(values: NDArray[np.integer], dataset: Any) -> NDArray[np.bool_] | None:
+    """Where the frame was padded (C.7.5.1.1.2); None if nowhere."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit")
+    low, high = sorted((int(value), int(value if limit is None else limit)))
+    padding = (values >= low) & (values <= high)
+    return padding if padding.any() else None
+
+
+def _frame_item(dataset: Any, index: int, sequence: str) -> Any:
+    """The item of a functional group, of the frame or shared by all; None if there is none."""
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    for group in (*frames[index : index + 1], *(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]):
+        if items := group.get(sequence):
+            return items[0]
+    return None
+
+
+def _number(value: Any, default: float) -> float:
+    """The first number of an attribute of one or several."""
+    if isinstance(value, str) or not hasattr(value, "__len__"):
+        return default if value in (None, "") else float(value)
+    return float(value[0]) if len(value) else default

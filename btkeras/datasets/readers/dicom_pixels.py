@@ -1,49 +1,66 @@
 """The stored values of one frame of a DICOM file, whatever its transfer syntax.
 
-pydicom finds and decodes frames. Before a compressed one reaches a decoder, the size in its own header is compared with
-the file's: a decoder allocates what that header says.
+pydicom finds and decodes frames. A decoder allocates what a compressed frame's own header says, so that size is first
+compared with the file's. JPEG Lossless needs GDCM, which broken files crash: it gets a process of its own, ``python -m
+btkeras.datasets.readers.dicom_pixels``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
+import os
 import re
 import struct
 import subprocess
 import sys
-from pathlib import Path
+import threading
+import warnings
+from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.datasets.readers import gdcm_process
-from btkeras.datasets.readers.base import quiet, require
+from btkeras.datasets.readers import require
 from btkeras.errors import ImageError
 from btkeras.preprocessing.image_file import damaged
 
-# In this order. GDCM, which JPEG Lossless needs, crashes on broken files and gets a process of its own.
 _DECODERS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom")
+_GDCM_BYTES, _GDCM_SECONDS = 2 * 2**30, 60
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _JPEG_2000 = b"\xff\x4f\xff\x51"
-_RLE = "1.2.840.10008.1.2.5"
+_RLE, _SECONDARY_CAPTURE = "1.2.840.10008.1.2.5", "1.2.840.10008.5.1.4.1.1.7"
 _IMPLICIT, _EXPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
-# How Python names an object that has no name.
-_OBJECT = re.compile(r"<\S+ object at 0x[0-9a-f]+>")
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_NEEDED = (
+_UNCOMPRESSED = MappingProxyType({(True, True): _IMPLICIT, (False, True): _EXPLICIT, (False, False): _BIG_ENDIAN})
+_NEEDED_TO_DECODE = (
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation",
 )  # fmt: skip
-_UNCOMPRESSED = MappingProxyType({(True, True): _IMPLICIT, (False, True): _EXPLICIT, (False, False): _BIG_ENDIAN})
+# How Python names an object that has no name.
+_OBJECT = re.compile(r"<\S+ object at 0x[0-9a-f]+>")
+# Silencing warnings changes the whole process, so one thread does it at a time, and for these modules only.
+_QUIET = r"(pydicom|PIL|openjpeg|pylibjpeg|btkeras\.datasets\.readers)"
+_LOGGERS = ("pydicom", "pylibjpeg", "openjpeg")
+_lock = threading.RLock()
 
 
-def transfer_syntax(dataset: Any) -> str:
-    """The UID that says how a dataset's pixels are encoded; of a file without one, what its elements were read as."""
-    meta = getattr(dataset, "file_meta", None)
-    stated = str(meta.get("TransferSyntaxUID", "") or "") if meta is not None else ""
-    return stated or _UNCOMPRESSED.get(dataset.original_encoding, _EXPLICIT)
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Lets one thread at a time use pydicom, without its warnings and its log, which may quote a header."""
+    with _lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=_QUIET)
+        # The loggers of single modules are below these and take their level.
+        levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
+        try:
+            for logger in levels:
+                logger.setLevel(logging.CRITICAL + 1)
+            yield
+        finally:
+            for logger, level in levels.items():
+                logger.setLevel(level)
 
 
 def stored_values(dataset: Any, index: int, name: str) -> NDArray[Any]:
@@ -62,31 +79,37 @@ def stored_values(dataset: Any, index: int, name: str) -> NDArray[Any]:
     """
     pixels = require("pydicom.pixels", "DICOM")
     with quiet():
-        syntax = transfer_syntax(dataset)
+        syntax = _transfer_syntax(dataset)
         try:
             decoder = pixels.get_decoder(syntax)
         except NotImplementedError as error:
-            raise _unknown(syntax, name) from error
+            raise _no_decoder(syntax, name) from error
     try:
-        values = _decoded(decoder, dataset, index, syntax, name)
+        values = _decode(decoder, dataset, index, syntax, name)
     except ImageError:
         raise
     except Exception as error:  # What decoders raise on broken bytes has no list.
         reason = _reason(error)
         # 12-bit JPEG, for instance.
-        raise _unknown(syntax, name) if "does not support" in reason else damaged(name, reason) from error
-    expected = (int(dataset.Rows), int(dataset.Columns))
-    if values.shape[:2] != expected:
+        raise _no_decoder(syntax, name) if "does not support" in reason else damaged(name, reason) from error
+    if values.shape[:2] != (int(dataset.Rows), int(dataset.Columns)):
         raise damaged(name, f"frame {index} has the shape {values.shape}")
     return values
 
 
-def _decoded(decoder: Any, dataset: Any, index: int, syntax: str, name: str) -> NDArray[Any]:
+def _transfer_syntax(dataset: Any) -> str:
+    """How the pixels are encoded; without a statement of it, as the elements were read."""
+    meta = getattr(dataset, "file_meta", None)
+    stated = str(meta.get("TransferSyntaxUID", "") or "") if meta is not None else ""
+    return stated or _UNCOMPRESSED.get(dataset.original_encoding, _EXPLICIT)
+
+
+def _decode(decoder: Any, dataset: Any, index: int, syntax: str, name: str) -> NDArray[Any]:
     plugins: list[str | None] = [plugin for plugin in _DECODERS if plugin in decoder.available_plugins]
     with quiet():
         if decoder.is_encapsulated and syntax != _RLE:
             frame = _frame(dataset, index)
-            _check_frame(frame, dataset, name)
+            _check_frame_size(frame, dataset, name)
         elif not decoder.is_encapsulated:
             plugins = [None]
         for place, plugin in enumerate(plugins, start=1):
@@ -98,74 +121,72 @@ def _decoded(decoder: Any, dataset: Any, index: int, syntax: str, name: str) -> 
                 if place == len(plugins):
                     raise
     if "gdcm" not in decoder.available_plugins:
-        raise _unknown(syntax, name)
-    return _by_gdcm(dataset, frame, syntax, name)
+        raise _no_decoder(syntax, name)
+    return _decode_by_gdcm(dataset, frame, syntax, name)
 
 
-def _by_gdcm(dataset: Any, frame: bytes, syntax: str, name: str) -> NDArray[Any]:
-    """Decodes a compressed frame in a process of its own."""
-    command = [sys.executable, "-P", str(Path(gdcm_process.__file__))]
+def _decode_by_gdcm(dataset: Any, frame: bytes, syntax: str, name: str) -> NDArray[Any]:
     try:
         done = subprocess.run(
-            command, input=_alone(dataset, frame, syntax), capture_output=True, timeout=gdcm_process.SECONDS, check=True
+            [sys.executable, "-P", "-m", "btkeras.datasets.readers.dicom_pixels"],
+            input=_one_frame_file(dataset, frame, syntax),
+            capture_output=True,
+            timeout=_GDCM_SECONDS,
+            check=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
         return np.asarray(np.load(io.BytesIO(done.stdout), allow_pickle=False))
     except (OSError, ValueError, EOFError, subprocess.SubprocessError) as error:
         raise damaged(name, "its JPEG Lossless frame cannot be decoded") from error
 
 
-def _alone(dataset: Any, frame: bytes, syntax: str) -> bytes:
+def _one_frame_file(dataset: Any, frame: bytes, syntax: str) -> bytes:
     """A DICOM file of one frame and what it takes to decode it."""
     pydicom, encaps = require("pydicom", "DICOM"), require("pydicom.encaps", "DICOM")
-    made, buffer = pydicom.Dataset(), io.BytesIO()
-    made.file_meta = pydicom.dataset.FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = syntax
-    made.SOPClassUID, made.SOPInstanceUID = _SECONDARY_CAPTURE, _SECONDARY_CAPTURE
-    for key in _NEEDED:
+    single, buffer = pydicom.Dataset(), io.BytesIO()
+    single.file_meta = pydicom.dataset.FileMetaDataset()
+    single.file_meta.TransferSyntaxUID = syntax
+    single.SOPClassUID = single.SOPInstanceUID = _SECONDARY_CAPTURE
+    for key in _NEEDED_TO_DECODE:
         if key in dataset:
-            made[key] = dataset[key]
-    made.PixelData = encaps.encapsulate([frame])
+            single[key] = dataset[key]
+    single.PixelData = encaps.encapsulate([frame])
     with quiet():
-        made.save_as(buffer, enforce_file_format=True)
+        single.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
 
 
 def _frame(dataset: Any, index: int) -> bytes:
-    encaps = require("pydicom.encaps", "DICOM")
     offsets = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
-    return bytes(
-        encaps.get_frame(
-            dataset.PixelData,
-            index,
-            number_of_frames=int(dataset.get("NumberOfFrames") or 1),
-            extended_offsets=offsets if all(offsets) else None,
-        )
+    found = require("pydicom.encaps", "DICOM").get_frame(
+        dataset.PixelData,
+        index,
+        number_of_frames=int(dataset.get("NumberOfFrames") or 1),
+        extended_offsets=offsets if all(offsets) else None,
     )
+    return bytes(found)
 
 
-def _check_frame(data: bytes, dataset: Any, name: str) -> None:
+def _check_frame_size(frame: bytes, dataset: Any, name: str) -> None:
     """Compares the size in a compressed frame's header with the file's."""
-    found = _size(data)
+    found = _frame_size(frame)
     expected = (int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
     if found != expected:
-        raise damaged(name, f"a frame of {_words(found)} in a file of {_words(expected)}")
+        stated = " x ".join(map(str, found or ())) or "no known size"
+        raise damaged(name, f"a frame of {stated} in a file of {' x '.join(map(str, expected))}")
 
 
-def _words(size: tuple[int, int, int] | None) -> str:
-    return "no known size" if size is None else f"{size[0]} x {size[1]} x {size[2]}"
-
-
-def _size(data: bytes) -> tuple[int, int, int] | None:
+def _frame_size(data: bytes) -> tuple[int, int, int] | None:
     """Rows, columns and components of a JPEG, JPEG-LS or JPEG 2000 codestream; None if they are not found."""
     start = data.find(_JPEG_2000, 0, 4096)
     try:
-        if start >= 0:
-            right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
-            (components,) = struct.unpack_from(">H", data, start + 40)
-            return bottom - top, right - left, components
-        return _jpeg_size(data)
+        if start < 0:
+            return _jpeg_size(data)
+        right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
+        (components,) = struct.unpack_from(">H", data, start + 40)
     except struct.error:
         return None
+    return bottom - top, right - left, components
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int, int] | None:
@@ -180,10 +201,9 @@ def _jpeg_size(data: bytes) -> tuple[int, int, int] | None:
     return None
 
 
-def _unknown(syntax: str, name: str) -> ImageError:
+def _no_decoder(syntax: str, name: str) -> ImageError:
     with quiet():
-        uid = require("pydicom.uid", "DICOM")
-        named = uid.UID(syntax).name[:80]
+        named = require("pydicom.uid", "DICOM").UID(syntax).name[:80]
     return ImageError(
         "A DICOM file's pixels must be compressed in a way that an installed decoder knows",
         received=f"{name} with {named!r}",
@@ -194,3 +214,26 @@ def _unknown(syntax: str, name: str) -> ImageError:
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return _OBJECT.sub("", lines[-1])[:120].rstrip(". ") if lines else type(error).__name__
+
+
+def _limit_process() -> None:
+    """Bounds memory and time where the system can."""
+    try:
+        import resource
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (_GDCM_BYTES, _GDCM_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (_GDCM_SECONDS, _GDCM_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _main() -> None:
+    """Decodes a DICOM file on standard input by GDCM, to NumPy's format on standard output."""
+    _limit_process()
+    dataset = require("pydicom", "DICOM").dcmread(io.BytesIO(sys.stdin.buffer.read()))
+    decoder = require("pydicom.pixels", "DICOM").get_decoder(dataset.file_meta.TransferSyntaxUID)
+    np.save(sys.stdout.buffer, decoder.as_array(dataset, decoding_plugin="gdcm")[0])
+
+
+if __name__ == "__main__":
+    _main()

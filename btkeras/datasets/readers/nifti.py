@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from btkeras.datasets.readers.base import Slices, require
+from btkeras.datasets.readers import Slices, require
 from btkeras.errors import ImageError
 from btkeras.preprocessing.image_file import MAX_PIXELS, MIN_SIDE, damaged
 
