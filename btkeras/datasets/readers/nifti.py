@@ -1,16 +1,12 @@
 """NIfTI volumes to slices as a radiologist sees them.
 
-The affine says which way the axes run. The volume is turned to the nearest axes (right, anterior, superior), so that
-slices are those that were stored, never resampled across an oblique angle; they are drawn in radiological convention as
-the slices of the public collections are: the patient's right on the left, anterior up (axial); right on the left, head
-up (coronal); anterior on the left, head up (sagittal). Slices are counted from 0: from the feet, the back, or the left.
+The affine says which way the axes run. The volume is turned to the nearest axes (right, anterior, superior), never
+resampled at an angle. Slices are drawn in radiological convention: the right side on the left, anterior up (axial);
+right on the left, head up (coronal); anterior on the left, head up (sagittal). They are counted from 0: from the feet,
+the back, or the left.
 
-The view, unless chosen, is the one that was scanned where voxels are more than twice as long across it, otherwise
-axial; slices cut across thick ones show little.
-
-Grey levels span the 0.1 to the 99.9 percentile of the volume, not of each slice, which would make noise of an empty
-one as bright as a head. Few voxels saturate, as in FigShare's slices, where the highest value is 255 and the 99.9
-percentile about 210. Voxels that are not square become so, since a head's shape matters.
+Grey levels span the 0.1 to the 99.9 percentile of the volume; per slice, noise of an empty one would be as bright as a
+head. Voxels that are not square become so.
 """
 
 from __future__ import annotations
@@ -30,13 +26,14 @@ from PIL import Image
 
 from btkeras.datasets.readers import Slices, require
 from btkeras.errors import ImageError
+from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.image_file import MAX_PIXELS, MIN_SIDE, damaged
 
-# By the axis of the turned volume that they run along.
+# The views, with the axis of the turned volume that they run along.
 AXES: Mapping[str, int] = MappingProxyType({"sagittal": 0, "coronal": 1, "axial": 2})
 MAX_VOLUME_BYTES = 512 * 2**20
 
-# Header, its version and where the magic lies.
+# Length of a header, place of its magic, nibabel's class, and the magic.
 _HEADERS = ((348, 344, "Nifti1Header", b"n+1\0"), (540, 4, "Nifti2Header", b"n+2\0"))
 _MAX_OFFSET = 16 * 2**20
 _PERCENTILES = (0.1, 99.9)
@@ -76,9 +73,7 @@ class Volume:
 
     def plane(self, axis: str, index: int) -> NDArray[Any]:
         """A slice as a radiologist sees it: ``[h, w]``, one pixel a voxel."""
-        if axis == "sagittal":
-            return self.voxels[index, ::-1, ::-1].T
-        return self.voxels[::-1, index, ::-1].T if axis == "coronal" else self.voxels[::-1, ::-1, index].T
+        return self.voxels.take(index, AXES[axis])[::-1, ::-1].T
 
     def square(self, axis: str) -> tuple[int, int]:
         """Width and height of a slice with square pixels, of the side of the shorter spacing."""
@@ -109,7 +104,7 @@ def open_nifti(data: bytes, name: str, axis: str | None = None) -> Slices:
 # Values that are no voxels, but bytes of something else, overflow.
 @np.errstate(all="ignore")
 def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
-    """A volume's slices; arguments and errors as ``open_nifti``."""
+    """Returns a volume's slices; arguments and errors as ``open_nifti``."""
     view = volume.axis(axis)
     width, height = volume.square(view)
     if min(width, height) < MIN_SIDE or width * height > MAX_PIXELS:
@@ -121,14 +116,13 @@ def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
     low, high = _range(volume.voxels, name)
 
     @np.errstate(all="ignore")
-    def image(index: int) -> NDArray[np.uint8]:
+    def image(index: int) -> ImageArray:
         plane = volume.plane(view, index).astype(np.float64)
         grey = (np.clip(plane, low, high) - low) * (255 / (high - low) if high > low else 0.0)
         grey = np.where(np.isnan(plane), 0.0, 255 - grey if volume.falling else grey).astype(np.float32)
         if grey.shape != (height, width):
-            # Between the values around it: nothing brighter or darker than they are.
-            resized = Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR)
-            grey = np.asarray(resized)
+            # Bilinear, since nothing gets brighter or darker than the values around it.
+            grey = np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR))
         return np.floor(grey + 0.5).astype(np.uint8)[..., None]
 
     return Slices("NIfTI", volume.voxels.shape[AXES[view]], image, axis=view)
@@ -139,27 +133,21 @@ def read_volume(data: bytes, name: str) -> Volume:
     """Reads the first volume of a file; errors as ``open_nifti``."""
     nibabel = require("nibabel", "NIfTI")
     try:
-        stream = _stream(data)
-        header = _header(nibabel, stream.read(544), name)
+        header = _header(nibabel, _stream(data).read(544), name)
         # From the start again: gzip cannot go back, and volumes follow their header closely.
         voxels = _voxels(header, _stream(data), name)
         affine = header.get_best_affine()
-        slope = header.get_slope_inter()[0]
         turn = nibabel.orientations.io_orientation(affine)
-        spacing = nibabel.affines.voxel_sizes(affine)
         turned = nibabel.orientations.apply_orientation(voxels, turn)
+        # As the axes are turned, so are their spacings.
+        x, y, z = map(float, nibabel.affines.voxel_sizes(affine)[np.argsort(turn[:, 0])])
+        slope = header.get_slope_inter()[0]
     except ImageError:
         raise
     except (*_DAMAGE, nibabel.spatialimages.HeaderDataError, nibabel.orientations.OrientationError) as error:
         raise damaged(name, str(error).splitlines()[0][:120] if str(error) else type(error).__name__) from error
-    # As the axes were turned, so are their spacings.
-    ordered = [1.0, 1.0, 1.0]
-    for old, (new, _) in enumerate(turn):
-        ordered[int(new)] = float(spacing[old])
-    usable = all(math.isfinite(value) and value > 0 for value in ordered)
-    return Volume(
-        turned, (ordered[0], ordered[1], ordered[2]) if usable else (1.0, 1.0, 1.0), bool(slope and slope < 0)
-    )
+    usable = all(math.isfinite(side) and side > 0 for side in (x, y, z))
+    return Volume(turned, (x, y, z) if usable else (1.0, 1.0, 1.0), bool(slope and slope < 0))
 
 
 def is_gzipped_nifti(data: bytes) -> bool:
@@ -188,7 +176,7 @@ def _header(nibabel: Any, head: bytes, name: str) -> Any:
                 remedy="Save it as .nii or .nii.gz: nib-convert in.hdr out.nii.gz",
             )
         if found == magic and len(head) >= length:
-            # nibabel's checks only print what they find; what matters is checked here.
+            # nibabel's checks only print what they find.
             return getattr(nibabel, kind)(head[:length], check=False)
     raise damaged(name, "it ends in its header, or has none")
 
@@ -209,7 +197,7 @@ def _voxels(header: Any, stream: io.BytesIO | gzip.GzipFile, name: str) -> NDArr
             received=f"{name} with {' x '.join(map(str, stated))} of {dtype}",
         )
     stream.read(offset)
-    # Read whole and not more, whatever a gzip file would unpack to.
+    # No more than this, whatever a gzip file would unpack to.
     content = stream.read(wanted)
     if len(content) < wanted:
         raise damaged(name, "it ends within its volume")
