@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from btkeras.datasets.readers.figshare import box_of, read_cvind, read_slice
+from btkeras.datasets.boxes import mask_box
+from btkeras.datasets.readers.figshare import read_cvind, read_slice
 from btkeras.errors import DataError, ImageError
 from tests.mat_files import mat73, slice_fields, slice_mat
 
@@ -39,13 +40,12 @@ def test_the_box_of_a_rectangle(shape: tuple[int, int], corners: tuple[int, int,
     left, right = sorted(corner % width for corner in corners[2:])
     mask = np.zeros(shape, bool)
     mask[[top, bottom], [left, right]] = True
-    expected = [(left + right + 1) / 2 / width, (top + bottom + 1) / 2 / height]
-    expected += [(right + 1 - left) / width, (bottom + 1 - top) / height]
-    np.testing.assert_allclose(box_of(mask) or (), expected)
+    expected = (top / height, left / width, (bottom + 1) / height, (right + 1) / width)
+    np.testing.assert_allclose(mask_box(mask) or (), expected)
 
 
 def test_an_empty_mask_has_no_box() -> None:
-    assert box_of(np.zeros((16, 16), bool)) is None
+    assert mask_box(np.zeros((16, 16), bool)) is None
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from btkeras import Predictor
 from btkeras.config import PhantomConfig
 from btkeras.config_io import load_config
 from btkeras.datasets import load_dataset
-from btkeras.datasets.boxes import Box, box_in_crop, visible
+from btkeras.datasets.boxes import Box, box_in_crop, clip_box
 from btkeras.datasets.phantom.patient import draw_patient
 from btkeras.export.export import export
 from btkeras.inference.model_folder import MANIFEST
@@ -180,7 +180,7 @@ def test_stores_on_disk_do_not_mix_them_up(tmp_path: Path) -> None:
 )
 def test_boxes_follow_the_crop(box: Box, expected: Box | None) -> None:
     # The middle 80 columns and 100 rows of 200 x 160.
-    found = visible(box_in_crop(box, HEAD, 160, 200))
+    found = clip_box(box_in_crop(box, HEAD, 160, 200))
     assert found == (None if expected is None else pytest.approx(expected))
 
 

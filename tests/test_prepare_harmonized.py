@@ -10,7 +10,6 @@ from click.testing import CliRunner
 
 from btkeras.cli import main
 from btkeras.config import PhantomConfig
-from btkeras.datasets.boxes import box_of
 from btkeras.datasets.dataset import Dataset, load_dataset
 from btkeras.datasets.phantom.dataset import write_phantom
 from btkeras.datasets.prepare import prepare
@@ -55,7 +54,7 @@ def test_masks_and_boxes_stay_on_the_tumor(harmonized: Dataset) -> None:
         assert set(np.unique(mask)) == {0, 255}
         rows, columns = np.nonzero(mask)
         edges = np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]) / SIZE
-        np.testing.assert_allclose(box_of(record), edges, atol=1.5 / SIZE)
+        np.testing.assert_allclose(record.box, edges, atol=1.5 / SIZE)
 
 
 def test_what_is_harmonized_is_not_cropped_and_scaled_again(harmonized: Dataset, tmp_path: Path) -> None:

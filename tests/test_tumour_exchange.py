@@ -13,7 +13,7 @@ from btkeras.augmentation.intensity import match_histograms
 from btkeras.augmentation.lesion_cutmix import CutMixBatch, lesion_cutmix
 from btkeras.config_io import load_config
 from btkeras.datasets import load_dataset
-from btkeras.datasets.boxes import Box, box_of, boxes_in_heads, lesion_boxes
+from btkeras.datasets.boxes import Box, boxes_in_heads, lesion_boxes
 from btkeras.datasets.dataset import Record
 from btkeras.errors import DataError
 from btkeras.splitting.splits import make_split
@@ -123,10 +123,10 @@ def test_matched_histograms_have_the_others_quantiles() -> None:
 
 def test_boxes_of_records() -> None:
     record = Record("a.png", "glioma", extra={"box": "0.5 0.25 0.2 0.1"})
-    assert box_of(record) == pytest.approx((0.2, 0.4, 0.3, 0.6))
-    assert box_of(Record("b.png", "no_tumor")) is None
+    assert record.box == pytest.approx((0.2, 0.4, 0.3, 0.6))
+    assert Record("b.png", "no_tumor").box is None
     with pytest.raises(DataError, match=r"four fractions.*'0.5' for c.png"):
-        box_of(Record("c.png", "glioma", extra={"box": "0.5"}))
+        _ = Record("c.png", "glioma", extra={"box": "0.5"}).box
 
 
 def test_boxes_move_with_the_crop_to_the_head(tmp_path: Path) -> None:
@@ -135,12 +135,17 @@ def test_boxes_move_with_the_crop_to_the_head(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "a.png")
     # The tumour fills rows 20 to 30 and columns 60 to 80.
     records = [Record("a.png", "glioma", extra={"box": "0.35 0.25 0.1 0.1"}), Record("a.png", "no_tumor")]
-    assert boxes_in_heads(tmp_path, records) == [pytest.approx((0.2, 0.2, 0.4, 0.4), abs=0.02), None]
+    assert boxes_in_heads([tmp_path / record.path for record in records], [record.box for record in records]) == [
+        pytest.approx((0.2, 0.2, 0.4, 0.4), abs=0.02),
+        None,
+    ]
 
 
 def test_only_boxes_of_the_given_classes_count() -> None:
     records = [Record(f"{label}.png", label) for label in CLASSES]
-    tumors = lesion_boxes(records, [Box(*BOX), Box(*BOX), None, Box(*BOX)], ("glioma", "meningioma"))
+    tumors = lesion_boxes(
+        [record.label for record in records], [Box(*BOX), Box(*BOX), None, Box(*BOX)], ("glioma", "meningioma")
+    )
     assert tumors.boxes.any(axis=1).tolist() == [True, True, False, False]
     assert tumors.no_tumor.tolist() == [False, False, True, False]
 

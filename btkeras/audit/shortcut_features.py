@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop, box_of, visible
+from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop, clip_box
 from btkeras.datasets.dataset import Record
 from btkeras.datasets.readers.images import to_png_or_jpeg
 from btkeras.errors import ImageError
@@ -156,7 +156,7 @@ def boxes_to_hide(records: Sequence[Record], heads: Sequence[Box], parts: Sequen
     Returns:
         Boxes as fractions of the image; None for a tumour whose box is not known, and where there is none to draw.
     """
-    own = [box_of(record) if record.label != NO_TUMOR else None for record in records]
+    own = [record.box if record.label != NO_TUMOR else None for record in records]
     known: dict[str, list[Box]] = {part: [] for part in parts}
     for box, head, part in zip(own, heads, parts, strict=True):
         if box:
@@ -181,7 +181,7 @@ def _in_image(box: Box, head: Box) -> Box:
 
 def pixels_of(box: Box, height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns that a box touches; at least one of each."""
-    part = visible(box) or Box(0, 0, 0, 0)
+    part = clip_box(box) or Box(0, 0, 0, 0)
     top, left = min(int(part.top * height), height - 1), min(int(part.left * width), width - 1)
     bottom, right = int(np.ceil(part.bottom * height)), int(np.ceil(part.right * width))
     return slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))

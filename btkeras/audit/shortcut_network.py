@@ -16,7 +16,7 @@ from btkeras.audit.shortcut_features import hide, pixels_of, silhouette
 from btkeras.audit.shortcuts import EXCHANGED, FeatureTable, Row, score
 from btkeras.augmentation.lesion_cutmix import CutMixBatch, lesion_cutmix
 from btkeras.config import AugmentConfig
-from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop, box_of, visible
+from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop, clip_box
 from btkeras.errors import ImageError
 from btkeras.evaluation.evaluate import load_best
 from btkeras.preprocessing.preprocessor import Preprocessor
@@ -188,8 +188,8 @@ def _exchange_rows(
     records = [seen.records[i] for i in positions]
     boxes = np.zeros((len(records), 4), np.float32)
     for row, (record, i) in enumerate(zip(records, positions, strict=True)):
-        if box := box_of(record):
-            boxes[row] = (visible(box_in_crop(box, seen.heads[i])) if decoder.harmonize else box) or (0, 0, 0, 0)
+        if box := record.box:
+            boxes[row] = (clip_box(box_in_crop(box, seen.heads[i])) if decoder.harmonize else box) or (0, 0, 0, 0)
 
     def images(chosen: NDArray[np.intp]) -> NDArray[np.uint8]:
         return np.stack([_readable(p) for p in decoder.files([seen.root / records[i].path for i in chosen])])

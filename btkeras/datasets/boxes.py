@@ -1,8 +1,11 @@
-"""The tumours' boxes in images that the network gets cropped to the head (``data.harmonize``)."""
+"""Boxes around tumours: of the column ``box``, of ``boxes.csv``, of masks, and in images cropped to the head."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import csv
+import io
+import posixpath
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.datasets.dataset import Record
 from btkeras.errors import DataError
 from btkeras.machine import threads
 from btkeras.preprocessing.harmonize import HeadBox, head_box
 from btkeras.preprocessing.preprocessor import decode_file, to_channels
 
 NO_TUMOR = "no_tumor"
+BOXES = "boxes.csv"
+BOX_COLUMNS = ("file", "x_center", "y_center", "width", "height")
 
 
 class Box(NamedTuple):
@@ -31,10 +35,10 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class LesionBoxes:
-    """What is known of the tumours in a list of images.
+    """The tumours of a list of images.
 
     Attributes:
-        boxes: float32 ``[n, 4]``: top, left, bottom, right as fractions; all 0 where no box is given.
+        boxes: float32 ``[n, 4]``: top, left, bottom, right as fractions; all 0 where no box is known.
         no_tumor: bool ``[n]``: whether an image is known to show no tumour.
     """
 
@@ -42,17 +46,12 @@ class LesionBoxes:
     no_tumor: NDArray[np.bool_]
 
 
-def box_of(record: Record) -> Box | None:
-    """The box of a record, from its column ``box`` ("x_center y_center width height", fractions); None without one.
+def parse_box(text: str, name: str = "an image") -> Box | None:
+    """Reads a field of the column ``box``: "x_center y_center width height", fractions; None of an empty one.
 
     Raises:
-        DataError: If the column holds something else.
+        DataError: If it holds something else; the message says that it is of ``name``.
     """
-    return parse_box(record.extra.get("box", ""), record.path)
-
-
-def parse_box(text: str, name: str = "an image") -> Box | None:
-    """Reads a column ``box``; errors as ``box_of``, which name the image."""
     if not text:
         return None
     try:
@@ -66,46 +65,63 @@ def parse_box(text: str, name: str = "an image") -> Box | None:
     return Box(y - height / 2, x - width / 2, y + height / 2, x + width / 2)
 
 
-def box_in_crop(box: Box, head: HeadBox | Box, height: int = 1, width: int = 1) -> Box:
-    """A box of an image as fractions of its head; below 0 or above 1 where it reaches beyond.
+def format_box(box: Box) -> str:
+    """Writes a field of the column ``box``."""
+    center_and_size = (
+        (box.left + box.right) / 2,
+        (box.top + box.bottom) / 2,
+        box.right - box.left,
+        box.bottom - box.top,
+    )
+    return " ".join(f"{value:.6g}" for value in center_and_size)
 
-    Args:
-        box: Fractions of the image.
-        head: In pixels of an image of this height and width, or in fractions.
-        height: Of the image.
-        width: Of the image.
-    """
+
+def mask_box(mask: NDArray[np.bool_]) -> Box | None:
+    """The smallest box around a mask ``[h, w]``, a full one's (0, 0, 1, 1); None around an empty one."""
+    if not mask.any():
+        return None
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    height, width = mask.shape
     return Box(
-        (box.top * height - head.top) / (head.bottom - head.top),
-        (box.left * width - head.left) / (head.right - head.left),
-        (box.bottom * height - head.top) / (head.bottom - head.top),
-        (box.right * width - head.left) / (head.right - head.left),
+        float(rows[0] / height),
+        float(columns[0] / width),
+        float((rows[-1] + 1) / height),
+        float((columns[-1] + 1) / width),
     )
 
 
-def visible(box: Box) -> Box | None:
-    """The part of a box that lies in the image; None if there is none."""
-    part = Box(*(min(max(edge, 0.0), 1.0) for edge in box))
-    return part if part.bottom > part.top and part.right > part.left else None
+def box_in_crop(box: Box, crop: HeadBox | Box, height: int = 1, width: int = 1) -> Box:
+    """A box as fractions of a crop; below 0 or above 1 where it reaches beyond.
+
+    Args:
+        box: Fractions of the image.
+        crop: In pixels of an image of this height and width, or in fractions.
+        height: Of the image.
+        width: Of the image.
+    """
+    tall, wide = crop.bottom - crop.top, crop.right - crop.left
+    return Box(
+        (box.top * height - crop.top) / tall,
+        (box.left * width - crop.left) / wide,
+        (box.bottom * height - crop.top) / tall,
+        (box.right * width - crop.left) / wide,
+    )
 
 
-def lesion_boxes(records: Sequence[Record], boxes: Sequence[Box | None], classes: Collection[str]) -> LesionBoxes:
-    """Collects the boxes of the given classes; images of other classes count as without a box."""
-    nothing = Box(0, 0, 0, 0)
-    kept = [box if box and record.label in classes else nothing for record, box in zip(records, boxes, strict=True)]
-    no_tumor = [record.label == NO_TUMOR for record in records]
-    return LesionBoxes(np.array(kept, np.float32).reshape(-1, 4), np.array(no_tumor))
+def clip_box(box: Box) -> Box | None:
+    """A box without what lies outside of the image; None if nothing is left."""
+    clipped = Box(*(min(max(edge, 0.0), 1.0) for edge in box))
+    return clipped if clipped.bottom > clipped.top and clipped.right > clipped.left else None
 
 
-def boxes_in_heads(root: Path, records: Sequence[Record]) -> list[Box | None]:
-    """The records' boxes as fractions of the heads; reads the images that have one.
+def boxes_in_heads(paths: Sequence[Path], boxes: Sequence[Box | None]) -> list[Box | None]:
+    """Boxes of images as fractions of their heads; only images with a box are read.
 
     Raises:
         ImageError: If one of them cannot be read.
-        DataError: If a box is none.
     """
     with ThreadPoolExecutor(threads()) as pool:
-        return list(pool.map(lambda record: _box_in_head(root / record.path, box_of(record)), records))
+        return list(pool.map(_box_in_head, paths, boxes))
 
 
 def _box_in_head(path: Path, box: Box | None) -> Box | None:
@@ -113,3 +129,56 @@ def _box_in_head(path: Path, box: Box | None) -> Box | None:
         return None
     grey = to_channels(decode_file(path), 1)[..., 0]
     return box_in_crop(box, head_box(grey), *grey.shape)
+
+
+def lesion_boxes(labels: Sequence[str], boxes: Sequence[Box | None], classes: Collection[str]) -> LesionBoxes:
+    """Collects the boxes of the given classes; images of other classes count as without a box."""
+    edges = [box if box and label in classes else (0, 0, 0, 0) for label, box in zip(labels, boxes, strict=True)]
+    return LesionBoxes(np.array(edges, np.float32).reshape(-1, 4), np.array([label == NO_TUMOR for label in labels]))
+
+
+def read_boxes(data: bytes, folder: str, name: str, images: Collection[str], *, strict: bool = True) -> dict[str, str]:
+    """Reads a ``boxes.csv``.
+
+    Args:
+        data: Its content, UTF-8.
+        folder: Its folder, relative to where the paths of ``images`` start; "" for just there.
+        name: What messages call it.
+        images: The paths that there are.
+        strict: Whether other columns, and lines of other images, are errors instead of being ignored.
+
+    Returns:
+        Fields of the column ``box``, for the images that have a box.
+
+    Raises:
+        DataError: If columns or a line are not valid.
+    """
+    rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig", errors="replace")))
+    if list(rows.fieldnames or ())[:5] != list(BOX_COLUMNS):
+        if not strict:
+            return {}
+        raise DataError(
+            f"{BOXES} must have the columns {','.join(BOX_COLUMNS)}",
+            received=f"{name} with {','.join(rows.fieldnames or ()) or 'an empty file'}",
+        )
+    boxes = {}
+    for number, row in enumerate(rows, start=2):
+        path = posixpath.normpath(posixpath.join(folder, row["file"]))
+        field = _box_field(row, f"{name}, line {number}", path in images or not strict)
+        if path in images:
+            boxes[path] = field
+    return boxes
+
+
+def _box_field(row: Mapping[str, str], line: str, known: bool) -> str:
+    try:
+        values = [float(row[name]) for name in BOX_COLUMNS[1:]]
+    except (TypeError, ValueError):
+        values = []
+    if not known or not values or not all(0 <= value <= 1 for value in values):
+        raise DataError(
+            f"A line of {BOXES} must name an image beside it and a box in fractions from 0 to 1",
+            received=f"{line}: {','.join(str(value) for value in row.values())}",
+            remedy="Correct or remove the line",
+        )
+    return " ".join(f"{value:.6g}" for value in values)

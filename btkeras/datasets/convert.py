@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from btkeras.datasets.boxes import box_in_crop, parse_box, visible
+from btkeras.datasets.boxes import box_in_crop, clip_box, format_box, mask_box, parse_box
 from btkeras.datasets.convert_medical import DEFAULT_CHOICE, SliceChoice, dicom_images, volume_images
-from btkeras.datasets.dataset import format_box
 from btkeras.datasets.layout import PreparedImage, SourceImage
 from btkeras.datasets.readers import DICOM_SUFFIXES
 from btkeras.datasets.readers.dicom import is_dicom
-from btkeras.datasets.readers.figshare import box_of, read_slice
+from btkeras.datasets.readers.figshare import read_slice
 from btkeras.datasets.readers.images import encode_png, to_png_or_jpeg
 from btkeras.datasets.readers.nifti import is_gzipped_nifti
 from btkeras.errors import DataError, ImageError
@@ -55,8 +54,8 @@ def harmonize_files(
     image = grey[..., None] if known else harmonize(grey[..., None])
     columns = {**extra, COLUMN: str(size)}
     if box := parse_box(extra.get("box", "")):
-        box = visible(box_in_crop(box, head, *grey.shape))
-        columns["box"] = format_box(_centered(*box)) if box else ""
+        box = clip_box(box_in_crop(box, head, *grey.shape))
+        columns["box"] = format_box(box) if box else ""
     return encode_png(resize(image, size)[..., 0]), _mask(mask, head, size), columns
 
 
@@ -71,10 +70,6 @@ def _mask(mask: bytes | None, head: HeadBox, size: int) -> bytes | None:
 def _grey(data: bytes) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("L"))
-
-
-def _centered(top: float, left: float, bottom: float, right: float) -> tuple[float, float, float, float]:
-    return (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
 
 
 _THREADS = min(8, os.cpu_count() or 1)
@@ -144,7 +139,7 @@ def _harmonized(stored: PreparedImage, size: int) -> PreparedImage:
 def _slice(job: SourceImage, data: bytes) -> PreparedImage:
     """A FigShare slice: its file holds everything."""
     found = read_slice(data, job.entry.name)
-    box = box_of(found.mask)
+    box = mask_box(found.mask)
     extra = {**job.extra, "box": format_box(box)} if box else job.extra
     mask = encode_png(found.mask.astype("uint8") * 255)
     return PreparedImage(found.label, found.patient, encode_png(to_uint8(found.image)), ".png", mask, extra)

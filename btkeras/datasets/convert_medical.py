@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from btkeras.datasets.dataset import format_box
+from btkeras.datasets.boxes import format_box, mask_box
 from btkeras.datasets.layout import PreparedImage, SourceImage
 from btkeras.datasets.naming import volume_stem
 from btkeras.datasets.readers.dicom import read_dicom
-from btkeras.datasets.readers.figshare import box_of
 from btkeras.datasets.readers.images import encode_png
 from btkeras.datasets.readers.nifti import AXES, Volume, read_volume, slices_of
 from btkeras.errors import ConfigError, DataError, ImageError
@@ -184,7 +183,7 @@ def volume_images(job: SourceImage, data: bytes, mask: bytes | None, choice: Sli
         if tumor is not None:
             plane = np.ascontiguousarray(tumor.plane(slices.axis, index) > 0)
             drawn = np.asarray(Image.fromarray(plane.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
-            box = box_of(drawn > 0)
+            box = mask_box(drawn > 0)
             extra |= {"box": format_box(box)} if box else {}
         found.append(
             PreparedImage(

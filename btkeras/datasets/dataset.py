@@ -1,77 +1,20 @@
-"""What a dataset is: a folder of labelled images, read into records."""
+"""A folder of labelled images, read into records."""
 
 from __future__ import annotations
 
 import csv
 import difflib
-import io
-import posixpath
 import re
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from btkeras.datasets.boxes import BOXES, Box, parse_box, read_boxes
 from btkeras.errors import DataError
 from btkeras.files import atomic_file
-
-BOXES = "boxes.csv"
-BOX_COLUMNS = ("file", "x_center", "y_center", "width", "height")
-
-
-def read_boxes(data: bytes, folder: str, name: str, images: Collection[str], *, strict: bool = True) -> dict[str, str]:
-    """Reads a ``boxes.csv``.
-
-    Args:
-        data: Its content, UTF-8.
-        folder: Where it lies, as ``images`` are named; "" for where these start.
-        name: What messages call it.
-        images: The paths that there are.
-        strict: Whether other columns, and lines of other images, are errors instead of being passed over.
-
-    Returns:
-        "x_center y_center width height", fractions, for the images that have a box.
-
-    Raises:
-        DataError: If columns or a line are not as they must be.
-    """
-    rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig", errors="replace")))
-    if list(rows.fieldnames or ())[:5] != list(BOX_COLUMNS):
-        if not strict:
-            return {}
-        raise DataError(
-            f"{BOXES} must have the columns {','.join(BOX_COLUMNS)}",
-            received=f"{name} with {','.join(rows.fieldnames or ()) or 'an empty file'}",
-        )
-    boxes = {}
-    for number, row in enumerate(rows, start=2):
-        path = posixpath.normpath(posixpath.join(folder, row["file"]))
-        text = _box(row, f"{name}, line {number}", path in images or not strict)
-        if path in images:
-            boxes[path] = text
-    return boxes
-
-
-def _box(row: Mapping[str, str], line: str, known: bool) -> str:
-    try:
-        values = [float(row[name]) for name in BOX_COLUMNS[1:]]
-    except (TypeError, ValueError):
-        values = []
-    if not known or not values or not all(0 <= value <= 1 for value in values):
-        raise DataError(
-            f"A line of {BOXES} must name an image beside it and a box in fractions from 0 to 1",
-            received=f"{line}: {','.join(str(value) for value in row.values())}",
-            remedy="Correct or remove the line",
-        )
-    return format_box(values)
-
-
-def format_box(values: Iterable[float]) -> str:
-    """Writes a box as the manifest keeps it: "x_center y_center width height", fractions of the image."""
-    return " ".join(f"{value:.6g}" for value in values)
-
 
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 MANIFEST = "manifest.csv"
@@ -107,6 +50,11 @@ class Record:
     patient: str = ""
     source: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def box(self) -> Box | None:
+        """The tumour's box, of the column ``box``; None without one. Raises DataError if it is not valid."""
+        return parse_box(self.extra.get("box", ""), self.path)
 
 
 @dataclass(frozen=True)

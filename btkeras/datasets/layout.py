@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from btkeras.datasets.dataset import BOXES, CLASSES, MANIFEST, Record, class_name, load_dataset, read_boxes
+from btkeras.datasets.boxes import BOXES, read_boxes
+from btkeras.datasets.dataset import CLASSES, MANIFEST, Record, class_name, load_dataset
 from btkeras.datasets.naming import is_mask, is_medical, is_volume, masks_of, patient_of
 from btkeras.datasets.readers.archives import SourceFile, file_entry, walk
 from btkeras.datasets.readers.figshare import CVIND, read_cvind

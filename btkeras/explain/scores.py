@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.datasets.boxes import NO_TUMOR, Box, box_of, boxes_in_heads
+from btkeras.datasets.boxes import NO_TUMOR, Box, boxes_in_heads
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.evaluation.evaluate import load_best
@@ -152,7 +152,9 @@ def regions_of(
     """
     if kind == "mask":
         return np.stack([_mask(dataset.root / record.extra["mask"], shape) for record in records])
-    boxes = boxes_in_heads(dataset.root, records) if harmonized else [box_of(record) for record in records]
+    boxes = [record.box for record in records]
+    if harmonized:
+        boxes = boxes_in_heads([dataset.root / record.path for record in records], boxes)
     return np.stack([_box(box, shape) for box in boxes])
 
 

@@ -14,7 +14,7 @@ from btkeras.augmentation.geometry import augment, random_key, random_numbers
 from btkeras.augmentation.intensity import augment_intensity
 from btkeras.augmentation.lesion_cutmix import CutMixBatch, lesion_cutmix
 from btkeras.config import AugmentConfig, ExperimentConfig, IntensityConfig
-from btkeras.datasets.boxes import LesionBoxes, box_of, boxes_in_heads, lesion_boxes
+from btkeras.datasets.boxes import LesionBoxes, boxes_in_heads, lesion_boxes
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.machine import cache_folder, threads
@@ -91,8 +91,10 @@ def _tumors(dataset: Dataset, split: Split, config: ExperimentConfig, broken: Co
             received=min(unknown),
         )
     records = [record for record in split.train if record.path not in broken]
-    boxes = boxes_in_heads(dataset.root, records) if config.data.harmonize else [box_of(record) for record in records]
-    tumors = lesion_boxes(records, boxes, config.augment.cutmix_classes)
+    boxes = [record.box for record in records]
+    if config.data.harmonize:
+        boxes = boxes_in_heads([dataset.root / record.path for record in records], boxes)
+    tumors = lesion_boxes([record.label for record in records], boxes, config.augment.cutmix_classes)
     for what, found in (("a tumour's box", tumors.boxes.any()), ("a slice without tumour", tumors.no_tumor.any())):
         if not found:
             raise DataError(

@@ -31,8 +31,6 @@ _MATLAB_V5 = b"MATLAB 5"
 # What h5py and scipy raise on a file whose inside is broken.
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, EOFError, IndexError, OverflowError, zlib.error)
 
-Box = tuple[float, float, float, float]
-
 
 @dataclass(frozen=True, eq=False)
 class FigShareSlice:
@@ -72,29 +70,6 @@ def read_slice(data: bytes, name: str = "the slice") -> FigShareSlice:
             remedy="Get the file again",
         )
     return FigShareSlice(image.T, mask.T != 0, _label(fields["label"], name), _patient(fields["PID"], name))
-
-
-def box_of(mask: NDArray[np.bool_]) -> Box | None:
-    """Returns the smallest box around a mask, None around an empty one.
-
-    Args:
-        mask: (height, width) bool.
-
-    Returns:
-        Centre x, centre y, width and height as fractions of the image; a pixel's edges count, so a full mask
-        gives (0.5, 0.5, 1, 1).
-    """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return None
-    (top, bottom), (left, right) = (rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)
-    height, width = mask.shape
-    return (
-        float(left + right) / (2 * width),
-        float(top + bottom) / (2 * height),
-        float(right - left) / width,
-        float(bottom - top) / height,
-    )
 
 
 def read_cvind(data: bytes, name: str = CVIND) -> tuple[int, ...]:
