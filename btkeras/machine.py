@@ -7,11 +7,16 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from btkeras.errors import ConfigError
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _THREADS = "BTKERAS_THREADS"
 _PARENT = "BTKERAS_PARENT"
@@ -33,6 +38,19 @@ def threads() -> int:
             f"{_THREADS} must be a whole number from 1", received=repr(text), remedy="Unset it for all cores"
         )
     return int(text)
+
+
+def map_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """Yields results in the items' order; threads work a few items ahead, so memory stays bounded."""
+    workers = threads()
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Future[_Result]] = deque()
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > 4 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def cache_folder() -> Path:

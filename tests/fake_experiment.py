@@ -16,8 +16,7 @@ from btkeras.experiments.experiment import Experiment, create_experiment
 from btkeras.files import write_json
 from btkeras.metrics import summarize
 from btkeras.runs import Run, create_run, write_history, write_predictions
-from btkeras.splitting.folds import make_folds
-from btkeras.splitting.splits import Split
+from btkeras.splitting.splits import Split, make_folds
 
 # How strongly a made-up network sees the true class.
 SKILL = {"improved_resnet34": 3.0, "resnet34": 2.8, "vgg16": 2.5, "lbp_knn": 2.0}

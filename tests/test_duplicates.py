@@ -14,7 +14,7 @@ from scipy.stats import pearsonr
 
 from btkeras.preprocessing.image_file import MIN_SIDE
 from btkeras.splitting.duplicate_alignment import THRESHOLD, Aligner
-from btkeras.splitting.duplicate_hashes import SIDE, TURNS, WINDOWS, candidates, hashes, turned
+from btkeras.splitting.duplicate_hashes import ORIENTATIONS, SIDE, WINDOWS, candidates, hashes, oriented
 from btkeras.splitting.duplicates import find_near_duplicates
 from tests import planted
 
@@ -47,12 +47,12 @@ def test_each_kind_of_copy_is_found_on_its_own(planted_files: dict[str, list[Pat
     chosen = chosen[:24]
     found = find_near_duplicates([file for group in chosen for file in group])
     assert pairs(found.groups()) == pairs(chosen)
-    assert all(link.exact == (name == "copy") for link in found.links)
+    assert all(link.exact == (name == "copy") for link in found.pairs)
 
 
 def test_a_link_says_what_was_done(tmp_path: Path) -> None:
     image = planted.slices(1)[0]
-    for turn, (transposed, vertical, horizontal) in enumerate(TURNS):
+    for turn, (transposed, vertical, horizontal) in enumerate(ORIENTATIONS):
         copy = image.transpose(Image.Transpose.TRANSPOSE) if transposed else image
         copy = copy.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if vertical else copy
         copy = copy.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if horizontal else copy
@@ -60,9 +60,9 @@ def test_a_link_says_what_was_done(tmp_path: Path) -> None:
         copy.point([min(255, i + 3) for i in range(256)]).save(tmp_path / f"{turn}.png")
     image.save(tmp_path / "original.png")
     said = []
-    for turn in range(len(TURNS)):
-        (link,) = find_near_duplicates([tmp_path / f"{turn}.png", tmp_path / "original.png"]).links
-        said.append(link.turn)
+    for turn in range(len(ORIENTATIONS)):
+        (link,) = find_near_duplicates([tmp_path / f"{turn}.png", tmp_path / "original.png"]).pairs
+        said.append(link.orientation)
         assert not link.exact and link.correlation > 0.99
     assert said == [
         "as it is",
@@ -81,7 +81,7 @@ def test_equal_pixels_in_other_files_are_exact_copies(tmp_path: Path) -> None:
     image.save(tmp_path / "grey.png")
     image.convert("RGB").save(tmp_path / "colour.png", compress_level=1)
     image.convert("LA").save(tmp_path / "alpha.png")
-    (link, other) = find_near_duplicates(sorted(tmp_path.iterdir())).links
+    (link, other) = find_near_duplicates(sorted(tmp_path.iterdir())).pairs
     assert link.exact and other.exact and link.correlation == 1
 
 
@@ -116,7 +116,7 @@ def test_many_copies_are_one_group_with_few_links(tmp_path: Path) -> None:
         image.point([min(255, i + number % 8) for i in range(256)]).save(file)
     found = find_near_duplicates(files)
     assert found.groups() == [files]
-    assert len(found.links) == len(files) - 1
+    assert len(found.pairs) == len(files) - 1
 
 
 def test_progress_sees_each_file_once(tmp_path: Path) -> None:
@@ -139,8 +139,8 @@ def test_hashes_are_those_of_the_library() -> None:
     thumbnails = np.stack([np.asarray(image.resize((SIDE, SIDE))) for image in planted.slices(3)])
     windows, turns = hashes(thumbnails)
     for i, thumbnail in enumerate(thumbnails):
-        for turn in range(len(TURNS)):
-            one = Image.fromarray(np.ascontiguousarray(turned(thumbnail, turn)))
+        for turn in range(len(ORIENTATIONS)):
+            one = Image.fromarray(np.ascontiguousarray(oriented(thumbnail, turn)))
             expected = imagehash.phash(one, hash_size=12, highfreq_factor=SIDE // 12).hash.ravel()
             assert (np.unpackbits(turns[i, turn]).astype(bool) == expected).mean() > 0.99
         assert (windows[i, 0] == turns[i, 0]).all()
@@ -154,16 +154,16 @@ def test_hashes_are_those_of_the_library() -> None:
 def test_candidates_are_those_of_comparing_all() -> None:
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 2, (60, len(WINDOWS), 144), dtype=np.uint8)
-    turns = rng.integers(0, 2, (60, len(TURNS), 144), dtype=np.uint8)
+    turns = rng.integers(0, 2, (60, len(ORIENTATIONS), 144), dtype=np.uint8)
     for i in range(0, 60, 2):
         # One window of every other image resembles a turn of the next, in all but ten bits.
         copy = bits[i, i % len(WINDOWS)].copy()
         copy[rng.choice(144, 10, replace=False)] ^= 1
-        turns[i + 1, i % len(TURNS)] = copy
+        turns[i + 1, i % len(ORIENTATIONS)] = copy
     windows, asked = np.packbits(bits, axis=-1), np.packbits(turns, axis=-1)
     found = candidates(windows, asked)
     assert {tuple(row) for row in found.tolist()} == {
-        (i, i % len(WINDOWS), i + 1, i % len(TURNS)) for i in range(0, 60, 2)
+        (i, i % len(WINDOWS), i + 1, i % len(ORIENTATIONS)) for i in range(0, 60, 2)
     }
 
 

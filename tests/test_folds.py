@@ -15,9 +15,8 @@ from btkeras.config import CVConfig, DataConfig
 from btkeras.datasets import Dataset, Record, load_dataset
 from btkeras.errors import DataError
 from btkeras.files import digest
-from btkeras.splitting.folds import make_folds
 from btkeras.splitting.groups import count_groups, find_groups
-from btkeras.splitting.splits import SUBSETS, load_split, make_split, save_split
+from btkeras.splitting.splits import SUBSETS, load_split, make_folds, make_split, save_split
 from tests.conftest import CLASSES
 from tests.test_splits import PAPER, dataset
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,39 +18,38 @@ from sklearn.model_selection import StratifiedGroupKFold
 from btkeras.config import GROUPINGS, CVConfig, DataConfig
 from btkeras.datasets import Dataset, Record
 from btkeras.errors import DataError
-from btkeras.splitting.folds import make_folds
-from btkeras.splitting.group_split import split_groups, split_records
 from btkeras.splitting.groups import count_groups, find_groups, group_records
-from btkeras.splitting.splits import SUBSETS, Split, load_split, make_split, save_split, split_sizes
+from btkeras.splitting.splits import SUBSETS, Split, load_split, make_folds, make_split, save_split, split_sizes
+from btkeras.splitting.stratified import split_groups, split_records
 from tests.conftest import CLASSES
-from tests.test_neighbours import sequence
-
-Found = Callable[[list[list[str]]], list[list[str]]]
+from tests.test_series import sequence
 
 
 class Duplicates:
-    """In the place of ``btkeras.splitting.duplicates``: finds what it is told, and remembers what it was asked."""
-
-    VERSION = 1
+    """In the place of ``find_near_duplicates``: finds what it is told, and remembers what it was asked."""
 
     def __init__(self) -> None:
         self.sets: list[list[str]] = []
         self.asked: list[list[str]] = []
 
-    def find_near_duplicates(self, paths: Sequence[Path], progress: Callable[[Sequence[Path]], Iterable[Path]]) -> Any:
+    def __call__(self, paths: Sequence[Path], progress: Callable[[Sequence[Path]], Iterable[Path]]) -> SimpleNamespace:
         files = list(progress(paths))
-        self.asked.append([file.name for file in files])
+        self.asked += [[file.name for file in files]] * bool(files)
         found = [[file for file in files if file.name in one] for one in self.sets]
-        answer = ModuleType("decision")
-        answer.groups = lambda: [one for one in found if len(one) > 1]  # type: ignore[attr-defined]
-        return answer
+        return SimpleNamespace(groups=lambda: [group for group in found if len(group) > 1])
 
 
 @pytest.fixture
 def duplicates(monkeypatch: pytest.MonkeyPatch) -> Duplicates:
     fake = Duplicates()
-    monkeypatch.setitem(sys.modules, "btkeras.splitting.duplicates", fake)  # type: ignore[arg-type]
+    monkeypatch.setattr("btkeras.splitting.duplicates.find_near_duplicates", fake)
     return fake
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level("INFO", "btkeras")
+    return caplog
 
 
 def patients(sizes: dict[str, Sequence[int]], **extra: str) -> list[Record]:
@@ -91,7 +88,7 @@ def test_by_image_groups_are_those_of_the_intervals(duplicates: Duplicates) -> N
 
 
 def test_by_duplicate_joins_near_copies_and_the_patients_they_belong_to(
-    duplicates: Duplicates, capsys: pytest.CaptureFixture[str]
+    duplicates: Duplicates, log: pytest.LogCaptureFixture
 ) -> None:
     unnamed = [Record(f"no_tumor/{name}.png", "no_tumor") for name in "abcd"]
     images = dataset([*patients({"glioma": [2, 2, 2]}), *unnamed])
@@ -106,11 +103,11 @@ def test_by_duplicate_joins_near_copies_and_the_patients_they_belong_to(
     }
     assert groups["glioma/002_00.png"] == "patient s glioma-2"
     assert count_groups([record.path for record in images.records], groups) == 4
-    assert "by duplicate: 4 groups of 10 images, 1 of which stand alone" in capsys.readouterr().err
+    assert "grouped by duplicate: 4 groups of 10 images, 1 of which stand alone" in log.text
 
 
 def test_by_patient_compares_only_images_that_name_none_and_says_how_many(
-    duplicates: Duplicates, capsys: pytest.CaptureFixture[str]
+    duplicates: Duplicates, log: pytest.LogCaptureFixture
 ) -> None:
     elsewhere = replace(patients({"glioma": [1]})[0], path="t.png", source="t")
     images = dataset([*patients({"glioma": [2]}), elsewhere, *(Record(f"{name}.png", "no_tumor") for name in "ab")])
@@ -120,7 +117,7 @@ def test_by_patient_compares_only_images_that_name_none_and_says_how_many(
     assert groups["glioma/000_00.png"] == groups["glioma/000_01.png"] and "t.png" not in groups
     assert groups["a.png"] == groups["b.png"]
     assert duplicates.asked == [["a.png", "b.png"]]
-    assert "2 name no patient and are grouped by near-duplicates alone" in capsys.readouterr().err
+    assert "2 name no patient and are grouped by near-duplicates only" in log.text
 
 
 @pytest.mark.parametrize(
@@ -133,7 +130,7 @@ def test_what_no_image_names_is_refused_with_what_to_do(group_by: str, message: 
 
 
 def test_by_neighbours_joins_series_of_images_without_id_and_near_copies(
-    duplicates: Duplicates, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    duplicates: Duplicates, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
     unnamed = [Record(f"n/{number}.png", "no_tumor") for number in range(6)]
     images = dataset([*patients({"glioma": [2, 3]}), *unnamed])
@@ -172,7 +169,7 @@ def test_what_was_found_is_kept_until_a_file_changes(
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(
-    duplicates: Duplicates, tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+    duplicates: Duplicates, tmp_path: Path, image_folder: Path, log: pytest.LogCaptureFixture
 ) -> None:
     from btkeras.datasets import load_dataset
 
@@ -180,7 +177,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
     duplicates.sets = [["000.png", "001.png"]]
     loaded = load_dataset(image_folder)
     assert group_records(loaded, "duplicate", tmp_path / "file") == group_records(loaded, "duplicate")
-    assert "groups are not kept" in capsys.readouterr().err
+    assert "groups are not cached" in log.text
 
 
 # --- dealing ---
@@ -279,19 +276,19 @@ def test_folds_are_as_even_as_those_of_scikit_learn(seed: int) -> None:
     assert ours <= max(1.0, unevenness([Counter(labels[tested].tolist()) for _, tested in folds]))
 
 
-def test_a_group_larger_than_a_part_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_group_larger_than_a_part_is_said(log: pytest.LogCaptureFixture) -> None:
     images = dataset(patients({"glioma": [40, 40, 40], "no_tumor": [1] * 60}))
     split = make_split(images, DataConfig(group_by="patient"))
     assert [counts(split.subset(name))["glioma"] for name in SUBSETS] == [40, 40, 40]
-    assert "test has 40 images of glioma where 24 were wanted" in capsys.readouterr().err
+    assert "test has 40 images of glioma where 24 were wanted" in log.text
 
 
 @pytest.mark.parametrize("group_by", ["patient", "duplicate"])
 def test_a_class_with_fewer_groups_than_parts_is_refused(duplicates: Duplicates, group_by: str) -> None:
     images = dataset(patients({"glioma": [10, 10], "no_tumor": [1] * 30}))
-    with pytest.raises(DataError, match=r"enough groups for every part.*no glioma left for (test|validation)"):
+    with pytest.raises(DataError, match=r"enough groups for every subset.*no glioma left for (test|validation)"):
         make_split(images, DataConfig(group_by=group_by))
-    with pytest.raises(DataError, match=r"enough groups for every part.*no glioma left for fold \d"):
+    with pytest.raises(DataError, match=r"enough groups for every subset.*no glioma left for fold \d"):
         make_folds(images, DataConfig(group_by=group_by), CVConfig())
 
 
@@ -324,26 +321,24 @@ def test_cvind_is_what_each_fold_tests(duplicates: Duplicates) -> None:
 
 
 def test_cvind_has_as_many_folds_as_it_has(duplicates: Duplicates) -> None:
-    with pytest.raises(DataError, match=r"as many folds as cvind has.*cv\.folds = 4 for 5.*--folds 5"):
+    with pytest.raises(DataError, match=r"as many folds as there are.*cv\.folds = 4 for 5.*--folds 5"):
         make_folds(figshare(), DataConfig(group_by="official"), CVConfig(folds=4))
 
 
-def test_cvind_that_parts_a_patient_is_kept_and_said(
-    duplicates: Duplicates, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cvind_that_parts_a_patient_is_kept_and_said(duplicates: Duplicates, log: pytest.LogCaptureFixture) -> None:
     records = list(figshare().records)
     odd = next(i for i, record in enumerate(records) if record.path == "glioma/003_00.png")
     records[odd] = replace(records[odd], extra={"official_fold": "1"})
     splits = make_folds(dataset(records), DataConfig(group_by="official"), CVConfig())
     assert records[odd] in splits[0].test
-    assert "part 1 patients or groups, 'patient s glioma-3' among them" in capsys.readouterr().err
+    assert "1 groups are in several, 'patient s glioma-3' among them" in log.text
 
 
 @pytest.mark.parametrize("text", ["x", "0", "-1", "1.5", "²"])
 def test_a_cvind_that_is_no_fold_is_refused(duplicates: Duplicates, text: str) -> None:
     records = list(figshare().records)
     records[0] = replace(records[0], extra={"official_fold": text})
-    with pytest.raises(DataError, match="cvind must be a number from 1 on"):
+    with pytest.raises(DataError, match="An official_fold must be a number from 1 on"):
         make_split(dataset(records), DataConfig(group_by="official"))
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from btkeras.datasets.dataset import Dataset, Record
-from btkeras.splitting.duplicates import Duplicates, match
-from btkeras.splitting.image_stats import ImageStats, Progress, scan_images
+from btkeras.splitting.duplicates import Duplicates, ImageStats, Progress, match, scan_images
 from btkeras.splitting.splits import SUBSETS, Split
 
 
@@ -235,8 +234,8 @@ def audit(
     others = against.records if against else ()
     files = [dataset.root / record.path for record in dataset.records]
     files += [against.root / record.path for record in others] if against else []
-    facts = [fact if isinstance(fact, ImageStats) else str(fact) for fact in scan_images(files, progress)]
-    found = match(files, facts)
+    facts = list(scan_images(files, progress))
+    found = match_duplicates(files, facts)
     subset_of = {record.path: subset for subset in SUBSETS for record in split.subset(subset)} if split else {}
     members = [Member(record.path, record.label, subset_of.get(record.path, "")) for record in dataset.records]
     members += [Member(record.path, record.label, other=True) for record in others]
@@ -276,7 +275,7 @@ def _patients_across(records: Sequence[Record], subset_of: Mapping[str, str]) ->
 def _groups(found: Duplicates, members: Sequence[Member]) -> tuple[CopyGroup, ...]:
     group_of = {i: number for number, group in enumerate(found.index_groups()) for i in group}
     links = defaultdict(list)
-    for link in found.links:
+    for link in found.pairs:
         links[group_of[link.first]].append(link)
     groups = [
         CopyGroup(
@@ -284,7 +283,7 @@ def _groups(found: Duplicates, members: Sequence[Member]) -> tuple[CopyGroup, ..
             exact=all(link.exact for link in links[number]),
             exact_copies=sum(link.exact for link in links[number]),
             correlation=min(link.correlation for link in links[number]),
-            turns=tuple(sorted({link.turn for link in links[number]} - {"as it is"})),
+            turns=tuple(sorted({link.orientation for link in links[number]} - {"as it is"})),
         )
         for number, group in enumerate(found.index_groups())
     ]

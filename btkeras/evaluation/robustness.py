@@ -10,12 +10,11 @@ import functools
 import math
 import sys
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -31,7 +30,7 @@ from btkeras.evaluation.evaluate import load_best, require_known_classes
 from btkeras.evaluation.robustness_sheet import FILE, SETTINGS, sampling_errors, sheet_of
 from btkeras.files import atomic_file, write_json
 from btkeras.logging import logger
-from btkeras.machine import threads
+from btkeras.machine import map_in_threads
 from btkeras.preprocessing.preprocessor import ImageArray, Preprocessor, decode_file
 from btkeras.runs import Run
 
@@ -72,9 +71,6 @@ def _small(image: ImageArray, side: int) -> Image.Image:
 
 SHEET = "robustness.png"
 IMAGES = 200
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -192,7 +188,7 @@ def predict_corrupted(run: Run, model: keras.Model, paths: Sequence[Path]) -> ND
     look = functools.partial(_looks, decoder)
     bar = tqdm(paths, "robustness", unit=" images", file=sys.stderr, leave=False, disable=None)
     # One image's looks are one batch, so that there is one shape, and only some of the looks are held.
-    batches = _ahead(look, bar)
+    batches = map_in_threads(look, bar)
     return np.stack([np.asarray(model.predict_on_batch(batch)) for batch in batches])
 
 
@@ -203,19 +199,6 @@ def _looks(decoder: Preprocessor, path: Path) -> NDArray[np.float32]:
 
 def _changed(image: ImageArray, name: str, level: int) -> ImageArray:
     return corrupt(image, name, level) if name else image
-
-
-def _ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """Results in order, a few of them made in threads while earlier ones are used."""
-    workers = threads()
-    with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[_Result]] = deque()
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > 2 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
 
 
 def _images(run: Run, dataset: Dataset | None) -> tuple[tuple[Record, ...], str, Path]:

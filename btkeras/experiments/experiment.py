@@ -20,8 +20,7 @@ from btkeras.files import atomic_folder, write_json, write_text
 from btkeras.logging import logger
 from btkeras.machine import cache_folder
 from btkeras.runs import Run, dataset_of, first_manifest, read_json, require_new
-from btkeras.splitting.folds import make_folds
-from btkeras.splitting.splits import Split, load_split, save_split
+from btkeras.splitting.splits import Split, load_split, make_folds, save_split
 
 # A lock that is not free by then is worth a word.
 _PATIENCE_SECONDS = 5

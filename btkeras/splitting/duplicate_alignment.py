@@ -2,27 +2,26 @@
 
 Candidates are aligned by the method of Lucas and Kanade ("An iterative image registration technique", IJCAI 1981), with
 a shift and a scale along each axis and a gain and an offset of the grey levels, at a quarter, a half and the whole of a
-thumbnail's resolution. How alike they are is then the correlation coefficient of a band of spatial frequencies, fine
-enough to tell a copy from the next slice of the same head: brightness and large shapes, which all heads share, do not
-count, and neither does what JPEG or another size takes away. A margin is left out where the band depends on what lies
-outside the image.
+thumbnail's resolution. They are then compared by the correlation coefficient of a band of spatial frequencies. The band
+leaves out brightness and large shapes, which all heads share, and what JPEG or another size takes away, but is fine
+enough to tell a duplicate from the next slice of the same head.
 
-``THRESHOLD`` lies in a gap of 4,564 real slices (FigShare and Br35H). Copies of 120 of them (JPEG quality 70, 60 % x
-70 % of the size, flipped, turned, brighter) have 0.994 and more; with a window of 95 % cut out at least 0.979, with one
-of 90 % at least 0.967. Of FigShare's 3,064 slices, which show 233 patients at distances of 7 mm, no two have more than
-0.961; those are next to each other in one head. Of the 1,301 links found in Br35H the 64 weakest were looked at: each
-joins two copies, most of them sharpened, brighter or flipped.
+``THRESHOLD`` lies in a gap of 4,564 real slices (FigShare and Br35H). Duplicates of 120 of them (JPEG quality 70, 60 %
+x 70 % of the size, flipped, rotated, brighter) have 0.994 and more; with a window of 95 % cropped at least 0.979, with
+one of 90 % at least 0.967. Of FigShare's 3,064 slices, which show 233 patients at distances of 7 mm, no two have more
+than 0.961; those are next to each other in one head. Of the 1,301 pairs found in Br35H the 64 weakest were inspected:
+all are duplicates, most of them sharpened, brighter or flipped.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from btkeras.splitting.duplicate_hashes import SIDE, WINDOWS, turned
+from btkeras.splitting.duplicate_hashes import SIDE, WINDOWS, oriented
 
 UInt8 = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -32,25 +31,15 @@ Bools = NDArray[np.bool_]
 THRESHOLD = 0.965
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """One look at a pair.
-
-    Attributes:
-        factor: By which the thumbnails are made smaller.
-        steps: Of the alignment.
-        band: Standard deviations of the band's two Gaussians, in pixels.
-        enough: Correlation below which a pair is given up.
-    """
-
-    factor: int
-    steps: int
-    band: tuple[float, float]
-    enough: float
+class _Stage(NamedTuple):
+    factor: int  # by which the thumbnails are made smaller
+    steps: int  # of the alignment
+    band: tuple[float, float]  # standard deviations of the band's two Gaussians, in pixels
+    least: float  # correlation below which a pair is dropped
 
 
-# The lowest correlations of any planted copy were 0.81, 0.88 and 0.967. Of the pairs of different slices that the
-# hashes take for candidates two thirds are given up at first sight, and most of the others at the second.
+# The lowest correlations of any planted duplicate were 0.81, 0.88 and 0.967. Of the candidates that show different
+# slices the first stage drops two thirds, and the second most of the others.
 _STAGES = (
     _Stage(4, 2, (0.5, 2.0), 0.75),
     _Stage(2, 3, (0.5, 3.0), 0.82),
@@ -64,23 +53,23 @@ _TINY = 1e-6
 
 
 class Aligner:
-    """Lays images over each other and says how alike they are.
-
-    Args:
-        thumbnails: ``[m, SIDE, SIDE]``.
-    """
+    """Aligns pairs of thumbnails ``[m, SIDE, SIDE]`` and correlates them."""
 
     def __init__(self, thumbnails: UInt8) -> None:
         self._thumbnails = thumbnails
-        # Every pair is looked at like this, so it is done once for each image: 4 kB of half floats.
-        parts = [_filtered(thumbnails[i : i + _BATCH], _STAGES[0]) for i in range(0, len(thumbnails), _BATCH)]
-        self._soft, self._bands = (np.concatenate([part[k].astype(np.float16) for part in parts]) for k in (0, 1))
+        # Every pair needs the first stage, so it is computed once for each image: 4 kB of half floats.
+        starts = range(0, len(thumbnails), _BATCH)
+        filtered = [_filtered(thumbnails[start : start + _BATCH], _STAGES[0]) for start in starts]
+        self._smooth, self._bands = (np.concatenate(part).astype(np.float16) for part in zip(*filtered, strict=True))
 
     def correlations(self, pairs: Ints) -> Floats:
-        """Correlations of pairs, ``[n, 4]`` as ``duplicates_hash.candidates`` returns them.
+        """Correlations of pairs.
+
+        Args:
+            pairs: ``[n, 4]`` as ``duplicate_hashes.candidates`` returns them.
 
         Returns:
-            ``[n]``: the correlation, or 0 where a coarser look already showed two different images.
+            ``[n]``: the correlation, or 0 where a coarser stage already showed two different images.
         """
         result = np.zeros(len(pairs), np.float32)
         left = np.arange(len(pairs))
@@ -88,31 +77,28 @@ class Aligner:
         # Top, height, left and width of what is compared of the first image, as fractions of it.
         places = np.stack([windows[:, 1], windows[:, 2], windows[:, 0], windows[:, 2]], axis=1)
         for stage in _STAGES:
-            soft, band = self._looks(pairs[left, 0], stage)
-            soft_other, band_other = (_turned(look, pairs[left, 3]) for look in self._looks(pairs[left, 2], stage))
+            smooth, band = self._stage(pairs[left, 0], stage)
+            smooth_other, band_other = (_oriented(x, pairs[left, 3]) for x in self._stage(pairs[left, 2], stage))
             for _ in range(stage.steps):
-                places = _moved(places, _step(soft, soft_other, places))
+                places = _moved(places, _step(smooth, smooth_other, places))
             found = _correlation(band, band_other, places, margin=stage.band[1])
-            kept = found >= stage.enough
-            left, places, found = left[kept], places[kept], found[kept]
+            passed = found >= stage.least
+            left, places, found = left[passed], places[passed], found[passed]
             if not len(left):
                 return result
         result[left] = found
         return result
 
-    def _looks(self, images: Ints, stage: _Stage) -> tuple[Floats, Floats]:
+    def _stage(self, images: Ints, stage: _Stage) -> tuple[Floats, Floats]:
         if stage is _STAGES[0]:
-            return self._soft[images].astype(np.float32), self._bands[images].astype(np.float32)
+            return self._smooth[images].astype(np.float32), self._bands[images].astype(np.float32)
         return _filtered(self._thumbnails[images], stage)
 
 
 def _filtered(images: UInt8, stage: _Stage) -> tuple[Floats, Floats]:
-    """What is aligned, and what is correlated then."""
-    small = np.zeros((len(images), SIDE // stage.factor, SIDE // stage.factor), np.float32)
-    for i in range(stage.factor):
-        for j in range(stage.factor):
-            small += images[:, i :: stage.factor, j :: stage.factor]
-    small /= stage.factor**2
+    """What is aligned, and what is then correlated."""
+    size = SIDE // stage.factor
+    small = images.reshape(-1, size, stage.factor, size, stage.factor).mean(axis=(2, 4), dtype=np.float32)
     fine, coarse = stage.band
     return _smooth(small, 1), _smooth(small, fine) - _smooth(small, coarse)
 
@@ -122,10 +108,11 @@ def _smooth(images: Floats, sigma: float) -> Floats:
     return smooth
 
 
-def _turned(images: Floats, turns: Ints) -> Floats:
+def _oriented(images: Floats, orientations: Ints) -> Floats:
     result = np.empty_like(images)
-    for turn in np.unique(turns):
-        result[turns == turn] = turned(images[turns == turn], int(turn))
+    for orientation in np.unique(orientations):
+        chosen = orientations == orientation
+        result[chosen] = oriented(images[chosen], int(orientation))
     return result
 
 
@@ -153,7 +140,7 @@ def _step(moving: Floats, fixed: Floats, places: Floats) -> Floats:
     flat = columns.reshape(len(moving), 6, -1)
     squares = flat @ np.swapaxes(flat, 1, 2)
     scales = np.sqrt(np.einsum("nii->ni", squares)) + _TINY
-    # A little is added to the diagonal, so that a blank part gives no huge step.
+    # A little is added to the diagonal, so that a blank area gives no huge step.
     squares = squares / scales[:, :, None] / scales[:, None] + 1e-3 * np.eye(6, dtype=np.float32)
     wanted = (flat @ fixed.reshape(len(fixed), -1, 1))[..., 0] / scales
     solved = np.linalg.solve(squares, wanted[..., None])[..., 0] / scales
@@ -162,22 +149,24 @@ def _step(moving: Floats, fixed: Floats, places: Floats) -> Floats:
 
 
 def _correlation(moving: Floats, fixed: Floats, places: Floats, margin: float) -> Floats:
-    """The correlation coefficient over what both show, less a margin in which the band depends on what lies outside."""
+    """The correlation over what both show, less a margin in which the band depends on what lies outside."""
     sampled, inside = _sampled(moving, places, margin)
-    count = inside.sum(axis=(1, 2), keepdims=True) + _TINY
-    a = (sampled - (sampled * inside).sum(axis=(1, 2), keepdims=True) / count) * inside
-    b = (fixed - (fixed * inside).sum(axis=(1, 2), keepdims=True) / count) * inside
-    products = np.einsum("nij,nij->n", a, b)
-    squares = np.einsum("nij,nij->n", a, a) * np.einsum("nij,nij->n", b, b)
-    result: Floats = products / np.sqrt(squares + _TINY)
+    a, b = (_centered(image, inside) for image in (sampled, fixed))
+    products, a_squares, b_squares = (np.einsum("nij,nij->n", *pair) for pair in ((a, b), (a, a), (b, b)))
+    result: Floats = products / np.sqrt(a_squares * b_squares + _TINY)
     return result
+
+
+def _centered(images: Floats, inside: Bools) -> Floats:
+    count = inside.sum(axis=(1, 2), keepdims=True) + _TINY
+    return (images - (images * inside).sum(axis=(1, 2), keepdims=True) / count) * inside
 
 
 def _sampled(images: Floats, places: Floats, margin: float = 0) -> tuple[Floats, Bools]:
     """What lies at ``places``, stretched to the images' size, and which pixels of that lie in the image."""
     rows, inside_rows = _rows(images, places[:, 0], places[:, 1], margin)
-    turned_rows = np.ascontiguousarray(np.swapaxes(rows, 1, 2))
-    columns, inside_columns = _rows(turned_rows, places[:, 2], places[:, 3], margin)
+    transposed = np.ascontiguousarray(np.swapaxes(rows, 1, 2))
+    columns, inside_columns = _rows(transposed, places[:, 2], places[:, 3], margin)
     inside = inside_rows[:, :, None] & inside_columns[:, None, :]
     return np.ascontiguousarray(np.swapaxes(columns, 1, 2)), inside
 

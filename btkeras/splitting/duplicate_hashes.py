@@ -1,14 +1,14 @@
-"""Which images may be copies of each other: perceptual hashes of windows of them, looked up in tables.
+"""Candidates for duplicates: perceptual hashes of windows of images, looked up in tables.
 
 The hash is pHash (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010), as
-`imagehash.phash` computes it with ``hash_size=12``: the lowest 12 x 12 coefficients of the discrete cosine transform of
-a small image, as bits: above their median or not. What makes it worth writing down again is that all the hashes of a
-image come from one thumbnail by two matrix products: turning an image permutes its coefficients and changes their
-signs, and cutting a border off is another set of cosines. 31 hashes take 0.2 ms so, and 9 ms with the library.
+`imagehash.phash` computes it with ``hash_size=12``: whether each of the lowest 12 x 12 coefficients of the discrete
+cosine transform is above their median. It is implemented here because all the hashes of an image then come from one
+thumbnail by two matrix products, in 0.2 ms instead of 9 ms: another orientation permutes the coefficients and changes
+their signs, and a window is another set of cosines.
 
-A copy's hash differs in few bits (JPEG, size, brightness: mostly 0 to 10 of 144), but after 5 % of each side were cut
-off in 40 to 60, as many as between some different heads. So of each image the hashes of 23 windows are kept, and
-those of the 8 flips and rotations of the whole are looked up: a copy that was cut is found by the window nearest to it.
+A duplicate's hash mostly differs in 0 to 10 of 144 bits, but after a crop of 5 % of each side in 40 to 60, as many as
+between some different heads. So the hashes of 23 windows of each image are stored, and those of its 8 orientations are
+looked up: a cropped duplicate is found by the window nearest to it.
 
 Looking up compares no image with all others: tables hold the windows sorted by a random sample of the bits (Indyk and
 Motwani, "Approximate nearest neighbors", STOC 1998), and only those that agree in all bits of a sample are compared.
@@ -38,9 +38,9 @@ def _windows() -> tuple[tuple[float, float, float], ...]:
 
 
 WINDOWS = _windows()
-# What can be done to a square image: whether it is transposed first, then flipped upside down, then left to right.
-TURNS = tuple((bool(t), bool(v), bool(h)) for t in (0, 1) for v in (0, 1) for h in (0, 1))
-TURN_NAMES = (
+# Whether a square image is transposed first, then flipped upside down, then left to right.
+ORIENTATIONS = tuple((bool(t), bool(v), bool(h)) for t in (0, 1) for v in (0, 1) for h in (0, 1))
+ORIENTATION_NAMES = (
     "as it is",
     "flipped left to right",
     "flipped upside down",
@@ -52,7 +52,7 @@ TURN_NAMES = (
 )
 
 _BYTES = _BITS**2 // 8
-_MAX_DISTANCE = 24  # of planted copies: 8 and less; with 90 % of each side left, anywhere, 24 and less in 98 of 100
+_MAX_DISTANCE = 24  # of planted duplicates: 8 and less; with 90 % of each side left, anywhere, 24 and less in 98 of 100
 _TABLES = 48
 _SAMPLE = (12, 24)  # fewest and most bits of a table's key
 _BATCH = 256  # thumbnails hashed at once
@@ -60,11 +60,11 @@ _CHUNK = 1_000_000  # pairs of hashes compared at once
 _ONES = np.array([value.bit_count() for value in range(256)], np.uint8)
 
 
-def turned(image: Floats, turn: int) -> Floats:
-    """Flips or rotates ``[..., side, side]`` by the turn of this number."""
-    transposed, vertical, horizontal = TURNS[turn]
-    image = np.swapaxes(image, -1, -2) if transposed else image
-    return image[..., :: -1 if vertical else 1, :: -1 if horizontal else 1]
+def oriented(images: NDArray[np.generic], orientation: int) -> NDArray[np.generic]:
+    """Brings ``[..., side, side]`` into the orientation of this number."""
+    transposed, vertical, horizontal = ORIENTATIONS[orientation]
+    images = np.swapaxes(images, -1, -2) if transposed else images
+    return images[..., :: -1 if vertical else 1, :: -1 if horizontal else 1]
 
 
 def hashes(thumbnails: UInt8) -> tuple[UInt8, UInt8]:
@@ -74,19 +74,19 @@ def hashes(thumbnails: UInt8) -> tuple[UInt8, UInt8]:
         thumbnails: ``[n, SIDE, SIDE]``.
 
     Returns:
-        Of the windows, ``[n, len(WINDOWS), 18]``, and of the whole image under each turn, ``[n, 8, 18]``: 144 bits
-        as bytes.
+        Of the windows, ``[n, len(WINDOWS), 18]``, and of the whole image in each orientation, ``[n, 8, 18]``: 144
+        bits as bytes.
     """
     windows = np.empty((len(thumbnails), len(WINDOWS), _BYTES), np.uint8)
-    turns = np.empty((len(thumbnails), len(TURNS), _BYTES), np.uint8)
+    orientations = np.empty((len(thumbnails), len(ORIENTATIONS), _BYTES), np.uint8)
     for start in range(0, len(thumbnails), _BATCH):
-        part = slice(start, start + _BATCH)
-        images = thumbnails[part].astype(np.float32)
+        batch = slice(start, start + _BATCH)
+        images = thumbnails[batch].astype(np.float32)
         for number, window in enumerate(WINDOWS):
-            windows[part, number] = _bits(_coefficients(images, window))
-        for number, coefficients in enumerate(_turned_coefficients(_coefficients(images, WINDOWS[0]))):
-            turns[part, number] = _bits(coefficients)
-    return windows, turns
+            windows[batch, number] = _bits(_coefficients(images, window))
+        for number, coefficients in enumerate(_oriented_coefficients(_coefficients(images, WINDOWS[0]))):
+            orientations[batch, number] = _bits(coefficients)
+    return windows, orientations
 
 
 def _coefficients(images: Floats, window: tuple[float, float, float]) -> Floats:
@@ -96,17 +96,17 @@ def _coefficients(images: Floats, window: tuple[float, float, float]) -> Floats:
 
 
 def _cosines(start: float, length: float) -> Floats:
-    """``[_BITS, SIDE]``: the cosines of a part of a line; pixels at its ends count as far as they are in it."""
+    """``[_BITS, SIDE]``: the cosines along a window; a pixel at its end counts as far as it is in it."""
     edges = np.clip(np.arange(SIDE + 1), start * SIDE, (start + length) * SIDE)
     places = (np.arange(SIDE) + 0.5 - start * SIDE) / (length * SIDE)
     waves = np.cos(np.pi * np.arange(_BITS)[:, None] * places)
     return (waves * np.diff(edges)).astype(np.float32)
 
 
-def _turned_coefficients(whole: Floats) -> Iterator[Floats]:
+def _oriented_coefficients(whole: Floats) -> Iterator[Floats]:
     # A flip changes the sign of the odd cosines.
     flipped, same = np.where(np.arange(_BITS) % 2, -1, 1).astype(np.float32), np.ones(_BITS, np.float32)
-    for transposed, vertical, horizontal in TURNS:
+    for transposed, vertical, horizontal in ORIENTATIONS:
         rows, columns = flipped if vertical else same, flipped if horizontal else same
         yield (np.swapaxes(whole, 1, 2) if transposed else whole) * rows[:, None] * columns
 
@@ -116,26 +116,26 @@ def _bits(coefficients: Floats) -> UInt8:
     return np.packbits(flat > np.median(flat, axis=1, keepdims=True), axis=1)
 
 
-def candidates(windows: UInt8, turns: UInt8) -> Ints:
-    """Finds images that may be copies of each other, under any of the turns and with a border cut off.
+def candidates(windows: UInt8, orientations: UInt8) -> Ints:
+    """Finds images that may be duplicates of each other, in any orientation and with a border cropped.
 
     Args:
         windows: As ``hashes`` returns them.
-        turns: As ``hashes`` returns them.
+        orientations: As ``hashes`` returns them.
 
     Returns:
-        ``[n, 4]``: image, window of it, another image, turn of that; each two images once, with the window and
-        the turn whose hashes differ least. Those that differ least come first.
+        ``[n, 4]``: image, window of it, another image, orientation of that; each two images once, with the window and
+        the orientation whose hashes differ least. Those that differ least come first.
     """
     best = np.zeros((0, 5), np.int64)
-    for found in _collisions(windows.reshape(-1, _BYTES), turns.reshape(-1, _BYTES)):
+    for found in _collisions(windows.reshape(-1, _BYTES), orientations.reshape(-1, _BYTES)):
         best = _closest(np.concatenate([best, found]), len(windows))
     return best[np.argsort(best[:, 0], kind="stable"), 1:]
 
 
-def _collisions(entries: UInt8, questions: UInt8) -> Iterator[Ints]:
-    """Pairs that agree in a table, as distance, image, window, image, turn."""
-    stored, asked = np.unpackbits(entries, axis=1), np.unpackbits(questions, axis=1)
+def _collisions(entries: UInt8, queries: UInt8) -> Iterator[Ints]:
+    """Pairs that agree in a table, as distance, image, window, image, orientation."""
+    stored, asked = np.unpackbits(entries, axis=1), np.unpackbits(queries, axis=1)
     # About as many keys as there are hashes, so that few others share one.
     length = int(np.clip(np.ceil(np.log2(len(entries))) + 1, *_SAMPLE))
     rng = np.random.default_rng(0)
@@ -143,14 +143,13 @@ def _collisions(entries: UInt8, questions: UInt8) -> Iterator[Ints]:
         sample = rng.choice(_BITS**2, length, replace=False)
         keys, wanted = _keys(stored, sample), _keys(asked, sample)
         order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        bounds = (np.searchsorted(keys, wanted, side) for side in ("left", "right"))
-        for places, question in _ranges(*bounds):
+        bounds = (np.searchsorted(keys[order], wanted, side) for side in ("left", "right"))
+        for places, query in _ranges(*bounds):
             entry = order[places]
-            images, others = entry // len(WINDOWS), question // len(TURNS)
-            distances = _ONES[entries[entry] ^ questions[question]].sum(axis=1, dtype=np.int64)
+            images, others = entry // len(WINDOWS), query // len(ORIENTATIONS)
+            distances = _ONES[entries[entry] ^ queries[query]].sum(axis=1, dtype=np.int64)
             near = (distances <= _MAX_DISTANCE) & (images != others)
-            found = (distances, images, entry % len(WINDOWS), others, question % len(TURNS))
+            found = (distances, images, entry % len(WINDOWS), others, query % len(ORIENTATIONS))
             yield np.stack([column[near] for column in found], axis=1)
 
 
@@ -178,7 +177,4 @@ def _closest(found: Ints, count: int) -> Ints:
     """Of each two of ``count`` images the closest hashes."""
     pair = np.minimum(found[:, 1], found[:, 3]) * count + np.maximum(found[:, 1], found[:, 3])
     order = np.lexsort((found[:, 0], pair))
-    pair = pair[order]
-    first = np.ones(len(order), bool)
-    first[1:] = pair[1:] != pair[:-1]
-    return found[order[first]]
+    return found[order[np.unique(pair[order], return_index=True)[1]]]

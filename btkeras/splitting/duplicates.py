@@ -1,26 +1,36 @@
-"""Copies in a collection: images that are the same or nearly so, under flips and rotations, and groups of them.
+"""Duplicates among images, exact or nearly so, and groups of them.
 
-Exact copies have equal grey pixels. Near-copies are found by perceptual hash (``duplicates_hash``) and confirmed by
-correlation after exact alignment (``duplicates_align``, where the threshold is explained): the same image stored
-anew, at another size, brighter or darker, flipped, rotated by a multiple of 90 degrees, or with up to 5 % of each side
-cut off. Slices that lie next to each other in a head look alike but are no copies, and are not joined.
+Exact duplicates have equal grey pixels. Near-duplicates are found by perceptual hash (``duplicate_hashes``) and
+confirmed by correlation after alignment (``duplicate_alignment``, where the threshold is explained): the same image
+stored anew, at another size, brighter or darker, flipped, rotated by a multiple of 90 degrees, or with up to 5 % of
+each side cut off. Slices that lie next to each other in a head look alike but are no duplicates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from btkeras.machine import threads
+from btkeras.datasets.readers.images import DAMAGE
+from btkeras.errors import ImageError
+from btkeras.files import digest
+from btkeras.machine import map_in_threads, threads
+from btkeras.preprocessing.decode import to_uint8
+from btkeras.preprocessing.image_file import damaged, read_image_bytes, sniff
 from btkeras.splitting.duplicate_alignment import THRESHOLD, Aligner
-from btkeras.splitting.duplicate_hashes import TURN_NAMES, candidates, hashes
-from btkeras.splitting.image_stats import ImageStats, Progress, scan_images
+from btkeras.splitting.duplicate_hashes import ORIENTATION_NAMES, SIDE, candidates, hashes
+
+Progress = Callable[[Sequence[Path]], Iterable[Path]]
+UInt8 = NDArray[np.uint8]
 
 VERSION = 1  # raised with every change of what is found, so that no cache holds old groups
 
@@ -29,22 +39,99 @@ _BLANK = 2.0  # standard deviation below which an image resembles every other bl
 
 
 @dataclass(frozen=True)
+class ImageStats:
+    """Statistics of an image that could be read.
+
+    Attributes:
+        thumbnail: uint8 ``[SIDE, SIDE]``, grey, upright, stretched to a square.
+        digest: Of its size and grey pixels: equal for equal images, however they are stored.
+        width: In pixels, upright.
+        height: In pixels, upright.
+        mode: Pillow's name of its pixels: ``L``, ``RGB``, ...
+        mean: Of its grey levels, 0..255.
+        deviation: Their standard deviation.
+        border: Mean grey level of the outermost 2 % of its pixels, 0..255.
+    """
+
+    thumbnail: UInt8
+    digest: str
+    width: int
+    height: int
+    mode: str
+    mean: float
+    deviation: float
+    border: float
+
+
+def scan_images(paths: Sequence[Path], progress: Progress = lambda paths: paths) -> Iterator[ImageStats | str]:
+    """Reads PNG and JPEG files in threads; of one that cannot be read it yields why.
+
+    Args:
+        paths: The files.
+        progress: Wraps the paths while they are read.
+    """
+    return map_in_threads(_try_stats, progress(paths))
+
+
+def _try_stats(path: Path) -> ImageStats | str:
+    try:
+        data = read_image_bytes(path)
+        try:
+            with Image.open(io.BytesIO(data), formats=(sniff(data),)) as image:
+                return _stats(image)
+        except DAMAGE as error:
+            raise damaged(str(path), error) from error
+    except ImageError as error:
+        return str(error)
+
+
+def _stats(image: Image.Image) -> ImageStats:
+    mode = image.mode
+    grey = _grey(ImageOps.exif_transpose(image))
+    pixels = np.asarray(grey)
+    # LANCZOS keeps the detail by which a duplicate is told from a neighbouring slice.
+    small = grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    inner = np.zeros(pixels.shape, bool)
+    y, x = (max(1, side // 50) for side in pixels.shape)
+    inner[y:-y, x:-x] = True
+    return ImageStats(
+        thumbnail=np.asarray(small),
+        digest=digest([f"{grey.width} {grey.height}", pixels.tobytes()]),
+        width=grey.width,
+        height=grey.height,
+        mode=mode,
+        mean=float(pixels.mean()),
+        deviation=float(pixels.std()),
+        border=float(pixels[~inner].mean()),
+    )
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return Image.fromarray(to_uint8(np.asarray(image)))
+    if image.mode == "P":
+        image = image.convert("RGBA")
+    # Alpha is dropped, as the network's own preprocessing drops it.
+    return image.convert("L") if image.mode in ("1", "L", "LA") else image.convert("RGB").convert("L")
+
+
+@dataclass(frozen=True)
 class DuplicatePair:
-    """Two images, one of which is a copy of the other.
+    """Two images, one of which is a duplicate of the other.
 
     Attributes:
         first: Index of an image.
         second: Index of another, higher.
         correlation: Of the aligned images, ``THRESHOLD``..1.
         exact: Whether their pixels are equal.
-        turn: What makes the second look like the first, one of ``duplicates_hash.TURN_NAMES``.
+        orientation: What makes the second look like the first, one of ``duplicate_hashes.ORIENTATION_NAMES``.
     """
 
     first: int
     second: int
     correlation: float
     exact: bool
-    turn: str
+    orientation: str
 
 
 @dataclass(frozen=True)
@@ -53,29 +140,28 @@ class Duplicates:
 
     Attributes:
         paths: The images, as they were given.
-        links: As many as it takes to join each group; not every two images of a group have one.
+        pairs: As many as it takes to connect each group; not every two images of a group are one.
         unreadable: Why, by index, for those that could not be read.
     """
 
     paths: tuple[Path, ...]
-    links: tuple[DuplicatePair, ...]
+    pairs: tuple[DuplicatePair, ...]
     unreadable: dict[int, str]
 
     def groups(self) -> list[list[Path]]:
-        """Paths of the images that links join, directly or through others: groups of two and more."""
+        """Paths of the images that pairs connect, directly or through others: groups of two and more."""
         return [[self.paths[i] for i in group] for group in self.index_groups()]
 
     def index_groups(self) -> list[list[int]]:
         """As ``groups``, with the images' indices; sorted."""
-        return connected_groups(len(self.paths), [(link.first, link.second) for link in self.links])
+        return connected_groups(len(self.paths), [(pair.first, pair.second) for pair in self.pairs])
 
 
 def connected_groups(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
     """Connected components of two and more among ``count`` things, sorted."""
     if not pairs:
         return []
-    rows, columns = np.array(pairs).T
-    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(count, count))
+    graph = coo_array((np.ones(len(pairs)), tuple(np.array(pairs).T)), shape=(count, count))
     _, numbers = connected_components(graph, directed=False)
     order = np.argsort(numbers, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
@@ -83,66 +169,53 @@ def connected_groups(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[
 
 
 def find_near_duplicates(paths: Sequence[Path], progress: Progress = lambda paths: paths) -> Duplicates:
-    """Finds exact and near-copies among image files; those that cannot be read are listed, not raised.
+    """Finds exact and near-duplicates among PNG and JPEG files; those that cannot be read are listed, not raised.
 
     Time and memory grow about linearly: each image is decoded once, and a thumbnail of 14 kB is kept of it.
-
-    Args:
-        paths: PNG or JPEG files.
-        progress: Wraps the paths while they are read.
+    ``progress`` wraps the paths while they are read.
     """
-    return match(paths, [fact if isinstance(fact, ImageStats) else str(fact) for fact in scan_images(paths, progress)])
+    return match_duplicates(paths, list(scan_images(paths, progress)))
 
 
-def match(paths: Sequence[Path], facts: Sequence[ImageStats | str]) -> Duplicates:
-    """As ``find_near_duplicates``, for images that were read.
-
-    Args:
-        paths: The images.
-        facts: What is known of each, or why it could not be read.
-    """
-    unreadable = {i: fact for i, fact in enumerate(facts) if isinstance(fact, str)}
+def match_duplicates(paths: Sequence[Path], images: Sequence[ImageStats | str]) -> Duplicates:
+    """As ``find_near_duplicates``, for images that ``scan_images`` has read."""
     first: dict[str, int] = {}
-    links: list[DuplicatePair] = []
-    for i, fact in enumerate(facts):
-        if isinstance(fact, ImageStats):
-            same = first.setdefault(fact.digest, i)
-            if same != i:
-                links.append(DuplicatePair(same, i, 1.0, True, TURN_NAMES[0]))
-    kept = [i for i in first.values() if _is_image(facts[i])]
-    return Duplicates(tuple(paths), (*links, *_near(kept, facts)), unreadable)
+    exact: list[DuplicatePair] = []
+    for i, image in enumerate(images):
+        if isinstance(image, ImageStats) and first.setdefault(image.digest, i) != i:
+            exact.append(DuplicatePair(first[image.digest], i, 1.0, True, ORIENTATION_NAMES[0]))
+    unreadable = {i: image for i, image in enumerate(images) if isinstance(image, str)}
+    distinct = {i: image.thumbnail for i in first.values() if isinstance(image := images[i], ImageStats)}
+    near = _near_pairs({i: thumbnail for i, thumbnail in distinct.items() if thumbnail.std() > _BLANK})
+    return Duplicates(tuple(paths), (*exact, *near), unreadable)
 
 
-def _is_image(fact: ImageStats | str) -> bool:
-    return isinstance(fact, ImageStats) and float(fact.thumbnail.std()) > _BLANK
-
-
-def _near(kept: Sequence[int], facts: Sequence[ImageStats | str]) -> list[DuplicatePair]:
-    """Links between the images of these indices."""
-    if len(kept) < 2:
+def _near_pairs(images: dict[int, UInt8]) -> list[DuplicatePair]:
+    """Pairs of near-duplicates among thumbnails by index."""
+    if len(images) < 2:
         return []
-    thumbnails = np.stack([fact.thumbnail for fact in (facts[i] for i in kept) if isinstance(fact, ImageStats)])
-    pairs = candidates(*hashes(thumbnails))
+    indices, thumbnails = list(images), np.stack(list(images.values()))
+    found = candidates(*hashes(thumbnails))
     aligner = Aligner(thumbnails)
-    component = np.arange(len(kept))
-    links = []
+    component = np.arange(len(indices))
+    pairs = []
     with ThreadPoolExecutor(threads()) as pool:
         size = _BATCH * threads()
-        for start in range(0, len(pairs), size):
-            batch = pairs[start : start + size]
+        for start in range(0, len(found), size):
+            batch = found[start : start + size]
             # What is in one group already need not be compared: an image stored 100 times has 4,950 pairs.
             batch = batch[component[batch[:, 0]] != component[batch[:, 2]]]
-            parts = [batch[i : i + _BATCH] for i in range(0, len(batch), _BATCH)]
-            alike = [value for part in pool.map(aligner.correlations, parts) for value in part.tolist()]
-            for (i, _, j, turn), correlation in zip(batch.tolist(), alike, strict=True):
+            chunks = [batch[i : i + _BATCH] for i in range(0, len(batch), _BATCH)]
+            correlations = [value for chunk in pool.map(aligner.correlations, chunks) for value in chunk.tolist()]
+            for (i, _, j, orientation), correlation in zip(batch.tolist(), correlations, strict=True):
                 if correlation >= THRESHOLD and component[i] != component[j]:
-                    links.append(_link(kept[i], kept[j], turn, correlation))
+                    pairs.append(_pair(indices[i], indices[j], orientation, correlation))
                     component[component == component[j]] = component[i]
-    return links
+    return pairs
 
 
-def _link(i: int, j: int, turn: int, correlation: float) -> DuplicatePair:
+def _pair(i: int, j: int, orientation: int, correlation: float) -> DuplicatePair:
     if i > j:
-        # The two rotations by 90 degrees undo each other; every other turn undoes itself.
-        i, j, turn = j, i, {5: 6, 6: 5}.get(turn, turn)
-    return DuplicatePair(i, j, min(correlation, 1.0), False, TURN_NAMES[turn])
+        # The two rotations by 90 degrees undo each other; every other orientation undoes itself.
+        i, j, orientation = j, i, {5: 6, 6: 5}.get(orientation, orientation)
+    return DuplicatePair(i, j, min(correlation, 1.0), False, ORIENTATION_NAMES[orientation])

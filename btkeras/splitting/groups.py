@@ -1,4 +1,4 @@
-"""Images that belong together: what an interval must not count as independent, and a fair split must not part."""
+"""Groups of images that are not independent of each other: for splits without leakage and for honest intervals."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import hashlib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.files import digest, write_json
 from btkeras.logging import logger
-from btkeras.splitting import series
+from btkeras.splitting import duplicates, series
 
-Sets = list[list[str]]
+PathGroups = list[list[str]]
 
 
 def find_groups(dataset: Dataset) -> dict[str, str]:
@@ -32,56 +29,51 @@ def find_groups(dataset: Dataset) -> dict[str, str]:
     """
     members: dict[str, list[str]] = defaultdict(list)
     for record in dataset.records:
-        members[_group(dataset, record)].append(record.path)
+        members[_patient(record) if record.patient else _content(dataset, record)].append(record.path)
     return {path: group for group, paths in members.items() if len(paths) > 1 for path in paths}
 
 
 def group_records(dataset: Dataset, group_by: str, cache: Path | None = None) -> dict[str, str]:
-    """Groups a dataset's images by what a split must not part.
+    """Groups a dataset's images for a split that has no group in two subsets.
 
-    Whatever ``group_by`` is, slices of a patient that is named stay together: an id is unique within its source.
+    Slices of a named patient are always one group; an id is unique within its source.
 
-    - ``image``: as ``find_groups``. A split by image parts these groups; intervals do not.
-    - ``duplicate``: also near-duplicates (``btkeras.splitting.duplicates``) of each other, chains of them included.
-    - ``neighbours``: also the series of slices that name no patient (``btkeras.splitting.series``).
-    - ``patient`` and ``cvind``: patients, and near-duplicates among the images that name none. Those cannot be told
-      apart by patient; in the usual datasets they are the tumour-free class, of another collection.
+    - ``image``: as ``find_groups``. A split by image ignores these groups; intervals do not.
+    - ``duplicate``: also near-duplicates (``btkeras.splitting.duplicates``), chains of them included.
+    - ``series``: also the series of slices that name no patient (``btkeras.splitting.series``).
+    - ``patient`` and ``official``: patients, and near-duplicates among the images that name none; in the usual datasets
+      those are the tumour-free class, of another collection.
 
     Args:
         dataset: The images.
-        group_by: One of ``btkeras.config.BYS``.
+        group_by: One of ``btkeras.config.GROUPINGS``.
         cache: Folder where what was found in the images is kept between calls; None keeps nothing.
 
     Returns:
         As ``find_groups``.
 
     Raises:
-        DataError: If no image names what ``group_by`` needs, or, with ``neighbours``, no numbers follow any series.
+        DataError: If no image names what ``group_by`` needs, or, with ``series``, no numbers follow any series.
     """
     if group_by == "image":
         return find_groups(dataset)
+    _require(dataset, group_by)
     unnamed = [record for record in dataset.records if not record.patient]
-    sets = [_patients(dataset)]
-    if group_by in ("duplicate", "series"):
-        sets.append(_near_duplicates(dataset, dataset.records, cache))
-    else:
-        _require_ids(dataset, group_by)
-        sets.append(_near_duplicates(dataset, unnamed, cache))
+    compared = dataset.records if group_by in ("duplicate", "series") else unnamed
+    groups = _patients(dataset) + _near_duplicates(dataset, compared, cache)
     if group_by == "series" and unnamed:
-        sets.append(_series(dataset, unnamed, cache))
-    groups = _named(dataset, _joined([one for several in sets for one in several]))
-    _announce(dataset, group_by, groups, len(unnamed))
-    return groups
+        groups += _series(dataset, unnamed, cache)
+    named = _named(dataset, _merged(groups))
+    _log(dataset, group_by, named, len(unnamed))
+    return named
 
 
-def count_groups(paths: Iterable[str], groups: dict[str, str]) -> int:
-    """Number of groups among images, those that stand alone included."""
+def count_groups(paths: Iterable[str], groups: Mapping[str, str]) -> int:
+    """Number of groups among images; one that stands alone counts as one."""
     return len({groups.get(path, path) for path in paths})
 
 
-def _group(dataset: Dataset, record: Record) -> str:
-    if record.patient:
-        return _patient(record)
+def _content(dataset: Dataset, record: Record) -> str:
     try:
         with (dataset.root / record.path).open("rb") as file:
             return f"file {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
@@ -95,7 +87,7 @@ def _patient(record: Record) -> str:
     return f"patient {record.source} {record.patient}"
 
 
-def _patients(dataset: Dataset) -> Sets:
+def _patients(dataset: Dataset) -> PathGroups:
     members: dict[str, list[str]] = defaultdict(list)
     for record in dataset.records:
         if record.patient:
@@ -103,7 +95,7 @@ def _patients(dataset: Dataset) -> Sets:
     return list(members.values())
 
 
-def _require_ids(dataset: Dataset, group_by: str) -> None:
+def _require(dataset: Dataset, group_by: str) -> None:
     if group_by == "patient" and not any(record.patient for record in dataset.records):
         raise DataError(
             "A split by patient needs images that name their patient",
@@ -119,25 +111,20 @@ def _require_ids(dataset: Dataset, group_by: str) -> None:
         )
 
 
-def _near_duplicates(dataset: Dataset, records: Sequence[Record], cache: Path | None) -> Sets:
-    if not records:
-        return []
-    from btkeras.splitting.duplicates import VERSION, find_near_duplicates
-
+def _near_duplicates(dataset: Dataset, records: Sequence[Record], cache: Path | None) -> PathGroups:
     def find() -> dict[str, Any]:
-        files = [dataset.root / record.path for record in records]
-        names = {str(file): record.path for file, record in zip(files, records, strict=True)}
-        found = find_near_duplicates(files, _bar("comparing images"))
-        return {"sets": [[names[str(file)] for file in group] for group in found.groups()]}
+        paths = {dataset.root / record.path: record.path for record in records}
+        found = duplicates.find_near_duplicates(list(paths), _bar("finding duplicates"))
+        return {"sets": [[paths[file] for file in group] for group in found.groups()]}
 
-    found: Sets = _cached(dataset, records, cache, f"near-duplicates-{VERSION}", find)["sets"]
-    return found
+    groups: PathGroups = _cached(dataset, records, cache, f"near-duplicates-{duplicates.VERSION}", find)["sets"]
+    return groups
 
 
-def _series(dataset: Dataset, records: Sequence[Record], cache: Path | None) -> Sets:
+def _series(dataset: Dataset, records: Sequence[Record], cache: Path | None) -> PathGroups:
     def find() -> dict[str, Any]:
-        sets, unordered = series.find_series(dataset.root, records, _bar("comparing neighbours"))
-        return {"sets": sets, "unordered": unordered}
+        found, unordered = series.find_series(dataset.root, records, _bar("finding series"))
+        return {"sets": found, "unordered": unordered}
 
     found = _cached(dataset, records, cache, f"series-{series.VERSION}", find)
     if not found["sets"]:
@@ -148,8 +135,9 @@ def _series(dataset: Dataset, records: Sequence[Record], cache: Path | None) -> 
         )
     if found["unordered"]:
         folders = ", ".join(found["unordered"])
-        logger.info(f"neighbours: numbers follow no patients in {folders}; near-duplicates alone are grouped there")
-    return found["sets"]
+        logger.info(f"series: numbers follow no patients in {folders}; only near-duplicates are grouped there")
+    groups: PathGroups = found["sets"]
+    return groups
 
 
 def _bar(text: str) -> series.Progress:
@@ -159,20 +147,20 @@ def _bar(text: str) -> series.Progress:
 def _cached(
     dataset: Dataset, records: Sequence[Record], cache: Path | None, name: str, find: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """What ``find`` says of these files, from the cache if they are as they were."""
-    if cache is None:
+    """The result of ``find`` for these files, from the cache if no file has changed."""
+    if cache is None or not records:
         return find()
     root = str(dataset.root.resolve())
     file = cache / "groups" / f"{digest([name, root, *(_state(dataset, record) for record in records)])[:16]}.json"
     try:
-        kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        kept = find()
+        found = find()
         try:
-            write_json(file, kept)
+            write_json(file, found)
         except OSError as error:
-            logger.info(f"groups are not kept for the next time: {error}")
-    return kept
+            logger.info(f"groups are not cached: {error}")
+    return found
 
 
 def _state(dataset: Dataset, record: Record) -> str:
@@ -184,40 +172,28 @@ def _state(dataset: Dataset, record: Record) -> str:
     return f"{record.path}\n{record.label}\n{record.source}\n{state.st_size}\n{state.st_mtime_ns}"
 
 
-def _joined(sets: Sets) -> Sets:
-    """Connected components: sets that share a path become one."""
-    position: dict[str, int] = {}
-    for one in sets:
-        for path in one:
-            position.setdefault(path, len(position))
-    pairs = [(position[one[0]], position[path]) for one in sets for path in one]
-    if not pairs:
-        return []
-    rows, columns = np.array(pairs).T
-    size = len(position)
-    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(size, size))
-    _, numbers = connected_components(graph, directed=False)
-    members: dict[int, list[str]] = defaultdict(list)
-    for path, number in zip(position, numbers.tolist(), strict=True):
-        members[number].append(path)
-    return list(members.values())
+def _merged(groups: PathGroups) -> PathGroups:
+    """Merges groups that share a path."""
+    paths = list(dict.fromkeys(path for group in groups for path in group))
+    position = {path: i for i, path in enumerate(paths)}
+    pairs = [(position[group[0]], position[path]) for group in groups for path in group]
+    return [[paths[i] for i in group] for group in duplicates.connected_groups(len(paths), pairs)]
 
 
-def _named(dataset: Dataset, sets: Sets) -> dict[str, str]:
+def _named(dataset: Dataset, groups: PathGroups) -> dict[str, str]:
     patients = {record.path: _patient(record) for record in dataset.records if record.patient}
     named: dict[str, str] = {}
-    for paths in sets:
+    for paths in groups:
         known = {patients[path] for path in paths if path in patients}
         # A group of several patients, or of none, is called by its first image.
-        name = known.pop() if len(known) == 1 else f"group {min(paths)}"
-        named |= dict.fromkeys(paths, name) if len(paths) > 1 else {}
+        named |= dict.fromkeys(paths, known.pop() if len(known) == 1 else f"group {min(paths)}")
     return dict(sorted(named.items()))
 
 
-def _announce(dataset: Dataset, group_by: str, groups: dict[str, str], unnamed: int) -> None:
+def _log(dataset: Dataset, group_by: str, groups: Mapping[str, str], unnamed: int) -> None:
     paths = [record.path for record in dataset.records]
-    alone = len(paths) - len(groups)
-    text = f"by {group_by}: {count_groups(paths, groups):,} groups of {len(paths):,} images, {alone:,} of which stand alone"
+    count, alone = count_groups(paths, groups), len(paths) - len(groups)
+    text = f"grouped by {group_by}: {count:,} groups of {len(paths):,} images, {alone:,} of which stand alone"
     if group_by in ("patient", "official") and unnamed:
-        text += f"; {unnamed:,} name no patient and are grouped by near-duplicates alone"
+        text += f"; {unnamed:,} name no patient and are grouped by near-duplicates only"
     logger.info(text)

@@ -3,16 +3,15 @@
 Collections are often numbered patient by patient and name no patient. Of two images with neighbouring numbers,
 thumbnails are compared: square root of the grey levels (which evens out the coil's bright rim), a band of spatial
 frequencies (heads differ in it, and brightness does not matter), and the correlation coefficient. They are not aligned
-to the head: where the head lies in the field of view is the same within a scan and differs between patients.
+to the head, whose place in the field of view is the same within a scan and differs between patients.
 
-How alike is alike enough depends on the view (sagittal slices of one patient differ most), so the threshold is local:
-two neighbours belong together if they are more alike than nine tenths of the pairs around them whose numbers are 8
-to 30 apart, which are nearly all of different patients. A single slice between two borders joins the longer series
-beside it that it resembles more: the outermost slices of a head resemble nothing. A folder where neighbours are no
-more alike than that by chance is numbered in another order, and nothing is found in it.
+The threshold is local, because sagittal slices of one patient differ most: two neighbours belong together if they are
+more alike than nine tenths of the pairs around them whose numbers are 8 to 30 apart, nearly all of different patients.
+A single slice between two borders joins the longer series beside it that it resembles more, because the outermost
+slices of a head resemble nothing. A folder where neighbours are no more alike than by chance has no series.
 
-Joining two patients is harmless to a split; parting one leaks. Measured figures, and what is not found (the other
-views of a patient, where a collection lists view after view), are in ``docs/trust.md``.
+Joining two patients is harmless to a split; dividing one leaks. ``docs/trust.md`` has measured figures, and what is not
+found: the other views of a patient, where a collection lists view after view.
 """
 
 from __future__ import annotations
@@ -67,19 +66,18 @@ def find_series(
     folders: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
     for record in records:
         folders[record.source, record.path.rpartition("/")[0], record.label].append(record)
-    ordered = [sorted(folders[key], key=_natural) for key in sorted(folders)]
-    files = progress([root / record.path for members in ordered for record in members])
-    bands = map(_band, files)
+    ordered = {key: sorted(folders[key], key=_natural) for key in sorted(folders)}
+    bands = map(_band, progress([root / record.path for members in ordered.values() for record in members]))
     series: list[list[str]] = []
-    unordered: list[str] = []
-    for (_, folder, _), members in zip(sorted(folders), ordered, strict=True):
+    unordered = set()
+    for (_, folder, _), members in ordered.items():
         numbers = link_series(np.stack(list(islice(bands, len(members)))))
         if numbers is None or not all(_DIGITS.search(Path(record.path).stem) for record in members):
-            unordered.append(folder or ".")
+            unordered.add(folder or ".")
             continue
         runs = np.split(np.arange(len(members)), np.flatnonzero(np.diff(numbers)) + 1)
         series += [[members[i].path for i in run] for run in runs if len(run) > 1]
-    return series, sorted(set(unordered))
+    return series, sorted(unordered)
 
 
 def link_series(bands: FloatArray) -> NDArray[np.int64] | None:
@@ -93,10 +91,10 @@ def link_series(bands: FloatArray) -> NDArray[np.int64] | None:
         order says nothing.
     """
     alike = _products(bands, 1)
-    if len(bands) < _FEW:
-        return _numbered(_with_singles(alike, alike >= _THRESHOLD_OF_FEW))
-    joined = alike >= _thresholds(bands)
-    return _numbered(_with_singles(alike, joined)) if joined.mean() > _ORDERED else None
+    joined = alike >= (_thresholds(bands) if len(bands) >= _FEW else _THRESHOLD_OF_FEW)
+    if len(bands) >= _FEW and joined.mean() <= _ORDERED:
+        return None
+    return np.concatenate([[0], np.cumsum(~_with_singles(alike, joined))]).astype(np.int64)
 
 
 def _products(bands: FloatArray, lag: int) -> FloatArray:
@@ -132,17 +130,13 @@ def _with_singles(alike: FloatArray, joined: NDArray[np.bool_]) -> NDArray[np.bo
     return result
 
 
-def _numbered(joined: NDArray[np.bool_]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(~joined)]).astype(np.int64)
-
-
 def _natural(record: Record) -> list[tuple[int, str]]:
     """Sorts by the numbers in a name, so that 9 comes before 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in _DIGITS.split(Path(record.path).name)]
+    return [(int(text), "") if text.isdigit() else (-1, text) for text in _DIGITS.split(Path(record.path).name)]
 
 
 def _band(file: Path) -> FloatArray:
-    """What is compared of an image: ``[pixels]``, mean 0 and length 1; all 0 if it cannot be read or is blank."""
+    """The compared band of an image: ``[pixels]``, mean 0 and length 1; all 0 if it cannot be read or is blank."""
     try:
         with Image.open(file) as image:
             # JPEG is decoded at a fraction of its size.

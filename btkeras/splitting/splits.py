@@ -1,8 +1,9 @@
-"""Training, validation and test parts: made once, saved with a digest, verified whenever they are read."""
+"""Training, validation and test subsets, once or for each fold; saved with a digest and verified when they are read."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from btkeras.config import DataConfig
+from btkeras.config import CVConfig, DataConfig
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.files import digest, write_json
-from btkeras.splitting.group_split import check_subsets, official_folds, split_for_fold, split_records, subset_size
 from btkeras.splitting.groups import group_records
+from btkeras.splitting.stratified import (
+    by_path,
+    check_subsets,
+    group_folds,
+    image_folds,
+    official_folds,
+    split_images,
+    split_records,
+)
 
 SUBSETS = ("train", "validation", "test")
 
@@ -31,8 +40,8 @@ class Split:
         validation: Records that choose the checkpoint.
         test: Records that are only ever reported on.
         seed: Seed it was made with.
-        groups: What ``data.groups.group_records`` says of the dataset: no group is in two parts, except by ``image``.
-        group_by: What it keeps together, one of ``btkeras.config.BYS``.
+        groups: Group by path, from ``group_records``. No group is in two subsets, except with ``group_by`` ``image``.
+        group_by: One of ``btkeras.config.GROUPINGS``.
     """
 
     train: tuple[Record, ...]
@@ -43,11 +52,15 @@ class Split:
     group_by: str = "image"
 
     def subset(self, name: str) -> tuple[Record, ...]:
-        """The records of one of ``PARTS``."""
+        """The records of one of ``SUBSETS``."""
         if name not in SUBSETS:
-            raise DataError(f"A part of a split must be one of {', '.join(SUBSETS)}", received=repr(name))
+            raise DataError(f"A subset of a split must be one of {', '.join(SUBSETS)}", received=repr(name))
         records: tuple[Record, ...] = getattr(self, name)
         return records
+
+    def subset_of(self) -> dict[str, str]:
+        """The name of the subset by path."""
+        return {record.path: name for name in SUBSETS for record in self.subset(name)}
 
     def without(self, paths: Collection[str]) -> Split:
         """The same split less some images."""
@@ -59,53 +72,116 @@ class Split:
 def split_sizes(count: int, config: DataConfig) -> tuple[int, int, int]:
     """Sizes of training, validation and test for a class of ``count`` images.
 
-    The test part is rounded down, then the validation part of the rest: 708 give 454, 113 and 141 (paper, table 1).
+    The test subset is rounded down, then the validation subset of the rest: 708 give 454, 113 and 141 (paper, table 1).
     """
-    test = subset_size(count, config.test_fraction)
-    validation = subset_size(count - test, config.validation_fraction)
+    test = _share(count, config.test_fraction)
+    validation = _share(count - test, config.validation_fraction)
     return count - test - validation, validation, test
 
 
 def make_split(dataset: Dataset, config: DataConfig, cache: Path | None = None) -> Split:
     """Splits each class at random: image by image, as the paper does, or by whole groups (``config.group_by``).
 
-    By ``image`` the result depends only on the sorted paths, the labels and ``config.split_seed``; else also on the
-    groups. Whole groups meet the sizes of a split by image as closely as they can, in every class; what differs much
-    is said. By ``cvind`` fold 1 + ``split_seed`` modulo the number of folds is tested, whatever ``test_fraction`` is.
+    With ``image`` the result depends only on the sorted paths, the labels and ``config.split_seed``; otherwise also on
+    the groups. Whole groups meet the sizes of a split by image as closely as they can; larger differences are logged.
+    With ``official`` fold ``split_seed`` modulo the number of folds is tested, whatever ``test_fraction`` is.
 
     Args:
         dataset: The images.
         config: Fractions, seed and ``group_by``.
-        cache: Folder that keeps what is found in the images, see ``group_records``.
+        cache: Folder for the groups that are found in the images, see ``group_records``.
 
     Raises:
-        DataError: If a class has too few images or groups for all three parts, or the dataset cannot be grouped so.
+        DataError: If a class has too few images or groups for all three subsets, or the dataset cannot be grouped so.
     """
     groups = group_records(dataset, config.group_by, cache)
     if config.group_by == "official":
-        folds = official_folds(dataset, groups, config.split_seed)
-        tested = config.split_seed % len(folds)
-        return split_of(split_for_fold(folds, tested, config, groups), config, groups)
+        folds = official_folds(dataset.records, groups, config.split_seed)
+        return _split_for_fold(folds, config.split_seed % len(folds), config, groups)
     sizes = {label: _sizes(label, count, config) for label, count in dataset.counts().items()}
     rng = np.random.default_rng(config.split_seed)
     if config.group_by == "image":
-        return split_of(_by_image(dataset, sizes, rng), config, groups)
-    dealt = split_records(dataset.records, groups, sizes, rng)
-    check_subsets(dealt, sizes, dict(enumerate(SUBSETS)))
-    return split_of(dict(zip(SUBSETS, dealt, strict=True)), config, groups)
+        return _split(split_images(dataset.records, sizes, rng), config, groups)
+    subsets = split_records(dataset.records, groups, sizes, rng)
+    check_subsets(subsets, sizes, SUBSETS)
+    return _split(subsets, config, groups)
 
 
-def _by_image(
-    dataset: Dataset, sizes: Mapping[str, tuple[int, int, int]], rng: np.random.Generator
-) -> dict[str, list[Record]]:
-    subsets: dict[str, list[Record]] = {name: [] for name in SUBSETS}
-    for label in dataset.classes:
-        members = sorted((r for r in dataset.records if r.label == label), key=lambda record: record.path)
-        order = rng.permutation(len(members))
-        bounds = np.cumsum(sizes[label])[:-1]
-        for name, chosen in zip(SUBSETS, np.split(order, bounds), strict=True):
-            subsets[name] += [members[i] for i in chosen]
-    return subsets
+def make_folds(dataset: Dataset, config: DataConfig, cv: CVConfig, cache: Path | None = None) -> list[Split]:
+    """Makes the split of each fold of a cross-validation.
+
+    With ``cv.test`` ``rotating`` the images are split into stratified folds, whose sizes differ by one image at most or
+    as little as whole groups allow; each fold is tested once, and ``config.validation_fraction`` of the rest validates.
+    With ``fixed`` every fold has the test subset of ``make_split``; the rest is split into folds, each of which
+    validates once. With ``official``, fold k tests the images of official fold k + 1.
+
+    Args:
+        dataset: The images.
+        config: Fractions, seed and ``group_by``.
+        cv: Number of folds, and what rotates.
+        cache: As of ``make_split``.
+
+    Raises:
+        DataError: If a class has fewer images, or groups, than the folds need, or ``cv.folds`` are not the official
+            ones.
+    """
+    if cv.test == "fixed":
+        single = make_split(dataset, config, cache)
+        folds = _folds((*single.train, *single.validation), cv.folds, config, single.groups)
+        subsets = [(_others(folds, fold), validation, single.test) for fold, validation in enumerate(folds)]
+        return [_split(each, config, single.groups) for each in subsets]
+    groups = group_records(dataset, config.group_by, cache)
+    if config.group_by == "official":
+        folds = official_folds(dataset.records, groups, config.split_seed)
+        if cv.folds != len(folds):
+            raise DataError(
+                "A cross-validation by official folds needs as many folds as there are",
+                received=f"cv.folds = {cv.folds} for {len(folds)}",
+                remedy=f"Give --folds {len(folds)}",
+            )
+    else:
+        folds = _folds(dataset.records, cv.folds, config, groups)
+    return [_split_for_fold(folds, fold, config, groups) for fold in range(cv.folds)]
+
+
+def _folds(records: Sequence[Record], count: int, config: DataConfig, groups: Mapping[str, str]) -> list[list[Record]]:
+    if config.group_by == "image":
+        return image_folds(records, count, config.split_seed)
+    return group_folds(records, groups, count, config.split_seed)
+
+
+def _split_for_fold(
+    folds: Sequence[Sequence[Record]], fold: int, config: DataConfig, groups: Mapping[str, str]
+) -> Split:
+    """The split that tests a fold: of the rest, ``config.validation_fraction`` validates."""
+    rest = _others(folds, fold)
+    counts = Counter(record.label for record in rest)
+    validations = {label: _share(count, config.validation_fraction) for label, count in counts.items()}
+    for label, size in validations.items():
+        if not 0 < size < counts[label]:
+            raise DataError(
+                "Each class must have enough images for training, validation and test in every fold",
+                received=f"{counts[label]} of {label} beside a test fold",
+                remedy="Add images, or change data.validation_fraction or cv.folds",
+            )
+    rng = np.random.default_rng((config.split_seed, fold))
+    sizes = {label: (counts[label] - size, size) for label, size in validations.items()}
+    if config.group_by == "image":
+        validation, train = split_images(rest, {label: own[::-1] for label, own in sizes.items()}, rng)
+    else:
+        train, validation = split_records(rest, groups, sizes, rng)
+        check_subsets((train, validation), sizes, (f"training of fold {fold}", f"validation of fold {fold}"))
+    return _split((train, validation, folds[fold]), config, groups)
+
+
+def _others(folds: Sequence[Sequence[Record]], fold: int) -> list[Record]:
+    return list(chain(*folds[:fold], *folds[fold + 1 :]))
+
+
+def _share(count: int, fraction: float) -> int:
+    """A fraction of a class's images, rounded down."""
+    # The small number keeps 0.2 * 5, a hair below 1 in binary for some fractions, from losing an image.
+    return math.floor(count * fraction + 1e-9)
 
 
 def _sizes(label: str, count: int, config: DataConfig) -> tuple[int, int, int]:
@@ -119,27 +195,28 @@ def _sizes(label: str, count: int, config: DataConfig) -> tuple[int, int, int]:
     return sizes
 
 
-def split_of(subsets: Mapping[str, Sequence[Record]], config: DataConfig, groups: Mapping[str, str]) -> Split:
-    """A split from its parts in any order."""
-    ordered = {name: tuple(sorted(subsets[name], key=lambda record: record.path)) for name in SUBSETS}
-    return Split(**ordered, seed=config.split_seed, groups=groups, group_by=config.group_by)
+def _split(subsets: Sequence[Collection[Record]], config: DataConfig, groups: Mapping[str, str]) -> Split:
+    train, validation, test = (tuple(by_path(subset)) for subset in subsets)
+    return Split(train, validation, test, config.split_seed, groups, config.group_by)
 
 
 def files_digest(records: Sequence[Record]) -> str:
     """Digest of a dataset's file list: the sorted paths and their labels."""
-    return digest(f"{record.path}\n{record.label}" for record in sorted(records, key=lambda record: record.path))
+    return digest(f"{record.path}\n{record.label}" for record in by_path(records))
 
 
 def save_split(split: Split, dataset: Dataset, target: Path) -> None:
     """Writes ``splits.json``."""
+    paths = {name: [record.path for record in split.subset(name)] for name in SUBSETS}
+    counters = {name: Counter(record.label for record in split.subset(name)) for name in SUBSETS}
     document = {
         "group_by": split.group_by,
         "seed": split.seed,
         "classes": list(dataset.classes),
-        "counts": {name: _counts(split.subset(name), dataset) for name in SUBSETS},
+        "counts": {name: {label: counter[label] for label in dataset.classes} for name, counter in counters.items()},
         "dataset_digest": files_digest(dataset.records),
-        "digest": _digest({name: [record.path for record in split.subset(name)] for name in SUBSETS}),
-        **{name: [record.path for record in split.subset(name)] for name in SUBSETS},
+        "digest": _digest(paths),
+        **paths,
         "groups": dict(split.groups),
     }
     write_json(target, document)
@@ -149,7 +226,7 @@ def load_split(source: Path, dataset: Dataset) -> Split:
     """Reads ``splits.json`` for a dataset.
 
     Raises:
-        DataError: If the file is no split, was edited, has an image in two parts, or the dataset's file list is
+        DataError: If the file is no split, was edited, has an image in two subsets, or the dataset's file list is
             not the one that was split.
     """
     document = _read(source)
@@ -158,18 +235,18 @@ def load_split(source: Path, dataset: Dataset) -> Split:
         raise DataError(
             f"{source} must be as it was written", received="another digest", remedy="Restore it, or start a new run"
         )
-    every = list(chain.from_iterable(names.values()))
-    repeated = [path for path, count in Counter(every).items() if count > 1]
-    if repeated:
-        raise DataError("An image must be in one part of a split only", received=f"{repeated[0]} ({source})")
-    by_path = {record.path: record for record in dataset.records}
-    if files_digest(dataset.records) != document["dataset_digest"] or not by_path.keys() >= set(every):
+    ((path, count),) = Counter(chain(*names.values())).most_common(1) or [("", 0)]
+    if count > 1:
+        raise DataError("An image must be in one subset of a split only", received=f"{path} ({source})")
+    records = {record.path: record for record in dataset.records}
+    known = set(chain(*names.values()))
+    if files_digest(dataset.records) != document["dataset_digest"] or not records.keys() >= known:
         raise DataError(
             f"The dataset must be the one that {source} was made for",
-            received=f"{dataset.root}, where {_difference(set(every), dataset)}",
+            received=f"{dataset.root}, where {_difference(known, records.keys())}",
             remedy="Restore the dataset, or start a new run",
         )
-    subsets = {name: tuple(by_path[path] for path in paths) for name, paths in names.items()}
+    subsets = {name: tuple(records[path] for path in paths) for name, paths in names.items()}
     # Runs of before there were groups have none.
     groups, group_by = document.get("groups", {}), document.get("group_by", "image")
     return Split(**subsets, seed=document["seed"], groups=groups, group_by=group_by)
@@ -180,9 +257,9 @@ def _read(source: Path) -> dict[str, Any]:
         document: object = json.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{source} must be a readable splits.json", received=repr(error)) from error
-    kinds = dict.fromkeys(SUBSETS, list) | {"seed": int, "digest": str, "dataset_digest": str}
+    types = dict.fromkeys(SUBSETS, list) | {"seed": int, "digest": str, "dataset_digest": str}
     found = document if isinstance(document, dict) else {}
-    wrong = [key for key, kind in kinds.items() if not isinstance(found.get(key), kind)]
+    wrong = [key for key, expected in types.items() if not isinstance(found.get(key), expected)]
     if wrong:
         raise DataError(
             f"{source} must hold the lists {', '.join(SUBSETS)}, a seed, a digest and a dataset_digest",
@@ -192,18 +269,12 @@ def _read(source: Path) -> dict[str, Any]:
     return found
 
 
-def _digest(subsets: dict[str, list[str]]) -> str:
+def _digest(subsets: Mapping[str, Sequence[str]]) -> str:
     return digest(f"{name}\n{path}" for name in SUBSETS for path in subsets[name])
 
 
-def _counts(records: Sequence[Record], dataset: Dataset) -> dict[str, int]:
-    counter = Counter(record.label for record in records)
-    return {label: counter[label] for label in dataset.classes}
-
-
-def _difference(known: set[str], dataset: Dataset) -> str:
-    present = {record.path for record in dataset.records}
-    for text, paths in (("is missing", known - present), ("is new", present - known)):
+def _difference(known: set[str], present: Collection[str]) -> str:
+    for text, paths in (("is missing", known - set(present)), ("is new", set(present) - known)):
         if paths:
             return f"{min(paths)} {text}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
     return "labels have changed"

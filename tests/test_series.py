@@ -14,8 +14,8 @@ from PIL import Image
 from btkeras.config import PhantomConfig
 from btkeras.datasets import Dataset, Record, load_dataset
 from btkeras.datasets.phantom.dataset import write_phantom
-from btkeras.splitting.group_split import split_records
 from btkeras.splitting.series import _band, find_series, link_series
+from btkeras.splitting.stratified import split_records
 
 
 def sequence(lengths: list[int], likeness: float, seed: int = 0) -> np.ndarray:
