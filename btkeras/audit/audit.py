@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from btkeras.datasets.dataset import Dataset, Record
-from btkeras.splitting.duplicates import Duplicates, ImageStats, Progress, match, scan_images
+from btkeras.splitting.duplicates import Duplicates, ImageStats, Progress, match_duplicates, scan_images
 from btkeras.splitting.splits import SUBSETS, Split
 
 
