@@ -64,9 +64,9 @@ def test_copies_without_a_split_are_said_but_are_no_failure(folder: Path) -> Non
         ["no_tumor/0.png", "no_tumor/9.png"],
     ]
     assert [group["exact"] for group in found["groups"]] == [False, True]
-    assert [group["exact_copies"] for group in found["groups"]] == [0, 1]
+    assert [group["exact_duplicates"] for group in found["groups"]] == [0, 1]
     assert "2 images show nothing new, 1 of them pixel for pixel." in run(folder).stdout
-    assert found["copies"]["glioma"] == {
+    assert found["duplicates"]["glioma"] == {
         "images": 6,
         "exact_groups": 0,
         "near_groups": 1,

@@ -60,7 +60,7 @@ AUDIT = {
     "split": {
         "images": {"train": 32, "validation": 8, "test": 8},
         "groups_across": 2,
-        "test_with_copy_in_training": 5,
+        "test_with_duplicate_in_training": 5,
         "patients_across": {"7": ["train", "test"]},
     },
 }

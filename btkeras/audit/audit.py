@@ -88,7 +88,7 @@ def _statistics(label: str, facts: Sequence[ImageStats]) -> ClassStatistics:
 
 
 @dataclass(frozen=True)
-class Member:
+class GroupMember:
     """An image of a group.
 
     Attributes:
@@ -105,25 +105,25 @@ class Member:
 
 
 @dataclass(frozen=True)
-class CopyGroup:
+class DuplicateGroup:
     """Images that are copies of each other, directly or through others.
 
     Attributes:
         members: Two and more, by dataset and path.
         exact: Whether all have equal pixels.
-        exact_copies: Number of images whose pixels equal those of an earlier one.
+        exact_duplicates: Number of images whose pixels equal those of an earlier one.
         correlation: The lowest of the links that join them.
-        turns: What was done to copies besides, in words: flips and rotations.
+        orientations: What was done to copies besides, in words: flips and rotations.
     """
 
-    members: tuple[Member, ...]
+    members: tuple[GroupMember, ...]
     exact: bool
-    exact_copies: int
+    exact_duplicates: int
     correlation: float
-    turns: tuple[str, ...]
+    orientations: tuple[str, ...]
 
     @property
-    def own(self) -> tuple[Member, ...]:
+    def own(self) -> tuple[GroupMember, ...]:
         """Members that are of the audited dataset."""
         return tuple(member for member in self.members if not member.other)
 
@@ -177,28 +177,28 @@ class Audit:
     counts: Mapping[str, int]
     patients: int | None
     unreadable: Mapping[str, str]
-    groups: tuple[CopyGroup, ...]
+    groups: tuple[DuplicateGroup, ...]
     patients_across: Mapping[str, tuple[str, ...]]
     statistics: tuple[ClassStatistics, ...]
     subset_sizes: Mapping[str, int]
 
     @property
-    def across(self) -> tuple[CopyGroup, ...]:
+    def across(self) -> tuple[DuplicateGroup, ...]:
         """Groups on both sides of the split."""
         return tuple(group for group in self.groups if group.across)
 
     @property
-    def conflicts(self) -> tuple[CopyGroup, ...]:
+    def conflicts(self) -> tuple[DuplicateGroup, ...]:
         """Groups whose images have several classes."""
         return tuple(group for group in self.groups if group.conflicting)
 
     @property
-    def overlap(self) -> tuple[CopyGroup, ...]:
+    def overlap(self) -> tuple[DuplicateGroup, ...]:
         """Groups with images in both datasets."""
         return tuple(group for group in self.groups if group.overlapping)
 
     @property
-    def own_groups(self) -> tuple[CopyGroup, ...]:
+    def own_groups(self) -> tuple[DuplicateGroup, ...]:
         """Groups of two and more images of the dataset itself."""
         return tuple(group for group in self.groups if len(group.own) > 1)
 
@@ -212,7 +212,7 @@ class Audit:
         """Whether anything must be mended: leakage or broken files."""
         return self.leaks or bool(self.unreadable)
 
-    def seen_in_training(self, subset: str) -> int:
+    def duplicated_in_training(self, subset: str) -> int:
         """Number of a part's images that have a copy in the training part."""
         return sum(member.subset == subset for group in self.across if "train" in group.subsets for member in group.own)
 
@@ -237,8 +237,8 @@ def audit(
     facts = list(scan_images(files, progress))
     found = match_duplicates(files, facts)
     subset_of = {record.path: subset for subset in SUBSETS for record in split.subset(subset)} if split else {}
-    members = [Member(record.path, record.label, subset_of.get(record.path, "")) for record in dataset.records]
-    members += [Member(record.path, record.label, other=True) for record in others]
+    members = [GroupMember(record.path, record.label, subset_of.get(record.path, "")) for record in dataset.records]
+    members += [GroupMember(record.path, record.label, other=True) for record in others]
     own_count = len(dataset.records)
     return Audit(
         dataset=str(dataset.root),
@@ -254,7 +254,7 @@ def audit(
     )
 
 
-def _name(member: Member, file: Path) -> str:
+def _name(member: GroupMember, file: Path) -> str:
     return str(file) if member.other else member.path
 
 
@@ -272,25 +272,25 @@ def _patients_across(records: Sequence[Record], subset_of: Mapping[str, str]) ->
     return {patient: where for patient, where in found.items() if len(where) > 1}
 
 
-def _groups(found: Duplicates, members: Sequence[Member]) -> tuple[CopyGroup, ...]:
+def _groups(found: Duplicates, members: Sequence[GroupMember]) -> tuple[DuplicateGroup, ...]:
     group_of = {i: number for number, group in enumerate(found.index_groups()) for i in group}
     links = defaultdict(list)
     for link in found.pairs:
         links[group_of[link.first]].append(link)
     groups = [
-        CopyGroup(
+        DuplicateGroup(
             members=tuple(sorted((members[i] for i in group), key=lambda member: (member.other, member.path))),
             exact=all(link.exact for link in links[number]),
-            exact_copies=sum(link.exact for link in links[number]),
+            exact_duplicates=sum(link.exact for link in links[number]),
             correlation=min(link.correlation for link in links[number]),
-            turns=tuple(sorted({link.orientation for link in links[number]} - {"as it is"})),
+            orientations=tuple(sorted({link.orientation for link in links[number]} - {"as it is"})),
         )
         for number, group in enumerate(found.index_groups())
     ]
     return tuple(sorted(groups, key=_importance))
 
 
-def _importance(group: CopyGroup) -> tuple[object, ...]:
+def _importance(group: DuplicateGroup) -> tuple[object, ...]:
     return (
         not group.conflicting,
         not group.across,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from btkeras.audit.audit import Audit, CopyGroup
+from btkeras.audit.audit import Audit, DuplicateGroup
 
 _SHOWN = 10
 
 
-def leakage_lines(audit: Audit) -> list[str]:
+def format_leakage(audit: Audit) -> list[str]:
     """What makes figures too good, and broken files; empty if there is nothing of that."""
     lines = []
     if audit.conflicts:
@@ -41,7 +41,7 @@ def leakage_lines(audit: Audit) -> list[str]:
     return lines
 
 
-def notes(audit: Audit) -> list[str]:
+def format_notes(audit: Audit) -> list[str]:
     """What else should be known."""
     lines = [copies_line(audit)]
     if not audit.split:
@@ -64,11 +64,11 @@ def copies_line(audit: Audit) -> str:
         f"{images:,} of {sum(audit.counts.values()):,} images are in {_count(len(groups), 'group')} of copies "
         f"({exact:,} of equal pixels throughout, {len(groups) - exact:,} of near-copies; the largest has "
         f"{max(len(group.own) for group in groups):,}). {images - len(groups):,} images show nothing new, "
-        f"{sum(group.exact_copies for group in groups):,} of them pixel for pixel."
+        f"{sum(group.exact_duplicates for group in groups):,} of them pixel for pixel."
     )
 
 
-def copies_by_class(audit: Audit) -> dict[str, dict[str, int]]:
+def duplicates_by_class(audit: Audit) -> dict[str, dict[str, int]]:
     """By class: its groups of exact and of near-copies, the images in them, the largest, and what is left."""
     found = {}
     for label, count in audit.counts.items():
@@ -86,40 +86,40 @@ def copies_by_class(audit: Audit) -> dict[str, dict[str, int]]:
     return found
 
 
-def format_group(group: CopyGroup) -> str:
+def format_group(group: DuplicateGroup) -> str:
     """A group's kind in a few words."""
     kind = "equal pixels" if group.exact else f"correlation {group.correlation:.3f} and more"
-    turns = f"; {', '.join(group.turns)}" if group.turns else ""
+    turns = f"; {', '.join(group.orientations)}" if group.orientations else ""
     subsets = f"; in {', '.join(group.subsets)}" if group.subsets else ""
     return f"{len(group.members):,} images, {kind}{turns}; {', '.join(group.labels)}{subsets}"
 
 
-def to_text(audit: Audit) -> str:
+def format_audit(audit: Audit) -> str:
     """The audit for a terminal."""
-    leaks = leakage_lines(audit)
+    leaks = format_leakage(audit)
     blocks = [f"{audit.dataset}: {sum(audit.counts.values()):,} images, {len(audit.counts)} classes"]
     blocks += ["\n".join(f"! {line}" for line in leaks)] if leaks else ["No leakage and no broken file was found."]
-    blocks += ["\n".join(notes(audit)), _copies_table(audit), _statistics_table(audit), *_lists(audit)]
+    blocks += ["\n".join(format_notes(audit)), _copies_table(audit), _statistics_table(audit), *_lists(audit)]
     return "\n\n".join(block for block in blocks if block)
 
 
-def to_json(audit: Audit) -> dict[str, Any]:
+def audit_json(audit: Audit) -> dict[str, Any]:
     """The audit as JSON-ready values: every group with every path."""
     return {
         "dataset": audit.dataset,
         "against": audit.against or None,
         "failed": audit.failed,
         "leakage": audit.leaks,
-        "findings": leakage_lines(audit),
-        "notes": notes(audit),
+        "findings": format_leakage(audit),
+        "notes": format_notes(audit),
         "counts": dict(audit.counts),
         "patients": audit.patients,
-        "copies": copies_by_class(audit),
+        "duplicates": duplicates_by_class(audit),
         "split": {
             "images": dict(audit.subset_sizes),
             "groups_across": len(audit.across),
-            "test_with_copy_in_training": audit.seen_in_training("test"),
-            "validation_with_copy_in_training": audit.seen_in_training("validation"),
+            "test_with_duplicate_in_training": audit.duplicated_in_training("test"),
+            "validation_with_duplicate_in_training": audit.duplicated_in_training("validation"),
             "patients_across": {patient: list(subsets) for patient, subsets in audit.patients_across.items()},
         }
         if audit.split
@@ -130,12 +130,12 @@ def to_json(audit: Audit) -> dict[str, Any]:
     }
 
 
-def _group_json(group: CopyGroup) -> dict[str, Any]:
+def _group_json(group: DuplicateGroup) -> dict[str, Any]:
     return {
         "exact": group.exact,
-        "exact_copies": group.exact_copies,
+        "exact_duplicates": group.exact_duplicates,
         "lowest_correlation": group.correlation,
-        "turns": list(group.turns),
+        "orientations": list(group.orientations),
         "across_split": group.across,
         "conflicting": group.conflicting,
         "overlapping": group.overlapping,
@@ -148,7 +148,7 @@ def _count(count: int, noun: str) -> str:
 
 
 def _seen(audit: Audit, subset: str) -> str:
-    return f"{audit.seen_in_training(subset):,} of {audit.subset_sizes[subset]:,} {subset}"
+    return f"{audit.duplicated_in_training(subset):,} of {audit.subset_sizes[subset]:,} {subset}"
 
 
 def _modes_differ(audit: Audit) -> bool:
@@ -159,7 +159,7 @@ def _copies_table(audit: Audit) -> str:
     head = f"{'class':<12}{'images':>10}{'exact groups':>14}{'near groups':>13}{'in groups':>11}{'largest':>9}"
     rows = [
         f"{label:<12}" + "".join(f"{value:>{width},}" for value, width in zip(row.values(), _WIDTHS, strict=True))
-        for label, row in copies_by_class(audit).items()
+        for label, row in duplicates_by_class(audit).items()
     ]
     return "\n".join([f"{head}{'distinct':>10}", *rows])
 
@@ -198,7 +198,7 @@ def _lists(audit: Audit) -> list[str]:
     return found
 
 
-def _members(group: CopyGroup) -> str:
+def _members(group: DuplicateGroup) -> str:
     names = [f"{member.path} ({member.subset or member.label})" for member in group.members[:4]]
     return ", ".join(names) + (f" and {len(group.members) - 4:,} more" if group.members[4:] else "")
 

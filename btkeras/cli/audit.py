@@ -36,7 +36,7 @@ def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: boo
       btkeras audit data/other-hospital --against data/both --json > audit.json
     """
     from btkeras.audit.audit import audit as look
-    from btkeras.audit.format import to_json, to_text
+    from btkeras.audit.format import audit_json, format_audit
     from btkeras.datasets.dataset import load_dataset
     from btkeras.splitting.splits import load_split
 
@@ -44,7 +44,7 @@ def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: boo
     other = load_dataset(against) if against else None
     split = load_split(splits, opened) if splits else None
     found = look(opened, split, other, _bar)
-    click.echo(json.dumps(to_json(found), indent=2) if as_json else to_text(found))
+    click.echo(json.dumps(audit_json(found), indent=2) if as_json else format_audit(found))
     if html:
         from btkeras.reporting.audit_page import write_audit_page
 

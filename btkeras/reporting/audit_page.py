@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from btkeras.audit.audit import Audit, CopyGroup, Member
-from btkeras.audit.format import copies_by_class, format_group, leakage_lines, notes
+from btkeras.audit.audit import Audit, DuplicateGroup, GroupMember
+from btkeras.audit.format import duplicates_by_class, format_group, format_leakage, format_notes
 from btkeras.files import write_text
 from btkeras.reporting.document import Block, Cell, Column, Gallery, GalleryImage, Report, Section, Table, Text
 from btkeras.reporting.mistakes import thumbnail
@@ -39,9 +39,9 @@ def _section(name: str, title: str, blocks: Sequence[Block]) -> Section:
 
 
 def _findings(audit: Audit) -> list[Block]:
-    leaks = tuple(leakage_lines(audit))
+    leaks = tuple(format_leakage(audit))
     first = Text(leaks, "warning") if leaks else Text(("No leakage and no broken file was found.",), "headline")
-    return [first, Text(tuple(notes(audit)), "list"), _copies_table(audit)]
+    return [first, Text(tuple(format_notes(audit)), "list"), _copies_table(audit)]
 
 
 def _group_sections(audit: Audit) -> list[Section]:
@@ -54,7 +54,7 @@ def _group_sections(audit: Audit) -> list[Section]:
     return [_section(name, title, _images(audit, name, groups)) for name, title, groups in kinds if groups]
 
 
-def _images(audit: Audit, kind: str, groups: Sequence[CopyGroup]) -> list[Block]:
+def _images(audit: Audit, kind: str, groups: Sequence[DuplicateGroup]) -> list[Block]:
     if kind == "copies":
         groups = sorted(groups, key=lambda group: -len(group.own))
     blocks: list[Block] = [
@@ -71,11 +71,11 @@ def _images(audit: Audit, kind: str, groups: Sequence[CopyGroup]) -> list[Block]
     return blocks
 
 
-def _chosen(group: CopyGroup) -> list[Member]:
+def _chosen(group: DuplicateGroup) -> list[GroupMember]:
     """The members to show: first one of each part, class and dataset, then the others."""
     seen: set[tuple[str, str, bool]] = set()
-    first: list[Member] = []
-    others: list[Member] = []
+    first: list[GroupMember] = []
+    others: list[GroupMember] = []
     for member in group.members:
         key = (member.subset, member.label, member.other)
         (others if key in seen else first).append(member)
@@ -83,7 +83,7 @@ def _chosen(group: CopyGroup) -> list[Member]:
     return (first + others)[:_MEMBERS]
 
 
-def _image(audit: Audit, name: str, member: Member) -> GalleryImage:
+def _image(audit: Audit, name: str, member: GroupMember) -> GalleryImage:
     jpeg, problem = thumbnail(Path(audit.against if member.other else audit.dataset), member.path)
     where = f"in {audit.against}" if member.other else member.subset
     lines = (member.path, member.label, where, problem)
@@ -98,7 +98,7 @@ def _copies_table(audit: Audit) -> Table:
         columns=(Column("class", numeric=False), *map(Column, titles)),
         rows=tuple(
             (Cell(label), *(Cell(f"{value:,}", value) for value in row.values()))
-            for label, row in copies_by_class(audit).items()
+            for label, row in duplicates_by_class(audit).items()
         ),
         notes=("Distinct: images, with a group counted once.",),
     )

@@ -81,7 +81,9 @@ def copy_table(audit: Json) -> Table:
         sizes = split["images"]
         facts |= {
             "groups on both sides of the split": split["groups_across"],
-            f"of {sizes['test']:,} test images, with a copy in the training part": split["test_with_copy_in_training"],
+            f"of {sizes['test']:,} test images, with a copy in the training part": split[
+                "test_with_duplicate_in_training"
+            ],
             "patients on both sides of the split": len(split["patients_across"]),
         }
     rows = tuple((Cell(key), count_cell(value)) for key, value in facts.items())
