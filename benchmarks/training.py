@@ -32,9 +32,9 @@ from btkeras.config import OptimizerConfig, ScheduleConfig
 from btkeras.files import write_json
 from btkeras.machine import describe, threads
 from btkeras.models import build_model, count_macs
+from btkeras.models.reparameterize import reparameterize
 from btkeras.training.optimizers import Schedule, make_optimizer
 from btkeras.training.precision import dtype_policy
-from btkeras.training.reparameterize import reparameterize_for_training
 from scripts import make_twin_reference as twin
 
 Step = Callable[[], float]
@@ -84,7 +84,7 @@ def keras_step(case: Case, precision: str, *, ours: bool) -> Step:
         variable.assign(twin.twin_weights.seeded(variable.path, variable.shape))
     if ours:
         # The images are grey, as slices are.
-        model = reparameterize_for_training(model, grey=True)
+        model = reparameterize(model, grey=True, trainable=True)
         optimizer = make_optimizer(config, Schedule(config.learning_rate, ScheduleConfig(), epochs=1, steps=1), model)
     else:
         optimizer = keras.optimizers.Adam(config.learning_rate)

@@ -1,7 +1,8 @@
-"""A functional network as data that can be edited: the configuration that Keras saves, and the weights beside it."""
+"""A functional network as an editable graph: the configuration that Keras saves, and the weights beside it."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,11 +13,11 @@ from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
 
-# Stands among the users of what the network gives out.
+# Stands among a layer's users for the network's outputs.
 OUTPUT = ""
 
 
-class Graph:
+class ModelGraph:
     """A copy of a network to be rewritten; the network itself stays as it is.
 
     Layers go by their names. ``drop`` and ``rename`` take effect in ``build``; until then a renamed layer keeps its old
@@ -35,65 +36,65 @@ class Graph:
             raise ModelError("A network must be functional to be rewritten", received=type(model).__name__)
         self._entries: dict[str, dict[str, Any]] = {entry["name"]: entry for entry in self._config["layers"]}
         self._layers = {layer.name: layer for layer in model.layers}
+        self._classes: dict[str, type] = {}
         self._edited: dict[str, list[NDArray[Any]]] = {}
         self._stands_for: dict[str, str] = {}
         self._renamed: dict[str, str] = {}
         self._users: dict[str, list[str]] = {name: [] for name in self._entries}
-        for name, entry in self._entries.items():
-            for history in _histories(entry["inbound_nodes"]):
-                self._users[history[0]].append(name)
+        for name in self._entries:
+            for source in self.sources(name):
+                self._users[source].append(name)
         for reference in _references(self._config["output_layers"]):
             self._users[reference[0]].append(OUTPUT)
 
     def names(self) -> list[str]:
-        """The layers that there are still, in the order of computation."""
+        """The remaining layers in the order of computation."""
         return list(self._entries)
 
-    def has(self, name: str) -> bool:
-        """Whether a layer is there still."""
+    def __contains__(self, name: str) -> bool:
         return name in self._entries
 
     def layer(self, name: str) -> Any:
-        """The network's own layer, or the operation that is none."""
+        """The network's own layer; None for an operation and for ``OUTPUT``."""
         return self._layers.get(name)
 
-    def settings(self, name: str) -> dict[str, Any]:
+    def config(self, name: str) -> dict[str, Any]:
         """A layer's configuration, which may be changed."""
-        settings: dict[str, Any] = self._entries[name]["config"]
-        return settings
+        config: dict[str, Any] = self._entries[name]["config"]
+        return config
 
     def weights(self, name: str) -> list[NDArray[Any]]:
         """A layer's weights, as they are now."""
         return self._edited[name] if name in self._edited else list(self._layers[name].get_weights())
 
     def set_weights(self, name: str, weights: Sequence[NDArray[Any]]) -> None:
-        """Gives a layer weights, in the order of Keras' ``set_weights`` and of any shape that its settings ask for."""
+        """Gives a layer weights, in the order of Keras' ``set_weights``, of any shapes that its config asks for."""
         self._edited[name] = list(weights)
 
     def users(self, name: str) -> list[str]:
-        """Who takes what a layer gives, once for each time; ``OUTPUT`` for the network's outputs."""
+        """The layers that take a layer's output, once for each time; ``OUTPUT`` for the network's outputs."""
         return self._users[name]
 
     def sources(self, name: str) -> list[str]:
-        """Whose outputs a layer takes, in the order of its arguments."""
-        return [self._resolved(history[0]) for history in _histories(self._entries[name]["inbound_nodes"])]
-
-    def input_shape(self, name: str) -> tuple[int | None, ...]:
-        """Shape of the first tensor that a layer takes in the network as it was, with the batch."""
-        return tuple(next(_tensors(self._entries[name]["inbound_nodes"]))["shape"])
+        """The layers whose outputs a layer takes, in the order of its arguments."""
+        return [self._resolved(tensor["keras_history"][0]) for tensor in self._inputs(name)]
 
     def source(self, name: str) -> str | None:
-        """Whose output a layer takes, if it is one layer's, at one place and as for inference; else None."""
+        """The only layer whose output a layer takes, if it is called once; else None."""
         sources = self.sources(name)
         return sources[0] if len(sources) == 1 and self.is_called_once(name) else None
 
+    def input_shape(self, name: str) -> tuple[int | None, ...]:
+        """Shape, with the batch, of the first tensor that a layer takes in the original network."""
+        return tuple(next(self._inputs(name))["shape"])
+
     def is_called_once(self, name: str) -> bool:
-        """Whether a layer is used at one place, and as for inference."""
+        """Whether a layer is called at one place, and as for inference."""
         calls = self._entries[name]["inbound_nodes"]
         return len(calls) == 1 and not calls[0]["kwargs"].get("training")
 
     def drop(self, name: str, source: str) -> None:
-        """Takes a layer out; who took its output takes that of ``source`` from now on."""
+        """Removes a layer; the users of its output take that of ``source`` from now on."""
         for other in self.sources(name):
             self._users[other] = [user for user in self._users[other] if user != name]
         self._users[source] = [user for user in self._users[source] if user != name] + self._users.pop(name)
@@ -101,28 +102,58 @@ class Graph:
         self._stands_for[name] = source
 
     def rename(self, name: str, new: str) -> None:
-        """Gives a layer the name of none, or of one that was dropped."""
+        """Gives a layer a name that is free, or that of a dropped layer."""
         self._renamed[name] = new
 
+    def replace(self, name: str, layer_class: type[layers.Layer], **config: Any) -> None:
+        """Makes a layer one of another class, of the same weights, with these additions to its config."""
+        self._entries[name].update(
+            class_name=layer_class.__name__, registered_name=layer_class.__name__, module=layer_class.__module__
+        )
+        self._classes[layer_class.__name__] = layer_class
+        self.config(name).update(config)
+
+    def add_source(self, name: str, other: str) -> None:
+        """Makes what layer ``other`` takes the first tensor in the list that a layer takes."""
+        tensor = copy.deepcopy(self._entries[other]["inbound_nodes"][0]["args"][0])
+        self._entries[name]["inbound_nodes"][0]["args"][0].insert(0, tensor)
+        self._users[self.sources(other)[0]].append(name)
+
     def build(self) -> keras.Model:
-        """Makes the network, of the layers' own classes, with weights rounded once to the type that each has."""
+        """Makes the network, with weights rounded once to the type that each has."""
         for entry in self._entries.values():
-            # What a layer was built for may have changed; it is built when it is called.
+            # The shape a layer was built for may have changed; it is built when it is called.
             entry.pop("build_config", None)
-            settings = entry["config"]
+            config = entry["config"]
             # Drawing weights that are overwritten takes as long as all the rest.
-            settings.update({key: "zeros" for key in settings if key.endswith("_initializer")})
-            entry["name"] = settings["name"] = self._final(entry["name"])
-            for history in _histories(entry["inbound_nodes"]):
-                history[0] = self._final(history[0])
-        outputs = self._config["output_layers"]
-        for reference in _references(outputs):
+            config.update({key: "zeros" for key in config if key.endswith("_initializer")})
+            for tensor in _tensors(entry["inbound_nodes"]):
+                tensor["keras_history"][0] = self._final(tensor["keras_history"][0])
+            entry["name"] = config["name"] = self._final(entry["name"])
+        for reference in _references(self._config["output_layers"]):
             reference[0] = self._final(reference[0])
-        model: keras.Model = keras.Model.from_config({**self._config, "layers": list(self._entries.values())})
+        config = {**self._config, "layers": list(self._entries.values())}
+        model: keras.Model = keras.Model.from_config(config, custom_objects=self._classes)
         for name in self._entries:
             if name in self._layers:
-                _give(model.get_layer(self._final(name)), self.weights(name))
+                self._fill(name, model.get_layer(self._final(name)))
         return model
+
+    def _fill(self, name: str, layer: layers.Layer) -> None:
+        if name in self._edited:
+            layer.set_weights(
+                [np.asarray(value, old.dtype) for value, old in zip(self._edited[name], layer.weights, strict=True)]
+            )
+        else:
+            # Random generators' states too, which are no weights.
+            for target, source in zip(layer.variables, self._layers[name].variables, strict=True):
+                target.assign(source)
+        if isinstance(layer, layers.Normalization):
+            # It computes with constants that it derives from its weights.
+            layer.finalize_state()
+
+    def _inputs(self, name: str) -> Iterator[dict[str, Any]]:
+        return _tensors(self._entries[name]["inbound_nodes"])
 
     def _resolved(self, name: str) -> str:
         while name in self._stands_for:
@@ -134,15 +165,8 @@ class Graph:
         return self._renamed.get(resolved, resolved)
 
 
-def _give(layer: Any, weights: Sequence[NDArray[Any]]) -> None:
-    layer.set_weights([np.asarray(value, old.dtype) for value, old in zip(weights, layer.weights, strict=True)])
-    if isinstance(layer, layers.Normalization):
-        # It computes with what it derives from its weights.
-        layer.finalize_state()
-
-
 def _tensors(value: Any) -> Iterator[dict[str, Any]]:
-    """The tensors among a call's arguments, as Keras writes them: shape, dtype and where they come from."""
+    """The tensors among a call's arguments: ``shape``, ``dtype`` and ``keras_history`` (layer, call, output)."""
     if isinstance(value, dict):
         if value.get("class_name") == "__keras_tensor__":
             yield value["config"]
@@ -153,14 +177,8 @@ def _tensors(value: Any) -> Iterator[dict[str, Any]]:
             yield from _tensors(item)
 
 
-def _histories(value: Any) -> Iterator[list[Any]]:
-    """Where the tensors among a call's arguments come from: ``[name, call, output]``."""
-    for tensor in _tensors(value):
-        yield tensor["keras_history"]
-
-
 def _references(value: Any) -> Iterator[list[Any]]:
-    """``[name, call, output]`` of each of a network's outputs, in whatever structure they are."""
+    """``[layer, call, output]`` of each of a network's outputs, in whatever structure they are."""
     if isinstance(value, list) and value and isinstance(value[0], str):
         yield value
     elif isinstance(value, dict | list | tuple):

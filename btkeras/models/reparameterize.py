@@ -1,7 +1,7 @@
-"""From a trained network to its deploy form: the same answers from fewer layers.
+"""Re-parameterisation: the same function of an image from cheaper layers, for deployment or for training.
 
-What a trained network computes with constants is folded into the weights before it. All of it is exact algebra, done
-in float64 and rounded once; what is left are the roundings of float32. The rules are those of ``RULES``:
+``reparameterize(model)`` folds what a trained network computes with constants into the weights before it. It is exact
+algebra, done in float64 and rounded once:
 
 - convolutions side by side whose sum is taken, as in the multi-scale stem, are one convolution with the sum of their
   zero-padded kernels (Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021);
@@ -9,7 +9,11 @@ in float64 and rounded once; what is left are the roundings of float32. The rule
   a factor and an offset for each channel (Jacob et al., arXiv:1712.05877, section 3.2);
 - a softmax behind a dense layer is that layer's activation, under the softmax' name.
 
-Where a rule does not fit - what is between is used twice, a layer is shared, the axis is another - all stays as it is.
+``reparameterize(model, trainable=True)`` keeps all weights and computes with them more cheaply: batch normalisation by
+TensorFlow's kernel, where Keras makes a dozen passes over its input, and summed convolutions by one convolution
+(docs/performance.md, "Training").
+
+Where a rule does not fit, because a tensor is used twice, a layer is shared or the axis is another, all stays as it is.
 """
 
 from __future__ import annotations
@@ -24,98 +28,142 @@ from keras import layers
 from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
-from btkeras.models.graph import Graph
+from btkeras.models.graph import ModelGraph
+from btkeras.models.training_layers import (
+    FirstChannelConvolution,
+    FirstChannelNormalization,
+    FusedBatchNormalization,
+    PaddedKernel,
+    SummedConvolution,
+    one_tensorflow_replica,
+)
 
 Floats = NDArray[np.float64]
 
-# What evaluation looks up by name.
-_KEPT = frozenset({"features"})
+# Evaluation looks it up by name.
+_FEATURES = "features"
 
 # Layers that are linear in their input up to a bias -> axes of the last kernel that the output's channels run along.
 _OUTPUT_AXES: Mapping[type, tuple[int, ...]] = MappingProxyType(
     {
-        layers.Dense: (-1,),
-        layers.Conv1D: (-1,),
-        layers.Conv2D: (-1,),
-        layers.Conv3D: (-1,),
-        layers.SeparableConv1D: (-1,),
-        layers.SeparableConv2D: (-1,),
-        layers.DepthwiseConv1D: (-2, -1),
-        layers.DepthwiseConv2D: (-2, -1),
-        layers.Conv1DTranspose: (-2,),
-        layers.Conv2DTranspose: (-2,),
-        layers.Conv3DTranspose: (-2,),
+        **dict.fromkeys((layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D), (-1,)),
+        **dict.fromkeys((layers.SeparableConv1D, layers.SeparableConv2D), (-1,)),
+        **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), (-2, -1)),
+        **dict.fromkeys((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), (-2,)),
     }
 )
-# What two convolutions of one input must have in common to be one.
-_SAME = ("filters", "strides", "padding", "dilation_rate", "groups", "data_format")
-# Layers that treat all channels alike, if their constants are.
-_ANY_CHANNELS = (layers.Normalization, layers.ZeroPadding2D)
+# What convolutions must have in common to be summed.
+_SUMMED_ALIKE = ("filters", "strides", "padding", "dilation_rate", "groups", "data_format")
+# Convolutions of these settings have counterparts among the training layers.
+_TRAINABLE = MappingProxyType({"use_bias": False, "groups": 1, "data_format": "channels_last"})
 
 
-def reparameterize(model: keras.Model, *, grey: bool = False) -> keras.Model:
-    """Makes a network's deploy form, which needs no classes but Keras' own.
+def reparameterize(model: keras.Model, *, grey: bool = False, trainable: bool = False) -> keras.Model:
+    """Makes a network that computes the same from fewer or faster layers; the network itself is not changed.
 
-    The layers that are left keep their names, and the maps between them their values, so features, outlier scores and
-    activation maps are the same too. Training it further makes no sense: its normalisations are gone.
+    Layers that are left keep their names, and the feature maps between them their values.
 
     Args:
-        model: A functional network, from ``build_model`` say, with or without a temperature; it is not changed.
-        grey: Whether the deploy form takes one channel, where the network takes several and gets them all equal.
+        model: A functional network, from ``build_model`` say, with or without a temperature.
+        grey: For deployment, whether the result takes one channel, where the network takes several and gets them all
+            equal. For training, whether all images will have equal channels: the result takes them as they are, and
+            looks at the first, where the network begins with plain convolutions.
+        trainable: Whether the result is trained: it then has the network's weights with their names, shapes and order,
+            but layers that Keras does not know. A deployed network has Keras' layers only, and no normalisations.
+
+    Returns:
+        The new network; with ``trainable`` the network itself under another backend than TensorFlow, whose compiler
+        fuses by itself, and with several replicas, which share statistics in Keras' way.
 
     Raises:
-        ModelError: If the network is not functional, or ``grey`` is asked of one that does not begin with
-            convolutions, or standardises its channels differently.
+        ModelError: If the network is not functional. Without ``trainable``, if ``grey`` is asked of a network that does
+            not begin with convolutions, or standardises its channels differently.
     """
-    graph = Graph(model)
-    for rule in RULES:
+    if trainable and not one_tensorflow_replica():
+        return model
+    graph = ModelGraph(model)
+    if grey and trainable:
+        _use_first_channel(graph)
+    for rule in TRAINING_RULES if trainable else DEPLOYMENT_RULES:
         for name in graph.names():
-            if graph.has(name):
+            if name in graph:
                 rule(graph, name)
-    if grey:
-        _make_grey(graph)
+    if grey and not trainable:
+        _sum_channels(graph)
     return graph.build()
 
 
-# --- Convolutions side by side ---
+# --- Convolutions that are summed ---
 
 
-def _merge_sum(graph: Graph, name: str) -> None:
-    """An addition of nothing but convolutions of the same input."""
-    convolutions = graph.sources(name)
-    is_sum = type(graph.layer(name)) is layers.Add and graph.is_called_once(name)
-    if not is_sum or not _are_one(graph, convolutions, name):
+def _summed(graph: ModelGraph, name: str) -> list[str]:
+    """The convolutions of one input that an addition sums, if one can take their place; else none."""
+    if type(graph.layer(name)) is not layers.Add or not graph.is_called_once(name):
+        return []
+    names = graph.sources(name)
+    if not all(type(graph.layer(part)) is layers.Conv2D and _is_linear(graph, part, name) for part in names):
+        return []
+    configs = [graph.config(part) for part in names]
+    alike = all(config[key] == configs[0][key] for config in configs for key in _SUMMED_ALIKE)
+    types = {graph.layer(part).compute_dtype for part in names}
+    inputs = {graph.source(part) for part in names}
+    # With "same" padding and no strides, kernels whose sizes differ by an even number have one centre.
+    sizes = np.array([config["kernel_size"] for config in configs])
+    centered = ((sizes - sizes[0]) % 2 == 0).all() and configs[0]["padding"] == "same"
+    one_place = set(configs[0]["strides"]) == {1} and len(types) == len(inputs) == 1
+    return names if alike and centered and one_place else []
+
+
+def _largest(graph: ModelGraph, names: list[str]) -> tuple[int, int]:
+    height, width = np.max([graph.layer(name).kernel_size for name in names], axis=0).tolist()
+    return height, width
+
+
+def _merge_sum(graph: ModelGraph, name: str) -> None:
+    """Deployment: one convolution with the sum of the kernels, in place of the one with the tallest."""
+    names = _summed(graph, name)
+    if not names:
         return
-    weights = [_with_bias(graph, part) for part in convolutions]
-    size = np.max([kernel.shape[:2] for kernel, _ in weights], axis=0)
-    kept, *others = sorted(convolutions, key=lambda part: -graph.layer(part).kernel.shape[0])
+    weights, size = [_with_bias(graph, part) for part in names], _largest(graph, names)
+    kept, *others = sorted(names, key=lambda part: -graph.layer(part).kernel_size[0])
     kernel = np.sum([_padded(kernel, size) for kernel, _ in weights], axis=0)
-    graph.settings(kept).update(kernel_size=size.tolist(), use_bias=True)
+    graph.config(kept).update(kernel_size=list(size), use_bias=True)
     graph.set_weights(kept, [kernel, np.sum([bias for _, bias in weights], axis=0)])
-    for part in others:
+    for part in (*others, name):
         graph.drop(part, kept)
-    graph.drop(name, kept)
 
 
-def _are_one(graph: Graph, names: list[str], user: str) -> bool:
-    if not all(type(graph.layer(name)) is layers.Conv2D and _is_linear(graph, name, user) for name in names):
-        return False
-    settings = [graph.settings(name) for name in names]
-    alike = all(one[key] == settings[0][key] for one in settings for key in _SAME)
-    types = {graph.layer(name).compute_dtype for name in names}
-    inputs = {tuple(graph.sources(name)) for name in names}
-    # With "same" padding and no strides, kernels whose sizes differ by an even number have one middle.
-    sizes = np.array([one["kernel_size"] for one in settings])
-    centerd = bool(((sizes - sizes[0]) % 2 == 0).all()) and settings[0]["padding"] == "same"
-    return alike and centerd and set(settings[0]["strides"]) == {1} and len(types) == len(inputs) == 1
-
-
-def _padded(kernel: Floats, size: NDArray[np.integer]) -> Floats:
+def _padded(kernel: Floats, size: tuple[int, int]) -> Floats:
     borders = [((large - small) // 2,) * 2 for large, small in zip(size, kernel.shape[:2], strict=True)]
     return np.pad(kernel, [*borders, (0, 0), (0, 0)])
 
 
-# --- Factors and offsets ---
+def _sum_kernels(graph: ModelGraph, name: str) -> None:
+    """Training: layers that give their padded kernels, and one convolution with the sum of these."""
+    names = _summed(graph, name)
+    if not names or not _are_trainable(graph, names):
+        return
+    size, dilation = _largest(graph, names), graph.config(names[0])["dilation_rate"]
+    graph.add_source(name, names[0])
+    graph.replace(name, SummedConvolution, dilation_rate=dilation)
+    for part in names:
+        graph.replace(part, PaddedKernel, channels=graph.input_shape(part)[-1], size=size)
+
+
+def _are_trainable(graph: ModelGraph, names: list[str]) -> bool:
+    return all(graph.config(name)[key] == value for name in names for key, value in _TRAINABLE.items())
+
+
+# --- Normalisation: factors and offsets ---
+
+
+def _fuse_normalization(graph: ModelGraph, name: str) -> None:
+    """Training: TensorFlow's kernel for batch normalisation of images over all axes but the last."""
+    layer = graph.layer(name)
+    if type(layer) is not layers.BatchNormalization or len(graph.input_shape(name)) != 4:
+        return
+    if layer.axis in (-1, 3) and layer.scale and layer.center and not (layer.synchronized or layer.renorm):
+        graph.replace(name, FusedBatchNormalization)
 
 
 def _normalization(layer: layers.BatchNormalization) -> tuple[int, Floats, Floats]:
@@ -134,30 +182,31 @@ _AFFINE: Mapping[type, Callable[[Any], tuple[int, Floats, Floats]]] = MappingPro
 )
 
 
-def _fold_affine(graph: Graph, name: str) -> None:
-    """A layer that multiplies and adds constants, into the linear layers before it."""
+def _fold_affine(graph: ModelGraph, name: str) -> None:
+    """Deployment: a layer that multiplies and adds constants, into the linear layers before it."""
     layer, source = graph.layer(name), graph.source(name)
-    if type(layer) not in _AFFINE or source is None or name in _KEPT:
+    if type(layer) not in _AFFINE or source is None or name == _FEATURES:
         return
     axis, factors, offsets = _AFFINE[type(layer)](layer)
-    parts = _linear_parts(graph, source, name, axis % len(graph.input_shape(name)))
-    weights = [_with_bias(graph, part) for part in parts]
+    parts = _linear_layers(graph, source, name, axis % len(graph.input_shape(name)))
     if not parts or any(graph.layer(part).compute_dtype != layer.compute_dtype for part in parts):
         return
+    weights = [_with_bias(graph, part) for part in parts]
     cuts = np.cumsum([len(bias) for *_, bias in weights])
     split = [np.split(np.broadcast_to(values, cuts[-1]), cuts[:-1]) for values in (factors, offsets)]
     for part, (*kernels, kernel, bias), factor, offset in zip(parts, weights, *split, strict=True):
-        graph.settings(part)["use_bias"] = True
-        scaled = kernel * _along(graph, part, kernel, factor)
-        graph.set_weights(part, [*kernels, scaled, bias * factor + offset])
+        axes = _OUTPUT_AXES[type(graph.layer(part))]
+        along = factor.reshape([n if i - kernel.ndim in axes else 1 for i, n in enumerate(kernel.shape)])
+        graph.config(part)["use_bias"] = True
+        graph.set_weights(part, [*kernels, kernel * along, bias * factor + offset])
     graph.drop(name, source)
 
 
-def _linear_parts(graph: Graph, name: str, user: str, axis: int) -> list[str]:
-    """The linear layers whose outputs, one behind the other along the axis, are what a layer gives to its only user."""
+def _linear_layers(graph: ModelGraph, name: str, user: str, axis: int) -> list[str]:
+    """The linear layers whose outputs, concatenated along the axis, are what a layer gives to its only user."""
     layer, rank = graph.layer(name), len(graph.input_shape(user))
     if type(layer) is layers.Concatenate and layer.axis % rank == axis and graph.users(name) == [user]:
-        parts = [_linear_parts(graph, source, name, axis) for source in graph.sources(name)]
+        parts = [_linear_layers(graph, source, name, axis) for source in graph.sources(name)]
         return [part for found in parts for part in found] if all(parts) else []
     if type(layer) not in _OUTPUT_AXES or not _is_linear(graph, name, user):
         return []
@@ -165,34 +214,25 @@ def _linear_parts(graph: Graph, name: str, user: str, axis: int) -> list[str]:
     return [name] if channels == axis else []
 
 
-def _along(graph: Graph, name: str, kernel: Floats, values: Floats) -> Floats:
-    """One value a channel of the output, in a shape that multiplies the kernel."""
-    axes = _OUTPUT_AXES[type(graph.layer(name))]
-    return values.reshape([n if i - kernel.ndim in axes else 1 for i, n in enumerate(kernel.shape)])
-
-
-def _is_linear(graph: Graph, name: str, user: str) -> bool:
+def _is_linear(graph: ModelGraph, name: str, user: str) -> bool:
     """Whether a layer gives its one user what its plain kernel and bias make of its one input."""
     layer = graph.layer(name)
     altered = getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None)
-    alone = graph.users(name) == [user] and graph.source(name) is not None and name not in _KEPT
+    alone = graph.users(name) == [user] and graph.source(name) is not None and name != _FEATURES
     return alone and not altered and layer.activation is keras.activations.linear
 
 
-def _with_bias(graph: Graph, name: str) -> list[Floats]:
+def _with_bias(graph: ModelGraph, name: str) -> list[Floats]:
     """Kernels and, last, the bias, which is 0 if there is none."""
     weights = [np.asarray(value, np.float64) for value in graph.weights(name)]
-    if graph.settings(name)["use_bias"]:
+    if graph.config(name)["use_bias"]:
         return weights
     axes = _OUTPUT_AXES[type(graph.layer(name))]
     return [*weights, np.zeros(int(np.prod([weights[-1].shape[axis] for axis in axes])))]
 
 
-# --- Softmax ---
-
-
-def _absorb_softmax(graph: Graph, name: str) -> None:
-    """A softmax, into the dense layer before it, which takes its name."""
+def _absorb_softmax(graph: ModelGraph, name: str) -> None:
+    """Deployment: a softmax, into the dense layer before it, which takes its name."""
     layer, source = graph.layer(name), graph.source(name)
     if type(layer) is not layers.Softmax or source is None:
         return
@@ -200,52 +240,70 @@ def _absorb_softmax(graph: Graph, name: str) -> None:
     if type(dense) is not layers.Dense or layer.axis not in (-1, last) or not _is_linear(graph, source, name):
         return
     if dense.compute_dtype == layer.compute_dtype:
-        graph.settings(source)["activation"] = "softmax"
+        graph.config(source)["activation"] = "softmax"
         graph.drop(name, source)
         graph.rename(source, name)
 
 
 # Applied one after the other, each to all layers.
-RULES: tuple[Callable[[Graph, str], None], ...] = (_merge_sum, _fold_affine, _absorb_softmax)
+DEPLOYMENT_RULES: tuple[Callable[[ModelGraph, str], None], ...] = (_merge_sum, _fold_affine, _absorb_softmax)
+TRAINING_RULES: tuple[Callable[[ModelGraph, str], None], ...] = (_fuse_normalization, _sum_kernels)
 
 
-# --- Grey ---
+# --- Equal channels ---
 
 
-def _make_grey(graph: Graph) -> None:
-    """One channel in place of several equal ones: each first convolution sums its kernel over them."""
-    for name in graph.names():
-        if not isinstance(graph.layer(name), layers.InputLayer):
-            continue
-        shape = graph.settings(name)["batch_shape"]
-        if shape[-1] != 1:
-            graph.settings(name)["batch_shape"] = [*shape[:-1], 1]
-            for user in graph.users(name):
-                _take_grey(graph, user)
-
-
-def _take_grey(graph: Graph, name: str) -> None:
-    layer = graph.layer(name)
-    if isinstance(layer, _ANY_CHANNELS) and graph.is_called_once(name):
-        if isinstance(layer, layers.Normalization):
-            graph.settings(name).update(axis=[], **_constants(layer))
-            graph.set_weights(name, [])
+def _from_images(graph: ModelGraph) -> tuple[list[str], list[str], list[str]]:
+    """Inputs of several channels and layers that treat these alike; the convolutions behind; other users."""
+    inputs = [name for name in graph.names() if isinstance(graph.layer(name), layers.InputLayer)]
+    alike = [name for name in inputs if graph.config(name)["batch_shape"][-1] != 1]
+    first: list[str] = []
+    others: list[str] = []
+    for name in alike:
         for user in graph.users(name):
-            _take_grey(graph, user)
-    elif type(layer) is layers.Conv2D and layer.groups == 1 and layer.data_format == "channels_last":
+            layer, once = graph.layer(user), user in graph and graph.is_called_once(user)
+            if once and isinstance(layer, layers.Normalization | layers.ZeroPadding2D):
+                alike.append(user)
+            elif once and type(layer) is layers.Conv2D and layer.groups == 1 and layer.data_format == "channels_last":
+                first.append(user)
+            else:
+                others.append(user)
+    return alike, first, others
+
+
+def _use_first_channel(graph: ModelGraph) -> None:
+    """Training: the first convolutions sum their kernels over the channels in each step."""
+    alike, first, others = _from_images(graph)
+    normalizations = [name for name in alike if isinstance(graph.layer(name), layers.Normalization)]
+    if others or len(normalizations) != 1 or not _are_trainable(graph, first):
+        return
+    graph.replace(normalizations[0], FirstChannelNormalization)
+    for name in first:
+        graph.replace(name, FirstChannelConvolution, channels=graph.input_shape(name)[-1])
+
+
+def _sum_channels(graph: ModelGraph) -> None:
+    """Deployment: one channel in place of several equal ones; the first convolutions' kernels are summed over them."""
+    alike, first, others = _from_images(graph)
+    if others:
+        received = others[0] or "an output"
+        raise ModelError("A network must begin with convolutions of all channels to be made grey", received=received)
+    for name in alike:
+        layer, config = graph.layer(name), graph.config(name)
+        if isinstance(layer, layers.InputLayer):
+            config["batch_shape"] = [*config["batch_shape"][:-1], 1]
+        elif isinstance(layer, layers.Normalization):
+            config.update(axis=[], mean=_one(layer.mean, "mean"), variance=_one(layer.variance, "variance"))
+            graph.set_weights(name, [])
+    for name in first:
         kernel, *bias = graph.weights(name)
         graph.set_weights(name, [np.asarray(kernel, np.float64).sum(axis=2, keepdims=True), *bias])
-    else:
-        raise ModelError(
-            "A network must begin with convolutions of all channels to be made grey", received=name or "an output"
-        )
 
 
-def _constants(layer: layers.Normalization) -> dict[str, float]:
-    constants = {"mean": np.unique(layer.mean), "variance": np.unique(layer.variance)}
-    if any(values.size > 1 for values in constants.values()):
+def _one(values: Any, statistic: str) -> float:
+    found = np.unique(values)
+    if found.size > 1:
         raise ModelError(
-            "A network must standardise its channels alike to be made grey",
-            received=", ".join(f"{name} {values.tolist()}" for name, values in constants.items()),
+            "A network must standardise its channels alike to be made grey", received=f"{statistic} {found.tolist()}"
         )
-    return {name: float(values[0]) for name, values in constants.items()}
+    return float(found[0])

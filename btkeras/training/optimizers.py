@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from btkeras.config import OptimizerConfig, ScheduleConfig
-from btkeras.training.runtime import one_tensorflow_replica
+from btkeras.models.training_layers import one_tensorflow_replica
 
 
 class _OnePass:

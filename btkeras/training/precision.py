@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from btkeras.training.reparameterize import reparameterize_for_training
+from btkeras.models.reparameterize import reparameterize
 
 # bfloat16 must be so much faster before it replaces float32: below that, noise decides.
 _WORTHWHILE = 1.1
@@ -110,9 +110,8 @@ def _measured_step(policy: str) -> tf.types.experimental.GenericFunction:
         for _ in range(3):
             x = keras.layers.Conv2D(128, 3, padding="same", use_bias=False)(x)
             x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
-        model = reparameterize_for_training(
-            keras.Model(inputs, keras.layers.GlobalAveragePooling2D(dtype="float32")(x))
-        )
+        model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D(dtype="float32")(x))
+        model = reparameterize(model, trainable=True)
     images = tf.random.stateless_uniform((32, 28, 28, 128), (0, 0))
 
     @tf.function

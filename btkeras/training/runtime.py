@@ -30,11 +30,6 @@ def strategy_scope() -> contextlib.AbstractContextManager[Any]:
     return scope
 
 
-def one_tensorflow_replica() -> bool:
-    """Whether TensorFlow trains, on one device: then its own kernels may stand in for what Keras is made of."""
-    return keras.backend.backend() == "tensorflow" and tf.distribute.get_strategy().num_replicas_in_sync == 1
-
-
 def describe_device() -> str:
     """The backend and the device that the network runs on, for the manifest."""
     backend = keras.backend.backend()

@@ -23,6 +23,7 @@ from btkeras.models import build_model
 from btkeras.models.build import check_name, count_macs
 from btkeras.models.head import set_backbone_trainable
 from btkeras.models.imagenet import check_pretrained, load_pretrained, scaled_variance, weights_file
+from btkeras.models.reparameterize import reparameterize
 from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
 from btkeras.splitting.splits import Split, make_split
 from btkeras.training.callbacks import BestModel, EpochEnd, MacroRecall, ProgressLine
@@ -37,7 +38,6 @@ from btkeras.training.pipeline import (
     training_batches,
 )
 from btkeras.training.precision import dtype_policy, resolve_precision
-from btkeras.training.reparameterize import reparameterize_for_training
 from btkeras.training.runtime import describe_device, seed_everything, strategy_scope
 from btkeras.training.tensorboard import TensorBoard
 
@@ -192,7 +192,7 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
     seed_everything(config.train)
     with strategy_scope():
         with dtype_policy(manifest["precision"]):
-            model = reparameterize_for_training(_network(config, dataset, inputs), grey=_stays_grey(inputs))
+            model = reparameterize(_network(config, dataset, inputs), grey=_stays_grey(inputs), trainable=True)
         _compile(model, config, make_optimizer(config.optimizer, schedule, model), len(dataset.classes))
         # Before anything is frozen: the state for resuming is that of all weights in every epoch.
         model.optimizer.build(model.trainable_variables)

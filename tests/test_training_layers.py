@@ -9,9 +9,10 @@ import tensorflow as tf
 
 from btkeras.config import OptimizerConfig, ScheduleConfig
 from btkeras.models import build_model
+from btkeras.models.reparameterize import reparameterize
+from btkeras.models.training_layers import FusedBatchNormalization
 from btkeras.training.optimizers import Schedule, make_optimizer
 from btkeras.training.precision import dtype_policy
-from btkeras.training.reparameterize import FusedBatchNormalization, reparameterize_for_training
 
 SIDE, BATCH = 40, 6
 TARGETS = np.eye(4, dtype=np.float32)[np.arange(BATCH) % 4]
@@ -27,7 +28,7 @@ IMAGES = drawn(0)
 def both(name: str = "improved_resnet34") -> tuple[keras.Model, keras.Model]:
     keras.utils.set_random_seed(0)
     model = build_model(name, input_shape=(SIDE, SIDE, 3), mean=100.0, variance=5000.0)
-    return model, reparameterize_for_training(model)
+    return model, reparameterize(model, trainable=True)
 
 
 def gradients(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
@@ -74,7 +75,7 @@ def test_gradients_are_as_near_to_those_of_float64_as_the_networks(name: str) ->
 @pytest.mark.parametrize("name", ["improved_resnet34", "resnet34"])
 def test_grey_images_need_one_of_equal_channels(name: str) -> None:
     model, _ = both(name)
-    form = reparameterize_for_training(model, grey=True)
+    form = reparameterize(model, grey=True, trainable=True)
     assert [(v.path, v.shape) for v in form.weights] == [(v.path, v.shape) for v in model.weights]
     errors = []
     for seed in range(3):
@@ -152,4 +153,4 @@ def test_several_replicas_train_the_network_itself(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(tf.distribute, "get_strategy", Two)
     model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.BatchNormalization()])
-    assert reparameterize_for_training(model) is model
+    assert reparameterize(model, trainable=True) is model
