@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from btkeras.errors import RunError
+
 
 def _temporary(target: Path) -> Path:
     # Beside the target, because a rename is only atomic within one file system.
@@ -56,6 +58,21 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, value: Any) -> None:
     """Writes indented JSON atomically. NaN is refused: JSON has none."""
     write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        RunError: If it cannot be read or is something else.
+    """
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} must be readable JSON", received=error) from error
+    if not isinstance(document, dict):
+        raise RunError(f"{file} must hold a JSON object", received=type(document).__name__)
+    return document
 
 
 def sha256(file: Path) -> str:

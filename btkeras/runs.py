@@ -1,86 +1,83 @@
-"""The run folder: what is in it, and how it comes to be."""
+"""The run folder: its files, and how they are made, read and written."""
 
 from __future__ import annotations
 
 import csv
-import json
 import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-import btkeras
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys, dump_config, load_config
-from btkeras.datasets.dataset import Dataset, Record, load_dataset
+from btkeras.datasets.dataset import Dataset, load_dataset
 from btkeras.errors import DataError, RunError
-from btkeras.files import atomic_file, atomic_folder, write_json, write_text
-from btkeras.splitting.splits import Split, load_split, save_split
+from btkeras.files import atomic_file, atomic_folder, digest, read_json, write_json, write_text
+from btkeras.machine import package_versions
+from btkeras.splitting.splits import SUBSETS, Split, files_digest, load_split, save_split
 
 _PACKAGES = ("btkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "pillow", "scikit-learn")
 
 
+class _File:
+    """The path of a file or folder in a results folder, as an attribute of it; relative, as one of the class."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, results: Results | None, owner: type) -> Path:
+        return results.path / self._name if results else Path(self._name)
+
+
 @dataclass(frozen=True)
-class Run:
-    """A run folder's paths and the reading and writing of its files."""
+class Results:
+    """A folder of evaluation results: a run's own, of its test subset, or one in its ``evaluations/``."""
 
     path: Path
 
-    @property
-    def config_file(self) -> Path:
-        return self.path / "config.yaml"
+    metrics_file = _File("metrics.json")
+    predictions_file = _File("predictions.csv")
+    decisions_file = _File("decisions.csv")
+    explanations_file = _File("explanations.json")
+    robustness_file = _File("robustness.json")
+    robustness_image = _File("robustness.png")
+    dataset_file = _File("dataset.json")
 
-    @property
-    def splits_file(self) -> Path:
-        return self.path / "splits.json"
 
-    @property
-    def manifest_file(self) -> Path:
-        return self.path / "manifest.json"
+@dataclass(frozen=True)
+class Run(Results):
+    """A run folder. Nothing else knows the names of its files."""
 
-    @property
-    def history_file(self) -> Path:
-        return self.path / "history.csv"
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.json"
-
-    @property
-    def predictions_file(self) -> Path:
-        return self.path / "predictions.csv"
-
-    @property
-    def best_model(self) -> Path:
-        return self.path / "best.keras"
-
-    @property
-    def state_file(self) -> Path:
-        return self.path / "last" / "state.npz"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
+    config_file = _File("config.yaml")
+    splits_file = _File("splits.json")
+    manifest_file = _File("manifest.json")
+    history_file = _File("history.csv")
+    best_model = _File("best.keras")
+    state_file = _File("last/state.npz")
+    tensorboard = _File("tensorboard")
+    calibration_file = _File("calibration.json")
+    ood_file = _File("ood.npz")
+    evaluations = _File("evaluations")
+    # Written by commands at the user's wish, or by the user.
+    audit_file = _File("audit.json")
+    shortcuts_file = _File("shortcuts.json")
+    notes_file = _File("notes.md")
+    card_file = _File("model_card.md")
 
     def config(self) -> ExperimentConfig:
-        """The configuration as it was resolved."""
+        """The run's configuration, with every default."""
         return load_config(self.config_file)
 
     def manifest(self) -> dict[str, Any]:
-        """What is known about the run: dataset, versions, device, precision, seeds, durations."""
+        """Dataset, versions, device, precision, seeds, durations."""
         return read_json(self.manifest_file)
 
     def metrics(self) -> dict[str, Any]:
-        """The test figures, as ``evaluate`` wrote them."""
+        """The metrics of the test subset."""
         return read_json(self.metrics_file)
 
     def update_manifest(self, **values: Any) -> None:
@@ -100,7 +97,7 @@ class Run:
         return dataset_of(self.manifest())
 
     def use_dataset(self, dataset: Dataset) -> None:
-        """Says where the run's dataset is now.
+        """Records where the run's dataset is now.
 
         Raises:
             DataError: If it is not the one that was split.
@@ -109,24 +106,41 @@ class Run:
         self.update_manifest(dataset=str(dataset.root.resolve()))
 
     def split(self, dataset: Dataset) -> Split:
-        """The split, verified against the dataset and less what was skipped as broken."""
+        """The split, verified against the dataset and without the skipped broken images."""
         broken = [item["path"] for item in self.manifest().get("broken", [])]
         return load_split(self.splits_file, dataset).without(broken)
 
+    def create_results(self, subset: str = "test", dataset: Dataset | None = None) -> Results:
+        """Makes the folder for the results of a subset, or of all of another dataset.
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Reads a JSON object of a run.
+        Args:
+            subset: Of the run's own dataset; ``test`` is the run folder itself.
+            dataset: Another one. Its folder is ``evaluations/NAME``, or ``evaluations/NAME-DIGEST`` where NAME is taken
+                by a dataset with other files.
+        """
+        if dataset is None and subset == "test":
+            return self
+        if dataset is None:
+            found = Results(self.evaluations / subset)
+        else:
+            name, files = dataset.root.resolve().name, _digest(dataset)
+            found = Results(self.evaluations / name)
+            if name in SUBSETS or (found.path.exists() and _digest_in(found) != files):
+                found = Results(self.evaluations / f"{name}-{files[:8]}")
+            write_json(found.dataset_file, {"dataset": str(dataset.root), "digest": files})
+        found.path.mkdir(parents=True, exist_ok=True)
+        return found
 
-    Raises:
-        RunError: If it cannot be read or is something else.
-    """
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file} must be readable JSON", received=error) from error
-    if not isinstance(document, dict):
-        raise RunError(f"{file} must hold a JSON object", received=type(document).__name__)
-    return document
+
+def _digest(dataset: Dataset) -> str:
+    """Digest of the paths, labels and sizes of a dataset's files."""
+    files = [dataset.root / record.path for record in dataset.records]
+    sizes = [file.stat().st_size if file.is_file() else 0 for file in files]
+    return digest([files_digest(dataset.records), *map(str, sizes)])
+
+
+def _digest_in(results: Results) -> str | None:
+    return read_json(results.dataset_file).get("digest") if results.dataset_file.is_file() else None
 
 
 def dataset_of(manifest: Mapping[str, Any]) -> Dataset:
@@ -146,28 +160,28 @@ def dataset_of(manifest: Mapping[str, Any]) -> Dataset:
 
 
 def require_new(path: Path) -> None:
-    """Checks that a run can be made here.
+    """Checks that there is nothing at ``path`` yet.
 
     Raises:
-        RunError: If something is there already.
+        RunError: If there is.
     """
     if path.exists():
         raise RunError(
             "A new run must have a new folder",
             received=f"{path}, which exists",
-            remedy="Choose another --out, or go on with it: --resume",
+            remedy="Choose another --out, or continue it: --resume",
         )
 
 
-def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Split, **facts: Any) -> Run:
+def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Split, **manifest: Any) -> Run:
     """Makes a run folder with its configuration, split and manifest, all at once.
 
     Args:
         path: The folder to make.
-        config: As resolved.
+        config: All settings.
         dataset: The images.
-        split: Their use.
-        **facts: What else the manifest says.
+        split: Their subsets.
+        **manifest: Further values of the manifest.
 
     Raises:
         RunError: If something is there already.
@@ -177,15 +191,15 @@ def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Sp
         run = Run(temporary)
         write_text(run.config_file, dump_config(config))
         save_split(split, dataset, run.splits_file)
-        write_json(run.manifest_file, first_manifest(config, dataset) | facts)
+        write_json(run.manifest_file, first_manifest(config, dataset) | manifest)
     return Run(path)
 
 
-# In the version of an exported model.
-_EXPORT = "assets.extra/manifest.json"
+# In each version of an exported model.
+_EXPORT_MANIFEST = "assets.extra/manifest.json"
 _EXPORTED = (
-    "This is an exported model, which can be asked by predict, evaluate --data, selftest and benchmark; "
-    "for all else name the run that it was exported from"
+    "This is an exported model, for predict, evaluate --data, selftest and benchmark; "
+    "for anything else name the run that it was exported from"
 )
 
 
@@ -208,12 +222,11 @@ def open_run(path: str | Path) -> Run:
 
 def _is_exported(path: Path) -> bool:
     """Whether a path is an exported model's, a version of one, or a file in a version."""
-    versions = (path, path.parent, *path.glob("*"))
-    return any((version / _EXPORT).is_file() for version in versions)
+    return any((version / _EXPORT_MANIFEST).is_file() for version in (path, path.parent, *path.glob("*")))
 
 
 def require_same_config(run: Run, config: ExperimentConfig | None) -> None:
-    """Checks that a run is resumed with the configuration that it was started with, if one is given at all.
+    """Checks that a configuration, if given, is that of the run to resume.
 
     Raises:
         RunError: If it differs.
@@ -227,71 +240,8 @@ def require_same_config(run: Run, config: ExperimentConfig | None) -> None:
         )
 
 
-def write_predictions(
-    target: Path, records: Sequence[Record], classes: Sequence[str], probabilities: Sequence[Sequence[float]]
-) -> None:
-    """Writes ``predictions.csv``: path, label, prediction, and a probability per class (shortest exact decimals)."""
-    with atomic_file(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "label", "prediction", *classes])
-        for record, row in zip(records, probabilities, strict=True):
-            best = max(range(len(classes)), key=row.__getitem__)
-            writer.writerow([record.path, record.label, classes[best], *row])
-
-
-def read_predictions(
-    source: Path, classes: Sequence[str]
-) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float64]]:
-    """Reads ``predictions.csv``.
-
-    Args:
-        source: The file.
-        classes: Names that its header must have, in this order.
-
-    Returns:
-        Paths; class indices ``[n]``; probabilities ``[n, classes]``, exactly as they were written.
-
-    Raises:
-        RunError: If it cannot be read, is of other classes, is empty, or a line is not as ``write_predictions``
-            writes it.
-    """
-    try:
-        with source.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-    except (OSError, ValueError, csv.Error) as error:
-        raise RunError(
-            f"{source} must be a CSV file with a header", received=error, remedy="Evaluate the run again"
-        ) from error
-    expected = ["path", "label", "prediction", *classes]
-    if header != expected or not rows:
-        raise RunError(
-            f"{source} must have the columns {','.join(expected)}, and images",
-            received=f"{','.join(header)} and {len(rows)} lines",
-            remedy="Evaluate the run again",
-        )
-    found = [_prediction(row, classes, f"line {line} of {source}") for line, row in enumerate(rows, start=2)]
-    paths, labels, probabilities = zip(*found, strict=True)
-    return tuple(paths), np.array(labels), np.array(probabilities)
-
-
-def _prediction(row: Sequence[str], classes: Sequence[str], where: str) -> tuple[str, int, list[float]]:
-    # Too few fields, a word for a number and an unknown label are all ValueErrors.
-    with suppress(ValueError):
-        path, label, prediction, *values = row
-        probabilities = [float(value) for value in values]
-        # A softmax may round to a little more than 1. NaN is in no range.
-        valid = len(values) == len(classes) and all(0 <= value <= 1 + 1e-6 for value in probabilities)
-        if valid and prediction == classes[probabilities.index(max(probabilities))]:
-            return path, classes.index(label), probabilities
-    raise RunError(
-        f"A prediction must be a path, a label, the most probable class and {len(classes)} probabilities",
-        received=f"{','.join(row)[:200]!r} in {where}",
-        remedy="Evaluate the run again",
-    )
-
-
 def write_history(target: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Writes ``history.csv``: a line per epoch. No durations, so that a resumed run's file equals another's."""
+    """Writes ``history.csv``, a line per epoch; without durations, so that equal trainings give equal files."""
     with atomic_file(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -299,7 +249,7 @@ def write_history(target: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def first_manifest(config: ExperimentConfig, dataset: Dataset) -> dict[str, Any]:
-    """What is known when a run begins: command, dataset, seeds, versions."""
+    """The manifest at the start: command, dataset, seeds, versions."""
     return {
         "command": sys.argv[1:],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -311,24 +261,14 @@ def first_manifest(config: ExperimentConfig, dataset: Dataset) -> dict[str, Any]
         "seeds": {"train": config.train.seed, "split": config.data.split_seed},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": _versions(),
+        "versions": package_versions(_PACKAGES),
         "git_revision": _git_revision(),
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _git_revision() -> str | None:
     """The revision of btkeras' own checkout; None for an installed package."""
-    folder = Path(btkeras.__file__).parent
+    folder = Path(__file__).parent
     try:
         command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -15,10 +15,11 @@ from btkeras.benchmark.benchmark import Benchmark, Loaded, Row, benchmark, forms
 from btkeras.benchmark.format import conclusion, format_benchmark
 from btkeras.cli import main
 from btkeras.errors import ConfigError, ModelError
+from btkeras.files import read_json
 from btkeras.inference.model_folder import MANIFEST
 from btkeras.models.build import count_macs
 from btkeras.models.reparameterize import reparameterize
-from btkeras.runs import open_run, read_json
+from btkeras.runs import open_run
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 

@@ -16,16 +16,16 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from btkeras.config import ExperimentConfig
 from btkeras.datasets import load_dataset
-from btkeras.decisions.calibration import Calibration
+from btkeras.decisions.calibration import Calibration, load_calibration
 from btkeras.errors import ModelError, RunError
-from btkeras.evaluation.calibrate import calibrate, load_calibration
+from btkeras.evaluation.calibrate import calibrate
 from btkeras.evaluation.evaluate import evaluate_split, load_best
-from btkeras.evaluation.results import calibration_metrics
+from btkeras.evaluation.results import calibration_metrics, read_predictions
 from btkeras.experiments import single_run
 from btkeras.inference.predictor import Predictor
 from btkeras.metrics import calibration as figures
 from btkeras.models.head import temperature_of, with_temperature
-from btkeras.runs import Run, open_run, read_predictions
+from btkeras.runs import Run, open_run
 from tests.test_cli import btkeras, fails
 
 Config = Callable[..., ExperimentConfig]
@@ -302,5 +302,5 @@ def test_a_network_with_another_temperature_is_noticed(finished: Run) -> None:
 
 def test_a_classifier_without_a_network_is_not_calibrated(tmp_path: Path, finished: Run) -> None:
     finished.update_manifest(classifier="k nearest neighbours")
-    with pytest.raises(ModelError, match="keeps its answers only"):
+    with pytest.raises(ModelError, match="keeps its predictions only"):
         calibrate(finished)

@@ -323,7 +323,7 @@ def test_a_name_of_an_older_version_is_refused_with_the_new_one(override: str, o
 
 def test_all_old_names_of_a_file_are_in_one_message(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("data:\n  by: patient\nrefine:\nappearance: {blur: 1.0}\n")
-    with pytest.raises(ConfigError, match="data.by.*appearance.blur.*refine.*appearance") as caught:
+    with pytest.raises(ConfigError, match=r"data\.by.*appearance\.blur.*refine.*appearance") as caught:
         load_config(tmp_path / "config.yaml")
     for pair in ("`data.by` was renamed to `data.group_by`", "`refine` was renamed to `cooldown`"):
         assert pair in str(caught.value)

@@ -12,10 +12,10 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
 from btkeras.decisions import ood as module
-from btkeras.decisions.ood import FILE, CalibrationScores, Gaussian, OODDetector, load_ood, save_ood
+from btkeras.decisions.ood import CalibrationScores, Gaussian, OODDetector, load_ood, save_ood
 from btkeras.errors import RunError
 from btkeras.evaluation.calibrate import fit_ood
-from btkeras.runs import open_run
+from btkeras.runs import Run, open_run
 
 MIX = np.random.default_rng(1).normal(size=(6, 6))
 
@@ -74,10 +74,10 @@ def test_features_that_never_vary_make_no_division_by_zero() -> None:
 
 
 def test_the_file_keeps_the_score(tmp_path: Path) -> None:
-    run = type("Run", (), {"path": tmp_path})()
+    run = Run(tmp_path)
     assert load_ood(run) is None
     found = ood()
-    save_ood(tmp_path / FILE, found)
+    save_ood(run, found)
     read = load_ood(run)
     assert read is not None
     np.testing.assert_allclose(read.score(features(9, seed=5)), found.score(features(9, seed=5)), rtol=1e-4)
@@ -86,8 +86,8 @@ def test_the_file_keeps_the_score(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "text", "misses an array", "does not fit"])
 def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
-    file = tmp_path / FILE
-    save_ood(file, ood())
+    file = Run(tmp_path).ood_file
+    save_ood(Run(tmp_path), ood())
     arrays = dict(np.load(file))
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:200])
@@ -98,7 +98,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     else:
         np.savez(file, **{**arrays, "mean": arrays["mean"][:3]})
     with pytest.raises(RunError, match="btkeras calibrate RUN"):
-        load_ood(type("Run", (), {"path": tmp_path})())
+        load_ood(Run(tmp_path))
 
 
 def test_a_run_is_fitted_on_its_training_part_and_judged_by_its_validation_part(run: Path) -> None:
@@ -113,8 +113,8 @@ def test_a_run_is_fitted_on_its_training_part_and_judged_by_its_validation_part(
     network = keras.Model(model.input, model.get_layer("features").output)
     decoder = Preprocessor(32, 1)
 
-    def of(part: str) -> np.ndarray:
-        images = [decoder.file(dataset.root / record.path) for record in opened.split(dataset).part(part)]
+    def of(subset: str) -> np.ndarray:
+        images = [decoder.file(dataset.root / record.path) for record in opened.split(dataset).subset(subset)]
         return np.asarray(network.predict_on_batch(np.stack(images).astype(np.float32)))
 
     np.testing.assert_allclose(found.gaussian.mean, of("train").mean(axis=0), rtol=1e-4, atol=1e-5)

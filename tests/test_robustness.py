@@ -16,11 +16,12 @@ from sklearn.metrics import balanced_accuracy_score
 from btkeras.datasets import Record
 from btkeras.errors import ConfigError
 from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS, corrupt
+from btkeras.evaluation.results import read_predictions
 from btkeras.evaluation.robustness import Sampling, draw, measure_robustness
 from btkeras.evaluation.robustness_sheet import MEANS
 from btkeras.reporting.build import build_report
 from btkeras.reporting.write import write_report
-from btkeras.runs import Run, open_run, read_predictions
+from btkeras.runs import Run, open_run
 from tests.conftest import write_images
 from tests.test_cli import btkeras, fails
 
@@ -49,14 +50,14 @@ def cell(sheet: dict, name: str, level: int) -> dict:
 def test_a_cell_is_what_evaluate_says_of_files_changed_by_hand(
     run: Run, sheet: dict, name: str, level: int, tmp_path: Path
 ) -> None:
-    dataset, changed = run.dataset(), tmp_path / "changed"
+    dataset, changed = run.dataset(), tmp_path / f"changed-{name}"
     for record in run.split(dataset).test:
         file = changed / record.path
         file.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.asarray(Image.open(dataset.root / record.path))[..., None]
         Image.fromarray(corrupt(pixels, name, level)[..., 0]).save(file)
     metrics = json.loads(btkeras("evaluate", run.path, "--data", changed, "--json").stdout)
-    _, labels, p = read_predictions(run.path / "evaluations/changed/predictions.csv", run.classes())
+    _, labels, p = read_predictions(run.evaluations / changed.name / "predictions.csv", run.classes())
     found = cell(sheet, name, level)
     assert found["strength"] == CORRUPTIONS[name].strengths[level - 1]
     assert found["accuracy"] == metrics["accuracy"]

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 from btkeras.datasets.dataset import Record
-from btkeras.decisions.calibration import Calibration
+from btkeras.decisions.calibration import Calibration, check_coverage
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.decisions.selective_classifier import (
     Decision,
     SelectiveClassifier,
-    check_coverage,
     format_selective,
     selective_metrics,
     write_decisions,
@@ -101,9 +100,9 @@ def test_the_figures_are_counted_by_hand() -> None:
 
 def test_the_figures_are_said_in_two_lines_even_if_nothing_is_answered() -> None:
     first, second = format_selective({"selective": figures()})
-    assert "answered 50.0 %" in first and "refused 16.7 %" in first and "glioma 33 %" in second
+    assert "coverage 50.0 %" in first and "rejected 16.7 %" in first and "glioma 33 %" in second
     nothing = selective_metrics(np.array([0]), np.eye(3)[[0]], [Decision("rejected", None, None)], CLASSES)
-    assert "answered 0.0 %" in format_selective({"selective": nothing})[0] and nothing["accuracy"] is None
+    assert "coverage 0.0 %" in format_selective({"selective": nothing})[0] and nothing["accuracy"] is None
     assert format_selective({}) == []
 
 
@@ -122,7 +121,8 @@ def test_answers_are_kept_a_line_each(tmp_path: Path) -> None:
 
 def test_an_evaluation_has_the_figures_and_the_answers(trained_run: Path, tmp_path: Path) -> None:
     from btkeras.evaluation.calibrate import fit_ood
-    from btkeras.evaluation.evaluate import evaluate_split, metrics_table
+    from btkeras.evaluation.evaluate import evaluate_split
+    from btkeras.evaluation.results import metrics_table
     from btkeras.inference.predictor import Predictor
     from btkeras.runs import open_run
 
@@ -133,7 +133,7 @@ def test_an_evaluation_has_the_figures_and_the_answers(trained_run: Path, tmp_pa
         rows = list(csv.DictReader(file))
     assert metrics["selective"]["images"] == metrics["images"] == len(rows)
     assert metrics["selective"]["rejected"] == np.mean([row["decision"] == "rejected" for row in rows])
-    assert "answered" in metrics_table(metrics)
+    assert "coverage" in metrics_table(metrics)
     root = run.dataset().root
     found = Predictor(run.path).predict_files([root / row["path"] for row in rows])
     for row, answer in zip(rows, found, strict=True):

@@ -19,9 +19,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from btkeras.datasets.dataset import Record
 from btkeras.errors import RunError
+from btkeras.evaluation.results import read_predictions, write_predictions
 from btkeras.experiments.summary import FoldResult, conclusion, summarize_experiment
 from btkeras.metrics import Difference, Resampling, clustered_bootstrap
-from btkeras.runs import read_predictions, write_predictions
 
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 FIGURES = ("accuracy", "precision", "recall", "specificity", "f1")

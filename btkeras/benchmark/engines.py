@@ -58,7 +58,7 @@ def deployed(path: str) -> tuple[Call, dict[str, Any]]:
 
 def _recorded_macs(version: Path) -> int | None:
     """What the export wrote down; None if it is an older one or a run."""
-    from btkeras.runs import read_json
+    from btkeras.files import read_json
 
     manifest = version / MANIFEST
     return read_json(manifest).get("macs") if manifest.is_file() else None

@@ -30,7 +30,8 @@ def calibrate(run: Path, as_json: bool) -> None:
     quiet_tensorflow()
     from btkeras.evaluation.calibrate import calibrate as calibrate_run
     from btkeras.evaluation.calibrate import fit_ood
-    from btkeras.evaluation.evaluate import evaluate_split, metrics_table
+    from btkeras.evaluation.evaluate import evaluate_split
+    from btkeras.evaluation.results import metrics_table
     from btkeras.runs import open_run
 
     opened = open_run(run)

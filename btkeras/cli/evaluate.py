@@ -69,7 +69,8 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     if out is not None:
         raise ConfigError("--out is for exported models", remedy=f"The figures of a run go to {run}: leave it away")
     quiet_tensorflow()
-    from btkeras.evaluation.evaluate import evaluate_dataset, evaluate_split, metrics_table
+    from btkeras.evaluation.evaluate import evaluate_dataset, evaluate_split
+    from btkeras.evaluation.results import metrics_table
     from btkeras.explain.methods import DEFAULT_METHOD, method_of
     from btkeras.explain.scores import explanations_table, score_explanations
     from btkeras.runs import open_run

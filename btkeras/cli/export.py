@@ -47,8 +47,9 @@ def export(run: Path, out: Path, version: int | None, formats: tuple[str, ...], 
     quiet_tensorflow()
     from btkeras.export.export import export as export_run
     from btkeras.export.metadata import format_export
+    from btkeras.files import read_json
     from btkeras.inference.model_folder import MANIFEST
-    from btkeras.runs import open_run, read_json
+    from btkeras.runs import open_run
 
     folder = export_run(open_run(run), out, version, formats=formats, quantize=quantize)
     for line in format_export(read_json(folder / MANIFEST)):

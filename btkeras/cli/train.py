@@ -54,7 +54,7 @@ def train(  # noqa: PLR0913 - an argument per option
     if data is None and not (resume and out.exists()):
         raise click.UsageError("A new run needs --data DATASET (a folder, or `phantom`).")
     quiet_tensorflow()
-    from btkeras.evaluation.evaluate import metrics_table
+    from btkeras.evaluation.results import metrics_table
     from btkeras.experiments.single_run import resume_run, start_run
     from btkeras.runs import open_run
 

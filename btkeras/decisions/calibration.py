@@ -1,4 +1,4 @@
-"""A run's ``calibration.json``, and whether it fits the run's network."""
+"""A network's calibration: temperature and conformal scores, and their file ``calibration.json``."""
 
 from __future__ import annotations
 
@@ -10,27 +10,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.errors import ConfigError, RunError
-from btkeras.files import write_json
+from btkeras.files import read_json, write_json
 from btkeras.metrics.conformal import conformal_threshold, prediction_sets
-from btkeras.runs import Run, read_json
+from btkeras.runs import Run
 
 if TYPE_CHECKING:
     import keras
 
 
-FILE = "calibration.json"
 METHOD = "temperature by negative log-likelihood; split conformal sets, score 1 - p (LAC)"
+COVERAGE = 0.95
 _REMEDY = "Calibrate it again: btkeras calibrate RUN"
+
+
+def check_coverage(coverage: float) -> None:
+    """Checks a wanted coverage.
+
+    Raises:
+        ConfigError: If it is not above 0 and below 1.
+    """
+    if not 0 < coverage < 1:
+        raise ConfigError("A coverage must be above 0 and below 1", received=coverage, remedy="Give 0.95, say")
 
 
 @dataclass(frozen=True)
 class Calibration:
     """Attributes:
-    temperature: What the logits are divided by; above 1 makes the network less sure of itself.
-    scores: Of the true classes of the validation images, 0..1, sorted (see ``metrics.conformal``).
-    nll_before: Negative log-likelihood of the validation part without the temperature, nats.
+    temperature: Divisor of the logits; above 1 makes the network less confident.
+    scores: Conformal scores of the validation images, 0..1, sorted (see ``metrics.conformal``).
+    nll_before: Negative log-likelihood of the validation subset without the temperature, nats.
     nll_after: The same with it.
-    method: In words.
+    method: Its description.
     """
 
     temperature: float
@@ -40,31 +50,28 @@ class Calibration:
     method: str = METHOD
 
     def threshold(self, coverage: float) -> float:
-        """The conformal score up to which a class is in a set, 0..1; 1 (every class) if the images were too few.
+        """The conformal score up to which a class is in a prediction set, 0..1; 1 if the images were too few.
 
         Raises:
             ConfigError: If the coverage is not above 0 and below 1.
         """
-        if not 0 < coverage < 1:
-            raise ConfigError("A coverage must be above 0 and below 1", received=coverage, remedy="Give 0.95, say")
+        check_coverage(coverage)
         return conformal_threshold(np.array(self.scores), coverage)
 
     def sets(self, probabilities: NDArray[np.floating], coverage: float) -> NDArray[np.bool_]:
-        """Which classes cannot be ruled out, ``[n, classes]``: the true one is among them as often as wanted.
-
-        An empty set means that no class is as probable as the true one nearly always was.
+        """Prediction sets: the classes that cannot be ruled out. A set may be empty.
 
         Args:
             probabilities: ``[n, classes]``, of the calibrated network.
-            coverage: Wanted, above 0 and below 1.
+            coverage: Share of the images whose set holds the true class, above 0 and below 1.
 
-        Raises:
-            ConfigError: If the coverage is out of range.
+        Returns:
+            ``[n, classes]``.
         """
         return prediction_sets(probabilities, self.threshold(coverage))
 
     def to_json(self) -> dict[str, Any]:
-        """As an object of ``from_json``."""
+        """The content of ``calibration.json``."""
         return {
             "method": self.method,
             "temperature": self.temperature,
@@ -74,15 +81,11 @@ class Calibration:
         }
 
     @staticmethod
-    def from_json(document: Mapping[str, Any], where: str = FILE) -> Calibration:
+    def from_json(document: Mapping[str, Any], where: str = Run.calibration_file.name) -> Calibration:
         """Reads what ``to_json`` made.
 
-        Args:
-            document: The object.
-            where: It comes from, for the message.
-
         Raises:
-            RunError: If it is something else.
+            RunError: If it is something else; the message names ``where``.
         """
         try:
             nll = document["negative_log_likelihood"]
@@ -90,7 +93,7 @@ class Calibration:
             found = Calibration(
                 float(document["temperature"]), scores, float(nll["before"]), float(nll["after"]), document["method"]
             )
-            # NaN is in no range, and not sorted.
+            # NaN is in no range.
             valid = 0 < found.temperature < np.inf and all(0 <= score <= 1 for score in scores)
             if valid and scores and list(scores) == sorted(scores):
                 return found
@@ -105,21 +108,21 @@ def load_calibration(run: Run, model: keras.Model | None = None) -> Calibration 
 
     Args:
         run: The run.
-        model: Its network, if it shall be checked that this has the temperature that the file speaks of.
+        model: Its network, to check that it has the temperature of the file.
 
     Raises:
         RunError: If the file cannot be read, or does not belong to the network.
     """
-    file = run.path / FILE
+    file = run.calibration_file
     found = Calibration.from_json(read_json(file), str(file)) if file.is_file() else None
     if model is not None:
-        # Imported here because they load Keras, which predicting from a LiteRT or ONNX file does without.
+        # Imported here because it loads Keras, which predicting from a LiteRT or ONNX file does without.
         from btkeras.models.head import temperature_of
 
         expected, temperature = found.temperature if found else 1.0, temperature_of(model)
         if not np.isclose(temperature, expected, rtol=1e-6):
             raise RunError(
-                f"{FILE} and {run.best_model.name} must be of one calibration",
+                f"{file.name} and {run.best_model.name} must be of one calibration",
                 received=f"temperature {expected:g} in one and {temperature:g} in the other, in {run.path}",
                 remedy=f"Calibrate it again: btkeras calibrate {run.path}",
             )
@@ -128,4 +131,4 @@ def load_calibration(run: Run, model: keras.Model | None = None) -> Calibration 
 
 def save_calibration(run: Run, calibration: Calibration) -> None:
     """Writes ``calibration.json``."""
-    write_json(run.path / FILE, calibration.to_json())
+    write_json(run.calibration_file, calibration.to_json())

@@ -1,11 +1,9 @@
-"""How unlike the training slices an image is, by the network's own features.
+"""Out-of-distribution (OOD) scores: how unlike the training slices an image is, by the network's features.
 
-The score is the squared Mahalanobis distance of the layer ``features`` from all training slices together: one normal
-distribution, its covariance shrunk by Ledoit and Wolf ("A well-conditioned estimator for large-dimensional covariance
-matrices", J. Multivariate Analysis 2004). A mean per class (Lee et al., "A Simple Unified Framework for Detecting
-Out-of-Distribution Samples and Adversarial Attacks", NeurIPS 2018), the difference of both, and the k nearest training
-slices were tried too, and found less of what is no slice of this kind (docs/trust.md, "Refusal"); that one distribution
-may do better is known (Kamoi and Kobayashi, "Why is the Mahalanobis Distance Effective for Anomaly Detection?", 2020).
+The score is the squared Mahalanobis distance of the layer ``features`` from all training slices: one normal
+distribution, its covariance shrunk by Ledoit and Wolf (J. Multivariate Analysis 2004). docs/trust.md has what a mean
+per class (Lee et al., NeurIPS 2018) and nearest neighbours gave instead; that one distribution may do better is known
+(Kamoi and Kobayashi, "Why is the Mahalanobis Distance Effective for Anomaly Detection?", 2020).
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
@@ -27,12 +24,11 @@ if TYPE_CHECKING:
     from btkeras.runs import Run
 
 
-FILE = "ood.npz"
-# Of the validation slices, this share is as usual as a slice must be to get an answer.
+# Share of the validation slices whose score is below the threshold.
 OOD_PERCENTILE = 0.99
-# Directions kept one by one; VGG has 4,096 features, and the weak ones may share a variance.
+# Directions with a variance of their own: VGG has 4,096 features, whose weak directions share one.
 DIRECTIONS = 512
-# The least variance of a direction, as a share of their mean, so that float32 can carry the score.
+# The least variance of a direction, as a share of the mean, so that float32 can hold the score.
 FLOOR = 1e-4
 _REMEDY = "Fit it again: btkeras calibrate RUN"
 
@@ -41,8 +37,8 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A normal distribution of features; beyond its strongest directions, all have one variance (as in probabilistic
-    PCA: Tipping and Bishop, J. Royal Statistical Society B 1999).
+    """A normal distribution of features; beyond its strongest directions, all have one variance, as in probabilistic
+    PCA (Tipping and Bishop, J. Royal Statistical Society B 1999).
 
     Attributes:
         mean: ``[d]``.
@@ -59,29 +55,28 @@ class Gaussian:
     @staticmethod
     def fit(features: Floats) -> Gaussian:
         """Fits it to ``[n, d]``."""
-        # Imported here because it takes longer than an answer, which only needs the reference.
+        # Imported here because it takes longer than a prediction, which does not need it.
         from sklearn.covariance import ledoit_wolf
 
         values = np.asarray(features, np.float64)
         mean = values.mean(axis=0)
         covariance, _ = ledoit_wolf(values - mean, assume_centered=True)
         variances, directions = np.linalg.eigh(covariance)
-        # Zero, if all images have the very same features.
+        # Without the floor, 0 if all images have the same features.
         variances = np.maximum(variances, max(FLOOR * float(variances.mean()), 1e-12))
-        kept, others = slice(-DIRECTIONS, None), variances[:-DIRECTIONS]
-        rest = float(others.mean()) if others.size else 0.0
-        return Gaussian(mean, directions[:, kept], variances[kept], rest)
+        weak = variances[:-DIRECTIONS]
+        rest = float(weak.mean()) if weak.size else 0.0
+        return Gaussian(mean, directions[:, -DIRECTIONS:], variances[-DIRECTIONS:], rest)
 
     def parts(self) -> dict[str, NDArray[np.float32]]:
-        """What ``squared_distance`` computes with, float32."""
+        """The arguments of ``squared_distance``, float32."""
         parts = {"mean": self.mean, "directions": self.directions, "scales": 1 / np.sqrt(self.variances)}
-        # Nothing is left beyond the directions if they are all.
         parts["rest"] = np.array(1 / self.rest if self.rest else 0.0)
         return {name: part.astype(np.float32) for name, part in parts.items()}
 
 
 def squared_distance(features: Any, parts: Mapping[str, Any], square_sum: Callable[[Any], Any]) -> Any:
-    """Squared Mahalanobis distances, alike with arrays and with tensors, so that an exported model has them too.
+    """Squared Mahalanobis distances, of arrays or tensors, so that an exported model can compute them.
 
     Args:
         features: float32 ``[n, d]``.
@@ -93,38 +88,34 @@ def squared_distance(features: Any, parts: Mapping[str, Any], square_sum: Callab
     """
     offsets = features - parts["mean"]
     along = offsets @ parts["directions"]
-    # Never below 0 but by rounding.
+    # Below 0 by rounding alone.
     beyond = abs(square_sum(offsets) - square_sum(along))
     return square_sum(along * parts["scales"]) + beyond * parts["rest"]
 
 
 @dataclass(frozen=True)
 class CalibrationScores:
-    """The scores that a score is compared with.
-
-    Attributes:
-        scores: Of the validation slices, ``[n]``, sorted.
-    """
+    """The OOD scores of the validation slices ``[n]``, sorted, which give a score its percentile."""
 
     scores: Floats
 
     @property
     def threshold(self) -> float:
-        """The score above which an image is an outlier."""
+        """The score above which an image is out of distribution."""
         return float(np.quantile(self.scores, OOD_PERCENTILE))
 
     def percentile(self, scores: Floats) -> NDArray[np.float64]:
-        """Percent of the validation slices that are at most as unlike the training slices, ``[n]`` in 0..100."""
+        """Percent of the validation slices with at most these scores, ``[n]`` in 0..100."""
         return 100 * np.searchsorted(self.scores, scores, side="right") / len(self.scores)
 
     def ood(self, scores: Floats) -> NDArray[np.bool_]:
-        """Which scores are beyond the threshold, ``[n]``."""
+        """Which scores are above the threshold, ``[n]``."""
         return np.asarray(scores) > self.threshold
 
 
 @dataclass(frozen=True)
 class OODDetector:
-    """What tells a run's outliers: ``gaussian`` gives the score, ``reference`` its meaning."""
+    """A run's OOD detector: ``gaussian`` gives the score, ``reference`` its percentile."""
 
     gaussian: Gaussian
     reference: CalibrationScores
@@ -136,12 +127,12 @@ class OODDetector:
         return scores
 
     def percentile(self, scores: Floats) -> NDArray[np.float64]:
-        """As ``Reference.percentile``."""
+        """As ``CalibrationScores.percentile``."""
         return self.reference.percentile(scores)
 
 
-def save_ood(target: Path, ood: OODDetector) -> None:
-    """Writes ``ood.npz``, float32."""
+def save_ood(run: Run, ood: OODDetector) -> None:
+    """Writes a run's ``ood.npz``, float32."""
     gaussian = ood.gaussian
     arrays = {
         "mean": gaussian.mean,
@@ -150,7 +141,7 @@ def save_ood(target: Path, ood: OODDetector) -> None:
         "rest": gaussian.rest,
         "scores": ood.reference.scores,
     }
-    with atomic_file(target) as temporary:
+    with atomic_file(run.ood_file) as temporary:
         np.savez(temporary, **{name: np.asarray(value, np.float32) for name, value in arrays.items()})  # type: ignore[arg-type]
 
 
@@ -158,24 +149,24 @@ def load_ood(run: Run) -> OODDetector | None:
     """Reads a run's ``ood.npz``; None if there is none.
 
     Raises:
-        RunError: If it is not as ``fit_outliers`` writes it.
+        RunError: If it is not as ``save_ood`` writes it.
     """
-    file = run.path / FILE
+    file = run.ood_file
     if not file.is_file():
         return None
     try:
         # From memory: of a damaged file, NumPy would leave the handle open.
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
-            return _outliers(arrays)
+            return _detector(arrays)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise RunError(f"{file} must be as `btkeras calibrate` writes it", received=error, remedy=_REMEDY) from error
 
 
-def _outliers(arrays: Mapping[str, Floats]) -> OODDetector:
+def _detector(arrays: Mapping[str, Floats]) -> OODDetector:
     gaussian = Gaussian(arrays["mean"], arrays["directions"], arrays["variances"], float(arrays["rest"]))
     scores = arrays["scores"]
-    count, kept = gaussian.directions.shape
-    if gaussian.mean.shape != (count,) or gaussian.variances.shape != (kept,) or scores.ndim != 1 or not scores.size:
+    shape = (*gaussian.mean.shape, *gaussian.variances.shape)
+    if gaussian.directions.shape != shape or scores.ndim != 1 or not scores.size:
         raise ValueError("its arrays do not fit together")
     if not (gaussian.variances > 0).all() or not (np.diff(scores) >= 0).all():
         raise ValueError("variances of 0, or scores that are not sorted")

@@ -1,4 +1,4 @@
-"""What a network is worth that may also say nothing: figures of the images it answers, and of those it does not."""
+"""Selective classification: the rules from probabilities to a decision, and its metrics."""
 
 from __future__ import annotations
 
@@ -13,37 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.datasets.dataset import Record
-from btkeras.decisions.calibration import Calibration
+from btkeras.decisions.calibration import COVERAGE, Calibration
 from btkeras.decisions.mri_check import rejection_reason
 from btkeras.decisions.ood import CalibrationScores
-from btkeras.errors import ConfigError
 from btkeras.files import atomic_file
 from btkeras.machine import threads
 from btkeras.preprocessing.preprocessor import decode_file
 
 UNCERTAIN, REJECTED = "uncertain", "rejected"
-COVERAGE = 0.95
 
 Floats = NDArray[np.floating]
-
-
-def check_coverage(coverage: float) -> None:
-    """Checks a wanted coverage.
-
-    Raises:
-        ConfigError: If it is not above 0 and below 1.
-    """
-    if not 0 < coverage < 1:
-        raise ConfigError("A coverage must be above 0 and below 1", received=coverage, remedy="Give 0.95, say")
 
 
 @dataclass(frozen=True)
 class Decision:
     """Attributes:
-    answer: A class name, ``uncertain`` or ``rejected``.
+    decision: A class name, ``uncertain`` or ``rejected``.
     set: The classes that cannot be ruled out at the wanted coverage; None if the network was not calibrated.
-    ood_percentile: Percent of the validation slices that are at most as unlike the training slices; None if not known.
-    reasons: Why there is no class as the answer, in plain words.
+    ood_percentile: Percent of the validation slices with at most this OOD score; None if not known.
+    reasons: Why the decision is no class.
     """
 
     decision: str
@@ -54,13 +42,13 @@ class Decision:
 
 @dataclass(frozen=True)
 class SelectiveClassifier:
-    """The rules, in this order: what the guard refuses is refused; an outlier is uncertain, and so is an image whose
-    prediction set has not exactly one class; else the answer is the most probable class.
+    """The rules, in this order: what is no brain MRI slice is rejected; an image out of distribution is uncertain, and
+    so is one whose prediction set has not exactly one class; else the decision is the most probable class.
 
     Attributes:
         classes: Names, in the order of the probabilities.
         calibration: Gives the prediction sets; None leaves that rule out.
-        reference: Gives the scores a meaning; None leaves that rule out.
+        reference: The validation slices' OOD scores; None leaves that rule out.
         coverage: Of the prediction sets, above 0 and below 1.
     """
 
@@ -69,26 +57,26 @@ class SelectiveClassifier:
     reference: CalibrationScores | None
     coverage: float = COVERAGE
 
-    def decisions(self, probabilities: Floats, scores: Floats | None, refusals: Sequence[str | None]) -> list[Decision]:
-        """Judges images.
+    def decisions(
+        self, probabilities: Floats, scores: Floats | None, rejections: Sequence[str | None]
+    ) -> list[Decision]:
+        """Decides on images.
 
         Args:
             probabilities: ``[n, classes]``.
-            scores: ``[n]`` of ``Outliers.score``; None if they are not known.
-            refusals: What the guard says of each.
+            scores: ``[n]`` of ``OODDetector.score``; None if they are not known.
+            rejections: Reason of each image to be rejected, or None.
 
         Raises:
             ConfigError: If the coverage is out of range.
         """
-        unknown = [None] * len(refusals)
+        unknown: Sequence[Any] = [None] * len(rejections)
         sets = self.calibration.sets(probabilities, self.coverage) if self.calibration else unknown
-        percentiles: Sequence[Any] | NDArray[np.float64] = unknown
-        beyond: Sequence[Any] | NDArray[np.bool_] = unknown
+        percentiles, beyond = unknown, unknown
         if self.reference is not None and scores is not None:
-            percentiles, beyond = self.reference.percentile(scores), self.reference.ood(scores)
-        return [
-            self._decision(*facts) for facts in zip(probabilities, sets, percentiles, beyond, refusals, strict=True)
-        ]
+            percentiles, beyond = list(self.reference.percentile(scores)), list(self.reference.ood(scores))
+        rows = zip(probabilities, sets, percentiles, beyond, rejections, strict=True)
+        return [self._decision(*row) for row in rows]
 
     def _decision(
         self,
@@ -111,11 +99,8 @@ class SelectiveClassifier:
         )
 
 
-FILE = "decisions.csv"
-
-
 def check_files(paths: Sequence[Path]) -> list[str | None]:
-    """What the input guard says of each file, all of which must be readable.
+    """Why each file shows no brain MRI slice, or None; all must be readable.
 
     Raises:
         ImageError: If one is not.
@@ -130,7 +115,7 @@ def selective_metrics(
     decisions: Sequence[Decision],
     classes: Sequence[str],
 ) -> dict[str, Any]:
-    """The figures as JSON-ready fractions; one of no images is None.
+    """Metrics of selective classification as JSON-ready fractions; None where there are no images.
 
     Args:
         labels: ``[n]`` class indices.
@@ -139,32 +124,32 @@ def selective_metrics(
         classes: Names, in the order of the indices.
 
     Returns:
-        Shares ``coverage``, ``abstained`` and ``rejected``; ``accuracy`` and ``macro_recall`` of the answered (the mean
-        over the classes that have any), ``withheld_accuracy`` that the most probable classes of the others would have
-        had; and ``per_class``, where both are recalls.
+        Shares ``coverage`` (of images with a class as the decision), ``abstained`` and ``rejected``; ``accuracy`` and
+        ``macro_recall`` of the covered images; ``withheld_accuracy``, of the most probable classes of the others; and
+        ``per_class``, where both are recalls.
     """
-    right = probabilities.argmax(axis=1) == labels
-    answers = np.array([decision.decision for decision in decisions])
+    correct = probabilities.argmax(axis=1) == labels
+    outcomes = np.array([decision.decision for decision in decisions])
     named = {name: labels == i for i, name in enumerate(classes) if (labels == i).any()}
-    per_class = {name: _figures(right[chosen], answers[chosen]) for name, chosen in named.items()}
+    per_class = {name: _shares(correct[chosen], outcomes[chosen]) for name, chosen in named.items()}
     recalls = [row["accuracy"] for row in per_class.values() if row["accuracy"] is not None]
     return {
-        **_figures(right, answers),
+        **_shares(correct, outcomes),
         "macro_recall": float(np.mean(recalls)) if recalls else None,
         "per_class": per_class,
     }
 
 
-def _figures(right: NDArray[np.bool_], answers: NDArray[np.str_]) -> dict[str, Any]:
-    uncertain, rejected = answers == UNCERTAIN, answers == REJECTED
-    answered = ~(uncertain | rejected)
+def _shares(correct: NDArray[np.bool_], outcomes: NDArray[np.str_]) -> dict[str, Any]:
+    uncertain, rejected = outcomes == UNCERTAIN, outcomes == REJECTED
+    covered = ~(uncertain | rejected)
     return {
-        "images": len(right),
-        "coverage": float(answered.mean()),
+        "images": len(correct),
+        "coverage": float(covered.mean()),
         "abstained": float(uncertain.mean()),
         "rejected": float(rejected.mean()),
-        "accuracy": _mean(right[answered]),
-        "withheld_accuracy": _mean(right[~answered]),
+        "accuracy": _mean(correct[covered]),
+        "withheld_accuracy": _mean(correct[~covered]),
     }
 
 
@@ -173,16 +158,17 @@ def _mean(values: NDArray[np.bool_]) -> float | None:
 
 
 def format_selective(metrics: Mapping[str, Any]) -> list[str]:
-    """An evaluation's ``selective`` in two lines; none if it has no such figures."""
-    figures = metrics.get("selective")
-    if not figures:
+    """An evaluation's ``selective`` as two lines of text; none if it has none."""
+    found = metrics.get("selective")
+    if not found:
         return []
-    shares = "; ".join(f"{name} {_percent(row['coverage'], 0)}" for name, row in figures["per_class"].items())
+    shares = "; ".join(f"{name} {_percent(row['coverage'], 0)}" for name, row in found["per_class"].items())
     return [
-        f"answered {_percent(figures['coverage'])} of the images, {_percent(figures['accuracy'])} of them right "
-        f"(macro recall {_percent(figures['macro_recall'])}); uncertain {_percent(figures['abstained'])}, rejected "
-        f"{_percent(figures['rejected'])}, of which {_percent(figures['withheld_accuracy'])} would have been right",
-        f"answered by class: {shares}",
+        f"coverage {_percent(found['coverage'])}, with accuracy {_percent(found['accuracy'])} (macro recall "
+        f"{_percent(found['macro_recall'])}); uncertain {_percent(found['abstained'])} and rejected "
+        f"{_percent(found['rejected'])}, where the most probable class has accuracy "
+        f"{_percent(found['withheld_accuracy'])}",
+        f"coverage by class: {shares}",
     ]
 
 
@@ -191,15 +177,11 @@ def _percent(share: float | None, digits: int = 1) -> str:
 
 
 def write_decisions(target: Path, records: Sequence[Record], decisions: Sequence[Decision]) -> None:
-    """Writes ``decisions.csv``: path, label, answer, outlier, and set and reasons, each joined by semicolons."""
+    """Writes ``decisions.csv``; sets and reasons are joined by semicolons."""
     with atomic_file(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", "decision", "ood_percentile", "set", "reasons"])
         for record, decision in zip(records, decisions, strict=True):
-            writer.writerow([record.path, record.label, decision.decision, *join_reasons(decision)])
-
-
-def join_reasons(decision: Decision) -> tuple[str, str, str]:
-    """Outlier, set and reasons as fields of a table; "" where they are not known."""
-    ood_percentile = "" if decision.ood_percentile is None else f"{decision.ood_percentile:g}"
-    return ood_percentile, ";".join(decision.set or ()), ";".join(decision.reasons)
+            percentile = "" if decision.ood_percentile is None else f"{decision.ood_percentile:g}"
+            members, reasons = ";".join(decision.set or ()), ";".join(decision.reasons)
+            writer.writerow([record.path, record.label, decision.decision, percentile, members, reasons])

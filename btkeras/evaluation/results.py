@@ -1,11 +1,10 @@
-"""The figures of answers to labelled images, and the files that keep them, whatever network they are from.
-
-Needs neither Keras nor TensorFlow.
-"""
+"""Metrics of predictions for labelled images, and the files they are written to. Needs neither Keras nor TensorFlow."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 
 from btkeras.datasets.dataset import Record
 from btkeras.decisions.calibration import Calibration
-from btkeras.decisions.selective_classifier import FILE as ANSWERS
 from btkeras.decisions.selective_classifier import Decision, format_selective, selective_metrics, write_decisions
-from btkeras.files import write_json
+from btkeras.errors import RunError
+from btkeras.files import atomic_file, write_json
 from btkeras.metrics import summarize
 from btkeras.metrics.calibration import (
     ESTIMATOR,
@@ -27,7 +26,7 @@ from btkeras.metrics.calibration import (
     without_temperature,
 )
 from btkeras.metrics.conformal import set_metrics
-from btkeras.runs import Run, write_predictions
+from btkeras.runs import Results
 
 COVERAGES = (0.9, 0.95, 0.99)
 
@@ -35,7 +34,7 @@ COVERAGES = (0.9, 0.95, 0.99)
 def calibration_metrics(
     labels: NDArray[np.integer], probabilities: NDArray[np.floating], calibration: Calibration | None
 ) -> dict[str, Any]:
-    """How far the answers to some images can be trusted, as JSON-ready numbers.
+    """How well probabilities are calibrated, JSON-ready.
 
     Args:
         labels: ``[n]`` class indices.
@@ -44,11 +43,11 @@ def calibration_metrics(
 
     Returns:
         ``estimator`` (of the ECE), ``temperature``, ``before`` and ``after`` (``metrics.calibration_scores`` without
-        the temperature and with it), ``ece_if_calibrated`` (``mean``, and ``high``, which 5 % exceed: what the
-        estimator finds where there is nothing), ``aurc``, and ``conformal``: None, or its ``method`` and, for each
-        ``coverage``, the ``threshold`` and what ``metrics.conformal.set_figures`` gives.
+        and with the temperature), ``ece_if_calibrated`` (``mean`` and ``high``, its 95th percentile, of the estimator's
+        bias), ``aurc``, and ``conformal``: None, or ``method``, ``images`` and, for each ``coverage`` in ``sets``, the
+        ``threshold`` and ``metrics.conformal.set_metrics``.
     """
-    # The same figures as from the file of predictions.
+    # As precise as predictions.csv, so that metrics from the file are the same.
     probabilities = np.asarray(probabilities, np.float64)
     temperature = calibration.temperature if calibration else 1.0
     mean, high = calibrated_error(probabilities)
@@ -73,15 +72,15 @@ def calibration_metrics(
 
 
 def format_calibration(metrics: Mapping[str, Any]) -> list[str]:
-    """The figures of an evaluation's ``calibration`` in two lines; none if it has no such figures."""
-    figures = metrics.get("calibration")
-    if not figures:
+    """An evaluation's ``calibration`` as at most two lines of text."""
+    found = metrics.get("calibration")
+    if not found:
         return []
-    after, before, fitted = figures["after"], figures["before"], figures["conformal"]
+    after, before, fitted = found["after"], found["before"], found["conformal"]
     lines = [
-        f"calibration: {'temperature ' + format(figures['temperature'], '.3f') if fitted else 'none'}; ECE "
+        f"calibration: {'temperature ' + format(found['temperature'], '.3f') if fitted else 'none'}; ECE "
         f"{100 * after['ece']:.2f} % (before {100 * before['ece']:.2f}, if perfect about "
-        f"{100 * figures['ece_if_calibrated']['mean']:.2f}), Brier {after['brier']:.4f} ({before['brier']:.4f}), "
+        f"{100 * found['ece_if_calibrated']['mean']:.2f}), Brier {after['brier']:.4f} ({before['brier']:.4f}), "
         f"log loss {after['nll']:.4f} ({before['nll']:.4f})"
     ]
     if fitted:
@@ -109,8 +108,8 @@ class EvaluationResult:
     calibration: Calibration | None
     decisions: Sequence[Decision] | None = None
 
-    def figures(self) -> dict[str, Any]:
-        """What ``btkeras.metrics.summarize`` gives, ``chance``, ``calibration`` and, with verdicts, ``selective``."""
+    def metrics(self) -> dict[str, Any]:
+        """``btkeras.metrics.summarize``, ``chance``, ``calibration`` and, with decisions, ``selective``."""
         labels = np.array([self.classes.index(record.label) for record in self.records])
         found = {
             "chance": float(np.bincount(labels).max() / len(labels)),
@@ -122,17 +121,78 @@ class EvaluationResult:
         return found
 
     def write(self, folder: Path, metrics: Mapping[str, Any]) -> None:
-        """Writes ``predictions.csv``, with verdicts ``decisions.csv``, and, last, ``metrics.json``."""
+        """Writes ``predictions.csv``, with decisions ``decisions.csv``, and, last, ``metrics.json``."""
         folder.mkdir(parents=True, exist_ok=True)
-        names = Run(folder)
+        results = Results(folder)
         if self.decisions is not None:
-            write_decisions(folder / ANSWERS, self.records, self.decisions)
-        write_predictions(names.predictions_file, self.records, self.classes, self.probabilities.tolist())
-        write_json(names.metrics_file, metrics)
+            write_decisions(results.decisions_file, self.records, self.decisions)
+        write_predictions(results.predictions_file, self.records, self.classes, self.probabilities.tolist())
+        write_json(results.metrics_file, metrics)
+
+
+def write_predictions(
+    target: Path, records: Sequence[Record], classes: Sequence[str], probabilities: Sequence[Sequence[float]]
+) -> None:
+    """Writes ``predictions.csv``: path, label, prediction, and a probability per class."""
+    with atomic_file(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "label", "prediction", *classes])
+        for record, row in zip(records, probabilities, strict=True):
+            writer.writerow([record.path, record.label, classes[int(np.argmax(row))], *row])
+
+
+def read_predictions(
+    source: Path, classes: Sequence[str]
+) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float64]]:
+    """Reads ``predictions.csv``.
+
+    Args:
+        source: The file.
+        classes: Names that its header must have, in this order.
+
+    Returns:
+        Paths; class indices ``[n]``; probabilities ``[n, classes]``, exactly as they were written.
+
+    Raises:
+        RunError: If it is not as ``write_predictions`` writes it, for these classes and at least one image.
+    """
+    try:
+        with source.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(
+            f"{source} must be a CSV file with a header", received=error, remedy="Evaluate the run again"
+        ) from error
+    expected = ["path", "label", "prediction", *classes]
+    if header != expected or not rows:
+        raise RunError(
+            f"{source} must have the columns {','.join(expected)}, and images",
+            received=f"{','.join(header)} and {len(rows)} lines",
+            remedy="Evaluate the run again",
+        )
+    found = [_prediction(row, classes, f"line {line} of {source}") for line, row in enumerate(rows, start=2)]
+    paths, labels, probabilities = zip(*found, strict=True)
+    return tuple(paths), np.array(labels), np.array(probabilities)
+
+
+def _prediction(row: Sequence[str], classes: Sequence[str], where: str) -> tuple[str, int, list[float]]:
+    # Too few fields, text for a number and an unknown label are all ValueErrors.
+    with suppress(ValueError):
+        path, label, prediction, *values = row
+        probabilities = [float(value) for value in values]
+        # A softmax may round to a little more than 1. NaN is in no range.
+        valid = len(values) == len(classes) and all(0 <= value <= 1 + 1e-6 for value in probabilities)
+        if valid and prediction == classes[probabilities.index(max(probabilities))]:
+            return path, classes.index(label), probabilities
+    raise RunError(
+        f"A prediction must be a path, a label, the most probable class and {len(classes)} probabilities",
+        received=f"{','.join(row)[:200]!r} in {where}",
+        remedy="Evaluate the run again",
+    )
 
 
 def metrics_table(metrics: dict[str, Any]) -> str:
-    """The figures as a text table: percent per class, macro average, and the confusion matrix."""
+    """The metrics as text: percent per class, macro average, confusion matrix, calibration and decisions."""
     names = ("accuracy", "precision", "recall", "specificity", "f1")
     width = max(len(label) for label in metrics["classes"]) + 2
     lines = ["".join([f"{'':{width}}", *(f"{name:>12}" for name in names), f"{'images':>9}"])]

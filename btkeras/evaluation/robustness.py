@@ -27,7 +27,7 @@ from btkeras.decisions.calibration import load_calibration
 from btkeras.errors import ConfigError
 from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS, corrupt
 from btkeras.evaluation.evaluate import load_best, require_known_classes
-from btkeras.evaluation.robustness_sheet import FILE, SETTINGS, sampling_errors, sheet_of
+from btkeras.evaluation.robustness_sheet import SETTINGS, sampling_errors, sheet_of
 from btkeras.files import atomic_file, write_json
 from btkeras.logging import logger
 from btkeras.machine import map_in_threads
@@ -69,7 +69,6 @@ def _small(image: ImageArray, side: int) -> Image.Image:
     )
 
 
-SHEET = "robustness.png"
 IMAGES = 200
 
 
@@ -109,7 +108,7 @@ def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampl
     """
     start, model = time.perf_counter(), load_best(run)
     calibration = load_calibration(run, model)
-    records, subset, folder = _images(run, dataset)
+    records, subset = _images(run, dataset)
     root = (dataset or run.dataset()).root
     sampling = sampling or Sampling()
     drawn = draw(records, sampling)
@@ -128,9 +127,10 @@ def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampl
         "sampling_error": sampling_errors(labels, answers[:, 0], len(records)),
         "seconds": round(time.perf_counter() - start, 1),
     }
-    with atomic_file(folder / SHEET) as temporary:
+    results = run.create_results("test", dataset)
+    with atomic_file(results.robustness_image) as temporary:
         Image.fromarray(contact_sheet(decode_file(root / drawn[0].path))).save(temporary)
-    write_json(folder / FILE, document)
+    write_json(results.robustness_file, document)
     return document
 
 
@@ -201,8 +201,8 @@ def _changed(image: ImageArray, name: str, level: int) -> ImageArray:
     return corrupt(image, name, level) if name else image
 
 
-def _images(run: Run, dataset: Dataset | None) -> tuple[tuple[Record, ...], str, Path]:
+def _images(run: Run, dataset: Dataset | None) -> tuple[tuple[Record, ...], str]:
     if dataset is None:
-        return run.split(run.dataset()).test, "test", run.path
+        return run.split(run.dataset()).test, "test"
     require_known_classes(run, dataset)
-    return dataset.records, "all", run.path / "evaluations" / dataset.root.resolve().name
+    return dataset.records, "all"

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from btkeras.errors import RunError
 from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS
+from btkeras.files import read_json
 from btkeras.metrics import class_metrics, confusion_matrix, wilson
 from btkeras.metrics.calibration import ESTIMATOR, expected_calibration_error
-from btkeras.runs import Run, read_json
+from btkeras.runs import Run
 
-FILE = "robustness.json"
 MEANS = ("accuracy", "balanced_accuracy", "confidence", "ece")
 
 # The image as it is, then name and level of each corruption: the order of a network's answers.
@@ -96,7 +96,7 @@ def read_sheet(run: Run) -> dict[str, Any] | None:
     Raises:
         RunError: If it is not as ``btkeras robustness`` writes it.
     """
-    file = run.path / FILE
+    file = run.robustness_file
     if not file.is_file():
         return None
     document = read_json(file)

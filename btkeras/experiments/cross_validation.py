@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from btkeras.errors import RunError
+from btkeras.evaluation.results import read_predictions
 from btkeras.experiments.experiment import Experiment, Job, models
 from btkeras.experiments.summary import FoldResult, summarize_experiment
-from btkeras.files import write_json
-from btkeras.runs import read_json, read_predictions
+from btkeras.files import read_json, write_json
 
 _SIZES = ("parameters", "trainable_parameters", "macs")
 

@@ -16,10 +16,10 @@ from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys, dump_config, load_config, override_config
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import RunError
-from btkeras.files import atomic_folder, write_json, write_text
+from btkeras.files import atomic_folder, read_json, write_json, write_text
 from btkeras.logging import logger
 from btkeras.machine import cache_folder
-from btkeras.runs import Run, dataset_of, first_manifest, read_json, require_new
+from btkeras.runs import Run, dataset_of, first_manifest, require_new
 from btkeras.splitting.splits import Split, load_split, make_folds, save_split
 
 # A lock that is not free by then is worth a word.

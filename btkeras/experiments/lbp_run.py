@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from btkeras.config import AugmentConfig, ExperimentConfig
 from btkeras.datasets.dataset import Dataset
-from btkeras.evaluation.evaluate import write_evaluation
+from btkeras.evaluation.results import EvaluationResult
 from btkeras.logging import logger
 from btkeras.machine import cache_folder
 from btkeras.models.lbp import CLASSIFIERS, fit_lbp
@@ -73,8 +73,10 @@ def _fit(run: Run, dataset: Dataset, split: Split, inputs: Inputs) -> Run:
     records = [record for record in split.test if record.path not in inputs.broken]
     logger.info(f"{config.model.name}: {classifier}")
     run.update_manifest(precision="float64", classifier=str(classifier))
-    facts = {"dataset": str(dataset.root), "split": "test", "broken": len(split.test) - len(records)}
-    write_evaluation(run, records, probabilities, folder=run.path, facts=facts)
+    result = EvaluationResult(tuple(records), run.classes(), probabilities, calibration=None)
+    broken = len(split.test) - len(records)
+    metrics = {"dataset": str(dataset.root), "split": "test", "broken": broken, **result.metrics()}
+    result.write(run.path, metrics)
     return run
 
 

@@ -10,8 +10,7 @@ from typing import Any
 from btkeras.config import ExperimentConfig
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import ModelError, RunError
-from btkeras.evaluation.calibrate import calibrate, fit_ood
-from btkeras.evaluation.evaluate import evaluate_split
+from btkeras.evaluation.calibrate import calibrate_and_evaluate
 from btkeras.experiments import lbp_run
 from btkeras.experiments.experiment import Experiment, Job, model_config, models
 from btkeras.logging import logger
@@ -75,9 +74,7 @@ def resume_run(out: Path, config: ExperimentConfig | None = None) -> dict[str, A
 def _tested(run: Run) -> dict[str, Any]:
     if run.config().model.name in CLASSIFIERS:
         return run.metrics()
-    calibrate(run)
-    fit_ood(run)
-    return evaluate_split(run)
+    return calibrate_and_evaluate(run)
 
 
 def check_models(config: ExperimentConfig) -> None:

@@ -25,7 +25,6 @@ from btkeras.metrics import wilson
 from btkeras.runs import Run
 from btkeras.training.pipeline import broken_images, load_images
 
-EXPLANATIONS = "explanations.json"
 _BATCH = 32
 _Bools = NDArray[np.bool_]
 _Floats = NDArray[np.float32]
@@ -99,16 +98,8 @@ def score_explanations(
         "threshold": local.THRESHOLD,
         "rows": rows,
     }
-    write_json(_folder(run, subset, dataset) / EXPLANATIONS, document)
+    write_json(run.create_results(subset, dataset).explanations_file, document)
     return document
-
-
-def _folder(run: Run, subset: str, dataset: Dataset | None) -> Path:
-    if dataset is None and subset == "test":
-        return run.path
-    folder = run.path / "evaluations" / (subset if dataset is None else dataset.root.resolve().name)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _tumors(

@@ -16,12 +16,11 @@ from typing import Any
 
 import btkeras
 from btkeras.datasets.dataset import Dataset, Record
-from btkeras.decisions.calibration import FILE as CALIBRATION
 from btkeras.decisions.calibration import Calibration
 from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores
 from btkeras.errors import DataError, RunError
 from btkeras.export.network import ExportNetwork
-from btkeras.files import sha256, write_json, write_text
+from btkeras.files import read_json, sha256, write_json, write_text
 from btkeras.inference.model_folder import EXTRA, FILES, IMAGES, LABELS, MANIFEST, METADATA, OUTLIERS
 from btkeras.metrics.intervals import wilson
 from btkeras.models.build import count_macs
@@ -29,7 +28,7 @@ from btkeras.models.head import temperature_of
 from btkeras.preprocessing.image_file import read_bytes
 from btkeras.reporting.card import FILE as CARD
 from btkeras.reporting.card import card_text
-from btkeras.runs import Run, read_json
+from btkeras.runs import Run
 from btkeras.splitting.splits import SUBSETS
 
 _HEAD = (
@@ -179,7 +178,7 @@ def texts(
     """The texts of ``exported.TEXTS``, as far as there is something to say."""
     found = {METADATA: _json(known), LABELS: "".join(f"{name}\n" for name in known["classes"])}
     if calibration:
-        found[CALIBRATION] = _json(calibration.to_json())
+        found[Run.calibration_file.name] = _json(calibration.to_json())
     if reference:
         found[OUTLIERS] = _json({"scores": reference.scores.tolist()})
     return found

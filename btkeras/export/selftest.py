@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from btkeras.decisions.calibration import COVERAGE
 from btkeras.decisions.ood import OOD_PERCENTILE
-from btkeras.decisions.selective_classifier import COVERAGE
 from btkeras.export.slices import phantom_image
 from btkeras.files import write_json
 from btkeras.inference.backends.base import InferenceBackend

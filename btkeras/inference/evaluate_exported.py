@@ -62,7 +62,7 @@ def evaluate_exported(
     decisions = selective.decisions(*observed, refusals)
     result = EvaluationResult(tuple(records), network.classes, observed[0], network.calibration, decisions)
     facts = {"dataset": str(dataset.root), "split": name, "broken": len(broken)}
-    return result, facts | result.figures()
+    return result, facts | result.metrics()
 
 
 def _require_classes(network: InferenceBackend, dataset: Dataset) -> None:

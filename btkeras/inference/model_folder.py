@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from btkeras.decisions.calibration import FILE as CALIBRATION
 from btkeras.decisions.calibration import Calibration
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.errors import ModelError, RunError
+from btkeras.runs import Run
 
 SAVED_MODEL = "saved_model.pb"
 # By format, the file that says that it is there.
@@ -39,6 +39,7 @@ SELFTEST, SELFTEST_IMAGE = EXTRA / "selftest.json", EXTRA / "selftest.png"
 IMAGES = EXTRA / "image_digests.json"
 METADATA, LABELS, OUTLIERS = MANIFEST.name, "labels.txt", "ood.json"
 # What a file carries inside.
+CALIBRATION = Run.calibration_file.name
 TEXTS = (METADATA, LABELS, CALIBRATION, OUTLIERS)
 
 # Serving's own names: signatures, their inputs and outputs.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from btkeras.datasets.readers import Slices
 from btkeras.datasets.readers.images import open_slices
-from btkeras.decisions.selective_classifier import COVERAGE, check_coverage
+from btkeras.decisions.calibration import COVERAGE, check_coverage
 from btkeras.errors import ImageError
 from btkeras.inference.backends.base import InferenceBackend, load_backend, newest_model
 from btkeras.inference.inputs import SliceRef, opener

@@ -57,7 +57,7 @@ def described(manifest: Mapping[str, Any], form: str) -> str:
     if test is None:
         return f"trained on {trained}; never evaluated"
     low, high = test["accuracy_interval"]
-    group_by = f", split by {split['by']}" if split else ""
+    group_by = f", split by {split['group_by']}" if split else ""
     return (
         f"trained on {trained}; right for {100 * test['accuracy']:.2f} % of {test['images']:,} test slices{group_by} "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"

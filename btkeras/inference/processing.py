@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from btkeras.decisions.calibration import COVERAGE
 from btkeras.decisions.mri_check import rejection_reason
-from btkeras.decisions.selective_classifier import COVERAGE, SelectiveClassifier
+from btkeras.decisions.selective_classifier import SelectiveClassifier
 from btkeras.inference.backends.base import InferenceBackend
 from btkeras.preprocessing.preprocessor import Preprocessor
 

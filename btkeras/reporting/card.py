@@ -17,7 +17,7 @@ from btkeras.datasets.dataset import Dataset
 from btkeras.errors import BTKerasError, RunError
 from btkeras.evaluation.robustness_sheet import read_sheet
 from btkeras.experiments.experiment import Experiment, is_experiment
-from btkeras.files import sha256
+from btkeras.files import read_json, sha256
 from btkeras.reporting import card_tables as tables
 from btkeras.reporting.document import Table
 from btkeras.reporting.evidence import ReportedModel, load_report_data
@@ -26,7 +26,7 @@ from btkeras.reporting.numbers import interval_text, percent
 from btkeras.reporting.robustness import sheet_table
 from btkeras.reporting.template import fill
 from btkeras.reporting.to_markdown import escape, render_block
-from btkeras.runs import Run, read_json
+from btkeras.runs import Run
 from btkeras.splitting.splits import files_digest
 
 FILE = "model_card.md"

@@ -275,7 +275,7 @@ def shortcut_table(found: Json) -> Table:
     keys = ("accuracy", "chance", "detection_accuracy", "detection_chance")
     return Table(
         name="shortcuts",
-        caption=f"What is known without looking at the tumour, split by {found['by']}; percent",
+        caption=f"What is known without looking at the tumour, split by {found['group_by']}; percent",
         columns=(
             *_words("shown", "answered by"),
             *_numbers("accuracy", "most frequent class", "tumour or not", "the more frequent"),

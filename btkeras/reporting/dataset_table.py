@@ -63,8 +63,8 @@ def _notes(source: Source) -> tuple[str, ...]:
         "fixed": "the test part is the same in all folds, and the validation part rotates",
     }
     if source.is_single:
-        return (f"One split, by {protocol['by']}, seed {protocol['split_seed']}.",)
+        return (f"One split, by {protocol['group_by']}, seed {protocol['split_seed']}.",)
     return (
-        f"{protocol['folds']} folds, split by {protocol['by']}, seed {protocol['split_seed']}: "
+        f"{protocol['folds']} folds, split by {protocol['group_by']}, seed {protocol['split_seed']}: "
         f"{kinds[protocol['test']]}. A range where the folds differ.",
     )

@@ -32,12 +32,12 @@ def _source_table(source: Source, number: int, evidence: ReportData) -> Table:
         "images": ", ".join(f"{label} {count:,}" for label, count in dataset["images"].items()),
         "patients": dataset["patients"] or "not named by the dataset",
         "digest of the dataset's list of files": dataset["digest"],
-        "split": f"by {protocol['by']}, {folds}, seed {protocol['split_seed']}",
+        "split": f"by {protocol['group_by']}, {folds}, seed {protocol['split_seed']}",
         "seeds of the trainings": ", ".join(map(str, protocol["seeds"])),
         "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}",
         "training of the networks": _training(source),
         "intervals": f"bootstrap of {bootstrap['samples']:,} resamples of {bootstrap['groups']:,} groups of "
-        f"{bootstrap['images']:,} images, by {source.regrouped_by or protocol['by']}, seed {bootstrap['seed']}",
+        f"{bootstrap['images']:,} images, by {source.regrouped_by or protocol['group_by']}, seed {bootstrap['seed']}",
     }
     several = len(evidence.sources) > 1
     return Table(

@@ -10,10 +10,12 @@ from typing import Any
 
 from btkeras.config import ExperimentConfig
 from btkeras.errors import DataError, RunError
+from btkeras.evaluation.results import read_predictions
 from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.experiments.fold_results import FoldResult
 from btkeras.experiments.summary import summarize_experiment
-from btkeras.runs import Run, dataset_of, read_json, read_predictions
+from btkeras.files import read_json
+from btkeras.runs import Run, dataset_of
 from btkeras.splitting.groups import group_records
 from btkeras.splitting.splits import files_digest
 

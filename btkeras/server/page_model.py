@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from btkeras.decisions.calibration import COVERAGE
 from btkeras.decisions.ood import OOD_PERCENTILE
-from btkeras.decisions.selective_classifier import COVERAGE
 from btkeras.inference.backends.base import InferenceBackend, ModelOutputs
 from btkeras.inference.model_folder import EXTRA
 from btkeras.server.problems import HTTPError

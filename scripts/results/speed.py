@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from btkeras.runs import read_json
+from btkeras.files import read_json
 from scripts.results.tables import RESULTS, table_of
 
 _Json = Mapping[str, Any]

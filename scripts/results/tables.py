@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from btkeras.files import read_json
 from btkeras.metrics.intervals import wilson
 from btkeras.reporting.published import FIGURES, PAPER
-from btkeras.runs import read_json
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 
