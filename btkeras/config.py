@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import typing
 from collections.abc import Callable, Sequence
@@ -52,14 +51,9 @@ class _Section:
 
     def __post_init__(self) -> None:
         name = type(self).__name__.removesuffix("Config").lower()
-        for key, rule in _rules(type(self)):
-            rule(f"{name}.{key}", getattr(self, key))
-
-
-@functools.cache
-def _rules(section: type) -> list[tuple[str, _Rule]]:
-    hints = typing.get_type_hints(section, include_extras=True)
-    return [(key, rule) for key, hint in hints.items() for rule in getattr(hint, "__metadata__", ())]
+        for key, hint in typing.get_type_hints(type(self), include_extras=True).items():
+            for rule in getattr(hint, "__metadata__", ()):
+                rule(f"{name}.{key}", getattr(self, key))
 
 
 @dataclass(frozen=True)

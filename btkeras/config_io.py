@@ -89,7 +89,7 @@ def _refuse_old_names(tree: Mapping[str, Any]) -> None:
         if isinstance(keys, Mapping)
         for key, value in keys.items()
     }
-    found = [(old, _new_name(old)) for old in (*values, *tree) if _new_name(old) != old]
+    found = [(old, _new_name(old)) for old in (*values, *map(str, tree)) if _new_name(old) != old]
     for key, value in values.items():
         new = _RENAMED_VALUES.get(_new_name(key), {}).get(value) if isinstance(value, str) else None
         found += [(f"{key}={value}", f"{_new_name(key)}={new}")] if new else []
@@ -101,10 +101,10 @@ def _refuse_old_names(tree: Mapping[str, Any]) -> None:
         )
 
 
-def _new_name(name: object) -> object:
-    section, _, key = str(name).partition(".")
+def _new_name(name: str) -> str:
+    section, _, key = name.partition(".")
     if name in _RENAMED or section not in _RENAMED:
-        return _RENAMED.get(str(name), name)
+        return _RENAMED.get(name, name)
     return f"{_RENAMED[section]}.{key}"
 
 
