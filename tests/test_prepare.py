@@ -6,7 +6,9 @@ import hashlib
 import io
 import os
 import shutil
+import threading
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import pytest
 from PIL import Image
 
 from btkeras.datasets.dataset import load_dataset
-from btkeras.errors import DataError
+from btkeras.datasets.prepare import prepare
+from btkeras.errors import ConfigError, DataError
 from btkeras.preprocessing.decode import to_uint8
 from tests.mat_files import mat73, slice_mat
 from tests.prepare_files import (
@@ -167,8 +170,8 @@ def test_spellings_wrappers_and_hidden_files(tmp_path: Path, out: Path) -> None:
     put(tmp_path / "x", {".DS_Store": b"", "__MACOSX/glioma/._1.png": b"", "notes.txt": b""})
     report = run(tmp_path / "x", out=out)
     assert sorted(records(out)) == ["images/glioma/0002.png", "images/no_tumor/0001.png"]
-    assert (dict(report.ignored), report.repeated) == ({".txt": 1}, 1)
-    assert "Copies of other images: 1" in report.summary() and "passed over: 1 .txt" in report.summary()
+    assert (dict(report.ignored), report.duplicates) == ({".txt": 1}, 1)
+    assert "Duplicates of other images: 1" in report.summary() and "files, ignored: 1 .txt" in report.summary()
 
 
 @pytest.mark.parametrize("as_zip", [False, True])
@@ -265,6 +268,26 @@ def test_masks_of_a_dataset_must_fit(tmp_path: Path, out: Path) -> None:
     (tmp_path / "x/manifest.csv").write_text("path,label,mask\na.png,glioma,../m.png\nb.png,pituitary,\n")
     with pytest.raises(DataError, match=r"must lie inside"):
         run(tmp_path / "x", out=out)
+
+
+def test_images_are_converted_in_as_many_threads_as_allowed(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BTKERAS_THREADS", "1")
+    put(tmp_path / "x", {f"glioma/{number}.png": encoded(GREY + number) for number in range(12)})
+    before = set(threading.enumerate())
+    started = set()
+
+    def watch(items: Iterable[Any], total: int) -> Iterable[Any]:
+        for item in items:
+            started.update(set(threading.enumerate()) - before)
+            yield item
+
+    prepare([tmp_path / "x"], out, progress=watch)
+    assert len(started) == 1
+    monkeypatch.setenv("BTKERAS_THREADS", "none")
+    with pytest.raises(ConfigError, match="BTKERAS_THREADS must be a whole number"):
+        prepare([tmp_path / "x"], tmp_path / "other", progress=watch)
 
 
 @pytest.mark.data

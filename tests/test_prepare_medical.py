@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from btkeras.datasets.convert_medical import load_key, pseudonym
 from btkeras.datasets.dataset import Record, load_dataset
+from btkeras.datasets.naming import load_key, pseudonym
 from btkeras.datasets.prepare import prepare
 from btkeras.datasets.readers.images import open_slices
 from btkeras.errors import ConfigError, DataError
@@ -160,6 +160,21 @@ def test_a_mask_chooses_the_slices_and_makes_boxes(tmp_path: Path) -> None:
         expected[2 * (20 - 10) : 2 * (20 - 5), 24 - 9 : 24 - 3] = 255
         np.testing.assert_array_equal(mask, expected)
         assert [float(v) for v in record.extra["box"].split()] == pytest.approx([18 / 24, 25 / 40, 6 / 24, 10 / 40])
+
+
+def test_of_several_masks_the_one_of_the_longest_name_counts(tmp_path: Path) -> None:
+    few, many = np.zeros(SCAN.shape, np.uint8), np.zeros(SCAN.shape, np.uint8)
+    few[3:9, 5:10, 12], many[3:9, 5:10, 2:5] = 1, 1
+    study = {
+        "glioma/P1_2_t1.nii.gz": nifti(SCAN),
+        "glioma/P1_seg.nii.gz": nifti(many),
+        "glioma/P1_2_seg.nii.gz": nifti(few),
+        "glioma/P1_x/P1.nii.gz": nifti(SCAN),
+    }
+    run(put(tmp_path / "study", study), out=tmp_path / "out")
+    found = records(tmp_path / "out").values()
+    assert [(r.patient, r.extra["slice"]) for r in found if "mask" in r.extra] == [("P1_2", "12")]
+    assert len(found) == 1 + 10, "a mask counts in its own folder only"
 
 
 def test_a_mask_of_another_scan_is_an_error(tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
-"""Source images to the bytes that a dataset stores, in threads, in order, a few at a time."""
+"""Source files to the images that a dataset stores, in threads, in order, a few at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,138 +16,128 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from btkeras.datasets.boxes import box_in_crop, clip_box, format_box, mask_box, parse_box
-from btkeras.datasets.convert_medical import DEFAULT_CHOICE, SliceChoice, dicom_images, volume_images
-from btkeras.datasets.layout import PreparedImage, SourceImage
+from btkeras.datasets.layout import SourceImage
+from btkeras.datasets.naming import load_key, pseudonym, volume_stem
 from btkeras.datasets.readers import DICOM_SUFFIXES
-from btkeras.datasets.readers.dicom import is_dicom
+from btkeras.datasets.readers.dicom import is_dicom, read_dicom
 from btkeras.datasets.readers.figshare import read_slice
 from btkeras.datasets.readers.images import encode_png, to_png_or_jpeg
-from btkeras.datasets.readers.nifti import is_gzipped_nifti
-from btkeras.errors import DataError, ImageError
+from btkeras.datasets.readers.nifti import AXES, Volume, is_gzipped_nifti, read_volume, slices_of
+from btkeras.errors import ConfigError, DataError, ImageError
+from btkeras.machine import threads
 from btkeras.preprocessing.decode import to_uint8
 from btkeras.preprocessing.harmonize import HeadBox, harmonize, head_box
 from btkeras.preprocessing.image_file import check_image, sniff
 from btkeras.preprocessing.resize import resize
 
+MIDDLE_THIRD, ALL = "middle-third", "all"
 # The manifest's column: the side, in pixels. An image that has it is not harmonized a second time.
-COLUMN = "harmonized"
+HARMONIZED = "harmonized"
 
-
-def harmonize_files(
-    data: bytes, mask: bytes | None, extra: Mapping[str, str], size: int
-) -> tuple[bytes, bytes | None, dict[str, str]]:
-    """Crops to the head, puts the image on one scale of intensity and stretches it to a square.
-
-    Args:
-        data: Upright 8-bit PNG or JPEG.
-        mask: PNG of the tumour, as large as the image.
-        extra: The manifest's further columns; ``box`` is moved with the image.
-        size: Side of the square, pixels.
-
-    Returns:
-        The image and its mask as grey PNG, and the columns with ``harmonized``.
-    """
-    grey = _grey(data)
-    whole = HeadBox(0, 0, *grey.shape)
-    known = bool(extra.get(COLUMN))
-    head = whole if known else head_box(grey)
-    image = grey[..., None] if known else harmonize(grey[..., None])
-    columns = {**extra, COLUMN: str(size)}
-    if box := parse_box(extra.get("box", "")):
-        box = clip_box(box_in_crop(box, head, *grey.shape))
-        columns["box"] = format_box(box) if box else ""
-    return encode_png(resize(image, size)[..., 0]), _mask(mask, head, size), columns
-
-
-def _mask(mask: bytes | None, head: HeadBox, size: int) -> bytes | None:
-    if mask is None:
-        return None
-    crop = _grey(mask)[head.top : head.bottom, head.left : head.right, None]
-    # As pixels of the tumour are those that it fills at least half of.
-    return encode_png(np.where(resize(crop, size)[..., 0] >= 128, np.uint8(255), np.uint8(0)))
-
-
-def _grey(data: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("L"))
-
-
-_THREADS = min(8, os.cpu_count() or 1)
-_WINDOW = 2 * _THREADS
-
+_EVERY = re.compile(r"every-([1-9][0-9]{0,3})")
+# Spacings of a volume and its mask that differ by less are the same.
+_SAME_SPACING = 1e-3
+# Each holds up to two files in memory, which may be large.
+_MAX_THREADS = 8
 
 _Content = tuple[bytes, bytes | None]
-_Answer = tuple[PreparedImage, ...] | DataError
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """An image as it will be written.
+
+    Attributes:
+        label: Its class.
+        patient: Its patient, "" where unknown.
+        data: Encoded PNG or JPEG.
+        suffix: ``.png`` or ``.jpg``.
+        mask: Encoded PNG of the tumour (0 and 255), as large as the image; None where there is none.
+        extra: Further columns of the manifest.
+        name: Of its file, without ending; "" for that of the source's file.
+    """
+
+    label: str
+    patient: str
+    data: bytes
+    suffix: str
+    mask: bytes | None
+    extra: Mapping[str, str]
+    name: str = ""
+
+
+_Result = tuple[PreparedImage, ...] | DataError
+
+
+def check_slice_choice(choice: str) -> None:
+    """Raises ConfigError unless a choice of slices is ``middle-third``, ``all`` or ``every-N``."""
+    if choice not in (MIDDLE_THIRD, ALL) and not _EVERY.fullmatch(choice):
+        raise ConfigError(f"--slices must be {MIDDLE_THIRD}, {ALL} or every-N", received=repr(choice))
 
 
 def convert_all(
-    jobs: Sequence[SourceImage], size: int = 0, choice: SliceChoice = DEFAULT_CHOICE
-) -> Iterator[tuple[SourceImage, _Answer]]:
-    """Yields each job with its images, or with the error that its file caused, in the jobs' order.
+    items: Sequence[SourceImage], size: int = 0, slices: str = MIDDLE_THIRD
+) -> Iterator[tuple[SourceImage, _Result]]:
+    """Yields each item with its images, or with the error that its file caused, in the items' order.
 
     Args:
-        jobs: What to convert.
+        items: What to convert.
         size: Side of the squares to which images are harmonized, pixels; 0 keeps them as they are.
-        choice: Which slices of volumes.
+        slices: Which slices of volumes.
     """
-    window: deque[tuple[SourceImage, Future[_Answer]]] = deque()
-    # Matrix products that share the cores among themselves, in threads that share them already, wait for each other.
-    with threadpool_limits(1), ThreadPoolExecutor(_THREADS) as pool:
-        for job in jobs:
+    count = min(_MAX_THREADS, threads())
+    window: deque[tuple[SourceImage, Future[_Result]]] = deque()
+    # Linear algebra in one thread each, since the threads share the cores already.
+    with threadpool_limits(1), ThreadPoolExecutor(count) as pool:
+        for item in items:
             # Files are read here, one after the other, because a zip can only be read forwards.
-            window.append((job, pool.submit(_convert, job, _read(job), size, choice)))
-            if len(window) >= _WINDOW:
+            window.append((item, pool.submit(_convert, item, _read(item), size, slices)))
+            if len(window) >= 2 * count:
                 first, future = window.popleft()
                 yield first, future.result()
-        for job, future in window:
-            yield job, future.result()
+        for item, future in window:
+            yield item, future.result()
 
 
-def _read(job: SourceImage) -> _Content | DataError:
+def _read(item: SourceImage) -> _Content | DataError:
     try:
-        return job.entry.read(), job.mask.read() if job.mask else None
+        return item.file.read(), item.mask.read() if item.mask else None
     except DataError as error:
         return error
 
 
-def _convert(job: SourceImage, content: _Content | DataError, size: int, choice: SliceChoice) -> _Answer:
+def _convert(item: SourceImage, content: _Content | DataError, size: int, slices: str) -> _Result:
     if isinstance(content, DataError):
         return content
     try:
-        found = _images(job, *content, choice)
-        return tuple(_harmonized(stored, size) for stored in found) if size else found
+        found = _images(item, *content, slices)
+        return tuple(_harmonize(image, size) for image in found) if size else found
     except DataError as error:
         return error
 
 
-def _images(job: SourceImage, data: bytes, mask: bytes | None, choice: SliceChoice) -> tuple[PreparedImage, ...]:
-    if not job.label:
-        return (_slice(job, data),)
+def _images(item: SourceImage, data: bytes, mask: bytes | None, slices: str) -> tuple[PreparedImage, ...]:
+    if not item.label:
+        return (_figshare_image(item, data),)
     kind = sniff(data)
     if kind == "NIfTI" or is_gzipped_nifti(data):
-        return volume_images(job, data, mask, choice)
-    if kind == "DICOM" or (job.entry.suffix in DICOM_SUFFIXES and is_dicom(data)):
-        return dicom_images(job, data)
-    return (_image(job, data, mask),)
+        return _volume_images(item, data, mask, slices)
+    if kind == "DICOM" or (item.file.suffix in DICOM_SUFFIXES and is_dicom(data)):
+        return _dicom_images(item, data)
+    return (_image(item, data, mask),)
 
 
-def _harmonized(stored: PreparedImage, size: int) -> PreparedImage:
-    data, mask, extra = harmonize_files(stored.data, stored.mask, stored.extra, size)
-    return replace(stored, data=data, suffix=".png", mask=mask, extra=extra)
-
-
-def _slice(job: SourceImage, data: bytes) -> PreparedImage:
-    """A FigShare slice: its file holds everything."""
-    found = read_slice(data, job.entry.name)
+def _figshare_image(item: SourceImage, data: bytes) -> PreparedImage:
+    found = read_slice(data, item.file.name)
     box = mask_box(found.mask)
-    extra = {**job.extra, "box": format_box(box)} if box else job.extra
-    mask = encode_png(found.mask.astype("uint8") * 255)
+    extra = {**item.extra, "box": format_box(box)} if box else item.extra
+    mask = encode_png(found.mask * np.uint8(255))
     return PreparedImage(found.label, found.patient, encode_png(to_uint8(found.image)), ".png", mask, extra)
 
 
-def _image(job: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
-    name = job.entry.name
-    known = job.extra.get("sha256")
+def _image(item: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
+    name = item.file.name
+    known = item.extra.get("sha256")
     if known and hashlib.sha256(data).hexdigest() != known:
         raise ImageError(
             "An image must be the one that its manifest describes",
@@ -155,9 +145,9 @@ def _image(job: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
             remedy="Restore it, or empty its field sha256 if the change is meant",
         )
     stored, suffix = to_png_or_jpeg(data, name)
-    if job.mask and mask is not None:
-        _check_mask(mask, job.mask.name, check_image(stored, name))
-    return PreparedImage(job.label, job.patient, stored, suffix, mask, job.extra)
+    if item.mask and mask is not None:
+        _check_mask(mask, item.mask.name, check_image(stored, name))
+    return PreparedImage(item.label, item.patient, stored, suffix, mask, item.extra)
 
 
 def _check_mask(data: bytes, name: str, expected: tuple[int, int]) -> None:
@@ -168,3 +158,108 @@ def _check_mask(data: bytes, name: str, expected: tuple[int, int]) -> None:
             received=f"{name}, {sniff(data)} of {size[0]} x {size[1]}, for {expected[0]} x {expected[1]}",
             remedy="Make it again, or empty the field mask",
         )
+
+
+def _dicom_images(item: SourceImage, data: bytes) -> tuple[PreparedImage, ...]:
+    """Each frame, with pseudonyms of patient and series; no name of the file, which often is a person's."""
+    name = item.file.name
+    slices, identity = read_dicom(data, name)
+    if slices.rejection or identity.burned_in:
+        found = slices.rejection or "the file says that text about the patient is burned into its pixels"
+        raise ImageError("A DICOM file must be an MR slice without a name in it", received=f"{name} ({found})")
+    key = load_key()
+    patient, series = pseudonym(identity.patient, key), pseudonym(identity.series, key, "S")
+    extra = {column: value for column, value in item.extra.items() if column != "original"}
+    extra |= {"series": series} if series else {}
+    # In a series' order, so that neighbours are found; a file without a number gets one from its own name.
+    number = pseudonym(item.file.path, key, "F") if identity.instance is None else f"{max(identity.instance, 0):04d}"
+    stem = "-".join(text for text in (patient[:9], series[:9], number) if text)
+    several = slices.count > 1
+    return tuple(
+        PreparedImage(
+            item.label,
+            patient,
+            encode_png(slices.image(index)),
+            ".png",
+            None,
+            {**extra, "slice": str(index)} if several else extra,
+            f"{stem}-{index:04d}" if several else stem,
+        )
+        for index in range(slices.count)
+    )
+
+
+def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, choice: str) -> tuple[PreparedImage, ...]:
+    """The chosen slices of a volume, with their slices of the mask."""
+    volume = read_volume(data, item.file.name)
+    slices = slices_of(volume, item.file.name)
+    tumor = None if mask is None or item.mask is None else _mask_volume(mask, item.mask.name, volume)
+    found = []
+    for index in _chosen_slices(choice, slices.count, None if tumor is None else _with_tumor(tumor, slices.axis)):
+        extra = {**item.extra, "slice": str(index), "axis": slices.axis}
+        encoded = None
+        if tumor is not None:
+            plane = np.ascontiguousarray(tumor.plane(slices.axis, index) > 0).astype(np.uint8)
+            resized = Image.fromarray(plane).resize(volume.square(slices.axis), Image.Resampling.NEAREST)
+            box = mask_box(np.asarray(resized) > 0)
+            extra |= {"box": format_box(box)} if box else {}
+            encoded = encode_png(np.asarray(resized) * np.uint8(255))
+        name = f"{volume_stem(item.file.path)}-{index:04d}"
+        png = encode_png(slices.image(index))
+        found.append(PreparedImage(item.label, item.patient, png, ".png", encoded, extra, name))
+    return tuple(found)
+
+
+def _chosen_slices(choice: str, count: int, with_tumor: Sequence[int] | None) -> Sequence[int]:
+    """The numbers of the slices; of a volume whose mask shows a tumour, only among those."""
+    every = _EVERY.fullmatch(choice)
+    step = int(every.group(1)) if every else 1
+    if with_tumor:
+        return with_tumor[::step]
+    if choice == MIDDLE_THIRD:
+        return range(count // 3, count - count // 3)
+    return range(min(step // 2, count - 1), count, step)
+
+
+def _with_tumor(mask: Volume, axis: str) -> list[int]:
+    others = tuple(number for number in range(3) if number != AXES[axis])
+    return [int(index) for index in np.flatnonzero((mask.voxels > 0).any(axis=others))]
+
+
+def _mask_volume(data: bytes, name: str, volume: Volume) -> Volume:
+    mask = read_volume(data, name)
+    if mask.voxels.shape != volume.voxels.shape or not np.allclose(mask.spacing, volume.spacing, rtol=_SAME_SPACING):
+        raise ImageError(
+            "A mask must have the voxels of its volume",
+            received=f"{name} with {_format_grid(mask)} for {_format_grid(volume)}",
+            remedy="Resample it to the volume, or remove it",
+        )
+    return mask
+
+
+def _format_grid(volume: Volume) -> str:
+    sides = " x ".join(map(str, volume.voxels.shape))
+    return f"{sides} of {' x '.join(f'{side:g}' for side in volume.spacing)}"
+
+
+def _harmonize(image: PreparedImage, size: int) -> PreparedImage:
+    """Crops to the head, puts it on one scale of intensity and stretches it to a grey square; mask and box follow."""
+    grey = _grey(image.data)
+    done = bool(image.extra.get(HARMONIZED))
+    head = HeadBox(0, 0, *grey.shape) if done else head_box(grey)
+    pixels = grey[..., None] if done else harmonize(grey[..., None])
+    extra = {**image.extra, HARMONIZED: str(size)}
+    if box := parse_box(extra.get("box", "")):
+        clipped = clip_box(box_in_crop(box, head, *grey.shape))
+        extra["box"] = format_box(clipped) if clipped else ""
+    mask = None
+    if image.mask is not None:
+        crop = _grey(image.mask)[head.top : head.bottom, head.left : head.right, None]
+        # A pixel is the tumour's if the tumour fills at least half of it.
+        mask = encode_png(np.where(resize(crop, size) >= 128, np.uint8(255), np.uint8(0)))
+    return replace(image, data=encode_png(resize(pixels, size)), suffix=".png", mask=mask, extra=extra)
+
+
+def _grey(data: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("L"))

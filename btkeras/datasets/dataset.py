@@ -20,6 +20,12 @@ CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 MANIFEST = "manifest.csv"
 MANIFEST_COLUMNS = ("path", "label", "patient", "source")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
+# How public collections name the folders of a split, and the subset that each is.
+SUBSETS = {
+    **dict.fromkeys(("training", "train"), "train"),
+    **dict.fromkeys(("testing", "test"), "test"),
+    **dict.fromkeys(("validation", "valid", "val"), "validation"),
+}
 
 # How public collections spell the four classes, in lower case, with "_" for "-" and " ", and US spelling.
 _SPELLINGS = {
@@ -81,14 +87,10 @@ class Dataset:
 
 
 def class_name(spelling: str, where: str = "") -> str:
-    """Returns the class that a folder name or label means.
-
-    Args:
-        spelling: The name.
-        where: Where it stands, for the error message.
+    """Returns the class that a folder's name or a label means.
 
     Raises:
-        DataError: If it means none of the four.
+        DataError: If it means none of the four; the message ends with ``where``.
     """
     key = re.sub("[- ]", "_", spelling.strip().lower()).replace("tumour", "tumor")
     if key in _CLASS_OF:
@@ -101,7 +103,7 @@ def class_name(spelling: str, where: str = "") -> str:
 def load_dataset(folder: str | Path) -> Dataset:
     """Reads a dataset: class folders of PNG/JPEG images, or a folder with ``manifest.csv``.
 
-    Only names are read here, no image is opened. Of class folders, ``boxes.csv`` beside them (``file,x_center,
+    Only names are read, no image is opened. Of class folders, ``boxes.csv`` beside them (``file,x_center,
     y_center,width,height``, fractions) becomes the column ``box``.
 
     Raises:
@@ -127,16 +129,17 @@ def load_dataset(folder: str | Path) -> Dataset:
 
 def _from_class_folders(root: Path) -> list[Record]:
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if any(folder.name.lower() in ("training", "testing", "train", "test") for folder in folders):
+    if any(folder.name.lower() in SUBSETS for folder in folders):
         names = " ".join(str(folder) for folder in folders)
         raise DataError(
             "A dataset's folders must be classes",
             received=f"{root} with {', '.join(folder.name for folder in folders)}",
-            remedy=f"Join the parts first: btkeras prepare {names} --out DATASET",
+            remedy=f"Join the subsets first: btkeras prepare {names} --out DATASET",
         )
-    labels = {
-        path: label for folder in folders for label in [class_name(folder.name)] for path in _images(folder, root)
-    }
+    labels: dict[str, str] = {}
+    for folder in folders:
+        label = class_name(folder.name)
+        labels |= dict.fromkeys(_images(folder, root), label)
     boxes = _boxes(root, labels)
     return [Record(path, label, extra=boxes.get(path, {})) for path, label in labels.items()]
 
@@ -155,10 +158,9 @@ def _boxes(root: Path, images: Collection[str]) -> dict[str, dict[str, str]]:
 
 
 def _images(folder: Path, root: Path) -> list[str]:
-    """Paths of a class folder's images, relative to ``root``; hidden files and folders are no part of it."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    paths = [path.relative_to(root) for path in files]
-    paths = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    """Paths of a class folder's images, relative to ``root``; hidden files and folders do not count."""
+    paths = [path.relative_to(root) for path in folder.rglob("*") if path.is_file()]
+    paths = [path for path in paths if not any(name.startswith(".") for name in path.parts)]
     others = sorted(path.as_posix() for path in paths if path.name.lower().endswith(_OTHER_SUFFIXES))
     if others:
         raise DataError(
@@ -171,19 +173,10 @@ def _images(folder: Path, root: Path) -> list[str]:
         raise DataError(
             "A class folder must hold PNG or JPEG images", received=f"{folder} without any", remedy="Remove it"
         )
-    unreadable = [path for path in images if not _is_text(path)]
-    if unreadable:
-        raise DataError("An image's name must be UTF-8", received=repr(unreadable[0]), remedy="Rename it")
+    # Bytes of a file name that are no UTF-8 reach Python as lone surrogates.
+    if odd := next((path for path in images if path.encode(errors="replace") != path.encode(errors="ignore")), None):
+        raise DataError("An image's name must be UTF-8", received=repr(odd), remedy="Rename it")
     return images
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name is all text: bytes of a file name that are no UTF-8 reach Python as lone surrogates."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _from_manifest(root: Path) -> list[Record]:
@@ -226,13 +219,13 @@ def _record_of(row: dict[str, str], manifest: Path, line: int) -> Record:
         )
     extra = {name: value for name, value in row.items() if name not in MANIFEST_COLUMNS}
     label = class_name(row["label"], f" in line {line} of {manifest}")
-    # One text for all records of a patient or source: there may be hundreds of thousands.
+    # One string for all records of a patient or source: there may be hundreds of thousands.
     patient, source = sys.intern(row.get("patient", "")), sys.intern(row.get("source", ""))
     return Record(path.as_posix(), label, patient, source, extra)
 
 
 def write_manifest(root: Path, records: list[Record]) -> None:
-    """Writes ``manifest.csv`` into ``root``, sorted by path; every record's extra columns are kept."""
+    """Writes ``manifest.csv`` into ``root``, sorted by path, with all records' extra columns."""
     extra = sorted({name for record in records for name in record.extra})
     rows = [[*MANIFEST_COLUMNS, *extra]]
     for record in sorted(records, key=lambda record: record.path):

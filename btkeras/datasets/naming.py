@@ -1,60 +1,72 @@
-"""Which files of a source are DICOM or NIfTI, and what their names say of patient and mask."""
+"""Naming schemes: what the names of a source's files say of kind, patient and mask; and pseudonyms of DICOM's ids."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import hmac
+import os
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from btkeras.datasets.readers import DICOM_SUFFIXES, VOLUME_SUFFIXES
 from btkeras.datasets.readers.archives import SourceFile
-from btkeras.errors import ImageError
+from btkeras.errors import DataError, ImageError
+
+PSEUDONYM_KEY = "BTKERAS_PSEUDONYM_KEY"
 
 _MASK = re.compile(r"[_-]seg$", re.IGNORECASE)
 # The Brain Imaging Data Structure: sub-01_ses-1_T1w.nii.gz.
 _BIDS = re.compile(r"sub-[A-Za-z0-9]+")
 # A disc's table of contents is DICOM and no image.
 _DICOM_INDEX = "dicomdir"
+_KEY_BYTES = 32
+_PSEUDONYM_DIGITS = 16
 
 
-def is_volume(entry: SourceFile) -> bool:
+def is_volume(file: SourceFile) -> bool:
     """Whether a file's name says NIfTI."""
-    return entry.basename.lower().endswith(VOLUME_SUFFIXES)
+    return file.basename.lower().endswith(VOLUME_SUFFIXES)
 
 
-def is_medical(entry: SourceFile) -> bool:
+def is_medical(file: SourceFile) -> bool:
     """Whether a file is DICOM or NIfTI by its name, or DICOM by its content where the name has no ending."""
-    if is_volume(entry) or entry.suffix in DICOM_SUFFIXES:
+    if is_volume(file) or file.suffix in DICOM_SUFFIXES:
         return True
-    if entry.suffix or entry.basename.lower() == _DICOM_INDEX:
+    if file.suffix or file.basename.lower() == _DICOM_INDEX:
         return False
     try:
-        return entry.read()[128:132] == b"DICM"
+        return file.read()[128:132] == b"DICM"
     except ImageError:
         return False
 
 
 def volume_stem(path: str) -> str:
     """A volume's name without folders and ending."""
-    name = posixpath.basename(path)
-    ending = next((suffix for suffix in VOLUME_SUFFIXES[::-1] if name.lower().endswith(suffix)), "")
-    return name[: len(name) - len(ending)]
+    return re.sub(r"\.nii(\.gz)?\Z", "", posixpath.basename(path), flags=re.IGNORECASE)
 
 
-def is_mask(entry: SourceFile) -> bool:
+def is_mask(file: SourceFile) -> bool:
     """Whether a file is a tumour's mask: ``NAME_seg.nii.gz``."""
-    return is_volume(entry) and bool(_MASK.search(volume_stem(entry.path)))
+    return is_volume(file) and bool(_MASK.search(volume_stem(file.path)))
 
 
-def masks_of(volumes: Sequence[SourceFile], masks: Iterable[SourceFile]) -> Mapping[str, SourceFile]:
-    """By a volume's path, the mask beside it: ``NAME_seg`` is that of ``NAME``, ``NAME_t1``, ``NAME-flair``, ..."""
-    found: dict[str, SourceFile] = {}
-    # The longest name last, so that P1_2_seg wins over P1_seg.
-    for mask in sorted(masks, key=lambda entry: len(entry.path)):
-        prefix = _prefix(mask)
-        for volume in volumes:
-            if re.match(rf"{re.escape(prefix)}(?=$|[_-])", posixpath.join(_folder(volume), volume_stem(volume.path))):
-                found[volume.path] = mask
+def masks_of(volumes: Iterable[SourceFile], masks: Iterable[SourceFile]) -> Mapping[str, SourceFile]:
+    """By a volume's path, the mask in its folder: ``NAME_seg`` is that of ``NAME``, ``NAME_t1``, ``NAME-flair``, ...
+
+    If there are several, that of the longest ``NAME`` counts.
+    """
+    by_prefix = {_mask_prefix(mask): mask for mask in masks}
+    found = {}
+    for volume in volumes:
+        folder, stem = posixpath.dirname(volume.path), volume_stem(volume.path)
+        ends = [len(stem), *(separator.start() for separator in reversed(list(re.finditer("[_-]", stem))))]
+        prefixes = (posixpath.join(folder, stem[:end]) for end in ends)
+        if prefix := next((prefix for prefix in prefixes if prefix in by_prefix), None):
+            found[volume.path] = by_prefix[prefix]
     return found
 
 
@@ -62,21 +74,65 @@ def patient_of(volume: SourceFile, mask: SourceFile | None) -> str:
     """The patient that a volume's name means.
 
     ``sub-01`` of the Brain Imaging Data Structure; or what the names of volume and mask share; or the folder's name
-    where the volume's begins with it (``P1/P1_t1.nii.gz``), so that all scans of a patient are one patient's; or else
-    the file's name without its ending.
+    where the file's begins with it (``P1/P1_t1.nii.gz``); or else the file's name without its ending.
     """
-    stem, folder = volume_stem(volume.path), posixpath.basename(_folder(volume))
-    bids = _BIDS.match(stem)
-    if bids:
+    stem, folder = volume_stem(volume.path), posixpath.basename(posixpath.dirname(volume.path))
+    if bids := _BIDS.match(stem):
         return bids.group()
     if mask is not None:
-        return posixpath.basename(_prefix(mask))
-    return folder if folder and re.match(rf"{re.escape(folder)}(?=$|[_-])", stem) else stem
+        return posixpath.basename(_mask_prefix(mask))
+    return folder if folder and re.match(rf"{re.escape(folder)}(?=\Z|[_-])", stem) else stem
 
 
-def _folder(entry: SourceFile) -> str:
-    return posixpath.dirname(entry.path)
+def _mask_prefix(mask: SourceFile) -> str:
+    return posixpath.join(posixpath.dirname(mask.path), _MASK.sub("", volume_stem(mask.path)))
 
 
-def _prefix(mask: SourceFile) -> str:
-    return posixpath.join(_folder(mask), _MASK.sub("", volume_stem(mask.path)))
+def pseudonym(text: str, key: bytes, kind: str = "P") -> str:
+    """``kind`` and 16 hexadecimal digits for a text; "" for none. Texts of different kinds have nothing in common."""
+    if not text:
+        return ""
+    return kind + hmac.new(key, f"{kind}\0{text}".encode(), hashlib.sha256).hexdigest()[:_PSEUDONYM_DIGITS]
+
+
+def load_key() -> bytes:
+    """Reads the key of the pseudonyms, or makes it, readable for the user alone.
+
+    It lies in ``$BTKERAS_PSEUDONYM_KEY``, or below the user's data folder.
+
+    Raises:
+        DataError: If that cannot be done.
+    """
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    file = Path(os.environ.get(PSEUDONYM_KEY) or data / "btkeras/pseudonym.key")
+    try:
+        if not file.exists():
+            _make_key(file)
+        key = file.read_bytes()
+    except OSError as error:
+        raise _unusable_key(file, error.strerror) from error
+    if len(key) < _KEY_BYTES:
+        raise _unusable_key(file, f"it has {len(key)} bytes, not {_KEY_BYTES}")
+    return key
+
+
+def _make_key(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Written whole before it has its name, which another process may have taken meanwhile.
+    temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(secrets.token_bytes(_KEY_BYTES))
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, file)
+    finally:
+        temporary.unlink()
+
+
+def _unusable_key(file: Path, reason: object) -> DataError:
+    return DataError(
+        "The key of the patients' pseudonyms must be readable",
+        received=f"{file} ({reason})",
+        remedy=f"Let {PSEUDONYM_KEY} name a file, which is made if it is not there",
+    )

@@ -80,7 +80,7 @@ def walk(source: Path, stack: ExitStack) -> list[SourceFile]:
     raise DataError("A source must exist", received=source, remedy="Check the spelling")
 
 
-def file_entry(file: Path, path: str) -> SourceFile:
+def file_on_disk(file: Path, path: str) -> SourceFile:
     """A file on disk as a source's file."""
     return _entry(path, str(file), functools.partial(_read_file, file))
 
@@ -121,7 +121,7 @@ def _file(file: Path, path: str, stack: ExitStack) -> Iterator[SourceFile]:
     if file.suffix.lower() == ".zip":
         yield from _zip(file, path, str(file), stack, depth=1)
     else:
-        yield file_entry(file, path)
+        yield file_on_disk(file, path)
 
 
 def _zip(file: Path | IO[bytes], path: str, name: str, stack: ExitStack, depth: int) -> Iterator[SourceFile]:
