@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from btkeras.datasets.readers import ImageArray, Slices
+from btkeras.datasets.readers import Slices
 from btkeras.errors import ImageError
 from btkeras.inference.client_http import Connection, Rejected, ServerError, predict_url
 from btkeras.inference.inputs import SliceRef, opener
 from btkeras.inference.processing import FilePrediction
+from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.image_file import FORMATS, read_bytes
 
 # Of one request; base64 makes its body a third larger.
