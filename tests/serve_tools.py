@@ -1,4 +1,4 @@
-"""What the server's tests share: small SavedModels, requests, and a server in a thread."""
+"""What the server's tests share: a model that needs no training, requests, and a server in a thread."""
 
 from __future__ import annotations
 
@@ -15,69 +15,68 @@ from typing import Any
 
 import httpx
 import numpy as np
-import tensorflow as tf
+from numpy.typing import NDArray
 from PIL import Image
 
+from btkeras.decisions.ood import CalibrationScores
+from btkeras.inference.backends.base import InferenceBackend, ModelOutputs
+from btkeras.server.app import DrainingServer
 from btkeras.server.engine import Engine
-from btkeras.server.run import _config, _Server
 from btkeras.server.settings import ServerSettings
+from tests.conftest import CLASSES
+
+SIZE = 32
+PREDICT = "/v1/models/quarters:predict"
 
 
-class HalfPlusTwo(tf.Module):
-    """The model of TensorFlow Serving's own documentation, and a signature with several inputs and types."""
+def quarters_backend(folder: Path = Path("quarters"), **changes: Any) -> InferenceBackend:
+    """A model whose class is the brightest quarter, clockwise from the upper left, and whose map is that quarter.
 
-    def __init__(self, plus: float = 2.0) -> None:
-        super().__init__()
-        self.plus = tf.Variable(plus)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def half(self, x):  # type: ignore[no-untyped-def]
-        return {"y": 0.5 * x + self.plus}
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, 2], tf.int32, name="pair"),
-            tf.TensorSpec([None], tf.string, name="text"),
-            tf.TensorSpec([None], tf.bool, name="yes"),
-        ]
-    )
-    def mixed(self, pair, text, yes):  # type: ignore[no-untyped-def]
-        total = tf.where(yes, tf.reduce_sum(pair, axis=1), 0)
-        return {"total": total, "text": text, "text_bytes": text, "part": tf.cast(total, tf.float32) / 10}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def strange(self, x):  # type: ignore[no-untyped-def]
-        return {"y": tf.math.log(x)}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def mean(self, x):  # type: ignore[no-untyped-def]
-        return {"mean": tf.reduce_mean(x)}
-
-
-def write_half_plus_two(folder: Path, version: int, plus: float = 2.0) -> None:
-    """Writes a version, whole from the moment that it has its name."""
-    module = HalfPlusTwo(plus)
-    signatures = {
-        "serving_default": module.half,
-        "mixed": module.mixed,
-        "strange": module.strange,
-        "mean": module.mean,
+    Its OOD score is the mean grey level.
+    """
+    fields = {
+        "source": folder / "3",
+        "classes": CLASSES,
+        "size": SIZE,
+        "channels": 1,
+        "harmonize": False,
+        "observe": quarters_outputs,
+        "calibration": None,
+        "reference": CalibrationScores(np.linspace(0, 45, 200, dtype=np.float32)),
+        "explain": _explain,
+        "version": 3,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    hidden = folder / f".{version}"
-    tf.saved_model.save(module, str(hidden), signatures=signatures)
-    hidden.rename(folder / str(version))
+    return InferenceBackend(**(fields | changes))
 
 
-def png(pixels: np.ndarray[Any, Any], kind: str = "PNG") -> bytes:
+def quarters_outputs(pixels: NDArray[np.uint8]) -> ModelOutputs:
+    rows = np.stack([quarter.mean(axis=(1, 2, 3)) for quarter in _quarters(pixels)], axis=1)
+    exponents = np.exp((rows - rows.max(axis=1, keepdims=True)) / 20)
+    probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities, pixels.mean(axis=(1, 2, 3)).astype(np.float32)
+
+
+def _quarters(pixels: NDArray[Any]) -> list[NDArray[Any]]:
+    half = SIZE // 2
+    return [pixels[:, :half, :half], pixels[:, :half, half:], pixels[:, half:, half:], pixels[:, half:, :half]]
+
+
+def _explain(pixels: NDArray[np.uint8], indices: NDArray[np.integer]) -> NDArray[np.float32]:
+    maps = np.zeros(pixels.shape[:3], np.float32)
+    for i, index in enumerate(indices):
+        _quarters(maps[i : i + 1])[int(index)][:] = 1
+    return maps
+
+
+def png(pixels: NDArray[Any], kind: str = "PNG") -> bytes:
     """Encodes an image."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()
 
 
-def noise(seed: int, *shape: int) -> np.ndarray[Any, Any]:
-    """An image, uint8."""
+def noise(seed: int, *shape: int) -> NDArray[np.uint8]:
+    """An image of noise."""
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
@@ -87,26 +86,25 @@ def b64(data: bytes) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(settings: ServerSettings) -> Iterator[tuple[httpx.Client, Engine]]:
+def running(backend: InferenceBackend, settings: ServerSettings | None = None) -> Iterator[tuple[httpx.Client, Engine]]:
     """A server with real connections, in a thread of this process.
 
     Yields:
-        A client of it, and its engine, to be looked at.
+        A client of it, and its engine.
     """
     listener = socket.create_server(("127.0.0.1", 0))
-    engine = Engine(settings)
-    server = _Server(_config(settings, engine), engine)
+    engine = Engine(backend, settings or ServerSettings())
+    server = DrainingServer(engine)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
     thread.start()
     try:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with httpx.Client(base_url=url, timeout=60) as client:
-            while thread.is_alive() and client.get("/healthz").status_code != 200:
-                pass
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
+            assert client.get("/healthz").status_code == 200
             yield client, engine
     finally:
         server.should_exit = True
         thread.join(60)
+        engine.close()
         assert not thread.is_alive()
 
 

@@ -15,49 +15,37 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from starlette.applications import Starlette
 
 from btkeras import Predictor
 from btkeras.config import PhantomConfig
 from btkeras.datasets.phantom.patient import draw_patient
-from btkeras.inference.backends.base import load_backend
+from btkeras.inference.backends.base import InferenceBackend, load_backend
 from btkeras.inference.overlay import LONGEST
 from btkeras.preprocessing.harmonize import head_box
-from btkeras.server.page import page_routes
-from tests.page_tools import OneNetwork, bright_network, listening
+from tests.conftest import CLASSES
+from tests.serve_tools import png, quarters_backend, running
 
-WEB = Path(__file__).parents[1] / "btkeras" / "serving" / "web"
+WEB = Path(__file__).parents[1] / "btkeras" / "server" / "web"
 
 
-ClientOf = Callable[[OneNetwork], httpx.Client]
+ClientOf = Callable[[InferenceBackend], httpx.Client]
 
 
 @pytest.fixture
 def client_of() -> Iterator[ClientOf]:
-    """Serves an engine's page until the test ends."""
+    """Serves a model's page until the test ends."""
     with contextlib.ExitStack() as stack:
+        yield lambda backend: stack.enter_context(running(backend))[0]
 
-        def client(engine: OneNetwork) -> httpx.Client:
-            url = stack.enter_context(listening(Starlette(routes=page_routes(engine))))
-            return stack.enter_context(httpx.Client(base_url=url, timeout=60))
 
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    with running(quarters_backend()) as (client, _):
         yield client
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> OneNetwork:
-    return OneNetwork(bright_network(tmp_path))
-
-
-@pytest.fixture
-def client(engine: OneNetwork, client_of: ClientOf) -> httpx.Client:
-    return client_of(engine)
-
-
-def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(buffer, form)
-    return buffer.getvalue()
+def encoded(pixels: np.ndarray) -> bytes:
+    return png(pixels.astype(np.uint8))
 
 
 def phantom(size: int = 96) -> np.ndarray:
@@ -116,16 +104,16 @@ def test_browsers_keep_what_does_not_change_and_ask_again_for_the_page(client: h
 
 
 def test_the_model_card_is_a_page_and_its_markup_is_text(tmp_path: Path, client_of: ClientOf) -> None:
-    network = bright_network(tmp_path)
-    client = client_of(OneNetwork(network))
-    assert client.get("/model-card").status_code == 404 and not client.get("/api/model").json()["card"]
-    card = tmp_path / "assets.extra" / "model_card.md"
-    card.parent.mkdir()
+    client = client_of(quarters_backend(tmp_path))
+    assert client.get("/model-card").status_code == 404 and not client.get("/api/model").json()["has_card"]
+    card = tmp_path / "3" / "assets.extra" / "model_card.md"
+    card.parent.mkdir(parents=True)
     card.write_text(
         "# Card (1)\n\n| a | b |\n| - | - |\n| 1 | 2 |\n\n<script>alert(1)</script> ![x](http://elsewhere/x.png)"
     )
     page = client.get("/model-card").text
-    assert '<h1 id="card-1">Card (1)</h1>' in page and "<td>2</td>" in page and client.get("/api/model").json()["card"]
+    assert '<h1 id="card-1">Card (1)</h1>' in page and "<td>2</td>" in page
+    assert client.get("/api/model").json()["has_card"]
     assert "<script>" not in page and "<img" not in page
 
 
@@ -133,8 +121,8 @@ def test_the_model_card_is_a_page_and_its_markup_is_text(tmp_path: Path, client_
 
 
 @pytest.fixture(scope="module")
-def judged_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny run, calibrated and with what tells outliers."""
+def calibrated_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run, calibrated and with OOD calibration scores."""
     from btkeras.evaluation.calibrate import calibrate, fit_ood
     from btkeras.runs import open_run
 
@@ -144,58 +132,59 @@ def judged_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return run.path
 
 
-def test_slices_are_answered_as_predict_answers_them(
-    judged_run: Path, shared_images: Path, tmp_path: Path, client_of: ClientOf
+def test_slices_are_classified_as_predict_does(
+    calibrated_run: Path, shared_images: Path, tmp_path: Path, client_of: ClientOf
 ) -> None:
     Image.fromarray(phantom()).save(tmp_path / "phantom.png")
     Image.fromarray(phantom()).save(tmp_path / "phantom.jpg")
     paths = [*sorted(shared_images.glob("*/000.png")), tmp_path / "phantom.png", tmp_path / "phantom.jpg"]
-    predictor = Predictor(judged_run)
+    predictor = Predictor(calibrated_run)
     # One at a time, as the page asks: in another batch, sums are rounded otherwise, and a slice that is its own
     # reference may be counted or not.
-    expected = [answer for path in paths for answer in predictor.predict_files([path])]
-    client = client_of(OneNetwork(load_backend(judged_run)))
+    expected = [prediction for path in paths for prediction in predictor.predict_files([path])]
+    client = client_of(load_backend(calibrated_run))
     kinds = set()
-    for path, answer in zip(paths, expected, strict=True):
+    for path, prediction in zip(paths, expected, strict=True):
         found = client.post(f"/api/slices?name={path.name}", content=path.read_bytes()).json()
-        theirs = asdict(answer)
+        theirs = asdict(prediction)
         assert found["name"] == path.name and found["slices"] == 1 and found["slice"] == 0
         assert found["probabilities"] == pytest.approx(theirs.pop("probabilities"), abs=1e-6)
         for name in ("label", "decision", "ood_percentile"):
             assert found[name] == theirs[name]
         assert (tuple(found["set"]), tuple(found["reasons"])) == (theirs["set"], theirs["reasons"])
-        assert (found["map"] is None) == (answer.decision == "rejected")
+        assert (found["map"] is None) == (prediction.decision == "rejected")
         kinds.add(found["decision"])
     assert {"rejected", "uncertain"} <= kinds
 
 
 def test_the_answer_says_which_model_gave_it(client: httpx.Client) -> None:
     answer = client.post("/api/slices", content=encoded(phantom())).json()
-    facts = client.get("/api/model").json()
-    assert facts.items() <= answer.items()
-    assert (facts["model"], facts["version"], facts["coverage"], facts["ood_limit"]) == ("quarters", 3, None, 99)
-    assert facts["classes"] == list(bright_network(Path()).classes)
+    description = client.get("/api/model").json()
+    assert description.items() <= answer.items()
+    shown = [description[name] for name in ("model", "version", "coverage", "ood_threshold")]
+    assert shown == ["quarters", 3, None, 99]
+    assert description["classes"] == list(CLASSES)
 
 
-def test_the_image_is_the_slice_and_the_map_lies_where_the_network_looked(client: httpx.Client) -> None:
+def test_the_image_is_the_slice_and_the_map_lies_where_the_model_looked(client: httpx.Client) -> None:
     slice_ = phantom(128)
     slice_[:64, 64:] = np.minimum(slice_[:64, 64:] * 1.6, 255)
     answer = client.post("/api/slices", content=encoded(slice_)).json()
     np.testing.assert_array_equal(np.asarray(opened(answer["image"])), slice_)
     # The upper right quarter is the brightest, so the second class is meant, and the map is 1 there.
     assert answer["label"] == "meningioma"
-    seen = opacity(answer["map"])
-    assert seen.shape == slice_.shape and (seen[:56, 72:] == 255).all()
-    assert not seen[72:].any() and not seen[:, :56].any()
+    shown = opacity(answer["map"])
+    assert shown.shape == slice_.shape and (shown[:56, 72:] == 255).all()
+    assert not shown[72:].any() and not shown[:, :56].any()
 
 
-def test_a_harmonized_network_s_map_lies_on_the_head(tmp_path: Path, client_of: ClientOf) -> None:
+def test_the_map_of_a_model_with_harmonized_input_lies_on_the_head(tmp_path: Path, client_of: ClientOf) -> None:
     whole = np.zeros((160, 200), np.uint8)
     whole[20:116, 90:186] = phantom(96)
-    everywhere = bright_network(
+    everywhere = quarters_backend(
         tmp_path, harmonize=True, explain=lambda pixels, indices: np.ones(pixels.shape[:3], np.float32)
     )
-    answer = client_of(OneNetwork(everywhere)).post("/api/slices", content=encoded(whole)).json()
+    answer = client_of(everywhere).post("/api/slices", content=encoded(whole)).json()
     box = head_box(whole)
     expected = np.zeros(whole.shape, bool)
     expected[box.top : box.bottom, box.left : box.right] = True
@@ -210,10 +199,10 @@ def test_large_images_are_shown_smaller_and_maps_with_them(client: httpx.Client)
     assert opened(answer["image"]).size == opened(answer["map"]).size == (LONGEST, round(LONGEST * 2 / 3))
 
 
-def test_a_network_without_explanations_gives_no_map(tmp_path: Path, client_of: ClientOf) -> None:
-    client = client_of(OneNetwork(bright_network(tmp_path, explain=None)))
+def test_a_model_without_maps_gives_no_map(tmp_path: Path, client_of: ClientOf) -> None:
+    client = client_of(quarters_backend(tmp_path, explain=None))
     answer = client.post("/api/slices", content=encoded(phantom())).json()
-    assert answer["map"] is None and answer["image"] and answer["explained"] is False
+    assert answer["map"] is None and answer["image"] and answer["has_maps"] is False
 
 
 def test_slices_of_a_volume_are_chosen_by_number_and_view(client: httpx.Client) -> None:
@@ -223,7 +212,7 @@ def test_slices_of_a_volume_are_chosen_by_number_and_view(client: httpx.Client) 
     voxels[10:30, 10:30] = 100 * np.arange(1, 6)
     data = nibabel.Nifti1Image(voxels, np.diag([1.0, 1.0, 6.0, 1.0])).to_bytes()
     middle = client.post("/api/slices", content=data).json()
-    assert (middle["kind"], middle["slices"], middle["slice"], middle["axis"]) == ("NIfTI", 5, 2, "axial")
+    assert (middle["format"], middle["slices"], middle["slice"], middle["axis"]) == ("NIfTI", 5, 2, "axial")
     levels = [
         np.asarray(opened(client.post(f"/api/slices?slice={i}", content=data).json()["image"])).max() for i in range(5)
     ]
@@ -232,26 +221,20 @@ def test_slices_of_a_volume_are_chosen_by_number_and_view(client: httpx.Client) 
     assert (side["axis"], side["slices"]) == ("sagittal", 40) and side["height"] != side["width"]
 
 
-def test_a_version_that_comes_in_between_answers_alone(tmp_path: Path, client_of: ClientOf) -> None:
-    old, new = bright_network(tmp_path, version=1), bright_network(tmp_path, version=2, size=32, harmonize=True)
-    answer = client_of(OneNetwork(old, new)).post("/api/slices", content=encoded(phantom())).json()
-    assert answer["version"] == 2
-
-
 # Errors
 
 
 @pytest.mark.parametrize(
     ("query", "content", "status", "message"),
     [
-        ("name=notes.txt", b"These are my notes", 422, "Received: notes.txt, which is text"),
-        ("", b"", 422, "an empty file"),
-        ("", encoded(phantom())[:300], 422, "damaged"),
-        ("slice=1", encoded(phantom()), 422, "slice 1 of 1"),
+        ("name=notes.txt", b"These are my notes", 400, "Received: notes.txt, which is text"),
+        ("", b"", 400, "an empty file"),
+        ("", encoded(phantom())[:300], 400, "damaged"),
+        ("slice=1", encoded(phantom()), 400, "slice 1 of 1"),
         ("slice=-1", encoded(phantom()), 400, "slice=-1"),
         ("slice=1e3", encoded(phantom()), 400, "whole number"),
         ("slice=99999999999999999999", encoded(phantom()), 400, "whole number"),
-        ("", encoded(np.zeros((8, 8))), 422, "at least 16 x 16"),
+        ("", encoded(np.zeros((8, 8))), 400, "at least 16 x 16"),
     ],
 )
 def test_a_mistake_is_one_message(client: httpx.Client, query: str, content: bytes, status: int, message: str) -> None:
@@ -262,19 +245,7 @@ def test_a_mistake_is_one_message(client: httpx.Client, query: str, content: byt
 
 def test_more_pixels_than_the_server_takes_are_refused(client: httpx.Client) -> None:
     answer = client.post("/api/slices", content=encoded(np.zeros((4000, 3000))))
-    assert answer.status_code == 422 and "at most 10000000 pixels" in answer.json()["error"]
-
-
-def test_a_full_queue_and_a_missing_model_are_told_to_come_again(
-    engine: OneNetwork, client: httpx.Client, client_of: ClientOf
-) -> None:
-    engine.busy = 1
-    busy = client.post("/api/slices", content=encoded(phantom()))
-    assert busy.status_code == 503 and int(busy.headers["retry-after"]) > 0
-    assert client.post("/api/slices", content=encoded(phantom())).status_code == 200
-    none = client_of(OneNetwork())
-    for answer in (none.get("/api/model"), none.post("/api/slices", content=encoded(phantom()))):
-        assert answer.status_code == 503 and "No model is ready" in answer.json()["error"]
+    assert answer.status_code == 400 and "at most 10000000 pixels" in answer.json()["error"]
 
 
 def test_slices_are_posted(client: httpx.Client) -> None:

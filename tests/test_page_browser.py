@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from starlette.applications import Starlette
 
 from btkeras.config import PhantomConfig
 from btkeras.datasets.phantom.patient import draw_patient
-from btkeras.server.access import Access
-from btkeras.server.page import page_routes
-from tests.page_tools import OneNetwork, bright_network, listening
+from btkeras.inference.backends.base import InferenceBackend, ModelOutputs
+from btkeras.server.settings import Limits, ServerSettings
+from tests.serve_tools import quarters_backend, quarters_outputs, running
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")]
@@ -29,8 +30,8 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright
 WIDTHS = {"phone": (390, 844), "desk": (1280, 900)}
 THEMES = ("light", "dark")
 EVERY = pytest.mark.parametrize(("width", "theme"), [(width, theme) for width in WIDTHS for theme in THEMES])
-# What the browser says of an answer other than 2xx; it is the page's to deal with.
-_EXPECTED = re.compile(r"Failed to load resource: the server responded with a status of (422|503|401)")
+# What the browser says of a response other than 2xx; it is the page's to deal with.
+_EXPECTED = re.compile(r"Failed to load resource: the server responded with a status of (400|503|401)")
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +43,21 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> OneNetwork:
-    return OneNetwork(bright_network(tmp_path))
+@contextlib.contextmanager
+def listening(backend: InferenceBackend, settings: ServerSettings | None = None) -> Iterator[str]:
+    with running(backend, settings) as (client, _):
+        yield str(client.base_url).rstrip("/")
 
 
 @pytest.fixture
-def address(engine: OneNetwork) -> Iterator[str]:
-    with listening(Starlette(routes=page_routes(engine))) as url:
+def address(tmp_path: Path) -> Iterator[str]:
+    with listening(quarters_backend(tmp_path)) as url:
         yield url
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
-    """A slice that the network answers, one it is uncertain of, a photo, a text, and a volume."""
+    """A slice that is classified, one that is uncertain, a photo, a text, and a volume."""
     drawn = draw_patient(PhantomConfig(image_size=128), 0)[0].image
     bright = drawn.copy()
     bright[:64, 64:] = np.minimum(bright[:64, 64:] * 1.7, 255)
@@ -125,11 +127,11 @@ def drop(page: Any, path: str) -> None:
         page.dispatch_event("#drop", event, {"dataTransfer": transfer})
 
 
-def test_a_slice_is_dropped_answered_and_its_map_faded(visit: Visit, files: dict[str, str]) -> None:
+def test_a_slice_is_dropped_and_classified_and_its_map_faded(visit: Visit, files: dict[str, str]) -> None:
     page = visit.page
     drop(page, files["slice.png"])
-    page.wait_for_selector(".answer.class")
-    assert page.locator(".answer-title").inner_text() == "Meningioma"
+    page.wait_for_selector(".prediction.class")
+    assert page.locator(".prediction-title").inner_text() == "Meningioma"
     names = [text.strip() for text in page.locator(".bars th").all_inner_texts()]
     numbers = [float(re.sub(r"[<>% ]", "", text)) for text in page.locator(".bars .number").all_inner_texts()]
     assert names == ["Glioma", "Meningioma", "No tumor", "Pituitary"] and numbers.index(max(numbers)) == 1
@@ -146,11 +148,11 @@ def test_a_slice_is_dropped_answered_and_its_map_faded(visit: Visit, files: dict
     assert not any("slice.png" in url for url in visit.requests)
 
 
-def test_what_is_no_answer_says_why(visit: Visit, files: dict[str, str]) -> None:
+def test_what_is_no_class_says_why(visit: Visit, files: dict[str, str]) -> None:
     visit.give(files["photo.png"], files["odd.png"], files["notes.txt"])
     cards = visit.page.locator(".card")
     assert (
-        "Refused" in cards.nth(0).inner_text() and "No brain MRI slice: it is in colour." in cards.nth(0).inner_text()
+        "Rejected" in cards.nth(0).inner_text() and "No brain MRI slice: it is in colour." in cards.nth(0).inner_text()
     )
     assert cards.nth(0).locator(".map").count() == 0
     assert "Uncertain" in cards.nth(1).inner_text() and "Unlike the training slices." in cards.nth(1).inner_text()
@@ -199,20 +201,25 @@ def test_by_keyboard_alone(visit: Visit, files: dict[str, str]) -> None:
     assert not page.locator("#large").is_visible() and "on-dark" in focused()
 
 
-def test_answers_are_said_to_screen_readers(visit: Visit, files: dict[str, str]) -> None:
+def test_predictions_are_said_to_screen_readers(visit: Visit, files: dict[str, str]) -> None:
     visit.give(files["slice.png"])
     playwright.expect(visit.page.locator("#said")).to_contain_text("slice.png: Meningioma")
     playwright.expect(visit.page.get_by_role("article", name="slice.png")).to_have_attribute("aria-busy", "false")
 
 
-def test_many_files_wait_in_a_queue_and_a_busy_server_is_waited_for(
-    visit: Visit, engine: OneNetwork, files: dict[str, str]
-) -> None:
-    engine.busy, engine.slow = 3, 0.05
-    visit.give(*[files["slice.png"]] * 12)
-    assert visit.page.locator(".answer.class").count() == 12
-    assert engine.busy == 0 and engine.most == 2
-    assert visit.page.locator("#tally").inner_text() == "12 of 12 done"
+def test_many_files_wait_in_a_queue_and_a_busy_server_is_waited_for(browser: Any, files: dict[str, str]) -> None:
+    def slow(pixels: np.ndarray) -> ModelOutputs:
+        time.sleep(0.1)
+        return quarters_outputs(pixels)
+
+    settings = ServerSettings(limits=Limits(queued_images=1, instances=1))
+    with listening(quarters_backend(observe=slow), settings) as url:
+        visit = Visit(browser, url)
+        visit.give(*[files["slice.png"]] * 4)
+        assert visit.page.locator(".prediction.class").count() == 4
+        assert visit.page.locator("#tally").inner_text() == "4 of 4 done"
+        visit.check()
+        visit.context.close()
 
 
 def test_slices_of_a_volume_are_stepped_through(visit: Visit, tmp_path: Path) -> None:
@@ -254,12 +261,10 @@ def test_results_are_saved_and_no_name_becomes_a_formula(visit: Visit, files: di
     assert page.locator(".card").count() == 0 and page.locator("#help").get_attribute("open") is not None
 
 
-def test_a_server_with_a_token_is_given_one(
-    browser: Any, engine: OneNetwork, files: dict[str, str], tmp_path: Path
-) -> None:
-    (tmp_path / "model_card.md").write_text("# Card")
-    guarded = Access(Starlette(routes=page_routes(engine)), "open sesame", ("/",), "/static/")
-    with listening(guarded) as url:
+def test_a_server_with_a_token_is_given_one(browser: Any, files: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / "model_card.md").write_text("# Card")
+    with listening(quarters_backend(tmp_path), ServerSettings(token="open sesame")) as url:
         visit = Visit(browser, url)
         page = visit.page
         page.locator("#token-text").fill("sesame")
@@ -269,7 +274,7 @@ def test_a_server_with_a_token_is_given_one(
         page.keyboard.press("Enter")
         page.wait_for_selector("#model strong")
         visit.give(files["slice.png"], files["slice.png"])
-        assert page.locator(".answer.class").count() == 2
+        assert page.locator(".prediction.class").count() == 2
         # A link carries no token.
         page.get_by_role("link", name="Model card").click()
         assert page.locator("#card h1").inner_text() == "Card"
@@ -280,8 +285,7 @@ def test_a_server_with_a_token_is_given_one(
 
 
 def test_a_model_without_maps_says_so(browser: Any, tmp_path: Path, files: dict[str, str]) -> None:
-    engine = OneNetwork(bright_network(tmp_path, explain=None, reference=None))
-    with listening(Starlette(routes=page_routes(engine))) as url:
+    with listening(quarters_backend(tmp_path, explain=None, reference=None)) as url:
         visit = Visit(browser, url)
         visit.give(files["slice.png"])
         assert "no maps" in visit.page.locator("#bar").inner_text()
@@ -297,7 +301,8 @@ def test_it_fits_and_axe_finds_nothing(
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
     wide = "| figure |" + " value |" * 20 + "\n|" + " - |" * 21 + "\n| accuracy |" + " 0.98765 |" * 20
-    (tmp_path / "model_card.md").write_text(f"# Card\n\n{wide}\n\n```\n{'long ' * 50}\n```\n")
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / "model_card.md").write_text(f"# Card\n\n{wide}\n\n```\n{'long ' * 50}\n```\n")
     long = shutil.copy(files["slice.png"], tmp_path / f"{'a very long name of a slice ' * 7}.png")
     visit = Visit(browser, address, width, theme)
     page = visit.page

@@ -3,71 +3,59 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from btkeras.cli.group import quiet_tensorflow
+from btkeras.cli.group import quiet_engine, quiet_tensorflow
 from btkeras.errors import ConfigError
 
+if TYPE_CHECKING:
+    from btkeras.inference.backends.base import InferenceBackend
+
 _TOKEN = "BTKERAS_TOKEN"
+# A run's model is re-parameterised for as many images: that takes half a second at the start and makes each faster.
+_MANY_IMAGES = 1_000
 
 
-@click.command(short_help="Answer requests: TensorFlow Serving's REST interface and a web page.")
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="An exported model, saved_models/NAME.")
-@click.option("--name", default="", help="The model's name in requests.  [default: the folder's]")
+@click.command(short_help="Serve a model: TensorFlow Serving's REST interface and a web page.")
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.option("--name", default="", help="The model's name in requests.  [default: its folder's]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8501, show_default=True, help="Port to listen on; 0 takes a free one.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="File with the token that clients must send.")
-@click.option("--cors-origin", "origins", multiple=True, help="Web origin whose pages may call; may be repeated.")
-@click.option("--keep", default=1, show_default=True, help="How many of the highest versions to serve.")
-@click.option("--poll-seconds", default=2.0, show_default=True, help="Between looks for new versions.")
-@click.option("--drain-seconds", default=0.0, show_default=True, help="Not ready but answering, before the end.")
-@click.option("--wait", is_flag=True, help="Start without a model, and wait for one.")
-@click.option("--max-batch", default=32, show_default=True, help="Images in a batch; 1: no batching.")
-@click.option("--batch-wait-ms", default=2.0, show_default=True, help="How long an image waits for others.")
+@click.option("--drain-seconds", default=0.0, show_default=True, help="From SIGTERM until it stops accepting.")
 @click.option("--max-queue", default=256, show_default=True, help="Images under way; 503 beyond.")
 @click.option("--max-instances", default=64, show_default=True, help="Images in one request; 413 beyond.")
 @click.option("--max-mib", default=32.0, show_default=True, help="Size of one request; 413 beyond.")
 @click.option("--max-pixels", default=10_000_000, show_default=True, help="Pixels of one image; 400 beyond.")
 @click.option("--max-connections", default=512, show_default=True, help="Open connections; 503 beyond.")
-@click.option("--timeout-seconds", default=30.0, show_default=True, help="For an answer; 504 beyond.")
-def serve(model: Path, token_file: Path | None, **options: Any) -> None:
-    """Serve an exported model over HTTP, as TensorFlow Serving does, with a web page at /.
+@click.option("--timeout-seconds", default=30.0, show_default=True, help="Time for a response; 504 beyond.")
+def serve(model: Path | None, token_file: Path | None, **options: Any) -> None:
+    """Serve one model over HTTP on one machine, as TensorFlow Serving does, with a web page at /.
 
-    New versions in the model's folder are picked up while it runs. Images of several requests go through the network
-    together. What is too large, too slow or malformed is refused. Stops on Ctrl-C or SIGTERM when all requests under
-    way are answered. Logs go to standard error, a JSON object a line; metrics for Prometheus are at /metrics.
+    MODEL is a run folder or an exported model (SavedModel, LiteRT or ONNX); without it the newest model in
+    saved_models/ or runs/ is taken, and where there is none, the one that is installed with btkeras. To serve another
+    version, restart it. In production, use TensorFlow Serving (deploy/).
+
+    What is too large, too slow or malformed is refused. On Ctrl-C or SIGTERM it answers the requests under way and
+    stops. Logs go to standard error, a JSON object a line; metrics for Prometheus are at /metrics.
 
     By default only this machine can connect. For others, set a token (--token-file, or the environment variable
     BTKERAS_TOKEN) and put TLS in front. Needs: pip install 'btkeras[serve]'.
 
     \b
     Examples:
-      btkeras serve --model saved_models/cpu
-      btkeras serve --model saved_models/cpu --host 0.0.0.0 --token-file token.txt --drain-seconds 5
+      btkeras serve
+      btkeras serve saved_models/cpu --port 8080
+      btkeras serve runs/first --host 0.0.0.0 --token-file token.txt --drain-seconds 5
       (printf '{"instances": [{"b64": "'; base64 -w0 slice.png; printf '"}]}') > request.json
       curl -d @request.json localhost:8501/v1/models/cpu:predict
-      curl localhost:8501/v1/models/cpu
     """
-    _need_extra()
-    token = _token(token_file)
-    quiet_tensorflow()
-    from btkeras.server.run import serve as run_server
-    from btkeras.server.settings import ServerSettings
-
-    settings = ServerSettings(model, token=token, **_parts(options))
-    if settings.open_to_others:
-        click.echo(
-            f"warning: anyone who reaches {settings.host} can use this server; set a token (--token-file)", err=True
-        )
-    run_server(settings)
-
-
-def _parts(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as fields of ``ServerSettings``."""
-    from btkeras.server.settings import MIB, Batching, Limits
+    _require_extra()
+    from btkeras.server.settings import MIB, Limits, ServerSettings
 
     limits = Limits(
         body_bytes=int(options.pop("max_mib") * MIB),
@@ -77,11 +65,28 @@ def _parts(options: dict[str, Any]) -> dict[str, Any]:
         connections=options.pop("max_connections"),
         request_seconds=options.pop("timeout_seconds"),
     )
-    batching = Batching(options.pop("max_batch"), options.pop("batch_wait_ms"))
-    return options | {"limits": limits, "batching": batching}
+    settings = ServerSettings(token=_read_token(token_file), limits=limits, **options)
+    if settings.is_public:
+        warning = f"anyone who reaches {settings.host} can use this server; set a token (--token-file)"
+        click.echo(f"warning: {warning}", err=True)
+    backend = _load(model)
+    from btkeras.server import app
+
+    app.serve(backend, settings)
 
 
-def _token(file: Path | None) -> str | None:
+def _load(model: Path | None) -> InferenceBackend:
+    from btkeras.inference.backends.base import locate, newest_model
+
+    location = locate(model or newest_model(), explained=True)
+    click.echo(f"model: {location.path}", err=True)
+    if location.needs_tensorflow:
+        quiet_tensorflow()
+    with nullcontext() if location.needs_tensorflow else quiet_engine():
+        return location.load(_MANY_IMAGES)
+
+
+def _read_token(file: Path | None) -> str | None:
     if file is None:
         return os.environ.get(_TOKEN) or None
     try:
@@ -93,7 +98,7 @@ def _token(file: Path | None) -> str | None:
     return text
 
 
-def _need_extra() -> None:
+def _require_extra() -> None:
     from importlib.util import find_spec
 
     missing = [name for name in ("starlette", "uvicorn", "prometheus_client") if find_spec(name) is None]

@@ -1,125 +1,176 @@
-"""The server as an ASGI application: TensorFlow Serving's paths, health, metrics, and the page if it is there."""
+"""The server as an ASGI application and as a process: routes, token, socket, signals."""
 
 from __future__ import annotations
 
-import importlib
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import hmac
+import socket
+from types import FrameType
 
-from starlette.middleware.cors import CORSMiddleware
+import uvicorn
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from btkeras.server.access import Access
-from btkeras.server.bounded import Bounded
+from btkeras.errors import ConfigError
+from btkeras.inference.backends.base import InferenceBackend
 from btkeras.server.engine import Engine
-from btkeras.server.observed import Observed
-from btkeras.server.problems import HTTPError
-from btkeras.server.record import note
-from btkeras.server.tf_rest import TensorFlowServing
+from btkeras.server.limits import RequestLimits, error_response
+from btkeras.server.page import page_routes
+from btkeras.server.settings import ServerSettings
+from btkeras.server.telemetry import Telemetry, configure_logging, log_event
+from btkeras.server.tf_rest import tf_rest_routes
 
-_ANY = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_PAGE = "btkeras.server.page"
+_BACKLOG = 512
 # What shows nobody's data and no model: the probes, and the page's own files, which then ask for the token.
-_OPEN = ("/", "/healthz", "/readyz")
-_OPEN_BELOW = "/static/"
+_OPEN_PATHS = ("/", "/healthz", "/readyz")
+_OPEN_PREFIX = "/static/"
+
+
+class TokenAuth:
+    """ASGI middleware that refuses requests without the token: 401.
+
+    Args:
+        app: The application.
+        token: What clients have to send as ``Authorization: Bearer TOKEN``.
+    """
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._may_pass(scope):
+            await self._app(scope, receive, send)
+            return
+        message = "The request must have the header Authorization: Bearer TOKEN"
+        await error_response(HTTPException(401, message, {"WWW-Authenticate": "Bearer"}))(scope, receive, send)
+
+    def _may_pass(self, scope: Scope) -> bool:
+        path = scope["path"]
+        if scope["method"] in ("GET", "HEAD") and (path in _OPEN_PATHS or path.startswith(_OPEN_PREFIX)):
+            return True
+        given = Headers(scope=scope).getlist("authorization")
+        scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._token)
 
 
 def create_app(engine: Engine) -> ASGIApp:
-    """Makes the application; it starts the engine when it starts, and stops it when it ends.
+    """Makes the application.
 
-    Paths: ``/v1/...`` (TensorFlow Serving's interface), ``/healthz`` (200 while the process lives), ``/readyz`` (200
-    while a version is served and the server is not about to stop, else 503), ``/metrics`` and, as in TensorFlow
-    Serving, ``/monitoring/prometheus/metrics``; and the page at ``/``. With a token, all but the health paths and the
-    page's own files need it.
+    Paths: ``/v1/...`` (TensorFlow Serving's interface), ``/healthz`` (200 while the process lives), ``/readyz`` (503
+    once the server is about to stop), ``/metrics`` and, as in TensorFlow Serving, ``/monitoring/prometheus/metrics``;
+    and the page at ``/``. With a token, all but the probes and the page's own files need it.
     """
 
-    @asynccontextmanager
-    async def lifespan(_: object) -> AsyncIterator[None]:
-        await engine.start()
-        try:
-            yield
-        finally:
-            await engine.stop()
-
-    page = _page_routes(engine)
-    routes = [*_own_routes(engine), *page, Route("/{path:path}", _nothing, methods=list(_ANY))]
-    settings = engine.settings
-    app: ASGIApp = Router(routes, redirect_slashes=False, lifespan=lifespan)
-    app = Bounded(app, engine.admission, settings.limits)
-    if settings.token is not None:
-        app = Access(app, settings.token, _OPEN, _OPEN_BELOW)
-    if settings.origins:
-        app = CORSMiddleware(
-            app,
-            allow_origins=settings.origins,
-            allow_methods=("GET", "POST"),
-            allow_headers=("Authorization", "Content-Type", "X-Request-Id"),
-        )
-    return Observed(app, engine.metrics, lambda: engine.draining)
-
-
-def _own_routes(engine: Engine) -> list[Route]:
     async def alive(_: Request) -> Response:
-        note(route="health")
-        return _json({"status": "alive"})
+        return JSONResponse({"status": "alive"})
 
     async def ready(_: Request) -> Response:
-        note(route="health")
-        latest = engine.versions.latest
-        if not engine.ready:
-            raise HTTPError(503, "The server is about to stop" if engine.draining else "No version is loaded")
-        return _json({"status": "ready", "version": str(latest.number) if latest else ""})
+        if engine.draining:
+            raise HTTPException(503, "The server is about to stop")
+        return JSONResponse({"status": "ready", "version": str(engine.version)})
 
     async def metrics(_: Request) -> Response:
-        note(route="metrics")
-        content, kind = engine.metrics.page()
-        return Response(content, headers={"Content-Type": kind})
+        return Response(generate_latest(engine.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    return [
-        Route("/healthz", alive),
-        Route("/readyz", ready),
-        Route("/metrics", metrics),
-        Route("/monitoring/prometheus/metrics", metrics),
-        Route("/v1{path:path}", _as_function(TensorFlowServing(engine)), methods=list(_ANY)),
+    routes = [
+        Route("/healthz", alive, name="health"),
+        Route("/readyz", ready, name="health"),
+        Route("/metrics", metrics, name="metrics"),
+        Route("/monitoring/prometheus/metrics", metrics, name="metrics"),
+        *tf_rest_routes(engine),
+        *page_routes(engine),
     ]
+    settings = engine.settings
+    app: ASGIApp = RequestLimits(Router(routes, redirect_slashes=False), engine.admission, settings.limits)
+    if settings.token is not None:
+        app = TokenAuth(app, settings.token)
+    return Telemetry(app, engine.metrics, lambda: engine.draining)
 
 
-def _as_function(answer: TensorFlowServing):  # type: ignore[no-untyped-def]
-    # Starlette takes an object that can be called for an ASGI application.
-    async def endpoint(request: Request) -> Response:
-        return await answer(request)
+def serve(backend: InferenceBackend, settings: ServerSettings) -> None:
+    """Serves a model until SIGTERM or SIGINT.
 
-    return endpoint
+    Then ``/readyz`` turns to 503, and after ``drain_seconds`` no connection is accepted any more; requests under way
+    are answered, and the process ends. A second signal ends it at once.
+
+    Raises:
+        ConfigError: If the address cannot be had.
+        ModelError: If the model cannot be run.
+    """
+    with _listen(settings.host, settings.port) as listener:
+        configure_logging()
+        engine = Engine(backend, settings)
+        try:
+            engine.warm_up()
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            url = f"http://{shown}:{port}"
+            log_event("listening", url=url, model=engine.name, version=engine.version, token=settings.token is not None)
+            asyncio.run(DrainingServer(engine).serve([listener]))
+        finally:
+            engine.close()
+    log_event("stopped")
 
 
-def _page_routes(engine: Engine) -> list[Route]:
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server, which says that it is about to stop before it does, and ends with exit code 0.
+
+    Args:
+        engine: The model and the settings.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        limits = engine.settings.limits
+        super().__init__(
+            uvicorn.Config(
+                create_app(engine),
+                http="h11",
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                # uvicorn refuses the connection that reaches the limit.
+                limit_concurrency=limits.connections + 1,
+                timeout_keep_alive=max(1, int(limits.idle_seconds)),
+                # A request's own limits end it sooner.
+                timeout_graceful_shutdown=int(limits.body_seconds + limits.request_seconds) + 1,
+            )
+        )
+        self._engine = engine
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """On the first signal drains, on the second ends."""
+        if self._engine.draining:
+            self.should_exit = self.force_exit = True
+            return
+        self._engine.draining = True
+        seconds = self._engine.settings.drain_seconds
+        log_event("draining", seconds=seconds)
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, seconds, self._stop)
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
     try:
-        page = importlib.import_module(_PAGE)
-    except ModuleNotFoundError as error:
-        if error.name != _PAGE:
-            raise
-        return []
-    routes: list[Route] = page.page_routes(engine)
-    for route in routes:
-        route.app = _noted(route.app)
-    return routes
-
-
-def _noted(app: ASGIApp) -> ASGIApp:
-    async def noted(scope: Scope, receive: Receive, send: Send) -> None:
-        note(route="page")
-        await app(scope, receive, send)
-
-    return noted
-
-
-async def _nothing(request: Request) -> Response:
-    raise HTTPError(404, f"Not found: {request.method} {request.url.path[:200]}")
-
-
-def _json(content: object) -> Response:
-    return Response(json.dumps(content), media_type="application/json")
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # Not `reuse_port`: a second server would take requests from the first unnoticed.
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            "The address to serve at must be free and this machine's own",
+            received=f"{host}:{port} ({error.strerror if isinstance(error, OSError) else error})",
+            remedy="Choose another with --host and --port; --port 0 takes a free one",
+        ) from error

@@ -1,109 +1,211 @@
-"""The web page at ``/``: its files, what it is told of the model, and the endpoint that answers its slices."""
+"""The web page's routes: its files, the model's description and card, and ``POST /api/slices``."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import base64
+import functools
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from btkeras.errors import DataError
-from btkeras.server.page_files import content_type, load_files
-from btkeras.server.page_model import PageEngine, card_html, model_facts, network_of
-from btkeras.server.page_slice import answer_slice
-from btkeras.server.problems import HTTPError
-from btkeras.server.record import note
+from btkeras.datasets.readers import Slices
+from btkeras.datasets.readers.images import open_slices
+from btkeras.decisions.calibration import COVERAGE
+from btkeras.decisions.ood import OOD_PERCENTILE
+from btkeras.decisions.selective_classifier import REJECTED
+from btkeras.errors import ImageError
+from btkeras.inference.backends.base import InferenceBackend
+from btkeras.inference.model_folder import EXTRA
+from btkeras.inference.overlay import image_png, map_png, seen_window
+from btkeras.inference.pretrained import CARD
+from btkeras.inference.processing import FilePrediction, PreprocessedInput
+from btkeras.preprocessing.image_file import FORMATS, check_image, sniff
+from btkeras.server.engine import Engine
+from btkeras.server.limits import read_body
 
-# What the page may do: load its own files, show images it was sent, ask its own server. Nothing else.
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
+_MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
+    {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 )
-_SAFE = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    # A page on this machine needs none of them.
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
-# Answers hold images of patients, which no cache may keep.
-_UNKEPT = _SAFE | {"Cache-Control": "no-store"}
 # The address of a file changes with its content; the page's own does not.
-_KEPT = _SAFE | {"Cache-Control": "public, max-age=31536000, immutable"}
-_ASKED_AGAIN = _SAFE | {"Cache-Control": "no-cache"}
-_Handler = Callable[[Request], Awaitable[Response]]
+_IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
+_REVALIDATED = {"Cache-Control": "no-cache"}
+# Where a page says `{static}`, the folder's address is put in; it is relative, so that a proxy may add a prefix.
+_STATIC = b"{static}"
+_TABLE = '<div class="wide" role="group" aria-label="Table" tabindex="0">'
 
 
-def page_routes(engine: PageEngine) -> list[Route]:
-    """The routes of the page: ``/``, its files, the model's facts and card, and ``POST /api/slices``.
+class _OpenedSlice(NamedTuple):
+    """One slice of a file, before the model."""
 
-    Args:
-        engine: Answers; the server around it limits sizes and checks tokens.
-    """
-    files = load_files()
+    slices: Slices
+    number: int
+    image: NDArray[np.uint8]
+    preprocessed: PreprocessedInput
+
+
+def page_routes(engine: Engine) -> list[Route]:
+    """The routes of the page."""
+    files = _load_files()
+    digest = hashlib.sha256(b"".join(name.encode() + b"\0" + data for name, data in files.items())).hexdigest()[:16]
+    pages = {name: data.replace(_STATIC, f"static/{digest}".encode()) for name, data in files.items()}
 
     async def home(request: Request) -> Response:
-        return _page(request, files.page("index.html"), files.digest)
+        headers = _REVALIDATED | {"ETag": f'"{digest}"'}
+        if digest in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(pages["index.html"], headers=headers, media_type="text/html")
 
-    async def model(request: Request) -> Response:
-        return JSONResponse(model_facts(network_of(engine), engine.settings), headers=_UNKEPT)
+    async def static(request: Request) -> Response:
+        name = request.path_params["name"]
+        if request.path_params["digest"] != digest or name not in files:
+            raise HTTPException(404, "The page has no such file")
+        return Response(files[name], headers=_IMMUTABLE, media_type=_MEDIA_TYPES[Path(name).suffix])
 
-    async def card(request: Request) -> Response:
-        text = await engine.run(card_html, network_of(engine))
-        page = files.page("card.html").replace(b"{card}", text.encode())
-        return Response(page, headers=_UNKEPT, media_type=content_type("card.html"))
+    async def model(_: Request) -> Response:
+        return JSONResponse(describe_model(engine))
+
+    async def card(_: Request) -> Response:
+        page = pages["card.html"].replace(b"{card}", _card_html(engine.backend.source).encode())
+        return Response(page, media_type="text/html")
 
     async def slices(request: Request) -> Response:
-        note(images=1)
-        return JSONResponse(await answer_slice(engine, request), headers=_UNKEPT)
+        return JSONResponse(await _classify_slice(engine, request))
 
     return [
-        Route("/", _answered(home)),
-        Route("/model-card", _answered(card)),
-        Route("/api/model", _answered(model)),
-        Route("/api/slices", _answered(slices), methods=["POST"]),
-        *(Route(f"/static/{files.digest}/{name}", _file(name, data)) for name, data in files.served()),
+        Route("/", home, name="page"),
+        Route("/static/{digest}/{name}", static, name="page"),
+        Route("/model-card", card, name="page"),
+        Route("/api/model", model, name="page"),
+        Route("/api/slices", slices, methods=["POST"], name="page"),
     ]
 
 
-def _answered(handler: _Handler) -> _Handler:
-    """A handler whose errors are answers."""
-
-    async def answered(request: Request) -> Response:
-        note(route="page")
-        try:
-            return await handler(request)
-        except DataError as error:
-            problem = HTTPError(422, str(error))
-        except HTTPError as error:
-            problem = error
-        response = problem.response()
-        response.headers.update(_UNKEPT)
-        return response
-
-    return answered
+def _load_files() -> dict[str, bytes]:
+    folder = resources.files("btkeras.server") / "web"
+    files = sorted(folder.iterdir(), key=lambda file: file.name)
+    return {file.name: file.read_bytes() for file in files if Path(file.name).suffix in _MEDIA_TYPES}
 
 
-def _page(request: Request, page: bytes, digest: str) -> Response:
-    headers = _ASKED_AGAIN | {"ETag": f'"{digest}"'}
-    if digest in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(page, headers=headers, media_type=content_type("index.html"))
+def describe_model(engine: Engine) -> dict[str, Any]:
+    """What the page shows of the model, and ``max_bytes``, the size that a file may have."""
+    backend = engine.backend
+    return {
+        "model": engine.name,
+        "version": backend.version,
+        "classes": backend.classes,
+        "coverage": COVERAGE if backend.calibration else None,
+        "ood_threshold": 100 * OOD_PERCENTILE if backend.reference else None,
+        "has_maps": backend.explain is not None,
+        "has_card": _card_file(backend.source) is not None,
+        "max_bytes": engine.settings.limits.body_bytes,
+    }
 
 
-def _file(name: str, data: bytes) -> _Handler:
-    async def file(request: Request) -> Response:
-        note(route="page")
-        return Response(data, headers=_KEPT, media_type=content_type(name))
+def _card_file(source: Path) -> Path | None:
+    return next((file for file in (source / EXTRA / CARD, source / CARD) if file.is_file()), None)
 
-    return file
+
+@functools.lru_cache(1)
+def _card_html(source: Path) -> str:
+    """A model's card as a piece of HTML; markup in the card itself is shown as text."""
+    file = _card_file(source)
+    if file is None:
+        raise HTTPException(404, "This model has no card. Write one with: btkeras card RUN.")
+    from markdown_it import MarkdownIt
+
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    tokens = markdown.parse(file.read_text(encoding="utf-8"))
+    for token, inside in itertools.pairwise(tokens):
+        if token.type == "heading_open":
+            # What a link in the card calls a heading, as on GitHub.
+            token.attrSet("id", re.sub(r"[^\w -]", "", inside.content.lower()).replace(" ", "-"))
+    html = str(markdown.renderer.render(tokens, markdown.options, {}))
+    # On a phone a wide table scrolls on its own, by keyboard too.
+    return html.replace("<table>", _TABLE + "<table>").replace("</table>", "</table></div>")
+
+
+async def _classify_slice(engine: Engine, request: Request) -> dict[str, Any]:
+    """Classifies a slice of the file that is the request's body: PNG, JPEG, DICOM or NIfTI.
+
+    The query may have ``name`` (for messages), ``slice`` (from 0, by default the middle one) and ``axis`` (the view of
+    a NIfTI volume).
+
+    Returns:
+        What ``predict --json`` says of the slice; ``name``, ``format``, ``width`` and ``height`` of the image; the
+        model's description (``describe_model``); and in base64 ``image``, a PNG, and ``map``, a transparent PNG of the
+        same size to be laid over it, or None.
+    """
+    query, ticket = request.query_params, request.scope["ticket"]
+    number, name = _slice_number(query.get("slice")), query.get("name") or "the file"
+    request.scope["record"].images = 1
+    body = await read_body(request, engine.settings.limits)
+    opened = await engine.run(ticket, _open_slice, engine, body, name, number, query.get("axis") or None)
+    pixels, rejection = opened.preprocessed
+    probabilities, scores = await engine.predict(ticket, pixels[None])
+    prediction = engine.postprocessor.answers(probabilities, scores, [rejection])[0]
+    # No map of what is no slice.
+    heat = None if prediction.decision == REJECTED else await engine.explain(ticket, pixels, prediction.label)
+    drawn = await engine.run(ticket, _draw, engine.backend, opened.image, heat)
+    return {"name": name, **describe_model(engine), **_describe_slice(opened, prediction), **drawn}
+
+
+def _slice_number(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 6):
+        raise HTTPException(400, f"A slice must be a whole number from 0. Received: slice={text[:40]}.")
+    return int(text)
+
+
+def _open_slice(engine: Engine, data: bytes, name: str, number: int | None, axis: str | None) -> _OpenedSlice:
+    if sniff(data) in FORMATS:
+        # Readers of the other formats bound what they decode themselves.
+        engine.check_size(*check_image(data, name), name)
+    slices = open_slices(data, name, axis)
+    number = slices.middle if number is None else number
+    if number >= slices.count:
+        received = f"slice {number} of {slices.count} in {name}"
+        raise ImageError("A slice must be one of the file's, counted from 0", received=received)
+    image = slices.image(number)
+    return _OpenedSlice(slices, number, image, engine.postprocessor.open(image, slices.rejection))
+
+
+def _draw(
+    backend: InferenceBackend, image: NDArray[np.uint8], heat: NDArray[np.float32] | None
+) -> dict[str, str | None]:
+    overlay = None if heat is None else map_png(heat, seen_window(image, backend.harmonize), image.shape[:2])
+    return {"image": _base64(image_png(image)), "map": _base64(overlay) if overlay else None}
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _describe_slice(opened: _OpenedSlice, prediction: FilePrediction) -> dict[str, Any]:
+    height, width = opened.image.shape[:2]
+    return {
+        "format": opened.slices.kind,
+        "axis": opened.slices.axis or None,
+        "slices": opened.slices.count,
+        "slice": opened.number,
+        "width": width,
+        "height": height,
+        "label": prediction.label,
+        "decision": prediction.decision,
+        "probabilities": prediction.probabilities,
+        "set": prediction.set,
+        "ood_percentile": prediction.ood_percentile,
+        "reasons": prediction.reasons,
+    }

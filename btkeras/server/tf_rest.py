@@ -1,161 +1,248 @@
 """TensorFlow Serving's REST interface (https://www.tensorflow.org/tfx/serving/api_rest).
 
-``POST /v1/models/NAME[/versions/N]:predict``, ``GET /v1/models/NAME[/versions/N]`` and ``.../metadata``, with its
-codes and error bodies. ``:classify`` and ``:regress`` are answered as TensorFlow Serving answers them for a model
-without such signatures; there are no version labels.
+``POST /v1/models/NAME[/versions/N]:predict``, ``GET /v1/models/NAME[/versions/N][/metadata]``, with its status codes
+and error bodies. Every model, of whatever format, has two signatures: ``serving_default`` takes encoded images,
+``serving_pixels`` decoded ones.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
-from btkeras.server.body import read_body
+from btkeras.inference.backends.base import ModelOutputs
+from btkeras.preprocessing.image_file import MIN_SIDE, check_image
+from btkeras.preprocessing.preprocessor import decode_checked
 from btkeras.server.engine import Engine
-from btkeras.server.problems import HTTPError, invalid, not_found
-from btkeras.server.record import note
-from btkeras.server.servable import DEFAULT, Servable
-from btkeras.server.tensors import Inputs, load_json, read_inputs, signature_name, write_outputs
+from btkeras.server.limits import read_body
+from btkeras.server.settings import Limits
 
-_PLACE = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-_POST = re.compile(_PLACE + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
-_GET = re.compile(_PLACE + r"(?P<metadata>/metadata)?", re.IGNORECASE)
-_MAX_VERSION = 2**63 - 1
-_METHODS: Mapping[str, str] = {"classify": "classification", "regress": "regression"}
+_DEFAULT = "serving_default"
+# By signature: its input's name, type and sizes (-1: any).
+_INPUTS: Mapping[str, tuple[str, str, tuple[int, ...]]] = MappingProxyType(
+    {_DEFAULT: ("image_bytes", "DT_STRING", (-1,)), "serving_pixels": ("images", "DT_UINT8", (-1, -1, -1, -1))}
+)
+_B64 = "b64"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-class _Asked(NamedTuple):
-    signature: str
-    inputs: Inputs
+class PredictRequest(NamedTuple):
+    """A parsed request.
+
+    Attributes:
+        images: Encoded images, or decoded ones, uint8 ``[height, width, 1 or 3]``.
+        in_rows: Whether they came as ``instances`` (rows) and not as ``inputs`` (columns); the response does alike.
+    """
+
+    images: list[bytes] | list[NDArray[np.uint8]]
     in_rows: bool
 
 
-class TensorFlowServing:
-    """Answers requests below ``/v1``.
+def tf_rest_routes(engine: Engine) -> list[Route]:
+    """The routes below ``/v1``."""
 
-    Args:
-        engine: What answers them.
+    async def predict(request: Request) -> Response:
+        _check_served(engine, request)
+        ticket, limits = request.scope["ticket"], engine.settings.limits
+        parsed = await engine.run(ticket, parse_predict, await read_body(request, limits), limits)
+        request.scope["record"].images = len(parsed.images)
+        ticket.reserve(images=len(parsed.images))
+        readers = [_reader(engine, image, f"image {index}") for index, image in enumerate(parsed.images)]
+        outputs = await engine.predict(ticket, await engine.preprocess(ticket, readers))
+        return _json(format_predictions(engine.backend.classes, outputs, parsed.in_rows))
+
+    async def status(request: Request) -> Response:
+        _check_served(engine, request)
+        entry = {"version": str(engine.version), "state": "AVAILABLE"}
+        return _json({"model_version_status": [entry | {"status": {"error_code": "OK", "error_message": ""}}]})
+
+    async def metadata(request: Request) -> Response:
+        _check_served(engine, request)
+        spec = {"name": engine.name, "signature_name": "", "version": str(engine.version)}
+        definitions = {"signature_def": {"signature_def": _signature_definitions(engine)}}
+        return _json({"model_spec": spec, "metadata": definitions})
+
+    async def malformed(request: Request) -> Response:
+        raise HTTPException(400, f"Malformed request: {request.method} {request.url.path[:200]}")
+
+    async def label(request: Request) -> Response:
+        raise HTTPException(400, f"Unrecognized servable version label: {request.path_params['label'][:60]}")
+
+    routes = [Route("/v1/models/{model}/labels/{label:path}", label, methods=_METHODS, name="other")]
+    for place in ("/v1/models/{model}", "/v1/models/{model}/versions/{version}"):
+        routes += [
+            Route(f"{place}:predict", predict, methods=["POST"], name="predict"),
+            Route(f"{place}/metadata", metadata, name="metadata"),
+            Route(place, status, name="status"),
+        ]
+    return [*routes, Route("/v1{path:path}", malformed, methods=_METHODS, name="other")]
+
+
+def parse_predict(body: bytes, limits: Limits) -> PredictRequest:
+    """Parses the body of a predict request.
+
+    Raises:
+        HTTPException: 400 if it is malformed, 413 if it has too many values or images.
     """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._name = engine.settings.name
-
-    async def __call__(self, request: Request) -> Response:
-        """Answers one request.
-
-        Raises:
-            Problem: If it is refused.
-        """
-        path = request.url.path
-        if request.method == "POST" and (found := _POST.fullmatch(path)):
-            return await self._post(request, found)
-        if request.method == "GET" and (found := _GET.fullmatch(path)):
-            note(route="metadata" if found["metadata"] else "status")
-            return self._metadata(found) if found["metadata"] else self._status(found)
-        if request.method == "GET" and path.rstrip("/").lower() == "/v1/models":
-            raise invalid("Missing model name in request.")
-        raise invalid(f"Malformed request: {request.method} {path[:200]}")
-
-    async def _post(self, request: Request, found: re.Match[str]) -> Response:
-        note(route=found["method"].lower())
-        version = self._version(found)
-        self._check_name(found["name"], version)
-        limits = self._engine.settings.limits
-        body = await read_body(request, limits.body_bytes)
-        with self._engine.versions.lease(version) as servable:
-            note(version=servable.number)
-            if found["method"].lower() != "predict":
-                raise await self._engine.run(_without_method, body, servable, found["method"].lower(), limits.values)
-            asked = await self._engine.run(_read, body, servable, limits.values, limits.instances)
-            del body
-            rows = max((len(value) for value in asked.inputs.values() if value.ndim), default=1)
-            note(signature=asked.signature, images=rows)
-            outputs = await self._engine.predict(servable, asked.signature, asked.inputs)
-        content = await self._engine.run(write_outputs, outputs, asked.in_rows)
-        return Response(content, media_type="application/json")
-
-    def _status(self, found: re.Match[str]) -> Response:
-        version = self._version(found)
-        statuses = self._engine.versions.statuses if found["name"] == self._name else {}
-        if version is not None and version not in statuses:
-            raise HTTPError(404, f"Could not find version {version} of model {found['name']}")
-        if not statuses:
-            raise HTTPError(404, f"Could not find any versions of model {found['name']}")
-        shown = [version] if version is not None else sorted(statuses, reverse=True)
-        return _json(
-            {
-                "model_version_status": [
-                    {
-                        "version": str(number),
-                        "state": statuses[number].state,
-                        "status": {
-                            "error_code": "UNKNOWN" if statuses[number].error else "OK",
-                            "error_message": statuses[number].error,
-                        },
-                    }
-                    for number in shown
-                ]
-            }
-        )
-
-    def _metadata(self, found: re.Match[str]) -> Response:
-        version = self._version(found)
-        self._check_name(found["name"], version)
-        servable = self._engine.versions.get(version)
-        note(version=servable.number)
-        return _json(
-            {
-                "model_spec": {"name": self._name, "signature_name": "", "version": str(servable.number)},
-                "metadata": {"signature_def": {"signature_def": servable.metadata()}},
-            }
-        )
-
-    def _version(self, found: re.Match[str]) -> int | None:
-        if found["label"]:
-            raise invalid(f"Unrecognized servable version label: {found['label'][:60]}")
-        if not found["version"]:
-            return None
-        # Fewer digits than Python refuses to convert.
-        version = int(found["version"]) if len(found["version"]) < 40 else _MAX_VERSION + 1
-        if version > _MAX_VERSION:
-            raise invalid(f"Failed to convert version: {found['version'][:60]} to numeric.")
-        return version
-
-    def _check_name(self, name: str, version: int | None) -> None:
-        if name != self._name:
-            raise not_found(name[:200], version)
+    document = _load_json(body, limits.values)
+    signature = document.get("signature_name") or _DEFAULT
+    if not isinstance(signature, str):
+        raise HTTPException(400, "'signature_name' key must be a string value.")
+    if signature not in _INPUTS:
+        raise HTTPException(400, f'Serving signature name: "{signature[:100]}" not found in signature def')
+    if "instances" in document and "inputs" in document:
+        raise HTTPException(400, "Exactly one of 'inputs' and 'instances' must be given. Received: both")
+    in_rows, name = "instances" in document, _INPUTS[signature][0]
+    if not in_rows and "inputs" not in document:
+        raise HTTPException(400, "Missing 'inputs' or 'instances' key")
+    values = _rows(document["instances"], name) if in_rows else _column(document["inputs"], name)
+    if len(values) > limits.instances:
+        raise HTTPException(413, f"A request must have at most {limits.instances} images. Received: {len(values)}")
+    read: Callable[[Any, str], Any] = _encoded_image if signature == _DEFAULT else _pixels
+    return PredictRequest([read(value, f"image {index}") for index, value in enumerate(values)], in_rows)
 
 
-def _read(body: bytes, servable: Servable, most_values: int, most_instances: int) -> _Asked:
-    """A request's tensors; runs in a thread."""
-    document = load_json(body, most_values)
-    signature = signature_name(document, DEFAULT)
-    # An initialiser that the loader runs is listed among the signatures, and is none for clients.
-    if not servable.inputs.get(signature):
-        raise invalid(f'Serving signature name: "{signature[:100]}" not found in signature def')
-    inputs, in_rows = read_inputs(document, servable.inputs[signature], most_instances)
-    return _Asked(signature, inputs, in_rows)
+def format_predictions(classes: Sequence[str], outputs: ModelOutputs, in_rows: bool) -> dict[str, Any]:
+    """The response to a predict request, in rows (``predictions``) or in columns (``outputs``)."""
+    probabilities, scores = outputs
+    columns: dict[str, list[Any]] = {
+        "probabilities": _shortest(probabilities),
+        "classes": [list(classes)] * len(probabilities),
+        "label": [classes[index] for index in probabilities.argmax(axis=1)],
+    }
+    if scores is not None:
+        columns["ood_score"] = _shortest(scores)
+    if not in_rows:
+        return {"outputs": columns}
+    return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
 
 
-def _without_method(body: bytes, servable: Servable, method: str, most_values: int) -> HTTPError:
-    """Why a model of predict signatures does not classify or regress."""
-    document = load_json(body, most_values)
-    signature = signature_name(document, DEFAULT)
-    if not isinstance(document.get("examples"), list) or not document["examples"]:
-        return invalid(f"When method is {method}, key 'examples' is expected and must be a list with values")
-    if signature not in servable.inputs:
-        return invalid(f"No signature was found with the name: {signature[:100]}")
-    return invalid(
-        f"Expected {_METHODS[method]} signature method_name to be tensorflow/serving/{method}. "
-        f"Was: {servable.method(signature)}"
-    )
+def _check_served(engine: Engine, request: Request) -> None:
+    model, version = request.path_params["model"], request.path_params.get("version")
+    if model != engine.name or version not in (None, str(engine.version)):
+        wanted = f"Latest({model[:200]})" if version is None else f"Specific({model[:200]}, {version[:60]})"
+        raise HTTPException(404, f"Servable not found for request: {wanted}")
+
+
+def _load_json(body: bytes, most_values: int) -> dict[str, Any]:
+    # Each value but the first of its list follows one of these; in strings they count too, which base64 has none of.
+    if sum(map(body.count, (b",", b"[", b"{"))) > most_values:
+        remedy = "Send images as PNG or JPEG files in base64 instead"
+        raise HTTPException(413, f"A request must hold at most {most_values} values. {remedy}.")
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        # ValueError covers bad UTF-8 and numbers with thousands of digits too.
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise HTTPException(400, f"JSON Parse error: {reason}") from error
+    if not isinstance(document, dict):
+        raise HTTPException(400, "A request must be a JSON object")
+    return document
+
+
+def _rows(rows: Any, name: str) -> list[Any]:
+    if not isinstance(rows, list) or not rows:
+        raise HTTPException(400, "'instances' must be a list that is not empty")
+    named = _is_named(rows[0])
+    for index, row in enumerate(rows):
+        if named != _is_named(row):
+            raise HTTPException(400, f"'instances' must be all objects or all values. Received: item {index} differs")
+        if named and row.keys() != {name}:
+            raise HTTPException(400, f"Failed to process element: {index}. JSON object must only have keys: {name}")
+    return [row[name] for row in rows] if named else rows
+
+
+def _column(value: Any, name: str) -> list[Any]:
+    if _is_named(value):
+        if name not in value:
+            raise HTTPException(400, f"Missing named input: {name} in 'inputs' object.")
+        value = value[name]
+    if not isinstance(value, list) or not value:
+        raise HTTPException(400, f"'{name}' of 'inputs' must be a list that is not empty")
+    return value
+
+
+def _is_named(value: Any) -> bool:
+    """Whether a value is an object of named inputs; ``{"b64": TEXT}`` is binary data."""
+    return isinstance(value, dict) and not (value.keys() == {_B64} and isinstance(value[_B64], str))
+
+
+def _encoded_image(value: Any, name: str) -> bytes:
+    text = value.get(_B64) if isinstance(value, dict) else None
+    if not isinstance(text, str):
+        raise HTTPException(400, f'{name} must be base64, {{"b64": "..."}}')
+    try:
+        # Padding may be left away.
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise HTTPException(400, f"Unable to base64 decode {name}") from error
+
+
+def _pixels(value: Any, name: str) -> NDArray[np.uint8]:
+    try:
+        pixels = np.array(value)
+    except (ValueError, OverflowError):
+        pixels = np.empty(0)
+    if pixels.ndim != 3 or pixels.dtype.kind not in "iu" or pixels.shape[2] not in (1, 3):
+        raise HTTPException(400, f"{name} must be whole numbers of the shape [height, width, 1 or 3]")
+    if min(pixels.shape[:2]) < MIN_SIDE or pixels.min() < 0 or pixels.max() > 255:
+        raise HTTPException(400, f"{name} must have at least {MIN_SIDE} x {MIN_SIDE} pixels, each from 0 to 255")
+    return pixels.astype(np.uint8)
+
+
+def _reader(engine: Engine, image: bytes | NDArray[np.uint8], name: str) -> Callable[[], NDArray[np.uint8]]:
+    """A function that checks an image's size and decodes it, in a thread."""
+
+    def read() -> NDArray[np.uint8]:
+        if isinstance(image, bytes):
+            engine.check_size(*check_image(image, name), name)
+            return decode_checked(image, name)
+        engine.check_size(image.shape[1], image.shape[0], name)
+        return image
+
+    return read
+
+
+def _signature_definitions(engine: Engine) -> dict[str, Any]:
+    classes = len(engine.backend.classes)
+    outputs = {
+        "probabilities": _tensor_info("probabilities", "DT_FLOAT", (-1, classes)),
+        "classes": _tensor_info("classes", "DT_STRING", (-1, classes)),
+        "label": _tensor_info("label", "DT_STRING", (-1,)),
+    }
+    if engine.backend.reference is not None:
+        outputs["ood_score"] = _tensor_info("ood_score", "DT_FLOAT", (-1,))
+    return {
+        signature: {
+            "inputs": {name: _tensor_info(name, dtype, sizes)},
+            "outputs": outputs,
+            "method_name": "tensorflow/serving/predict",
+        }
+        for signature, (name, dtype, sizes) in _INPUTS.items()
+    }
+
+
+def _tensor_info(name: str, dtype: str, sizes: tuple[int, ...]) -> dict[str, Any]:
+    dimensions = [{"size": str(size), "name": ""} for size in sizes]
+    return {"dtype": dtype, "tensor_shape": {"dim": dimensions, "unknown_rank": False}, "name": f"{name}:0"}
+
+
+def _shortest(values: NDArray[np.float32]) -> list[Any]:
+    """Nested lists, each number the shortest that is the same float32: 0.2 instead of 0.20000000298."""
+    numbers: list[Any] = values.astype("U32").astype(np.float64).tolist()
+    return numbers
 
 
 def _json(content: Any) -> Response:
-    return Response(json.dumps(content, indent=1), media_type="application/json")
+    return Response(json.dumps(content), media_type="application/json")

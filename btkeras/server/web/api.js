@@ -1,14 +1,14 @@
-// The server's two addresses, its token, and its errors in words.
+// The server's routes, its token, and its errors.
 
-import { size } from "./words.js";
+import { size } from "./format.js";
 
 let token = "";
 /** Kept in memory alone. */
 export function useToken(text) { token = text; }
 export const hasToken = () => token !== "";
 
-/** An answer other than 2xx, or none at all (status 0). */
-export class Refusal extends Error {
+/** A response other than 2xx, or none at all (status 0). */
+export class RequestError extends Error {
   constructor(status, message, seconds = 0) {
     super(message);
     this.status = status;
@@ -18,20 +18,20 @@ export class Refusal extends Error {
   get later() { return this.status === 503 || this.status === 429; }
 }
 
-let mostBytes = Infinity;
+let maxBytes = Infinity;
 
-/** What is known of the model: model, version, classes, coverage, ood_limit, explained, card, most_bytes. */
+/** The model's description: model, version, classes, coverage, ood_threshold, has_maps, has_card, max_bytes. */
 export async function model() {
-  const facts = await ask("api/model", {});
-  mostBytes = facts.most_bytes;
-  return facts;
+  const description = await ask("api/model", {});
+  maxBytes = description.max_bytes;
+  return description;
 }
 
 /** The model card's page as text. */
 export const card = async () => (await request("model-card", {})).text();
 
 /**
- * Answers one slice of a file. The file's name stays here.
+ * Classifies one slice of a file. The file's name stays here.
  * @param {File} file
  * @param {{number: number|null, axis: string|null}} wanted The slice from 0, null for the middle one; and the view of a
  *   volume, null for the one that was scanned.
@@ -39,24 +39,24 @@ export const card = async () => (await request("model-card", {})).text();
  */
 export async function slice(file, wanted, signal) {
   // A server that stops reading in the middle cannot say why.
-  if (file.size > mostBytes) {
-    throw new Refusal(413, `A file must have at most ${size(mostBytes)} on this server. Received: ${size(file.size)}.`);
+  if (file.size > maxBytes) {
+    throw new RequestError(413, `A file must have at most ${size(maxBytes)} on this server. Received: ${size(file.size)}.`);
   }
   const query = new URLSearchParams();
   if (wanted.number !== null) query.set("slice", wanted.number);
   if (wanted.axis !== null) query.set("axis", wanted.axis);
-  const answer = await ask(`api/slices?${query}`, {
+  const prediction = await ask(`api/slices?${query}`, {
     method: "POST", body: file, signal, headers: { "Content-Type": "application/octet-stream" },
   });
-  answer.image = address_of(answer.image);
-  answer.map = answer.map && address_of(answer.map);
-  return answer;
+  prediction.image = address_of(prediction.image);
+  prediction.map = prediction.map && address_of(prediction.map);
+  return prediction;
 }
 
-/** Frees the memory of an answer's images. */
-export function free(answer) {
-  URL.revokeObjectURL(answer.image);
-  if (answer.map) URL.revokeObjectURL(answer.map);
+/** Frees the memory of a prediction's images. */
+export function free(prediction) {
+  URL.revokeObjectURL(prediction.image);
+  if (prediction.map) URL.revokeObjectURL(prediction.map);
 }
 
 async function ask(address, options) {
@@ -65,7 +65,7 @@ async function ask(address, options) {
     return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal(0, "The server's answer was cut off. Try again.");
+    throw new RequestError(0, "The server's response was cut off. Try again.");
   }
 }
 
@@ -76,10 +76,10 @@ async function request(address, options) {
     response = await fetch(address, { ...options, headers, cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal(0, "The server cannot be reached, or the file can no longer be read. Try again.");
+    throw new RequestError(0, "The server cannot be reached, or the file can no longer be read. Try again.");
   }
   if (response.ok) return response;
-  throw new Refusal(response.status, await reason(response), seconds(response));
+  throw new RequestError(response.status, await reason(response), seconds(response));
 }
 
 async function reason(response) {

@@ -9,15 +9,15 @@ import { Queue } from "./queue.js";
 import { json, save, table } from "./results.js";
 import { askToken } from "./token.js";
 import { mapBar } from "./viewer.js";
-import { pretty } from "./words.js";
+import { pretty } from "./format.js";
 
 // More would only wait in the server's queue instead of this one.
 const AT_ONCE = 2;
 // A folder of a whole hospital would fill the browser.
 const MOST = 1000;
 const AGAIN = 5000;
-// So many answers are worth a question before they are lost.
-const WORTH = 5;
+// With so many predictions, closing the page asks first.
+const ASK_FROM = 5;
 
 const items = [];
 const list = new List();
@@ -31,7 +31,7 @@ const owner = {
     list.tally(items);
     if (item.state === "answered") {
       saved = false;
-      know(item.shown);
+      showModel(item.shown);
     }
   },
   remove(item) {
@@ -83,20 +83,20 @@ function note(text) {
   byId("work").before(make("p", { id: "note", class: "fine" }, text));
 }
 
-// What the page last heard of the model; a new version may come at any time.
-function know(facts) {
-  classes = facts.classes;
-  const version = facts.version === null ? "" : ` · version ${facts.version}`;
-  const text = `${facts.model}${version}`;
+// The model's name in the header; the server may have been restarted with another.
+function showModel(description) {
+  classes = description.classes;
+  const version = description.version === null ? "" : ` · version ${description.version}`;
+  const text = `${description.model}${version}`;
   if (byId("model").dataset.text === text) return;
   byId("model").dataset.text = text;
   const link = make("a", { href: "model-card", target: "_blank", rel: "noopener", onclick: openCard }, "Model card");
-  byId("model").replaceChildren(make("span", { class: "model-word" }, "Model "), make("strong", {}, text), ...(facts.card ? [" · ", link] : []));
+  byId("model").replaceChildren(make("span", { class: "model-word" }, "Model "), make("strong", {}, text), ...(description.has_card ? [" · ", link] : []));
   byId("classes").textContent = ` (${classes.map(pretty).join(", ")})`;
-  byId("bar-slider").hidden = !facts.explained;
-  byId("bar-words").textContent = facts.explained
-    ? "What the answer rests on, not where a tumour is."
-    : "This model has no maps of what its answers rest on.";
+  byId("bar-slider").hidden = !description.has_maps;
+  byId("bar-words").textContent = description.has_maps
+    ? "What the prediction rests on, not where a tumour is."
+    : "This model has no maps of what its predictions rest on.";
 }
 
 // A link carries no token, so what it leads to is then shown here.
@@ -110,7 +110,7 @@ async function openCard(event) {
 
 async function meet() {
   try {
-    know(await api.model());
+    showModel(await api.model());
   } catch (error) {
     if (error.status === 401) {
       if (await askToken()) meet();
@@ -151,7 +151,7 @@ byId("clear").addEventListener("click", () => {
 });
 addEventListener("beforeunload", (event) => {
   // What was answered is nowhere else.
-  if (!saved && items.filter((item) => item.shown).length >= WORTH) event.preventDefault();
+  if (!saved && items.filter((item) => item.shown).length >= ASK_FROM) event.preventDefault();
 });
 mapBar();
 intake(take);

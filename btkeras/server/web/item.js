@@ -1,10 +1,10 @@
-// One file: its card, its answers, and the slice of it that is looked at.
+// One file: its card, its predictions, and the slice of it that is shown.
 
 import * as api from "./api.js";
 import { byId, make, say, shortName } from "./dom.js";
-import { findings } from "./findings.js";
+import { predictionNodes } from "./prediction.js";
 import { enlarge, stack } from "./viewer.js";
-import { brief, capital, kind, size, spoken } from "./words.js";
+import { brief, capital, kind, size, spoken } from "./format.js";
 
 // Images kept for each file of many slices; the words of all are.
 const KEPT = 24;
@@ -27,7 +27,7 @@ export class Item {
     this.queue = queue;
     this.owner = owner;
     this.state = "waiting";
-    this.answers = new Map();
+    this.predictions = new Map();
     this.wanted = FIRST;
     this.shown = null;
     this.error = null;
@@ -38,7 +38,7 @@ export class Item {
   }
 
   get result() {
-    return { name: this.name, error: this.error, answers: [...this.answers.values()].sort(inOrder) };
+    return { name: this.name, error: this.error, predictions: [...this.predictions.values()].sort(inOrder) };
   }
 
   /** In one line. */
@@ -73,7 +73,7 @@ export class Item {
   /** Asks the server for a slice, unless it has answered it. */
   ask(wanted, first) {
     this.wanted = wanted;
-    const known = this.answers.get(key(wanted.axis, wanted.number));
+    const known = this.predictions.get(key(wanted.axis, wanted.number));
     if (known?.image) {
       this.take(known, false);
       return;
@@ -83,9 +83,9 @@ export class Item {
       gone: () => signal.aborted || this.wanted !== wanted,
       run: async () => {
         this.enter("working");
-        const answer = await api.slice(this.file, wanted, signal);
-        if (signal.aborted) api.free(answer);
-        else this.receive(answer, wanted);
+        const prediction = await api.slice(this.file, wanted, signal);
+        if (signal.aborted) api.free(prediction);
+        else this.receive(prediction, wanted);
       },
       busy: () => this.enter("busy"),
       failed: (error) => this.fail(error),
@@ -98,21 +98,21 @@ export class Item {
     this.owner.changed(this);
   }
 
-  receive(answer, asked) {
-    const place = key(answer.axis, answer.slice);
-    if (this.answers.has(place)) forget(this.answers.get(place));
+  receive(prediction, asked) {
+    const place = key(prediction.axis, prediction.slice);
+    if (this.predictions.has(place)) forget(this.predictions.get(place));
     // The latest last, for the oldest are forgotten first.
-    this.answers.delete(place);
-    this.answers.set(place, answer);
-    const imaged = [...this.answers.values()].filter((one) => one.image && one !== answer && one !== this.shown);
+    this.predictions.delete(place);
+    this.predictions.set(place, prediction);
+    const imaged = [...this.predictions.values()].filter((one) => one.image && one !== prediction && one !== this.shown);
     for (const old of imaged.slice(0, Math.max(0, imaged.length - KEPT))) forget(old);
-    if (this.wanted === asked) this.take(answer, true);
+    if (this.wanted === asked) this.take(prediction, true);
   }
 
-  take(answer, tell) {
+  take(prediction, tell) {
     this.error = null;
-    this.shown = answer;
-    this.wanted = { number: answer.slice, axis: answer.axis };
+    this.shown = prediction;
+    this.wanted = { number: prediction.slice, axis: prediction.axis };
     this.state = "answered";
     this.draw();
     this.owner.changed(this);
@@ -122,7 +122,7 @@ export class Item {
   fail(error) {
     this.error = error.message;
     // A file that is refused for what it is would be refused again.
-    this.final = [400, 413, 415, 422].includes(error.status);
+    this.final = [400, 413, 415].includes(error.status);
     this.state = "failed";
     this.draw();
     this.owner.changed(this);
@@ -132,7 +132,7 @@ export class Item {
   remove() {
     this.abort.abort();
     clearTimeout(this.timer);
-    this.answers.forEach(forget);
+    this.predictions.forEach(forget);
     this.card.remove();
   }
 
@@ -143,17 +143,17 @@ export class Item {
     this.card.classList.toggle("slight", this.shown !== null && this.shown.slices === 1 && kind(this.shown) === "rejected");
     this.drawStage();
     if (this.error) this.body.replaceChildren(...this.problem());
-    else if (this.shown) this.body.replaceChildren(...findings(this.shown));
+    else if (this.shown) this.body.replaceChildren(...predictionNodes(this.shown));
     else this.body.replaceChildren(make("p", { class: "pending" }, this.words));
   }
 
   drawStage() {
-    const answer = this.error ? null : this.shown;
-    const drawn = answer ? stack(answer, this.name) : [make("p", { class: "stage-words" }, this.error ? "No image" : this.words)];
+    const prediction = this.error ? null : this.shown;
+    const drawn = prediction ? stack(prediction, this.name) : [make("p", { class: "stage-words" }, this.error ? "No image" : this.words)];
     this.stage.replaceChildren(...drawn);
-    this.larger.hidden = !answer;
-    this.caption.textContent = answer
-      ? [answer.kind, `${answer.width} × ${answer.height}`].join(" · ")
+    this.larger.hidden = !prediction;
+    this.caption.textContent = prediction
+      ? [prediction.format, `${prediction.width} × ${prediction.height}`].join(" · ")
       : size(this.file.size);
     if (this.shown && this.shown.slices > 1) this.drawStepper();
   }
@@ -206,7 +206,7 @@ export class Item {
       byId(`${this.id}-title`).focus();
     } }, "Try again");
     return [
-      make("div", { class: "answer error" }, make("p", { class: "answer-title" }, "Not answered")),
+      make("div", { class: "prediction error" }, make("p", { class: "prediction-title" }, "Not answered")),
       make("p", { class: "reason" }, this.error),
       ...(this.final ? [] : [again]),
     ];
@@ -219,8 +219,8 @@ function inOrder(one, other) {
   return (one.axis ?? "").localeCompare(other.axis ?? "") || one.slice - other.slice;
 }
 
-function forget(answer) {
-  if (!answer.image) return;
-  api.free(answer);
-  answer.image = answer.map = null;
+function forget(prediction) {
+  if (!prediction.image) return;
+  api.free(prediction);
+  prediction.image = prediction.map = null;
 }

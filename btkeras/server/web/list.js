@@ -1,7 +1,7 @@
 // The list of all slices beside the cards, and how far they are.
 
 import { byId, make, shortName } from "./dom.js";
-import { kind } from "./words.js";
+import { kind } from "./format.js";
 
 const OPEN = new Set(["waiting", "working", "busy"]);
 

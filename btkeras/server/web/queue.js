@@ -19,7 +19,7 @@ export class Queue {
 
   /**
    * @param {{run: () => Promise<void>, busy: () => void, failed: (error: Error) => void, gone: () => boolean}} job
-   *   `run` answers; `busy` is told that it has to wait for the server; `gone` says that nobody wants it any more.
+   *   `run` sends the request; `busy` is called when it has to wait for the server; `gone` says that nobody wants it any more.
    * @param {boolean} first Before all others: someone looks at it.
    */
   add(job, first = false) {

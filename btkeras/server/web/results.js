@@ -1,19 +1,19 @@
 // Results as CSV, JSON and for the clipboard. The first columns are those of `btkeras predict --csv`, which counts slices from 0.
 
 /**
- * @typedef {{name: string, error: string|null, answers: object[]}} Result
+ * @typedef {{name: string, error: string|null, predictions: object[]}} Result
  * @param {Result[]} results
  */
 export function rows(results) {
-  return results.flatMap(({ name, error, answers }) => [
-    ...answers.map((answer) => ({ path: answer.slices > 1 ? `${name}#${answer.slice}` : name, error: null, ...plain(answer) })),
+  return results.flatMap(({ name, error, predictions }) => [
+    ...predictions.map((prediction) => ({ path: prediction.slices > 1 ? `${name}#${prediction.slice}` : name, error: null, ...plain(prediction) })),
     ...(error ? [{ path: name, error }] : []),
   ]);
 }
 
-function plain(answer) {
-  const { label, probabilities, decision: given, set, outlier, reasons, slice, slices, axis, model, version } = answer;
-  return { label, probabilities, decision: given, set, outlier, reasons, slice, slices, axis, model, version };
+function plain(prediction) {
+  const { label, probabilities, decision, set, ood_percentile, reasons, slice, slices, axis, model, version } = prediction;
+  return { label, probabilities, decision, set, ood_percentile, reasons, slice, slices, axis, model, version };
 }
 
 /** @param {Result[]} results */
@@ -25,7 +25,7 @@ export const json = (results) => `${JSON.stringify(rows(results), null, 2)}\n`;
  * @param {string} separator
  */
 export function table(results, classes, separator = ",") {
-  const head = ["path", "label", ...classes, "error", "answer", "set", "outlier", "reasons", "slice", "slices", "axis", "model", "version"];
+  const head = ["path", "label", ...classes, "error", "decision", "set", "ood_percentile", "reasons", "slice", "slices", "axis", "model", "version"];
   const lines = rows(results).map((row) => [
     row.path, row.label, ...classes.map((name) => row.probabilities?.[name]), row.error, row.decision, row.set?.join(";"),
     row.ood_percentile, row.reasons?.join(";"), row.slice, row.slices, row.axis, row.model, row.version,

@@ -1,25 +1,25 @@
 // A slice under its map, and both enlarged.
 
 import { byId, make } from "./dom.js";
-import { pretty } from "./words.js";
+import { pretty } from "./format.js";
 
 /**
  * Image and map, of one size, on top of each other.
  * @param {string} name The file's.
  */
-export function stack(answer, name) {
-  const which = answer.slices > 1 ? `Slice ${answer.slice + 1} of ${answer.slices} of ${name}` : `Slice ${name}`;
+export function stack(prediction, name) {
+  const which = prediction.slices > 1 ? `Slice ${prediction.slice + 1} of ${prediction.slices} of ${name}` : `Slice ${name}`;
   return [
-    make("img", { class: "image", src: answer.image, alt: `${which}, ${answer.width} by ${answer.height} pixels` }),
-    answer.map && make("img", { class: "map", src: answer.map, alt: `Map of what speaks for ${pretty(answer.label)}` }),
+    make("img", { class: "image", src: prediction.image, alt: `${which}, ${prediction.width} by ${prediction.height} pixels` }),
+    prediction.map && make("img", { class: "map", src: prediction.map, alt: `Map of what speaks for ${pretty(prediction.label)}` }),
   ].filter(Boolean);
 }
 
 /** Shows it as large as the window. */
-export function enlarge(answer, name) {
+export function enlarge(prediction, name) {
   const dialog = byId("large");
-  byId("large-shown").hidden = !answer.map;
-  byId("large-stage").replaceChildren(...stack(answer, name));
+  byId("large-shown").hidden = !prediction.map;
+  byId("large-stage").replaceChildren(...stack(prediction, name));
   dialog.showModal();
 }
 

@@ -1,0 +1,223 @@
+"""Limits on requests: size, time and a place in the queue; and the responses where one is exceeded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import zlib
+from collections.abc import Iterator
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from btkeras.errors import DataError
+from btkeras.server.settings import Limits
+from btkeras.server.telemetry import log_event
+
+# Inflated at a time, so that a few kilobytes of gzip cannot take gigabytes before they are counted.
+_INFLATE_BYTES = 2**18
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+class Admission:
+    """Counts images and bytes of all requests under way. Only the event loop's thread uses it.
+
+    Args:
+        limits: Of which ``queued_images`` and ``queued_bytes`` are used.
+
+    Attributes:
+        images: Images under way.
+        nbytes: Bytes of bodies under way.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.images = 0
+        self.nbytes = 0
+
+    def add(self, images: int, nbytes: int) -> None:
+        """Takes places, or none of them.
+
+        Raises:
+            HTTPException: 503 if there are not so many.
+        """
+        if self.images + images > self._limits.queued_images or self.nbytes + nbytes > self._limits.queued_bytes:
+            raise HTTPException(503, "The server is busy: the queue is full. Try again later.", {"Retry-After": "1"})
+        self.images += images
+        self.nbytes += nbytes
+
+
+class Ticket:
+    """One request's places in the queue, freed when it and all its work in threads have ended.
+
+    Work of a request that timed out cannot be stopped; what it holds stays counted.
+
+    Raises:
+        HTTPException: 503 if there is no place.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        admission.add(1, 0)
+        self._admission = admission
+        self._holders = 1
+        self.images = 1
+        self.nbytes = 0
+
+    def __enter__(self) -> Ticket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def reserve(self, *, images: int = 0, nbytes: int = 0) -> None:
+        """Raises the places to at least these, in all.
+
+        Raises:
+            HTTPException: 503 if there is no place.
+        """
+        more_images, more_bytes = max(0, images - self.images), max(0, nbytes - self.nbytes)
+        self._admission.add(more_images, more_bytes)
+        self.images += more_images
+        self.nbytes += more_bytes
+
+    def hold(self) -> None:
+        """Counts work that begins."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """Counts work, or the request itself, that ended."""
+        self._holders -= 1
+        if self._holders == 0:
+            self._admission.add(-self.images, -self.nbytes)
+
+
+class RequestLimits:
+    """ASGI middleware that keeps each request within the limits and turns every exception into a response.
+
+    Args:
+        app: The application; finds a ``Ticket`` in ``scope["ticket"]`` unless the method is GET or HEAD.
+        admission: The queue.
+        limits: The limits.
+    """
+
+    def __init__(self, app: ASGIApp, admission: Admission, limits: Limits) -> None:
+        self._app = app
+        self._admission = admission
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+        # With an "app" Starlette's router raises 404 and 405, which become JSON here, instead of sending plain text.
+        scope["app"] = self._app
+
+        async def send_noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            if scope["method"] in ("GET", "HEAD"):
+                async with asyncio.timeout(self._limits.request_seconds):
+                    await self._app(scope, receive, send_noted)
+            else:
+                await self._in_queue(scope, receive, send_noted)
+        except Exception as error:  # The last place before the connection: no request may end without a response.
+            response = error_response(error)
+            if started:
+                log_event("response cut off", logging.WARNING, reason=type(error).__name__)
+            else:
+                await response(scope, receive, send)
+
+    async def _in_queue(self, scope: Scope, receive: Receive, send: Send) -> None:
+        announced = Headers(scope=scope).get("content-length", "")
+        # More digits than a size has, and Python would refuse to convert them.
+        size = int(announced) if announced.isdecimal() and len(announced) < 20 else 0
+        with Ticket(self._admission) as ticket:
+            self._check_size(size)
+            ticket.reserve(nbytes=size)
+            scope["ticket"] = ticket
+            await self._in_time(scope, receive, send, ticket)
+
+    async def _in_time(self, scope: Scope, receive: Receive, send: Send, ticket: Ticket) -> None:
+        loop, record, whole = asyncio.get_running_loop(), scope["record"], False
+
+        async def receive_counted() -> Message:
+            nonlocal whole
+            message = await receive()
+            if message["type"] == "http.request" and not whole:
+                record.nbytes += len(message.get("body", b""))
+                self._check_size(record.nbytes)
+                ticket.reserve(nbytes=record.nbytes)
+                if not message.get("more_body", False):
+                    whole = True
+                    deadline.reschedule(loop.time() + self._limits.request_seconds)
+            return message
+
+        try:
+            async with asyncio.timeout(self._limits.body_seconds) as deadline:
+                await self._app(scope, receive_counted, send)
+        except TimeoutError as error:
+            if whole:
+                raise
+            message = f"A request's body must arrive within {self._limits.body_seconds:g} s"
+            raise HTTPException(408, message, {"Connection": "close"}) from error
+
+    def _check_size(self, nbytes: int) -> None:
+        if nbytes > self._limits.body_bytes:
+            raise HTTPException(413, f"A request must have at most {self._limits.body_bytes} bytes")
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """Reads a body; gzip is inflated, and its inflated bytes count in the queue while they are inflated.
+
+    Raises:
+        HTTPException: 400 if gzip is damaged, 413 if it is too large inflated, 415 for another encoding, 503 if the
+            queue is full.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise HTTPException(
+            415, f"A body must be plain or gzip. Received: {encoding[:40]}", {"Accept-Encoding": "gzip"}
+        )
+    inflater = zlib.decompressobj(_GZIP) if encoding == "gzip" else None
+    body = bytearray()
+    async for chunk in request.stream():
+        for piece in _inflate(inflater, chunk) if inflater else (chunk,):
+            if len(body) + len(piece) > limits.body_bytes:
+                raise HTTPException(413, f"A request must have at most {limits.body_bytes} bytes, inflated")
+            request.scope["ticket"].reserve(nbytes=len(body) + len(piece))
+            body += piece
+    if inflater and not inflater.eof:
+        raise HTTPException(400, "The body must be valid gzip (it ends too early)")
+    return bytes(body)
+
+
+def _inflate(inflater: zlib._Decompress, chunk: bytes) -> Iterator[bytes]:
+    try:
+        while chunk and not inflater.eof:
+            yield inflater.decompress(chunk, _INFLATE_BYTES)
+            chunk = inflater.unconsumed_tail
+    except zlib.error as error:
+        raise HTTPException(400, f"The body must be valid gzip ({error})") from error
+
+
+def error_response(error: Exception) -> Response:
+    """The response to a request that failed: TensorFlow Serving's body, ``{"error": MESSAGE}``."""
+    headers = None
+    if isinstance(error, HTTPException):
+        code, message, headers = error.status_code, error.detail, error.headers
+    elif isinstance(error, DataError):
+        code, message = 400, str(error)
+    elif isinstance(error, TimeoutError):
+        code, message = 504, "The response was not ready in time"
+    elif isinstance(error, ClientDisconnect):
+        # Nobody reads it; TensorFlow Serving and nginx count such a request under this code too.
+        code, message = 499, "The client closed the connection"
+    else:
+        log_event("request failed", logging.ERROR, error=error)
+        code, message = 500, "The server failed at this request; its log says more"
+    return Response(json.dumps({"error": message}), code, headers, "application/json")

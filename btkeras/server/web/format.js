@@ -1,0 +1,44 @@
+// Texts for numbers, classes and predictions.
+
+/** @param {string} name A class as the model calls it: no_tumor. */
+export const pretty = (name) => capital(name.replaceAll("_", " "));
+
+/** @param {string} text */
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** A probability in percent; never 0 or 100, which no model can know. */
+export function percent(probability) {
+  if (probability < 0.0005) return "< 0.1 %";
+  if (probability >= 0.9995) return "> 99.9 %";
+  return `${(100 * probability).toFixed(1)} %`;
+}
+
+/** The decision as it is shown: a class, Uncertain or Rejected. */
+export const title = (prediction) => pretty(prediction.decision);
+
+/** The decision's kind: class, uncertain or rejected. */
+export const kind = (prediction) => (prediction.classes.includes(prediction.decision) ? "class" : prediction.decision);
+
+const best = (prediction) => `${pretty(prediction.label)} ${percent(prediction.probabilities[prediction.label])}`;
+
+/** The prediction in short, for the list. */
+export function brief(prediction) {
+  const words = { class: best(prediction), uncertain: `${title(prediction)} (${best(prediction)})`, rejected: title(prediction) }[kind(prediction)];
+  return prediction.slices > 1 ? `${prediction.slice + 1} / ${prediction.slices}: ${words}` : words;
+}
+
+/** The prediction in a sentence, for screen readers. */
+export function spoken(prediction) {
+  if (kind(prediction) === "class") return best(prediction);
+  const likely = kind(prediction) === "uncertain" ? `, most probable: ${best(prediction)}` : "";
+  return `${title(prediction)}${likely}. ${prediction.reasons.map(capital).join(". ")}`;
+}
+
+/** The prediction set, or null if the model was not calibrated. */
+export function formatSet(prediction) {
+  if (prediction.set === null) return null;
+  return prediction.set.length ? prediction.set.map(pretty).join(", ") : "No class is probable enough";
+}
+
+/** Bytes for people. */
+export const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
