@@ -148,7 +148,7 @@ def case(file: Path, options: argparse.Namespace, drawn: NDArray[np.uint8]) -> d
         "size": size,
         "stored_size": side,
         "channels": channels,
-        "kept_channels": store.kept_channels,
+        "stored_channels": store.stored_channels,
         "batch": batch,
         "images": count,
         "training_rate": rate,

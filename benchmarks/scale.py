@@ -135,7 +135,7 @@ def start(data: Path, out: Path, overrides: list[str]) -> dict[str, Any]:
         model.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
     assert images.shape == (config.train.batch_size, *[config.data.image_size] * 2, config.data.channels)
     return {
-        "kept": inputs.kept.split(" in /")[0],
+        "cached": inputs.location.split(" in /")[0],
         "seconds": taken,
         "to_first_batch": sum(taken.values()) - taken["first step"],
         "imported_anonymous": imported,
@@ -163,12 +163,12 @@ def measure(data: Path, scratch: Path, overrides: list[str], number: int) -> dic
     return answer
 
 
-HEADINGS = ("images", "kept", "to the first batch, s", "processor s", "decoding, s", "anonymous MB", "resident MB")
+HEADINGS = ("images", "cached", "to the first batch, s", "processor s", "decoding, s", "anonymous MB", "resident MB")
 
 
 def line(count: int, found: dict[str, Any]) -> str:
     """A measurement as a row of a Markdown table."""
-    cells = [f"{count:,}", found["kept"], f"{found['to_first_batch']:.1f}", f"{found['processor_seconds']:.1f}"]
+    cells = [f"{count:,}", found["cached"], f"{found['to_first_batch']:.1f}", f"{found['processor_seconds']:.1f}"]
     cells.append(f"{found['seconds']['decode']:.1f}")
     cells += [f"{found[key] / 1e6:,.0f}" for key in ("peak_anonymous", "peak_resident")]
     return f"| {' | '.join(cells)} |"

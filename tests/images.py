@@ -125,7 +125,7 @@ def mutations(data: bytes, count: int, seed: int) -> Iterator[bytes]:
 def png_with(data: bytes, count: int, seed: int) -> Iterator[bytes]:
     """PNGs with one chunk changed, cut off, left out or put in, or with other lines, each with the right sums."""
     rng = np.random.default_rng(seed)
-    original = list(_chunks(data))
+    original = list(png_chunks(data))
     for _ in range(count):
         chunks = [(kind, bytearray(content)) for kind, content in original]
         place = int(rng.integers(len(chunks) - 1))
@@ -160,7 +160,8 @@ def _changed_lines(lines: bytearray, rng: np.random.Generator) -> bytes:
     return bytes(lines)
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of a PNG's chunks."""
     position, kind = 8, b""
     while kind != b"IEND":
         (length,) = struct.unpack_from(">I", data, position)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from btkeras.preprocessing import graph as image_graph
-from btkeras.preprocessing.resize import QUARTERS, UNIT, resize, resize_weights
+from btkeras.preprocessing.resize import QUARTERS, UNIT, resize
 from tests.images import scene
 
 
@@ -30,7 +30,7 @@ def noise(height: int, width: int, channels: int, seed: int) -> NDArray[np.uint8
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     height=st.integers(1, 300),
     width=st.integers(1, 300),
@@ -68,11 +68,18 @@ def test_resizing_is_pillows_antialiased_bilinear_within_one_grey_level(height: 
 
 def test_resizing_neither_brightens_nor_darkens() -> None:
     image = scene(90, 130)
-    rows, columns = (resize_weights(side, 40).astype(np.float64) / UNIT for side in (90, 130))
+    rows, columns = (resize_weights(side, 40) for side in (90, 130))
     exact = np.einsum("yh,hwc,xw->yxc", rows, image, columns)
     difference = resize(image, 40) - exact
     assert np.abs(difference).max() < 0.65
     assert abs(difference.mean()) < 0.01
+
+
+def resize_weights(source: int, target: int) -> NDArray[np.float64]:
+    """The triangle filter as a matrix ``[target, source]``."""
+    out, into = 2 * np.arange(target)[:, None] + 1, 2 * np.arange(source)[None] + 1
+    weights = np.maximum(2 * max(source, target) - np.abs(into * target - out * source), 0)
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 254, 255])
@@ -87,14 +94,10 @@ def test_the_same_size_changes_nothing() -> None:
     np.testing.assert_array_equal(resizer(48, 3)(image), image)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(source=st.integers(1, 5000), target=st.integers(1, 600))
-def test_weights_are_whole_positive_and_sum_to_the_unit(source: int, target: int) -> None:
-    weights = resize_weights(source, target)
-    assert weights.shape == (target, source)
-    assert (weights >= 0).all()
-    assert (weights == np.round(weights)).all()
-    assert (weights.sum(axis=1, dtype=np.float64) == UNIT).all()
+def test_weights_sum_to_one_at_every_size(source: int, target: int) -> None:
+    assert (resize(np.full((source, 1, 1), 255, np.uint8), target) == 255).all()
 
 
 def test_no_sum_can_leave_the_whole_numbers_that_float32_counts() -> None:

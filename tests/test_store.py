@@ -113,9 +113,9 @@ def test_grey_images_are_given_with_all_channels(grey_paths: list[Path], cached:
 
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 def test_grey_images_take_a_third(grey_paths: list[Path], cached: Path, cache: str) -> None:
-    assert store_of(grey_paths, cache, cached).take_kept(np.arange(12)).shape == (12, 32, 32, 1)
+    assert store_of(grey_paths, cache, cached).take_stored(np.arange(12)).shape == (12, 32, 32, 1)
     again = store_of(grey_paths, cache, cached)
-    assert again.take_kept(np.arange(12)).shape == (12, 32, 32, 1)
+    assert again.take_stored(np.arange(12)).shape == (12, 32, 32, 1)
     np.testing.assert_array_equal(everything(again), [COLOUR.file(path) for path in grey_paths])
 
 
@@ -153,7 +153,7 @@ def test_broken_files_are_reported_and_the_others_remain_right(paths: list[Path]
 def test_what_had_broken_files_is_not_kept_on_disk(paths: list[Path], cached: Path) -> None:
     good = paths[3].read_bytes()
     paths[3].write_bytes(b"")
-    assert "for this run only" in store_of(paths, "disk", cached).kept
+    assert "for this run only" in store_of(paths, "disk", cached).location
     assert list(cached.iterdir()) == []
     assert list(store_of(paths, "disk", cached).broken) == [3]
     paths[3].write_bytes(good)
@@ -171,7 +171,7 @@ def test_the_disk_is_read_and_not_the_files_the_second_time(
     np.testing.assert_array_equal(everything(second), everything(first))
     assert second.statistics() == first.statistics()
     assert (second.shape, len(second), second.broken) == (first.shape, len(first), {})
-    assert "from an earlier run" in second.kept
+    assert "from an earlier run" in second.location
 
 
 def test_a_shortened_file_of_images_is_named(paths: list[Path], cached: Path) -> None:
@@ -260,7 +260,7 @@ def test_auto_takes_the_memory_if_a_quarter_suffices(
 ) -> None:
     memory = types.SimpleNamespace(available=free * 12 * 32 * 32 * 3)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    assert kept in store_of(paths, "auto", cached).kept
+    assert kept in store_of(paths, "auto", cached).location
 
 
 def test_a_full_disk_is_found_before_it_is_written_to(
@@ -305,7 +305,9 @@ def test_training_images_are_kept_larger_than_the_others(inputs_of: Callable[...
 def test_the_test_part_is_read_but_takes_no_memory(
     image_folder: Path, tiny_config: Callable[..., ExperimentConfig], inputs_of: Callable[..., Inputs]
 ) -> None:
-    assert {subset: "in memory" in store.kept for subset, store in inputs_of("data.cache=memory").stores.items()} == {
+    assert {
+        subset: "in memory" in store.location for subset, store in inputs_of("data.cache=memory").stores.items()
+    } == {
         "train": True,
         "validation": True,
         "test": False,
@@ -313,7 +315,7 @@ def test_the_test_part_is_read_but_takes_no_memory(
     config, dataset = tiny_config("data.cache=memory"), load_dataset(image_folder)
     split = make_split(dataset, config.data)
     kept = build_inputs(dataset, split, config, keep_test=True).stores["test"]
-    assert "in memory" in kept.kept
+    assert "in memory" in kept.location
     np.testing.assert_array_equal(
         everything(kept), [Preprocessor(32, 1).file(dataset.root / record.path) for record in split.test]
     )

@@ -1,44 +1,112 @@
-"""Decoded images, read by index: in memory, in a file on disk, or decoded anew each time."""
+"""Preprocessed images by index, cached in memory or on disk or decoded anew each time."""
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 import shutil
 import stat
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
 from btkeras.errors import DataError, ImageError
-from btkeras.files import atomic_folder, digest
-from btkeras.preprocessing.cache_backends import (
-    CacheBackend,
-    DiskBackend,
-    MemoryBackend,
-    NoBackend,
-    Shape,
-    copy_first,
-    is_grey,
-)
+from btkeras.files import digest
 from btkeras.preprocessing.preprocessor import ImageArray, Preprocessor
 
-# Counts in the folder's name: images decoded or kept by other rules must not be taken for these.
+# Counts in the folder's name: raised when images are preprocessed or stored by other rules.
 _VERSION = "3"
-_MEMORY_SHARE = 4
+_MEMORY_FRACTION = 4
 _IMAGES, _HISTOGRAM = "images.npy", "histogram.npy"
 
-Progress = Callable[[Iterable[ImageArray | ImageError]], Iterable[ImageArray | ImageError]]
+Shape = tuple[int, int, int, int]
+CacheProgress = Callable[[Iterable[ImageArray | ImageError]], Iterable[ImageArray | ImageError]]
 
 
-class Images(Protocol):
-    """What a store reads from: an array, or something that reads or decodes on demand."""
+class DiskCache:
+    """Images in a ``.npy`` file, which can be read as long as this object lives, even if the file loses its name.
 
-    def __getitem__(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]: ...
+    The file is not mapped into memory: a process that reads it all would seem to hold it all, and a failing disk would
+    kill it without a message.
+
+    Args:
+        file: What is read or, with a shape, written.
+        shape: Images, side, side and channels of a new file; None opens one that is there.
+
+    Raises:
+        DataError: If the file that is there is no whole ``.npy`` file of images.
+    """
+
+    def __init__(self, file: Path, shape: Shape | None = None) -> None:
+        self._file = file
+        if shape:
+            with file.open("xb") as new:
+                np.lib.format.write_array_header_1_0(new, {"descr": "|u1", "fortran_order": False, "shape": shape})
+                # As large as it becomes, so that images that are never written read as black.
+                new.truncate(new.tell() + math.prod(shape))
+        self.shape, self._start = self._read_header()
+        self._descriptor = os.open(file, os.O_RDWR if shape else os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def __setitem__(self, number: int, image: ImageArray) -> None:
+        os.pwrite(self._descriptor, image.tobytes(), self._start + number * image.size)
+
+    def __getitem__(self, numbers: NDArray[np.integer]) -> ImageArray:
+        size = math.prod(self.shape[1:])
+        images = np.empty((len(numbers), *self.shape[1:]), np.uint8)
+        for image, number in zip(images, numbers.tolist(), strict=True):
+            data = os.pread(self._descriptor, size, self._start + number * size)
+            if len(data) < size:
+                raise self._damaged()
+            image[...] = np.frombuffer(data, np.uint8).reshape(image.shape)
+        return images
+
+    def _read_header(self) -> tuple[Shape, int]:
+        with self._file.open("rb") as opened:
+            try:
+                np.lib.format.read_magic(opened)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
+            except ValueError as error:
+                raise self._damaged() from error
+            start = opened.tell()
+        if dtype != np.uint8 or len(shape) != 4 or self._file.stat().st_size < start + math.prod(shape):
+            raise self._damaged()
+        return shape, start
+
+    def _damaged(self) -> DataError:
+        return DataError(
+            "A file of cached images must be whole", received=f"{self._file}, which is not", remedy="Remove it"
+        )
+
+
+class NoCache:
+    """Stores nothing: images are read from their files each time."""
+
+    def __init__(self, paths: Sequence[Path], preprocessor: Preprocessor) -> None:
+        self.shape = _shape(paths, preprocessor, preprocessor.channels)
+        self._paths, self._preprocessor = paths, preprocessor
+
+    def __setitem__(self, number: int, image: ImageArray) -> None:
+        pass
+
+    def __getitem__(self, numbers: NDArray[np.integer]) -> ImageArray:
+        images = []
+        for image in self._preprocessor.files([self._paths[i] for i in numbers]):
+            if isinstance(image, ImageError):
+                raise image
+            images.append(image)
+        return np.stack(images)
+
+
+CacheBackend: TypeAlias = "NDArray[np.uint8] | DiskCache | NoCache"
 
 
 @dataclass(frozen=True)
@@ -51,33 +119,36 @@ class ImageCache:
         usable: Positions of the files that could be read.
         broken: Position and reason of the others.
         histogram: Pixel counts of the usable images, int64 ``[channels, 256]``.
-        kept: Where the images are, in words.
-        grey: Whether ``images`` has one channel, which all ``shape[1]`` channels are equal to.
+        location: Where the images are, for people.
     """
 
-    images: Images
+    images: CacheBackend
     shape: tuple[int, int]
     usable: NDArray[np.int64]
     broken: dict[int, ImageError]
     histogram: NDArray[np.int64]
-    kept: str
-    grey: bool = False
-
-    @property
-    def kept_channels(self) -> int:
-        """Channels of ``take_kept``'s images."""
-        return 1 if self.grey else self.shape[1]
-
-    def take_kept(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Returns usable images as they are kept, uint8 ``[len(indices), size, size, kept_channels]``."""
-        return np.ascontiguousarray(self.images[self.usable[indices]])
-
-    def take(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Returns the given usable images, uint8 ``[len(indices), size, size, channels]``."""
-        return np.repeat(self.take_kept(indices), self.shape[1] // self.kept_channels, axis=-1)
+    location: str = ""
 
     def __len__(self) -> int:
         return len(self.usable)
+
+    @property
+    def stored_channels(self) -> int:
+        """Channels of ``take_stored``'s images: 1 where all channels of all images are equal."""
+        return self.images.shape[-1]
+
+    @property
+    def grey(self) -> bool:
+        """Whether one channel is stored, which all several channels are equal to."""
+        return self.stored_channels < self.shape[1]
+
+    def take_stored(self, indices: NDArray[np.integer]) -> ImageArray:
+        """Returns usable images as they are stored, uint8 ``[len(indices), size, size, stored_channels]``."""
+        return np.ascontiguousarray(self.images[self.usable[indices]])
+
+    def take(self, indices: NDArray[np.integer]) -> ImageArray:
+        """Returns the given usable images, uint8 ``[len(indices), size, size, channels]``."""
+        return np.repeat(self.take_stored(indices), self.shape[1] // self.stored_channels, axis=-1)
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and variance of the pixels per channel, in units of 0..255; exact up to the last division."""
@@ -88,146 +159,117 @@ class ImageCache:
         return mean.tolist(), np.maximum(variance, 1e-6).tolist()
 
 
-class _OnDemand:
-    def __init__(self, paths: Sequence[Path], decoder: Preprocessor) -> None:
-        self._paths, self._decoder = paths, decoder
-
-    def __getitem__(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-        images = []
-        for image in self._decoder.files([self._paths[i] for i in indices]):
-            if isinstance(image, ImageError):
-                raise image
-            images.append(image)
-        return np.stack(images)
-
-
 def build_cache(
     paths: Sequence[Path],
-    decoder: Preprocessor,
+    preprocessor: Preprocessor,
     *,
     cache: str,
     folder: Path,
-    progress: Progress = lambda images: images,
+    progress: CacheProgress = lambda images: images,
 ) -> ImageCache:
-    """Decodes every file once, which finds the broken ones, and keeps the images as ``cache`` says.
+    """Reads every file once, which finds the broken ones, and caches the images.
 
-    Grey images are kept with one channel where the decoder gives three: that is a third of the memory.
+    In memory and on disk, images whose channels are all equal take one channel.
 
     Args:
         paths: The files.
-        decoder: Says size, channels and whether images are harmonized.
-        cache: As ``resolved_cache``.
-        folder: Where files on disk are kept; one that is there from an earlier run is used again.
+        preprocessor: Makes them the network's input.
+        cache: As for ``resolved_cache``.
+        folder: Holds the files of the disk cache; one of an earlier run is used again.
         progress: Wraps the iteration, to show it.
+
+    Raises:
+        DataError: If the disk has no room, or a file of an earlier run is damaged.
     """
-    cache = resolved_cache(cache, len(paths), decoder)
+    cache = resolved_cache(cache, len(paths), preprocessor)
     if cache == "disk":
-        return _disk_store(paths, decoder, folder, progress)
-    if cache == "memory":
-        store = _fill(MemoryBackend, 1, paths, decoder, progress)
-        channels = decoder.channels if not store.grey else 1
-        return replace(store, kept=f"{_megabytes(_shape(paths, decoder, channels))} in memory")
-    store = _fill(NoBackend, decoder.channels, paths, decoder, progress)
-    return replace(store, images=_OnDemand(paths, decoder), kept="nowhere, decoded in every epoch")
+        return _disk_cache(paths, preprocessor, folder, progress)
+    if cache == "none":
+        built = _fill(lambda _: NoCache(paths, preprocessor), paths, preprocessor, progress)
+        return replace(built, location="not cached, decoded in every epoch")
+    built = _fill(lambda shape: np.empty(shape, np.uint8), paths, preprocessor, progress)
+    return replace(built, location=f"{_megabytes(built.images.shape)} in memory")
 
 
-def resolved_cache(cache: str, count: int, decoder: Preprocessor) -> str:
-    """Where so many images are kept: ``memory``, ``disk`` or ``none``.
+def resolved_cache(cache: str, count: int, preprocessor: Preprocessor) -> str:
+    """Where that many images are cached: ``memory``, ``disk`` or ``none``.
 
     Args:
         cache: One of ``config.CACHES``; ``auto`` takes memory if a quarter of what is free suffices, else disk.
         count: Number of images.
-        decoder: Says size and channels.
+        preprocessor: Says size and channels.
     """
     if cache != "auto":
         return cache
-    needed = count * decoder.size**2 * decoder.channels
-    return "memory" if needed <= psutil.virtual_memory().available / _MEMORY_SHARE else "disk"
+    needed = count * preprocessor.size**2 * preprocessor.channels
+    return "memory" if needed <= psutil.virtual_memory().available / _MEMORY_FRACTION else "disk"
 
 
-def _shape(paths: Sequence[Path], decoder: Preprocessor, channels: int) -> Shape:
-    return len(paths), decoder.size, decoder.size, channels
+def _shape(paths: Sequence[Path], preprocessor: Preprocessor, channels: int) -> Shape:
+    return len(paths), preprocessor.size, preprocessor.size, channels
 
 
-def _megabytes(shape: Shape) -> str:
+def _megabytes(shape: Sequence[int]) -> str:
     return f"{math.prod(shape) / 1e6:.0f} MB"
 
 
 def _fill(
-    make: Callable[[Shape], CacheBackend],
-    channels: int,
-    paths: Sequence[Path],
-    decoder: Preprocessor,
-    progress: Progress,
+    make: Callable[[Shape], CacheBackend], paths: Sequence[Path], preprocessor: Preprocessor, progress: CacheProgress
 ) -> ImageCache:
-    """Decodes the files onto a shelf, which is made anew if it has one channel and an image has colours."""
+    """Fills a backend of one channel, which is made anew with all of them at the first image in color."""
+    channels = preprocessor.channels
     broken: dict[int, ImageError] = {}
-    histogram = np.zeros((decoder.channels, 256), np.int64)
-    shelf = make(_shape(paths, decoder, channels))
-    for i, image in enumerate(progress(decoder.files(paths))):
+    histogram = np.zeros((channels, 256), np.int64)
+    images = make(_shape(paths, preprocessor, 1))
+    for i, image in enumerate(progress(preprocessor.files(paths))):
         if isinstance(image, ImageError):
             broken[i] = image
             continue
-        grey = is_grey(image)
-        if not grey and shelf.shape[-1] == 1:
-            narrow, shelf = shelf, make(_shape(paths, decoder, decoder.channels))
-            copy_first(narrow, shelf, i)
+        grey = bool((image[..., 1:] == image[..., :1]).all())
+        if not grey and images.shape[-1] == 1:
+            narrow, images = images, make(_shape(paths, preprocessor, channels))
+            for earlier in range(i):
+                images[earlier] = np.repeat(narrow[np.array([earlier])][0], channels, axis=-1)
         # One channel's counts are those of all of them.
-        histogram += _histogram(image[..., :1] if grey else image)
-        shelf.put(i, image[..., : shelf.shape[-1]])
+        histogram += [np.bincount(image[..., j].ravel(), minlength=256) for j in range(1 if grey else channels)]
+        images[i] = image[..., : images.shape[-1]]
     usable = np.array([i for i in range(len(paths)) if i not in broken], np.int64)
-    only_grey = shelf.shape[-1] < decoder.channels
-    return ImageCache(shelf, (decoder.size, decoder.channels), usable, broken, histogram, "", only_grey)
+    return ImageCache(images, (preprocessor.size, channels), usable, broken, histogram)
 
 
-def _histogram(image: ImageArray) -> NDArray[np.int64]:
-    return np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(image, -1, 0)])
-
-
-class _NotKeptError(Exception):
-    """Makes ``atomic_folder`` drop what was written."""
-
-    def __init__(self, store: ImageCache) -> None:
-        super().__init__()
-        self.store = store
-
-
-def _disk_store(paths: Sequence[Path], decoder: Preprocessor, folder: Path, progress: Progress) -> ImageCache:
-    target = folder / _key(paths, decoder)
+def _disk_cache(paths: Sequence[Path], preprocessor: Preprocessor, folder: Path, progress: CacheProgress) -> ImageCache:
+    target = folder / _key(paths, preprocessor)
     if target.is_dir():
-        return _stored(target, decoder)
-    try:
-        with atomic_folder(target) as temporary:
-            return _filled(temporary, paths, decoder, progress, f"in {target}")
-    except _NotKeptError as broken:
-        # The next run must name the broken files again. The open file outlives its name.
-        return broken.store
-    except OSError:
-        if not target.is_dir():
-            raise
-    # Another process was faster.
-    return _stored(target, decoder)
+        return _reopened(target, preprocessor)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder, ignore_cleanup_errors=True) as temporary:
+        # A folder within, since a temporary one is closed to other users.
+        new = Path(temporary) / "new"
+        new.mkdir()
 
+        def make(shape: Shape) -> CacheBackend:
+            # One that turned out too narrow makes room first; it can still be read.
+            (new / _IMAGES).unlink(missing_ok=True)
+            _check_room(shape, folder)
+            return DiskCache(new / _IMAGES, shape)
 
-def _filled(folder: Path, paths: Sequence[Path], decoder: Preprocessor, progress: Progress, where: str) -> ImageCache:
-    file = folder / _IMAGES
-
-    def make(shape: Shape) -> CacheBackend:
-        # One that turned out too narrow makes room first; it can still be read.
-        file.unlink(missing_ok=True)
-        _check_room(shape, folder)
-        return DiskBackend(file, shape)
-
-    store = _fill(make, 1, paths, decoder, progress)
-    size = _megabytes(_shape(paths, decoder, store.kept_channels))
-    if store.broken:
-        raise _NotKeptError(replace(store, kept=f"{size} on disk, for this run only"))
-    np.save(folder / _HISTOGRAM, store.histogram)
-    return replace(store, kept=f"{size} {where}")
+        built = _fill(make, paths, preprocessor, progress)
+        size = _megabytes(built.images.shape)
+        if built.broken:
+            # Not for the next run, which must name the broken files again.
+            return replace(built, location=f"{size} on disk, for this run only")
+        np.save(new / _HISTOGRAM, built.histogram)
+        try:
+            new.rename(target)
+        except OSError:
+            # Another process was faster.
+            if not target.is_dir():
+                raise
+            return _reopened(target, preprocessor)
+    return replace(built, location=f"{size} in {target}")
 
 
 def _check_room(shape: Shape, folder: Path) -> None:
-    """A disk that is full is better found now than after hours."""
     free = shutil.disk_usage(folder).free
     if math.prod(shape) > free:
         raise DataError(
@@ -237,17 +279,17 @@ def _check_room(shape: Shape, folder: Path) -> None:
         )
 
 
-def _stored(target: Path, decoder: Preprocessor) -> ImageCache:
-    images, histogram = DiskBackend(target / _IMAGES), np.load(target / _HISTOGRAM)
-    kept = f"{_megabytes(images.shape)} in {target} (from an earlier run)"
-    grey = images.shape[-1] < decoder.channels
-    shape = (decoder.size, decoder.channels)
-    return ImageCache(images, shape, np.arange(images.shape[0]), {}, histogram, kept, grey)
+def _reopened(target: Path, preprocessor: Preprocessor) -> ImageCache:
+    images = DiskCache(target / _IMAGES)
+    location = f"{_megabytes(images.shape)} in {target} (from an earlier run)"
+    shape, usable = (preprocessor.size, preprocessor.channels), np.arange(images.shape[0])
+    return ImageCache(images, shape, usable, {}, np.load(target / _HISTOGRAM), location)
 
 
-def _key(paths: Sequence[Path], decoder: Preprocessor) -> str:
-    parts = [_VERSION, str(decoder.size), str(decoder.channels), *(["harmonized"] if decoder.harmonize else [])]
-    resolved: dict[Path, Path] = {}
+def _key(paths: Sequence[Path], preprocessor: Preprocessor) -> str:
+    parts = [_VERSION, str(preprocessor.size), str(preprocessor.channels)]
+    parts += ["harmonized"] if preprocessor.harmonize else []
+    resolved = functools.cache(Path.resolve)
     for path in paths:
         try:
             link, state = path.lstat(), path.stat()
@@ -255,9 +297,6 @@ def _key(paths: Sequence[Path], decoder: Preprocessor) -> str:
             # A file that is missing gets its message when it is read.
             parts.append(str(path))
             continue
-        folder = path.parent
-        if folder not in resolved:
-            resolved[folder] = folder.resolve()
-        whole = path.resolve() if stat.S_ISLNK(link.st_mode) else resolved[folder] / path.name
+        whole = path.resolve() if stat.S_ISLNK(link.st_mode) else resolved(path.parent) / path.name
         parts.append(f"{whole}\n{state.st_size}\n{state.st_mtime_ns}")
     return digest(parts)[:24]

@@ -1,26 +1,32 @@
-"""Encoded bytes to the network's input: the one function that training, prediction and the served model share.
-
-Everything here is TensorFlow graph code without Python state, so that the exported model carries it along.
-"""
+"""Preprocessing as TensorFlow operations, which an exported SavedModel embeds: the same bytes as ``Preprocessor``."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
-from btkeras.preprocessing.decode import HEAD, PATTERNS
+from btkeras.preprocessing.decode import HEAD, ORIENTATIONS, PATTERNS
 from btkeras.preprocessing.harmonize import (
     BACKGROUND_PERCENT,
     FILLED,
     FOREGROUND,
     MIDDLE,
-    SMALLEST_PART,
+    SMALLEST_FRACTION,
     SMALLEST_SIDE,
     WHITE_PERCENT,
 )
 from btkeras.preprocessing.image_file import MAX_PIXELS, MIN_SIDE
 from btkeras.preprocessing.resize import QUARTERS, UNIT
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+# Signature and first chunk, whose length and type are the same in every PNG.
+_PNG_HEADER = 33
+_PNG_IHDR = _PNG + b"\0\0\0\rIHDR"
+# Rows resized together; the larger, the more of each product is zeros, the smaller, the more rows are copied.
+_BLOCK = 16
 
 
 def orientation(data: tf.Tensor) -> tf.Tensor:
@@ -32,23 +38,12 @@ def orientation(data: tf.Tensor) -> tf.Tensor:
 
 
 def upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
-    """Turns a decoded image as its encoded bytes say.
+    """Turns a decoded image ``[height, width, channels]`` as its encoded bytes say."""
 
-    Args:
-        image: ``[height, width, channels]``.
-        data: The bytes it was decoded from.
-    """
-    turned = {
-        2: lambda: image[:, ::-1],
-        3: lambda: image[::-1, ::-1],
-        4: lambda: image[::-1],
-        5: lambda: _transposed(image),
-        6: lambda: _transposed(image)[:, ::-1],
-        7: lambda: _transposed(image)[::-1, ::-1],
-        8: lambda: _transposed(image)[::-1],
-    }
-    branches = {code: turned.get(code, lambda: tf.identity(image)) for code in range(9)}
-    return tf.switch_case(orientation(data), branches)
+    def turned(exchanged: bool, down: int, across: int) -> Callable[[], tf.Tensor]:
+        return lambda: (_transposed(image) if exchanged else image)[::down, ::across]
+
+    return tf.switch_case(orientation(data) - 1, [turned(*steps) for steps in ORIENTATIONS.values()])
 
 
 def _transposed(image: tf.Tensor) -> tf.Tensor:
@@ -67,14 +62,7 @@ def _value(head: tf.Tensor, pattern: bytes, little_endian: bool) -> tf.Tensor:
 
 
 def harmonize(image: tf.Tensor) -> tf.Tensor:
-    """Crops a slice to the head and puts it on the common scale of intensity.
-
-    Args:
-        image: uint8 ``[height, width, 1]``.
-
-    Returns:
-        uint8 ``[rows, columns, 1]`` of the head.
-    """
+    """Crops a slice, uint8 ``[height, width, 1]``, to the head and normalizes its intensity."""
     # Counting is quicker on the CPU than the way to a GPU and back.
     with tf.device("/CPU:0"):
         grey = image[..., 0]
@@ -92,7 +80,7 @@ def _head_box(grey: tf.Tensor, threshold: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     left, right = _largest_run(tf.reduce_sum(foreground[top:bottom], axis=0), bottom - top)
     top, bottom = _largest_run(tf.reduce_sum(foreground[:, left:right], axis=1), right - left)
     rows, columns = bottom - top, right - left
-    small = (rows * columns * SMALLEST_PART < height * width) | (tf.minimum(rows, columns) < SMALLEST_SIDE)
+    small = (rows * columns * SMALLEST_FRACTION < height * width) | (tf.minimum(rows, columns) < SMALLEST_SIDE)
     whole = tf.stack([0, 0, height, width])
     found = tf.stack([top, left, bottom, right])
     return tuple(tf.unstack(tf.where(small, whole, found)))
@@ -140,15 +128,6 @@ def _percentile(histogram: tf.Tensor, percent: int) -> tf.Tensor:
     return tf.argmax(tf.cast(100 * below >= percent * below[-1], tf.int32))
 
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
-# Signature and first chunk, whose length and type are the same in every PNG.
-_PNG_HEADER = 33
-_PNG_IHDR = _PNG + b"\0\0\0\rIHDR"
-# Rows resized together; the larger, the more of each product is zeros, the smaller, the more rows are copied.
-_BLOCK = 16
-
-
 def preprocess(data: tf.Tensor, size: int, channels: int, harmonized: bool = False) -> tf.Tensor:
     """Decodes and resizes one image.
 
@@ -156,13 +135,13 @@ def preprocess(data: tf.Tensor, size: int, channels: int, harmonized: bool = Fal
         data: Scalar string, an encoded PNG or JPEG.
         size: Side of the result, pixels.
         channels: 1 or 3.
-        harmonized: Whether it is cropped to the head and put on one scale first (``btkeras.preprocessing.harmonize``).
+        harmonized: Whether it is cropped to the head and its intensity normalized (``preprocessing.harmonize``).
 
     Returns:
         uint8 ``[size, size, channels]``.
 
     Raises:
-        tf.errors.InvalidArgumentError: When run, if the bytes are no valid image or have too many pixels.
+        tf.errors.InvalidArgumentError: When run, if the bytes are no whole image or have too many pixels.
     """
     return preprocess_pixels(decode(data), size, channels, harmonized)
 
@@ -174,7 +153,7 @@ def preprocess_pixels(image: tf.Tensor, size: int, channels: int, harmonized: bo
         image: uint8 ``[height, width, 1 or 3]``.
         size: Side of the result, pixels.
         channels: 1 or 3.
-        harmonized: As for ``preprocess``; colour then becomes grey, and grey is repeated for 3 channels.
+        harmonized: As for ``preprocess``; color then becomes grey, and grey is repeated for 3 channels.
 
     Returns:
         uint8 ``[size, size, channels]``.
@@ -194,8 +173,7 @@ def preprocess_pixels(image: tf.Tensor, size: int, channels: int, harmonized: bo
 def decode(data: tf.Tensor) -> tf.Tensor:
     """Decodes PNG (8 or 16 bits) or JPEG bytes, turned upright, to uint8 ``[height, width, 1 (grey) or 3 (RGB)]``.
 
-    16-bit images are scaled from their own lowest..highest value to 0..255, as ``prepare`` does with raw slices.
-    Transparency is ignored.
+    16-bit images are scaled from their own lowest..highest value to 0..255. Transparency is ignored.
     """
     is_png = tf.equal(tf.strings.substr(data, 0, len(_PNG)), _PNG)
     is_jpeg = tf.equal(tf.strings.substr(data, 0, len(_JPEG)), _JPEG)
@@ -206,10 +184,7 @@ def decode(data: tf.Tensor) -> tf.Tensor:
 
 
 def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
-    """Makes uint8 images ``[..., 1 or 3]`` grey (ITU-R 601 luma, rounded as Pillow does) or three-channelled.
-
-    The last dimension may be unknown until run time.
-    """
+    """Makes uint8 images ``[..., 1 or 3]`` grey (ITU-R 601 luma, rounded as Pillow does) or three-channelled."""
     if channels == 3:
         image = tf.cond(_is_grey(image), lambda: tf.repeat(image, 3, axis=-1), lambda: image)
     else:
@@ -250,11 +225,7 @@ def resize(image: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _resize_rows(image: tf.Tensor, target: int) -> tf.Tensor:
-    """Weighted sums of rows: float32 ``[height, width, channels]`` to ``[target, width, channels]``.
-
-    The matrix of ``btkeras.preprocessing.resize.resize_weights`` is nearly empty, so only blocks along its diagonal are made
-    and multiplied; a test holds the two together.
-    """
+    """Weighted sums of rows: float32 ``[height, width, channels]`` to ``[target, width, channels]``."""
     rows, weights = _blocks(tf.shape(image)[0], target, math.gcd(target, _BLOCK))
     blocks = tf.einsum("bon,bnwc->bowc", weights, tf.gather(image, rows))
     return tf.reshape(blocks, [target, -1, image.shape[-1]])

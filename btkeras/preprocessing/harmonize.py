@@ -1,16 +1,8 @@
-"""Slices of different collections made alike: cropped to the head, on one scale of intensity.
+"""Crops slices to the head and normalizes their intensity, so that those of different collections look alike.
 
-What surrounds a head (how much black, frames, markers) and how bright an image was saved say which collection a
-slice comes from, and with it, where a class has its own collection, the answer. Here the head's box is found from
-counts of rows and columns, and three landmarks of the head's own histogram are put at fixed grey levels (Nyul and
-Udupa, "On standardizing the MR image intensity scale", 1999): the background, the median and the 99th percentile.
-Stretching the box to the network's square then makes the aspect of all images the same, too.
-
-What stays is what is in the head: the plane of the slice and its weighting (T1, T2, FLAIR) differ between collections,
-and no scaling changes that.
-
-Everything is whole numbers, so ``btkeras.preprocessing.graph``, which the network's preprocessing uses, gives the
-same bytes.
+The head's box is found from counts of rows and columns. Background, median and 99th percentile of the head are then
+put at fixed grey levels (Nyul and Udupa, "On standardizing the MR image intensity scale", 1999). All arithmetic is in
+whole numbers, so ``btkeras.preprocessing.graph`` gives the same bytes.
 """
 
 from __future__ import annotations
@@ -21,16 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# A pixel is foreground above a sixth of the way from the background (10th percentile) to white (99th). Skin, brain
-# and skull-stripped brains are; noise, the rings of JPEG and most ghosts are not.
-FOREGROUND = 6
-# A row or column counts if this many percent of it are foreground: a frame of one pixel, a letter or specks do not.
-# (A circle loses 0.06 % of its diameter.)
-FILLED = 5
 BACKGROUND_PERCENT, WHITE_PERCENT = 10, 99
-# Of the whole image; a smaller box, or one with fewer pixels on a side, is no head.
-SMALLEST_PART, SMALLEST_SIDE = 20, 16
-# Where the head's median comes to lie. Half way would spare too few levels for what enhances.
+# A pixel is foreground above a sixth of the way from background to white: skin and brain are, noise is not.
+FOREGROUND = 6
+# Percent of a row or column that must be foreground: more than a frame of one pixel, a letter or specks give.
+FILLED = 5
+# A box of less than a twentieth of the image, or with fewer pixels on a side, is no head.
+SMALLEST_FRACTION, SMALLEST_SIDE = 20, 16
+# The level of the head's median. Half way to white would leave too few levels for what enhances.
 MIDDLE = 100
 
 
@@ -44,7 +34,7 @@ class HeadBox(NamedTuple):
 
 
 def harmonize(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Crops a slice to the head and puts it on the common scale of intensity.
+    """Crops a slice to the head and normalizes its intensity.
 
     Args:
         image: uint8 ``[height, width, 1]``.
@@ -56,7 +46,7 @@ def harmonize(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     low, threshold = _levels(grey)
     box = _box(grey > threshold)
     crop = grey[box.top : box.bottom, box.left : box.right]
-    return np.take(intensity_table(_histogram(crop), low, threshold), crop)[..., None]
+    return np.take(_intensity_table(_histogram(crop), low, threshold), crop)[..., None]
 
 
 def foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -65,14 +55,10 @@ def foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def head_box(image: NDArray[np.uint8]) -> HeadBox:
-    """Finds the head.
-
-    Args:
-        image: uint8 ``[height, width]``, brighter than its background.
+    """Finds the head in uint8 ``[height, width]``.
 
     Returns:
-        The smallest box around the largest run of filled rows and columns; the whole image where there is none
-        that a head could fill (blank images, noise, a few letters).
+        The box around the largest run of filled rows and columns; the whole image where no head could fill it.
     """
     return _box(foreground(image))
 
@@ -83,10 +69,9 @@ def _box(found: NDArray[np.bool_]) -> HeadBox:
     left, right = _largest_run(_counts(found[top:bottom], 0), bottom - top)
     # Again, now without what lies beside the head.
     top, bottom = _largest_run(_counts(found[:, left:right], 1), right - left)
-    box = HeadBox(top, left, bottom, right)
-    sides = bottom - top, right - left
-    small = sides[0] * sides[1] * SMALLEST_PART < height * width or min(sides) < SMALLEST_SIDE
-    return HeadBox(0, 0, height, width) if small else box
+    rows, columns = bottom - top, right - left
+    small = rows * columns * SMALLEST_FRACTION < height * width or min(rows, columns) < SMALLEST_SIDE
+    return HeadBox(0, 0, height, width) if small else HeadBox(top, left, bottom, right)
 
 
 def _counts(found: NDArray[np.bool_], axis: int) -> NDArray[np.int64]:
@@ -94,18 +79,12 @@ def _counts(found: NDArray[np.bool_], axis: int) -> NDArray[np.int64]:
     return np.add.reduce(found.view(np.uint8), axis=axis, dtype=np.uint32).astype(np.int64)
 
 
-def intensity_table(histogram: NDArray[np.int64], low: int, threshold: int) -> NDArray[np.uint8]:
-    """The new level of each of the 256 levels.
-
-    Args:
-        histogram: Pixel counts of the crop, ``[256]``.
-        low: Becomes 0, as does everything below.
-        threshold: Median and 99th percentile are those of the pixels above.
-    """
-    head = np.where(np.arange(256) > threshold, histogram, 0)
+def _intensity_table(histogram: NDArray[np.int64], low: int, threshold: int) -> NDArray[np.uint8]:
+    """The new level of each of the 256 levels: 0 up to ``low``; the head is what lies above ``threshold``."""
+    values = np.arange(256)
+    head = np.where(values > threshold, histogram, 0)
     middle = max(_percentile(head, 50), low + 1)
     high = max(_percentile(head, WHITE_PERCENT), middle + 1)
-    values = np.arange(256)
     dark = _line(np.clip(values, low, middle) - low, MIDDLE, middle - low)
     bright = _line(np.clip(values, middle, high) - middle, 255 - MIDDLE, high - middle)
     return (dark + bright).astype(np.uint8)
@@ -136,12 +115,7 @@ def _percentile(histogram: NDArray[np.int64], percent: int) -> int:
 
 
 def _largest_run(counts: NDArray[np.integer], length: int) -> tuple[int, int]:
-    """First and behind the last of the adjoining lines, each filled, that have the most foreground together.
-
-    Args:
-        counts: Foreground pixels of each line.
-        length: Pixels of a line.
-    """
+    """Begin and end of the run of filled lines with the most foreground, from each line's foreground pixels."""
     filled = 100 * counts > FILLED * length
     begins = filled & ~np.concatenate([[False], filled[:-1]])
     # Runs are numbered from 1; lines between them share 0, and have no weight.

@@ -1,14 +1,15 @@
-"""What may be read as an image: checks on an encoded image's header, before anything is decoded.
-
-The headers are read here and not by Pillow, whose warnings about damaged ones cannot be silenced from one thread
-without touching the others.
-"""
+"""What may be read as an image: checks on an encoded image's header, before anything is decoded."""
 
 from __future__ import annotations
 
+import io
 import struct
+import zlib
 from pathlib import Path
-from typing import Literal
+
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import jpeg_factory
+from PIL.PngImagePlugin import PngImageFile
 
 from btkeras.errors import ImageError
 
@@ -34,16 +35,8 @@ _MAGIC = {
 }
 # NIfTI-1 has its magic at byte 344, NIfTI-2 at byte 4; "i": the header of a pair of files.
 _NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
-# JPEG markers: start of a frame, of a scan, end of the image, and those that stand alone.
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_SCAN, _END = 0xDA, 0xD9
-_WITHOUT_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
-_GAIN_MAP = b"hdrgm:Version"
-# The number of images in an MPO segment: tag 0xB001, type LONG, count 1, in big- and little-endian.
-_MPO_COUNTS: dict[bytes, Literal["big", "little"]] = {
-    bytes.fromhex("b001000400000001"): "big",
-    bytes.fromhex("01b0040001000000"): "little",
-}
+# What Pillow raises on damaged files; that list is nowhere promised.
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, zlib.error)
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -87,7 +80,11 @@ def check_image(data: bytes, name: str = "the image") -> tuple[int, int]:
         raise ImageError(
             "An image must be a PNG or JPEG file", received=f"{name}, which is {kind}", remedy=remedy_for(kind)
         )
-    width, height, frames = _header(data, name)
+    try:
+        image = open_image(data)
+    except BROKEN as error:
+        raise damaged(name, str(error).rstrip(". ")) from error
+    (width, height), frames = image.size, getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageError(
             "An image must be one still image",
@@ -126,56 +123,17 @@ def sniff(data: bytes) -> str:
     return "text" if data[:256].isascii() and b"\0" not in data[:256] else "of an unknown format"
 
 
-def _header(data: bytes, name: str) -> tuple[int, int, int]:
-    """Width, height and number of frames."""
-    try:
-        return _png_header(data) if sniff(data) == "PNG" else _jpeg_header(data)
-    except (struct.error, IndexError) as error:
-        raise damaged(name, "it ends in its header") from error
-    except ValueError as error:
-        raise damaged(name, error) from error
+def open_image(data: bytes) -> ImageFile:
+    """Opens a PNG or JPEG in Pillow, which reads its header.
 
-
-def _png_header(data: bytes) -> tuple[int, int, int]:
+    Raises:
+        One of ``BROKEN``: If the header is damaged.
+    """
+    if sniff(data) != "PNG":
+        return jpeg_factory(io.BytesIO(data))
     if data[12:16] != b"IHDR":
         raise ValueError("it does not begin with its size")
-    width, height = struct.unpack_from(">II", data, 16)
-    position, frames = 8, 1
-    # An animation is announced before the first image data, and the chunk says how many frames it has.
-    while (kind := data[position + 4 : position + 8]) != b"IDAT":
-        (length,) = struct.unpack_from(">I", data, position)
-        if kind == b"acTL":
-            (frames,) = struct.unpack_from(">I", data, position + 8)
-        position += 12 + length
-    return width, height, frames
-
-
-def _jpeg_header(data: bytes) -> tuple[int, int, int]:
-    position, frames = 2, 1
-    while True:
-        position = data.find(b"\xff", position) + 1
-        marker = data[position] if position else _END
-        if marker in _FRAMES:
-            height, width = struct.unpack_from(">HH", data, position + 4)
-            # What a phone adds to show a photograph brighter (Ultra HDR) is no second image.
-            return width, height, 1 if _GAIN_MAP in data[:position] else frames
-        if marker in (_SCAN, _END):
-            raise ValueError("it has no frame header")
-        if marker == 0xFF or marker in _WITHOUT_LENGTH:
-            continue
-        (length,) = struct.unpack_from(">H", data, position + 1)
-        frames = max(frames, _images(data[position + 3 : position + 1 + length]))
-        position += 1 + length
-
-
-def _images(segment: bytes) -> int:
-    """Number of images that a multi-image (MPO) segment announces, 1 for any other segment."""
-    if segment.startswith(b"MPF\0"):
-        for count, order in _MPO_COUNTS.items():
-            position = segment.find(count)
-            if position >= 0:
-                return int.from_bytes(segment[position + len(count) :][:4], order)
-    return 1
+    return PngImageFile(io.BytesIO(data))
 
 
 def damaged(name: str, reason: object) -> ImageError:

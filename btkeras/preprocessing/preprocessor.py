@@ -1,4 +1,4 @@
-"""Many files to network inputs, in threads, where a broken file is an answer and not the end."""
+"""Images to the network's input."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from btkeras.errors import ImageError
 from btkeras.machine import threads
-from btkeras.preprocessing.decode import decode
+from btkeras.preprocessing.decode import ImageArray, decode
 from btkeras.preprocessing.harmonize import harmonize
 from btkeras.preprocessing.image_file import check_image, read_image_bytes
 from btkeras.preprocessing.resize import resize
 
-ImageArray = NDArray[np.uint8]
+__all__ = ["ImageArray", "Preprocessor", "decode_checked", "decode_file", "preprocess", "to_channels"]
+
+# Files that wait to be taken while others are decoded.
+_CHUNK = 256
 
 
 def preprocess(image: ImageArray, size: int, channels: int, harmonized: bool = False) -> ImageArray:
@@ -27,7 +29,7 @@ def preprocess(image: ImageArray, size: int, channels: int, harmonized: bool = F
         image: uint8 ``[height, width, 1 or 3]``.
         size: Side of the result, pixels.
         channels: 1 or 3.
-        harmonized: Whether it is cropped to the head and put on one scale first (``btkeras.preprocessing.harmonize``); colour
+        harmonized: Whether it is cropped to the head and its intensity normalized (``preprocessing.harmonize``); color
             then becomes grey, and grey is repeated for 3 channels.
 
     Returns:
@@ -46,33 +48,28 @@ def to_channels(image: ImageArray, channels: int) -> ImageArray:
     return image.repeat(3, axis=-1) if channels == 3 else np.asarray(Image.fromarray(image).convert("L"))[..., None]
 
 
-_CHUNK = 256
-
-
 def decode_file(path: str | Path) -> ImageArray:
-    """Reads a file's image at its own size, upright, as ``Decoder.array`` takes it: uint8 ``[h, w, 1 or 3]``.
+    """Reads a file's image at its own size, upright: uint8 ``[height, width, 1 or 3]``.
 
     Raises:
-        ImageError: As ``Decoder.file``.
+        ImageError: If it cannot be read, is no PNG or JPEG that may be decoded, or is damaged.
     """
     return decode(read_image_bytes(path), str(path))
 
 
 def decode_checked(data: bytes, name: str = "the image") -> ImageArray:
-    """Does the same with a file's content; errors as ``Decoder.bytes``."""
+    """Does the same with a file's content."""
     check_image(data, name)
     return decode(data, name)
 
 
 class Preprocessor:
-    """Reads images as uint8 ``[size, size, channels]``: checked, and prepared as the exported model's graph does it.
-
-    Pillow and NumPy do all of it, so that predicting, training and serving read alike and none needs TensorFlow for it.
+    """Reads images as the network's input, to the same bytes as the exported model's graph.
 
     Args:
         size: Side of the network's input, pixels.
         channels: 1 or 3.
-        harmonize: Whether images are cropped to the head and put on one scale of intensity.
+        harmonize: Whether images are cropped to the head and their intensity normalized.
     """
 
     def __init__(self, size: int, channels: int, harmonize: bool = False) -> None:
@@ -80,20 +77,16 @@ class Preprocessor:
         self.channels = channels
         self.harmonize = harmonize
 
-    def bytes(self, data: bytes, name: str = "the image") -> ImageArray:
-        """Decodes an encoded image.
-
-        Raises:
-            ImageError: If it is no PNG or JPEG that may be read, or its content is broken.
-        """
-        return self.array(decode_checked(data, name))
-
     def array(self, image: ImageArray) -> ImageArray:
-        """Does the same with a decoded image, uint8 ``[height, width, 1 or 3]``."""
+        """Preprocesses a decoded image, uint8 ``[height, width, 1 or 3]``, to uint8 ``[size, size, channels]``."""
         return preprocess(image, self.size, self.channels, self.harmonize)
 
+    def bytes(self, data: bytes, name: str = "the image") -> ImageArray:
+        """Does the same with an encoded image; errors as ``decode_file``."""
+        return self.array(decode_checked(data, name))
+
     def file(self, path: str | Path) -> ImageArray:
-        """Reads and decodes a file; errors as ``bytes``."""
+        """Does the same with a file; errors as ``decode_file``."""
         return self.array(decode_file(path))
 
     def try_file(self, path: str | Path) -> ImageArray | ImageError:
@@ -104,7 +97,7 @@ class Preprocessor:
             return error
 
     def files(self, paths: Sequence[str | Path]) -> Iterator[ImageArray | ImageError]:
-        """Decodes files in parallel and yields images or errors in their order, with bounded memory."""
+        """Reads files in parallel and yields images or errors in their order, with bounded memory."""
         with ThreadPoolExecutor(threads()) as pool:
             for start in range(0, len(paths), _CHUNK):
                 yield from pool.map(self.try_file, paths[start : start + _CHUNK])

@@ -41,9 +41,9 @@ class Inputs:
     tumors: LesionBoxes | None = None
 
     @property
-    def kept(self) -> str:
-        """Where the training images are kept, in words."""
-        return self.stores["train"].kept
+    def location(self) -> str:
+        """Where the training images are cached, for people."""
+        return self.stores["train"].location
 
 
 def build_inputs(
@@ -204,7 +204,7 @@ def training_batches(  # noqa: PLR0913 - each argument comes from another part o
         positions = first + tf.range(size_of_batch, dtype=tf.int64)
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         indices = tf.random.experimental.index_shuffle(positions, key, max_index=count - 1)
-        images, answers = _take_kept(store, indices), tf.gather(targets, indices)
+        images, answers = _take_stored(store, indices), tf.gather(targets, indices)
         if tumors is not None and augmentation.lesion_cutmix:
             boxes, no_tumor = tf.gather(tumors.boxes, indices), tf.gather(tumors.no_tumor, indices)
             images = _all_channels(images, store)
@@ -224,18 +224,18 @@ def evaluation_batches(store: ImageCache, labels: Sequence[int], classes: int, b
     targets = tf.one_hot(np.asarray(labels), classes)
 
     def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images = tf.cast(_take_kept(store, indices), tf.float32)
+        images = tf.cast(_take_stored(store, indices), tf.float32)
         return _all_channels(images, store), tf.gather(targets, indices)
 
     batches = tf.data.Dataset.range(len(store)).batch(batch_size)
     return _run(batches.map(load, num_parallel_calls=threads(), deterministic=True))
 
 
-def _take_kept(store: ImageCache, indices: tf.Tensor) -> tf.Tensor:
+def _take_stored(store: ImageCache, indices: tf.Tensor) -> tf.Tensor:
     # Declared stateless, which it is; else op determinism would run the map on one thread.
-    images = tf.numpy_function(store.take_kept, [indices], tf.uint8, stateful=False)
+    images = tf.numpy_function(store.take_stored, [indices], tf.uint8, stateful=False)
     side = store.shape[0]
-    return tf.ensure_shape(images, [None, side, side, store.kept_channels])
+    return tf.ensure_shape(images, [None, side, side, store.stored_channels])
 
 
 def _all_channels(images: tf.Tensor, store: ImageCache) -> tf.Tensor:

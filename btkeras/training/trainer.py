@@ -246,7 +246,7 @@ def _announce(training: Training) -> None:
     logger.info(
         f"{training.config.model.name}: {training.model.count_params():,} parameters; "
         f"images {', '.join(f'{subset} {count:,}' for subset, count in counts.items())}; "
-        f"training images kept: {training.inputs.kept}"
+        f"training images: {training.inputs.location}"
     )
     logger.info(f"watch it with: tensorboard --logdir {training.run.path / 'tensorboard'}")
 
