@@ -176,8 +176,7 @@ def _check_size(dataset: Any, name: str) -> int:
     if min(rows, columns) < MIN_SIDE or rows * columns > MAX_PIXELS or not 0 < count <= MAX_FRAMES:
         limits = f"frames of at least {MIN_SIDE} x {MIN_SIDE} and at most {MAX_PIXELS / 1e6:.0f} million pixels"
         raise ImageError(
-            f"A DICOM file must have up to {MAX_FRAMES} {limits}",
-            received=f"{name} with {count} of {columns} x {rows}",
+            f"A DICOM file must have up to {MAX_FRAMES} {limits}", received=f"{name} with {count} of {columns} x {rows}"
         )
     return count
 

@@ -15,15 +15,7 @@ from btkeras.datasets.dataset import IMAGE_SUFFIXES
 from btkeras.datasets.readers import DICOM_SUFFIXES, VOLUME_SUFFIXES, Slices, dicom, nifti
 from btkeras.errors import ImageError
 from btkeras.preprocessing.decode import ImageArray, to_uint8
-from btkeras.preprocessing.image_file import (
-    FORMATS,
-    MAX_PIXELS,
-    check_image,
-    damaged,
-    read_bytes,
-    remedy_for,
-    sniff,
-)
+from btkeras.preprocessing.image_file import FORMATS, MAX_PIXELS, check_image, damaged, read_bytes, remedy_for, sniff
 from btkeras.preprocessing.preprocessor import decode_checked
 
 # GIF and WebP are among them to be rejected by name instead of passed over.
