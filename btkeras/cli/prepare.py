@@ -9,56 +9,49 @@ import click
 
 from btkeras.cli import options
 
-# Where the one option leaves its value for the other, which is parsed later.
-_SIZE = "btkeras.size"
-
 
 @click.command(short_help="Make a dataset from FigShare files, class folders, DICOM, NIfTI.")
 @click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="SOURCE...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The dataset's folder to make.")
 @click.option("--download", type=click.Choice(["figshare"]), help="Fetch this collection first, resuming if cut off.")
 @click.option(
-    "--downloads",
+    "--download-dir",
     type=click.Path(path_type=Path),
     default=Path("downloads"),
     show_default=True,
-    help="Where --download keeps its files.",
+    help="Where --download puts its files.",
+)
+@click.option(
+    "--harmonize",
+    is_flag=True,
+    help="Crop every image to the head, normalize its intensity and make it a grey square.",
 )
 @click.option(
     "--size",
     default=256,
     show_default=True,
     type=click.IntRange(32, 2048),
-    is_eager=True,
-    expose_value=False,
-    callback=lambda context, _, size: context.meta.__setitem__(_SIZE, size),
     help="Side of the squares of --harmonize, pixels.",
-)
-@click.option(
-    "--harmonize",
-    is_flag=True,
-    callback=lambda context, _, wanted: context.meta[_SIZE] if wanted else 0,
-    help="Write the heads alone, grey, on one scale of intensity and as equal squares.",
 )
 @click.option(
     "--slices",
     default="middle-third",
     show_default=True,
-    help="Of NIfTI volumes: middle-third, all, or every-N; where NAME_seg.nii.gz lies beside, of the tumour's slices.",
+    help="Slices of NIfTI volumes: middle-third, all, or every-N; with a mask beside it, of the tumour's slices.",
 )
 @options.skip_broken
-def prepare(sources: tuple[Path, ...], out: Path, download: str | None, downloads: Path, **chosen: Any) -> None:
+def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download_dir: Path, **chosen: Any) -> None:
     """Make a dataset from any number of SOURCEs.
 
-    A SOURCE is FigShare's download (zips, zips in a zip, or .mat files, whose patient ids, folds and tumour masks are
-    kept), a folder of class folders (glioma, meningioma, no_tumor, pituitary and their usual spellings; also below
-    Training/ and Testing/; with boxes.csv), or another dataset. Every image is read: broken ones are named, and
-    nothing is written unless --skip-broken.
+    A SOURCE is FigShare's download (zips, zips in a zip, or .mat files, with patient ids, folds and tumour masks), a
+    folder of class folders (glioma, meningioma, no_tumor, pituitary and their usual spellings; also below Training/
+    and Testing/; with boxes.csv), or another dataset. Every image is read: broken ones are named, and nothing is
+    written unless --skip-broken.
 
     Class folders may hold DICOM and NIfTI too (pip install 'btkeras[medical]'). Each DICOM frame becomes a PNG; ids of
     patients and series become pseudonyms, and nothing else of the header, nor the files' names, gets into the dataset.
-    Of a NIfTI volume, --slices become PNGs, or those of the tumour where its mask lies beside it: NAME_seg.nii.gz for
-    NAME.nii.gz, NAME_t1.nii.gz, ...
+    Of a NIfTI volume, --slices become PNGs; where its mask lies beside it, those of the tumour. The mask of
+    NAME.nii.gz, NAME_t1.nii.gz, ... is NAME_seg.nii.gz.
 
     --harmonize makes collections look alike, to see what is left of a shortcut (btkeras shortcuts). A network for
     images as they come is better trained on the plain dataset with --set data.harmonize=true, since it then does
@@ -80,7 +73,9 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
     if download:
         from btkeras.datasets.download import download_figshare
 
-        folder = downloads / download
+        folder = download_dir / download
         download_figshare(folder)
         sources = (*sources, folder)
+    size = chosen.pop("size")
+    chosen["harmonize"] = size if chosen["harmonize"] else 0
     click.echo(prepare_dataset(sources, out, **chosen).summary())

@@ -1,46 +1,30 @@
-"""Download of the FigShare dataset: goes on where it stopped, tries again, and checks what came.
-
-pooch (of the Fatiando a Terra project; scikit-image, SciPy and MNE get their data through it) keeps the files: it
-knows what is already there and right, tries again after a failure, compares the checksum and gives only the right
-file its name. What it lacks is resuming, because its downloaders start at the first byte; the one below asks for the
-rest of a ``.part`` file through requests. The alternatives do less or cost more: pypdl resumes, but tells its errors
-to a log only, prints to standard output and brings an event loop; parfive and fsspec do not resume what an earlier
-run began; pycurl leaves trying again and checksums to its user.
-
-Both are imported only when a download is asked for.
-"""
+"""Download of the FigShare dataset: resumes, tries again, and checks size and MD5 of what came."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
 from btkeras.errors import DataError
 
 if TYPE_CHECKING:
-    import pooch
     import requests
-
 
 FIGSHARE_API = "https://api.figshare.com/v2"
 FIGSHARE_ARTICLE = 1512427
 
-_TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
+_TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of a response
 _CHUNK = 2**18
 _BY_HAND = "Or download the files with a browser and give their folder to `btkeras prepare`"
 
 
-@dataclass(frozen=True)
-class _Remote:
-    """One file on the server."""
-
+class _RemoteFile(NamedTuple):
     name: str
     size: int
     md5: str
@@ -68,105 +52,108 @@ def download_figshare(
         DataError: If the server cannot be reached, refuses, or sends something else than it announced.
         OSError: If a file cannot be written.
     """
-    import pooch
+    import requests
 
     target = Path(folder).expanduser()
-    with _network_errors(f"the list of files of article {article}"):
+    target.mkdir(parents=True, exist_ok=True)
+    name = f"the list of files of article {article}"
+    try:
         files = _list_files(f"{api.rstrip('/')}/articles/{article}")
-    keeper = pooch.create(
-        path=target,
-        base_url="",
-        registry={file.name: f"md5:{file.md5}" for file in files},
-        urls={file.name: file.url for file in files},
-        retry_if_failed=retries,
-    )
-    for file in files:
-        with _network_errors(file.name):
-            _fetch(keeper, file, target / f"{file.name}.part")
+        for file in files:
+            name = file.name
+            _download(file, target / name, retries)
+    except requests.RequestException as error:
+        raise DataError(
+            "The download must get through",
+            received=f"{name}: {error}",
+            remedy=f"Check the network and type the same again: it goes on where it stopped. {_BY_HAND}",
+        ) from error
     return [target / file.name for file in files]
 
 
-def _fetch(keeper: pooch.Pooch, file: _Remote, part: Path) -> None:
+def _download(file: _RemoteFile, target: Path, retries: int) -> None:
     import requests
 
-    try:
-        keeper.fetch(file.name, downloader=_Resume(file, part))
-    except requests.RequestException:
-        raise
-    except ValueError as error:  # pooch's word for a wrong checksum
-        raise _wrong_content(file) from error
+    part = target.with_name(f"{file.name}.part")
+    if target.exists() and _md5(target) == file.md5:
+        return
+    for pause in range(1, retries + 2):
+        try:
+            start = _fetch(file, part)
+        except requests.RequestException:
+            if pause > retries:
+                raise
+            time.sleep(pause)
+            continue
+        if _md5(part) == file.md5:
+            os.replace(part, target)
+            return
+        part.unlink()
+        if start == 0:
+            # It came in one piece: not a wrong beginning, the server has another file.
+            break
+    raise _wrong_content(file)
 
 
-class _Resume:
-    """A downloader for pooch that goes on with what is in ``part``."""
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
-    def __init__(self, file: _Remote, part: Path) -> None:
-        self._file = file
-        self._part = part
-        self._had_all = False
 
-    def __call__(self, url: str, output_file: str, pooch: object) -> None:
-        """Fetches the missing bytes, then gives the whole file to pooch, which deletes it if it is wrong."""
-        if self._had_all:
-            # Called again after a file that came in one piece: not a bad part, the server has another file.
-            raise _wrong_content(self._file)
-        start = self._part.stat().st_size if self._part.exists() else 0
-        if start > self._file.size:
-            start = 0
-        if start < self._file.size or not self._part.exists():
-            start = self._fetch(url, start)
-        self._had_all = not start
-        os.replace(self._part, output_file)
+def _fetch(file: _RemoteFile, part: Path) -> int:
+    """Fetches what is missing of a file; returns the byte that the server started from."""
+    import requests
 
-    def _fetch(self, url: str, start: int) -> int:
-        """Returns the byte that the server really started from."""
-        import requests
-
-        # Compressed transfer would make the range count bytes that are not the file's.
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-            start = self._start(response, start)
-            with self._part.open("r+b" if start else "wb") as output:
-                output.seek(start)
-                self._copy(response, output, start)
-        size = self._part.stat().st_size
-        if size > self._file.size:
-            self._part.unlink()
-            raise _wrong_content(self._file)
-        if size < self._file.size:
-            raise requests.ConnectionError("the connection ended early")
+    start = part.stat().st_size if part.exists() else 0
+    if start == file.size and part.exists():
         return start
-
-    def _start(self, response: requests.Response, asked: int) -> int:
-        import requests
-
-        # A server that does not know ranges sends everything, with 200 instead of 206.
-        start = asked if response.status_code == 206 else 0
-        other = start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-        if other or (asked and response.status_code == 416):
-            self._part.unlink()
-            raise requests.ConnectionError("the server sent another part than the one asked for")
-        _check_status(response, self._file.name)
-        return start
-
-    def _copy(self, response: requests.Response, output: IO[bytes], start: int) -> None:
-        name, size = self._file.name, self._file.size
-        with tqdm(desc=name, total=size, initial=start, unit="B", unit_scale=True, disable=None) as bar:
-            for chunk in response.iter_content(_CHUNK):
-                output.write(chunk)
-                bar.update(len(chunk))
-                if output.tell() > size:
-                    # An answer without an end would fill the disk.
-                    return
+    start = start if start < file.size else 0
+    # Compressed transfer would make the range count bytes that are not the file's.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with requests.get(file.url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        start = _check_start(response, start, file, part)
+        with part.open("r+b" if start else "wb") as output:
+            output.seek(start)
+            _copy(response, output, start, file)
+    size = part.stat().st_size
+    if size > file.size:
+        part.unlink()
+        raise _wrong_content(file)
+    if size < file.size:
+        raise requests.ConnectionError("the connection ended early")
+    return start
 
 
-def _list_files(url: str) -> list[_Remote]:
+def _check_start(response: requests.Response, asked: int, file: _RemoteFile, part: Path) -> int:
+    import requests
+
+    # A server that does not know ranges sends everything, with 200 instead of 206.
+    start = asked if response.status_code == 206 else 0
+    other = start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+    if other or (asked and response.status_code == 416):
+        part.unlink()
+        raise requests.ConnectionError("the server sent another range than the one asked for")
+    _check_status(response, file.name)
+    return start
+
+
+def _copy(response: requests.Response, output: IO[bytes], start: int, file: _RemoteFile) -> None:
+    with tqdm(desc=file.name, total=file.size, initial=start, unit="B", unit_scale=True, disable=None) as bar:
+        for chunk in response.iter_content(_CHUNK):
+            output.write(chunk)
+            bar.update(len(chunk))
+            if output.tell() > file.size:
+                # A response without an end would fill the disk.
+                return
+
+
+def _list_files(url: str) -> list[_RemoteFile]:
     import requests
 
     response = requests.get(url, timeout=_TIMEOUT)
     _check_status(response, url)
     try:
-        files = [_remote(item) for item in response.json()["files"]]
+        files = [_remote_file(item) for item in response.json()["files"]]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             "FigShare's list of files must give each one's name, size, MD5 and address",
@@ -178,21 +165,21 @@ def _list_files(url: str) -> list[_Remote]:
     return files
 
 
-def _remote(item: dict[str, Any]) -> _Remote:
+def _remote_file(item: dict[str, Any]) -> _RemoteFile:
     name, md5 = str(item["name"]), str(item["computed_md5"]).lower()
     if name.startswith(".") or re.search(r"[/\\\0]", name) or not re.fullmatch("[0-9a-f]{32}", md5):
         # The name comes from outside and becomes a path here.
         raise ValueError(f"name {name!r}, MD5 {md5!r}")
-    return _Remote(name, int(item["size"]), md5, str(item["download_url"]))
+    return _RemoteFile(name, int(item["size"]), md5, str(item["download_url"]))
 
 
 def _check_status(response: requests.Response, name: str) -> None:
     if response.status_code in (200, 206):
         return
     if response.status_code in (408, 429) or response.status_code >= 500:
-        # These pass; pooch tries again.
+        # These pass, so they are tried again.
         response.raise_for_status()
-    # 202 is how FigShare asks for a browser: an empty answer that looks like success.
+    # 202 is how FigShare asks for a browser: an empty response that looks like success.
     raise DataError(
         "FigShare must hand the file out",
         received=f"HTTP {response.status_code} {response.reason} for {name} ({response.url})",
@@ -200,23 +187,9 @@ def _check_status(response: requests.Response, name: str) -> None:
     )
 
 
-def _wrong_content(file: _Remote) -> DataError:
+def _wrong_content(file: _RemoteFile) -> DataError:
     return DataError(
         "A downloaded file must have the size and MD5 that FigShare states",
         received=f"{file.name} with other content than {file.size} bytes of MD5 {file.md5}",
         remedy=f"Try again later. {_BY_HAND}",
     )
-
-
-@contextmanager
-def _network_errors(what: str) -> Iterator[None]:
-    import requests
-
-    try:
-        yield
-    except requests.RequestException as error:
-        raise DataError(
-            "The download must get through",
-            received=f"{what}: {error}",
-            remedy=f"Check the network and type the same again: it goes on where it stopped. {_BY_HAND}",
-        ) from error
