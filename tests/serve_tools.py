@@ -21,7 +21,7 @@ from PIL import Image
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.inference.backends.base import InferenceBackend, ModelOutputs
 from btkeras.server.app import DrainingServer
-from btkeras.server.engine import Engine
+from btkeras.server.served_model import ServedModel
 from btkeras.server.settings import ServerSettings
 from tests.conftest import CLASSES
 
@@ -86,25 +86,27 @@ def b64(data: bytes) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(backend: InferenceBackend, settings: ServerSettings | None = None) -> Iterator[tuple[httpx.Client, Engine]]:
+def running(
+    backend: InferenceBackend, settings: ServerSettings | None = None
+) -> Iterator[tuple[httpx.Client, ServedModel]]:
     """A server with real connections, in a thread of this process.
 
     Yields:
-        A client of it, and its engine.
+        A client of it, and its served.
     """
     listener = socket.create_server(("127.0.0.1", 0))
-    engine = Engine(backend, settings or ServerSettings())
-    server = DrainingServer(engine)
+    served = ServedModel(backend, settings or ServerSettings())
+    server = DrainingServer(served)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
     thread.start()
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
             assert client.get("/healthz").status_code == 200
-            yield client, engine
+            yield client, served
     finally:
         server.should_exit = True
         thread.join(60)
-        engine.close()
+        served.close()
         assert not thread.is_alive()
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from btkeras.server.engine import Engine
+from btkeras.server.served_model import ServedModel
 from btkeras.server.settings import Limits, ServerSettings
 from tests.serve_tools import PREDICT, b64, noise, png, quarters_backend, running, until
 
@@ -161,7 +161,7 @@ QUICK: tuple[Callable[[random.Random], Case], ...] = (
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[tuple[httpx.Client, Engine]]:
+def server() -> Iterator[tuple[httpx.Client, ServedModel]]:
     with running(quarters_backend(), ServerSettings(limits=LIMITS)) as both:
         yield both
 
@@ -191,12 +191,12 @@ def check(client: httpx.Client, case: Case) -> str:
     return code
 
 
-def unharmed(client: httpx.Client, engine: Engine) -> None:
-    until(lambda: engine.admission.images == engine.admission.nbytes == 0)
+def unharmed(client: httpx.Client, served: ServedModel) -> None:
+    until(lambda: served.admission.images == served.admission.nbytes == 0)
     assert client.post(PREDICT, content=image(PNG)).status_code == 200
 
 
-def test_200_malformed_requests(server: tuple[httpx.Client, Engine]) -> None:
+def test_200_malformed_requests(server: tuple[httpx.Client, ServedModel]) -> None:
     rng = random.Random(0)
     codes = [check(server[0], QUICK[number % len(QUICK)](rng)) for number in range(200)]
     codes += [check(server[0], slow(rng)) for _ in range(3)]
@@ -206,7 +206,7 @@ def test_200_malformed_requests(server: tuple[httpx.Client, Engine]) -> None:
 
 
 @pytest.mark.slow
-def test_5000_malformed_requests_leave_no_memory_behind(server: tuple[httpx.Client, Engine]) -> None:
+def test_5000_malformed_requests_leave_no_memory_behind(server: tuple[httpx.Client, ServedModel]) -> None:
     rng, memory = random.Random(1), []
     for number in range(5000):
         make = slow if number % 200 == 0 else QUICK[number % len(QUICK)]

@@ -19,8 +19,8 @@ import pytest
 
 from btkeras.errors import ConfigError
 from btkeras.inference.backends.base import ModelOutputs
-from btkeras.server.engine import Engine
-from btkeras.server.settings import MIB, Limits, ServerSettings, is_loopback
+from btkeras.server.served_model import ServedModel
+from btkeras.server.settings import MIB, Limits, ServerSettings
 from btkeras.server.telemetry import JsonFormatter
 from tests.serve_tools import PREDICT, b64, noise, png, quarters_backend, quarters_outputs, running, until
 
@@ -60,13 +60,13 @@ def model() -> GatedModel:
 
 
 @pytest.fixture(scope="module")
-def server(model: GatedModel) -> Iterator[tuple[httpx.Client, Engine]]:
+def server(model: GatedModel) -> Iterator[tuple[httpx.Client, ServedModel]]:
     with running(quarters_backend(observe=model), ServerSettings(limits=SMALL)) as both:
         yield both
 
 
 @pytest.fixture(scope="module")
-def client(server: tuple[httpx.Client, Engine]) -> httpx.Client:
+def client(server: tuple[httpx.Client, ServedModel]) -> httpx.Client:
     return server[0]
 
 
@@ -119,7 +119,7 @@ def test_inflated_bytes_count_while_they_are_inflated() -> None:
     limits = Limits(body_bytes=8 * MIB, queued_bytes=20 * MIB, body_seconds=20)
     whole = gzip.compress(b" " * (6 * MIB))
     headers = {"Content-Encoding": "gzip"}
-    with running(quarters_backend(), ServerSettings(limits=limits)) as (client, engine), ThreadPoolExecutor(8) as pool:
+    with running(quarters_backend(), ServerSettings(limits=limits)) as (client, served), ThreadPoolExecutor(8) as pool:
         bomb = gzip.compress(b" " * (300 * MIB), 1)
         before = psutil.Process().memory_info().rss
         assert client.post(PREDICT, content=bomb, headers=headers).status_code == 413
@@ -133,11 +133,11 @@ def test_inflated_bytes_count_while_they_are_inflated() -> None:
 
         # Each lacks its last byte: inflated, it waits.
         waiting = list(pool.map(held, range(3)))
-        until(lambda: engine.admission.nbytes == 18 * MIB)
+        until(lambda: served.admission.nbytes == 18 * MIB)
         assert client.post(PREDICT, content=whole, headers=headers).status_code == 503
         for connection in waiting:
             connection.close()
-        until(lambda: engine.admission.nbytes == engine.admission.images == 0)
+        until(lambda: served.admission.nbytes == served.admission.images == 0)
         assert client.post(PREDICT, content=whole, headers=headers).status_code == 400
 
 
@@ -167,8 +167,10 @@ def test_too_many_connections_are_refused_and_the_others_are_served(client: http
     until(lambda: client.get("/healthz").status_code == 200)
 
 
-def test_a_full_queue_is_503_and_late_responses_are_504(server: tuple[httpx.Client, Engine], model: GatedModel) -> None:
-    client, engine = server
+def test_a_full_queue_is_503_and_late_responses_are_504(
+    server: tuple[httpx.Client, ServedModel], model: GatedModel
+) -> None:
+    client, served = server
     two = {"instances": ONE["instances"] * 2}
     model.go.clear()
     try:
@@ -181,23 +183,23 @@ def test_a_full_queue_is_503_and_late_responses_are_504(server: tuple[httpx.Clie
         busy = next(answer for answer in answers if answer.status_code == 503)
         assert busy.headers["retry-after"] == "1" and "busy" in busy.json()["error"]
         # Work that nobody waits for any more still has its place, for it is still in memory.
-        assert engine.admission.images > 0
+        assert served.admission.images > 0
         assert client.get("/readyz").status_code == 200
     finally:
         model.go.set()
-    until(lambda: not engine.admission.images)
-    assert engine.admission.nbytes == 0
+    until(lambda: not served.admission.images)
+    assert served.admission.nbytes == 0
     assert client.post(PREDICT, json=two).status_code == 200
 
 
-def test_announced_bytes_are_counted_before_they_come(server: tuple[httpx.Client, Engine]) -> None:
-    client, engine = server
+def test_announced_bytes_are_counted_before_they_come(server: tuple[httpx.Client, ServedModel]) -> None:
+    client, served = server
     with connect(client) as first, connect(client) as second:
         first.sendall(head(20_000))
         second.sendall(head(20_000))
-        until(lambda: engine.admission.nbytes == 40_000)
+        until(lambda: served.admission.nbytes == 40_000)
         assert client.post(PREDICT, content=b" " * 15_000).status_code == 503
-    until(lambda: not engine.admission.nbytes)
+    until(lambda: not served.admission.nbytes)
 
 
 def test_a_failure_of_ours_is_500_and_the_server_goes_on(
@@ -329,6 +331,9 @@ def test_limits_that_contradict_each_other_are_refused(limits: dict[str, int], m
         Limits(**limits)  # type: ignore[arg-type]
 
 
-def test_loopback() -> None:
-    assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
-    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "example.org")))
+def test_only_loopback_addresses_are_private() -> None:
+    own = ["127.0.0.1", "127.8.8.8", "::1", "localhost"]
+    public = {
+        host: ServerSettings(host=host).is_public for host in (*own, "0.0.0.0", "::", "192.168.0.1", "example.org")
+    }
+    assert [host for host, is_public in public.items() if not is_public] == own

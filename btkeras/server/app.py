@@ -19,26 +19,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from btkeras.errors import ConfigError
 from btkeras.inference.backends.base import InferenceBackend
-from btkeras.server.engine import Engine
 from btkeras.server.limits import RequestLimits, error_response
 from btkeras.server.page import page_routes
+from btkeras.server.served_model import ServedModel
 from btkeras.server.settings import ServerSettings
 from btkeras.server.telemetry import Telemetry, configure_logging, log_event
 from btkeras.server.tf_rest import tf_rest_routes
 
-_BACKLOG = 512
 # What shows nobody's data and no model: the probes, and the page's own files, which then ask for the token.
 _OPEN_PATHS = ("/", "/healthz", "/readyz")
-_OPEN_PREFIX = "/static/"
 
 
 class TokenAuth:
-    """ASGI middleware that refuses requests without the token: 401.
-
-    Args:
-        app: The application.
-        token: What clients have to send as ``Authorization: Bearer TOKEN``.
-    """
+    """ASGI middleware that refuses requests without ``Authorization: Bearer TOKEN``: 401."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
@@ -53,14 +46,14 @@ class TokenAuth:
 
     def _may_pass(self, scope: Scope) -> bool:
         path = scope["path"]
-        if scope["method"] in ("GET", "HEAD") and (path in _OPEN_PATHS or path.startswith(_OPEN_PREFIX)):
+        if scope["method"] in ("GET", "HEAD") and (path in _OPEN_PATHS or path.startswith("/static/")):
             return True
         given = Headers(scope=scope).getlist("authorization")
         scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._token)
 
 
-def create_app(engine: Engine) -> ASGIApp:
+def create_app(served: ServedModel) -> ASGIApp:
     """Makes the application.
 
     Paths: ``/v1/...`` (TensorFlow Serving's interface), ``/healthz`` (200 while the process lives), ``/readyz`` (503
@@ -72,26 +65,26 @@ def create_app(engine: Engine) -> ASGIApp:
         return JSONResponse({"status": "alive"})
 
     async def ready(_: Request) -> Response:
-        if engine.draining:
+        if served.draining:
             raise HTTPException(503, "The server is about to stop")
-        return JSONResponse({"status": "ready", "version": str(engine.version)})
+        return JSONResponse({"status": "ready", "version": str(served.version)})
 
     async def metrics(_: Request) -> Response:
-        return Response(generate_latest(engine.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(generate_latest(served.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     routes = [
         Route("/healthz", alive, name="health"),
         Route("/readyz", ready, name="health"),
         Route("/metrics", metrics, name="metrics"),
         Route("/monitoring/prometheus/metrics", metrics, name="metrics"),
-        *tf_rest_routes(engine),
-        *page_routes(engine),
+        *tf_rest_routes(served),
+        *page_routes(served),
     ]
-    settings = engine.settings
-    app: ASGIApp = RequestLimits(Router(routes, redirect_slashes=False), engine.admission, settings.limits)
+    settings = served.settings
+    app: ASGIApp = RequestLimits(Router(routes, redirect_slashes=False), served.admission, settings.limits)
     if settings.token is not None:
         app = TokenAuth(app, settings.token)
-    return Telemetry(app, engine.metrics, lambda: engine.draining)
+    return Telemetry(app, served.metrics, lambda: served.draining)
 
 
 def serve(backend: InferenceBackend, settings: ServerSettings) -> None:
@@ -106,31 +99,27 @@ def serve(backend: InferenceBackend, settings: ServerSettings) -> None:
     """
     with _listen(settings.host, settings.port) as listener:
         configure_logging()
-        engine = Engine(backend, settings)
+        served = ServedModel(backend, settings)
         try:
-            engine.warm_up()
+            served.warm_up()
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             url = f"http://{shown}:{port}"
-            log_event("listening", url=url, model=engine.name, version=engine.version, token=settings.token is not None)
-            asyncio.run(DrainingServer(engine).serve([listener]))
+            log_event("listening", url=url, model=served.name, version=served.version, token=settings.token is not None)
+            asyncio.run(DrainingServer(served).serve([listener]))
         finally:
-            engine.close()
+            served.close()
     log_event("stopped")
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn's server, which says that it is about to stop before it does, and ends with exit code 0.
+    """uvicorn's server, which says that it is about to stop before it does, and ends with exit code 0."""
 
-    Args:
-        engine: The model and the settings.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        limits = engine.settings.limits
+    def __init__(self, served: ServedModel) -> None:
+        limits = served.settings.limits
         super().__init__(
             uvicorn.Config(
-                create_app(engine),
+                create_app(served),
                 http="h11",
                 ws="none",
                 loop="asyncio",
@@ -146,28 +135,25 @@ class DrainingServer(uvicorn.Server):
                 timeout_graceful_shutdown=int(limits.body_seconds + limits.request_seconds) + 1,
             )
         )
-        self._engine = engine
+        self._served = served
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On the first signal drains, on the second ends."""
-        if self._engine.draining:
+        if self._served.draining:
             self.should_exit = self.force_exit = True
             return
-        self._engine.draining = True
-        seconds = self._engine.settings.drain_seconds
+        self._served.draining = True
+        seconds = self._served.settings.drain_seconds
         log_event("draining", seconds=seconds)
         loop = asyncio.get_running_loop()
-        loop.call_soon_threadsafe(loop.call_later, seconds, self._stop)
-
-    def _stop(self) -> None:
-        self.should_exit = True
+        loop.call_soon_threadsafe(loop.call_later, seconds, setattr, self, "should_exit", True)
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # Not `reuse_port`: a second server would take requests from the first unnoticed.
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        return socket.create_server(address[:2], family=family, backlog=512)
     except (OSError, UnicodeError) as error:
         raise ConfigError(
             "The address to serve at must be free and this machine's own",

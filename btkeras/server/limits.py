@@ -24,15 +24,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 
 class Admission:
-    """Counts images and bytes of all requests under way. Only the event loop's thread uses it.
-
-    Args:
-        limits: Of which ``queued_images`` and ``queued_bytes`` are used.
-
-    Attributes:
-        images: Images under way.
-        nbytes: Bytes of bodies under way.
-    """
+    """Counts ``images`` and ``nbytes`` of all requests under way. Only the event loop's thread uses it."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -67,12 +59,6 @@ class Ticket:
         self.images = 1
         self.nbytes = 0
 
-    def __enter__(self) -> Ticket:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
     def reserve(self, *, images: int = 0, nbytes: int = 0) -> None:
         """Raises the places to at least these, in all.
 
@@ -98,10 +84,7 @@ class Ticket:
 class RequestLimits:
     """ASGI middleware that keeps each request within the limits and turns every exception into a response.
 
-    Args:
-        app: The application; finds a ``Ticket`` in ``scope["ticket"]`` unless the method is GET or HEAD.
-        admission: The queue.
-        limits: The limits.
+    The application finds a ``Ticket`` in ``scope["ticket"]`` unless the method is GET or HEAD.
     """
 
     def __init__(self, app: ASGIApp, admission: Admission, limits: Limits) -> None:
@@ -136,22 +119,24 @@ class RequestLimits:
         announced = Headers(scope=scope).get("content-length", "")
         # More digits than a size has, and Python would refuse to convert them.
         size = int(announced) if announced.isdecimal() and len(announced) < 20 else 0
-        with Ticket(self._admission) as ticket:
+        ticket = scope["ticket"] = Ticket(self._admission)
+        try:
             self._check_size(size)
             ticket.reserve(nbytes=size)
-            scope["ticket"] = ticket
             await self._in_time(scope, receive, send, ticket)
+        finally:
+            ticket.release()
 
     async def _in_time(self, scope: Scope, receive: Receive, send: Send, ticket: Ticket) -> None:
-        loop, record, whole = asyncio.get_running_loop(), scope["record"], False
+        loop, nbytes, whole = asyncio.get_running_loop(), 0, False
 
         async def receive_counted() -> Message:
-            nonlocal whole
+            nonlocal nbytes, whole
             message = await receive()
             if message["type"] == "http.request" and not whole:
-                record.nbytes += len(message.get("body", b""))
-                self._check_size(record.nbytes)
-                ticket.reserve(nbytes=record.nbytes)
+                nbytes += len(message.get("body", b""))
+                self._check_size(nbytes)
+                ticket.reserve(nbytes=nbytes)
                 if not message.get("more_body", False):
                     whole = True
                     deadline.reschedule(loop.time() + self._limits.request_seconds)
@@ -172,17 +157,15 @@ class RequestLimits:
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """Reads a body; gzip is inflated, and its inflated bytes count in the queue while they are inflated.
+    """Reads a body; gzip is inflated, and its inflated bytes count while they are inflated.
 
     Raises:
-        HTTPException: 400 if gzip is damaged, 413 if it is too large inflated, 415 for another encoding, 503 if the
-            queue is full.
+        HTTPException: 400 if gzip is damaged, 413 if it is too large inflated, 415 for another encoding.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
-        raise HTTPException(
-            415, f"A body must be plain or gzip. Received: {encoding[:40]}", {"Accept-Encoding": "gzip"}
-        )
+        message = f"A body must be plain or gzip. Received: {encoding[:40]}"
+        raise HTTPException(415, message, {"Accept-Encoding": "gzip"})
     inflater = zlib.decompressobj(_GZIP) if encoding == "gzip" else None
     body = bytearray()
     async for chunk in request.stream():

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,42 +30,31 @@ from btkeras.inference.backends.base import InferenceBackend
 from btkeras.inference.model_folder import EXTRA
 from btkeras.inference.overlay import image_png, map_png, seen_window
 from btkeras.inference.pretrained import CARD
-from btkeras.inference.processing import FilePrediction, PreprocessedInput
-from btkeras.preprocessing.image_file import FORMATS, check_image, sniff
-from btkeras.server.engine import Engine
+from btkeras.preprocessing.decode import ImageArray
+from btkeras.preprocessing.image_file import FORMATS, sniff
 from btkeras.server.limits import read_body
+from btkeras.server.served_model import ServedModel
 
 _MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
     {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 )
-# The address of a file changes with its content; the page's own does not.
+# A file's address changes with its content.
 _IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
-_REVALIDATED = {"Cache-Control": "no-cache"}
 # Where a page says `{static}`, the folder's address is put in; it is relative, so that a proxy may add a prefix.
 _STATIC = b"{static}"
+_PREDICTION_FIELDS = ("label", "decision", "probabilities", "set", "ood_percentile", "reasons")
 _TABLE = '<div class="wide" role="group" aria-label="Table" tabindex="0">'
 
 
-class _OpenedSlice(NamedTuple):
-    """One slice of a file, before the model."""
-
-    slices: Slices
-    number: int
-    image: NDArray[np.uint8]
-    preprocessed: PreprocessedInput
-
-
-def page_routes(engine: Engine) -> list[Route]:
+def page_routes(served: ServedModel) -> list[Route]:
     """The routes of the page."""
-    files = _load_files()
-    digest = hashlib.sha256(b"".join(name.encode() + b"\0" + data for name, data in files.items())).hexdigest()[:16]
+    folder = resources.files("btkeras.server") / "web"
+    files = {file.name: file.read_bytes() for file in folder.iterdir() if Path(file.name).suffix in _MEDIA_TYPES}
+    digest = hashlib.sha256(b"".join(name.encode() + files[name] for name in sorted(files))).hexdigest()[:16]
     pages = {name: data.replace(_STATIC, f"static/{digest}".encode()) for name, data in files.items()}
 
-    async def home(request: Request) -> Response:
-        headers = _REVALIDATED | {"ETag": f'"{digest}"'}
-        if digest in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=headers)
-        return Response(pages["index.html"], headers=headers, media_type="text/html")
+    async def home(_: Request) -> Response:
+        return Response(pages["index.html"], media_type="text/html")
 
     async def static(request: Request) -> Response:
         name = request.path_params["name"]
@@ -74,14 +63,14 @@ def page_routes(engine: Engine) -> list[Route]:
         return Response(files[name], headers=_IMMUTABLE, media_type=_MEDIA_TYPES[Path(name).suffix])
 
     async def model(_: Request) -> Response:
-        return JSONResponse(describe_model(engine))
+        return JSONResponse(describe_model(served))
 
     async def card(_: Request) -> Response:
-        page = pages["card.html"].replace(b"{card}", _card_html(engine.backend.source).encode())
+        page = pages["card.html"].replace(b"{card}", _card_html(served.backend.source).encode())
         return Response(page, media_type="text/html")
 
     async def slices(request: Request) -> Response:
-        return JSONResponse(await _classify_slice(engine, request))
+        return JSONResponse(await _classify_slice(served, request))
 
     return [
         Route("/", home, name="page"),
@@ -92,24 +81,18 @@ def page_routes(engine: Engine) -> list[Route]:
     ]
 
 
-def _load_files() -> dict[str, bytes]:
-    folder = resources.files("btkeras.server") / "web"
-    files = sorted(folder.iterdir(), key=lambda file: file.name)
-    return {file.name: file.read_bytes() for file in files if Path(file.name).suffix in _MEDIA_TYPES}
-
-
-def describe_model(engine: Engine) -> dict[str, Any]:
+def describe_model(served: ServedModel) -> dict[str, Any]:
     """What the page shows of the model, and ``max_bytes``, the size that a file may have."""
-    backend = engine.backend
+    backend = served.backend
     return {
-        "model": engine.name,
+        "model": served.name,
         "version": backend.version,
         "classes": backend.classes,
         "coverage": COVERAGE if backend.calibration else None,
         "ood_threshold": 100 * OOD_PERCENTILE if backend.reference else None,
         "has_maps": backend.explain is not None,
         "has_card": _card_file(backend.source) is not None,
-        "max_bytes": engine.settings.limits.body_bytes,
+        "max_bytes": served.settings.limits.body_bytes,
     }
 
 
@@ -136,7 +119,7 @@ def _card_html(source: Path) -> str:
     return html.replace("<table>", _TABLE + "<table>").replace("</table>", "</table></div>")
 
 
-async def _classify_slice(engine: Engine, request: Request) -> dict[str, Any]:
+async def _classify_slice(served: ServedModel, request: Request) -> dict[str, Any]:
     """Classifies a slice of the file that is the request's body: PNG, JPEG, DICOM or NIfTI.
 
     The query may have ``name`` (for messages), ``slice`` (from 0, by default the middle one) and ``axis`` (the view of
@@ -149,16 +132,25 @@ async def _classify_slice(engine: Engine, request: Request) -> dict[str, Any]:
     """
     query, ticket = request.query_params, request.scope["ticket"]
     number, name = _slice_number(query.get("slice")), query.get("name") or "the file"
-    request.scope["record"].images = 1
-    body = await read_body(request, engine.settings.limits)
-    opened = await engine.run(ticket, _open_slice, engine, body, name, number, query.get("axis") or None)
-    pixels, rejection = opened.preprocessed
-    probabilities, scores = await engine.predict(ticket, pixels[None])
-    prediction = engine.postprocessor.answers(probabilities, scores, [rejection])[0]
+    body = await read_body(request, served.settings.limits)
+    slices, number, image = await served.run(ticket, _read_slice, served, body, name, number, query.get("axis") or None)
+    pixels, rejection = await served.run(ticket, served.postprocessor.open, image, slices.rejection)
+    probabilities, scores = await served.predict(ticket, pixels[None])
+    prediction = served.postprocessor.answers(probabilities, scores, [rejection])[0]
     # No map of what is no slice.
-    heat = None if prediction.decision == REJECTED else await engine.explain(ticket, pixels, prediction.label)
-    drawn = await engine.run(ticket, _draw, engine.backend, opened.image, heat)
-    return {"name": name, **describe_model(engine), **_describe_slice(opened, prediction), **drawn}
+    heat = None if prediction.decision == REJECTED else await served.explain(ticket, pixels, prediction.label)
+    return {
+        "name": name,
+        "format": slices.kind,
+        "axis": slices.axis or None,
+        "slices": slices.count,
+        "slice": number,
+        "height": image.shape[0],
+        "width": image.shape[1],
+        **{field: getattr(prediction, field) for field in _PREDICTION_FIELDS},
+        **await served.run(ticket, _draw, served.backend, image, heat),
+        **describe_model(served),
+    }
 
 
 def _slice_number(text: str | None) -> int | None:
@@ -169,43 +161,23 @@ def _slice_number(text: str | None) -> int | None:
     return int(text)
 
 
-def _open_slice(engine: Engine, data: bytes, name: str, number: int | None, axis: str | None) -> _OpenedSlice:
+def _read_slice(
+    served: ServedModel, data: bytes, name: str, number: int | None, axis: str | None
+) -> tuple[Slices, int, ImageArray]:
     if sniff(data) in FORMATS:
         # Readers of the other formats bound what they decode themselves.
-        engine.check_size(*check_image(data, name), name)
+        served.check_encoded(data, name)
     slices = open_slices(data, name, axis)
     number = slices.middle if number is None else number
     if number >= slices.count:
         received = f"slice {number} of {slices.count} in {name}"
         raise ImageError("A slice must be one of the file's, counted from 0", received=received)
-    image = slices.image(number)
-    return _OpenedSlice(slices, number, image, engine.postprocessor.open(image, slices.rejection))
+    return slices, number, slices.image(number)
 
 
-def _draw(
-    backend: InferenceBackend, image: NDArray[np.uint8], heat: NDArray[np.float32] | None
-) -> dict[str, str | None]:
+def _draw(backend: InferenceBackend, image: ImageArray, heat: NDArray[np.float32] | None) -> dict[str, str | None]:
     overlay = None if heat is None else map_png(heat, seen_window(image, backend.harmonize), image.shape[:2])
-    return {"image": _base64(image_png(image)), "map": _base64(overlay) if overlay else None}
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def _describe_slice(opened: _OpenedSlice, prediction: FilePrediction) -> dict[str, Any]:
-    height, width = opened.image.shape[:2]
     return {
-        "format": opened.slices.kind,
-        "axis": opened.slices.axis or None,
-        "slices": opened.slices.count,
-        "slice": opened.number,
-        "width": width,
-        "height": height,
-        "label": prediction.label,
-        "decision": prediction.decision,
-        "probabilities": prediction.probabilities,
-        "set": prediction.set,
-        "ood_percentile": prediction.ood_percentile,
-        "reasons": prediction.reasons,
+        name: base64.b64encode(data).decode() if data else None
+        for name, data in (("image", image_png(image)), ("map", overlay))
     }

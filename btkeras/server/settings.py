@@ -13,7 +13,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request, or all together, may take. Beyond it a request is refused and nothing of it is kept.
+    """What one request, or all together, may take.
 
     Attributes:
         body_bytes: Size of one request's body, as sent and after gzip; 413 beyond.
@@ -27,9 +27,6 @@ class Limits:
         body_seconds: Time for a body to arrive; 408 beyond.
         request_seconds: Time from the whole request to its response; 504 beyond.
         idle_seconds: Time that a connection is kept open between requests.
-
-    Raises:
-        ConfigError: If a limit is not above 0, or two of them contradict each other.
     """
 
     body_bytes: int = 32 * MIB
@@ -68,9 +65,6 @@ class ServerSettings:
         token: What clients send as ``Authorization: Bearer TOKEN``; None for no such check.
         drain_seconds: Time from SIGTERM, when ``/readyz`` turns to 503, until no connection is accepted any more.
         limits: The limits on requests.
-
-    Raises:
-        ConfigError: If a value is out of range.
     """
 
     name: str = ""
@@ -93,12 +87,8 @@ class ServerSettings:
     @property
     def is_public(self) -> bool:
         """Whether other machines can reach the server, and need no token."""
-        return self.token is None and not is_loopback(self.host)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        try:
+            loopback = ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            loopback = self.host == "localhost"
+        return self.token is None and not loopback

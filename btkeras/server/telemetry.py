@@ -13,7 +13,6 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -68,11 +67,7 @@ def configure_logging() -> None:
 class Metrics:
     """Prometheus metrics, in a registry of their own so that several servers in one process do not mix.
 
-    Attributes:
-        registry: Holds them.
-        requests: Responses by ``route`` (predict, status, metadata, page, health, metrics, other) and ``code``.
-        seconds: Time from a request's headers to the end of its response, by ``route``.
-        images: Images that the model classified.
+    ``route`` is predict, status, metadata, page, health, metrics or other.
     """
 
     def __init__(self) -> None:
@@ -88,30 +83,10 @@ class Metrics:
         Gauge(f"btkeras_{name}", help_text, registry=self.registry).set_function(value)
 
 
-@dataclass
-class RequestRecord:
-    """What is logged of a request; it lies in ``scope["record"]``.
-
-    Attributes:
-        request_id: As the client sent it in ``X-Request-Id``, or a new one.
-        images: Images in it.
-        nbytes: Bytes of its body so far.
-        started: When its headers had arrived, on ``time.perf_counter``.
-    """
-
-    request_id: str
-    images: int = 0
-    nbytes: int = 0
-    started: float = field(default_factory=time.perf_counter)
-
-
 class Telemetry:
-    """ASGI middleware that logs and counts each request and completes each response.
+    """ASGI middleware that logs and counts each request, and completes each response's headers.
 
-    Args:
-        app: The application.
-        metrics: Where requests are counted.
-        draining: Whether the server is about to stop; responses then close their connections.
+    Responses close their connections while ``draining()``, before the server stops.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, draining: Callable[[], bool]) -> None:
@@ -120,34 +95,32 @@ class Telemetry:
         self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, code = time.perf_counter(), 0
         given = Headers(scope=scope).get("x-request-id", "")
-        record = RequestRecord(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
-        scope["record"] = record
-        code = 0
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
         async def send_completed(message: Message) -> None:
             nonlocal code
             if message["type"] == "http.response.start":
                 code = message["status"]
-                self._complete(MutableHeaders(scope=message), record)
+                self._complete(MutableHeaders(scope=message), request_id)
             await send(message)
 
         try:
             await self._app(scope, receive, send_completed)
         finally:
-            self._count(scope, record, code)
+            self._count(scope, request_id, code, time.perf_counter() - started)
 
-    def _complete(self, headers: MutableHeaders, record: RequestRecord) -> None:
+    def _complete(self, headers: MutableHeaders, request_id: str) -> None:
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
-        headers["X-Request-Id"] = record.request_id
+        headers["X-Request-Id"] = request_id
         if self._draining():
             headers["Connection"] = "close"
 
-    def _count(self, scope: Scope, record: RequestRecord, code: int) -> None:
-        seconds = time.perf_counter() - record.started
-        # The router sets it; requests that end before it have none.
-        route = getattr(scope.get("route"), "name", "other")
+    def _count(self, scope: Scope, request_id: str, code: int, seconds: float) -> None:
+        # Set by the router and by `RequestLimits`; requests that end before them have none.
+        route, ticket = getattr(scope.get("route"), "name", "other"), scope.get("ticket")
         self._metrics.requests.labels(route, str(code)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         # Probes and scrapes that went well would fill the log.
@@ -155,11 +128,11 @@ class Telemetry:
             return
         log_event(
             "request",
-            id=record.request_id,
+            id=request_id,
             method=scope["method"],
             path=scope["path"][:200],
             code=code,
             ms=round(1000 * seconds, 1),
-            images=record.images,
-            bytes=record.nbytes,
+            images=ticket.images if ticket else 0,
+            bytes=ticket.nbytes if ticket else 0,
         )

@@ -12,20 +12,20 @@ import binascii
 import json
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from btkeras.inference.backends.base import ModelOutputs
-from btkeras.preprocessing.image_file import MIN_SIDE, check_image
-from btkeras.preprocessing.preprocessor import decode_checked
-from btkeras.server.engine import Engine
+from btkeras.preprocessing.decode import ImageArray
+from btkeras.preprocessing.image_file import MIN_SIDE
 from btkeras.server.limits import read_body
+from btkeras.server.served_model import ServedModel
 from btkeras.server.settings import Limits
 
 _DEFAULT = "serving_default"
@@ -37,41 +37,27 @@ _B64 = "b64"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-class PredictRequest(NamedTuple):
-    """A parsed request.
-
-    Attributes:
-        images: Encoded images, or decoded ones, uint8 ``[height, width, 1 or 3]``.
-        in_rows: Whether they came as ``instances`` (rows) and not as ``inputs`` (columns); the response does alike.
-    """
-
-    images: list[bytes] | list[NDArray[np.uint8]]
-    in_rows: bool
-
-
-def tf_rest_routes(engine: Engine) -> list[Route]:
+def tf_rest_routes(served: ServedModel) -> list[Route]:
     """The routes below ``/v1``."""
 
     async def predict(request: Request) -> Response:
-        _check_served(engine, request)
-        ticket, limits = request.scope["ticket"], engine.settings.limits
-        parsed = await engine.run(ticket, parse_predict, await read_body(request, limits), limits)
-        request.scope["record"].images = len(parsed.images)
-        ticket.reserve(images=len(parsed.images))
-        readers = [_reader(engine, image, f"image {index}") for index, image in enumerate(parsed.images)]
-        outputs = await engine.predict(ticket, await engine.preprocess(ticket, readers))
-        return _json(format_predictions(engine.backend.classes, outputs, parsed.in_rows))
+        _check_served(served, request)
+        ticket, limits = request.scope["ticket"], served.settings.limits
+        images, in_rows = await served.run(ticket, parse_predict, await read_body(request, limits), limits)
+        ticket.reserve(images=len(images))
+        outputs = await served.predict(ticket, await served.preprocess(ticket, images))
+        return JSONResponse(format_predictions(served.backend.classes, outputs, in_rows))
 
     async def status(request: Request) -> Response:
-        _check_served(engine, request)
-        entry = {"version": str(engine.version), "state": "AVAILABLE"}
-        return _json({"model_version_status": [entry | {"status": {"error_code": "OK", "error_message": ""}}]})
+        _check_served(served, request)
+        entry = {"version": str(served.version), "state": "AVAILABLE"}
+        return JSONResponse({"model_version_status": [entry | {"status": {"error_code": "OK", "error_message": ""}}]})
 
     async def metadata(request: Request) -> Response:
-        _check_served(engine, request)
-        spec = {"name": engine.name, "signature_name": "", "version": str(engine.version)}
-        definitions = {"signature_def": {"signature_def": _signature_definitions(engine)}}
-        return _json({"model_spec": spec, "metadata": definitions})
+        _check_served(served, request)
+        spec = {"name": served.name, "signature_name": "", "version": str(served.version)}
+        definitions = {"signature_def": {"signature_def": _signature_definitions(served)}}
+        return JSONResponse({"model_spec": spec, "metadata": definitions})
 
     async def malformed(request: Request) -> Response:
         raise HTTPException(400, f"Malformed request: {request.method} {request.url.path[:200]}")
@@ -89,8 +75,12 @@ def tf_rest_routes(engine: Engine) -> list[Route]:
     return [*routes, Route("/v1{path:path}", malformed, methods=_METHODS, name="other")]
 
 
-def parse_predict(body: bytes, limits: Limits) -> PredictRequest:
+def parse_predict(body: bytes, limits: Limits) -> tuple[list[bytes] | list[ImageArray], bool]:
     """Parses the body of a predict request.
+
+    Returns:
+        Encoded images, or decoded ones, uint8 ``[height, width, 1 or 3]``; and whether they came in rows
+        (``instances``) and not in a column (``inputs``), as the response then does.
 
     Raises:
         HTTPException: 400 if it is malformed, 413 if it has too many values or images.
@@ -110,7 +100,7 @@ def parse_predict(body: bytes, limits: Limits) -> PredictRequest:
     if len(values) > limits.instances:
         raise HTTPException(413, f"A request must have at most {limits.instances} images. Received: {len(values)}")
     read: Callable[[Any, str], Any] = _encoded_image if signature == _DEFAULT else _pixels
-    return PredictRequest([read(value, f"image {index}") for index, value in enumerate(values)], in_rows)
+    return [read(value, f"image {index}") for index, value in enumerate(values)], in_rows
 
 
 def format_predictions(classes: Sequence[str], outputs: ModelOutputs, in_rows: bool) -> dict[str, Any]:
@@ -128,9 +118,9 @@ def format_predictions(classes: Sequence[str], outputs: ModelOutputs, in_rows: b
     return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
 
 
-def _check_served(engine: Engine, request: Request) -> None:
+def _check_served(served: ServedModel, request: Request) -> None:
     model, version = request.path_params["model"], request.path_params.get("version")
-    if model != engine.name or version not in (None, str(engine.version)):
+    if model != served.name or version not in (None, str(served.version)):
         wanted = f"Latest({model[:200]})" if version is None else f"Specific({model[:200]}, {version[:60]})"
         raise HTTPException(404, f"Servable not found for request: {wanted}")
 
@@ -189,39 +179,27 @@ def _encoded_image(value: Any, name: str) -> bytes:
         raise HTTPException(400, f"Unable to base64 decode {name}") from error
 
 
-def _pixels(value: Any, name: str) -> NDArray[np.uint8]:
+def _pixels(value: Any, name: str) -> ImageArray:
     try:
-        pixels = np.array(value)
-    except (ValueError, OverflowError):
+        # As objects: as text, NumPy would make each value as long as the longest.
+        pixels = np.array(value, object)
+    except ValueError:
         pixels = np.empty(0)
-    if pixels.ndim != 3 or pixels.dtype.kind not in "iu" or pixels.shape[2] not in (1, 3):
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or set(map(type, pixels.ravel())) != {int}:
         raise HTTPException(400, f"{name} must be whole numbers of the shape [height, width, 1 or 3]")
     if min(pixels.shape[:2]) < MIN_SIDE or pixels.min() < 0 or pixels.max() > 255:
         raise HTTPException(400, f"{name} must have at least {MIN_SIDE} x {MIN_SIDE} pixels, each from 0 to 255")
     return pixels.astype(np.uint8)
 
 
-def _reader(engine: Engine, image: bytes | NDArray[np.uint8], name: str) -> Callable[[], NDArray[np.uint8]]:
-    """A function that checks an image's size and decodes it, in a thread."""
-
-    def read() -> NDArray[np.uint8]:
-        if isinstance(image, bytes):
-            engine.check_size(*check_image(image, name), name)
-            return decode_checked(image, name)
-        engine.check_size(image.shape[1], image.shape[0], name)
-        return image
-
-    return read
-
-
-def _signature_definitions(engine: Engine) -> dict[str, Any]:
-    classes = len(engine.backend.classes)
+def _signature_definitions(served: ServedModel) -> dict[str, Any]:
+    classes = len(served.backend.classes)
     outputs = {
         "probabilities": _tensor_info("probabilities", "DT_FLOAT", (-1, classes)),
         "classes": _tensor_info("classes", "DT_STRING", (-1, classes)),
         "label": _tensor_info("label", "DT_STRING", (-1,)),
     }
-    if engine.backend.reference is not None:
+    if served.backend.reference is not None:
         outputs["ood_score"] = _tensor_info("ood_score", "DT_FLOAT", (-1,))
     return {
         signature: {
@@ -238,11 +216,6 @@ def _tensor_info(name: str, dtype: str, sizes: tuple[int, ...]) -> dict[str, Any
     return {"dtype": dtype, "tensor_shape": {"dim": dimensions, "unknown_rank": False}, "name": f"{name}:0"}
 
 
-def _shortest(values: NDArray[np.float32]) -> list[Any]:
+def _shortest(values: NDArray[np.float32]) -> Any:
     """Nested lists, each number the shortest that is the same float32: 0.2 instead of 0.20000000298."""
-    numbers: list[Any] = values.astype("U32").astype(np.float64).tolist()
-    return numbers
-
-
-def _json(content: Any) -> Response:
-    return Response(json.dumps(content), media_type="application/json")
+    return values.astype("U32").astype(np.float64).tolist()

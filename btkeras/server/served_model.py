@@ -1,7 +1,7 @@
 """The model behind the server's routes, and the threads that it runs in.
 
 The event loop only moves requests about. Parsing, decoding and drawing run in as many threads as there are cores; the
-model runs in one, with its engine's own threads below it.
+model runs in one, with its own threads below it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from starlette.exceptions import HTTPException
 from btkeras.inference.backends.base import InferenceBackend, ModelOutputs
 from btkeras.inference.processing import Postprocessor
 from btkeras.machine import threads
+from btkeras.preprocessing.decode import ImageArray
+from btkeras.preprocessing.image_file import check_image
+from btkeras.preprocessing.preprocessor import decode_checked
 from btkeras.server.limits import Admission, Ticket
 from btkeras.server.settings import ServerSettings
 from btkeras.server.telemetry import Metrics
@@ -28,16 +31,10 @@ MAX_SIDE = 16_384
 _T = TypeVar("_T")
 
 
-class Engine:
-    """One model, ready to answer requests.
-
-    Args:
-        backend: The model, of any format.
-        settings: The server's settings.
+class ServedModel:
+    """One model of any format, ready to answer requests.
 
     Attributes:
-        backend: As given.
-        settings: As given.
         name: The model's name in paths.
         version: The exported version's number; 1 for a run.
         postprocessor: Preprocesses images, and makes predictions of the model's outputs.
@@ -70,58 +67,58 @@ class Engine:
 
     def close(self) -> None:
         """Ends the threads; work that has not begun is dropped."""
-        for pool in (self._workers, self._model_thread):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        self._model_thread.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, ticket: Ticket, function: Callable[..., _T], *args: object) -> _T:
         """Runs a function in a worker thread."""
         return await _in_thread(self._workers, ticket, function, *args)
 
-    async def preprocess(self, ticket: Ticket, images: Sequence[Callable[[], NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-        """Reads and preprocesses images, each by itself, several at once.
+    async def preprocess(self, ticket: Ticket, images: Sequence[bytes | ImageArray]) -> ImageArray:
+        """Decodes and preprocesses images, each by itself, several at once.
 
         Args:
             ticket: The request's places.
-            images: Functions that read one image each, uint8 ``[height, width, 1 or 3]``.
+            images: PNG or JPEG, or decoded images, uint8 ``[height, width, 1 or 3]``.
 
         Returns:
             The model's input, uint8 ``[n, size, size, channels]``.
 
         Raises:
             ImageError: Of the first image that cannot be read.
+            HTTPException: 400 for the first image that is too large.
         """
-
-        def preprocessed(read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-            return self.postprocessor.decoder.array(read())
-
-        pending = (self.run(ticket, preprocessed, image) for image in images)
-        found: list[NDArray[np.uint8] | BaseException] = await asyncio.gather(*pending, return_exceptions=True)
+        pending = [self.run(ticket, self._preprocess, image, f"image {i}") for i, image in enumerate(images)]
+        found: list[ImageArray | BaseException] = await asyncio.gather(*pending, return_exceptions=True)
         for one in found:
             if isinstance(one, BaseException):
                 raise one
         return np.stack(found)  # type: ignore[arg-type]
 
-    async def predict(self, ticket: Ticket, pixels: NDArray[np.uint8]) -> ModelOutputs:
+    def _preprocess(self, image: bytes | ImageArray, name: str) -> ImageArray:
+        if isinstance(image, bytes):
+            self.check_encoded(image, name)
+            image = decode_checked(image, name)
+        self.check_size(image.shape[1], image.shape[0], name)
+        return self.postprocessor.decoder.array(image)
+
+    async def predict(self, ticket: Ticket, pixels: ImageArray) -> ModelOutputs:
         """Runs the model on preprocessed images; arguments and result as ``InferenceBackend.observe``."""
         outputs = await _in_thread(self._model_thread, ticket, self.backend.observe, pixels)
         self.metrics.images.inc(len(pixels))
         return outputs
 
-    async def explain(self, ticket: Ticket, pixels: NDArray[np.uint8], label: str) -> NDArray[np.float32] | None:
-        """The map of what speaks for a class, float32 ``[size, size]`` in 0..1; None if the model's format has none.
-
-        Args:
-            ticket: The request's places.
-            pixels: One preprocessed image, uint8 ``[size, size, channels]``.
-            label: The class.
-        """
+    async def explain(self, ticket: Ticket, pixels: ImageArray, label: str) -> NDArray[np.float32] | None:
+        """The map of a class for a preprocessed image, float32 ``[size, size]`` in 0..1; None if there are no maps."""
         if self.backend.explain is None:
             return None
         index = np.array([self.backend.classes.index(label)])
-        maps: NDArray[np.float32] = await _in_thread(
-            self._model_thread, ticket, self.backend.explain, pixels[None], index
-        )
+        maps = await _in_thread(self._model_thread, ticket, self.backend.explain, pixels[None], index)
         return maps[0]
+
+    def check_encoded(self, data: bytes, name: str) -> None:
+        """Checks a PNG or JPEG by its header; errors as ``check_size``, and ImageError if it is damaged."""
+        self.check_size(*check_image(data, name), name)
 
     def check_size(self, width: int, height: int, name: str) -> None:
         """Checks an image's size.
