@@ -17,7 +17,7 @@ from btkeras.evaluation.evaluate import evaluate_dataset, evaluate_split
 from btkeras.evaluation.robustness import measure_robustness
 from btkeras.metrics import wilson
 from btkeras.reporting.card import card_text
-from btkeras.reporting.numbers import DASH
+from btkeras.reporting.document import DASH
 from btkeras.reporting.sources import read_source
 from btkeras.runs import Run, open_run
 from tests.conftest import write_images
@@ -151,7 +151,7 @@ def test_classes_have_wilsons_interval_where_the_bootstrap_has_none(measured: Ru
             kinds.add(wide)
             interval = found if wide else wilson(hit, trials[name]) if trials[name] else found
             assert table[label][column] == (with_interval(row[name], interval) if interval else percent(row[name]))
-    assert rows(card, "Answers (columns)") == {
+    assert rows(card, "Confusion matrix") == {
         label: [str(count) for count in line]
         for label, line in zip(metrics["classes"], metrics["confusion_matrix"], strict=True)
     }
@@ -163,29 +163,31 @@ def test_missed_tumors_and_false_alarms_are_counted(measured: Run, card: str) ->
     no_tumor = metrics["classes"].index("no_tumor")
     missed = sum(row[no_tumor] for i, row in enumerate(metrics["confusion_matrix"]) if i != no_tumor)
     wrong = sum(metrics["confusion_matrix"][no_tumor]) - metrics["confusion_matrix"][no_tumor][no_tumor]
-    assert f"Of 6 test images of tumours, {missed} are answered no\\_tumor; of 2 without a tumour, {wrong} " in card
+    assert f"Of 6 test images of tumours, {missed} are predicted as no\\_tumor; of 2 without a tumour, {wrong} " in card
 
 
 def test_data_and_split_are_named_with_their_digests(measured: Run, card: str) -> None:
     split = json.loads(measured.splits_file.read_text())
     assert f"`{split['dataset_digest']}`" in card and f"`{split['digest']}`" in card
     counts = [split["counts"][subset]["glioma"] for subset in ("train", "validation", "test")]
-    assert rows(card, "Images by class and part")["glioma"] == [str(n) for n in (sum(counts), *counts)]
+    assert rows(card, "Images per class and subset")["glioma"] == [str(n) for n in (*counts, sum(counts))]
     assert "Dataset: images;" in card and "Split: by image, seed 0" in card
-    assert "slices of one patient may lie on both sides" in card
+    assert "slices of one patient may be in both the training and the test subset" in card
 
 
-def test_calibration_sets_and_refusal_are_those_of_the_metrics(measured: Run, card: str) -> None:
+def test_calibration_sets_and_selective_metrics_are_those_of_the_metrics(measured: Run, card: str) -> None:
     figures = measured.metrics()["calibration"]
     stages = (figures["before"], figures["after"])
-    table = rows(card, f"Calibration on the test part, temperature {figures['temperature']:.3f}")
-    assert table["ECE, %"] == [percent(stage["ece"]) for stage in stages]
-    assert table["Brier score"] == [f"{stage['brier']:.4f}" for stage in stages]
-    assert table["log loss"] == [f"{stage['nll']:.4f}" for stage in stages]
-    sets = rows(card, "Prediction sets")
-    for row in figures["conformal"]["sets"]:
-        assert sets[f"{100 * row['coverage']:g}"][:2] == [percent(row["covered"]), f"{row['mean_size']:.2f}"]
-    rejection = rows(card, "What is answered")
+    table = rows(card, "Calibration of")["tiny"]
+    assert table[0] == f"{figures['temperature']:.3f}"
+    assert table[1:3] == [percent(stage["ece"]) for stage in stages]
+    assert table[4:6] == [f"{stage['brier']:.4f}" for stage in stages]
+    assert table[6:8] == [f"{stage['nll']:.4f}" for stage in stages]
+    sets = [line.split(" | ") for line in card.splitlines() if line.startswith("| tiny | ")][1:]
+    for cells, row in zip(sets, figures["conformal"]["sets"], strict=True):
+        assert cells[1:3] == [f"{100 * row['coverage']:g}", percent(row["covered"])]
+        assert cells[4] == f"{row['mean_size']:.2f}"
+    rejection = rows(card, "Selective classification of")
     assert rejection["all classes"] == ["8", "75.00", "18.75", "6.25", "95.12", "—"]
     assert rejection["glioma"][1] == "43.21"
 
@@ -199,15 +201,15 @@ def test_robustness_explanations_shortcuts_and_other_datasets_are_those_of_their
         assert table[row["name"]][:5] == [percent(level["accuracy"], 1) for level in row["levels"]]
         assert table[row["name"]][7] == percent(row["mean"]["confidence"], 1)
     assert rows(card, "Explanations of 17")["LayerCAM"] == ["trained", f"71.23 (61.0{DASH}79.0)", "23.45", "12.34"]
-    found = rows(card, "What is known without")["border: outer 5 % of the image"]
+    found = rows(card, "Prediction without")["border: outer 5 % of the image"]
     assert found == ["random forest", "81.23", "32.89", "98.76", "—"]
-    assert rows(card, "Copies") == {
-        "groups of copies": ["3"],
+    assert rows(card, "Duplicates, also") == {
+        "groups of duplicates": ["3"],
         "groups with different labels": ["1"],
         "unreadable images": ["0"],
-        "groups on both sides of the split": ["2"],
-        "of 8 test images, with a copy in the training part": ["5"],
-        "patients on both sides of the split": ["1"],
+        "groups in several subsets": ["2"],
+        "of 8 test images, with a duplicate in the training subset": ["5"],
+        "patients in several subsets": ["1"],
     }
     other = json.loads((measured.path / "evaluations/elsewhere/metrics.json").read_text())
     found = rows(card, "Other datasets")["elsewhere"]
@@ -249,7 +251,7 @@ def test_what_was_not_measured_is_said_with_the_command_for_it(trained_run: Path
         ("Duplicates", "btkeras audit DATASET --splits RUN/splits.json --json > RUN/audit.json"),
         ("Other datasets", "btkeras evaluate RUN --data OTHER"),
         ("Calibration", "btkeras calibrate RUN"),
-        ("Refusal", "btkeras calibrate RUN"),
+        ("Selective classification", "btkeras calibrate RUN"),
         ("Robustness", "btkeras robustness RUN"),
         ("Explanations", "btkeras evaluate RUN --explain"),
         ("Shortcuts", "btkeras shortcuts DATASET"),
@@ -257,9 +259,9 @@ def test_what_was_not_measured_is_said_with_the_command_for_it(trained_run: Path
         section = card[card.index(f"### {heading}\n") :].split("\n#")[0]
         assert f"not measured; run: `{command}" in section and "|" not in section
     assert "git checkout" not in card and "pytest" not in card
-    assert "Nothing here says how the networks do on another hospital's scanner" in card
+    assert "Nothing here says how the models do on another hospital's scanner" in card
     uncalibrated = card_text(copied(trained_run, tmp_path / "uncalibrated"))
-    assert "The network was not calibrated; run: `btkeras calibrate RUN`" in uncalibrated
+    assert "The model was not calibrated; run: `btkeras calibrate RUN`" in uncalibrated
 
 
 def test_what_its_maker_has_to_say_stands_at_its_end(measured: Run, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reports: their numbers against the runs' own, every format, and what is refused."""
+"""Reports: their numbers against the runs' own, every format, the command, and what is rejected."""
 
 from __future__ import annotations
 
@@ -9,21 +9,29 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from btkeras.datasets import load_dataset
-from btkeras.errors import RunError
-from btkeras.reporting import published, to_html, to_latex, to_markdown
-from btkeras.reporting.build import build_report
-from btkeras.reporting.document import Gallery
-from btkeras.reporting.write import FORMATS, write_report
-from tests.conftest import CLASSES
+from btkeras.cli import main
+from btkeras.cli.group import SectionedGroup
+from btkeras.cli.report import report as report_command
+from btkeras.datasets import Dataset, load_dataset
+from btkeras.datasets.dataset import write_manifest
+from btkeras.errors import DataError, RunError
+from btkeras.experiments.experiment import open_experiment
+from btkeras.reporting import published, render
+from btkeras.reporting.document import Figure, Gallery, Panel
+from btkeras.reporting.plots import to_pdf, to_svg
+from btkeras.reporting.render import FORMATS, write_report
+from btkeras.reporting.report import build_report
+from btkeras.reporting.sources import read_source, regroup
+from tests.conftest import CLASSES, write_images
 from tests.fake_experiment import fake_experiment, fake_run
 
 MODELS = ("resnet34", "improved_resnet34", "lbp_knn")
@@ -55,28 +63,32 @@ def rendered(format_name: str, *runs: Path, out: Path) -> str:
     return file.read_text()
 
 
-def leave_plots_out(patch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
-    """Drawing takes most of a report's time, and most tests are not about it."""
-    for module in modules:
-        for name in {"to_svg", "to_pdf"} & set(vars(module)):
-            nothing: str | bytes = b"" if name == "to_pdf" else ""
-            patch.setattr(module, name, lambda *_, nothing=nothing, **__: nothing)
-
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    leave_plots_out(monkeypatch, to_html, to_markdown, to_latex)
+    """Drawing takes most of a report's time, and only a few tests are about it."""
+    leave_plots_out(monkeypatch)
+
+
+def leave_plots_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(render, "to_svg", lambda *_, **__: "")
+    patch.setattr(render, "to_pdf", lambda *_: b"%PDF")
 
 
 @pytest.fixture(scope="module")
 def reports(cv: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The experiment's report in every format, HTML with its plots."""
+    """The experiment's report in every format, without plots."""
     report, folder = build_report([cv]), tmp_path_factory.mktemp("reports")
     with pytest.MonkeyPatch.context() as patch:
-        leave_plots_out(patch, to_markdown, to_latex)
+        leave_plots_out(patch)
         for name, endings in FORMATS.items():
             write_report(report, folder / f"{name}{endings[0]}", name)
     return {name: (folder / f"{name}{endings[0]}").read_text() for name, endings in FORMATS.items()}
+
+
+@pytest.fixture(scope="module")
+def panels(single: Path) -> list[Panel]:
+    """The first panel of each figure of a run's report."""
+    return [block.panels[0] for block in build_report([single]).blocks if isinstance(block, Figure)]
 
 
 @pytest.fixture(scope="module")
@@ -116,27 +128,11 @@ def test_table_1_counts_the_splits(cv: Path, as_json: dict[str, Any]) -> None:
             found = {fold["counts"][subset][label] for fold in folds}
             assert rows[label][f"{title}, here"] == (min(found) if len(found) == 1 else [min(found), max(found)])
             assert rows[label][f"{title}, paper"] == published.IMAGES[label][subset]
-    assert rows["all"]["all parts, here"] == 48 and rows["all"]["test, paper"] == 899
+    assert rows["all"]["all subsets, here"] == 48 and rows["all"]["test, paper"] == 899
 
 
-def test_table_2_has_the_pooled_figures_and_their_intervals(as_json: dict[str, Any], summary: dict[str, Any]) -> None:
-    rows, model = table(as_json, "table-2"), summary["models"]["improved_resnet34"]
-    for label in CLASSES:
-        for figure, title in (
-            ("precision", "precision"),
-            ("recall", "recall"),
-            ("specificity", "specificity"),
-            ("f1", "F1"),
-        ):
-            cell = rows[label][f"{title}, here"]
-            assert cell["value"] == model["pooled"]["per_class"][label][figure]
-            assert cell["interval"] == model["intervals"]["per_class"][label][figure]
-    assert rows["no_tumor"]["precision, paper"] == 1.0 and rows["glioma"]["precision, paper"] is None
-    assert rows["macro average"]["recall, here"]["value"] == model["pooled"]["macro"]["recall"]
-
-
-def test_table_3_has_means_beside_the_published(as_json: dict[str, Any], summary: dict[str, Any]) -> None:
-    rows = table(as_json, "table-3")
+def test_table_2_has_means_beside_the_published(as_json: dict[str, Any], summary: dict[str, Any]) -> None:
+    rows = table(as_json, "table-2")
     assert list(rows) == ["resnet34", "improved_resnet34"]
     assert [rows["improved_resnet34"][letter] for letter in "ABC"] == [True, True, True]
     for name, row in rows.items():
@@ -144,12 +140,31 @@ def test_table_3_has_means_beside_the_published(as_json: dict[str, Any], summary
         assert row["accuracy, here"] == {"mean": model["mean"]["accuracy"], "std": model["std"]["accuracy"]}
         assert row["F1, here"] == {"mean": model["mean"]["f1"], "std": model["std"]["f1"]}
     assert rows["improved_resnet34"]["accuracy, paper"] == 0.9882
-    assert rows["improved_resnet34"]["F1, paper"] == 0.9916
-    assert any("resnet34_se" in note for note in as_json["table-3"]["notes"])
+    assert rows["improved_resnet34"]["F1, paper"] == 0.9847
+    assert any("resnet34_se" in note for note in as_json["table-2"]["notes"])
 
 
-def test_table_4_has_sizes_and_speeds(as_json: dict[str, Any]) -> None:
-    row = table(as_json, "table-4")["improved_resnet34"]
+def test_table_3_has_the_pooled_metrics_and_their_intervals(as_json: dict[str, Any], summary: dict[str, Any]) -> None:
+    model, found = summary["models"]["improved_resnet34"], as_json["table-3"]
+    rows = {row[1]: dict(zip(found["columns"], row, strict=True)) for row in found["rows"] if row[0] != "resnet34"}
+    for label in CLASSES:
+        for metric, title in (("precision", "precision"), ("recall", "recall"), ("f1", "F1")):
+            cell = rows[label][f"{title}, here"]
+            assert cell["value"] == model["pooled"]["per_class"][label][metric]
+            assert cell["interval"] == model["intervals"]["per_class"][label][metric]
+    assert rows["no_tumor"]["precision, paper"] == 1.0 and rows["glioma"]["precision, paper"] == 0.9793
+    assert rows["macro average"]["recall, here"]["value"] == model["pooled"]["macro"]["recall"]
+
+
+def test_table_4_has_the_folds_of_the_improved_model(as_json: dict[str, Any], summary: dict[str, Any]) -> None:
+    found, folds = as_json["table-4"], summary["models"]["improved_resnet34"]["folds"]
+    rows = [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+    assert [row["accuracy, here"] for row in rows[:2]] == [fold["accuracy"] for fold in folds]
+    assert [row["accuracy, paper"] for row in rows] == [0.99, 0.9867, 0.9882]
+
+
+def test_sizes_and_speeds_are_those_of_the_runs(as_json: dict[str, Any]) -> None:
+    row = table(as_json, "size-and-speed")["improved_resnet34"]
     assert row["parameters, millions, here"] == 17_359_000 and row["parameters, millions, paper"] == 17.3e6
     assert row["MACs, billions"] == 3_900_000_000 and row["images per second, training"] == 41.5
 
@@ -187,21 +202,21 @@ def test_curves_and_matrices_are_the_runs_own(cv: Path, as_json: dict[str, Any],
     assert pooled["confusion-lbp-knn"] == model["pooled"]["confusion_matrix"]
 
 
-def test_the_worst_mistakes_are_the_surest_wrong_answers_of_the_best(cv: Path, as_json: dict[str, Any]) -> None:
+def test_misclassified_images_are_the_surest_errors_of_the_best(cv: Path, as_json: dict[str, Any]) -> None:
     best = table(as_json, "overview")
     name = next(iter(best))
     rows = [row for fold in (0, 1) for row in lines(cv / f"{name}/fold_{fold}/predictions.csv")]
     wrong = [row for row in rows if row["label"] != row["prediction"]]
     wrong.sort(key=lambda row: -max(float(row[label]) for label in CLASSES))
-    shown = as_json["mistakes"]["images"]
+    shown = as_json["misclassified"]["images"]
     assert [item["path"] for item in shown] == [row["path"] for row in wrong[:12]] and shown
     assert best[name]["wrong"] == len(wrong)
 
 
-def test_verdicts_and_p_values_are_the_summarys(reports: dict[str, str], summary: dict[str, Any]) -> None:
+def test_conclusions_and_p_values_are_the_summarys(reports: dict[str, str], summary: dict[str, Any]) -> None:
     text = reports["json"]
     for pair, row in zip(summary["comparisons"], blocks(text)["pairs"]["rows"], strict=True):
-        assert pair["decision"] in sentences(text)
+        assert pair["conclusion"] in sentences(text)
         assert row[:2] == pair["models"] and pair["bootstrap_p_adjusted"] in row and pair["mcnemar_p"] in row
 
 
@@ -265,7 +280,6 @@ def test_html_can_be_read_without_eyes(page: Page) -> None:
     assert len(page.all("caption")) == len(page.all("table"))
     assert all("scope" in attributes for attributes in page.all("th"))
     assert all(attributes.get("alt") for attributes in page.all("img"))
-    assert all(attributes.get("aria-label") for attributes in page.all("svg"))
     names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(names) == len(set(names))
     targets = {attributes["href"] for attributes in page.all("a")}
@@ -282,10 +296,14 @@ def test_every_format_shows_the_same_numbers(reports: dict[str, str], summary: d
     assert rf"& {mean:.2f} $\pm$ {deviation:.2f} &" in latex and f"{low:.1f}--{high:.1f}" in latex
 
 
-def test_plots_follow_the_page_into_the_dark(reports: dict[str, str]) -> None:
-    plots = re.findall(r"<svg.*?</svg>", reports["html"], re.DOTALL)
-    assert plots and all("currentColor" in plot for plot in plots)
+def test_plots_follow_the_page_into_the_dark_and_are_the_same_each_time(panels: list[Panel]) -> None:
+    plots = [to_svg(panel) for panel in panels]
+    Page("".join(plots))
+    assert len(plots) > 6 and all("currentColor" in plot and 'aria-label="' in plot for plot in plots)
     assert not re.search(r"#010203|#000000|fill: black|font-family", "".join(plots))
+    assert to_svg(panels[0]) == plots[0] and to_pdf(panels[0]) == to_pdf(panels[0])
+    identifiers = re.findall(r' id="([^"]*)"', "".join(plots))
+    assert len(identifiers) == len(set(identifiers))
 
 
 @pytest.mark.parametrize(
@@ -299,7 +317,7 @@ def test_files_that_are_referred_to_exist(
     format_name: str, pattern: str, place: str, single: Path, tmp_path: Path
 ) -> None:
     names = re.findall(pattern, rendered(format_name, single, out=tmp_path))
-    assert names and all((tmp_path / place / name).stat().st_size for name in names)
+    assert names and all((tmp_path / place / name).is_file() for name in names)
     assert len(list((tmp_path / "report_files").iterdir())) == len(set(names))
 
 
@@ -335,9 +353,11 @@ def test_the_same_runs_give_the_same_bytes(format_name: str, single: Path, tmp_p
 
 def test_a_report_loads_neither_tensorflow_nor_keras(single: Path, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom btkeras.reporting.build import build_report\n"
-        "from btkeras.reporting.write import write_report\n"
-        "write_report(build_report([Path(sys.argv[1])]), Path(sys.argv[2]), 'html')\n"
+        "import sys\nfrom pathlib import Path\nfrom btkeras.reporting import plots, render, report\n"
+        "built = report.build_report([Path(sys.argv[1])])\n"
+        "plots.to_svg(next(block.panels[0] for block in built.blocks if hasattr(block, 'panels')))\n"
+        "render.to_svg = lambda *_, **__: ''\n"
+        "render.write_report(built, Path(sys.argv[2]), 'html')\n"
         "assert not {'tensorflow', 'keras', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", code, str(single), str(tmp_path / "r.html")]
@@ -362,7 +382,6 @@ def with_path(single: Path, copy: Path, path: str) -> Path:
     return copy
 
 
-@pytest.mark.usefixtures("_undrawn")
 def test_a_malicious_path_is_text_everywhere(single: Path, tmp_path: Path) -> None:
     run = with_path(single, tmp_path / "evil", EVIL)
     html = rendered("html", run, out=tmp_path)
@@ -379,13 +398,11 @@ def test_a_malicious_path_is_text_everywhere(single: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("path", ["../outside.png", "/etc/outside.png"])
 def test_nothing_outside_the_dataset_is_shown(path: str, single: Path, tmp_path: Path) -> None:
     run = with_path(single, tmp_path / "evil", path)
-    found = build_report([run]).sections
-    first = next(block for section in found for block in section.blocks if isinstance(block, Gallery)).images[0]
+    first = next(block for block in build_report([run]).blocks if isinstance(block, Gallery)).images[0]
     assert first.data["path"] == path and first.jpeg is None
     assert "not shown: the path leaves the dataset" in first.lines
 
 
-@pytest.mark.usefixtures("_undrawn")
 @pytest.mark.parametrize("format_name", ["html", "markdown", "latex"])
 def test_names_that_no_font_has_are_written_somehow(format_name: str, single: Path, tmp_path: Path) -> None:
     run = with_path(single, tmp_path / "kopie 脑瘤", "glioma/脑瘤-é.png")
@@ -445,7 +462,6 @@ def test_another_dataset_is_said_and_not_compared(cv: Path, image_folder: Path, 
     assert not any("vgg16" in row[:2] for row in blocks(text)["pairs"]["rows"])
 
 
-@pytest.mark.usefixtures("_undrawn")
 def test_a_dataset_that_is_gone_is_no_failure(image_folder: Path, tmp_path: Path) -> None:
     path = fake_experiment(tmp_path / "cv", load_dataset(image_folder), *CV).path
     shutil.rmtree(image_folder)
@@ -453,15 +469,14 @@ def test_a_dataset_that_is_gone_is_no_failure(image_folder: Path, tmp_path: Path
     assert "<img" not in rendered("html", path, out=tmp_path)
 
 
-@pytest.mark.usefixtures("_undrawn")
-def test_a_image_that_is_broken_is_no_failure(image_folder: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_broken_is_no_failure(image_folder: Path, tmp_path: Path) -> None:
     path = fake_experiment(tmp_path / "cv", load_dataset(image_folder), *CV).path
     for file in image_folder.glob("*/*.png"):
         file.write_bytes(b"no image")
     assert "not shown: An image must be a PNG or JPEG file" in rendered("html", path, out=tmp_path)
 
 
-def test_runs_of_before_some_facts_were_kept_are_reported(cv: Path, tmp_path: Path) -> None:
+def test_runs_with_the_manifests_of_older_versions_are_reported(cv: Path, tmp_path: Path) -> None:
     copy = tmp_path / "cv"
     shutil.copytree(cv, copy)
     kept = {"command", "started", "dataset", "classes", "images", "seeds"}
@@ -469,29 +484,32 @@ def test_runs_of_before_some_facts_were_kept_are_reported(cv: Path, tmp_path: Pa
         manifest = json.loads(file.read_text())
         file.write_text(json.dumps({key: value for key, value in manifest.items() if key in kept}))
     text = rendered("json", copy, out=tmp_path)
-    assert table(blocks(text), "table-4")["resnet34"]["images per second, testing"] is None
+    assert table(blocks(text), "size-and-speed")["resnet34"]["images per second, testing"] is None
 
 
-# === Refusals ===
+# === Errors ===
 
 
-def test_what_is_no_finished_run_is_refused_with_what_to_do(cv: Path, shared_images: Path, tmp_path: Path) -> None:
+def test_what_is_no_finished_run_is_one_message_with_what_to_do(cv: Path, shared_images: Path, tmp_path: Path) -> None:
     dataset = load_dataset(shared_images)
     half = fake_experiment(tmp_path / "half", dataset, *CV, unfinished=True).path
     untested = fake_run(tmp_path / "untested", dataset, "cv.folds=2", evaluated=False).path
     broken = tmp_path / "broken"
     shutil.copytree(cv, broken)
     (broken / "summary.json").write_text("{}")
-    refusals = {
+    messages = {
         (tmp_path,): "which is neither.*btkeras cv --out",
         (half,): f"without summary.json.*btkeras cv --resume --out {half}",
         (untested,): f"without metrics.json.*btkeras evaluate {untested}",
         (broken,): "no protocol, dataset",
         (cv, cv): "each RUN once",
     }
-    for runs, said in refusals.items():
+    for runs, said in messages.items():
         with pytest.raises(RunError, match=said):
             build_report(runs)
+
+
+# === The published figures ===
 
 
 def test_the_ablation_is_that_of_the_networks() -> None:
@@ -499,3 +517,160 @@ def test_the_ablation_is_that_of_the_networks() -> None:
 
     found = {name: vars(variant) for name, variant in RESNET34_VARIANTS.items()}
     assert {name: vars(variant) for name, variant in published.ABLATION.items()} == found
+
+
+def test_the_published_tables_agree_within_rounding_but_for_their_misprints() -> None:
+    """F1 from precision and recall, averages from their cells; all in hundredths of a percent."""
+    tested = {label: counts["test"] for label, counts in published.IMAGES.items()}
+    misprints = set()
+    for model, rows in published.PER_CLASS.items():
+        for label, row in rows.items():
+            f1 = 2 * row["precision"] * row["recall"] / (row["precision"] + row["recall"])
+            if label != published.AVERAGE and abs(f1 - row["f1"]) > 1.01e-4:
+                misprints.add((model, label))
+        for metric in published.CLASS_METRICS:
+            mean = sum(rows[label][metric] for label in tested) / 4
+            if abs(mean - rows[published.AVERAGE][metric]) > 1.01e-4:
+                misprints.add((model, metric))
+        recall = sum(rows[label]["recall"] * images for label, images in tested.items()) / 899
+        # One fixed test fifth: the weighted recalls are the accuracies.
+        assert recall == pytest.approx(published.ABLATION_ACCURACY[model], abs=5e-4)
+    assert misprints == {
+        ("improved_resnet34", "glioma"),
+        ("improved_resnet34", "precision"),
+        ("resnet34_se", "glioma"),
+    }
+    *folds, average = published.FOLDS
+    for metric, value in average.items():
+        assert sum(fold[metric] for fold in folds) / 5 == pytest.approx(value, abs=1e-4)
+    for model, row in published.NETWORKS.items():
+        slices = 899 * row["accuracy"]
+        assert model == published.IMPROVED or abs(slices - round(slices)) < 0.06
+
+
+# === Groups ===
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Class folders of 12 images of 6 patients each."""
+    root = write_images(tmp_path_factory.mktemp("named") / "images")
+    records = load_dataset(root).records
+    write_manifest(root, [replace(r, patient=f"{r.label} {int(Path(r.path).stem) // 2}", source="s") for r in records])
+    return load_dataset(root)
+
+
+def facts(text: str) -> dict[str, str]:
+    return dict(blocks(text)["source-1"]["rows"])
+
+
+def test_a_split_by_patient_is_not_called_inflated(named: Dataset, tmp_path: Path) -> None:
+    path = fake_experiment(tmp_path / "cv", named, "cv.folds=2", "data.group_by=patient").path
+    text = sentences(rendered("json", path, out=tmp_path))
+    assert "The split is by patient: the accuracy is one on new patients" in text
+    assert "upper bound" not in text and "test images (" not in text
+    assert "The split here is by patient; the summary says how much of the first fault is left" in text
+
+
+def test_a_split_by_image_counts_its_relatives_and_shares_the_faults(named: Dataset, tmp_path: Path) -> None:
+    path = fake_experiment(tmp_path / "cv", named, "cv.folds=2").path
+    text = sentences(rendered("json", path, out=tmp_path))
+    assert "have a slice of the same patient, or an equal file, in the training subset" in text
+    assert "A report on a split that follows it shares them." in text
+
+
+def test_intervals_by_other_groups_count_fewer_independent_images(single: Path) -> None:
+    """The images with rows, columns or a chequerboard are a series per class by number; those of noise are none."""
+    plain, other = (
+        render.render(build_report([single], images=False, intervals_group_by=group_by), "json")
+        for group_by in (None, "series")
+    )
+    assert "24 groups of 24 images, by image" in facts(plain)["intervals"]
+    assert "9 groups of 24 images, by series" in facts(other)["intervals"]
+    assert "18 of 24 test images (75.00 %) have a near-duplicate, or a slice of the same series" in sentences(other)
+    source = read_source(single)
+    before, after = (found.summary["models"]["improved_resnet34"] for found in (source, regroup(source, "series")))
+    low, high = after["intervals"]["accuracy"]
+    assert before["pooled"] == after["pooled"] and low <= before["pooled"]["accuracy"] <= high
+
+
+def test_a_changed_dataset_cannot_be_regrouped(image_folder: Path, tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", load_dataset(image_folder), "cv.folds=2")
+    (image_folder / "glioma/000.png").unlink()
+    with pytest.raises(DataError, match=r"the one that was split.*leave --intervals-group-by out"):
+        build_report([run.path], images=False, intervals_group_by="series")
+
+
+def test_the_command_line_splits_by_groups_and_says_what_it_needs(
+    named: Dataset, tmp_path: Path, shared_images: Path
+) -> None:
+    def run(*words: str | Path) -> Any:
+        return CliRunner().invoke(main, ["cv", "--plan", "--folds", "3", *map(str, words)])
+
+    done = run("--data", named.root, "--group-by", "patient", "--out", tmp_path / "cv")
+    assert done.exit_code == 0, done.output
+    split = json.loads((tmp_path / "cv/splits/fold_0.json").read_text())
+    assert split["group_by"] == "patient" and open_experiment(tmp_path / "cv").config().data.group_by == "patient"
+    groups = [{split["groups"][path] for path in split[subset]} for subset in ("train", "validation", "test")]
+    assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+    rejected = run("--data", shared_images, "--group-by", "patient", "--out", tmp_path / "none")
+    assert rejected.exit_code == 1 and "--group-by series" in rejected.output and not (tmp_path / "none").exists()
+    wrong = run("--data", shared_images, "--group-by", "scanner", "--out", tmp_path / "none")
+    assert wrong.exit_code == 2 and "series" in wrong.output
+    assert (
+        CliRunner().invoke(main, ["train", "--data", "x", "--out", "y", "--set", "data.group_by=scanner"]).exit_code
+        == 2
+    )
+
+
+# === The command ===
+
+# A group of its own, for this is about one command; the group is what turns errors into messages.
+GROUP = SectionedGroup(commands={"report": report_command})
+
+
+def btkeras(*arguments: object) -> Result:
+    return CliRunner().invoke(GROUP, [str(argument) for argument in arguments])
+
+
+def test_what_a_real_training_leaves_is_reported(trained_run: Path, tmp_path: Path) -> None:
+    result = btkeras("report", trained_run, "--out", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    found = blocks((tmp_path / "r.json").read_text())
+    training = dict(zip(found["trainings"]["columns"], found["trainings"]["rows"][0], strict=True))
+    assert training["epochs"] == 10 and training["duration"] > 0
+    metrics = json.loads((trained_run / "metrics.json").read_text())
+    assert found["overview"]["rows"][0][1]["mean"] == metrics["accuracy"]
+
+
+def test_one_run_has_its_report_in_its_folder_by_format_or_ending(single: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(single, tmp_path / "run")
+    result = btkeras("report", run)
+    assert result.exit_code == 0 and result.stdout.strip() == str(run / "report.html"), result.output
+    assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert "data:image/jpeg" in (run / "report.html").read_text()
+    assert btkeras("report", run, "--out", tmp_path / "b.html", "--no-images").exit_code == 0
+    assert "data:image/jpeg" not in (tmp_path / "b.html").read_text()
+    assert btkeras("report", run, "--out", tmp_path / "a.json", "--no-images").exit_code == 0
+    assert btkeras("report", run, "--out", tmp_path / "b.txt", "--format", "json", "--no-images").exit_code == 0
+    assert (tmp_path / "a.json").read_text() == (tmp_path / "b.txt").read_text()
+    assert btkeras("report", run, "--format", "markdown").stdout.strip() == str(run / "report.md")
+    assert (run / "report_files").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "code"),
+    [
+        ((), "RUN", 2),
+        (("nowhere",), "which is neither", 1),
+        (("nowhere", "elsewhere"), "needs --out FILE", 2),
+        (("nowhere", "--out", "report.docx"), "must end in .html.*report.docx", 2),
+    ],
+)
+def test_wrong_input_is_one_message(
+    arguments: tuple[str, ...], said: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = btkeras("report", *arguments)
+    assert result.exit_code == code and result.stdout == "" and re.search(said, result.stderr), result.output
+    assert not list(tmp_path.iterdir())

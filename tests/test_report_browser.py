@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from btkeras.datasets import load_dataset
-from btkeras.reporting.build import build_report
-from btkeras.reporting.write import write_report
+from btkeras.reporting.render import write_report
+from btkeras.reporting.report import build_report
 from tests.fake_experiment import fake_experiment
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

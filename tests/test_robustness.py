@@ -19,8 +19,8 @@ from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS, corrupt
 from btkeras.evaluation.results import read_predictions
 from btkeras.evaluation.robustness import Sampling, draw, measure_robustness
 from btkeras.evaluation.robustness_sheet import MEANS
-from btkeras.reporting.build import build_report
-from btkeras.reporting.write import write_report
+from btkeras.reporting.render import write_report
+from btkeras.reporting.report import build_report
 from btkeras.runs import Run, open_run
 from tests.conftest import write_images
 from tests.test_cli import btkeras, fails

@@ -9,7 +9,7 @@ import click
 from btkeras.cli import options
 
 
-@click.command(short_help="A model card: what a run's network is worth, in Markdown.")
+@click.command(short_help="Write the model card of a run, in Markdown.")
 @options.run_folder
 @click.option(
     "--out",
@@ -17,11 +17,11 @@ from btkeras.cli import options
     help="The file to write, or `-` to print it.  [default: RUN/model_card.md]",
 )
 def card(run: Path, out: Path | None) -> None:
-    """Write the model card of RUN: its network, intended use, data, figures with intervals, and limits.
+    """Write the model card of RUN: its model, intended use, data, metrics with intervals, and limits.
 
     It holds what `train`, `evaluate`, `calibrate`, `robustness` and others measured, and says of everything else
-    that it was not measured, and which command does. It names no folder of this machine. What you have to say of the
-    run yourself, write into RUN/notes.md (Markdown): it becomes a section of the card.
+    that it was not measured, and which command does. It names no folder of this machine. Your own notes
+    in RUN/notes.md (Markdown) become a section of the card.
 
     \b
     Examples:

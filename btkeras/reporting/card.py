@@ -1,15 +1,14 @@
-"""A model card: what a run's network is, what it was measured to do, and what was not measured.
+"""A model card: what a run's model is, what it was measured to do, and what was not measured.
 
 After Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019, arXiv:1810.03993). Every number comes from a file
-of the run; nothing is claimed that was not measured. It names no folder of the machine, so that it can travel with the
-network.
+of the run. The card names no folder of the machine, so that it can be published with the model.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -18,35 +17,28 @@ from btkeras.errors import BTKerasError, RunError
 from btkeras.evaluation.robustness_sheet import read_sheet
 from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.files import read_json, sha256
-from btkeras.reporting import card_tables as tables
-from btkeras.reporting.document import Table
-from btkeras.reporting.evidence import ReportedModel, load_report_data
-from btkeras.reporting.headline import accuracy_interval, split_caveats, synthetic_warning
-from btkeras.reporting.numbers import interval_text, percent
-from btkeras.reporting.robustness import sheet_table
-from btkeras.reporting.template import fill
-from btkeras.reporting.to_markdown import escape, render_block
+from btkeras.metrics import wilson
+from btkeras.reporting.document import Column, Row, Table, columns_of, count, fact_table, make_table, percent
+from btkeras.reporting.published import CLASS_METRICS
+from btkeras.reporting.render import fill
+from btkeras.reporting.report_data import ReportData, ReportedModel, load_report_data
+from btkeras.reporting.summary import split_caveats, synthetic_warning
+from btkeras.reporting.tables import TITLES, level_of, metric_columns, subset_table, with_intervals
+from btkeras.reporting.trust import calibration_table, robustness_table, set_table
 from btkeras.runs import Run
 from btkeras.splitting.splits import files_digest
 
 FILE = "model_card.md"
-EXPLANATIONS = "explanations.json"
-SHORTCUTS = "shortcuts.json"
-AUDIT = "audit.json"
 NOTES = "notes.md"
-
-_HEALTHY = "no_tumor"
+_NO_TUMOR = "no_tumor"
 _Json = Mapping[str, Any]
 
 
 def card_text(run: Run) -> str:
-    """Writes the card of an evaluated run.
+    """Writes the card of an evaluated run, as Markdown (GitHub's kind).
 
     Args:
-        run: The run; its dataset is looked at for the collections that its images come from, if it is still there.
-
-    Returns:
-        Markdown (GitHub's kind), with a line's end.
+        run: The run; its dataset is read for the collections that its images come from, if it is still there.
 
     Raises:
         RunError: If the run was not evaluated, or a file of it is not as btkeras writes it.
@@ -57,115 +49,32 @@ def card_text(run: Run) -> str:
             received=f"{run.path}, a cross-validation",
             remedy="Name one of the runs in it, or report all of it: btkeras report",
         )
-    evidence = load_report_data([run.path])
-    network, metrics, manifest = evidence.networks[0], run.metrics(), run.manifest()
-    split, dataset = read_json(run.splits_file), _dataset(run)
-    measured = _measured(run, network, metrics)
-    worth = split_caveats(network.source)
+    data = load_report_data([run.path])
+    model, metrics, manifest, dataset = data.models[0], run.metrics(), run.manifest(), _dataset(run)
+    revision, notes = manifest.get("git_revision") or "", run.path / NOTES
     values = {
-        "name": run.path.resolve().name,
-        "network": network.model,
-        "classes": run.classes(),
-        "metrics": metrics,
-        "interval": interval_text(accuracy_interval(network)),
-        "warnings": synthetic_warning(evidence),
-        "details": tables.fact_table("The network", _details(run, manifest)),
-        "dataset": PurePath(str(manifest["dataset"])).name,
-        "split": split,
-        "group_by": split.get("group_by", "image"),
+        "run": run.path.resolve().name,
+        "model": model,
+        "config": run.config(),
         "manifest": manifest,
-        "data": _data_tables(split, dataset),
+        "metrics": metrics,
+        "split": model.source.splits[0],
+        "warnings": synthetic_warning(data),
+        "caveats": split_caveats(model.source),
+        "details": fact_table("details", "The model", _details(run, manifest)),
+        "dataset": PurePath(str(manifest["dataset"])).name,
         "confounded": _confounded(dataset),
-        # The last says that nothing is known of other scanners.
-        "worth": worth[:-1] if measured["others"] else worth,
-        "figures": _figure_tables(run, metrics, network),
-        "mistakes": _mistakes(metrics),
+        "data_tables": [subset_table(model.source, paper=False), *_collection_table(dataset)],
+        "tables": _measured(run, data, metrics),
+        "tumor_errors": _tumor_errors(metrics),
         "classical": "classifier" in manifest,
-        "seed": run.config().train.seed,
-        "monitor": run.config().train.monitor,
         "fold": manifest.get("fold"),
-        "notes": _notes(run),
+        "notes": notes.read_text(encoding="utf-8").strip() if notes.is_file() else None,
         "command": _command(_started_by(run, manifest)),
-        "revision": (manifest.get("git_revision") or "").removesuffix("-dirty"),
-        "changed": (manifest.get("git_revision") or "").endswith("-dirty"),
-        **measured,
+        "revision": revision.removesuffix("-dirty"),
+        "changed": revision.endswith("-dirty"),
     }
-    filters: dict[str, Callable[..., Any]] = {"md": escape, "block": render_block, "percent": percent}
-    # Not HTML: `md` escapes what comes from files, for Markdown.
-    return fill("card.md.jinja", values, filters, autoescape=False).rstrip() + "\n"
-
-
-def _notes(run: Run) -> str | None:
-    """What whoever trained it has to say, Markdown: ``RUN/notes.md``."""
-    file = run.path / NOTES
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
-
-
-def _measured(run: Run, network: ReportedModel, metrics: _Json) -> dict[str, Any]:
-    """What other commands may have measured; None or nothing where they did not."""
-    calibration = metrics.get("calibration")
-    sheet = read_sheet(run)
-    sets = calibration["conformal"] if calibration else None
-    return {
-        "calibration": _part(run, run.metrics_file.name, tables.calibration_table, calibration),
-        "calibrated": bool(sets),
-        "sets": _part(run, run.metrics_file.name, tables.set_table, sets),
-        "rejection": _part(run, run.metrics_file.name, tables.refusal_table, metrics.get("selective")),
-        "explanations": _part(run, EXPLANATIONS, tables.explanation_table, _read(run, EXPLANATIONS)),
-        "shortcuts": _part(run, SHORTCUTS, tables.shortcut_table, _read(run, SHORTCUTS)),
-        "robustness": sheet_table(network.name, network.slug, sheet) if sheet else None,
-        "copies": _part(run, AUDIT, tables.copy_table, _read(run, AUDIT)),
-        "others": _part(run, "evaluations", tables.other_dataset_table, _evaluations(run) or None),
-    }
-
-
-def _read(run: Run, name: str) -> _Json | None:
-    file = run.path / name
-    return read_json(file) if file.is_file() else None
-
-
-def _part(run: Run, name: str, build: Callable[[Any], Table], value: Any) -> Table | None:
-    """A table of what was measured; None if it was not."""
-    if value is None:
-        return None
-    try:
-        return build(value)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise RunError(
-            f"{run.path / name} must be as btkeras writes it",
-            received=f"{type(error).__name__}: {error}",
-            remedy="Measure it again, or remove it",
-        ) from error
-
-
-def _evaluations(run: Run) -> list[tuple[str, _Json]]:
-    """Names and figures of the other datasets that the network was tested on."""
-    found = [(file.parent.name, read_json(file)) for file in sorted((run.path / "evaluations").glob("*/metrics.json"))]
-    return [(name, metrics) for name, metrics in found if metrics.get("split") == "all"]
-
-
-def _details(run: Run, manifest: _Json) -> dict[str, Any]:
-    config, size = run.config(), manifest.get("trainable_parameters")
-    versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
-    epochs = manifest.get("epochs")
-    return {
-        "architecture": config.model.name,
-        "classifier": manifest.get("classifier"),
-        "weights at the start": PurePath(config.model.weights).name,
-        "trainable parameters": None if size is None else f"{size:,}",
-        "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}, "
-        + ("cropped to the head, on one scale of intensity" if config.data.harmonize else "the whole image, stretched"),
-        "classes": ", ".join(run.classes()),
-        "trained": manifest.get("started"),
-        "training": None
-        if epochs is None
-        else f"{epochs} epochs, the checkpoint of epoch {manifest.get('best_epoch')}",
-        "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
-        "device": manifest.get("device"),
-        "precision": manifest.get("precision"),
-        "versions": f"Python {manifest.get('python')}, {versions}",
-        "SHA-256 of best.keras": sha256(run.best_model) if run.best_model.is_file() else None,
-    }
+    return fill("card.md.jinja", values).rstrip() + "\n"
 
 
 def _dataset(run: Run) -> Dataset | None:
@@ -177,9 +86,25 @@ def _dataset(run: Run) -> Dataset | None:
     return dataset if files_digest(dataset.records) == read_json(run.splits_file)["dataset_digest"] else None
 
 
-def _data_tables(split: _Json, dataset: Dataset | None) -> list[Table]:
-    sources = tables.source_table(dataset) if dataset else None
-    return [tables.subset_table(split), *([sources] if sources else [])]
+def _details(run: Run, manifest: _Json) -> dict[str, Any]:
+    config, size, epochs = run.config(), manifest.get("trainable_parameters"), manifest.get("epochs")
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
+    cropping = "cropped to the head, intensities normalized" if config.data.harmonize else "the whole image, resized"
+    return {
+        "architecture": config.model.name,
+        "classifier": manifest.get("classifier"),
+        "initial weights": PurePath(config.model.weights).name,
+        "trainable parameters": size and f"{size:,}",
+        "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}, {cropping}",
+        "classes": ", ".join(run.classes()),
+        "trained": manifest.get("started"),
+        "training": epochs and f"{epochs} epochs, the checkpoint of epoch {manifest.get('best_epoch')}",
+        "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
+        "device": manifest.get("device"),
+        "precision": manifest.get("precision"),
+        "versions": f"Python {manifest.get('python')}, {versions}",
+        "SHA-256 of best.keras": sha256(run.best_model) if run.best_model.is_file() else None,
+    }
 
 
 def _confounded(dataset: Dataset | None) -> list[str]:
@@ -192,50 +117,227 @@ def _confounded(dataset: Dataset | None) -> list[str]:
     return [name for name in dataset.classes if all(found == {name} for found in labels.values() if name in found)]
 
 
-def _figure_tables(run: Run, metrics: _Json, network: ReportedModel) -> list[Table]:
-    builds: tuple[Callable[[_Json], Table], ...] = (
-        lambda found: tables.headline_table(found, network),
-        lambda found: tables.class_table(found, network),
-        tables.confusion_table,
-    )
-    built = [_part(run, run.metrics_file.name, build, metrics) for build in builds]
-    return [table for table in built if table]
-
-
-def _mistakes(metrics: _Json) -> list[str]:
-    """Missed tumours and false alarms in words, where there is a class without tumour."""
-    classes, matrix = metrics["classes"], metrics["confusion_matrix"]
-    if _HEALTHY not in classes or len(classes) < 2:
+def _collection_table(dataset: Dataset | None) -> list[Table]:
+    """Images of each collection by class; none where no image names its collection."""
+    images = Counter((record.source, record.label) for record in dataset.records) if dataset else Counter()
+    sources = sorted({source for source, _ in images})
+    if dataset is None or sources == [""]:
         return []
-    no_tumor = classes.index(_HEALTHY)
-    tumors = sum(sum(row) for i, row in enumerate(matrix) if i != no_tumor)
-    missed = sum(row[no_tumor] for i, row in enumerate(matrix) if i != no_tumor)
-    without = sum(matrix[no_tumor])
-    return [
-        f"Of {tumors:,} test images of tumours, {missed:,} are answered {_HEALTHY}; of {without:,} without a "
-        f"tumour, {without - matrix[no_tumor][no_tumor]:,} are answered with one."
-    ]
+    rows = [(source or "not named", *(images[source, label] for label in dataset.classes)) for source in sources]
+    columns = (Column("collection"), *columns_of(dataset.classes, count))
+    return [make_table("collections", "Images by collection and class", columns, rows)]
+
+
+def _measured(run: Run, data: ReportData, metrics: _Json) -> dict[str, Table | None]:
+    """Every table that a file of the run has the figures of; None in place of the others."""
+    model, calibration, sheet = data.models[0], metrics.get("calibration"), read_sheet(run)
+
+    def of_metrics(build: Callable[[Any], Table], value: Any = metrics) -> Table | None:
+        return _table(run, run.metrics_file.name, build, value)
+
+    return {
+        "overall": of_metrics(lambda found: _overall_table(found, model)),
+        "classes": of_metrics(lambda found: _class_table(found, model)),
+        "confusion": of_metrics(_confusion_table),
+        "calibration": of_metrics(lambda _: calibration_table(data), calibration),
+        "sets": of_metrics(lambda _: set_table(data), calibration and calibration.get("conformal")),
+        "selective": of_metrics(_selective_table, metrics.get("selective")),
+        "robustness": robustness_table(model.name, model.slug, sheet) if sheet else None,
+        "explanations": _table(run, "explanations.json", _explanation_table),
+        "shortcuts": _table(run, "shortcuts.json", _shortcut_table),
+        "duplicates": _table(run, "audit.json", _duplicate_table),
+        "others": _table(run, "evaluations", _other_table, _evaluations(run)),
+    }
+
+
+def _table(run: Run, name: str, build: Callable[[Any], Table], value: Any = ...) -> Table | None:
+    """A table of a file of the run, or of a value from it; None if there is none."""
+    if value is ...:
+        value = read_json(run.path / name) if (run.path / name).is_file() else None
+    try:
+        return build(value) if value else None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise RunError(
+            f"{run.path / name} must be as btkeras writes it",
+            received=f"{type(error).__name__}: {error}",
+            remedy="Measure it again, or remove it",
+        ) from error
+
+
+def _overall_table(metrics: _Json, model: ReportedModel) -> Table:
+    intervals, bootstrap = model.metrics["intervals"], model.source.summary["bootstrap"]
+    level, accuracy = level_of(model.source), {"value": metrics["accuracy"], "interval": intervals["accuracy"]}
+    macro = with_intervals(metrics["macro"], intervals)
+    return make_table(
+        "overall",
+        f"{metrics['images']:,} test images, percent",
+        (Column("metric"), *columns_of((f"value ({level} bootstrap)", f"{level} Wilson"), percent)),
+        [
+            ("accuracy", accuracy, intervals["accuracy_wilson"]),
+            *((f"macro {TITLES.get(name, name)}", macro[name], None) for name in CLASS_METRICS),
+        ],
+        f"The bootstrap draws whole groups: {bootstrap['groups']:,} of {bootstrap['images']:,} images, "
+        f"{bootstrap['samples']:,} resamples. Wilson's interval counts each image as independent. Log loss "
+        f"{metrics['negative_log_likelihood']:.4f}. Always predicting the most frequent class: "
+        f"{percent(metrics['chance'])} %.",
+    )
+
+
+def _class_table(metrics: _Json, model: ReportedModel) -> Table:
+    columns = (Column("class"), Column("test images", count), *metric_columns(CLASS_METRICS, paper=False))
+    note = "Bootstrap over groups; Wilson's interval where all resamples agree."
+    caption = "Per class, against the rest; percent with 95 % intervals"
+    return make_table("classes", caption, columns, _class_rows(metrics, model), note)
+
+
+def _class_rows(metrics: _Json, model: ReportedModel) -> Iterator[Row]:
+    matrix, total = metrics["confusion_matrix"], metrics["images"]
+    for i, (label, row) in enumerate(metrics["per_class"].items()):
+        hits, actual, predicted = matrix[i][i], sum(matrix[i]), sum(line[i] for line in matrix)
+        trials = {
+            "precision": (hits, predicted),
+            "recall": (hits, actual),
+            "specificity": (total - actual - predicted + hits, total - actual),
+        }
+        bootstrap = model.metrics["intervals"]["per_class"][label]
+        intervals = {name: _interval(bootstrap[name], *trials.get(name, (0, 0))) for name in CLASS_METRICS}
+        yield label, row["images"], *with_intervals(row, intervals).values()
+
+
+def _interval(bootstrap: Sequence[float] | None, correct: int, trials: int) -> Sequence[float] | None:
+    """The bootstrap's interval, or Wilson's where that has no width and there is one."""
+    has_width = bootstrap is not None and bootstrap[0] < bootstrap[1]
+    return bootstrap if has_width or not trials else wilson(correct, trials)
+
+
+def _confusion_table(metrics: _Json) -> Table:
+    columns = (Column("class"), *columns_of(metrics["classes"], count))
+    rows = [(label, *row) for label, row in zip(metrics["classes"], metrics["confusion_matrix"], strict=True)]
+    return make_table("confusion", "Confusion matrix: true classes (rows), predicted classes (columns)", columns, rows)
+
+
+def _tumor_errors(metrics: _Json) -> str:
+    """Missed tumours and false alarms, where there is a class without tumour."""
+    classes, matrix = metrics["classes"], metrics["confusion_matrix"]
+    if _NO_TUMOR not in classes or len(classes) < 2:
+        return ""
+    without = classes.index(_NO_TUMOR)
+    tumors = [row for i, row in enumerate(matrix) if i != without]
+    return (
+        f"Of {sum(map(sum, tumors)):,} test images of tumours, {sum(row[without] for row in tumors):,} are predicted "
+        f"as {_NO_TUMOR}; of {sum(matrix[without]):,} without a tumour, "
+        f"{sum(matrix[without]) - matrix[without][without]:,} are predicted as one."
+    )
+
+
+def _evaluations(run: Run) -> list[tuple[str, _Json]]:
+    """Names and metrics of the other datasets that the model was tested on."""
+    found = [(file.parent.name, read_json(file)) for file in sorted((run.path / "evaluations").glob("*/metrics.json"))]
+    return [(name, metrics) for name, metrics in found if metrics.get("split") == "all"]
+
+
+def _other_table(evaluations: Sequence[tuple[str, _Json]]) -> Table:
+    percents = (
+        "accuracy (95 % Wilson)", "mean recall", "most frequent class", "coverage", "accuracy of the covered",
+    )  # fmt: skip
+    columns = (Column("dataset"), Column("images", count), *columns_of(percents, percent))
+    note = "Accuracy and recall are those of all images. Mean recall: over the classes that the dataset has."
+    return make_table(
+        "evaluations", "Other datasets, percent", columns, (_other_row(*each) for each in evaluations), note
+    )
+
+
+def _other_row(name: str, metrics: _Json) -> Row:
+    images, selective = metrics["images"], metrics.get("selective") or {}
+    correct = sum(row[i] for i, row in enumerate(metrics["confusion_matrix"]))
+    recalls = [row["recall"] for row in metrics["per_class"].values() if row["images"]]
+    accuracy = {"value": metrics["accuracy"], "interval": wilson(correct, images)}
+    covered = (selective.get("coverage"), selective.get("accuracy"))
+    return name, images, accuracy, sum(recalls) / len(recalls), metrics["chance"], *covered
+
+
+def _selective_table(selective: _Json) -> Table:
+    columns = (
+        Column("class"),
+        Column("images", count),
+        Column("coverage", percent),
+        Column("uncertain", percent, "abstained"),
+        Column("rejected", percent),
+        Column("accuracy of the covered", percent, "accuracy"),
+        Column("of the others", percent, "withheld_accuracy"),
+    )
+    rows = [{"class": "all classes", **selective}]
+    rows += [{"class": label, **row} for label, row in selective["per_class"].items()]
+    return make_table("selective", "Selective classification of the test subset, percent", columns, rows)
+
+
+def _explanation_table(scores: _Json) -> Table:
+    columns = (
+        Column("map", key="title"),
+        Column("weights", key="network"),
+        Column("pointing game (95 % Wilson)", percent, "pointing"),
+        Column("energy inside", percent, "energy"),
+        Column("IoU", percent, "iou"),
+    )
+    pointing = [{"value": row["pointing"], "interval": row["pointing_interval"]} for row in scores["rows"]]
+    rows = [{**row, "pointing": found} for row, found in zip(scores["rows"], pointing, strict=True)]
+    caption = f"Explanations of {scores['images']:,} correctly classified tumours with a {scores['region']}, percent"
+    note = "A map that does no better than the baselines, or than random weights, explains nothing."
+    return make_table("explanations", caption, columns, rows, note)
+
+
+def _shortcut_table(found: _Json) -> Table:
+    columns = (
+        Column("features"),
+        Column("predicted by", key="predicted_by"),
+        Column("accuracy", percent),
+        Column("most frequent class", percent, "chance"),
+        Column("tumour detection", percent, "detection_accuracy"),
+        Column("the more frequent", percent, "detection_chance"),
+    )
+    rows = [{**row, "features": f"{row['name']}: {row['shows']}"} for row in found["rows"]]
+    caption = f"Prediction without the tumour's appearance, split by {found['group_by']}; percent"
+    return make_table("shortcuts", caption, columns, rows)
+
+
+def _duplicate_table(audit: _Json) -> Table:
+    groups, split = audit["groups"], audit["split"]
+    facts = {
+        "groups of duplicates": len(groups),
+        "groups with different labels": sum(bool(group["conflicting"]) for group in groups),
+        "unreadable images": len(audit["unreadable"]),
+    }
+    if split:
+        facts |= {
+            "groups in several subsets": split["groups_across"],
+            f"of {split['images']['test']:,} test images, with a duplicate in the training subset": split[
+                "test_with_duplicate_in_training"
+            ],
+            "patients in several subsets": len(split["patients_across"]),
+        }
+    caption = "Duplicates, also resized, re-encoded, flipped or rotated"
+    return make_table("duplicates", caption, (Column("what"), Column("count", count)), list(facts.items()))
 
 
 def _started_by(run: Run, manifest: _Json) -> Sequence[str]:
-    """The words of the command that began it all: a cross-validation's, which its folds' need not be."""
+    """The arguments of the command that began it all: a cross-validation's, which its folds' need not be."""
     above = next((folder for folder in run.path.resolve().parents if is_experiment(folder)), None)
     if manifest.get("fold") is None or above is None:
         return manifest.get("command") or []
     experiment = Experiment(above)
-    return read_json(experiment.manifest_file).get("command") or [] if experiment.manifest_file.is_file() else []
+    return experiment.manifest().get("command") or [] if experiment.manifest_file.is_file() else []
 
 
-def _command(words: Sequence[str]) -> str | None:
+def _command(arguments: Sequence[str]) -> str | None:
     """The command that started the training, with names in place of this machine's folders; None if it was Python."""
-    if not words or words[0] not in ("train", "cv"):
+    if not arguments or arguments[0] not in ("train", "cv"):
         return None
-    return " ".join(shlex.join(["btkeras", *map(_without_folder, map(str, words))]).split())
+    return " ".join(shlex.join(["btkeras", *map(_without_folder, map(str, arguments))]).split())
 
 
-def _without_folder(word: str) -> str:
-    """A word of a command line, an option's or a setting's value too, whose absolute paths are names only."""
-    head, equals, tail = word.rpartition("=")
+def _without_folder(argument: str) -> str:
+    """An argument, an option's or a setting's value too, whose absolute paths are names only."""
+    head, equals, tail = argument.rpartition("=")
     value = PurePath(tail)
     shortened = value.name if value.is_absolute() or tail.startswith("~") else tail
     return f"{head}{equals}{shortened}"

@@ -1,29 +1,79 @@
-"""What a report says, apart from how it looks: sections of texts, tables, figures and images.
+"""What a report says, apart from how it looks: sections of texts, tables, figures and galleries.
 
-Numbers stand twice in it, as they are shown and as they are, so that every format says the same.
+A table holds raw values; a column's format makes the text. So every output format shows the same numbers, and JSON has
+them unrounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
+UNKNOWN = "—"
+DASH = "\N{EN DASH}"
+Format = Callable[[Any], str]
 
-@dataclass(frozen=True)
-class Cell:
-    """A table's cell.
 
-    Attributes:
-        text: As shown.
-        value: What it shows, JSON-ready; None where there is no more to it than the text.
+def text(value: Any) -> str:
+    """A value as it is; several separated by semicolons."""
+    return "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def count(value: int | Sequence[int]) -> str:
+    """A whole number, or a range of them: ``1,426`` or ``141-142``."""
+    return DASH.join(f"{end:,}" for end in (value if isinstance(value, list | tuple) else [value]))
+
+
+def percent(value: Any, digits: int = 2) -> str:
+    """Fractions in percent, without the sign.
+
+    Args:
+        value: A fraction, an interval ``[low, high]`` (shown to a tenth), or a mapping: ``mean`` and ``std``, ``value``
+            and ``interval``, or ``value`` and ``class``; None if it is not known.
+        digits: Decimals.
     """
+    match value:
+        case None:
+            return UNKNOWN
+        case [low, high]:
+            return f"{percent(low, 1)}{DASH}{percent(high, 1)}"
+        case {"mean": mean, "std": std}:
+            return percent(mean, digits) + (f" ± {percent(std, digits)}" if std is not None else "")
+        case {"value": number, "interval": interval}:
+            return percent(number, digits) + (f" ({percent(interval)})" if interval is not None else "")
+        case {"value": number, "class": label}:
+            return f"{percent(number, digits)} ({label})"
+    return f"{100 * value:.{digits}f}"
 
-    text: str
-    value: Any = None
+
+def points(value: Any) -> str:
+    """A difference of fractions, or an interval of it, in signed percentage points."""
+    return " to ".join(f"{100 * end:+.2f}" for end in (value if isinstance(value, list | tuple) else [value]))
+
+
+def p_value(value: float) -> str:
+    """``0.032``, and ``< 0.001`` below that."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def check(value: bool) -> str:
+    """A check mark or nothing."""
+    return "✓" if value else ""
+
+
+def tenths(value: float) -> str:
+    """A fraction in percent with one decimal."""
+    return percent(value, 1)
+
+
+def decimals(digits: int, unit: float = 1) -> Format:
+    """Makes a format of numbers with so many decimals, in a unit such as millions."""
+    return lambda value: f"{value / unit:,.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -32,18 +82,29 @@ class Column:
 
     Attributes:
         title: Its header.
+        format: Makes the text of a value that is not None.
+        key: Of its value in rows that are mappings; the title if empty.
         group: Header above this and the neighbouring columns of the same group.
-        numeric: Whether it holds numbers, which are aligned at the right.
     """
 
     title: str
+    format: Format = text
+    key: str = ""
     group: str = ""
-    numeric: bool = True
+
+    @property
+    def numeric(self) -> bool:
+        """Whether its cells are aligned at the right."""
+        return self.format is not text
 
     @property
     def full_title(self) -> str:
         """Group and title in one line."""
         return f"{self.group}, {self.title}" if self.group else self.title
+
+    def cell(self, value: Any) -> str:
+        """A value's text."""
+        return UNKNOWN if value is None else self.format(value)
 
 
 @dataclass(frozen=True)
@@ -53,16 +114,57 @@ class Table:
     Attributes:
         name: Short and unique, of letters, digits and hyphens.
         caption: What it shows.
-        columns: Headers.
-        rows: A cell per column in each.
+        columns: Headers and formats.
+        rows: A JSON-ready value per column in each; None where it is not known.
         notes: What must be known to read it.
     """
 
     name: str
     caption: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[Any, ...], ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The texts of its rows."""
+        return [[column.cell(value) for column, value in zip(self.columns, row, strict=True)] for row in self.rows]
+
+    @property
+    def header_groups(self) -> list[tuple[str, list[Column]]]:
+        """The upper row of its header: each group with its columns; a column without one alone."""
+        found: list[tuple[str, list[Column]]] = []
+        for column in self.columns:
+            if column.group and found and found[-1][0] == column.group:
+                found[-1][1].append(column)
+            else:
+                found.append((column.group, [column]))
+        return found
+
+
+Row = Mapping[str, Any] | Sequence[Any]
+
+
+def make_table(name: str, caption: str, columns: Iterable[Column], rows: Iterable[Row], *notes: str) -> Table:
+    """Builds a table from mappings, of which each column takes its key, or from sequences of a value per column."""
+    columns = tuple(columns)
+    return Table(name, caption, columns, tuple(_values(columns, row) for row in rows), notes)
+
+
+def _values(columns: Sequence[Column], row: Row) -> tuple[Any, ...]:
+    values = [row[column.key or column.title] for column in columns] if isinstance(row, Mapping) else row
+    return tuple(value for _, value in zip(columns, values, strict=True))
+
+
+def columns_of(titles: Iterable[str], formatter: Format = text, group: str = "") -> tuple[Column, ...]:
+    """Columns of the same format and group."""
+    return tuple(Column(title, formatter, group=group) for title in titles)
+
+
+def fact_table(name: str, caption: str, facts: Mapping[str, Any], *notes: str) -> Table:
+    """Two columns; what is None or empty is left out."""
+    rows = [item for item in facts.items() if item[1] not in (None, "", [])]
+    return make_table(name, caption, columns_of(("fact", "value")), rows, *notes)
 
 
 @dataclass(frozen=True)
@@ -84,14 +186,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """Plots that belong together, of equal size.
-
-    Attributes:
-        name: Short and unique, of letters, digits and hyphens.
-        caption: What they show.
-        panels: The plots.
-        notes: What must be known to read them.
-    """
+    """Plots that belong together; attributes as of ``Table``."""
 
     name: str
     caption: str
@@ -107,7 +202,7 @@ class GalleryImage:
         name: Short and unique, of letters, digits and hyphens.
         jpeg: Its file; None where it cannot be shown.
         alt: What it shows, for those who do not see it.
-        lines: What is said of it.
+        lines: The text beside it.
         data: The same, JSON-ready.
     """
 
@@ -115,19 +210,12 @@ class GalleryImage:
     jpeg: bytes | None
     alt: str
     lines: tuple[str, ...]
-    data: Any
+    data: Any = None
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images of the dataset.
-
-    Attributes:
-        name: Short and unique, of letters, digits and hyphens.
-        caption: What they show.
-        images: In the order of their being shown.
-        notes: What must be known to judge them.
-    """
+    """Images of the dataset; attributes as of ``Table``."""
 
     name: str
     caption: str
@@ -137,15 +225,10 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Text:
-    """Sentences.
-
-    Attributes:
-        lines: Paragraphs, or the points of a list.
-        role: ``headline`` and ``warning`` stand out.
-    """
+    """Paragraphs, or the points of a list; ``summary`` and ``warning`` stand out."""
 
     lines: tuple[str, ...]
-    role: Literal["plain", "headline", "warning", "list"] = "plain"
+    role: Literal["plain", "summary", "warning", "list"] = "plain"
 
 
 Block = Text | Table | Figure | Gallery
@@ -153,51 +236,30 @@ Block = Text | Table | Figure | Gallery
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report.
+    """A chapter of a report."""
 
-    Attributes:
-        name: Short and unique, of letters, digits and hyphens.
-        title: Its heading.
-        blocks: What it says.
-    """
-
-    name: str
     title: str
     blocks: tuple[Block, ...]
+
+    @property
+    def name(self) -> str:
+        """The title as an anchor."""
+        return slug(self.title)
 
 
 @dataclass(frozen=True)
 class Report:
-    """A whole report.
-
-    Attributes:
-        title: Its heading.
-        sections: Its parts.
-    """
+    """A whole report."""
 
     title: str
     sections: tuple[Section, ...]
 
-
-@dataclass(frozen=True)
-class Rendered:
-    """A report in a format.
-
-    Attributes:
-        text: The file.
-        files: Further files that it refers to, by their name in the folder that it was told.
-    """
-
-    text: str
-    files: tuple[tuple[str, bytes], ...] = ()
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks of all sections."""
+        return [block for section in self.sections for block in section.blocks]
 
 
-def header_groups(columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
-    """The upper row of a table's header: each group with its neighbouring columns; a column without one alone."""
-    found: list[tuple[str, list[Column]]] = []
-    for column in columns:
-        if column.group and found and found[-1][0] == column.group:
-            found[-1][1].append(column)
-        else:
-            found.append((column.group, [column]))
-    return found
+def slug(title: str) -> str:
+    """A name of letters, digits and hyphens, for an anchor or a file."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "unnamed"

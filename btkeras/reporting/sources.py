@@ -24,14 +24,7 @@ _SUMMARY_KEYS = ("protocol", "dataset", "classes", "models", "comparisons", "boo
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run of a source.
-
-    Attributes:
-        run: Its folder.
-        model: Name of its network.
-        seed: Seed of the training.
-        fold: Number of the fold, from 0.
-    """
+    """A run of a source: its folder, model, seed, and fold from 0."""
 
     run: Run
     model: str
@@ -45,9 +38,16 @@ class TrainedRun:
 
     @cached_property
     def result(self) -> FoldResult:
-        """The network's answers to the test part."""
+        """The predictions for the test subset."""
         paths, labels, probabilities = read_predictions(self.run.predictions_file, self.manifest["classes"])
         return FoldResult(self.model, self.seed, self.fold, paths, labels, probabilities, self.manifest)
+
+    @cached_property
+    def calibration(self) -> Mapping[str, Any]:
+        """The calibration metrics of its evaluation; empty for runs of before there were any."""
+        # Not calibration.json: metrics.json is written with the predictions, and kept where weights are not.
+        metrics = self.run.metrics() if self.run.metrics_file.is_file() else {}
+        return metrics.get("calibration") or {}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Source:
         summary: As a cross-validation's ``summary.json``.
         splits: The documents of the folds' splits.
         runs: Every training.
-        regrouped_by: What the groups of the intervals are of, if it is not what the splits say; else "".
+        regrouped_by: What the intervals are grouped by, if it is not what the splits say; else "".
     """
 
     path: Path
@@ -89,6 +89,12 @@ class Source:
         """Group of an image, such as its patient, by path."""
         return self.splits[0].get("groups", {})
 
+    @property
+    def tested(self) -> tuple[Any, ...]:
+        """What must be equal for models to compare: dataset, splits, classes, and the images that could be read."""
+        paths = tuple(sorted({path for run in self.runs for path in run.result.paths}))
+        return self.dataset_digest, self.split_digests, tuple(self.summary["classes"]), paths
+
 
 def read_source(path: Path) -> Source:
     """Reads a finished cross-validation or an evaluated run.
@@ -109,13 +115,11 @@ def read_source(path: Path) -> Source:
 
 
 def regroup(source: Source, group_by: str, cache: Path | None = None) -> Source:
-    """The same answers with intervals and comparisons clustered by other groups than those of the splits.
-
-    So a split by image can be judged as what it is: its images are fewer independent ones than they seem.
+    """The same predictions, with intervals and comparisons clustered by other groups than those of the splits.
 
     Args:
-        source: What to judge.
-        group_by: What groups are of, see ``data.groups.group_records``.
+        source: Whose predictions.
+        group_by: See ``splitting.groups.group_records``.
         cache: Folder that keeps what is found in the images.
 
     Raises:
@@ -126,14 +130,13 @@ def regroup(source: Source, group_by: str, cache: Path | None = None) -> Source:
         raise DataError(
             "The dataset must be the one that was split",
             received=f"{dataset.root}, whose list of files differs from that of {source.path}",
-            remedy="Restore it, or leave --intervals-by away",
+            remedy="Restore it, or leave --intervals-group-by out",
         )
     groups = group_records(dataset, group_by, cache)
-    results = [run.result for run in source.runs]
-    test = source.summary["protocol"]["test"]
-    figures = summarize_experiment(results, source.summary["classes"], groups=groups, test=test)
+    results, test = [run.result for run in source.runs], source.summary["protocol"]["test"]
+    metrics = summarize_experiment(results, source.summary["classes"], groups=groups, test=test)
     splits = tuple({**split, "groups": groups} for split in source.splits)
-    return replace(source, summary={**source.summary, **figures}, splits=splits, regrouped_by=group_by)
+    return replace(source, summary={**source.summary, **metrics}, splits=splits, regrouped_by=group_by)
 
 
 def _read_experiment(experiment: Experiment) -> Source:
@@ -148,7 +151,7 @@ def _read_experiment(experiment: Experiment) -> Source:
         path=experiment.path,
         is_single=False,
         config=config,
-        manifest=read_json(experiment.manifest_file),
+        manifest=experiment.manifest(),
         summary=_read_summary(experiment),
         splits=tuple(read_json(experiment.splits_file(fold)) for fold in range(config.cv.folds)),
         runs=tuple(TrainedRun(experiment.run(job), job.model, job.seed, job.fold) for job in experiment.jobs()),
@@ -176,21 +179,19 @@ def _read_run(run: Run) -> Source:
         )
     config, manifest, split = run.config(), run.manifest(), read_json(run.splits_file)
     trained = TrainedRun(run, config.model.name, config.train.seed, int(manifest.get("fold") or 0))
-    figures = summarize_experiment([trained.result], run.classes(), groups=split.get("groups", {}), test="fixed")
-    summary = {
-        "protocol": {
-            "group_by": split.get("group_by", "image"),
-            "test": "fixed",
-            "folds": 1,
-            "seeds": [trained.seed],
-            "split_seed": config.data.split_seed,
-            "models": [trained.model],
-        },
-        "dataset": {
-            "images": manifest.get("images", {}),
-            "digest": split["dataset_digest"],
-            "patients": manifest.get("patients"),
-        },
-        **figures,
+    protocol = {
+        "group_by": split.get("group_by", "image"),
+        "test": "fixed",
+        "folds": 1,
+        "seeds": [trained.seed],
+        "split_seed": config.data.split_seed,
+        "models": [trained.model],
     }
+    dataset = {
+        "images": manifest.get("images", {}),
+        "digest": split["dataset_digest"],
+        "patients": manifest.get("patients"),
+    }
+    metrics = summarize_experiment([trained.result], run.classes(), groups=split.get("groups", {}), test="fixed")
+    summary = {"protocol": protocol, "dataset": dataset, **metrics}
     return Source(run.path, True, config, manifest, summary, (split,), (trained,))

@@ -11,7 +11,7 @@ import yaml
 
 from btkeras.files import read_json
 from btkeras.metrics.intervals import wilson
-from btkeras.reporting.published import FIGURES, PAPER
+from btkeras.reporting.published import ABLATION_ACCURACY, NETWORKS, PAPER, PARAMETERS
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 
@@ -29,13 +29,18 @@ def _percent(value: float) -> str:
 
 
 def published() -> str:
-    """The paper's figures that are known, none of them measured here."""
-    rows = [(", ".join(key), f"{known.text}{_unit(key[-1])}", known.source) for key, known in FIGURES.items()]
-    return f"{PAPER}:\n\n" + table_of(("what", "published", "where"), rows)
+    """The paper's accuracies, none of them measured here."""
+    models = {name: (2, accuracy) for name, accuracy in ABLATION_ACCURACY.items()}
+    models |= {name: (5, figures["accuracy"]) for name, figures in NETWORKS.items() if name not in models}
+    rows = [
+        (f"`{name}`", _percent(accuracy), _parameters(name), f"table {number}")
+        for name, (number, accuracy) in models.items()
+    ]
+    return f"{PAPER}:\n\n" + table_of(("model", "accuracy", "parameters", "where"), rows)
 
 
-def _unit(figure: str) -> str:
-    return " million" if figure == "parameters" else " %"
+def _parameters(model: str) -> str:
+    return f"{PARAMETERS[model] / 1e6:.1f} M" if model in PARAMETERS else ""
 
 
 def run_table(*names: str) -> str:
