@@ -12,8 +12,7 @@ from PIL import Image
 
 from btkeras.config import PhantomConfig
 from btkeras.datasets.dataset import MANIFEST, Dataset, Record, load_dataset, write_manifest
-from btkeras.datasets.phantom.lesions import Mask
-from btkeras.datasets.phantom.patient import PhantomSlice, draw_patient
+from btkeras.datasets.phantom.patient import Mask, PhantomSlice, draw_patient
 from btkeras.errors import DataError
 from btkeras.files import atomic_folder, digest
 
@@ -24,16 +23,9 @@ SOURCE = "phantom"
 def write_phantom(config: PhantomConfig, folder: Path) -> Dataset:
     """Draws all patients into a new folder, which appears whole or not at all.
 
-    It holds ``images/<label>/<patient>_<slice>.png`` (8-bit grey), ``masks/<label>/<patient>_<slice>.png`` (0 or
-    255, only for slices with a tumour) and ``manifest.csv``, with the further columns ``view``, ``mask`` (the mask's
-    path or "") and ``box`` (``x_center y_center width height`` of the tumour as fractions of the image, or "").
-
-    Args:
-        config: What to draw.
-        folder: Where; it must not exist.
-
-    Returns:
-        The dataset in ``folder``.
+    It holds ``images/<label>/<patient>_<slice>.png`` (8-bit grey), ``masks/...`` of the same names (0 or 255, only for
+    slices with a tumour) and ``manifest.csv``, with the further columns ``view``, ``mask`` (the mask's path or "") and
+    ``box`` (``x_center y_center width height`` of the tumour as fractions of the image, or "").
 
     Raises:
         DataError: If ``folder`` exists.
@@ -52,31 +44,23 @@ def write_phantom(config: PhantomConfig, folder: Path) -> Dataset:
 
 
 def cached_phantom(config: PhantomConfig, cache: Path) -> Dataset:
-    """Returns the synthetic dataset from a cache folder, drawing it only when it is not there.
+    """Returns the synthetic dataset from a folder ``phantom-<digest>`` of the cache, drawing it if it is not there.
 
-    Processes that draw the same one at the same time do not disturb each other: the first to finish is kept.
-
-    Args:
-        config: What to draw.
-        cache: The folder of ``phantom-<digest>`` folders; it is made if missing.
+    Of processes that draw the same one at the same time, the first to finish is kept.
 
     Raises:
         DataError: If the dataset cannot be written.
     """
     settings = asdict(config) | {"difficulty": float(config.difficulty), "version": PHANTOM_VERSION}
     folder = cache / f"phantom-{digest([json.dumps(settings, sort_keys=True)])[:12]}"
-    if not _complete(folder):
+    if not (folder / MANIFEST).is_file():
         try:
             return write_phantom(config, folder)
         except (OSError, DataError) as error:
             # Another process may have been faster.
-            if not _complete(folder):
+            if not (folder / MANIFEST).is_file():
                 raise _not_written(folder, error) from error
     return load_dataset(folder)
-
-
-def _complete(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file()
 
 
 def _not_written(folder: Path, error: OSError | DataError) -> DataError:
@@ -92,13 +76,10 @@ def _not_written(folder: Path, error: OSError | DataError) -> DataError:
 def _write_slice(root: Path, drawn: PhantomSlice, number: int) -> Record:
     name = f"{drawn.label}/{drawn.patient}_{number:03d}.png"
     _write_png(drawn.image, root / "images" / name)
+    extra = {"view": drawn.view, "mask": "", "box": ""}
     if drawn.mask.any():
         _write_png(drawn.mask * np.uint8(255), root / "masks" / name)
-    extra = {
-        "view": drawn.view,
-        "mask": f"masks/{name}" if drawn.mask.any() else "",
-        "box": _box(drawn.mask) if drawn.mask.any() else "",
-    }
+        extra |= {"mask": f"masks/{name}", "box": _box(drawn.mask)}
     return Record(f"images/{name}", drawn.label, drawn.patient, SOURCE, extra)
 
 
@@ -108,9 +89,8 @@ def _write_png(pixels: NDArray[np.uint8], path: Path) -> None:
 
 
 def _box(mask: Mask) -> str:
-    """Returns the smallest box around a mask that is not empty: centre and size as fractions of the image."""
-    height, width = mask.shape
-    rows, columns = np.nonzero(mask)
+    """The smallest box around a mask that is not empty: centre and size as fractions of the image."""
+    (height, width), (rows, columns) = mask.shape, np.nonzero(mask)
     left, right = columns.min() / width, (columns.max() + 1) / width
     top, bottom = rows.min() / height, (rows.max() + 1) / height
     return f"{(left + right) / 2:.4f} {(top + bottom) / 2:.4f} {right - left:.4f} {bottom - top:.4f}"
