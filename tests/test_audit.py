@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from btkeras.config import DataConfig
 from btkeras.datasets.dataset import Record, load_dataset, write_manifest
 from btkeras.splitting.splits import Split, save_split
 from tests import planted
+from tests.test_cli import btkeras
 
 CLASSES = ("glioma", "no_tumor")
 
@@ -50,10 +52,10 @@ def test_a_clean_dataset_passes(folder: Path) -> None:
     result = run(folder)
     assert result.exit_code == 0
     assert "No leakage and no broken file was found." in result.stdout
-    assert "No image is a copy of another." in result.stdout
+    assert "No image is a duplicate of another." in result.stdout
 
 
-def test_copies_without_a_split_are_said_but_are_no_failure(folder: Path) -> None:
+def test_duplicates_without_a_split_are_no_failure(folder: Path) -> None:
     brighter(folder / "glioma/0.png", folder / "glioma/9.png")
     (folder / "no_tumor/9.png").write_bytes((folder / "no_tumor/0.png").read_bytes())
     result = run(folder, "--json")
@@ -65,7 +67,7 @@ def test_copies_without_a_split_are_said_but_are_no_failure(folder: Path) -> Non
     ]
     assert [group["exact"] for group in found["groups"]] == [False, True]
     assert [group["exact_duplicates"] for group in found["groups"]] == [0, 1]
-    assert "2 images show nothing new, 1 of them pixel for pixel." in run(folder).stdout
+    assert "2 images are redundant, 1 of them pixel for pixel." in run(folder).stdout
     assert found["duplicates"]["glioma"] == {
         "images": 6,
         "exact_groups": 0,
@@ -76,14 +78,15 @@ def test_copies_without_a_split_are_said_but_are_no_failure(folder: Path) -> Non
     }
 
 
-def test_copies_across_a_split(folder: Path, tmp_path: Path) -> None:
+def test_duplicates_across_a_split(folder: Path, tmp_path: Path) -> None:
     brighter(folder / "glioma/3.png", folder / "glioma/8.png")
     brighter(folder / "glioma/3.png", folder / "glioma/9.png")
     splits = split_file(folder, {"glioma/8.png", "glioma/9.png", "no_tumor/0.png"}, tmp_path / "splits.json")
     result = run(folder, "--splits", splits)
     assert result.exit_code == 1
-    assert "2 of 3 test and 0 of 1 validation images have a copy in training" in result.stdout
+    assert "2 of 3 test and 0 of 1 validation images have a duplicate in training" in result.stdout
     assert "has leakage." in result.stderr
+    assert not (tmp_path / "audit.json").exists()
     inside = split_file(folder, {"glioma/3.png", "glioma/8.png", "glioma/9.png"}, tmp_path / "inside.json")
     assert run(folder, "--splits", inside).exit_code == 0
 
@@ -123,10 +126,10 @@ def test_overlap_with_another_dataset(folder: Path, tmp_path: Path) -> None:
     result = run(folder, "--against", other)
     assert result.exit_code == 1
     assert "OVERLAP: 1 of 10 images (10.0%)" in result.stdout
-    # Copies inside the other dataset are its own business.
+    # Duplicates inside the other dataset are its own business.
     Image.open(other / "glioma/new.png").save(other / "glioma/twice.png")
     assert len(json.loads(run(folder, "--against", other, "--json").stdout)["groups"]) == 2
-    assert "No image is a copy of another." in run(folder, "--against", other).stdout
+    assert "No image is a duplicate of another." in run(folder, "--against", other).stdout
 
 
 def test_broken_files_are_named_and_fail(folder: Path) -> None:
@@ -164,3 +167,12 @@ def test_what_is_no_dataset_or_no_split_is_one_message(folder: Path, tmp_path: P
     (tmp_path / "splits.json").write_text("{}")
     other = run(folder, "--splits", tmp_path / "splits.json")
     assert other.exit_code == 1 and "must hold the lists" in other.stderr
+
+
+def test_the_audit_of_a_runs_split_is_on_its_card(trained_run: Path, shared_images: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(trained_run, tmp_path / "run")
+    result = run(shared_images, "--splits", copy / "splits.json", "--json")
+    assert json.loads((copy / "audit.json").read_text()) == json.loads(result.stdout)
+    card = btkeras("card", copy, "--out", "-")
+    assert card.exit_code == 0, card.output
+    assert "btkeras audit DATASET" not in card.stdout

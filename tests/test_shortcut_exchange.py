@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from btkeras.audit.shortcut_network import NetworkAnswers, exchange_rows
+from btkeras.audit.shortcut_network import Predict, exchange_rows
 from btkeras.audit.shortcuts import EXCHANGED
 
 CLASSES = np.array(["glioma", "meningioma", "no_tumor", "pituitary"])
@@ -40,13 +42,15 @@ def by_scanner(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return one_hot(images[:, :2].mean(axis=(1, 2, 3)) > 100)
 
 
+def predictor(network: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Predict:
+    return lambda images: CLASSES[network(images.astype(np.float32)).argmax(axis=1)]
+
+
 @pytest.mark.parametrize(("network", "right"), [(by_tumor, 1.0), (by_scanner, 0.0)])
 def test_it_tells_who_sees_the_tumor(network, right: float) -> None:  # type: ignore[no-untyped-def]
     images, labels, boxes = slices()
     assert (CLASSES[network(images[:50].astype(np.float32)).argmax(1)] == labels[:50]).all()
-    rows = exchange_rows(
-        lambda chosen: images[chosen], labels, boxes, NetworkAnswers(CLASSES, network), trained_on=labels
-    )
+    rows = exchange_rows(lambda chosen: images[chosen], labels, boxes, predictor(network), CLASSES, trained_on=labels)
     assert [row.name for row in rows] == [PUT_IN, TAKEN_OUT]
     for row in rows:
         # As many pairs as there are slices of the rarer kind.
@@ -54,10 +58,11 @@ def test_it_tells_who_sees_the_tumor(network, right: float) -> None:  # type: ig
         assert row.accuracy == row.detection_accuracy == pytest.approx(right, abs=0.1)
 
 
-def test_without_boxes_or_healthy_slices_there_is_nothing_to_say() -> None:
+def test_without_boxes_or_tumor_free_slices_there_are_no_rows() -> None:
     images, labels, boxes = slices()
-    network = NetworkAnswers(CLASSES, by_tumor)
-    assert exchange_rows(lambda chosen: images[chosen], labels, 0 * boxes, network, trained_on=labels) == []
+    predict = predictor(by_tumor)
+    assert exchange_rows(lambda chosen: images[chosen], labels, 0 * boxes, predict, CLASSES, trained_on=labels) == []
     some = labels != "no_tumor"
     given = images[some]
-    assert exchange_rows(lambda chosen: given[chosen], labels[some], boxes[some], network, trained_on=labels) == []
+    rows = exchange_rows(lambda chosen: given[chosen], labels[some], boxes[some], predict, CLASSES, trained_on=labels)
+    assert rows == []

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
+from btkeras.audit.format import format_shortcuts
 from btkeras.audit.shortcut_features import boxes_to_hide, hide, image_features, silhouette
-from btkeras.audit.shortcut_report import find_shortcuts, shortcut_table
-from btkeras.audit.shortcuts import Shortcuts
-from btkeras.cli import main
+from btkeras.audit.shortcuts import Shortcuts, find_shortcuts
 from btkeras.config import DataConfig
 from btkeras.datasets.boxes import Box, box_in_crop
 from btkeras.datasets.dataset import Record, load_dataset, write_manifest
 from btkeras.runs import open_run
 from btkeras.splitting.splits import make_split
+from tests.test_cli import btkeras
 
 Grey = NDArray[np.uint8]
 CLASSES = ("glioma", "no_tumor")
@@ -71,7 +71,7 @@ def dataset(root: Path, change: Callable[[Grey, str], Grey], seed: int = 0) -> P
     return root
 
 
-def search(root: Path, model: Path | None = None) -> Shortcuts:
+def search(root: Path) -> Shortcuts:
     loaded = load_dataset(root)
     return find_shortcuts(loaded, make_split(loaded, DataConfig(test_fraction=0.4)))
 
@@ -93,7 +93,7 @@ def test_what_was_planted_is_found(planted: Callable[[Grey, str], Grey], found: 
     if planted is tumor:
         assert not any(result.row(name).beats_chance for name in ("size", "border", "box hidden", "box alone"))
     if found in ("border", "size"):
-        assert f"The {found} alone tells tumour from no tumour in" in shortcut_table(result)
+        assert f"The {found} alone tells tumour from no tumour in" in format_shortcuts(result)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -109,7 +109,7 @@ def test_a_image_that_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> 
     (root / "glioma/0.png").write_bytes(b"no image")
     result = search(root)
     assert result.broken == 1
-    assert "1 images could not be read" in shortcut_table(result)
+    assert "1 images could not be read" in format_shortcuts(result)
 
 
 def test_hidden_boxes_of_healthy_heads_lie_as_the_tumors_do_in_theirs() -> None:
@@ -166,8 +166,11 @@ def test_sizes_and_modes_are_those_of_the_file(tmp_path: Path) -> None:
     assert np.exp(color["file size"][0]) == pytest.approx((tmp_path / "colour.png").stat().st_size)
 
 
-def test_the_command_shows_a_runs_network_parts_of_its_test_images(trained_run: Path, shared_images: Path) -> None:
-    result = CliRunner().invoke(main, ["shortcuts", str(shared_images), "--model", str(trained_run), "--json"])
+def test_the_shortcuts_of_a_runs_network_are_on_its_card(
+    trained_run: Path, shared_images: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(trained_run, tmp_path / "run")
+    result = btkeras("shortcuts", shared_images, "--model", copy, "--json")
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     rows = {row["name"]: row for row in document["rows"]}
@@ -175,19 +178,21 @@ def test_the_command_shows_a_runs_network_parts_of_its_test_images(trained_run: 
     assert "network, outline" in rows
     # There are no boxes.
     assert not {"box hidden", "network, box hidden"} & rows.keys()
+    assert json.loads((copy / "shortcuts.json").read_text()) == document
+    card = btkeras("card", copy, "--out", "-")
+    assert card.exit_code == 0, card.output
+    assert "btkeras shortcuts DATASET" not in card.stdout and "network, outline" in card.stdout
 
 
 def test_the_table_names_every_row(tmp_path: Path) -> None:
     root = dataset(tmp_path / "planted", border)
-    result = CliRunner().invoke(main, ["shortcuts", str(root), "--group-by", "image", "--seed", "3"])
+    result = btkeras("shortcuts", root, "--group-by", "image", "--seed", 3)
     assert result.exit_code == 0, result.output
     for name in ("size", "file size", "border", "histogram", "outline", "thumbnail", "box hidden", "box alone"):
         assert f"\n{name} " in result.stdout
 
 
 def test_a_split_given_twice_is_refused(trained_run: Path, shared_images: Path) -> None:
-    result = CliRunner().invoke(
-        main, ["shortcuts", str(shared_images), "--model", str(trained_run), "--group-by", "image"]
-    )
+    result = btkeras("shortcuts", shared_images, "--model", trained_run, "--group-by", "image")
     assert result.exit_code == 2
     assert "leave --group-by" in result.output

@@ -1,11 +1,10 @@
-"""What is wrong with a dataset before anything is trained: broken files, copies, leakage, conflicts, overlap."""
+"""Audit of a dataset before training: broken files, duplicates, leakage, conflicting labels, overlap."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -13,10 +12,12 @@ from btkeras.datasets.dataset import Dataset, Record
 from btkeras.splitting.duplicates import Duplicates, ImageStats, Progress, match_duplicates, scan_images
 from btkeras.splitting.splits import SUBSETS, Split
 
+_DARK = 8  # grey level
+
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """Of one class, over the images that could be read.
+    """Statistics of a class's readable images.
 
     Attributes:
         label: The class.
@@ -49,52 +50,14 @@ class ClassStatistics:
     contrast: float
 
 
-_DARK = 8
-
-
-def class_statistics(records: Sequence[Record], facts: Sequence[ImageStats | str]) -> tuple[ClassStatistics, ...]:
-    """Statistics of each class, by name; a class without a readable image has none.
-
-    Args:
-        records: The images.
-        facts: What is known of each, or why it could not be read.
-    """
-    members: dict[str, list[ImageStats]] = {}
-    for record, fact in zip(records, facts, strict=True):
-        if isinstance(fact, ImageStats):
-            members.setdefault(record.label, []).append(fact)
-    return tuple(_statistics(label, members[label]) for label in sorted(members))
-
-
-def _statistics(label: str, facts: Sequence[ImageStats]) -> ClassStatistics:
-    sizes = Counter((fact.width, fact.height) for fact in facts)
-    size, count = sizes.most_common(1)[0]
-    means, borders = np.array([fact.mean for fact in facts]), np.array([fact.border for fact in facts])
-    return ClassStatistics(
-        label=label,
-        count=len(facts),
-        sizes=len(sizes),
-        commonest_size=size,
-        commonest_share=count / len(facts),
-        smallest=min(min(pair) for pair in sizes),
-        largest=max(max(pair) for pair in sizes),
-        modes=dict(Counter(fact.mode for fact in facts).most_common()),
-        border=float(np.median(borders)),
-        dark_border=float((borders < _DARK).mean()),
-        mean=float(means.mean()),
-        mean_spread=float(means.std()),
-        contrast=float(np.mean([fact.deviation for fact in facts])),
-    )
-
-
 @dataclass(frozen=True)
 class GroupMember:
-    """An image of a group.
+    """An image of a group of duplicates.
 
     Attributes:
         path: Relative to its dataset's folder.
         label: Its class.
-        subset: One of ``PARTS``, "" without a split or where the split leaves it out.
+        subset: One of ``SUBSETS``; "" without a split or where the split leaves it out.
         other: Whether it is of the other dataset.
     """
 
@@ -106,14 +69,14 @@ class GroupMember:
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Images that are copies of each other, directly or through others.
+    """Images that are duplicates of each other, directly or through others.
 
     Attributes:
         members: Two and more, by dataset and path.
         exact: Whether all have equal pixels.
         exact_duplicates: Number of images whose pixels equal those of an earlier one.
-        correlation: The lowest of the links that join them.
-        orientations: What was done to copies besides, in words: flips and rotations.
+        correlation: The lowest of the pairs that connect them.
+        orientations: Flips and rotations that make one look like another.
     """
 
     members: tuple[GroupMember, ...]
@@ -129,23 +92,23 @@ class DuplicateGroup:
 
     @property
     def subsets(self) -> tuple[str, ...]:
-        """The parts of the split in which it has images, in order."""
+        """The subsets of the split in which it has images, in order."""
         present = {member.subset for member in self.own}
         return tuple(subset for subset in SUBSETS if subset in present)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes that its images have, sorted."""
+        """The classes of its images, sorted."""
         return tuple(sorted({member.label for member in self.members}))
 
     @property
     def across(self) -> bool:
-        """Whether it is on both sides of a split."""
+        """Whether it has images in several subsets of the split."""
         return len(self.subsets) > 1
 
     @property
     def conflicting(self) -> bool:
-        """Whether its images disagree about the class."""
+        """Whether its images have different labels."""
         return len(self.labels) > 1
 
     @property
@@ -161,14 +124,14 @@ class Audit:
     Attributes:
         dataset: The folder.
         against: The other dataset's folder, "" without one.
-        split: Whether a split was looked at.
+        split: Whether a split was audited too.
         counts: Images per class.
         patients: Number of patients that are named, or None.
         unreadable: Why, by path; those of the other dataset begin with its folder.
-        groups: Copies, those that matter most first.
-        patients_across: Parts by patient, for those on both sides of the split.
-        statistics: Of each class.
-        subset_sizes: Images per part of the split.
+        groups: Groups of duplicates, those that matter most first.
+        patients_across: Subsets by patient, for patients in several.
+        statistics: Of each class, by name; a class without a readable image has none.
+        subset_sizes: Images per subset of the split.
     """
 
     dataset: str
@@ -184,7 +147,7 @@ class Audit:
 
     @property
     def across(self) -> tuple[DuplicateGroup, ...]:
-        """Groups on both sides of the split."""
+        """Groups in several subsets of the split."""
         return tuple(group for group in self.groups if group.across)
 
     @property
@@ -204,16 +167,16 @@ class Audit:
 
     @property
     def leaks(self) -> bool:
-        """Whether figures measured with this dataset and split would be too good."""
+        """Whether metrics measured with this dataset and split would be too good."""
         return bool(self.across or self.patients_across or self.conflicts or self.overlap)
 
     @property
     def failed(self) -> bool:
-        """Whether anything must be mended: leakage or broken files."""
+        """Whether there is leakage or a broken file."""
         return self.leaks or bool(self.unreadable)
 
     def duplicated_in_training(self, subset: str) -> int:
-        """Number of a part's images that have a copy in the training part."""
+        """Number of a subset's images that have a duplicate in training."""
         return sum(member.subset == subset for group in self.across if "train" in group.subsets for member in group.own)
 
 
@@ -223,39 +186,35 @@ def audit(
     against: Dataset | None = None,
     progress: Progress = lambda paths: paths,
 ) -> Audit:
-    """Looks at every image of a dataset.
+    """Audits every image of a dataset.
 
     Args:
         dataset: The images.
-        split: Their use, to be searched for copies and patients on both sides.
-        against: Another dataset, to be searched for copies of this one's images.
+        split: Searched for duplicates and patients in several subsets.
+        against: Another dataset, searched for duplicates of this one's images.
         progress: Wraps the files while they are read.
     """
-    others = against.records if against else ()
-    files = [dataset.root / record.path for record in dataset.records]
-    files += [against.root / record.path for record in others] if against else []
-    facts = list(scan_images(files, progress))
-    found = match_duplicates(files, facts)
-    subset_of = {record.path: subset for subset in SUBSETS for record in split.subset(subset)} if split else {}
+    subset_of = split.subset_of() if split else {}
     members = [GroupMember(record.path, record.label, subset_of.get(record.path, "")) for record in dataset.records]
-    members += [GroupMember(record.path, record.label, other=True) for record in others]
-    own_count = len(dataset.records)
+    files = [dataset.root / record.path for record in dataset.records]
+    if against:
+        members += [GroupMember(record.path, record.label, other=True) for record in against.records]
+        files += [against.root / record.path for record in against.records]
+    images = list(scan_images(files, progress))
+    found = match_duplicates(files, images)
+    names = [str(file) if member.other else member.path for member, file in zip(members, files, strict=True)]
     return Audit(
         dataset=str(dataset.root),
         against=str(against.root) if against else "",
         split=split is not None,
         counts=dataset.counts(),
         patients=len({_patient(record) for record in dataset.records if record.patient}) or None,
-        unreadable={_name(members[i], files[i]): why for i, why in found.unreadable.items()},
+        unreadable={names[i]: reason for i, reason in found.unreadable.items()},
         groups=_groups(found, members),
         patients_across=_patients_across(dataset.records, subset_of),
-        statistics=class_statistics(dataset.records, facts[:own_count]),
+        statistics=_class_statistics(dataset.records, images),
         subset_sizes={subset: len(split.subset(subset)) for subset in SUBSETS} if split else {},
     )
-
-
-def _name(member: GroupMember, file: Path) -> str:
-    return str(file) if member.other else member.path
 
 
 def _patient(record: Record) -> str:
@@ -268,33 +227,61 @@ def _patients_across(records: Sequence[Record], subset_of: Mapping[str, str]) ->
     for record in records:
         if record.patient and record.path in subset_of:
             subsets[_patient(record)].add(subset_of[record.path])
-    found = {patient: tuple(subset for subset in SUBSETS if subset in subsets[patient]) for patient in sorted(subsets)}
-    return {patient: where for patient, where in found.items() if len(where) > 1}
+    return {
+        patient: tuple(subset for subset in SUBSETS if subset in found)
+        for patient, found in sorted(subsets.items())
+        if len(found) > 1
+    }
 
 
 def _groups(found: Duplicates, members: Sequence[GroupMember]) -> tuple[DuplicateGroup, ...]:
-    group_of = {i: number for number, group in enumerate(found.index_groups()) for i in group}
-    links = defaultdict(list)
-    for link in found.pairs:
-        links[group_of[link.first]].append(link)
+    indices = found.index_groups()
+    group_of = {i: number for number, group in enumerate(indices) for i in group}
+    pairs = defaultdict(list)
+    for pair in found.pairs:
+        pairs[group_of[pair.first]].append(pair)
     groups = [
         DuplicateGroup(
             members=tuple(sorted((members[i] for i in group), key=lambda member: (member.other, member.path))),
-            exact=all(link.exact for link in links[number]),
-            exact_duplicates=sum(link.exact for link in links[number]),
-            correlation=min(link.correlation for link in links[number]),
-            orientations=tuple(sorted({link.orientation for link in links[number]} - {"as it is"})),
+            exact=all(pair.exact for pair in pairs[number]),
+            exact_duplicates=sum(pair.exact for pair in pairs[number]),
+            correlation=min(pair.correlation for pair in pairs[number]),
+            orientations=tuple(sorted({pair.orientation for pair in pairs[number]} - {"as it is"})),
         )
-        for number, group in enumerate(found.index_groups())
+        for number, group in enumerate(indices)
     ]
     return tuple(sorted(groups, key=_importance))
 
 
 def _importance(group: DuplicateGroup) -> tuple[object, ...]:
-    return (
-        not group.conflicting,
-        not group.across,
-        not group.overlapping,
-        -len(group.members),
-        group.members[0].path,
+    kinds = (not group.conflicting, not group.across, not group.overlapping)
+    return (*kinds, -len(group.members), group.members[0].path)
+
+
+def _class_statistics(records: Sequence[Record], images: Sequence[ImageStats | str]) -> tuple[ClassStatistics, ...]:
+    members: dict[str, list[ImageStats]] = defaultdict(list)
+    for record, image in zip(records, images, strict=False):
+        if isinstance(image, ImageStats):
+            members[record.label].append(image)
+    return tuple(_statistics(label, members[label]) for label in sorted(members))
+
+
+def _statistics(label: str, images: Sequence[ImageStats]) -> ClassStatistics:
+    sizes = Counter((image.width, image.height) for image in images)
+    size, count = sizes.most_common(1)[0]
+    means, borders, deviations = np.array([(image.mean, image.border, image.deviation) for image in images]).T
+    return ClassStatistics(
+        label=label,
+        count=len(images),
+        sizes=len(sizes),
+        commonest_size=size,
+        commonest_share=count / len(images),
+        smallest=min(map(min, sizes)),
+        largest=max(map(max, sizes)),
+        modes=dict(Counter(image.mode for image in images).most_common()),
+        border=float(np.median(borders)),
+        dark_border=float((borders < _DARK).mean()),
+        mean=float(means.mean()),
+        mean_spread=float(means.std()),
+        contrast=float(deviations.mean()),
     )

@@ -1,40 +1,49 @@
-"""An audit in words, as a table, and as JSON."""
+"""An audit as text and as JSON, and shortcuts as text."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from btkeras.audit.audit import Audit, DuplicateGroup
 
+if TYPE_CHECKING:
+    # It loads scikit-learn, which an audit does without.
+    from btkeras.audit.shortcuts import ShortcutRow, Shortcuts
+
 _SHOWN = 10
+# Features that are no sign of a tumour, whatever they predict.
+_OUTSIDE = ("size", "border", "file size")
 
 
 def format_leakage(audit: Audit) -> list[str]:
-    """What makes figures too good, and broken files; empty if there is nothing of that."""
+    """A line per kind of leakage, and one on broken files; empty if there is none of either."""
     lines = []
     if audit.conflicts:
         images = sum(len(group.members) for group in audit.conflicts)
         lines.append(
-            f"CONFLICTING LABELS: {_count(len(audit.conflicts), 'group')} of copies ({images:,} images) with more "
+            f"CONFLICTING LABELS: {_count(len(audit.conflicts), 'group')} of duplicates ({images:,} images) with more "
             "than one class. At most one label of each group is right."
         )
     if audit.across:
+        test, validation = (
+            f"{audit.duplicated_in_training(subset):,} of {audit.subset_sizes[subset]:,} {subset}"
+            for subset in ("test", "validation")
+        )
         lines.append(
-            f"COPIES ACROSS THE SPLIT: {_count(len(audit.across), 'group')} of copies on both sides of the split; "
-            f"{_seen(audit, 'test')} and {_seen(audit, 'validation')} images have a copy in training."
+            f"DUPLICATES ACROSS THE SPLIT: {_count(len(audit.across), 'group')} in several subsets of the split; "
+            f"{test} and {validation} images have a duplicate in training."
         )
     if audit.patients_across:
         lines.append(
             f"PATIENTS ACROSS THE SPLIT: {len(audit.patients_across):,} of {audit.patients:,} patients have slices in "
-            "more than one part."
+            "several subsets."
         )
     if audit.overlap:
-        own = sum(len(group.own) for group in audit.overlap)
-        total = sum(audit.counts.values())
+        own, total = sum(len(group.own) for group in audit.overlap), sum(audit.counts.values())
         lines.append(
-            f"OVERLAP: {own:,} of {total:,} images ({own / total:.1%}) have a copy in {audit.against}. What is "
-            "learnt from one must not be judged on the other."
+            f"OVERLAP: {own:,} of {total:,} images ({own / total:.1%}) have a duplicate in {audit.against}. A network "
+            "that was trained on one must not be tested on the other."
         )
     if audit.unreadable:
         lines.append(f"BROKEN FILES: {len(audit.unreadable):,} cannot be read.")
@@ -42,69 +51,81 @@ def format_leakage(audit: Audit) -> list[str]:
 
 
 def format_notes(audit: Audit) -> list[str]:
-    """What else should be known."""
-    lines = [copies_line(audit)]
+    """Sentences on duplicates within the dataset, on what was not audited, and on differences between classes."""
+    lines = [_format_duplicates(audit)]
     if not audit.split:
-        lines.append("No split was looked at: give one with --splits RUN/splits.json.")
+        lines.append("No split was audited: give one with --splits RUN/splits.json.")
     if audit.patients is None:
-        lines.append("No image names its patient, so patients on both sides of a split cannot be seen.")
-    if len({statistic.commonest_size for statistic in audit.statistics}) > 1 or _modes_differ(audit):
+        lines.append("No image names its patient, so patients in several subsets of a split cannot be found.")
+    commonest = [(row.commonest_size, next(iter(row.modes))) for row in audit.statistics]
+    if len(set(commonest)) > 1:
         lines.append("Classes differ in size or mode of their files: a network may learn that. See btkeras shortcuts.")
     return lines
 
 
-def copies_line(audit: Audit) -> str:
-    """How many copies there are, in a sentence."""
+def _format_duplicates(audit: Audit) -> str:
     groups = audit.own_groups
     if not groups:
-        return "No image is a copy of another."
+        return "No image is a duplicate of another."
     exact = sum(group.exact for group in groups)
     images = sum(len(group.own) for group in groups)
     return (
-        f"{images:,} of {sum(audit.counts.values()):,} images are in {_count(len(groups), 'group')} of copies "
-        f"({exact:,} of equal pixels throughout, {len(groups) - exact:,} of near-copies; the largest has "
-        f"{max(len(group.own) for group in groups):,}). {images - len(groups):,} images show nothing new, "
+        f"{images:,} of {sum(audit.counts.values()):,} images are in {_count(len(groups), 'group')} of duplicates "
+        f"({exact:,} with equal pixels throughout, {len(groups) - exact:,} of near-duplicates; the largest has "
+        f"{max(len(group.own) for group in groups):,}). {images - len(groups):,} images are redundant, "
         f"{sum(group.exact_duplicates for group in groups):,} of them pixel for pixel."
     )
 
 
 def duplicates_by_class(audit: Audit) -> dict[str, dict[str, int]]:
-    """By class: its groups of exact and of near-copies, the images in them, the largest, and what is left."""
+    """Counts by class: images, groups of exact and of near-duplicates, images in them, the largest, distinct images."""
     found = {}
     for label, count in audit.counts.items():
-        own = [[member for member in group.own if member.label == label] for group in audit.own_groups]
-        pairs = [(group, mine) for group, mine in zip(audit.own_groups, own, strict=True) if mine]
-        images = sum(len(mine) for _, mine in pairs)
+        groups = [(group.exact, sum(member.label == label for member in group.own)) for group in audit.own_groups]
+        groups = [(exact, images) for exact, images in groups if images]
+        images = sum(images for _, images in groups)
         found[label] = {
             "images": count,
-            "exact_groups": sum(group.exact for group, _ in pairs),
-            "near_groups": sum(not group.exact for group, _ in pairs),
+            "exact_groups": sum(exact for exact, _ in groups),
+            "near_groups": sum(not exact for exact, _ in groups),
             "in_groups": images,
-            "largest": max((len(mine) for _, mine in pairs), default=0),
-            "distinct": count - images + len(pairs),
+            "largest": max((images for _, images in groups), default=0),
+            "distinct": count - images + len(groups),
         }
     return found
 
 
 def format_group(group: DuplicateGroup) -> str:
-    """A group's kind in a few words."""
+    """Size, kind, orientations, classes and subsets of a group, in a line."""
     kind = "equal pixels" if group.exact else f"correlation {group.correlation:.3f} and more"
-    turns = f"; {', '.join(group.orientations)}" if group.orientations else ""
+    orientations = f"; {', '.join(group.orientations)}" if group.orientations else ""
     subsets = f"; in {', '.join(group.subsets)}" if group.subsets else ""
-    return f"{len(group.members):,} images, {kind}{turns}; {', '.join(group.labels)}{subsets}"
+    return f"{len(group.members):,} images, {kind}{orientations}; {', '.join(group.labels)}{subsets}"
 
 
 def format_audit(audit: Audit) -> str:
     """The audit for a terminal."""
-    leaks = format_leakage(audit)
-    blocks = [f"{audit.dataset}: {sum(audit.counts.values()):,} images, {len(audit.counts)} classes"]
-    blocks += ["\n".join(f"! {line}" for line in leaks)] if leaks else ["No leakage and no broken file was found."]
-    blocks += ["\n".join(format_notes(audit)), _copies_table(audit), _statistics_table(audit), *_lists(audit)]
-    return "\n\n".join(block for block in blocks if block)
+    leaks = [f"! {line}" for line in format_leakage(audit)] or ["No leakage and no broken file was found."]
+    blocks = [
+        f"{audit.dataset}: {sum(audit.counts.values()):,} images, {len(audit.counts)} classes",
+        "\n".join(leaks),
+        "\n".join(format_notes(audit)),
+        _duplicates_table(audit),
+        _statistics_table(audit),
+        *_lists(audit),
+    ]
+    return "\n\n".join(blocks)
 
 
 def audit_json(audit: Audit) -> dict[str, Any]:
     """The audit as JSON-ready values: every group with every path."""
+    split = {
+        "images": dict(audit.subset_sizes),
+        "groups_across": len(audit.across),
+        "test_with_duplicate_in_training": audit.duplicated_in_training("test"),
+        "validation_with_duplicate_in_training": audit.duplicated_in_training("validation"),
+        "patients_across": {patient: list(subsets) for patient, subsets in audit.patients_across.items()},
+    }
     return {
         "dataset": audit.dataset,
         "against": audit.against or None,
@@ -115,15 +136,7 @@ def audit_json(audit: Audit) -> dict[str, Any]:
         "counts": dict(audit.counts),
         "patients": audit.patients,
         "duplicates": duplicates_by_class(audit),
-        "split": {
-            "images": dict(audit.subset_sizes),
-            "groups_across": len(audit.across),
-            "test_with_duplicate_in_training": audit.duplicated_in_training("test"),
-            "validation_with_duplicate_in_training": audit.duplicated_in_training("validation"),
-            "patients_across": {patient: list(subsets) for patient, subsets in audit.patients_across.items()},
-        }
-        if audit.split
-        else None,
+        "split": split if audit.split else None,
         "unreadable": dict(audit.unreadable),
         "groups": [_group_json(group) for group in audit.groups],
         "statistics": [asdict(statistic) for statistic in audit.statistics],
@@ -147,24 +160,11 @@ def _count(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def _seen(audit: Audit, subset: str) -> str:
-    return f"{audit.duplicated_in_training(subset):,} of {audit.subset_sizes[subset]:,} {subset}"
-
-
-def _modes_differ(audit: Audit) -> bool:
-    return len({next(iter(statistic.modes)) for statistic in audit.statistics}) > 1
-
-
-def _copies_table(audit: Audit) -> str:
-    head = f"{'class':<12}{'images':>10}{'exact groups':>14}{'near groups':>13}{'in groups':>11}{'largest':>9}"
-    rows = [
-        f"{label:<12}" + "".join(f"{value:>{width},}" for value, width in zip(row.values(), _WIDTHS, strict=True))
-        for label, row in duplicates_by_class(audit).items()
-    ]
-    return "\n".join([f"{head}{'distinct':>10}", *rows])
-
-
-_WIDTHS = (10, 14, 13, 11, 9, 10)
+def _duplicates_table(audit: Audit) -> str:
+    titles = ("images", "exact groups", "near groups", "in groups", "largest", "distinct")
+    rows = {label: [f"{value:,}" for value in row.values()] for label, row in duplicates_by_class(audit).items()}
+    lines = [("class", titles), *rows.items()]
+    return "\n".join(f"{label:<12}" + "".join(f"{cell:>14}" for cell in cells) for label, cells in lines)
 
 
 def _statistics_table(audit: Audit) -> str:
@@ -181,21 +181,15 @@ def _statistics_table(audit: Audit) -> str:
 
 
 def _lists(audit: Audit) -> list[str]:
-    """What to mend, by name, as far as it can be read; --json and --html have all."""
-    found = []
-    if audit.unreadable:
-        found.append(_list("Broken files", [f"{path}: {why}" for path, why in audit.unreadable.items()]))
-    for title, groups in (
-        ("Conflicting labels", audit.conflicts),
-        ("Copies across the split", audit.across),
-        (f"Copies in {audit.against}", audit.overlap),
-    ):
-        if groups:
-            found.append(_list(title, [_members(group) for group in groups]))
-    if audit.patients_across:
-        lines = [f"{patient}: {', '.join(subsets)}" for patient, subsets in audit.patients_across.items()]
-        found.append(_list("Patients across the split", lines))
-    return found
+    """What to mend, by name, shortened to be readable; --json and --html have all."""
+    found = {
+        "Broken files": [f"{path}: {reason}" for path, reason in audit.unreadable.items()],
+        "Conflicting labels": [_members(group) for group in audit.conflicts],
+        "Duplicates across the split": [_members(group) for group in audit.across],
+        f"Duplicates in {audit.against}": [_members(group) for group in audit.overlap],
+        "Patients across the split": [f"{name}: {', '.join(found)}" for name, found in audit.patients_across.items()],
+    }
+    return ["\n".join([f"{title}:", *_shortened(lines)]) for title, lines in found.items() if lines]
 
 
 def _members(group: DuplicateGroup) -> str:
@@ -203,7 +197,70 @@ def _members(group: DuplicateGroup) -> str:
     return ", ".join(names) + (f" and {len(group.members) - 4:,} more" if group.members[4:] else "")
 
 
-def _list(title: str, lines: list[str]) -> str:
-    shown = [f"  {line}" for line in lines[:_SHOWN]]
+def _shortened(lines: list[str]) -> list[str]:
     more = [f"  and {len(lines) - _SHOWN:,} more"] if lines[_SHOWN:] else []
-    return "\n".join([f"{title}:", *shown, *more])
+    return [*(f"  {line}" for line in lines[:_SHOWN]), *more]
+
+
+def format_shortcuts(found: Shortcuts) -> str:
+    """A table of percentages, and sentences that say what they mean."""
+    width = max(len(row.name) for row in found.rows) + 2
+    head = (
+        f"{'shown':{width}}{'accuracy':>9}{'chance':>8}{'balanced':>10}{'tumour or not':>15}{'chance':>8}  predicted by"
+    )
+    lines = [f"{found.dataset}, split by {found.group_by}, {found.rows[0].images:,} test images; percent", "", head]
+    for row in found.rows:
+        cells = f"{_percent(row.accuracy):>9}{_percent(row.chance):>8}{_percent(row.balanced_accuracy):>10}"
+        cells += f"{_percent(row.detection_accuracy):>15}{_percent(row.detection_chance):>8}"
+        lines.append(f"{row.name:{width}}{cells}  {row.predicted_by}: {row.shows}")
+    broken = [f"{found.broken} images could not be read and were left out."] if found.broken else []
+    return "\n".join([*lines, "", *_outside_sentences(found), *_tumor_sentences(found), *broken])
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _outside_sentences(found: Shortcuts) -> list[str]:
+    outside = [row for row in found.rows if row.name in _OUTSIDE]
+    sentences = []
+    if detecting := [row for row in outside if row.detects_tumors]:
+        best = max(detecting, key=lambda row: row.detection_accuracy or 0)
+        sentences.append(
+            f"The {best.name} alone tells tumour from no tumour in {_percent(best.detection_accuracy)} % "
+            f"(always the same prediction: {_percent(best.detection_chance)} %), and is no sign of a tumour."
+        )
+    if predicting := [row for row in outside if row.beats_chance]:
+        best = max(predicting, key=lambda row: row.accuracy)
+        sentences.append(f"The {best.name} alone predicts the class in {_percent(best.accuracy)} % ({_most(best)}).")
+    names = ", ".join(row.name for row in outside)
+    return sentences or [f"None of {names} predicts more than chance: no shortcut was found in them."]
+
+
+def _tumor_sentences(found: Shortcuts) -> list[str]:
+    rows = {row.name: row for row in found.rows}
+    sentences = []
+    if hidden := rows.get("box hidden"):
+        sentences.append(
+            f"With the tumour's box filled, a thumbnail of 16 x 16 still predicts the class in "
+            f"{_percent(hidden.accuracy)} % ({_most(hidden)}; the box's place alone: "
+            f"{_percent(rows['box alone'].accuracy)} %)."
+        )
+    whole, without = rows.get("network"), rows.get("network, box hidden")
+    if whole and without:
+        sentences.append(
+            f"The network is right in {_percent(whole.accuracy)} %, and without the tumour still in "
+            f"{_percent(without.accuracy)} %: so much of its accuracy does not need the tumour."
+        )
+    put_in, taken_out = (rows.get(name) for name in ("network, tumour put in", "network, tumour taken out"))
+    if put_in and taken_out:
+        sentences.append(
+            f"Tumours exchanged between slices: {_percent(put_in.detection_accuracy)} % of those put in are detected, "
+            f"{_percent(taken_out.detection_accuracy)} % of those taken out are gone. Near 0 % the network goes by the "
+            "slice around the tumour, near 100 % by the tumour."
+        )
+    return sentences
+
+
+def _most(row: ShortcutRow) -> str:
+    return f"always the most frequent class: {_percent(row.chance)} %"

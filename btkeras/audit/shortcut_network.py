@@ -1,19 +1,21 @@
-"""What a trained network answers when the tumour, or all but the tumour, is taken out of its input, or exchanged."""
+"""A network's predictions when the tumour, or all but the tumour, is removed from its input, or exchanged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
+from typing import NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from scipy import ndimage
+from tqdm import tqdm
 
-from btkeras.audit.shortcut_features import hide, pixels_of, silhouette
-from btkeras.audit.shortcuts import EXCHANGED, FeatureTable, Row, score
+from btkeras.audit.shortcut_features import box_pixels, hide, silhouette
+from btkeras.audit.shortcuts import EXCHANGED, FeatureTable, ShortcutRow, score
 from btkeras.augmentation.lesion_cutmix import CutMixBatch, lesion_cutmix
 from btkeras.config import AugmentConfig
 from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop, clip_box
@@ -21,91 +23,23 @@ from btkeras.errors import ImageError
 from btkeras.evaluation.evaluate import load_best
 from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.runs import Run
-from btkeras.splitting.splits import Split
-
-_CLASSES = AugmentConfig().cutmix_classes
-_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class NetworkAnswers:
-    """Attributes:
-    classes: Names of the network's outputs.
-    probabilities: From float32 inputs to a row of probabilities each.
-    """
-
-    classes: NDArray[np.str_]
-    probabilities: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
-    def answers(self, images: NDArray[np.float32]) -> NDArray[np.str_]:
-        """The most probable classes."""
-        return self.classes[self.probabilities(images).argmax(axis=1)]
-
-
-def exchange_rows(
-    images: Callable[[NDArray[np.intp]], NDArray[np.uint8]],
-    labels: NDArray[np.str_],
-    boxes: NDArray[np.float32],
-    network: NetworkAnswers,
-    *,
-    trained_on: NDArray[np.str_],
-) -> list[Row]:
-    """What a network answers for slices that exchanged a tumour; each slice is in at most one pair.
-
-    Args:
-        images: Gives network inputs, ``[n, side, side, channels]``, for positions in ``labels``.
-        labels: Classes of the test images.
-        boxes: ``[n, 4]``: top, left, bottom, right of the tumour as fractions of the input; all 0 where not known.
-        network: Who answers.
-        trained_on: Classes of the training part.
-
-    Returns:
-        A row per direction; none where there are no pairs. Its ``detection_accuracy`` is the part that is told rightly
-        whether there is a tumour.
-    """
-    tumor = np.isin(labels, _CLASSES) & boxes.any(axis=1)
-    order = np.random.default_rng(0).permutation(np.flatnonzero(tumor | (labels == NO_TUMOR)))
-    wanted: dict[str, list[NDArray[np.str_]]] = {name: [] for name in EXCHANGED}
-    given: dict[str, list[NDArray[np.str_]]] = {name: [] for name in EXCHANGED}
-    for start in range(0, len(order), _AT_ONCE):
-        some = order[start : start + _AT_ONCE]
-        changed, new = _exchanged(images(some), labels[some], boxes[some], network.classes)
-        for name, (_, was_healthy) in EXCHANGED.items():
-            these = np.flatnonzero((new != labels[some]) & ((labels[some] == NO_TUMOR) == was_healthy))
-            if these.size:
-                wanted[name].append(new[these])
-                given[name].append(network.answers(changed[these]))
-    rows = []
-    for name, (shows, was_healthy) in EXCHANGED.items():
-        if wanted[name]:
-            right, said = np.concatenate(wanted[name]), np.concatenate(given[name])
-            row = score(name, shows, "network", right, said, trained_on=trained_on)
-            rows.append(replace(row, detection_accuracy=float(((said == NO_TUMOR) != was_healthy).mean())))
-    return rows
-
-
-def _exchanged(
-    images: NDArray[np.uint8], labels: NDArray[np.str_], boxes: NDArray[np.float32], classes: NDArray[np.str_]
-) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
-    """Images whose pairs all exchanged their tumour, and what they show then."""
-    targets = (labels[:, None] == classes).astype(np.float32)
-    batch = CutMixBatch(tf.constant(images), tf.constant(targets), tf.constant(boxes), tf.constant(labels == NO_TUMOR))
-    changed, now = lesion_cutmix(batch, tf.constant([0, 0], tf.int64), 1.0)
-    return np.rint(changed.numpy()), classes[now.numpy().argmax(axis=1)]
-
 
 ImageArray = NDArray[np.uint8]
+Labels = NDArray[np.str_]
+Predict = Callable[[ImageArray | NDArray[np.float32]], Labels]  # from a batch of network inputs to classes
 
-# What is taken from the head's rim, as a fraction of the image's side: skin, bone, and what lies outside.
+# Width of the head's rim (skin, bone, and what lies outside), as a fraction of the image's side.
 RIM = 0.08
+_CLASSES = AugmentConfig().cutmix_classes
 _BATCH = 32
+_EXCHANGE_BATCH = 256
 
 
-def _alone(image: ImageArray, box: Box) -> ImageArray:
-    rows, columns = pixels_of(box, *image.shape[:2])
-    kept = np.zeros_like(image)
-    kept[rows, columns] = image[rows, columns]
-    return kept
+def _box_alone(image: ImageArray, box: Box) -> ImageArray:
+    rows, columns = box_pixels(box, *image.shape[:2])
+    result = np.zeros_like(image)
+    result[rows, columns] = image[rows, columns]
+    return result
 
 
 def _outline(image: ImageArray, box: Box) -> ImageArray:
@@ -113,102 +47,149 @@ def _outline(image: ImageArray, box: Box) -> ImageArray:
     return np.where(inside[..., None], np.uint8(0), image)
 
 
-@dataclass(frozen=True)
-class Input:
-    """One way of showing an image to the network.
+class NetworkInput(NamedTuple):
+    """One way of showing an image to the network."""
 
-    Attributes:
-        shows: What is left of it.
-        change: From the network's input and the part to hide, fractions of the input, to what is shown.
-        boxed: Whether only images count whose part to hide is known.
-    """
-
-    shows: str
-    change: Callable[[ImageArray, Box], ImageArray]
-    boxed: bool = True
+    shows: str  # what is left of the image
+    change: Callable[[ImageArray, Box], ImageArray]  # of the network's input and the box, fractions of the input
+    boxed: bool = True  # whether only images with a known box count
 
 
-INPUTS: Mapping[str, Input] = MappingProxyType(
+INPUTS: Mapping[str, NetworkInput] = MappingProxyType(
     {
-        "network": Input("the whole image", lambda image, box: image, boxed=False),
-        "network, box hidden": Input("tumour's box filled with its surroundings' mean", hide),
-        "network, box alone": Input("tumour's box, black around it", _alone),
-        "network, outline": Input("border and rim of the head, its inside black", _outline, boxed=False),
+        "network": NetworkInput("the whole image", lambda image, box: image, boxed=False),
+        "network, box hidden": NetworkInput("tumour's box filled with its surroundings' mean", hide),
+        "network, box alone": NetworkInput("tumour's box, black around it", _box_alone),
+        "network, outline": NetworkInput("border and rim of the head, its inside black", _outline, boxed=False),
     }
 )
 
 
-def network_rows(
-    run: Run, seen: FeatureTable, split: Split, progress: Callable[[range], Iterable[int]] = lambda batches: batches
-) -> list[Row]:
-    """What the run's network answers for the test part, shown whole and in parts.
+class _TestImages:
+    """The test images of a table, as a run's network gets them."""
+
+    def __init__(self, run: Run, table: FeatureTable) -> None:
+        data = run.config().data
+        labels = np.array([record.label for record in table.records])
+        self.trained_on = labels[table.subsets == "train"]
+        self._positions = np.flatnonzero(table.subsets == "test")
+        self.labels = labels[self._positions]
+        self._table, self._harmonized = table, data.harmonize
+        self._preprocessor = Preprocessor(data.image_size, data.channels, data.harmonize)
+
+    def read(self, chosen: NDArray[np.intp]) -> ImageArray:
+        """Network inputs ``[n, side, side, channels]`` by their positions among the test images."""
+        paths = [self._table.root / self._table.records[i].path for i in self._positions[chosen]]
+        images = list(self._preprocessor.files(paths))
+        for image in images:
+            if isinstance(image, ImageError):
+                raise image
+        return np.stack(images)
+
+    def hidden(self) -> list[Box | None]:
+        """The box of each to hide, as fractions of the input."""
+        return self._in_input(self._table.hidden)
+
+    def tumors(self) -> NDArray[np.float32]:
+        """Boxes of the tumours ``[n, 4]`` as fractions of the input; all 0 where not known."""
+        boxes = self._in_input([record.box for record in self._table.records])
+        return np.array([(box and clip_box(box)) or (0, 0, 0, 0) for box in boxes], np.float32)
+
+    def _in_input(self, boxes: Sequence[Box | None]) -> list[Box | None]:
+        pairs = [(boxes[i], self._table.heads[i]) for i in self._positions]
+        return [box_in_crop(box, head) if box and self._harmonized else box for box, head in pairs]
+
+
+def network_rows(run: Run, table: FeatureTable) -> list[ShortcutRow]:
+    """Rows of the run's network on the test subset: whole images, parts of them, and exchanged tumours.
 
     Args:
-        run: The run; the split must be its own.
-        seen: What ``btkeras.audit.shortcuts.see`` gives.
-        split: The run's split.
-        progress: Wraps the batches, to show how far it is.
+        run: The run; the table must be of its split.
+        table: The images.
 
     Raises:
         RunError, ModelError: If the run has no network to load.
     """
-    model, classes, config = load_best(run), np.array(run.classes()), run.config()
-    decoder = Preprocessor(config.data.image_size, config.data.channels, config.data.harmonize)
-    tested = {record.path for record in split.test}
-    positions = [i for i, record in enumerate(seen.records) if record.path in tested]
-    labels = np.array([seen.records[i].label for i in positions])
-    trained_on = np.array([record.label for record in split.train])
-    inputs = {name: one for name, one in INPUTS.items() if any(seen.hidden) or not one.boxed}
-    answers: dict[str, list[NDArray[np.str_]]] = {name: [] for name in inputs}
-    for start in progress(range(0, len(positions), _BATCH)):
-        batch = positions[start : start + _BATCH]
-        images = list(decoder.files([seen.root / seen.records[i].path for i in batch]))
-        boxes = [_box(seen, i, config.data.harmonize) for i in batch]
-        for name, one in inputs.items():
-            shown = [one.change(_readable(p), box) for p, box in zip(images, boxes, strict=True)]
-            scores = model.predict_on_batch(np.stack(shown).astype(np.float32))
-            answers[name].append(classes[np.asarray(scores).argmax(axis=1)])
-    boxed = np.array([seen.hidden[i] is not None for i in positions])
+    model, classes, images = load_best(run), np.array(run.classes()), _TestImages(run, table)
+
+    def predict(inputs: ImageArray | NDArray[np.float32]) -> Labels:
+        starts = range(0, len(inputs), _BATCH)
+        batches = [model.predict_on_batch(inputs[start : start + _BATCH].astype(np.float32)) for start in starts]
+        return classes[np.concatenate(batches).argmax(axis=1)]
+
+    exchanged = exchange_rows(
+        images.read, images.labels, images.tumors(), predict, classes, trained_on=images.trained_on
+    )
+    return [*_input_rows(images, predict), *exchanged]
+
+
+def _input_rows(images: _TestImages, predict: Predict) -> list[ShortcutRow]:
+    labels, hidden = images.labels, images.hidden()
+    boxed = np.array([box is not None for box in hidden])
+    inputs = {name: each for name, each in INPUTS.items() if boxed.any() or not each.boxed}
+    predictions: dict[str, list[Labels]] = {name: [] for name in inputs}
+    for start in tqdm(range(0, len(labels), _BATCH), "network", file=sys.stderr, leave=False, disable=None):
+        batch = np.arange(start, min(start + _BATCH, len(labels)))
+        read = images.read(batch)
+        for name, each in inputs.items():
+            shown = [each.change(image, hidden[i] or Box(0, 0, 1, 1)) for image, i in zip(read, batch, strict=True)]
+            predictions[name].append(predict(np.stack(shown)))
     rows = []
-    for name, one in inputs.items():
-        usable = boxed if one.boxed else np.ones(len(labels), bool)
-        given = np.concatenate(answers[name])[usable]
-        rows.append(score(name, one.shows, "network", labels[usable], given, trained_on=trained_on))
-    return [*rows, *_exchange_rows(model, classes, seen, positions, decoder, trained_on)]
+    for name, each in inputs.items():
+        usable = boxed if each.boxed else np.ones(len(labels), bool)
+        found = np.concatenate(predictions[name])[usable]
+        rows.append(score(name, each.shows, "network", labels[usable], found, trained_on=images.trained_on))
+    return rows
 
 
-def _exchange_rows(
-    model: keras.Model,
-    classes: NDArray[np.str_],
-    seen: FeatureTable,
-    positions: list[int],
-    decoder: Preprocessor,
-    trained_on: NDArray[np.str_],
-) -> list[Row]:
-    records = [seen.records[i] for i in positions]
-    boxes = np.zeros((len(records), 4), np.float32)
-    for row, (record, i) in enumerate(zip(records, positions, strict=True)):
-        if box := record.box:
-            boxes[row] = (clip_box(box_in_crop(box, seen.heads[i])) if decoder.harmonize else box) or (0, 0, 0, 0)
+def exchange_rows(
+    read: Callable[[NDArray[np.intp]], ImageArray],
+    labels: Labels,
+    boxes: NDArray[np.float32],
+    predict: Predict,
+    classes: Labels,
+    *,
+    trained_on: Labels,
+) -> list[ShortcutRow]:
+    """Rows of a network on slices that exchanged a tumour; each slice is in at most one pair.
 
-    def images(chosen: NDArray[np.intp]) -> NDArray[np.uint8]:
-        return np.stack([_readable(p) for p in decoder.files([seen.root / records[i].path for i in chosen])])
+    Args:
+        read: Gives network inputs, ``[n, side, side, channels]``, for positions in ``labels``.
+        labels: Classes of the test images.
+        boxes: ``[n, 4]``: top, left, bottom, right of the tumour as fractions of the input; all 0 where not known.
+        predict: Predicts the classes of network inputs.
+        classes: Names of the network's outputs.
+        trained_on: Classes of the training subset.
 
-    def probabilities(readable: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(model.predict(readable, batch_size=_BATCH, verbose=0))
+    Returns:
+        A row per direction; none where there are no pairs. ``detection_accuracy`` is the share that is detected
+        rightly as with or without a tumour.
+    """
+    tumor = np.isin(labels, _CLASSES) & boxes.any(axis=1)
+    order = np.random.default_rng(0).permutation(np.flatnonzero(tumor | (labels == NO_TUMOR)))
+    found: dict[str, list[tuple[Labels, Labels]]] = {name: [] for name in EXCHANGED}
+    for start in range(0, len(order), _EXCHANGE_BATCH):
+        batch = order[start : start + _EXCHANGE_BATCH]
+        images, new = _exchanged(read(batch), labels[batch], boxes[batch], classes)
+        for name, (_, without_tumor) in EXCHANGED.items():
+            chosen = np.flatnonzero((new != labels[batch]) & ((labels[batch] == NO_TUMOR) == without_tumor))
+            if chosen.size:
+                found[name].append((new[chosen], predict(images[chosen])))
+    rows = []
+    for name, (shows, without_tumor) in EXCHANGED.items():
+        if found[name]:
+            true, predicted = (np.concatenate(each) for each in zip(*found[name], strict=True))
+            row = score(name, shows, "network", true, predicted, trained_on=trained_on)
+            detected = (predicted == NO_TUMOR) != without_tumor
+            rows.append(replace(row, detection_accuracy=float(detected.mean())))
+    return rows
 
-    network = NetworkAnswers(classes, probabilities)
-    labels = np.array([record.label for record in records])
-    return exchange_rows(images, labels, boxes, network, trained_on=trained_on)
 
-
-def _box(seen: FeatureTable, position: int, harmonized: bool) -> Box:
-    """The part to hide as fractions of the network's input."""
-    box = seen.hidden[position] or Box(0, 0, 1, 1)
-    return box_in_crop(box, seen.heads[position]) if harmonized else box
-
-
-def _readable(image: ImageArray | ImageError) -> ImageArray:
-    if isinstance(image, ImageError):
-        raise image
-    return image
+def _exchanged(
+    images: ImageArray, labels: Labels, boxes: NDArray[np.float32], classes: Labels
+) -> tuple[NDArray[np.float32], Labels]:
+    """Images whose pairs all exchanged their tumour, and their new classes."""
+    targets = (labels[:, None] == classes).astype(np.float32)
+    batch = CutMixBatch(tf.constant(images), tf.constant(targets), tf.constant(boxes), tf.constant(labels == NO_TUMOR))
+    changed, now = lesion_cutmix(batch, tf.constant([0, 0], tf.int64), 1.0)
+    return np.rint(changed.numpy()), classes[now.numpy().argmax(axis=1)]

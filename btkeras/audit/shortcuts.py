@@ -1,15 +1,16 @@
-"""What of the classes is known without looking at a tumour: shortcuts that a network could take.
+"""Shortcuts: how well the class can be predicted without looking at a tumour.
 
-Where each class comes from its own collection, the size of an image, its border or its brightness may give the
-answer, and a high accuracy says little (Geirhos et al., "Shortcut learning in deep neural networks", 2020; DeGrave et
-al., "AI for radiographic COVID-19 detection selects shortcuts over signal", 2021). Here simple classifiers answer from
+Where each class comes from its own collection, the size of an image, its border or its brightness may predict the
+class, and a high accuracy says little (Geirhos et al., "Shortcut learning in deep neural networks", 2020; DeGrave et
+al., "AI for radiographic COVID-19 detection selects shortcuts over signal", 2021). Here simple classifiers predict from
 such features alone, under the split that the network is trained and tested with.
 """
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,15 +21,16 @@ from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, recall_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
 
 from btkeras.audit.shortcut_features import Features, ImageFeatures, boxes_to_hide, extract_features, hide, thumbnail
 from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop
 from btkeras.datasets.dataset import Dataset, Record
-from btkeras.errors import DataError, ImageError
+from btkeras.errors import DataError
 from btkeras.metrics.intervals import wilson
 from btkeras.splitting.splits import SUBSETS, Split
 
@@ -45,9 +47,6 @@ SHORTCUTS: Mapping[str, str] = MappingProxyType(
         "box alone": "place and size of the tumour's box",
     }
 )
-# They are no sign of a tumour, whatever they predict.
-OUTSIDE = ("size", "border", "file size")
-_BOXED = ("box hidden", "box alone")
 # Slices that exchanged a tumour, shown to a network -> what they are, and whether they had no tumour before.
 EXCHANGED: Mapping[str, tuple[str, bool]] = MappingProxyType(
     {
@@ -55,32 +54,29 @@ EXCHANGED: Mapping[str, tuple[str, bool]] = MappingProxyType(
         "network, tumour taken out": ("a tumour's slice with another's healthy tissue", False),
     }
 )
-
-Classifier = Callable[[int], Any]
 # Name -> the classifier, not fitted, for a seed.
-CLASSIFIERS: Mapping[str, Classifier] = MappingProxyType(
+CLASSIFIERS: Mapping[str, Callable[[int], Any]] = MappingProxyType(
     {
         "logistic regression": lambda seed: make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500)),
         "nearest neighbours": lambda seed: make_pipeline(StandardScaler(), KNeighborsClassifier(5)),
         "random forest": lambda seed: RandomForestClassifier(100, random_state=seed, n_jobs=1),
     }
 )
-_Progress = Callable[[Iterable[ImageFeatures | ImageError]], Iterable[ImageFeatures | ImageError]]
 
 
 @dataclass(frozen=True)
-class Row:
-    """How much of the test part is answered from one kind of feature.
+class ShortcutRow:
+    """Accuracy on the test subset from one kind of feature.
 
     Attributes:
         name: A key of ``SHORTCUTS``, or what a network was shown.
         shows: What it is made of.
-        predicted_by: The classifier that was best on the validation part, or ``network``.
+        predicted_by: The classifier that was best on the validation subset, or ``network``.
         images: Test images.
-        accuracy: Share of right answers, in 0..1.
-        balanced_accuracy: Mean over the classes of the share of right answers.
-        detection_accuracy: Share of right answers to "tumour or not"; None without both kinds of images.
-        chance: Accuracy of always answering the most frequent class of the training part.
+        accuracy: In 0..1.
+        balanced_accuracy: Mean recall of the classes.
+        detection_accuracy: Accuracy of "tumour or not"; None without both kinds of images.
+        chance: Accuracy of always predicting the most frequent class of the training subset.
         detection_chance: The same of "tumour or not".
     """
 
@@ -101,7 +97,7 @@ class Row:
 
     @property
     def detects_tumors(self) -> bool:
-        """Whether that holds for "tumour or not"."""
+        """Whether ``detection_chance`` lies below the interval of ``detection_accuracy``."""
         if self.detection_accuracy is None or self.detection_chance is None:
             return False
         return wilson(self.detection_accuracy * self.images, self.images)[0] > self.detection_chance
@@ -113,16 +109,16 @@ class Shortcuts:
 
     Attributes:
         dataset: Its folder.
-        group_by: What the split keeps together.
+        group_by: Of the split.
         classes: Their names.
-        rows: Simple classifiers first, then, with a run, what its network answers.
+        rows: Simple classifiers first, then, with a run, its network.
         broken: Images that could not be read and were left out.
     """
 
     dataset: str
     group_by: str
     classes: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ShortcutRow, ...]
     broken: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,97 +126,101 @@ class Shortcuts:
         rows = [asdict(row) | {"beats_chance": row.beats_chance} for row in self.rows]
         return {**asdict(self), "classes": list(self.classes), "rows": rows}
 
-    def row(self, name: str) -> Row:
+    def row(self, name: str) -> ShortcutRow:
         """The row of that name."""
         return next(row for row in self.rows if row.name == name)
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """The dataset's readable images, as the classifiers and the network are shown them.
+    """A dataset's readable images and their features.
 
     Attributes:
         root: The dataset's folder.
         records: The images.
+        subsets: The subset of each.
         features: Kind of feature -> a row per image.
-        hidden: The part of each image to hide, fractions of the image; None where it is not known.
-        heads: Where the heads are, fractions of the images.
+        hidden: The box of each image to hide, fractions of the image; None where it is not known.
+        heads: Boxes of the heads, fractions of the images.
     """
 
     root: Path
     records: tuple[Record, ...]
+    subsets: NDArray[np.str_]
     features: Mapping[str, Features]
-    hidden: Sequence[Box | None]
-    heads: Sequence[Box]
+    hidden: list[Box | None]
+    heads: list[Box]
 
 
-def build_feature_table(
-    dataset: Dataset, split: Split, *, seed: int = 0, progress: _Progress = lambda looks: looks
-) -> tuple[FeatureTable, int]:
-    """Reads the images of a split.
-
-    Returns:
-        What they show, and the number of images that could not be read.
-    """
-    records = [record for subset in SUBSETS for record in split.subset(subset)]
-    looks = extract_features([dataset.root / record.path for record in records], progress)
-    read = [(record, seen) for record, seen in zip(records, looks, strict=True) if isinstance(seen, ImageFeatures)]
-    if not read:
-        raise DataError("A dataset must hold images that can be read", received=f"none in {dataset.root}")
-    kept, images = zip(*read, strict=True)
-    heads = [image.head for image in images]
-    subset_of = _subset_of(split)
-    hidden = boxes_to_hide(kept, heads, [subset_of[record.path] for record in kept], seed)
-    features = {name: np.stack([image.values[name] for image in images]) for name in images[0].values}
-    if any(hidden):
-        whole = Box(0, 0, 1, 1)
-        boxes = [box or whole for box in hidden]
-        features["box hidden"] = np.stack([thumbnail(hide(p.square, b)) for p, b in zip(images, boxes, strict=True)])
-        features["box alone"] = np.array([box_in_crop(box, head) for box, head in zip(boxes, heads, strict=True)])
-    return FeatureTable(dataset.root, kept, features, hidden, heads), len(records) - len(kept)
-
-
-def simple_rows(
-    seen: FeatureTable, split: Split, *, seed: int = 0, told: Callable[[str], None] = lambda name: None
-) -> list[Row]:
-    """Fits the classifiers on each kind of feature and answers the test part.
+def find_shortcuts(
+    dataset: Dataset,
+    split: Split,
+    network_rows: Callable[[FeatureTable], list[ShortcutRow]] | None = None,
+    *,
+    seed: int = 0,
+) -> Shortcuts:
+    """Measures how well the class can be predicted without looking at a tumour; shows progress on standard error.
 
     Args:
-        seen: What ``see`` gives.
-        split: Says what is trained on, chosen by, and tested on.
-        seed: Of the random forest.
-        told: Gets each kind of feature before it is worked on.
+        dataset: The images; boxes are those of its column ``box``.
+        split: Training, validation and test images.
+        network_rows: Adds rows of a network, see ``btkeras.audit.shortcut_network``.
+        seed: Of the random forest, and of the boxes hidden where there is no tumour.
+
+    Raises:
+        DataError: If no image can be read.
     """
-    subset_of = _subset_of(split)
-    subsets = np.array([subset_of[record.path] for record in seen.records])
-    boxed = np.array([box is not None for box in seen.hidden])
-    labels = np.array([record.label for record in seen.records])
+    records = [record for subset in SUBSETS for record in split.subset(subset)]
+    extracted = extract_features([dataset.root / record.path for record in records])
+    bar = tqdm(extracted, "reading", len(records), file=sys.stderr, leave=False, disable=None)
+    readable = [(record, image) for record, image in zip(records, bar, strict=True) if isinstance(image, ImageFeatures)]
+    if not readable:
+        raise DataError("A dataset must hold images that can be read", received=f"none in {dataset.root}")
+    subset_of = split.subset_of()
+    subsets = np.array([subset_of[record.path] for record, _ in readable])
+    table = _feature_table(dataset.root, readable, subsets, seed)
+    rows = [*_simple_rows(table, seed), *(network_rows(table) if network_rows else ())]
+    return Shortcuts(str(dataset.root), split.group_by, dataset.classes, tuple(rows), len(records) - len(readable))
+
+
+def _feature_table(
+    root: Path, readable: Sequence[tuple[Record, ImageFeatures]], subsets: NDArray[np.str_], seed: int
+) -> FeatureTable:
+    records, images = zip(*readable, strict=True)
+    heads = [image.head for image in images]
+    hidden = boxes_to_hide(records, heads, subsets.tolist(), seed)
+    features = {name: np.stack([image.values[name] for image in images]) for name in images[0].values}
+    if any(hidden):
+        boxes = [box or Box(0, 0, 1, 1) for box in hidden]
+        squares = [hide(image.square, box) for image, box in zip(images, boxes, strict=True)]
+        features["box hidden"] = np.stack([thumbnail(square) for square in squares])
+        features["box alone"] = np.array([box_in_crop(box, head) for box, head in zip(boxes, heads, strict=True)])
+    return FeatureTable(root, records, subsets, features, hidden, heads)
+
+
+def _simple_rows(table: FeatureTable, seed: int) -> list[ShortcutRow]:
+    boxed = np.array([box is not None for box in table.hidden])
+    labels = np.array([record.label for record in table.records])
     rows = []
-    for name in SHORTCUTS:
-        if name not in seen.features:
-            continue
-        told(name)
-        usable = boxed if name in _BOXED else np.ones(len(labels), bool)
-        train, validation, test = ((subsets == subset) & usable for subset in SUBSETS)
-        values = seen.features[name]
+    names = [name for name in SHORTCUTS if name in table.features]
+    for name in tqdm(names, "fitting", file=sys.stderr, leave=False, disable=None):
+        usable = boxed if name.startswith("box") else np.ones(len(labels), bool)
+        train, validation, test = ((table.subsets == subset) & usable for subset in SUBSETS)
+        values = table.features[name]
         best, classifier = _best(values[train], labels[train], values[validation], labels[validation], seed)
-        answers = classifier.predict(values[test])
-        rows.append(score(name, SHORTCUTS[name], best, labels[test], answers, trained_on=labels[train]))
+        predictions = classifier.predict(values[test])
+        rows.append(score(name, SHORTCUTS[name], best, labels[test], predictions, trained_on=labels[train]))
     return rows
-
-
-def _subset_of(split: Split) -> dict[str, str]:
-    return {record.path: subset for subset in SUBSETS for record in split.subset(subset)}
 
 
 def _best(
     train: Features, labels: NDArray[np.str_], validation: Features, held_out: NDArray[np.str_], seed: int
 ) -> tuple[str, Any]:
-    """The classifier with the highest balanced accuracy on the validation part; among equals the first."""
+    """The classifier with the highest balanced accuracy on the validation subset; among equals the first."""
     fitted, scores = {}, {}
     for name, make in CLASSIFIERS.items():
         with warnings.catch_warnings():
-            # Classes that can be parted without a mistake let the weights grow for ever; the answers are long settled.
+            # The weights of separable classes grow for ever; the predictions have long converged.
             warnings.simplefilter("ignore", ConvergenceWarning)
             fitted[name] = make(seed).fit(train, labels)
         scores[name] = balanced_accuracy_score(held_out, fitted[name].predict(validation))
@@ -233,31 +233,21 @@ def score(
     shows: str,
     predicted_by: str,
     labels: NDArray[np.str_],
-    answers: NDArray[np.str_],
+    predictions: NDArray[np.str_],
     *,
     trained_on: NDArray[np.str_],
-) -> Row:
-    """The row for some answers.
-
-    Args:
-        name: Of the row.
-        shows: What the answers are made from.
-        predicted_by: Who answered.
-        labels: True classes.
-        answers: Classes answered.
-        trained_on: Classes of the training part, whose most frequent one is what chance answers.
-    """
-    recalls = [(answers[labels == label] == label).mean() for label in np.unique(labels)]
+) -> ShortcutRow:
+    """The row of some predictions; ``trained_on`` are the classes of the training subset."""
     no_tumor = labels == NO_TUMOR
     binary = no_tumor.any() and not no_tumor.all()
-    return Row(
+    return ShortcutRow(
         name=name,
         shows=shows,
         predicted_by=predicted_by,
         images=len(labels),
-        accuracy=float((answers == labels).mean()),
-        balanced_accuracy=float(np.mean(recalls)),
-        detection_accuracy=float(((answers == NO_TUMOR) == no_tumor).mean()) if binary else None,
+        accuracy=float((predictions == labels).mean()),
+        balanced_accuracy=float(recall_score(labels, predictions, labels=np.unique(labels), average="macro")),
+        detection_accuracy=float(((predictions == NO_TUMOR) == no_tumor).mean()) if binary else None,
         chance=_chance(labels, trained_on),
         detection_chance=_chance(no_tumor, trained_on == NO_TUMOR) if binary else None,
     )

@@ -12,22 +12,28 @@ import click
 from btkeras.cli.group import Failure
 
 
-@click.command(short_help="Find copies, leakage, conflicts and broken files in a dataset.")
+@click.command(short_help="Find duplicates, leakage, conflicts and broken files in a dataset.")
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--splits", type=click.Path(path_type=Path), help="A run's splits.json: what is on both sides of it?")
+@click.option(
+    "--splits",
+    type=click.Path(path_type=Path),
+    help="A run's splits.json: what is in several subsets of it? Writes audit.json beside it.",
+)
 @click.option("--against", type=click.Path(path_type=Path), help="Another dataset: what is in both?")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every group, instead of tables.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page that shows the groups as images.")
 def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: bool, html: Path | None) -> None:
-    """Look at every image of DATASET.
+    """Check every image of DATASET.
 
-    Found are files that cannot be read; copies, also at another size, brightness or JPEG quality, flipped, rotated or
-    with a border cut off; copies with different labels; copies and patients on both sides of a split; copies in
-    another dataset; and what the files of each class have in common. Slices that are next to each other in a head are
-    no copies: `btkeras train --group-by series` keeps those together.
+    Found are files that cannot be read; duplicates, also at another size, brightness or JPEG quality, flipped, rotated
+    or with a border cropped; duplicates with different labels; duplicates and patients in several subsets of a split;
+    duplicates in another dataset; and what the files of each class have in common. Slices that are next to each other
+    in a head are no duplicates: `btkeras train --group-by series` keeps those in one subset.
 
-    The exit code is 1 if there is leakage (conflicting labels, copies or patients across the split, overlap with the
-    other dataset) or a broken file. Copies that no split parts are no failure.
+    With the splits.json of a run, the result is also written to the run's audit.json, for `btkeras card`.
+
+    The exit code is 1 if there is leakage (conflicting labels, duplicates or patients across the split, overlap with
+    the other dataset) or a broken file. Duplicates within one subset are no failure.
 
     \b
     Examples:
@@ -35,16 +41,19 @@ def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: boo
       btkeras audit data/both --splits runs/cpu/splits.json --html audit.html
       btkeras audit data/other-hospital --against data/both --json > audit.json
     """
-    from btkeras.audit.audit import audit as look
+    from btkeras.audit.audit import audit as find
     from btkeras.audit.format import audit_json, format_audit
     from btkeras.datasets.dataset import load_dataset
+    from btkeras.files import write_json
     from btkeras.splitting.splits import load_split
 
     opened = load_dataset(dataset)
     other = load_dataset(against) if against else None
     split = load_split(splits, opened) if splits else None
-    found = look(opened, split, other, _bar)
+    found = find(opened, split, other, _bar)
     click.echo(json.dumps(audit_json(found), indent=2) if as_json else format_audit(found))
+    if splits and (splits.parent / "manifest.json").is_file():
+        write_json(splits.parent / "audit.json", audit_json(found))
     if html:
         from btkeras.reporting.audit_page import write_audit_page
 
