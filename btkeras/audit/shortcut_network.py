@@ -19,8 +19,8 @@ from btkeras.audit.shortcuts import EXCHANGED, FeatureTable, ShortcutRow, score
 from btkeras.augmentation.lesion_cutmix import CutMixBatch, lesion_cutmix
 from btkeras.config import AugmentConfig
 from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop, clip_box
-from btkeras.errors import ImageError
 from btkeras.evaluation.evaluate import load_best
+from btkeras.machine import map_in_threads
 from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.runs import Run
 
@@ -80,11 +80,7 @@ class _TestImages:
     def read(self, chosen: NDArray[np.intp]) -> ImageArray:
         """Network inputs ``[n, side, side, channels]`` by their positions among the test images."""
         paths = [self._table.root / self._table.records[i].path for i in self._positions[chosen]]
-        images = list(self._preprocessor.files(paths))
-        for image in images:
-            if isinstance(image, ImageError):
-                raise image
-        return np.stack(images)
+        return np.stack(list(map_in_threads(self._preprocessor.file, paths)))
 
     def hidden(self) -> list[Box | None]:
         """The box of each to hide, as fractions of the input."""
@@ -96,7 +92,7 @@ class _TestImages:
         return np.array([(box and clip_box(box)) or (0, 0, 0, 0) for box in boxes], np.float32)
 
     def _in_input(self, boxes: Sequence[Box | None]) -> list[Box | None]:
-        pairs = [(boxes[i], self._table.heads[i]) for i in self._positions]
+        pairs = [(boxes[i], self._table.heads[i]) for i in self._positions.tolist()]
         return [box_in_crop(box, head) if box and self._harmonized else box for box, head in pairs]
 
 

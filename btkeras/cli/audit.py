@@ -45,6 +45,7 @@ def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: boo
     from btkeras.audit.format import audit_json, format_audit
     from btkeras.datasets.dataset import load_dataset
     from btkeras.files import write_json
+    from btkeras.runs import Run
     from btkeras.splitting.splits import load_split
 
     opened = load_dataset(dataset)
@@ -52,8 +53,8 @@ def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: boo
     split = load_split(splits, opened) if splits else None
     found = find(opened, split, other, _bar)
     click.echo(json.dumps(audit_json(found), indent=2) if as_json else format_audit(found))
-    if splits and (splits.parent / "manifest.json").is_file():
-        write_json(splits.parent / "audit.json", audit_json(found))
+    if splits and (run := Run(splits.parent)).manifest_file.is_file():
+        write_json(run.audit_file, audit_json(found))
     if html:
         from btkeras.reporting.audit_page import write_audit_page
 

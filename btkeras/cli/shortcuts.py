@@ -56,7 +56,7 @@ def shortcuts(dataset: str, model: Path | None, group_by: str | None, seed: int,
         from btkeras.audit.shortcut_network import network_rows
 
         found = find_shortcuts(opened, run.split(opened), functools.partial(network_rows, run), seed=seed)
-        write_json(run.path / "shortcuts.json", found.to_dict())
+        write_json(run.shortcuts_file, found.to_dict())
     else:
         config = DataConfig(group_by=group_by or "image", split_seed=seed)
         found = find_shortcuts(opened, make_split(opened, config, cache_folder()), seed=seed)
