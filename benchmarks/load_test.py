@@ -2,13 +2,12 @@
 
     python benchmarks/load_test.py slices/ --url http://localhost:8501 --name cpu --clients 64 --seconds 120 \
         --pid $(pgrep -fo 'btkeras serve') --json load.json
-    python benchmarks/load_test.py slices/ --name cpu --publish saved_models/cpu          # a new version at half-time
     python benchmarks/load_test.py slices/ --name cpu --pid 4711 \
-        --restart-command 'btkeras serve --model saved_models/cpu'
+        --restart-command 'btkeras serve saved_models/cpu'
 
-Each client sends its next request when it has the answer to the last one (a closed loop), on a connection that stays
-open. The bodies are made beforehand and answers are not parsed, so that the clients take little of the machine. After a
-503 a client waits as long as Retry-After says, at most a second.
+Each client sends its next request when it has the response to the last one (a closed loop), on a connection that stays
+open. The bodies are made beforehand and responses are not parsed, so that the clients take little of the machine.
+After a 503 a client waits as long as Retry-After says, at most a second.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import http.client
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -43,22 +41,21 @@ SETTLING = 0.25
 
 @dataclass
 class Tally:
-    """What one client saw.
+    """Requests of one client.
 
     Attributes:
         latencies: Seconds, of each request answered with 200.
-        refusals: Seconds, of each answered with something else.
         codes: Requests by status code.
         errors: Connections that failed, by reason.
         ends: When each 200 came, seconds since the start.
+        unexpected: The last response other than 200 and 503.
     """
 
     latencies: list[float] = field(default_factory=list)
-    refusals: list[float] = field(default_factory=list)
     codes: Counter[int] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     ends: list[float] = field(default_factory=list)
-    odd: str = ""
+    unexpected: str = ""
 
 
 @dataclass
@@ -100,16 +97,15 @@ class Load:
         """One request; returns seconds to wait after it."""
         connection.request("POST", self.path, body, headers())
         response = connection.getresponse()
-        answer = response.read()
+        content = response.read()
         took = time.monotonic() - begin
         tally.codes[response.status] += 1
-        if response.status == 200 and b'"predictions"' in answer:
+        if response.status == 200 and b'"predictions"' in content:
             tally.latencies.append(took)
             tally.ends.append(self.now())
             return 0.0
-        tally.refusals.append(took)
         if response.status != 503:
-            tally.odd = f"{response.status}: {answer[:300].decode(errors='replace')}"
+            tally.unexpected = f"{response.status}: {content[:300].decode(errors='replace')}"
         asked = response.headers.get("Retry-After", "")
         return min(1.0, float(asked)) if asked.isdecimal() else 0.05
 
@@ -171,7 +167,7 @@ class Memory(threading.Thread):
                 pass
             time.sleep(1)
 
-    def figures(self) -> dict[str, Any]:
+    def summarize(self) -> dict[str, Any]:
         """In MiB; the slope is of a straight line through all samples but the first quarter."""
         if not self.samples:
             return {}
@@ -184,17 +180,8 @@ class Memory(threading.Thread):
         return rounded | {"samples": [round(float(value), 1) for value in values]}
 
 
-def publish(model: Path) -> int:
-    """Copies the highest version of a model's folder to the next number; whole from when it has its name."""
-    latest = max(int(path.name) for path in model.iterdir() if path.name.isdecimal())
-    hidden = model / f".{latest + 1}.load-test"
-    shutil.copytree(model / str(latest), hidden)
-    hidden.rename(model / str(latest + 1))
-    return latest + 1
-
-
-def figures(load: Load, tallies: Sequence[Tally], batch: int) -> dict[str, Any]:
-    """What all clients saw together; latencies in milliseconds."""
+def summarize(load: Load, tallies: Sequence[Tally], batch: int) -> dict[str, Any]:
+    """Rates and latencies (milliseconds) of all clients together."""
     latencies = np.concatenate([tally.latencies for tally in tallies])
     ends = np.sort(np.concatenate([tally.ends for tally in tallies]))
     codes: Counter[int] = sum((tally.codes for tally in tallies), Counter())
@@ -206,7 +193,7 @@ def figures(load: Load, tallies: Sequence[Tally], batch: int) -> dict[str, Any]:
         "images_per_second": round(len(latencies) * batch / took, 2),
         "longest_gap_seconds": round(float(np.diff(ends, prepend=0).max()), 2) if len(ends) else None,
         "per_second": np.bincount(ends.astype(int), minlength=int(load.seconds)).tolist() if len(ends) else [],
-        "odd": next((tally.odd for tally in tallies if tally.odd), ""),
+        "unexpected": next((tally.unexpected for tally in tallies if tally.unexpected), ""),
     }
     if len(latencies):
         p50, p95, p99 = np.percentile(latencies, [50, 95, 99])
@@ -242,12 +229,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1, help="images a request")
     parser.add_argument("--pid", type=int, help="the server's process, whose memory is read")
     parser.add_argument(
-        "--publish", type=Path, metavar="MODEL", help="at half-time, copy its highest version to the next"
-    )
-    parser.add_argument(
         "--restart-command", help="at half-time, kill the process of --pid and start this; ended at the end"
     )
-    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--json", type=Path, help="where the report goes")
     chosen = parser.parse_args(arguments)
     if chosen.restart_command and not chosen.pid:
         parser.error("--restart-command needs --pid, the process to kill")
@@ -255,7 +239,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 1 if there was an answer other than 200 and 503, or a failed connection without a restart."""
+    """Returns 1 if there was a response other than 200 and 503, or a failed connection without a restart."""
     chosen = parsed(arguments)
     path = f"/v1/models/{chosen.name}:predict"
     load = Load(chosen.url, path, bodies_of(chosen.images, chosen.batch), chosen.seconds, time.monotonic())
@@ -264,8 +248,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started: list[subprocess.Popen[bytes]] = []
 
     def halfway() -> None:
-        if chosen.publish:
-            events["published"] = {"version": publish(chosen.publish), "at": round(load.now(), 1)}
         if chosen.restart_command:
             os.kill(chosen.pid, signal.SIGKILL)
             events["killed"] = {"at": round(load.now(), 1)}
@@ -280,9 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tallies = run(load, chosen.clients, halfway)
         wall = load.now()
         found = {name: getattr(chosen, name) for name in ("clients", "seconds", "batch")}
-        found |= figures(load, tallies, chosen.batch) | events
+        found |= summarize(load, tallies, chosen.batch) | events
         found["clients_cpu_share"] = round((time.process_time() - cpu) / wall, 3)
-        found["memory_mib"] = memory.figures() if memory else {}
+        found["memory_mib"] = memory.summarize() if memory else {}
         found["status"] = status(chosen.url, chosen.name.split("/")[0])
     finally:
         for process in started:

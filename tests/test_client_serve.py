@@ -31,7 +31,7 @@ def test_a_server_answers_as_the_model_does(exported_model: Path, image_folder: 
         result = CliRunner().invoke(main, arguments)
         example = [sys.executable, str(ROOT / "deploy" / "clients" / "rest.py"), url, "tiny", *files[:3]]
         printed = subprocess.run(example, capture_output=True, text=True, check=True).stdout
-        load = [sys.executable, str(ROOT / "scripts" / "load_test.py"), files[0], "--url", url, "--name", "tiny"]
+        load = [sys.executable, str(ROOT / "benchmarks" / "load_test.py"), files[0], "--url", url, "--name", "tiny"]
         out = tmp_path / "load.json"
         subprocess.run([*load, "--clients", "2", "--seconds", "1", "--json", str(out)], capture_output=True, check=True)
     predictions = json.loads(result.stdout)

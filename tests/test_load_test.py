@@ -33,7 +33,7 @@ def slices(tmp_path: Path) -> Path:
     return write_images(tmp_path / "slices", per_class=2)
 
 
-def figures(out: Path) -> dict[str, Any]:
+def report(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(out.read_text())
     return found
 
@@ -43,14 +43,14 @@ def test_it_counts_what_the_server_answered(script: ModuleType, slices: Path, tm
     with fake_server() as server:
         busy: Reply = (503, {"error": "full"}, {})
         server.before = lambda number: busy if number % 5 == 4 else None
-        options = ["--url", server.url, "--clients", "3", "--seconds", "1.2", "--batch", "3", "--json", str(out)]
+        options = ["--url", server.url, "--clients", "3", "--seconds", "0.6", "--batch", "3", "--json", str(out)]
         assert script.main([str(slices), *options, "--pid", "1"]) == 0
-        found, sent = figures(out), len(server.paths)
+        found, sent = report(out), len(server.paths)
         assert set(server.sizes) == {3}
-    assert sum(found["requests"].values()) == sent > 20
+    assert sum(found["requests"].values()) == sent > 5
     assert found["requests"]["503"] == sent // 5
-    assert found["connection_errors"] == {} and found["odd"] == ""
-    rate = found["requests"]["200"] * 3 / 1.2
+    assert found["connection_errors"] == {} and found["unexpected"] == ""
+    rate = found["requests"]["200"] * 3 / 0.6
     assert 0.8 * rate < found["images_per_second"] <= rate + 0.01
     assert sum(found["per_second"]) == found["requests"]["200"]
     milliseconds = found["latency_ms"]
@@ -65,38 +65,25 @@ def test_another_error_fails(script: ModuleType, slices: Path, tmp_path: Path) -
         server.before = lambda number: (500, {"error": "broken"}, {}) if number == 2 else None
         options = ["--url", server.url, "--clients", "1", "--seconds", "0.3", "--json", str(out)]
         assert script.main([str(slices), *options]) == 1
-    assert figures(out)["requests"]["500"] == 1 and "broken" in figures(out)["odd"]
+    assert report(out)["requests"]["500"] == 1 and "broken" in report(out)["unexpected"]
 
 
 def test_no_server_fails(script: ModuleType, slices: Path, tmp_path: Path) -> None:
     out = tmp_path / "load.json"
     options = ["--url", "http://127.0.0.1:9", "--clients", "2", "--seconds", "0.3", "--json", str(out)]
     assert script.main([str(slices), *options]) == 1
-    assert figures(out)["connection_errors"]["ConnectionRefusedError"] >= 2
-
-
-def test_a_version_is_published_whole(script: ModuleType, slices: Path, tmp_path: Path) -> None:
-    model, out = tmp_path / "model", tmp_path / "load.json"
-    (model / "9" / "variables").mkdir(parents=True)
-    (model / "9" / "variables" / "data").write_text("weights")
-    (model / "notes").mkdir()
-    with fake_server() as server:
-        options = ["--url", server.url, "--clients", "1", "--seconds", "0.4", "--publish", str(model)]
-        assert script.main([str(slices), *options, "--json", str(out)]) == 0
-    assert (model / "10" / "variables" / "data").read_text() == "weights"
-    assert sorted(path.name for path in model.iterdir()) == ["10", "9", "notes"]
-    assert figures(out)["published"]["version"] == 10
+    assert report(out)["connection_errors"]["ConnectionRefusedError"] >= 2
 
 
 def test_a_server_is_killed_and_started_again(script: ModuleType, slices: Path, tmp_path: Path) -> None:
     out, mark = tmp_path / "load.json", tmp_path / "started"
     code = f"import pathlib, time; pathlib.Path({str(mark)!r}).touch(); time.sleep(60)"
     with fake_server() as server, subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as victim:
-        options = ["--url", server.url, "--clients", "1", "--seconds", "1.5", "--pid", str(victim.pid)]
+        options = ["--url", server.url, "--clients", "1", "--seconds", "0.8", "--pid", str(victim.pid)]
         options += ["--restart-command", f'{sys.executable} -c "{code}"', "--json", str(out)]
         assert script.main([str(slices), *options]) == 0
         assert victim.wait(5) == -9
-    assert mark.exists() and 0.7 < figures(out)["killed"]["at"] < 1.5
+    assert mark.exists() and 0.3 < report(out)["killed"]["at"] < 0.8
 
 
 def test_a_restart_needs_the_process(script: ModuleType, slices: Path) -> None:

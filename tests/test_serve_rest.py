@@ -180,16 +180,11 @@ def test_one_broken_image_is_named_and_fails_its_own_request_alone(client: httpx
 
 def test_pixels_that_are_no_image_are_refused(client: httpx.Client) -> None:
     whole = noise(0, 20, 20, 1).tolist()
-    wrong = [[[0, 0]], [], 0, "a", [[[256]] * 20] * 20, [[[-1]] * 20] * 20, [[[1.5]] * 20] * 20, [[[2**70]] * 20] * 20]
-    for pixels in (
-        *wrong,
-        [[[0, 0]] * 20] * 20,
-        [[[0]] * 8] * 8,
-        [[[0]], [[0], [0]]],
-        None,
-        True,
-        [[["a" * 100_000]] + [[""]] * 5_000] * 20,
-    ):
+    values = [[[[value]] * 20] * 20 for value in (256, -1, 1.5, 2**70, True, "1", None)]
+    shapes = [0, "a", None, [], [[[0, 0]]], [[[0, 0]] * 20] * 20, [[[0]] * 8] * 8, [[[0]], [[0], [0]]]]
+    # In a NumPy array of text, each value would be as long as the longest.
+    text = [[["a" * 20_000]] + [[""]] * 5_000] * 20
+    for pixels in (*values, *shapes, text):
         body = {"signature_name": "serving_pixels", "instances": [whole, pixels]}
         answer = client.post(PREDICT, json=body)
         assert answer.status_code == 400 and "image 1" in answer.json()["error"], answer.text
