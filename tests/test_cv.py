@@ -91,7 +91,7 @@ def test_the_summary_is_what_scikit_learn_says_of_the_predictions(finished: Expe
 def test_the_table_shows_every_network_and_what_the_comparison_says(finished: Experiment) -> None:
     summary = json.loads(finished.summary_file.read_text())
     table = summary_table(summary)
-    assert "tiny_plain" in table and summary["comparisons"][0]["decision"] in table
+    assert "tiny_plain" in table and summary["comparisons"][0]["conclusion"] in table
 
 
 def test_runs_say_their_fold_and_share_precision_and_splits(finished: Experiment) -> None:

@@ -17,8 +17,8 @@ from PIL import Image
 from btkeras.cli import main
 from btkeras.datasets import load_dataset
 from btkeras.errors import ConfigError, DataError, ModelError
-from btkeras.explain.cam import METHODS, Occlusion, explain, occlude
-from btkeras.explain.feature_maps import Axis, stages
+from btkeras.explain.cam import Axis, explain, stages
+from btkeras.explain.methods import METHODS, Occlusion, occlude
 from btkeras.explain.scores import explanations_table, regions_of, reinitialised, score_explanations
 from btkeras.models import build_model
 from btkeras.models.head import with_temperature

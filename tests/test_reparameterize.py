@@ -14,8 +14,7 @@ from keras import layers
 
 from btkeras.decisions.ood import CalibrationScores, Gaussian, OODDetector
 from btkeras.errors import ModelError
-from btkeras.explain.cam import explain
-from btkeras.explain.feature_maps import stages
+from btkeras.explain.cam import explain, stages
 from btkeras.models import build_model, count_macs
 from btkeras.models.head import with_features, with_temperature
 from btkeras.models.reparameterize import reparameterize

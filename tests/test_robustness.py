@@ -17,8 +17,7 @@ from btkeras.datasets import Record
 from btkeras.errors import ConfigError
 from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS, corrupt
 from btkeras.evaluation.results import read_predictions
-from btkeras.evaluation.robustness import Sampling, draw, measure_robustness
-from btkeras.evaluation.robustness_sheet import MEANS
+from btkeras.evaluation.robustness import MEANS, Sampling, draw, measure_robustness
 from btkeras.reporting.render import write_report
 from btkeras.reporting.report import build_report
 from btkeras.runs import Run, open_run

@@ -47,8 +47,7 @@ def robustness(run: Path, data: str | None, images: int | None, as_json: bool) -
       btkeras robustness runs/cpu --data data/other-hospital
     """
     quiet_tensorflow()
-    from btkeras.evaluation.robustness import Sampling, measure_robustness
-    from btkeras.evaluation.robustness_sheet import robustness_table
+    from btkeras.evaluation.robustness import Sampling, measure_robustness, robustness_table
     from btkeras.runs import open_run
 
     opened = open_run(run)

@@ -1,11 +1,8 @@
-"""What happens to images in the world, at five strengths: for testing how a network holds, not for training it.
+"""Image corruptions at five levels, for testing a network's robustness, and a contact sheet of them.
 
-After Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations"
-(ICLR 2019, arXiv:1903.12261), with the changes that scanners and exports make to slices. The first strength is barely
-visible, the fifth severe, yet a person still sees the same slice.
-
-A change depends on the image and its name alone: what is random in it is drawn from a digest of the pixels, the same
-at every strength, so that an image only ever gets more of one and the same change.
+After Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations" (ICLR
+2019, arXiv:1903.12261), with changes that scanners and exports make. Level 1 is barely visible, level 5 severe. Random
+numbers come from a digest of the pixels, so that an image gets the same change at every level, only stronger.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from btkeras.errors import ConfigError
@@ -36,10 +33,10 @@ _DEGREE = 3
 class Corruption:
     """Attributes:
     title: What it is.
-    unit: What its strengths are.
+    unit: Unit of its strengths.
     strengths: Of the levels 1 to 5.
-    change: From float32 ``[height, width, channels]`` in 0..1, a strength and random numbers to the same shape; what
-        leaves 0..1 is cut off afterwards.
+    change: From float32 ``[height, width, channels]`` in 0..1, a strength and random numbers to the same shape; values
+        outside 0..1 are cut off afterwards.
     """
 
     title: str
@@ -49,10 +46,10 @@ class Corruption:
 
 
 def corrupt(image: ImageArray, name: str, level: int) -> ImageArray:
-    """Changes a decoded pillow_image, before anything else is done with it.
+    """Corrupts a decoded image at its stored size, before any preprocessing.
 
     Args:
-        image: uint8 ``[height, width, 1 or 3]``; all channels are changed alike, so that grey stays grey.
+        image: uint8 ``[height, width, 1 or 3]``; all channels change alike.
         name: One of ``CORRUPTIONS``.
         level: 1 to 5; 0 changes nothing.
 
@@ -60,7 +57,7 @@ def corrupt(image: ImageArray, name: str, level: int) -> ImageArray:
         uint8 of the same shape.
 
     Raises:
-        ConfigError: If there is no such change or level.
+        ConfigError: If there is no such corruption or level.
     """
     if name not in CORRUPTIONS or level not in (0, *LEVELS):
         raise ConfigError(
@@ -71,19 +68,18 @@ def corrupt(image: ImageArray, name: str, level: int) -> ImageArray:
         return image.copy()
     corruption = CORRUPTIONS[name]
     rng = np.random.default_rng(int(digest([name, repr(image.shape), image.tobytes()])[:32], 16))
-    pillow_image = np.divide(image, 255, dtype=np.float32)
-    changed = corruption.change(pillow_image, corruption.strengths[level - 1], rng)
+    changed = corruption.change(np.divide(image, 255, dtype=np.float32), corruption.strengths[level - 1], rng)
     return np.rint(255 * np.clip(changed, 0, 1)).astype(np.uint8)
 
 
 def _noise(x: Floats, sigma: float, rng: np.random.Generator) -> Floats:
-    """Rician noise, which a magnitude image has (Gudbjartsson and Patz 1995): Gaussian in both parts of the signal."""
+    """Rician noise, as in magnitude images (Gudbjartsson and Patz 1995): Gaussian in the real and imaginary signal."""
     real, imaginary = sigma * rng.standard_normal((2, *x.shape[:2], 1), np.float32)
     return np.asarray(np.hypot(x + real, imaginary), np.float32)
 
 
-def _blur(x: Floats, part: float, rng: np.random.Generator) -> Floats:
-    sigma = part * min(x.shape[:2])
+def _blur(x: Floats, share: float, rng: np.random.Generator) -> Floats:
+    sigma = share * min(x.shape[:2])
     return ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest")
 
 
@@ -92,14 +88,14 @@ def _gamma(x: Floats, exponent: float, rng: np.random.Generator) -> Floats:
 
 
 def _bias_field(x: Floats, octaves: float, rng: np.random.Generator) -> Floats:
-    """Multiplies with two to the power of a random polynomial of the place (as Van Leemput et al. 1999 model it)."""
+    """Multiplies by two to the power of a random polynomial of the position (Van Leemput et al. 1999)."""
     rows, columns = (np.linspace(-1, 1, size, dtype=np.float32) for size in x.shape[:2])
     orders = np.arange(_DEGREE + 1, dtype=np.float32)
     weights = rng.uniform(-1, 1, (len(orders), len(orders))).astype(np.float32)
     weights *= orders[:, None] + orders <= _DEGREE
     field = (rows[:, None] ** orders) @ weights @ (columns[:, None] ** orders).T
     low, high = field.min(), field.max()
-    # From -1 to 1 over the image, whatever was drawn.
+    # Scaled to -1..1.
     field = (2 * field - low - high) / (high - low)
     return x * np.exp(np.float32(octaves * np.log(2)) * field)[..., None]
 
@@ -107,7 +103,7 @@ def _bias_field(x: Floats, octaves: float, rng: np.random.Generator) -> Floats:
 def _rotation(x: Floats, degrees: float, rng: np.random.Generator) -> Floats:
     angle = degrees if rng.random() < 0.5 else -degrees
     edge = np.concatenate([x[0], x[-1], x[:, 0], x[:, -1]])
-    # What comes into view looks as the image's edge mostly does: not every background is black.
+    # Not every background is black.
     background = float(np.median(edge))
     turned = ndimage.rotate(x, angle, axes=(1, 0), reshape=False, order=1, mode="constant", cval=background)
     return np.asarray(turned, np.float32)
@@ -119,14 +115,14 @@ def _jpeg(x: Floats, quality: float, rng: np.random.Generator) -> Floats:
     return _from_pillow(Image.open(buffer))
 
 
-def _contrast(x: Floats, part: float, rng: np.random.Generator) -> Floats:
+def _contrast(x: Floats, share: float, rng: np.random.Generator) -> Floats:
     mean = x.mean(dtype=np.float64)
-    return np.asarray(mean + part * (x - mean), np.float32)
+    return np.asarray(mean + share * (x - mean), np.float32)
 
 
-def _resolution(x: Floats, part: float, rng: np.random.Generator) -> Floats:
+def _resolution(x: Floats, share: float, rng: np.random.Generator) -> Floats:
     image = _to_pillow(x)
-    coarse = tuple(max(1, round(part * side)) for side in image.size)
+    coarse = tuple(max(1, round(share * side)) for side in image.size)
     small = image.resize((coarse[0], coarse[1]), Image.Resampling.BOX)
     return _from_pillow(small.resize(image.size, Image.Resampling.BILINEAR))
 
@@ -152,16 +148,10 @@ CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
             "Gaussian blur", "sigma, fraction of the shorter side", (0.002, 0.004, 0.006, 0.009, 0.012), _blur
         ),
         "gamma": Corruption(
-            "gamma, half of the images darker, half brighter",
-            "exponent, or one over it",
-            (1.15, 1.3, 1.6, 2.0, 2.5),
-            _gamma,
+            "gamma, half of the images darker", "exponent, or one over it", (1.15, 1.3, 1.6, 2.0, 2.5), _gamma
         ),
         "bias field": Corruption(
-            "smooth change of brightness over the image",
-            "largest either way, octaves",
-            (0.3, 0.7, 1.2, 1.7, 2.4),
-            _bias_field,
+            "smooth change of brightness", "largest either way, octaves", (0.3, 0.7, 1.2, 1.7, 2.4), _bias_field
         ),
         "rotation": Corruption("rotation to either side", "degrees", (3.0, 8.0, 15.0, 25.0, 45.0), _rotation),
         "jpeg": Corruption("JPEG compression", "quality", (60.0, 30.0, 15.0, 8.0, 5.0), _jpeg),
@@ -171,9 +161,37 @@ CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
         "resolution": Corruption(
             "fewer pixels, enlarged again", "fraction of each side left", (0.6, 0.4, 0.28, 0.2, 0.14), _resolution
         ),
-        # At a half there would be nothing left, so it is stepped over: the last two are negatives.
+        # 0.5 would be uniform grey, so it is skipped: the last two are negatives.
         "inversion": Corruption(
             "blend with the negative", "share of the negative", (0.1, 0.2, 0.3, 0.75, 1.0), _inversion
         ),
     }
 )
+
+_MARGIN, _LINE = 96, 16
+
+
+def contact_sheet(image: ImageArray, cell: int = 160) -> NDArray[np.uint8]:
+    """A row per corruption: its name, the image as it is, and the five levels with their strengths above.
+
+    Args:
+        image: uint8 ``[height, width, 1 or 3]``.
+        cell: Side of each small image, pixels.
+
+    Returns:
+        uint8 ``[rows, columns, 3]``.
+    """
+    columns, height = len(LEVELS) + 1, cell + _LINE
+    sheet = Image.new("RGB", (_MARGIN + columns * cell, len(CORRUPTIONS) * height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    for row, (name, corruption) in enumerate(CORRUPTIONS.items()):
+        top = row * height
+        draw.text((6, top + _LINE), name, "black", font)
+        for level, title in enumerate(("as it is", *(f"{strength:g}" for strength in corruption.strengths))):
+            left = _MARGIN + level * cell
+            draw.text((left + 4, top + 3), title, "black", font)
+            pixels = corrupt(image, name, level)
+            small = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+            method = Image.Resampling.BOX if min(small.size) > cell else Image.Resampling.BILINEAR
+            sheet.paste(small.resize((cell, cell), method), (left, top + _LINE))
+    return np.asarray(sheet)

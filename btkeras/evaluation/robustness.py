@@ -1,104 +1,69 @@
-"""The robustness sheet: a network's figures on images as they are, and under every corruption at five strengths.
-
-Corruptions act on the decoded image at the size it is stored at, before cropping, resizing and everything else that
-belongs to the network, as they do in the world.
-"""
+"""The robustness sheet: a network's metrics on images as they are, and under every corruption at five levels."""
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from tqdm import tqdm
 
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.decisions.calibration import load_calibration
-from btkeras.errors import ConfigError
-from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS, corrupt
-from btkeras.evaluation.evaluate import load_best, require_known_classes
-from btkeras.evaluation.robustness_sheet import SETTINGS, sampling_errors, sheet_of
-from btkeras.files import atomic_file, write_json
+from btkeras.errors import ConfigError, RunError
+from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS, contact_sheet, corrupt
+from btkeras.files import atomic_file, read_json, write_json
 from btkeras.logging import logger
 from btkeras.machine import map_in_threads
-from btkeras.preprocessing.preprocessor import ImageArray, Preprocessor, decode_file
+from btkeras.metrics import class_metrics, confusion_matrix, wilson
+from btkeras.metrics.calibration import ESTIMATOR, expected_calibration_error
+from btkeras.preprocessing.preprocessor import Preprocessor, decode_file
 from btkeras.runs import Run
 
-_CELL = 160
-_MARGIN = 96
-_LINE = 16
+if TYPE_CHECKING:
+    import keras
 
+MEANS = ("accuracy", "balanced_accuracy", "confidence", "ece")
 
-def contact_sheet(image: ImageArray, cell: int = _CELL) -> NDArray[np.uint8]:
-    """A row per corruption: its name, the image as it is, and the five strengths with their values above.
-
-    Args:
-        image: uint8 ``[height, width, 1 or 3]``, shown as it would reach the preprocessing.
-        cell: Side of each small image, pixels.
-
-    Returns:
-        uint8 ``[rows, columns, 3]``.
-    """
-    columns, height = len(LEVELS) + 1, cell + _LINE
-    sheet = Image.new("RGB", (_MARGIN + columns * cell, len(CORRUPTIONS) * height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    for row, (name, corruption) in enumerate(CORRUPTIONS.items()):
-        top = row * height
-        draw.text((6, top + _LINE), name, "black", font)
-        for column, value in enumerate(("as it is", *(f"{strength:g}" for strength in corruption.strengths))):
-            left = _MARGIN + column * cell
-            draw.text((left + 4, top + 3), value, "black", font)
-            sheet.paste(_small(corrupt(image, name, column), cell), (left, top + _LINE))
-    return np.asarray(sheet)
-
-
-def _small(image: ImageArray, side: int) -> Image.Image:
-    pillow_image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return pillow_image.resize(
-        (side, side), Image.Resampling.BOX if min(pillow_image.size) > side else Image.Resampling.BILINEAR
-    )
-
-
-IMAGES = 200
+# Name and level of each corruption of an image, first of the image as it is.
+SETTINGS = (("noise", 0), *((name, level) for name in CORRUPTIONS for level in LEVELS))
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which images are taken, a share of each class.
+    """A stratified sample of images.
 
     Attributes:
         images: How many; None for all.
         seed: Seed of the draw.
     """
 
-    images: int | None = IMAGES
+    images: int | None = 200
     seed: int = 0
 
 
 def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampling | None = None) -> dict[str, Any]:
-    """Makes the sheet and writes ``robustness.json``, and ``robustness.png``, one of the images under all of it.
+    """Writes ``robustness.json``, and ``robustness.png``, one of the images under all corruptions.
 
     They go to the run's folder, or to ``evaluations/NAME/`` in it for another dataset.
 
     Args:
         run: A trained run.
-        dataset: Another dataset, of which all images count; None for the run's own test part.
-        sampling: Which of the images; ``IMAGES`` of them by default.
+        dataset: Another dataset, all of it; None for the run's own test subset.
+        sampling: Of these images; 200 by default.
 
     Returns:
         ``dataset``, ``split``, ``images`` of ``of``, ``seed``, ``per_class``, ``estimator`` (of the ECE),
         ``temperature``, ``clean``, ``corruptions`` (``name``, ``title``, ``unit``, ``levels``, ``mean``), ``mean`` over
-        all of them, ``sampling_error`` and ``seconds``. Figures are ``accuracy`` with Wilson's ``accuracy_interval``,
+        all of them, ``sampling_error`` and ``seconds``. Metrics are ``accuracy`` with Wilson's ``accuracy_interval``,
         ``balanced_accuracy`` (mean recall of the classes), ``confidence`` (mean highest probability) and ``ece``.
 
     Raises:
@@ -106,43 +71,41 @@ def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampl
         DataError: If an image cannot be read, or its class is not one of the network's.
         ConfigError: If fewer images are wanted than there are classes.
     """
+    # Imported here because it loads Keras, which reading a sheet does without.
+    from btkeras.evaluation.evaluate import load_best, require_known_classes
+
     start, model = time.perf_counter(), load_best(run)
     calibration = load_calibration(run, model)
-    records, subset = _images(run, dataset)
-    root = (dataset or run.dataset()).root
+    if dataset is not None:
+        require_known_classes(run, dataset)
+    own = dataset or run.dataset()
+    records = dataset.records if dataset else run.split(own).test
     sampling = sampling or Sampling()
     drawn = draw(records, sampling)
-    logger.info(f"{len(drawn):,} of {len(records):,} images, each as it is and under {len(SETTINGS) - 1} changes")
+    logger.info(f"{len(drawn):,} of {len(records):,} images, each as it is and with {len(SETTINGS) - 1} corruptions")
     labels = np.array([run.classes().index(record.label) for record in drawn])
-    answers = predict_corrupted(run, model, [root / record.path for record in drawn])
+    probabilities = _predict_corrupted(run, model, [own.root / record.path for record in drawn])
     document = {
-        "dataset": str(root),
-        "split": subset,
+        "dataset": str(own.root),
+        "split": "all" if dataset else "test",
         "images": len(drawn),
         "of": len(records),
         "seed": sampling.seed,
         "per_class": dict(sorted(Counter(record.label for record in drawn).items())),
         "temperature": calibration.temperature if calibration else 1.0,
-        **sheet_of(labels, answers),
-        "sampling_error": sampling_errors(labels, answers[:, 0], len(records)),
+        **_sheet(labels, probabilities),
+        "sampling_error": _sampling_errors(labels, probabilities[:, 0], len(records)),
         "seconds": round(time.perf_counter() - start, 1),
     }
     results = run.create_results("test", dataset)
     with atomic_file(results.robustness_image) as temporary:
-        Image.fromarray(contact_sheet(decode_file(root / drawn[0].path))).save(temporary)
+        Image.fromarray(contact_sheet(decode_file(own.root / drawn[0].path))).save(temporary)
     write_json(results.robustness_file, document)
     return document
 
 
 def draw(records: Sequence[Record], sampling: Sampling) -> tuple[Record, ...]:
-    """A random sample of images, stratified: each class in its proportion, with one image at least.
-
-    Args:
-        records: To draw from.
-        sampling: How many.
-
-    Returns:
-        In the order of ``records``; all of them if no more are there.
+    """A random sample of images, stratified by class, with at least one image of each, in the order of ``records``.
 
     Raises:
         ConfigError: If fewer are wanted than there are classes.
@@ -169,40 +132,128 @@ def draw(records: Sequence[Record], sampling: Sampling) -> tuple[Record, ...]:
     return tuple(records[i] for i in sorted(np.concatenate(chosen).tolist()))
 
 
-def predict_corrupted(run: Run, model: keras.Model, paths: Sequence[Path]) -> NDArray[np.float32]:
-    """A network's answers to images in every one of ``SETTINGS``.
+def _predict_corrupted(run: Run, model: keras.Model, paths: Sequence[Path]) -> NDArray[np.float32]:
+    """Probabilities of images in every one of ``SETTINGS``: ``[images, settings, classes]``."""
+    data = run.config().data
+    preprocessor = Preprocessor(data.image_size, data.channels, data.harmonize)
 
-    Args:
-        run: Says size, channels and whether images are harmonized.
-        model: Its network.
-        paths: The files.
+    def corrupted(path: Path) -> NDArray[np.float32]:
+        image = decode_file(path)
+        return np.stack([preprocessor.array(corrupt(image, *setting)) for setting in SETTINGS]).astype(np.float32)
 
-    Returns:
-        Probabilities, float32 ``[images, settings, classes]``.
+    bar = tqdm(paths, "robustness", unit=" images", file=sys.stderr, leave=False, disable=None)
+    # One image in all settings is one batch, so that the shape is constant and few are in memory.
+    return np.stack([np.asarray(model.predict_on_batch(batch)) for batch in map_in_threads(corrupted, bar)])
+
+
+def _sheet(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> dict[str, Any]:
+    """``estimator``, ``clean``, ``corruptions`` and ``mean``, from ``[images, settings, classes]``."""
+    clean, *corrupted = (_metrics(labels, probabilities[:, i]) for i in range(len(SETTINGS)))
+    corruptions = []
+    for number, (name, corruption) in enumerate(CORRUPTIONS.items()):
+        found = corrupted[number * len(LEVELS) :][: len(LEVELS)]
+        levels = [
+            {"level": level, "strength": strength} | row
+            for level, strength, row in zip(LEVELS, corruption.strengths, found, strict=True)
+        ]
+        head = {"name": name, "title": corruption.title, "unit": corruption.unit}
+        corruptions.append(head | {"levels": levels, "mean": _mean(found)})
+    return {"estimator": ESTIMATOR, "clean": clean, "corruptions": corruptions, "mean": _mean(corrupted)}
+
+
+def _metrics(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> dict[str, Any]:
+    predictions = probabilities.argmax(axis=1)
+    matrix = confusion_matrix(labels, predictions, probabilities.shape[1])
+    correct = int(np.trace(matrix))
+    present = matrix.sum(axis=1) > 0
+    return {
+        "accuracy": correct / len(labels),
+        "accuracy_interval": list(wilson(correct, len(labels))),
+        "balanced_accuracy": float(class_metrics(matrix)["recall"][present].mean()),
+        "confidence": float(probabilities.max(axis=1).mean(dtype=np.float64)),
+        "ece": expected_calibration_error(labels, probabilities),
+    }
+
+
+def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in MEANS}
+
+
+def _sampling_errors(labels: NDArray[np.int64], probabilities: NDArray[np.float32], of: int) -> dict[str, float]:
+    """Half of the 95 % intervals of a sample's accuracy: ``clean``, and ``largest``, of an accuracy of a half."""
+    n = len(labels)
+    # The finite population correction, 0 if all images were taken.
+    correction = math.sqrt((of - n) / max(of - 1, 1))
+    correct = {"largest": n / 2, "clean": float((probabilities.argmax(axis=1) == labels).sum())}
+    widths = {key: np.diff(wilson(value, n))[0] for key, value in correct.items()}
+    return {key: float(correction * width / 2) for key, width in widths.items()}
+
+
+def read_sheet(run: Run) -> dict[str, Any] | None:
+    """Reads a run's ``robustness.json``; None if it has none.
 
     Raises:
-        ImageError: If a file cannot be read.
+        RunError: If it is not as ``btkeras robustness`` writes it.
     """
-    data = run.config().data
-    decoder = Preprocessor(data.image_size, data.channels, data.harmonize)
-    look = functools.partial(_looks, decoder)
-    bar = tqdm(paths, "robustness", unit=" images", file=sys.stderr, leave=False, disable=None)
-    # One image's looks are one batch, so that there is one shape, and only some of the looks are held.
-    batches = map_in_threads(look, bar)
-    return np.stack([np.asarray(model.predict_on_batch(batch)) for batch in batches])
+    file = run.robustness_file
+    if not file.is_file():
+        return None
+    document = read_json(file)
+    try:
+        for row in (document["clean"], document["mean"], *(row["mean"] for row in document["corruptions"])):
+            _numbers(row, MEANS)
+        for row in document["corruptions"]:
+            str(row["name"]), str(row["title"]), str(row["unit"])
+            for level in row["levels"]:
+                _numbers(level, ("level", "strength", *MEANS))
+        _numbers(document, ("images", "of", "seed"))
+        _numbers(document["sampling_error"], ("clean", "largest"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{file} must be as `btkeras robustness` writes it",
+            received=f"{type(error).__name__}: {error}",
+            remedy=f"Make it again: btkeras robustness {run.path}",
+        ) from error
+    return document
 
 
-def _looks(decoder: Preprocessor, path: Path) -> NDArray[np.float32]:
-    image = decode_file(path)
-    return np.stack([decoder.array(_changed(image, *setting)) for setting in SETTINGS]).astype(np.float32)
+def _numbers(row: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        float(row[name])
 
 
-def _changed(image: ImageArray, name: str, level: int) -> ImageArray:
-    return corrupt(image, name, level) if name else image
+def robustness_table(document: Mapping[str, Any]) -> str:
+    """The sheet as text: accuracy and mean confidence, in percent, by corruption and level."""
+    clean, mean, width = document["clean"], document["mean"], max(map(len, CORRUPTIONS)) + 2
+    blocks = (("accuracy", "balanced_accuracy", "balanced"), ("confidence", "ece", "ECE"))
+    lines = []
+    for key, second, title in blocks:
+        levels = "".join(f"{level:8}" for level in LEVELS)
+        lines.append(f"{key + ', %':{width + 6}}{levels}{'mean':>8}{title:>10}")
+        for row in document["corruptions"]:
+            cells = "".join(f"{100 * level[key]:8.1f}" for level in row["levels"])
+            lines.append(
+                f"{row['name']:{width + 6}}{cells}{100 * row['mean'][key]:8.1f}{100 * row['mean'][second]:10.1f}"
+            )
+        for name, figures in (("all of them", mean), ("as they are", clean)):
+            lines.append(f"{name:{width + 6 + 8 * len(LEVELS)}}{100 * figures[key]:8.1f}{100 * figures[second]:10.1f}")
+        lines.append("")
+    for row in document["corruptions"]:
+        strengths = ", ".join(f"{level['strength']:g}" for level in row["levels"])
+        lines.append(f"{row['name']:{width}}{row['title']}; {row['unit']}: {strengths}")
+    return "\n".join([*lines, "", *_summary(document)])
 
 
-def _images(run: Run, dataset: Dataset | None) -> tuple[tuple[Record, ...], str]:
-    if dataset is None:
-        return run.split(run.dataset()).test, "test"
-    require_known_classes(run, dataset)
-    return dataset.records, "all"
+def _summary(document: Mapping[str, Any]) -> list[str]:
+    clean, mean, errors = document["clean"], document["mean"], document["sampling_error"]
+    lines = [
+        f"accuracy {100 * clean['accuracy']:.2f} % as they are, {100 * mean['accuracy']:.2f} % over all corruptions; "
+        f"confidence {100 * clean['confidence']:.2f} % and {100 * mean['confidence']:.2f} %"
+    ]
+    if document["images"] < document["of"]:
+        lines.append(
+            f"{document['images']:,} of {document['of']:,} images: with 95 % confidence an accuracy is off by at most "
+            f"{100 * errors['clean']:.1f} points where it is as high as without corruption, and by "
+            f"{100 * errors['largest']:.1f} near 50 %; --images all takes all"
+        )
+    return lines

@@ -1,1 +1,1 @@
-"""Several trainings together: cross-validation, and what its folds say."""
+"""Trainings and cross-validations from start to summary."""

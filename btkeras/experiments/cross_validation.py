@@ -1,4 +1,4 @@
-"""A whole cross-validation: its jobs, then its summary, computed from what the folds wrote."""
+"""A whole cross-validation: its jobs, and its summary of their predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Executor = Callable[[Experiment, Sequence[Job]], None]
 
 
 def unfinished(experiment: Experiment) -> list[Job]:
-    """Jobs that are not trained and tested yet."""
+    """Jobs that are not finished."""
     return [job for job in experiment.jobs() if not experiment.is_finished(job)]
 
 
@@ -43,7 +43,7 @@ def cross_validate(experiment: Experiment, executor: Executor) -> dict[str, Any]
 def write_summary(experiment: Experiment) -> dict[str, Any]:
     """Computes ``summary.json`` from the folds' predictions.
 
-    It holds no times and no paths of the machine, so that two runs of the same experiment give the same file.
+    It holds no times and no paths of the machine, so that two runs of the same experiment give equal files.
 
     Raises:
         RunError: If a fold is missing, or an image was tested twice.
@@ -84,7 +84,7 @@ def _result(experiment: Experiment, job: Job) -> FoldResult:
 
 
 def summary_table(summary: dict[str, Any]) -> str:
-    """The summary as text: mean and deviation over the folds in percent, and what the comparisons say."""
+    """The summary as text: mean and standard deviation over the folds in percent, and the comparisons."""
     figures = ("accuracy", "precision", "recall", "specificity", "f1")
     width = max(len(name) for name in summary["models"]) + 2
     lines = [f"{'':{width}}" + "".join(f"{name:>15}" for name in figures) + f"{'95 % interval':>18}{'parameters':>13}"]

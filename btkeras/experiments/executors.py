@@ -1,4 +1,4 @@
-"""Jobs as plain tasks on a Ray cluster whose nodes share the experiment's folder."""
+"""Runs jobs in processes on this machine, or as tasks on a Ray cluster whose nodes share the experiment's folder."""
 
 from __future__ import annotations
 
@@ -15,18 +15,13 @@ from tqdm import tqdm
 
 from btkeras.errors import ConfigError, RunError
 from btkeras.experiments.experiment import Experiment, Job
-from btkeras.logging import duration
+from btkeras.logging import duration, log_to_terminal
 from btkeras.machine import parent_environment, thread_environment, threads, visible_gpus
 from btkeras.models.lbp import CLASSIFIERS
 
 
-class Progress:
-    """Reads the run folders of some jobs, whoever works on them.
-
-    Args:
-        experiment: The cross-validation.
-        jobs: Those that are left to do.
-    """
+class _Progress:
+    """A progress bar of jobs, read from their run folders."""
 
     def __init__(self, experiment: Experiment, jobs: Sequence[Job]) -> None:
         self._experiment = experiment
@@ -45,13 +40,13 @@ class Progress:
         )
 
     def update(self) -> None:
-        """Shows what has been done since; call it now and then."""
+        """Shows the finished epochs."""
         self._bar.n = self._worked()
         self._bar.set_description(f"{len(self._done)}/{len(self._runs)} folds", refresh=False)
         self._bar.refresh()
 
     def finish(self, job: Job) -> None:
-        """Says that a job has ended."""
+        """Shows that a job is finished."""
         self._done.add(job)
         metrics = self._runs[job].metrics()
         line = f"{job.model}, seed {job.seed}, fold {job.fold}: test accuracy {100 * metrics['accuracy']:.2f} %"
@@ -59,7 +54,7 @@ class Progress:
         self.update()
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         self._bar.close()
 
     def _left(self) -> str:
@@ -86,7 +81,7 @@ def _epochs(experiment: Experiment, job: Job) -> int:
 COMMAND = (sys.executable, "-m", "btkeras")
 
 _POLL_SECONDS = 0.5
-# An interruption can be lost: Python drops an exception that is raised while an object is destroyed. So it is repeated.
+# SIGTERM is repeated, since Python drops an exception that is raised while an object is destroyed.
 _PATIENCE_SECONDS, _REQUESTS = 12, 5
 _LOG_LINES = 20
 
@@ -106,7 +101,7 @@ class _Running:
             self.log.close()
 
     def end(self) -> None:
-        """Waits for the end of a process that was asked to end, asks again, and kills it at last."""
+        """Waits for the end of a terminated process, terminates it again, and kills it at last."""
         for _ in range(_REQUESTS):
             try:
                 self.process.wait(_PATIENCE_SECONDS)
@@ -124,7 +119,7 @@ def run_locally(experiment: Experiment, jobs: Sequence[Job], workers: int) -> No
     Raises:
         RunError: If a job fails; the others are stopped after their last finished epoch.
     """
-    progress = Progress(experiment, jobs)
+    progress = _Progress(experiment, jobs)
     waiting, running = list(reversed(jobs)), list[_Running]()
     gpus = visible_gpus()
     try:
@@ -169,17 +164,22 @@ def _stop(running: Sequence[_Running]) -> None:
 def _failed(experiment: Experiment, job: Job) -> RunError:
     file = experiment.log_file(job)
     lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    # The command line's own message stands last; a crash of TensorFlow may need more.
+    # The command line's own message stands last; without one it was a crash.
     first = max((i for i, line in enumerate(lines) if line.startswith("Error: ")), default=len(lines) - _LOG_LINES)
-    said = "\n  ".join(lines[max(first, 0) :])
-    return RunError(
-        "Every job of a cross-validation must succeed",
-        received=f"job {job.index} ({job.model}, seed {job.seed}, fold {job.fold}) failed:\n  {said}",
-        remedy=f"Its whole output is in {file}; go on with: btkeras cv --resume --out {experiment.path}",
+    output = "\n  ".join(lines[max(first, 0) :])
+    return _failed_job(
+        job,
+        f" failed:\n  {output}",
+        f"Its whole output is in {file}; go on with: btkeras cv --resume --out {experiment.path}",
     )
 
 
-# A node may die under a task so often; a task that fails by itself is not tried again.
+def _failed_job(job: Job, reason: str, remedy: str) -> RunError:
+    received = f"job {job.index} ({job.model}, seed {job.seed}, fold {job.fold}){reason}"
+    return RunError("Every job of a cross-validation must succeed", received=received, remedy=remedy)
+
+
+# How often a task is retried when its node dies; a task that fails is not retried.
 _RETRIES = 3
 _RAY_POLL_SECONDS = 1.0
 
@@ -187,8 +187,8 @@ _RAY_POLL_SECONDS = 1.0
 def run_on_ray(experiment: Experiment, jobs: Sequence[Job], *, address: str | None, cpus: int, gpus: float) -> None:
     """Runs jobs on a Ray cluster, each as a task in a process of its own.
 
-    A task whose node dies is run again elsewhere and resumes after its last finished epoch. The job's lock keeps the
-    lost process, should it still live, and the new one from working at once.
+    A task whose node dies runs again elsewhere and resumes after its last finished epoch. The job's lock excludes the
+    old process, should it still run.
 
     Args:
         experiment: Its folder, and its dataset's, must be at the same path on every node.
@@ -203,9 +203,9 @@ def run_on_ray(experiment: Experiment, jobs: Sequence[Job], *, address: str | No
     """
     ray = _import_ray()
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    # One task a process: TensorFlow never gives memory back, and its threads are set before it is loaded.
+    # One task a process: TensorFlow never frees memory, and its threads are set before it is loaded.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=_RETRIES)(_task)
-    progress = Progress(experiment, jobs)
+    progress = _Progress(experiment, jobs)
     running = {task.remote(str(experiment.path.resolve()), job.index, cpus): job for job in jobs}
     try:
         while running:
@@ -222,7 +222,8 @@ def run_on_ray(experiment: Experiment, jobs: Sequence[Job], *, address: str | No
 
 def _task(path: str, index: int, cpus: int) -> None:
     os.environ.update(thread_environment(cpus))
-    # Here, because it loads TensorFlow.
+    log_to_terminal()
+    # Imported here because it loads TensorFlow.
     from btkeras.experiments.single_run import run_job
 
     run_job(Experiment(Path(path)), index)
@@ -233,11 +234,7 @@ def _collect(ray: Any, reference: Any, job: Job) -> None:
         ray.get(reference)
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
-        raise RunError(
-            "Every job of a cross-validation must succeed",
-            received=f"job {job.index} ({job.model}, seed {job.seed}, fold {job.fold}): {cause}",
-            remedy="Mend the cause, and go on with --resume",
-        ) from error
+        raise _failed_job(job, f": {cause}", "Mend the cause, and go on with --resume") from error
 
 
 def _import_ray() -> Any:

@@ -1,4 +1,4 @@
-"""The folder of a cross-validation: its settings, its splits, its jobs, and where each job's run lies."""
+"""The folder of a cross-validation: its settings, splits, jobs and runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from btkeras.machine import cache_folder
 from btkeras.runs import Run, dataset_of, first_manifest, require_new
 from btkeras.splitting.splits import Split, load_split, make_folds, save_split
 
-# A lock that is not free by then is worth a word.
+# A wait for a lock that takes longer is logged.
 _PATIENCE_SECONDS = 5
 
 
@@ -66,11 +66,11 @@ class Experiment:
         return self.path / "splits" / f"fold_{fold}.json"
 
     def config(self) -> ExperimentConfig:
-        """The configuration as it was resolved."""
+        """The experiment's configuration, with every default."""
         return _read_config(self.config_file)
 
     def manifest(self) -> dict[str, Any]:
-        """What is known about the experiment: dataset, versions, seeds, precision."""
+        """Dataset, versions, seeds, precision."""
         return read_json(self.manifest_file)
 
     def jobs(self) -> list[Job]:
@@ -91,11 +91,11 @@ class Experiment:
         return self.run(job).metrics_file.is_file()
 
     def log_file(self, job: Job) -> Path:
-        """What a job that ran beside others printed."""
+        """The output of a job's process."""
         return self.path / "logs" / f"{job.model}_seed_{job.seed}_fold_{job.fold}.log"
 
     def config_of(self, job: Job) -> ExperimentConfig:
-        """The configuration of a job's run: the experiment's, with the model's own changes."""
+        """The configuration of a job's run: the experiment's, with the model's overrides and the job's seed."""
         config = model_config(self.config(), job.model)
         return replace(config, train=replace(config.train, seed=job.seed))
 
@@ -108,7 +108,7 @@ class Experiment:
         return dataset_of(self.manifest())
 
     def use_dataset(self, dataset: Dataset) -> None:
-        """Says where the dataset is now, also to the runs that have begun.
+        """Records where the dataset is now, also in unfinished runs.
 
         Raises:
             DataError: If it is not the one that was split.
@@ -126,7 +126,7 @@ class Experiment:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Holds a lock that one process has at a time, also across machines that share the folder; waits for it."""
+        """Waits for a lock and holds it, also across machines that share the folder."""
         file = self.path / "locks" / f"{name}.lock"
         file.parent.mkdir(exist_ok=True)
         lock = FileLock(file)
@@ -147,7 +147,7 @@ class Experiment:
 
 @functools.cache
 def _read_config(file: Path) -> ExperimentConfig:
-    # Asked for with every job, and never changed once it is written.
+    # Read for every job, and never changed.
     return load_config(file)
 
 
@@ -157,7 +157,7 @@ def models(config: ExperimentConfig) -> tuple[str, ...]:
 
 
 def model_config(config: ExperimentConfig, name: str) -> ExperimentConfig:
-    """The configuration with which a cross-validation trains one of its networks: with the network's own changes."""
+    """The configuration of one network of a cross-validation, with its overrides."""
     changed = override_config(config, config.cv.overrides.get(name, ()))
     return replace(changed, model=replace(changed.model, name=name))
 
@@ -169,7 +169,7 @@ def create_experiment(
 
     Raises:
         RunError: If something is there already.
-        DataError: If the dataset cannot be dealt into folds.
+        DataError: If the dataset cannot be split into folds.
     """
     require_new(path)
     folds = make_folds(dataset, config.data, config.cv, cache_folder())

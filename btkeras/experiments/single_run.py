@@ -1,44 +1,44 @@
-"""One job of a cross-validation, in this process: trained or resumed, then tested."""
+"""One training in this process: started or resumed, then calibrated and tested."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from btkeras.config import ExperimentConfig
+import numpy as np
+
+from btkeras.config import AugmentConfig, ExperimentConfig
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import ModelError, RunError
 from btkeras.evaluation.calibrate import calibrate_and_evaluate
-from btkeras.experiments import lbp_run
+from btkeras.evaluation.results import EvaluationResult
 from btkeras.experiments.experiment import Experiment, Job, model_config, models
 from btkeras.logging import logger
+from btkeras.machine import cache_folder
 from btkeras.models import build
-from btkeras.models.lbp import CLASSIFIERS
-from btkeras.runs import Run, open_run
-from btkeras.splitting.splits import Split
+from btkeras.models.lbp import CLASSIFIERS, fit_lbp
+from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
+from btkeras.splitting.splits import Split, make_split
 from btkeras.training import trainer
 from btkeras.training.checkpoint import drop_weights
+from btkeras.training.pipeline import Inputs, build_inputs
 from btkeras.training.precision import resolve_precision
 
 
-def check_model_name(name: str) -> None:
-    """Checks that there is a model of this name.
-
-    Raises:
-        ModelError: If not; it says the nearest.
-    """
+def _check_name(name: str) -> None:
     build.check_name(name, (*build.MODELS, *CLASSIFIERS))
 
 
 def check_model(config: ExperimentConfig) -> None:
-    """Checks, before anything is read, that ``config.model`` can be trained; downloads weights if it asks for them.
+    """Checks that ``config.model`` can be trained, before anything is read; downloads weights if it asks for them.
 
     Raises:
-        ModelError: If not; of an unknown name it says the nearest.
+        ModelError: If not; for an unknown name it suggests the nearest.
     """
-    check_model_name(config.model.name)
+    _check_name(config.model.name)
     if config.model.name not in CLASSIFIERS:
         trainer.check_network(config)
     elif config.model.weights != "random":
@@ -57,48 +57,79 @@ def start_run(
     """Trains, calibrates and tests; arguments and errors as ``training.trainer.train``.
 
     Returns:
-        The test figures, as ``evaluation.evaluate.evaluate_split``.
+        The test metrics, as ``evaluation.evaluate.evaluate_split``.
     """
     check_model(config)
-    begin = lbp_run.train if config.model.name in CLASSIFIERS else trainer.train
-    return _tested(begin(config, dataset, out, split=split, skip_broken=skip_broken, facts=facts))
+    if config.model.name not in CLASSIFIERS:
+        run = trainer.train(config, dataset, out, split=split, skip_broken=skip_broken, facts=facts)
+        return calibrate_and_evaluate(run)
+    require_new(out)
+    split = split or make_split(dataset, config.data, cache_folder())
+    inputs = _lbp_inputs(config, dataset, split, skip_broken=skip_broken)
+    broken = [{"path": path, "reason": reason} for path, reason in inputs.broken.items()]
+    return _run_lbp(create_run(out, config, dataset, split, broken=broken, **facts), dataset, split, inputs)
 
 
 def resume_run(out: Path, config: ExperimentConfig | None = None) -> dict[str, Any]:
     """Does what is left of a run; arguments and errors as ``training.trainer.resume``."""
-    name = open_run(out).config().model.name
-    go_on = lbp_run.resume if name in CLASSIFIERS else trainer.resume
-    return _tested(go_on(out, config))
+    run = open_run(out)
+    if run.config().model.name not in CLASSIFIERS:
+        return calibrate_and_evaluate(trainer.resume(out, config))
+    require_same_config(run, config)
+    dataset = run.dataset()
+    split = run.split(dataset)
+    return _run_lbp(run, dataset, split, _lbp_inputs(run.config(), dataset, split))
 
 
-def _tested(run: Run) -> dict[str, Any]:
-    if run.config().model.name in CLASSIFIERS:
-        return run.metrics()
-    return calibrate_and_evaluate(run)
+def _lbp_inputs(config: ExperimentConfig, dataset: Dataset, split: Split, *, skip_broken: bool = False) -> Inputs:
+    # The patterns depend on the scale, so images are whole and nothing is augmented.
+    whole = replace(config, augment=AugmentConfig(crop=(1.0, 1.0)))
+    return build_inputs(dataset, split, whole, skip_broken=skip_broken, keep_test=True)
+
+
+def _run_lbp(run: Run, dataset: Dataset, split: Split, inputs: Inputs) -> dict[str, Any]:
+    """Fits and tests local binary patterns with a classifier (paper, table 6), and saves its predictions only."""
+    config = run.config()
+    images = {subset: store.take(np.arange(len(store))) for subset, store in inputs.stores.items()}
+    labels = {subset: np.array(values) for subset, values in inputs.labels.items()}
+    classifier = fit_lbp(
+        CLASSIFIERS[config.model.name],
+        images["train"],
+        labels["train"],
+        images["validation"],
+        labels["validation"],
+        seed=config.train.seed,
+    )
+    logger.info(f"{config.model.name}: {classifier}")
+    run.update_manifest(precision="float64", classifier=str(classifier))
+    records = tuple(record for record in split.test if record.path not in inputs.broken)
+    result = EvaluationResult(records, run.classes(), classifier.probabilities(images["test"]), calibration=None)
+    broken = len(split.test) - len(records)
+    metrics = {"dataset": str(dataset.root), "split": "test", "broken": broken, **result.metrics()}
+    result.write(run.path, metrics)
+    return metrics
 
 
 def check_models(config: ExperimentConfig) -> None:
-    """Checks names and changes before anything is read, and downloads weights once before many jobs want them.
+    """Checks all models of a cross-validation before anything is read, and downloads their weights once.
 
     Raises:
         ModelError: If a network is unknown, or its weights cannot be had.
         ConfigError: If ``cv.overrides`` names a wrong key.
     """
     names = models(config)
-    # Changes of networks that are not trained this time do no harm; those of networks that do not exist do nothing.
+    # Overrides of known models that are not trained are allowed.
     for name in (*names, *config.cv.overrides):
-        check_model_name(name)
+        _check_name(name)
     for name in names:
         check_model(model_config(config, name))
 
 
 def run_job(experiment: Experiment, index: int) -> None:
-    """Does what is left of a job; nothing if it is finished.
-
-    Two processes with the same job do not do it twice: the second waits, and then finds it finished.
+    """Does what is left of a job; nothing if it is finished. A second process with the same job waits for the first.
 
     Raises:
-        RunError: If there is no such job, or as ``experiments.single.start_run``.
+        RunError: If there is no such job, or as ``start_run``.
     """
     jobs = experiment.jobs()
     if not 0 <= index < len(jobs):
@@ -118,7 +149,7 @@ def run_job(experiment: Experiment, index: int) -> None:
         else:
             _start(experiment, job)
         if run.state_file.is_file():
-            # Many folds would fill a disk with what none of them needs any more.
+            # Only a resumed training needs them, and many folds would fill the disk.
             drop_weights(run.state_file)
 
 
@@ -135,7 +166,7 @@ def _start(experiment: Experiment, job: Job) -> None:
 
 
 def _precision(experiment: Experiment) -> dict[str, str]:
-    """The precision of every fold, decided by the first: measured twice, two folds might differ."""
+    """The precision of all folds, chosen by the first: measured in each, it might differ."""
     with experiment.lock("manifest"):
         if "precision" not in experiment.manifest():
             precision = resolve_precision(experiment.config().train.precision)

@@ -1,7 +1,8 @@
-"""The content of an experiment's ``summary.json``: each model's figures, how sure they are, and which models differ."""
+"""The content of ``summary.json``: each model's metrics over its folds, their intervals, and comparisons of models."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.experiments.fold_results import FoldResult, by_model, check_results
+from btkeras.config import TESTS
+from btkeras.errors import ConfigError, RunError
 from btkeras.metrics import (
     METRICS,
     Difference,
@@ -24,55 +26,60 @@ from btkeras.metrics import (
     wilson,
 )
 
-__all__ = ["FoldResult", "compare_models", "conclusion", "summarize_experiment"]
-
 _FOLD_KEYS = ("images", "accuracy", "macro", "per_class", "confusion_matrix")
 _SIZE_KEYS = ("parameters", "trainable_parameters", "macs")
 _SIGNIFICANT = 0.05
 # With B resamples no p is below 2 / (B + 1), and Holm multiplies it by the number of pairs: from 51 pairs on, 2,000
-# resamples could never call a difference more than noise.
+# resamples could find no difference significant.
 _SAMPLES_PER_PAIR = 200
 _RESAMPLING = Resampling()
 
 
 @dataclass(frozen=True)
-class _Images:
-    """What is the same for every model.
+class FoldResult:
+    """A model's predictions for the test subset of one fold.
 
     Attributes:
-        position: Of an image, by path, in the order of the sorted paths.
-        groups: ``[images]`` numbers of groups.
-    """
-
-    position: Mapping[str, int]
-    groups: IntArray
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """A model's answers from all of its folds.
-
-    Attributes:
-        images: ``[n]`` positions of the images.
+        model: Name of the network.
+        seed: Seed of the training.
+        fold: Number of the fold, from 0.
+        paths: The images.
         labels: ``[n]`` class indices.
         probabilities: ``[n, classes]``.
+        parameters: ``parameters``, ``trainable_parameters`` and ``macs`` of the network, where known.
     """
 
-    images: IntArray
-    labels: IntArray
+    model: str
+    seed: int
+    fold: int
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
+    parameters: Mapping[str, Any]
 
     @property
-    def predictions(self) -> IntArray:
-        return self.probabilities.argmax(axis=1)
+    def name(self) -> str:
+        """The fold, for messages."""
+        return f"{self.model}, seed {self.seed}, fold {self.fold}"
+
+
+class _Predictions:
+    """A model's predictions of all its folds; ``images`` are positions in ``paths``."""
+
+    def __init__(self, folds: Sequence[FoldResult], paths: Sequence[str]) -> None:
+        position = {path: i for i, path in enumerate(paths)}
+        self.images = np.array([position[path] for fold in folds for path in fold.paths])
+        self.labels = np.concatenate([fold.labels for fold in folds])
+        self.probabilities = np.concatenate([fold.probabilities for fold in folds])
+        self.classes = self.probabilities.argmax(axis=1)
 
     def correct(self) -> NDArray[np.float64]:
-        """In how many of its answers to an image the model is right: ``[images]`` in 0..1."""
-        right = np.bincount(self.images, weights=self.predictions == self.labels)
+        """Share of correct predictions for each image: ``[images]`` in 0..1."""
+        right = np.bincount(self.images, weights=self.classes == self.labels)
         return right / np.bincount(self.images)
 
     def is_single(self) -> bool:
-        """Whether there is one answer an image."""
+        """Whether each image has one prediction."""
         return len(self.images) == self.images.max() + 1
 
 
@@ -84,44 +91,40 @@ def summarize_experiment(
     test: str,
     resampling: Resampling = _RESAMPLING,
 ) -> dict[str, Any]:
-    """Figures of each model over its folds, their intervals, and a comparison of every pair of models.
+    """Metrics of each model over its folds, their intervals, and a comparison of every pair of models.
 
-    A mean is over folds, with the sample standard deviation (``ddof=1``, None for one fold). The intervals and the
-    differences are those of the answers of all folds together: they say what other images would have changed, where
-    the standard deviation says what another training would. Wilson's interval counts each image once, however often
-    it was answered. With many pairs the bootstrap takes more resamples, 200 a pair; the summary says how many.
+    Means and sample standard deviations (``ddof=1``, None for one fold) are over folds: what another training would
+    change. Intervals and comparisons are of the predictions of all folds together: what other images would change.
+    Wilson's interval counts each image once, however often it was predicted.
 
     Args:
         results: Of all folds; models are reported in the order of their first.
         classes: Names, in the order of the indices.
         groups: Group of an image, such as its patient, by path; an image without one is a group of its own.
         test: ``rotating`` where each image is tested in one fold, ``fixed`` where every fold tests the same ones.
-        resampling: Resamples at least, seed, level.
+        resampling: Least number of resamples (200 a pair of models are taken), seed, level.
 
     Returns:
         JSON-ready, without NaN; equal results give an equal summary.
 
     Raises:
+        ConfigError: If ``test`` is neither.
         RunError: If there is no result, a fold is there twice or its arrays do not fit each other, an image is tested
             more often than ``test`` says, its label differs, or models or seeds were tested on different images.
     """
-    check_results(results, len(classes), test)
-    models = by_model(results)
-    images = _images(results, groups)
-    answers = {model: _answers(folds, images) for model, folds in models.items()}
-    resampling = _enough(resampling, len(models))
+    models, found, members, resampling = _prepared(results, classes, groups, test, resampling)
     return {
         "classes": list(classes),
         "models": {
-            model: _model(folds, answers[model], images, classes, resampling) for model, folds in models.items()
+            model: _summary(folds, found[model], members, classes, resampling) for model, folds in models.items()
         },
-        "comparisons": _comparisons(answers, images, resampling),
+        "comparisons": _comparisons(found, members, resampling),
         "bootstrap": {
             "samples": resampling.samples,
             "seed": resampling.seed,
             "level": resampling.level,
-            "groups": int(images.groups.max()) + 1,
-            "images": len(images.position),
+            "groups": int(members.max()) + 1,
+            "images": len(members),
         },
     }
 
@@ -135,45 +138,102 @@ def compare_models(
     resampling: Resampling = _RESAMPLING,
 ) -> list[dict[str, Any]]:
     """The ``comparisons`` of ``summarize_experiment`` alone; arguments and errors as there."""
-    check_results(results, len(classes), test)
-    models, images = by_model(results), _images(results, groups)
-    answers = {model: _answers(folds, images) for model, folds in models.items()}
-    return _comparisons(answers, images, _enough(resampling, len(models)))
+    _, found, members, resampling = _prepared(results, classes, groups, test, resampling)
+    return _comparisons(found, members, resampling)
 
 
-def _enough(resampling: Resampling, models: int) -> Resampling:
-    pairs = models * (models - 1) // 2
-    return replace(resampling, samples=max(resampling.samples, _SAMPLES_PER_PAIR * pairs))
-
-
-def _images(results: Sequence[FoldResult], groups: Mapping[str, str]) -> _Images:
+def _prepared(
+    results: Sequence[FoldResult],
+    classes: Sequence[str],
+    groups: Mapping[str, str],
+    test: str,
+    resampling: Resampling,
+) -> tuple[dict[str, list[FoldResult]], dict[str, _Predictions], IntArray, Resampling]:
+    """Checked folds by model, their predictions, each image's group number ``[images]``, and enough resamples."""
+    _check_results(results, len(classes), test)
+    models: dict[str, list[FoldResult]] = {}
+    for result in results:
+        models.setdefault(result.model, []).append(result)
+    models = {model: sorted(folds, key=lambda fold: (fold.seed, fold.fold)) for model, folds in models.items()}
     paths = sorted({path for result in results for path in result.paths})
     numbers: dict[tuple[str, bool], int] = {}
-    # The second part keeps a group's name from being taken for a path.
+    # The flag keeps a group's name from being taken for a path.
     keys = [(groups[path], True) if groups.get(path) else (path, False) for path in paths]
-    members = [numbers.setdefault(key, len(numbers)) for key in keys]
-    return _Images({path: i for i, path in enumerate(paths)}, np.array(members))
+    members = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+    found = {model: _Predictions(folds, paths) for model, folds in models.items()}
+    pairs = len(models) * (len(models) - 1) // 2
+    resampling = replace(resampling, samples=max(resampling.samples, _SAMPLES_PER_PAIR * pairs))
+    return models, found, members, resampling
 
 
-def _answers(folds: Sequence[FoldResult], images: _Images) -> _Answers:
-    return _Answers(
-        np.array([images.position[path] for fold in folds for path in fold.paths]),
-        np.concatenate([fold.labels for fold in folds]),
-        np.concatenate([fold.probabilities for fold in folds]),
-    )
+def _check_results(results: Sequence[FoldResult], classes: int, test: str) -> None:
+    """Checks that results can be summarised together; errors as ``summarize_experiment``."""
+    if test not in TESTS:
+        raise ConfigError(f"test must be one of {', '.join(TESTS)}", received=repr(test))
+    if not results:
+        raise RunError("An experiment must have a finished fold before it can be summarised", received="none")
+    for result in results:
+        _check_arrays(result, classes)
+    repeated = _first_repeated([result.name for result in results])
+    if repeated:
+        raise RunError("A fold must be there once", received=f"{repeated} twice")
+    _check_images(results, test)
 
 
-def _model(
+def _check_arrays(result: FoldResult, classes: int) -> None:
+    count = len(result.paths)
+    shapes = (result.labels.shape, result.probabilities.shape)
+    if not count or shapes != ((count,), (count, classes)):
+        raise RunError(
+            "A fold must have a label and a probability per class for each of its images, of which it has some",
+            received=f"{shapes} for {count} images and {classes} classes in {result.name}",
+        )
+    if not np.isfinite(result.probabilities).all():
+        raise RunError("Probabilities must be numbers", received=f"NaN or infinity in {result.name}")
+    if not (result.labels.min() >= 0 and result.labels.max() < classes):
+        raise RunError(f"Labels must be in 0..{classes - 1}", received=f"others in {result.name}")
+
+
+def _check_images(results: Sequence[FoldResult], test: str) -> None:
+    """Checks that all models and seeds were tested on the same images, and on each as often as ``test`` says."""
+    tested: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    labels: dict[str, int] = {}
+    for result in results:
+        key = (result.model, result.seed) if test == "rotating" else (result.model, result.seed, result.fold)
+        tested[key] += result.paths
+        for path, label in zip(result.paths, result.labels.tolist(), strict=True):
+            if labels.setdefault(path, label) != label:
+                raise RunError("An image must have one label in all folds", received=f"two of {path}: {result.name}")
+    for (model, seed, *fold), paths in tested.items():
+        where = f"{model}, seed {seed}" + "".join(f", fold {number}" for number in fold)
+        repeated = _first_repeated(paths)
+        if repeated:
+            raise RunError("An image must be tested once per model and seed", received=f"{repeated} twice in {where}")
+        missing = labels.keys() - set(paths)
+        if missing:
+            others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise RunError(
+                "All models, with all their seeds, must be tested on the same images",
+                received=f"{min(missing)} not in {where}{others}",
+                remedy="Finish the missing folds first",
+            )
+
+
+def _first_repeated(names: Sequence[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def _summary(
     folds: Sequence[FoldResult],
-    answers: _Answers,
-    images: _Images,
+    found: _Predictions,
+    members: IntArray,
     classes: Sequence[str],
     resampling: Resampling,
 ) -> dict[str, Any]:
     summaries = [summarize(fold.labels, fold.probabilities, classes) for fold in folds]
     rows = np.array([[row["accuracy"], *(row["macro"][name] for name in METRICS[1:])] for row in summaries])
     spread = rows.std(axis=0, ddof=1).tolist() if len(rows) > 1 else [None] * len(METRICS)
-    correct = answers.correct()
+    correct, groups = found.correct(), members[found.images]
     return {
         **{key: folds[0].parameters.get(key) for key in _SIZE_KEYS},
         "folds": [
@@ -182,35 +242,32 @@ def _model(
         ],
         "mean": dict(zip(METRICS, rows.mean(axis=0).tolist(), strict=True)),
         "std": dict(zip(METRICS, spread, strict=True)),
-        "pooled": summarize(answers.labels, answers.probabilities, classes),
+        "pooled": summarize(found.labels, found.probabilities, classes),
         "intervals": {
             "accuracy_wilson": list(wilson(float(correct.sum()), len(correct), resampling.level)),
-            **clustered_bootstrap(
-                answers.labels, answers.predictions, images.groups[answers.images], classes, resampling
-            ),
+            **clustered_bootstrap(found.labels, found.classes, groups, classes, resampling),
         },
     }
 
 
-def _comparisons(answers: Mapping[str, _Answers], images: _Images, resampling: Resampling) -> list[dict[str, Any]]:
-    """Every pair of models, in the order of the models; p values adjusted over all of them."""
-    if len(answers) < 2:
+def _comparisons(found: Mapping[str, _Predictions], members: IntArray, resampling: Resampling) -> list[dict[str, Any]]:
+    """Every pair of models, in the order of the models; p values adjusted over all pairs."""
+    if len(found) < 2:
         return []
-    correct = np.stack([answer.correct() for answer in answers.values()], axis=1)
-    differences = paired_bootstrap(correct, images.groups, resampling)
+    correct = np.stack([one.correct() for one in found.values()], axis=1)
+    differences = paired_bootstrap(correct, members, resampling)
     tests = [
         mcnemar(correct[:, difference.first] == 1, correct[:, difference.second] == 1)
         if a.is_single() and b.is_single()
         else None
-        for difference, (a, b) in zip(differences, combinations(answers.values(), 2), strict=True)
+        for difference, (a, b) in zip(differences, combinations(found.values(), 2), strict=True)
     ]
     bootstrap_p = holm([difference.p for difference in differences])
     mcnemar_p = iter(holm([test.p for test in tests if test]))
-    names = list(answers)
-    found = []
+    names, comparisons = list(found), []
     for difference, adjusted, test in zip(differences, bootstrap_p, tests, strict=True):
         pair = [names[difference.first], names[difference.second]]
-        found.append(
+        comparisons.append(
             {
                 "models": pair,
                 "difference": difference.value,
@@ -223,14 +280,14 @@ def _comparisons(answers: Mapping[str, _Answers], images: _Images, resampling: R
                 "conclusion": conclusion(pair, difference, adjusted, resampling.level),
             }
         )
-    return found
+    return comparisons
 
 
 def conclusion(models: Sequence[str], difference: Difference, adjusted_p: float, level: float) -> str:
-    """Says in a sentence whether two models differ: by the grouped bootstrap's adjusted p at 0.05."""
+    """A sentence: whether two models differ, by the grouped bootstrap's adjusted p at 0.05."""
     value, (low, high) = 100 * difference.value, (100 * end for end in difference.interval)
     first, second = models
-    # The interval is this pair's alone; p is adjusted for all pairs, so it may be large where the interval excludes 0.
+    # p is adjusted for all pairs and the interval is not, so p may be large where the interval excludes 0.
     sureness = f"{100 * level:g} % interval {{:z.2f}} to {{:z.2f}}, p adjusted for all pairs {adjusted_p:.2g}"
     if adjusted_p > _SIGNIFICANT:
         figures = f"difference {value:z.2f} points, {sureness.format(low, high)}"

@@ -1,4 +1,4 @@
-"""Occlusion: a map of an answer from nothing but answers, so that any engine's network has it."""
+"""The explanation methods, and occlusion, which needs predictions only and so works with any inference backend."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ class Cam:
     """A class activation map: a feature map's channels, weighted by the gradient of the class's logit.
 
     Attributes:
-        title: What people call it.
-        combine: From feature maps and gradients ``[n, h, w, channels]`` to ``[n, h, w]``; what is below 0 is cut off.
-        stages: Which feature maps, 0 for the last one, 1 for the last one of the stage before. Of several, each is
-            drawn at the image's size with its highest value 1, and they are multiplied: the last ones know the class
-            and the early ones the place.
-        mirrored: Whether the map of the mirrored image is added, turned back.
+        title: Its name in the literature.
+        combine: From feature maps and gradients ``[n, h, w, channels]`` to ``[n, h, w]``; values below 0 are cut off.
+        stages: Of the feature maps, 0 for the last stage, 1 for the one before. Several maps are scaled to the
+            image's size and to 1, and multiplied: the last stages know the class and the early ones the place.
+        mirrored: Whether the map of the mirrored image, mirrored back, is added.
     """
 
     title: str
@@ -36,12 +35,12 @@ class Cam:
 
 @dataclass(frozen=True)
 class Occlusion:
-    """Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901): how much a class loses if a square is blackened.
+    """Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901): the log odds that a class loses if a square is black.
 
-    The loss is in log odds; a pixel's value is the mean over the squares that cover it, what is below 0 is cut off.
+    A pixel's value is the mean over the squares that cover it; values below 0 are cut off.
 
     Attributes:
-        title: What people call it.
+        title: Its name in the literature.
         window: Side of a square as a fraction of the image's.
         stride: Distance between squares, likewise.
     """
@@ -59,7 +58,7 @@ def _layercam(maps: Floats, gradients: Floats) -> Floats:
     return np.asarray((maps * np.maximum(gradients, 0)).sum(axis=-1))
 
 
-# docs/trust.md has what was measured, also of variants that are not here.
+# docs/trust.md has measurements, also of other variants.
 METHODS: Mapping[str, Cam | Occlusion] = MappingProxyType(
     {
         # Selvaraju et al. 2017, arXiv:1610.02391.
@@ -76,7 +75,7 @@ def method_of(name: str) -> Cam | Occlusion:
     """The method of this name.
 
     Raises:
-        ConfigError: If there is none; it names the nearest.
+        ConfigError: If there is none; it suggests the nearest.
     """
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
@@ -86,20 +85,19 @@ def method_of(name: str) -> Cam | Occlusion:
 
 
 Indices = NDArray[np.integer]
-Answers = Callable[[Floats], Floats]
+Predict = Callable[[Floats], Floats]
 
 _COVERED_BATCH = 64
-# A softmax may give 0.
 _SMALLEST = 1e-12
 
 
-def occlude(answers: Answers, images: Floats, classes: Indices, settings: Occlusion) -> Floats:
-    """Occlusion maps of anything that gives probabilities; arguments and result as ``explain.explain``.
+def occlude(predict: Predict, images: Floats, classes: Indices, settings: Occlusion) -> Floats:
+    """Occlusion maps of any classifier; result as ``cam.explain``.
 
     Args:
-        answers: From float32 ``[k, height, width, channels]`` to probabilities ``[k, classes]``.
-        images: The images.
-        classes: What to explain.
+        predict: From float32 ``[k, height, width, channels]`` to probabilities ``[k, classes]``.
+        images: float32 ``[n, height, width, channels]``.
+        classes: ``[n]`` index of the class to explain.
         settings: Size and distance of the squares.
     """
     rows, columns = (_squares(side, settings) for side in images.shape[1:3])
@@ -107,26 +105,26 @@ def occlude(answers: Answers, images: Floats, classes: Indices, settings: Occlus
     counts = np.outer(rows.sum(axis=1), columns.sum(axis=1))
     maps = np.zeros(images.shape[:3], np.float32)
     for i, (image, index) in enumerate(zip(images, classes, strict=True)):
-        whole = _log_odds(answers(image[None]), int(index))[0]
+        whole = _log_odds(predict(image[None]), int(index))[0]
         losses = []
         for start in range(0, len(covers), _COVERED_BATCH):
             covered = image * (1 - covers[start : start + _COVERED_BATCH])
-            losses.append(whole - _log_odds(answers(covered), int(index)))
+            losses.append(whole - _log_odds(predict(covered), int(index)))
         grid = np.concatenate(losses).reshape(rows.shape[1], columns.shape[1])
         maps[i] = np.maximum(rows @ grid @ columns.T / counts, 0)
     return to_one(maps)
 
 
 def _squares(side: int, settings: Occlusion) -> Floats:
-    """Which pixels each square covers along one side, ``[side, squares]``: each pixel about as often as another."""
-    window, stride = (max(1, round(part * side)) for part in (settings.window, settings.stride))
+    """Which pixels each square covers along one side, ``[side, squares]``."""
+    window, stride = (max(1, round(fraction * side)) for fraction in (settings.window, settings.stride))
     first = np.arange(stride - window, side, stride)
     pixels = np.arange(side)[:, None]
     return ((pixels >= first) & (pixels < first + window)).astype(np.float32)
 
 
 def _log_odds(probabilities: Floats, index: int) -> NDArray[np.float64]:
-    """Of one class against the rest, whose sum is exact where one minus the class is not."""
+    """Of one class against the sum of the others, which is exact where one minus the class is not."""
     others = np.delete(probabilities.astype(float), index, axis=1).sum(axis=1)
     return np.asarray(np.log(probabilities[:, index] + _SMALLEST) - np.log(others + _SMALLEST))
 

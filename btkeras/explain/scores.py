@@ -1,4 +1,4 @@
-"""Whether a run's network looks at the tumours: its explanations against boxes and masks, beside simple baselines."""
+"""Scores of explanation maps against tumour boxes or masks, beside simple baselines and random weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.datasets.boxes import NO_TUMOR, Box, boxes_in_heads
+from btkeras.datasets.boxes import NO_TUMOR, boxes_in_heads
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.evaluation.evaluate import load_best
@@ -31,22 +31,22 @@ _Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class ScoredImages:
-    """The images that are scored: tumours that the network named correctly.
+class _Tumors:
+    """Correctly classified tumour images with a region.
 
     Attributes:
         images: float32 ``[n, side, side, channels]``, as the network takes them.
         labels: ``[n]`` class indices.
         regions: bool ``[n, side, side]``, True inside the box or the mask.
         kind: ``box`` or ``mask``.
-        tumors: How many images of tumours with a region there were, correctly named or not.
+        total: Number of tumour images with a region, correctly classified or not.
     """
 
     images: _Floats
     labels: NDArray[np.int64]
     regions: _Bools
     kind: str
-    tumors: int
+    total: int
 
 
 def score_explanations(
@@ -57,26 +57,25 @@ def score_explanations(
     methods: Sequence[str] = (DEFAULT_METHOD,),
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """Scores explanation methods on the tumours of a part of the run's split, or of another dataset.
+    """Scores explanation methods on the tumours of a subset of the run's dataset, or of another dataset.
 
-    For each method the same figures of the same network with weights as at the start of a training, and the rank
-    correlation between the two networks' maps (Adebayo et al. 2018, arXiv:1810.03292): a method whose maps hardly
-    change does not explain what was learnt.
+    Each method is scored with the network and with random weights, and the rank correlation of both maps is computed
+    (Adebayo et al. 2018, arXiv:1810.03292): a method whose maps hardly change does not explain what was learnt.
 
     Args:
         run: A finished run.
-        subset: Of the run's own split; with ``dataset`` it is all of that.
+        subset: Of the run's own dataset; of another one all images are taken.
         dataset: Another one.
-        methods: Keys of ``explain.METHODS``.
+        methods: Keys of ``explain.methods.METHODS``.
         limit: At most so many images, drawn evenly from the list.
 
     Returns:
-        What was written to ``explanations.json``, beside ``metrics.json``; rows as ``table`` shows them.
+        The content of ``explanations.json``, beside ``metrics.json``.
 
     Raises:
         ConfigError: If there is no such method.
-        DataError: If no image has a box or mask, or none of those is named correctly.
-        ModelError: As ``explain``.
+        DataError: If no image has a box or mask, or none of those is classified correctly.
+        ModelError: As ``cam.explain``.
     """
     for name in methods:
         method_of(name)
@@ -94,7 +93,7 @@ def score_explanations(
         "split": "all" if dataset else subset,
         "region": tumors.kind,
         "images": len(tumors.images),
-        "tumors": tumors.tumors,
+        "tumors": tumors.total,
         "threshold": local.THRESHOLD,
         "rows": rows,
     }
@@ -102,11 +101,9 @@ def score_explanations(
     return document
 
 
-def _tumors(
-    run: Run, dataset: Dataset, records: Sequence[Record], limit: int | None, model: keras.Model
-) -> ScoredImages:
+def _tumors(run: Run, dataset: Dataset, records: Sequence[Record], limit: int | None, model: keras.Model) -> _Tumors:
     config, classes = run.config(), run.classes()
-    # Masks need the image as it is stored; after a crop to the head, the box is what is known.
+    # Masks fit the image as it is stored; after a crop to the head only boxes do.
     masked = not config.data.harmonize and any(record.extra.get("mask") for record in records)
     kind = "mask" if masked else "box"
     known = [r for r in records if r.label != NO_TUMOR and r.label in classes and r.extra.get(kind)]
@@ -114,7 +111,7 @@ def _tumors(
         raise DataError(
             "Explanations are scored on tumours with a box or mask",
             received=f"{dataset.root} without any",
-            remedy="Add boxes.csv, prepare the dataset from its masks, or look at single images: predict --explain",
+            remedy="Add boxes.csv, prepare the dataset from masks, or explain single images: predict --explain",
         )
     count = len(known)
     if limit is not None and limit < count:
@@ -129,28 +126,30 @@ def _tumors(
     regions = regions_of(dataset, known, images.shape[1:3], kind, harmonized=config.data.harmonize)
     right &= regions.any(axis=(1, 2))
     if not right.any():
-        raise DataError("Explanations need tumours that the network names correctly", received=f"0 of {len(known)}")
-    return ScoredImages(images[right], labels[right], regions[right], kind, count)
+        raise DataError(
+            "Explanations need tumours that the network classifies correctly", received=f"0 of {len(known)}"
+        )
+    return _Tumors(images[right], labels[right], regions[right], kind, count)
 
 
 def regions_of(
     dataset: Dataset, records: Sequence[Record], shape: tuple[int, int], kind: str, *, harmonized: bool = False
 ) -> _Bools:
-    """Where the tumours are in the network's image: bool ``[n, height, width]``; all False where it is not known.
+    """Where the tumours are in the network's image: bool ``[n, height, width]``; all False where that is unknown.
 
-    An image is stretched to the network's square, so fractions of the image stay what they are; harmonized, it is
-    cropped to the head first, and boxes are taken along.
+    Args:
+        dataset: Has the images.
+        records: The images.
+        shape: Height and width of the network's image, pixels.
+        kind: ``box`` or ``mask``.
+        harmonized: Whether the images are cropped to the head, as boxes then are.
     """
     if kind == "mask":
         return np.stack([_mask(dataset.root / record.extra["mask"], shape) for record in records])
     boxes = [record.box for record in records]
     if harmonized:
         boxes = boxes_in_heads([dataset.root / record.path for record in records], boxes)
-    return np.stack([_box(box, shape) for box in boxes])
-
-
-def _box(box: Box | None, shape: tuple[int, int]) -> _Bools:
-    return np.zeros(shape, bool) if box is None else local.box_region(box, shape)
+    return np.stack([np.zeros(shape, bool) if box is None else local.box_region(box, shape) for box in boxes])
 
 
 def _mask(file: Path, shape: tuple[int, int]) -> _Bools:
@@ -161,7 +160,7 @@ def _mask(file: Path, shape: tuple[int, int]) -> _Bools:
             small = image.convert("L").resize(shape[::-1], Image.Resampling.BOX)
     except (OSError, ValueError) as error:
         raise DataError("A tumour mask must be a readable image", received=f"{file} ({error})") from error
-    # Pixels at least half of which the tumour fills; the fullest where it fills none so far.
+    # Pixels that the tumour fills by half at least; the fullest if there are none.
     values = np.asarray(small)
     return np.asarray((values >= min(128, int(values.max()))) & (values > 0))
 
@@ -171,8 +170,8 @@ def _training_regions(run: Run, dataset: Dataset, shape: tuple[int, int]) -> lis
     return list(regions_of(dataset, records, shape, "box", harmonized=run.config().data.harmonize)) if records else []
 
 
-def _baselines(tumors: ScoredImages, training: Sequence[_Bools], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Maps that know nothing of the network: where tumours are anyway, and what is bright anyway."""
+def _baselines(tumors: _Tumors, training: Sequence[_Bools], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Maps without a network: where tumours usually are, and what is bright."""
     count, shape = len(tumors.images), tumors.regions.shape[1:]
     center = np.zeros(shape, np.float32)
     center[shape[0] // 2, shape[1] // 2] = 1
@@ -188,10 +187,10 @@ def _baselines(tumors: ScoredImages, training: Sequence[_Bools], classes: Sequen
 
 
 def _method_rows(
-    name: str, model: keras.Model, other: keras.Model, tumors: ScoredImages, classes: Sequence[str]
+    name: str, model: keras.Model, other: keras.Model, tumors: _Tumors, classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     title = METHODS[name].title
-    logger.info(f"explaining {len(tumors.images):,} images by {name}, and once more with random weights")
+    logger.info(f"explaining {len(tumors.images):,} images by {name}, and again with random weights")
     begin = time.perf_counter()
     maps = explain(model, tumors.images, tumors.labels, name)
     seconds = 100 * (time.perf_counter() - begin) / len(tumors.images)
@@ -206,9 +205,9 @@ def _method_rows(
     return [trained, _row(title, "random weights", random, tumors, classes) | {"method": name}]
 
 
-def _row(title: str, network: str, maps: _Floats, tumors: ScoredImages, classes: Sequence[str]) -> dict[str, Any]:
+def _row(title: str, network: str, maps: _Floats, tumors: _Tumors, classes: Sequence[str]) -> dict[str, Any]:
     hits = local.pointing(maps, tumors.regions)
-    figures: Mapping[str, NDArray[Any]] = {
+    scores: Mapping[str, NDArray[Any]] = {
         "pointing": hits,
         "energy": local.energy(maps, tumors.regions),
         "iou": local.iou(maps, tumors.regions),
@@ -218,12 +217,12 @@ def _row(title: str, network: str, maps: _Floats, tumors: ScoredImages, classes:
     return {
         "title": title,
         "network": network,
-        **{name: float(values.mean()) for name, values in figures.items()},
+        **{name: float(values.mean()) for name, values in scores.items()},
         "pointing_interval": list(wilson(int(hits.sum()), len(hits))),
         "empty": int((maps.max(axis=(1, 2)) <= 0).sum()),
         "per_class": {
             classes[i]: {
-                **{name: float(values[tumors.labels == i].mean()) for name, values in figures.items()},
+                **{name: float(values[tumors.labels == i].mean()) for name, values in scores.items()},
                 "images": int((tumors.labels == i).sum()),
             }
             for i in present
@@ -232,12 +231,7 @@ def _row(title: str, network: str, maps: _Floats, tumors: ScoredImages, classes:
 
 
 def reinitialised(model: keras.Model, seed: int = 0) -> keras.Model:
-    """The same network with the weights that a training could have started from.
-
-    Args:
-        model: From ``build_model``, with or without a temperature; it is not changed.
-        seed: Equal seeds give equal weights.
-    """
+    """A copy of a network from ``build_model`` with newly drawn weights; equal seeds give equal weights."""
     other = keras.models.clone_model(model)
     for number, layer in enumerate(other.layers):
         for name in ("kernel", "depthwise_kernel", "pointwise_kernel"):
@@ -251,28 +245,24 @@ def reinitialised(model: keras.Model, seed: int = 0) -> keras.Model:
 def explanations_table(document: Mapping[str, Any]) -> str:
     """The scores as a text table, in percent."""
     rows = document["rows"]
-    names = {row["title"]: None for row in rows}
-    width = max(len(name) for name in names) + 2
+    width = max(len(row["title"]) for row in rows) + 2
     head = f"{'':{width}}{'weights':>15}{'pointing':>10}{'95 % interval':>16}{'energy':>8}{'IoU':>7}{'IoU area':>10}"
     lines = [head + f"{'s/100':>8}{'rank corr.':>12}"]
     for row in rows:
         low, high = (100 * end for end in row["pointing_interval"])
         weights = "" if row["network"] == "baseline" else row["network"]
-        figures = "".join(
-            f"{100 * row[name]:{size}.1f}" for name, size in (("energy", 8), ("iou", 7), ("iou_same_area", 10))
-        )
         seconds = f"{row['seconds_per_100']:8.0f}" if "seconds_per_100" in row else ""
         correlation = row.get("correlation_with_random")
-        shown = f"{correlation:12.2f}" if correlation is not None else ""
-        interval = f"{low:.1f} to {high:.1f}"
         lines.append(
-            f"{row['title']:{width}}{weights:>15}{100 * row['pointing']:10.1f}{interval:>16}{figures}{seconds}{shown}"
+            f"{row['title']:{width}}{weights:>15}{100 * row['pointing']:10.1f}{f'{low:.1f} to {high:.1f}':>16}"
+            f"{100 * row['energy']:8.1f}{100 * row['iou']:7.1f}{100 * row['iou_same_area']:10.1f}{seconds}"
+            + (f"{correlation:12.2f}" if correlation is not None else "")
         )
     lines += [
         "",
-        f"{document['split']} part of {document['dataset']}: {document['images']:,} correctly named tumours of "
-        f"{document['tumours']:,} with a {document['region']}.",
-        "pointing: the map's maximum lies in the region; energy: part of the map in it; IoU: of the pixels above "
+        f"{document['split']} images of {document['dataset']}: {document['images']:,} correctly classified tumours of "
+        f"{document['tumors']:,} with a {document['region']}.",
+        "pointing: the map's maximum lies in the region; energy: its share of the map; IoU: of the pixels above "
         f"{document['threshold']:g} of the maximum; IoU area: of as many pixels as the region has; rank corr.: between "
         "the maps of trained and random weights.",
     ]

@@ -12,7 +12,7 @@ from btkeras.decisions.calibration import Calibration, load_calibration
 from btkeras.decisions.ood import CalibrationScores, OODDetector, load_ood, squared_distance
 from btkeras.errors import ModelError
 from btkeras.evaluation.evaluate import load_best
-from btkeras.explain.feature_maps import Stage, stages
+from btkeras.explain.cam import Stage, stages
 from btkeras.explain.methods import DEFAULT_METHOD, METHODS, Cam
 from btkeras.inference.model_folder import PROBABILITIES, SCORE
 from btkeras.models.head import logits_network, with_features

@@ -14,7 +14,7 @@ from typing import Any
 
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import BTKerasError, RunError
-from btkeras.evaluation.robustness_sheet import read_sheet
+from btkeras.evaluation.robustness import read_sheet
 from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.files import read_json, sha256
 from btkeras.metrics import wilson

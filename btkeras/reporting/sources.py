@@ -12,8 +12,7 @@ from btkeras.config import ExperimentConfig
 from btkeras.errors import DataError, RunError
 from btkeras.evaluation.results import read_predictions
 from btkeras.experiments.experiment import Experiment, is_experiment
-from btkeras.experiments.fold_results import FoldResult
-from btkeras.experiments.summary import summarize_experiment
+from btkeras.experiments.summary import FoldResult, summarize_experiment
 from btkeras.files import read_json
 from btkeras.runs import Run, dataset_of
 from btkeras.splitting.groups import group_records

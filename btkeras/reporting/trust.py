@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from btkeras.evaluation.robustness_sheet import read_sheet
+from btkeras.evaluation.robustness import read_sheet
 from btkeras.metrics import wilson
 from btkeras.metrics.calibration import (
     ESTIMATOR,
@@ -139,7 +139,7 @@ def robustness_table(title: str, slug: str, sheet: Mapping[str, Any]) -> Table:
     Args:
         title: Whose.
         slug: The same, of letters, digits and hyphens.
-        sheet: As ``robustness_sheet.read_sheet`` gives it.
+        sheet: As ``robustness.read_sheet`` gives it.
     """
     levels = [str(level["level"]) for level in sheet["corruptions"][0]["levels"]]
     blank = [None] * len(levels)
