@@ -5,7 +5,7 @@ import sys
 from types import MappingProxyType
 
 from btkeras.cli import main
-from btkeras.cli.group import quiet_tensorflow
+from btkeras.cli.common import quiet_tensorflow
 
 COMMAND = (sys.executable, "-m", "tests.cli_with_tiny")
 

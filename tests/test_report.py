@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from btkeras.cli import main
-from btkeras.cli.group import SectionedGroup
+from btkeras.cli.common import SectionedGroup
 from btkeras.cli.report import report as report_command
 from btkeras.datasets import Dataset, load_dataset
 from btkeras.datasets.dataset import write_manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from btkeras.cli.group import Failure
+from btkeras.cli.common import Failure
 
 
 @click.command(short_help="Find duplicates, leakage, conflicts and broken files in a dataset.")

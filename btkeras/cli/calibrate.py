@@ -7,12 +7,11 @@ from pathlib import Path
 
 import click
 
-from btkeras.cli import options
-from btkeras.cli.group import quiet_tensorflow
+from btkeras.cli.common import quiet_tensorflow, run_argument
 
 
 @click.command(short_help="Make a run's probabilities mean what they say.")
-@options.run_folder
+@run_argument
 @click.option("--json", "as_json", is_flag=True, help="Print the calibration figures of the test part as JSON.")
 def calibrate(run: Path, as_json: bool) -> None:
     """Calibrate RUN's best checkpoint on its validation part, then compute the figures of its test part again.

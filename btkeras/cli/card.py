@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from btkeras.cli import options
+from btkeras.cli.common import run_argument
 
 
 @click.command(short_help="Write the model card of a run, in Markdown.")
-@options.run_folder
+@run_argument
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

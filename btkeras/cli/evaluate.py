@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from btkeras.cli import options
-from btkeras.cli.group import quiet_engine, quiet_tensorflow
+from btkeras.cli.common import open_dataset, quiet_engine, quiet_tensorflow, skip_broken_option
 from btkeras.errors import ConfigError
 
 
@@ -25,7 +24,7 @@ from btkeras.errors import ConfigError
 @click.option("--explain", is_flag=True, help="Score explanations against tumour boxes or masks as well.")
 @click.option("--method", "methods", multiple=True, help="Of --explain; repeatable. [default: layercam]")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Explain N images, drawn evenly. [default: all]")
-@options.skip_broken
+@skip_broken_option
 def evaluate(  # noqa: PLR0913 - one parameter an option
     run: Path,
     data: str | None,
@@ -76,7 +75,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     from btkeras.runs import open_run
 
     opened = open_run(run)
-    dataset = options.open_dataset(data, opened.config().phantom) if data else None
+    dataset = open_dataset(data, opened.config().phantom) if data else None
     for method in methods:
         method_of(method)
     if dataset is not None:
@@ -133,7 +132,7 @@ def _of_exported(model: Path, data: str | None, subset: str, out: Path | None, s
     with nullcontext() if place.needs_tensorflow else quiet_engine():
         network = place.load()
     click.echo(f"model: {place.path}", err=True)
-    dataset = options.open_dataset(data, PhantomConfig())
+    dataset = open_dataset(data, PhantomConfig())
     result, metrics = evaluate_exported(network, dataset, subset, skip_broken=skip_broken)
     if out is not None:
         result.write(out, metrics)

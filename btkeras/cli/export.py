@@ -6,12 +6,11 @@ from pathlib import Path
 
 import click
 
-from btkeras.cli import options
-from btkeras.cli.group import quiet_tensorflow
+from btkeras.cli.common import quiet_tensorflow, run_argument
 
 
 @click.command(short_help="Write a SavedModel, ONNX or LiteRT file of a run.")
-@options.run_folder
+@run_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model's folder, saved_models/NAME.")
 @click.option("--version", type=int, help="Version number; by default the next.")
 @click.option(

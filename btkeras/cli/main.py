@@ -9,10 +9,9 @@ from btkeras.cli.audit import audit
 from btkeras.cli.benchmark import benchmark
 from btkeras.cli.calibrate import calibrate
 from btkeras.cli.card import card
-from btkeras.cli.cv import cv
+from btkeras.cli.common import SectionedGroup
 from btkeras.cli.evaluate import evaluate
 from btkeras.cli.export import export
-from btkeras.cli.group import SectionedGroup
 from btkeras.cli.predict import predict
 from btkeras.cli.prepare import prepare
 from btkeras.cli.report import report
@@ -20,15 +19,17 @@ from btkeras.cli.robustness import robustness
 from btkeras.cli.selftest import selftest
 from btkeras.cli.serve import serve
 from btkeras.cli.shortcuts import shortcuts
-from btkeras.cli.train import train
+from btkeras.cli.train import cv, train
+
+_SECTIONS = {
+    "Data": (prepare, audit, shortcuts),
+    "Train and evaluate": (train, evaluate, calibrate, robustness, cv, report, card),
+    "Use a model": (predict, selftest, export, serve, benchmark),
+}
 
 
 class _Commands(SectionedGroup):
-    sections = {
-        "Data": ("prepare", "audit", "shortcuts"),
-        "Train and judge": ("train", "evaluate", "calibrate", "robustness", "cv", "report", "card"),
-        "Use a model": ("predict", "selftest", "export", "serve", "benchmark"),
-    }
+    sections = {title: [str(command.name) for command in commands] for title, commands in _SECTIONS.items()}
 
 
 @click.group(
@@ -49,21 +50,5 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (
-    prepare,
-    audit,
-    shortcuts,
-    train,
-    evaluate,
-    calibrate,
-    robustness,
-    cv,
-    report,
-    card,
-    predict,
-    selftest,
-    export,
-    serve,
-    benchmark,
-):
-    main.add_command(command)
+for _command in (command for commands in _SECTIONS.values() for command in commands):
+    main.add_command(_command)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from btkeras.cli import options
+from btkeras.cli.common import skip_broken_option
 
 
 @click.command(short_help="Make a dataset from FigShare files, class folders, DICOM, NIfTI.")
@@ -39,7 +39,7 @@ from btkeras.cli import options
     show_default=True,
     help="Slices of NIfTI volumes: middle-third, all, or every-N; with a mask beside it, of the tumour's slices.",
 )
-@options.skip_broken
+@skip_broken_option
 def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download_dir: Path, **chosen: Any) -> None:
     """Make a dataset from any number of SOURCEs.
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from btkeras.cli import options
-from btkeras.cli.group import quiet_tensorflow
+from btkeras.cli.common import open_dataset, quiet_tensorflow, run_argument
 
 
 def _count(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
@@ -20,7 +19,7 @@ def _count(context: click.Context, parameter: click.Parameter, value: str) -> in
 
 
 @click.command(short_help="How accuracy and confidence hold under noise, blur, rotation ...")
-@options.run_folder
+@run_argument
 @click.option("--data", metavar="DATASET", help="Another dataset, all of whose images count; or `phantom`.")
 @click.option(
     "--images",
@@ -51,6 +50,6 @@ def robustness(run: Path, data: str | None, images: int | None, as_json: bool) -
     from btkeras.runs import open_run
 
     opened = open_run(run)
-    dataset = options.open_dataset(data, opened.config().phantom) if data else None
+    dataset = open_dataset(data, opened.config().phantom) if data else None
     document = measure_robustness(opened, dataset, Sampling(images))
     click.echo(json.dumps(document, indent=2) if as_json else robustness_table(document))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from btkeras.cli.group import quiet_engine, quiet_tensorflow
+from btkeras.cli.common import quiet_engine, quiet_tensorflow
 from btkeras.errors import ModelError
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from btkeras.cli.group import quiet_engine, quiet_tensorflow
+from btkeras.cli.common import quiet_engine, quiet_tensorflow
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:

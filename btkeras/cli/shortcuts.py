@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from btkeras.cli import options
-from btkeras.cli.group import quiet_tensorflow
+from btkeras.cli.common import group_by_option, open_dataset, quiet_tensorflow
 
 
 @click.command(short_help="How well a class can be predicted without its tumours.")
@@ -17,7 +16,7 @@ from btkeras.cli.group import quiet_tensorflow
 @click.option(
     "--model", type=click.Path(path_type=Path), metavar="RUN", help="Also test its network; writes RUN/shortcuts.json."
 )
-@options.group_by
+@group_by_option
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Of the split.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def shortcuts(dataset: str, model: Path | None, group_by: str | None, seed: int, as_json: bool) -> None:
@@ -51,7 +50,7 @@ def shortcuts(dataset: str, model: Path | None, group_by: str | None, seed: int,
     from btkeras.splitting.splits import make_split
 
     run = open_run(model) if model else None
-    opened = options.open_dataset(dataset, run.config().phantom if run else PhantomConfig())
+    opened = open_dataset(dataset, run.config().phantom if run else PhantomConfig())
     if run:
         from btkeras.audit.shortcut_network import network_rows
 

@@ -1,26 +1,39 @@
-"""``btkeras train``."""
+"""``btkeras train`` and ``btkeras cv``."""
 
 from __future__ import annotations
 
+import functools
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from btkeras.cli import options
-from btkeras.cli.group import quiet_tensorflow
+from btkeras.cli.common import (
+    config_option,
+    data_option,
+    group_by_option,
+    open_dataset,
+    quiet_tensorflow,
+    set_option,
+    skip_broken_option,
+)
+
+if TYPE_CHECKING:
+    from btkeras.experiments.cross_validation import Executor
+    from btkeras.experiments.experiment import Experiment
 
 
 @click.command(short_help="Train a network on one split of a dataset.")
-@options.dataset
+@data_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run folder to make.")
-@options.config_files
-@options.overrides
+@config_option
+@set_option
 @click.option("--model", help="Short for --set model.name=NAME.")
 @click.option("--weights", help="Short for --set model.weights=: imagenet, or a file of weights to fine-tune.")
-@options.group_by
+@group_by_option
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; start it if it is not there.")
-@options.skip_broken
+@skip_broken_option
 def train(  # noqa: PLR0913 - an argument per option
     data: str | None,
     out: Path,
@@ -34,8 +47,8 @@ def train(  # noqa: PLR0913 - an argument per option
 ) -> None:
     """Train a network on one split of a dataset, then test its best checkpoint.
 
-    The best checkpoint is chosen on the validation part; the test part is looked at once, at the end. Ctrl-C stops
-    after the last finished epoch, and --resume goes on from there to the very result of an uninterrupted run.
+    The best checkpoint is chosen on the validation subset; the test subset is used once, at the end. Ctrl-C stops after
+    the last finished epoch, and --resume continues from there, to the same result as an uninterrupted run.
 
     \b
     Examples:
@@ -56,19 +69,162 @@ def train(  # noqa: PLR0913 - an argument per option
     quiet_tensorflow()
     from btkeras.evaluation.results import metrics_table
     from btkeras.experiments.single_run import resume_run, start_run
-    from btkeras.runs import open_run
+    from btkeras.runs import Run, open_run
 
-    # A scheduler's "please stop" ends the run as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _stop_on_sigterm()
     if resume and out.exists():
         run = open_run(out)
         if data is not None:
-            run.use_dataset(options.open_dataset(data, run.config().phantom))
+            run.use_dataset(open_dataset(data, run.config().phantom))
         metrics = resume_run(out, load_config(config_files, overrides, run.config()))
     else:
-        dataset = options.open_dataset(str(data), config.phantom)
+        dataset = open_dataset(str(data), config.phantom)
         metrics = start_run(config, dataset, out, skip_broken=skip_broken)
     click.echo(metrics_table(metrics))
     uses = f"btkeras predict IMAGE --model {out}   or   btkeras export {out} --out saved_models/{out.name}"
-    # A classical model keeps its answers only.
-    click.echo(f"Next: {uses if (out / 'best.keras').is_file() else f'btkeras report {out}'}", err=True)
+    # A classical model keeps its predictions only.
+    click.echo(f"Next: {uses if Run(out).best_model.is_file() else f'btkeras report {out}'}", err=True)
+
+
+def _stop_on_sigterm() -> None:
+    # A scheduler's SIGTERM ends a training as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+# Options of `cv` that are short for a --set.
+_SHORTS = {
+    "models": "cv.models",
+    "folds": "cv.folds",
+    "seeds": "cv.seeds",
+    "test": "cv.test",
+    "group_by": "data.group_by",
+}
+
+
+@click.command(short_help="Cross-validate networks: folds x models x seeds.")
+@data_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The experiment's folder to make.")
+@config_option
+@set_option
+@click.option("--model", "models", multiple=True, metavar="NAME", help="A network to train; repeat it for several.")
+@click.option("--folds", type=int, metavar="N", help="Short for --set cv.folds=N.  [default: 5]")
+@click.option("--seed", "seeds", multiple=True, type=int, metavar="S", help="A training per seed; repeat it.")
+@click.option(
+    "--test",
+    type=click.Choice(["rotating", "fixed"]),
+    help="Every image tested once (default), or one test subset for all folds, as in the paper.",
+)
+@group_by_option
+@click.option("--jobs", type=click.IntRange(1), help="Folds side by side.  [default: one, or one per GPU]")
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the folds run: on this machine, or as tasks on a Ray cluster.",
+)
+@click.option("--ray-address", metavar="ADDRESS", help="Ray's cluster.  [default: $RAY_ADDRESS, or a new local one]")
+@click.option("--cpus", type=click.IntRange(1), default=2, show_default=True, help="With ray: cores of a fold.")
+@click.option("--gpus", type=click.FloatRange(0), default=0.0, show_default=True, help="With ray: GPUs of a fold.")
+@click.option("--task", type=click.IntRange(0), metavar="I", help="Do only job I, as one task of a job array.")
+@click.option("--plan", is_flag=True, help="Make OUT, fetch weights, list the jobs and their state; run none.")
+@click.option("--resume", is_flag=True, help="Go on with the experiment in --out; start it if it is not there.")
+@skip_broken_option
+def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
+    """Cross-validate networks on a dataset: train and test each on every fold, then compare them.
+
+    With --resume, finished folds are skipped and an interrupted fold continues after its last epoch. The result is
+    OUT/summary.json: means and standard deviations over the folds, pooled confusion matrices, intervals clustered by
+    patient (or by --group-by), and significant differences. `btkeras report OUT` shows it.
+
+    \b
+    Examples:
+      btkeras cv --data phantom --config configs/quick.yaml --model resnet34 --model improved_resnet34 --out runs/cv
+      btkeras cv --data data/both --config configs/cpu_cv.yaml --config configs/ablation.yaml --out runs/ablation
+      btkeras cv --resume --out runs/ablation
+      btkeras cv --data data/both --config configs/cpu_cv.yaml --group-by patient --out runs/patients
+      btkeras cv --data data/both --config configs/paper.yaml --test fixed --executor ray --gpus 1 --out /shared/cv
+    """
+    _stop_on_sigterm()
+    if task is not None:
+        _run_task(out, task, plan=plan, **chosen)
+        return
+    experiment = _experiment(out, chosen)
+    if plan:
+        click.echo(_plan(experiment))
+        return
+    quiet_tensorflow()
+    from btkeras.experiments.cross_validation import cross_validate, summary_table
+
+    try:
+        summary = cross_validate(experiment, _executor(chosen))
+    except KeyboardInterrupt as interrupt:
+        raise click.ClickException(
+            f"Stopped; finished epochs are kept. Go on with: btkeras cv --resume --out {out}"
+        ) from interrupt
+    click.echo(summary_table(summary))
+    click.echo(f"Next: btkeras report {out} --out {out / 'report.html'}", err=True)
+
+
+def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
+    from btkeras.config_io import load_config
+    from btkeras.runs import require_new
+
+    overrides = (*chosen["overrides"], *_shorts(chosen))
+    config = load_config(chosen["config_files"], overrides)
+    from btkeras.experiments.experiment import create_experiment, open_experiment
+
+    if chosen["resume"] and out.exists():
+        experiment = open_experiment(out)
+        open_experiment(out, load_config(chosen["config_files"], overrides, experiment.config()))
+        if chosen["data"] is not None:
+            experiment.use_dataset(open_dataset(chosen["data"], experiment.config().phantom))
+        return experiment
+    require_new(out)
+    if chosen["data"] is None:
+        raise click.UsageError("A new cross-validation needs --data DATASET (a folder, or `phantom`).")
+    quiet_tensorflow()
+    from btkeras.experiments.single_run import check_models
+
+    check_models(config)
+    dataset = open_dataset(chosen["data"], config.phantom)
+    return create_experiment(out, config, dataset, skip_broken=chosen["skip_broken"])
+
+
+def _shorts(chosen: dict[str, Any]) -> list[str]:
+    values = {key: chosen[name] for name, key in _SHORTS.items() if chosen[name] not in (None, ())}
+    return [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in values.items()]
+
+
+def _executor(chosen: dict[str, Any]) -> Executor:
+    if chosen["executor"] == "ray":
+        from btkeras.experiments.executors import run_on_ray
+
+        return functools.partial(run_on_ray, address=chosen["ray_address"], cpus=chosen["cpus"], gpus=chosen["gpus"])
+    from btkeras.experiments.executors import run_locally
+    from btkeras.machine import visible_gpus
+
+    return functools.partial(run_locally, workers=chosen["jobs"] or max(len(visible_gpus()), 1))
+
+
+def _run_task(out: Path, task: int, **others: Any) -> None:
+    given = [name for name in ("data", "config_files", "overrides", "plan", "resume", *_SHORTS) if others[name]]
+    if given:
+        raise click.UsageError("--task takes everything but --out from the experiment's folder: give them alone.")
+    from btkeras.machine import end_with_parent
+
+    end_with_parent()
+    quiet_tensorflow()
+    from btkeras.experiments.experiment import open_experiment
+    from btkeras.experiments.single_run import run_job
+
+    run_job(open_experiment(out), task)
+
+
+def _plan(experiment: Experiment) -> str:
+    lines = []
+    for job in experiment.jobs():
+        run = experiment.run(job)
+        state = "finished" if experiment.is_finished(job) else "begun" if run.path.exists() else "to do"
+        lines.append(f"{job.index:4}  {state:9} {run.path}")
+    return "\n".join(lines)
