@@ -44,7 +44,7 @@ def test_every_command_has_help_with_examples_and_stands_in_the_readme(command: 
     output = btkeras(command, "--help").output
     assert "Examples:" in output and f"btkeras {command}" in output
     assert f"btkeras {command}" in (ROOT / "README.md").read_text()
-    assert all(p.help or isinstance(p, click.Argument) or p.name == "part" for p in main.commands[command].params)
+    assert all(p.help or isinstance(p, click.Argument) or p.name == "subset" for p in main.commands[command].params)
 
 
 def test_every_command_is_in_a_section_of_the_help() -> None:
@@ -183,7 +183,7 @@ def test_one_class_only_is_refused(shared_images: Path, tmp_path: Path) -> None:
 def test_too_few_images_are_refused(image_folder: Path, tmp_path: Path) -> None:
     for path in sorted((image_folder / "pituitary").iterdir())[3:]:
         path.unlink()
-    fails(btkeras("train", "--data", image_folder, "--out", tmp_path / "r"), "enough image_folder.*3 of pituitary")
+    fails(btkeras("train", "--data", image_folder, "--out", tmp_path / "r"), "enough images.*3 of pituitary")
     assert not (tmp_path / "r").exists()
 
 
