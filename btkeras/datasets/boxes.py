@@ -67,13 +67,8 @@ def parse_box(text: str, name: str = "an image") -> Box | None:
 
 def format_box(box: Box) -> str:
     """Writes a field of the column ``box``."""
-    center_and_size = (
-        (box.left + box.right) / 2,
-        (box.top + box.bottom) / 2,
-        box.right - box.left,
-        box.bottom - box.top,
-    )
-    return " ".join(f"{value:.6g}" for value in center_and_size)
+    values = ((box.left + box.right) / 2, (box.top + box.bottom) / 2, box.right - box.left, box.bottom - box.top)
+    return " ".join(f"{value:.6g}" for value in values)
 
 
 def mask_box(mask: NDArray[np.bool_]) -> Box | None:
@@ -82,22 +77,14 @@ def mask_box(mask: NDArray[np.bool_]) -> Box | None:
         return None
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     height, width = mask.shape
-    return Box(
-        float(rows[0] / height),
-        float(columns[0] / width),
-        float((rows[-1] + 1) / height),
-        float((columns[-1] + 1) / width),
-    )
+    edges = rows[0] / height, columns[0] / width, (rows[-1] + 1) / height, (columns[-1] + 1) / width
+    return Box(*map(float, edges))
 
 
 def box_in_crop(box: Box, crop: HeadBox | Box, height: int = 1, width: int = 1) -> Box:
     """A box as fractions of a crop; below 0 or above 1 where it reaches beyond.
 
-    Args:
-        box: Fractions of the image.
-        crop: In pixels of an image of this height and width, or in fractions.
-        height: Of the image.
-        width: Of the image.
+    The crop is given in pixels of an image of this height and width, or in fractions.
     """
     tall, wide = crop.bottom - crop.top, crop.right - crop.left
     return Box(
@@ -142,13 +129,13 @@ def read_boxes(data: bytes, folder: str, name: str, images: Collection[str], *, 
 
     Args:
         data: Its content, UTF-8.
-        folder: Its folder, relative to where the paths of ``images`` start; "" for just there.
+        folder: Its folder; paths in the file are relative to it.
         name: What messages call it.
-        images: The paths that there are.
+        images: The images' paths.
         strict: Whether other columns, and lines of other images, are errors instead of being ignored.
 
     Returns:
-        Fields of the column ``box``, for the images that have a box.
+        By path of an image that has a box, its field of the column ``box``.
 
     Raises:
         DataError: If columns or a line are not valid.

@@ -18,12 +18,12 @@ from threadpoolctl import threadpool_limits
 from btkeras.datasets.boxes import box_in_crop, clip_box, format_box, mask_box, parse_box
 from btkeras.datasets.layout import SourceImage
 from btkeras.datasets.naming import load_key, pseudonym, volume_stem
-from btkeras.datasets.readers import DICOM_SUFFIXES
+from btkeras.datasets.readers import DICOM_SUFFIXES, check
 from btkeras.datasets.readers.dicom import is_dicom, read_dicom
 from btkeras.datasets.readers.figshare import read_slice
 from btkeras.datasets.readers.images import encode_png, to_png_or_jpeg
 from btkeras.datasets.readers.nifti import AXES, Volume, is_gzipped_nifti, read_volume, slices_of
-from btkeras.errors import ConfigError, DataError, ImageError
+from btkeras.errors import ConfigError, DataError
 from btkeras.machine import threads
 from btkeras.preprocessing.decode import to_uint8
 from btkeras.preprocessing.harmonize import HeadBox, harmonize, head_box
@@ -80,10 +80,7 @@ def convert_all(
 ) -> Iterator[tuple[SourceImage, _Result]]:
     """Yields each item with its images, or with the error that its file caused, in the items' order.
 
-    Args:
-        items: What to convert.
-        size: Side of the squares to which images are harmonized, pixels; 0 keeps them as they are.
-        slices: Which slices of volumes.
+    Images are harmonized to squares of ``size`` pixels, unless that is 0; ``slices`` are chosen of volumes.
     """
     count = min(_MAX_THREADS, threads())
     window: deque[tuple[SourceImage, Future[_Result]]] = deque()
@@ -137,36 +134,31 @@ def _figshare_image(item: SourceImage, data: bytes) -> PreparedImage:
 
 def _image(item: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
     name = item.file.name
-    known = item.extra.get("sha256")
-    if known and hashlib.sha256(data).hexdigest() != known:
-        raise ImageError(
-            "An image must be the one that its manifest describes",
-            received=f"{name} with another sha256",
-            remedy="Restore it, or empty its field sha256 if the change is meant",
-        )
+    check(
+        item.extra.get("sha256") in (None, "", hashlib.sha256(data).hexdigest()),
+        "An image must be the one that its manifest describes",
+        f"{name} with another sha256",
+        "Restore it, or empty its field sha256 if the change is meant",
+    )
     stored, suffix = to_png_or_jpeg(data, name)
     if item.mask and mask is not None:
-        _check_mask(mask, item.mask.name, check_image(stored, name))
-    return PreparedImage(item.label, item.patient, stored, suffix, mask, item.extra)
-
-
-def _check_mask(data: bytes, name: str, expected: tuple[int, int]) -> None:
-    size = check_image(data, name)
-    if size != expected or sniff(data) != "PNG":
-        raise ImageError(
+        size, expected = check_image(mask, item.mask.name), check_image(stored, name)
+        check(
+            size == expected and sniff(mask) == "PNG",
             "A mask must be a PNG as large as its image",
-            received=f"{name}, {sniff(data)} of {size[0]} x {size[1]}, for {expected[0]} x {expected[1]}",
-            remedy="Make it again, or empty the field mask",
+            f"{item.mask.name}, {sniff(mask)} of {size[0]} x {size[1]}, for {expected[0]} x {expected[1]}",
+            "Make it again, or empty the field mask",
         )
+    return PreparedImage(item.label, item.patient, stored, suffix, mask, item.extra)
 
 
 def _dicom_images(item: SourceImage, data: bytes) -> tuple[PreparedImage, ...]:
     """Each frame, with pseudonyms of patient and series; no name of the file, which often is a person's."""
     name = item.file.name
     slices, identity = read_dicom(data, name)
-    if slices.rejection or identity.burned_in:
-        found = slices.rejection or "the file says that text about the patient is burned into its pixels"
-        raise ImageError("A DICOM file must be an MR slice without a name in it", received=f"{name} ({found})")
+    burned_in = "the file says that text about the patient is burned into its pixels" if identity.burned_in else ""
+    found = slices.rejection or burned_in
+    check(not found, "A DICOM file must be an MR slice without a name in it", f"{name} ({found})")
     key = load_key()
     patient, series = pseudonym(identity.patient, key), pseudonym(identity.series, key, "S")
     extra = {column: value for column, value in item.extra.items() if column != "original"}
@@ -228,12 +220,13 @@ def _with_tumor(mask: Volume, axis: str) -> list[int]:
 
 def _mask_volume(data: bytes, name: str, volume: Volume) -> Volume:
     mask = read_volume(data, name)
-    if mask.voxels.shape != volume.voxels.shape or not np.allclose(mask.spacing, volume.spacing, rtol=_SAME_SPACING):
-        raise ImageError(
-            "A mask must have the voxels of its volume",
-            received=f"{name} with {_format_grid(mask)} for {_format_grid(volume)}",
-            remedy="Resample it to the volume, or remove it",
-        )
+    same_shape = mask.voxels.shape == volume.voxels.shape
+    check(
+        same_shape and np.allclose(mask.spacing, volume.spacing, rtol=_SAME_SPACING),
+        "A mask must have the voxels of its volume",
+        f"{name} with {_format_grid(mask)} for {_format_grid(volume)}",
+        "Resample it to the volume, or remove it",
+    )
     return mask
 
 

@@ -90,7 +90,7 @@ def _download(file: _RemoteFile, target: Path, retries: int) -> None:
             return
         part.unlink()
         if start == 0:
-            # It came in one piece: not a wrong beginning, the server has another file.
+            # It came in one piece, so the server has another file.
             break
     raise _wrong_content(file)
 

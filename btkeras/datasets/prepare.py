@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -34,14 +34,8 @@ _LONGEST_NAME = 60
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 
 
-@dataclass(frozen=True)
-class BrokenImage:
-    """An image that was left out.
-
-    Attributes:
-        path: Its path.
-        reason: The whole message.
-    """
+class BrokenImage(NamedTuple):
+    """An image that was left out, and the error's message."""
 
     path: str
     reason: str
@@ -138,8 +132,7 @@ def prepare(
         items, ignored = find_images(paths, stack)
         with atomic_folder(target) as folder:
             writer = _Writer(folder)
-            results = convert_all(items, harmonize, slices)
-            for item, result in (progress or _progress_bar)(results, len(items)):
+            for item, result in (progress or _progress_bar)(convert_all(items, harmonize, slices), len(items)):
                 writer.add(item, result)
             if writer.broken and not (skip_broken and writer.records):
                 raise _broken_error(writer.broken, len(items))
@@ -201,11 +194,9 @@ class _Writer:
         if self.broken:
             with (self._root / BROKEN).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(["path", "reason"])
-                writer.writerows([item.path, item.reason] for item in self.broken)
+                writer.writerows([BrokenImage._fields, *self.broken])
 
     def _add(self, item: SourceImage, image: PreparedImage) -> None:
-        """Writes one image and its mask under a name that no other one of its class has."""
         name = self._name(image.label, image.name or item.file.stem)
         path = f"images/{image.label}/{name}{image.suffix}"
         self._write(path, image.data)
@@ -221,6 +212,7 @@ class _Writer:
         target.write_bytes(data)
 
     def _name(self, label: str, stem: str) -> str:
+        """A file name that no other image of the class has."""
         # FigShare's numbers get four digits, so that a patient's slices stay together when sorted by name.
         stem = stem.zfill(4) if stem.isascii() and stem.isdecimal() else stem
         name = stem = _UNSAFE.sub("_", stem)[:_LONGEST_NAME].strip(" .") or "image"

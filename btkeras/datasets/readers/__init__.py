@@ -1,4 +1,4 @@
-"""Readers of source files. Here is what all of them give, and the import of the optional libraries behind some."""
+"""Readers of source files; here, what all of them share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
-from btkeras.errors import DataError
+from btkeras.errors import DataError, ImageError
 from btkeras.preprocessing.decode import ImageArray
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
@@ -19,15 +19,7 @@ class MissingExtraError(DataError):
 
 
 def require(module: str, kind: str) -> ModuleType:
-    """Imports a module of pydicom or nibabel.
-
-    Args:
-        module: Its name.
-        kind: The files that it reads.
-
-    Raises:
-        MissingExtraError: If it is not installed.
-    """
+    """Imports a module of pydicom or nibabel, which read files of this kind, or raises MissingExtraError."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -38,6 +30,12 @@ def require(module: str, kind: str) -> ModuleType:
         ) from error
 
 
+def check(valid: object, rule: str, received: str, remedy: str = "") -> None:
+    """Raises ImageError unless ``valid``."""
+    if not valid:
+        raise ImageError(rule, received=received, remedy=remedy)
+
+
 @dataclass(frozen=True, eq=False)
 class Slices:
     """The slices of one file.
@@ -45,9 +43,8 @@ class Slices:
     Attributes:
         kind: ``PNG``, ``JPEG``, ``DICOM`` or ``NIfTI``.
         count: How many there are, at least 1.
-        image: Returns slice 0 to ``count - 1``, upright, uint8 ``[h, w, 1 or 3]``. Thread-safe; raises ImageError if
-            that slice is broken.
-        rejection: Why the file says that it is no brain MRI, for example another modality; None if it does not.
+        image: Returns slice 0 to ``count - 1``, upright, uint8 ``[h, w, 1 or 3]``, or raises ImageError. Thread-safe.
+        rejection: Why, by its header, the file is no brain MRI; None if it may be one.
         axis: The view of a volume, a key of ``nifti.AXES``; "" where the file holds images.
     """
 

@@ -13,11 +13,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, NamedTuple
 
-from btkeras.datasets.readers import DICOM_SUFFIXES, VOLUME_SUFFIXES
+from btkeras.datasets.readers import DICOM_SUFFIXES, VOLUME_SUFFIXES, check
 from btkeras.errors import DataError, ImageError
 from btkeras.preprocessing.image_file import damaged
 
@@ -30,8 +29,7 @@ MAX_ZIP_DEPTH = 2
 _ZIP_DAMAGE = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError, zlib.error)
 
 
-@dataclass(frozen=True)
-class SourceFile:
+class SourceFile(NamedTuple):
     """One file of a source, not read yet.
 
     Attributes:
@@ -64,11 +62,7 @@ def walk(source: Path, stack: ExitStack) -> list[SourceFile]:
     """Lists a folder, a zip, or a single file; hidden files are left out.
 
     Files in folders come in natural order (2 before 10), those of a zip in its order, because a compressed zip in a
-    zip can only be read forwards.
-
-    Args:
-        source: Folder or file.
-        stack: Keeps the zips open; the files can be read until it closes.
+    zip can only be read forwards. ``stack`` keeps the zips open; files can be read until it closes.
 
     Raises:
         DataError: If the source is missing, cannot be read, or one of its zips is damaged.
@@ -81,11 +75,11 @@ def walk(source: Path, stack: ExitStack) -> list[SourceFile]:
 
 
 def file_on_disk(file: Path, path: str) -> SourceFile:
-    """A file on disk as a source's file."""
-    return _entry(path, str(file), functools.partial(_read_file, file))
+    """A file on disk as a source's file, with the path that it has there."""
+    return _source_file(path, str(file), functools.partial(_read_file, file))
 
 
-def _entry(path: str, name: str, read: Callable[[], bytes]) -> SourceFile:
+def _source_file(path: str, name: str, read: Callable[[], bytes]) -> SourceFile:
     # Names on disk may be bytes that are no text; the manifest must be UTF-8.
     path, name = (text.encode(errors="replace").decode() for text in (path, name))
     return SourceFile(path, name, read)
@@ -140,7 +134,7 @@ def _zip(file: Path | IO[bytes], path: str, name: str, stack: ExitStack, depth: 
             yield from _zip(opened, f"{path}/{inner}", f"{name}/{inner}", stack, depth + 1)
         else:
             read = functools.partial(_read_member, archive, member, f"{name}/{inner}")
-            yield _entry(f"{path}/{inner}", f"{name}/{inner}", read)
+            yield _source_file(f"{path}/{inner}", f"{name}/{inner}", read)
 
 
 def _members(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[zipfile.ZipInfo, str]]:
@@ -188,9 +182,5 @@ def _read_file(file: Path) -> bytes:
 
 def _check_size(size: int, name: str) -> None:
     limit = MAX_VOLUME_BYTES if name.lower().endswith((*VOLUME_SUFFIXES, *DICOM_SUFFIXES)) else MAX_BYTES
-    if size > limit:
-        raise ImageError(
-            f"An image's file must have at most {limit // 2**20} MiB",
-            received=f"{name} with {size / 2**20:.0f} MiB",
-            remedy="Make the image smaller first",
-        )
+    rule = f"An image's file must have at most {limit // 2**20} MiB"
+    check(size <= limit, rule, f"{name} with {size / 2**20:.0f} MiB", "Make the image smaller first")

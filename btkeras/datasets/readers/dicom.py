@@ -12,13 +12,12 @@ import io
 import math
 import struct
 import zlib
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.datasets.readers import Slices, require
+from btkeras.datasets.readers import Slices, check, require
 from btkeras.datasets.readers.dicom_pixels import quiet, stored_values
 from btkeras.errors import ImageError
 from btkeras.preprocessing.decode import ImageArray, to_uint8
@@ -53,8 +52,7 @@ _WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class DicomIdentity:
+class DicomIdentity(NamedTuple):
     """Whose file it is, in clear text: never to be written anywhere.
 
     Attributes:
@@ -135,8 +133,7 @@ def _inflated(data: bytes, name: str) -> bytes:
             rest = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[end:], MAX_BYTES + 1)
         except zlib.error as error:
             raise damaged(name, error) from error
-        if len(rest) > MAX_BYTES:
-            raise ImageError(f"A DICOM file must inflate to at most {MAX_BYTES // 2**20} MiB", received=name)
+        check(len(rest) <= MAX_BYTES, f"A DICOM file must inflate to at most {MAX_BYTES // 2**20} MiB", name)
         data = data[:end] + rest
     # Everywhere, so that no trick in the header can make pydicom inflate.
     return data.replace(_DEFLATED, _EXPLICIT.ljust(len(_DEFLATED), b"\0"))
@@ -145,8 +142,7 @@ def _inflated(data: bytes, name: str) -> bytes:
 def _slices(dataset: Any, name: str) -> Slices:
     modality = str(dataset.get("Modality") or "").strip().upper()
     try:
-        _check_holds_image(dataset, modality, name)
-        count = _check_size(dataset, name)
+        count = _check_size(dataset, modality, name)
         _check_pixel_format(dataset, name)
     except _UNUSABLE as error:
         raise damaged(name, "its header's sizes are not usable") from error
@@ -164,20 +160,18 @@ def _slices(dataset: Any, name: str) -> Slices:
     return Slices("DICOM", count, image, rejection)
 
 
-def _check_holds_image(dataset: Any, modality: str, name: str) -> None:
-    if modality in _NO_IMAGES or not dataset.get("PixelData") or not dataset.get("Rows"):
-        found = f"{name}, of the kind {modality}" if modality.isalnum() else f"{name} without any"
-        raise ImageError("A DICOM file must hold an image", received=found, remedy="Give the images of the series")
-
-
-def _check_size(dataset: Any, name: str) -> int:
+def _check_size(dataset: Any, modality: str, name: str) -> int:
     """Returns the number of frames."""
+    has_image = modality not in _NO_IMAGES and dataset.get("PixelData") and dataset.get("Rows")
+    found = f"{name}, of the kind {modality}" if modality.isalnum() else f"{name} without any"
+    check(has_image, "A DICOM file must hold an image", found, "Give the images of the series")
     rows, columns, count = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
-    if min(rows, columns) < MIN_SIDE or rows * columns > MAX_PIXELS or not 0 < count <= MAX_FRAMES:
-        limits = f"frames of at least {MIN_SIDE} x {MIN_SIDE} and at most {MAX_PIXELS / 1e6:.0f} million pixels"
-        raise ImageError(
-            f"A DICOM file must have up to {MAX_FRAMES} {limits}", received=f"{name} with {count} of {columns} x {rows}"
-        )
+    limits = f"frames of at least {MIN_SIDE} x {MIN_SIDE} and at most {MAX_PIXELS / 1e6:.0f} million pixels"
+    check(
+        min(rows, columns) >= MIN_SIDE and rows * columns <= MAX_PIXELS and 0 < count <= MAX_FRAMES,
+        f"A DICOM file must have up to {MAX_FRAMES} {limits}",
+        f"{name} with {count} of {columns} x {rows}",
+    )
     return count
 
 
@@ -189,12 +183,12 @@ def _check_pixel_format(dataset: Any, name: str) -> None:
     high = int(dataset.get("HighBit", stored - 1))
     grey = samples == 1 and meaning in _GREY and allocated in (8, 16, 32) and 1 < stored <= allocated
     color = samples == 3 and meaning in _COLOR and allocated == stored == 8
-    if not (grey or color) or high != stored - 1:
-        raise ImageError(
-            "A DICOM image must be grey of up to 32 bits, or color of 8 bits a sample",
-            received=f"{name} with {samples} x {stored} of {allocated} bits up to bit {high}, {meaning[:16]!r}",
-            remedy="Export it as grey, or as PNG",
-        )
+    check(
+        (grey or color) and high == stored - 1,
+        "A DICOM image must be grey of up to 32 bits, or color of 8 bits a sample",
+        f"{name} with {samples} x {stored} of {allocated} bits up to bit {high}, {meaning[:16]!r}",
+        "Export it as grey, or as PNG",
+    )
 
 
 @np.errstate(all="ignore")

@@ -1,7 +1,7 @@
 """Reader of the FigShare brain tumour dataset (Cheng 2017, doi 10.6084/m9.figshare.1512427).
 
-Each slice is one MATLAB v7.3 file, which is HDF5 behind a block of 512 bytes. MATLAB stores arrays column by
-column, so HDF5 shows them transposed. ``cvind.mat`` beside the slices is the authors' patient-wise fold of each.
+Each slice is one MATLAB v7.3 file, which is HDF5 behind a block of 512 bytes. MATLAB stores arrays column by column, so
+HDF5 shows them transposed. ``cvind.mat`` beside the slices has the authors' patient-wise fold of each.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import contextlib
 import io
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.errors import DataError, ImageError
+from btkeras.datasets.readers import check
+from btkeras.errors import ImageError
 from btkeras.preprocessing.image_file import MAX_PIXELS, MIN_SIDE, damaged, sniff
 
 CVIND = "cvind.mat"
@@ -32,13 +32,12 @@ _MATLAB_V5 = b"MATLAB 5"
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, EOFError, IndexError, OverflowError, zlib.error)
 
 
-@dataclass(frozen=True, eq=False)
-class FigShareSlice:
+class FigShareSlice(NamedTuple):
     """One slice, upright.
 
     Attributes:
-        image: (height, width) integers as the scanner gave them, int16 in the published files.
-        mask: (height, width) bool, True inside the tumour.
+        image: Integers ``[h, w]`` as the scanner gave them, int16 in the published files.
+        mask: bool ``[h, w]``, True inside the tumour.
         label: The tumour's class.
         patient: Identifier of the patient, never empty.
     """
@@ -50,26 +49,29 @@ class FigShareSlice:
 
 
 def read_slice(data: bytes, name: str = "the slice") -> FigShareSlice:
-    """Reads the content of one slice's ``.mat`` file.
-
-    Args:
-        data: The whole file.
-        name: What error messages call it.
+    """Reads the content of one slice's ``.mat`` file; errors call it ``name``.
 
     Raises:
         ImageError: If it is no MATLAB v7.3 file, is damaged, lacks one of ``FIELDS``, or a field is not valid.
     """
     with _hdf5(data, name) as file:
-        fields = {field: _read(file, f"cjdata/{field}", name) for field in FIELDS}
-    image = _image(fields["image"], name)
-    mask = fields["tumorMask"]
-    if mask.shape != image.shape:
-        raise ImageError(
-            "A tumour mask must be as large as its image",
-            received=f"{name} with cjdata/tumorMask {mask.shape[::-1]} and cjdata/image {image.shape[::-1]}",
-            remedy="Get the file again",
-        )
-    return FigShareSlice(image.T, mask.T != 0, _label(fields["label"], name), _patient(fields["PID"], name))
+        image, label, patient, mask = (_read(file, f"cjdata/{field}", name) for field in FIELDS)
+    _check(
+        image.ndim == 2 and min(image.shape) >= MIN_SIDE and image.dtype.kind in "iu" and image.itemsize <= 4,
+        f"cjdata/image must be a matrix of integers of up to 32 bits, at least {MIN_SIDE} x {MIN_SIDE}",
+        f"{name} with {image.dtype} {image.shape[::-1]}",
+    )
+    _check(
+        mask.shape == image.shape,
+        "A tumour mask must be as large as its image",
+        f"{name} with cjdata/tumorMask {mask.shape[::-1]} and cjdata/image {image.shape[::-1]}",
+    )
+    _check(
+        label.size == 1 and label.dtype.kind in "iuf" and label.item() in LABELS,
+        f"cjdata/label must be one of {', '.join(f'{number} ({meaning})' for number, meaning in LABELS.items())}",
+        f"{name} with {label.ravel()[:4].tolist()}",
+    )
+    return FigShareSlice(image.T, mask.T != 0, LABELS[int(label.item())], _patient(patient, name))
 
 
 def read_cvind(data: bytes, name: str = CVIND) -> tuple[int, ...]:
@@ -78,15 +80,17 @@ def read_cvind(data: bytes, name: str = CVIND) -> tuple[int, ...]:
     Raises:
         DataError: If the file is damaged, has no ``cvind``, or a fold is not 1 to 5.
     """
-    values = _cvind_v5(data, name) if data.startswith(_MATLAB_V5) else _cvind_v73(data, name)
-    folds = values.ravel()
-    if folds.dtype.kind not in "iuf" or not folds.size or not np.isin(folds, range(1, FOLDS + 1)).all():
-        raise DataError(
-            f"The folds in {CVIND} must be whole numbers from 1 to {FOLDS}",
-            received=f"{name} with {np.unique(folds)[:8].tolist()}",
-            remedy="Get the file again, or leave it out",
-        )
+    folds = (_cvind_v5(data, name) if data.startswith(_MATLAB_V5) else _cvind_v73(data, name)).ravel()
+    _check(
+        folds.dtype.kind in "iuf" and folds.size and np.isin(folds, range(1, FOLDS + 1)).all(),
+        f"The folds in {CVIND} must be whole numbers from 1 to {FOLDS}",
+        f"{name} with {np.unique(folds)[:8].tolist()}",
+    )
     return tuple(int(fold) for fold in folds)
+
+
+def _check(valid: object, rule: str, received: str) -> None:
+    check(valid, rule, received, "Get the file again, or leave it out")
 
 
 @contextlib.contextmanager
@@ -109,82 +113,43 @@ def _hdf5(data: bytes, name: str) -> Iterator[h5py.File]:
 def _read(file: h5py.File, path: str, name: str) -> NDArray[Any]:
     dataset = file.get(path)
     if not isinstance(dataset, h5py.Dataset):
-        raise ImageError(
-            f"A FigShare slice must have the fields {', '.join(f'cjdata/{field}' for field in FIELDS)}",
-            received=f"{name} without {path}",
-            remedy="Get the file again, or remove it",
-        )
+        fields = ", ".join(f"cjdata/{field}" for field in FIELDS)
+        raise ImageError(f"A FigShare slice must have the fields {fields}", received=f"{name} without {path}")
     if dataset.attrs.get("MATLAB_empty") or dataset.shape is None:
         # MATLAB writes an empty array's size where other arrays have their values.
         return np.zeros(0)
-    if dataset.size > MAX_PIXELS:
-        # Compressed HDF5 can announce any size in a few bytes; this is checked before memory is asked for.
-        raise ImageError(
-            f"A field of a slice must have at most {MAX_PIXELS / 1e6:.0f} million values",
-            received=f"{name} with {path} {dataset.shape}",
-        )
+    # Compressed HDF5 can announce any size in a few bytes.
+    rule = f"A field of a slice must have at most {MAX_PIXELS / 1e6:.0f} million values"
+    _check(dataset.size <= MAX_PIXELS, rule, f"{name} with {path} {dataset.shape}")
     return np.asarray(dataset[()])
 
 
-def _image(values: NDArray[Any], name: str) -> NDArray[np.integer]:
-    if values.ndim != 2 or min(values.shape) < MIN_SIDE or values.dtype.kind not in "iu" or values.itemsize > 4:
-        raise ImageError(
-            f"cjdata/image must be a matrix of integers of up to 32 bits, at least {MIN_SIDE} x {MIN_SIDE}",
-            received=f"{name} with {values.dtype} {values.shape[::-1]}",
-            remedy="Get the file again, or remove it",
-        )
-    return values
-
-
-def _label(values: NDArray[Any], name: str) -> str:
-    if values.size != 1 or values.dtype.kind not in "iuf" or values.item() not in LABELS:
-        meanings = ", ".join(f"{number} ({label})" for number, label in LABELS.items())
-        raise ImageError(
-            f"cjdata/label must be one of {meanings}",
-            received=f"{name} with {values.ravel()[:4].tolist()}",
-            remedy="Correct or remove the file",
-        )
-    return LABELS[int(values.item())]
-
-
 def _patient(values: NDArray[Any], name: str) -> str:
-    if values.size and (values.dtype.kind != "u" or values.max() > 0xFFFF):
-        raise ImageError(
-            "cjdata/PID must be text (UTF-16 character codes)", received=f"{name} with {values.dtype} {values.shape}"
-        )
-    # MATLAB's own order: HDF5 shows it transposed, which matters only if the text has several rows.
+    is_text = not values.size or (values.dtype.kind == "u" and values.max() <= 0xFFFF)
+    _check(is_text, "cjdata/PID must be text (UTF-16 character codes)", f"{name} with {values.dtype} {values.shape}")
+    # Transposed back, which matters only if the text has several rows.
     text = values.T.astype("<u2").tobytes(order="F").decode("utf-16-le", errors="replace").strip(" \t\r\n\0")
-    if not text or not text.isprintable() or "\ufffd" in text:
-        raise ImageError(
-            "cjdata/PID must name the patient", received=f"{name} with {text!r}", remedy="Correct or remove the file"
-        )
+    valid = text and text.isprintable() and "\ufffd" not in text
+    _check(valid, "cjdata/PID must name the patient", f"{name} with {text!r}")
     return text
 
 
 def _cvind_v73(data: bytes, name: str) -> NDArray[Any]:
     with _hdf5(data, name) as file:
         dataset = file.get("cvind")
-        if not isinstance(dataset, h5py.Dataset) or not dataset.size or dataset.size > MAX_PIXELS:
-            raise _no_cvind(name, sorted(file))
+        readable = isinstance(dataset, h5py.Dataset) and dataset.size and dataset.size <= MAX_PIXELS
+        _check(readable, f"{CVIND} must hold the variable cvind", f"{name} with {', '.join(file) or 'no variable'}")
         return np.asarray(dataset[()])
 
 
 def _cvind_v5(data: bytes, name: str) -> NDArray[Any]:
-    # Imported here because only this old kind of file needs it, and it is slow to import.
+    # Slow to import, and only this old kind of file needs it.
     from scipy.io import loadmat
 
     try:
         variables = loadmat(io.BytesIO(data))
     except _DAMAGE as error:
         raise damaged(name, error) from error
-    if "cvind" not in variables:
-        raise _no_cvind(name, sorted(key for key in variables if not key.startswith("__")))
+    found = ", ".join(sorted(key for key in variables if not key.startswith("__")))
+    _check("cvind" in variables, f"{CVIND} must hold the variable cvind", f"{name} with {found or 'no variable'}")
     return np.asarray(variables["cvind"])
-
-
-def _no_cvind(name: str, found: list[str]) -> DataError:
-    return DataError(
-        f"{CVIND} must hold the variable cvind",
-        received=f"{name} with {', '.join(found) or 'no variable'}",
-        remedy="Get the file again, or leave it out",
-    )

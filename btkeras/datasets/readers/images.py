@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from btkeras.datasets.dataset import IMAGE_SUFFIXES
-from btkeras.datasets.readers import DICOM_SUFFIXES, VOLUME_SUFFIXES, Slices, dicom, nifti
-from btkeras.errors import ImageError
+from btkeras.datasets.readers import DICOM_SUFFIXES, VOLUME_SUFFIXES, Slices, check, dicom, nifti
 from btkeras.preprocessing.decode import ImageArray, to_uint8
 from btkeras.preprocessing.image_file import FORMATS, MAX_PIXELS, check_image, damaged, read_bytes, remedy_for, sniff
 from btkeras.preprocessing.preprocessor import decode_checked
@@ -74,12 +73,8 @@ def open_slices(source: str | Path | bytes, name: str = "", axis: str | None = N
         return nifti.open_nifti(data, name, axis)
     if kind not in FORMATS and dicom.is_dicom(data):
         return dicom.open_dicom(data, name)
-    if kind not in FORMATS:
-        raise ImageError(
-            "An image must be a PNG or JPEG file, or DICOM, or NIfTI",
-            received=f"{name}, which is {kind}",
-            remedy=remedy_for(kind),
-        )
+    rule = "An image must be a PNG or JPEG file, or DICOM, or NIfTI"
+    check(kind in FORMATS, rule, f"{name}, which is {kind}", remedy_for(kind))
     check_image(data, name)
     return Slices(kind, 1, lambda _: decode_checked(data, name))
 
@@ -87,12 +82,8 @@ def open_slices(source: str | Path | bytes, name: str = "", axis: str | None = N
 def to_png_or_jpeg(data: bytes, name: str = "the image") -> tuple[bytes, str]:
     """Turns an encoded image into the bytes to store and their file ending.
 
-    PNG and JPEG that are upright 8-bit grey or RGB are returned unchanged. Everything else becomes PNG: other modes
-    as grey or RGB without alpha, 16-bit grey through ``to_uint8``, EXIF-turned images upright.
-
-    Args:
-        data: PNG, JPEG, BMP or TIFF.
-        name: What error messages call it.
+    PNG and JPEG that are upright 8-bit grey or RGB are returned unchanged. Other PNG and JPEG, BMP and TIFF become PNG:
+    grey or RGB without alpha, 16-bit grey through ``to_uint8``, EXIF-turned images upright.
 
     Raises:
         ImageError: If it is something else, broken, animated, too small or too large, or has more than 8 bits a color.
@@ -124,12 +115,12 @@ def encode_png(pixels: ImageArray) -> bytes:
 
 def _check_still(image: Image.Image, name: str) -> None:
     pixels, frames = image.width * image.height, getattr(image, "n_frames", 1)
-    if frames > 1 or pixels > MAX_PIXELS:
-        raise ImageError(
-            f"An image must be one still image of at most {MAX_PIXELS / 1e6:.0f} million pixels",
-            received=f"{name} with {frames} frames of {pixels / 1e6:.1f} million pixels",
-            remedy="Save the frame you mean as PNG, smaller if need be",
-        )
+    check(
+        frames == 1 and pixels <= MAX_PIXELS,
+        f"An image must be one still image of at most {MAX_PIXELS / 1e6:.0f} million pixels",
+        f"{name} with {frames} frames of {pixels / 1e6:.1f} million pixels",
+        "Save the frame you mean as PNG, smaller if need be",
+    )
 
 
 def _is_plain(image: Image.Image, data: bytes) -> bool:
@@ -149,10 +140,10 @@ def _pixels(image: Image.Image, data: bytes, name: str) -> ImageArray:
     upright = ImageOps.exif_transpose(image)
     if upright.mode in _DEEP_GREY:
         return to_uint8(np.asarray(upright))
-    if upright.mode not in _WRITTEN_AS or _bits(image, data) > 8:
-        raise ImageError(
-            "An image must have 8 bits a color, or be grey with up to 32",
-            received=f"{name} with {_bits(image, data)} bits and Pillow's mode {upright.mode}",
-            remedy="Save it as 8-bit PNG",
-        )
+    check(
+        upright.mode in _WRITTEN_AS and _bits(image, data) <= 8,
+        "An image must have 8 bits a color, or be grey with up to 32",
+        f"{name} with {_bits(image, data)} bits and Pillow's mode {upright.mode}",
+        "Save it as 8-bit PNG",
+    )
     return np.asarray(upright.convert(_WRITTEN_AS[upright.mode]))

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from btkeras.datasets.readers import Slices, require
+from btkeras.datasets.readers import Slices, check, require
 from btkeras.errors import ImageError
 from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.image_file import MAX_PIXELS, MIN_SIDE, damaged
@@ -90,9 +90,10 @@ def open_nifti(data: bytes, name: str, axis: str | None = None) -> Slices:
     """Opens a volume's slices.
 
     Args:
-        data: The file, NIfTI-1 or 2 in one part, with or without gzip. Of a series of volumes the first is taken.
+        data: The file, NIfTI-1 or 2, with or without gzip. Of a series of volumes the first is taken.
         name: What messages call it.
-        axis: A key of ``AXES``; None takes the view that was scanned, or axial.
+        axis: A key of ``AXES``; None takes the view that was scanned where voxels are more than twice as long across
+            it, otherwise axial.
 
     Raises:
         ImageError: If it is no such file, broken, too large, or not of real numbers.
@@ -107,12 +108,12 @@ def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
     """Returns a volume's slices; arguments and errors as ``open_nifti``."""
     view = volume.axis(axis)
     width, height = volume.square(view)
-    if min(width, height) < MIN_SIDE or width * height > MAX_PIXELS:
-        raise ImageError(
-            f"A volume's slices must have {MIN_SIDE} pixels a side and at most {MAX_PIXELS / 1e6:.0f} million",
-            received=f"{name} with {width} x {height} in the {view} view",
-            remedy="Choose another view with --axis",
-        )
+    check(
+        min(width, height) >= MIN_SIDE and width * height <= MAX_PIXELS,
+        f"A volume's slices must have {MIN_SIDE} pixels a side and at most {MAX_PIXELS / 1e6:.0f} million",
+        f"{name} with {width} x {height} in the {view} view",
+        "Choose another view with --axis",
+    )
     low, high = _range(volume.voxels, name)
 
     @np.errstate(all="ignore")
@@ -169,12 +170,9 @@ def _stream(data: bytes) -> io.BytesIO | gzip.GzipFile:
 def _header(nibabel: Any, head: bytes, name: str) -> Any:
     for length, place, kind, magic in _HEADERS:
         found = head[place : place + 4]
-        if found == magic.replace(b"+", b"i"):
-            raise ImageError(
-                "A NIfTI volume must be one file",
-                received=f"{name}, the header of a pair (.hdr and .img)",
-                remedy="Save it as .nii or .nii.gz: nib-convert in.hdr out.nii.gz",
-            )
+        pair, remedy = magic.replace(b"+", b"i"), "Save it as .nii or .nii.gz: nib-convert in.hdr out.nii.gz"
+        received = f"{name}, the header of a pair (.hdr and .img)"
+        check(found != pair, "A NIfTI volume must be one file", received, remedy)
         if found == magic and len(head) >= length:
             # nibabel's checks only print what they find.
             return getattr(nibabel, kind)(head[:length], check=False)
@@ -186,16 +184,14 @@ def _voxels(header: Any, stream: io.BytesIO | gzip.GzipFile, name: str) -> NDArr
     stated = header.get_data_shape()
     shape = (*stated[:3], *[1] * (3 - len(stated)))
     dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise ImageError(
-            "A volume must hold real numbers of up to 64 bits", received=f"{name} with {dtype}", remedy="Convert it"
-        )
+    real = dtype.kind in "iuf" and dtype.itemsize <= 8
+    check(real, "A volume must hold real numbers of up to 64 bits", f"{name} with {dtype}", "Convert it")
     wanted = math.prod(int(side) for side in shape) * dtype.itemsize
-    if not stated or min(stated) < 1 or not 0 < wanted <= MAX_VOLUME_BYTES or not 0 <= offset <= _MAX_OFFSET:
-        raise ImageError(
-            f"A volume must have at most {MAX_VOLUME_BYTES // 2**20} MiB, and sides of at least 1",
-            received=f"{name} with {' x '.join(map(str, stated))} of {dtype}",
-        )
+    check(
+        stated and min(stated) >= 1 and 0 < wanted <= MAX_VOLUME_BYTES and 0 <= offset <= _MAX_OFFSET,
+        f"A volume must have at most {MAX_VOLUME_BYTES // 2**20} MiB, and sides of at least 1",
+        f"{name} with {' x '.join(map(str, stated))} of {dtype}",
+    )
     stream.read(offset)
     # No more than this, whatever a gzip file would unpack to.
     content = stream.read(wanted)
