@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import zlib
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from btkeras.errors import DataError
@@ -189,7 +188,7 @@ def _inflate(inflater: zlib._Decompress, chunk: bytes) -> Iterator[bytes]:
 
 
 def error_response(error: Exception) -> Response:
-    """The response to a request that failed: TensorFlow Serving's body, ``{"error": MESSAGE}``."""
+    """The response to a request that failed, TensorFlow Serving's body, ``{"error": MESSAGE}``."""
     headers = None
     if isinstance(error, HTTPException):
         code, message, headers = error.status_code, error.detail, error.headers
@@ -203,4 +202,4 @@ def error_response(error: Exception) -> Response:
     else:
         log_event("request failed", logging.ERROR, error=error)
         code, message = 500, "The server failed at this request; its log says more"
-    return Response(json.dumps({"error": message}), code, headers, "application/json")
+    return JSONResponse({"error": message}, code, headers)

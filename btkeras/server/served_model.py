@@ -1,7 +1,6 @@
 """The model behind the server's routes, and the threads that it runs in.
 
-The event loop only moves requests about. Parsing, decoding and drawing run in as many threads as there are cores; the
-model runs in one, with its own threads below it.
+Parsing, decoding and drawing run in as many threads as there are cores; the model runs in one, with its own below it.
 """
 
 from __future__ import annotations

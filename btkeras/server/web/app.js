@@ -29,7 +29,7 @@ const owner = {
   changed(item) {
     list.change(item);
     list.tally(items);
-    if (item.state === "answered") {
+    if (item.state === "done") {
       saved = false;
       showModel(item.shown);
     }
@@ -71,11 +71,11 @@ function take(files, skipped) {
   list.tally(items);
   arrange();
   const left = files.length - room.length;
-  const words = [`${room.length} ${room.length === 1 ? "slice" : "slices"} added`];
-  if (skipped) words.push(`${skipped} other files passed over`);
-  if (left) words.push(`${left} left out: at most ${MOST} at a time`);
-  say(words.join(", "));
-  if (skipped || left || !files.length) note(`${words.join(", ")}.`);
+  const text = [`${room.length} ${room.length === 1 ? "slice" : "slices"} added`];
+  if (skipped) text.push(`${skipped} other files skipped`);
+  if (left) text.push(`${left} left out: at most ${MOST} at a time`);
+  say(text.join(", "));
+  if (skipped || left || !files.length) note(`${text.join(", ")}.`);
 }
 
 function note(text) {
@@ -94,7 +94,7 @@ function showModel(description) {
   byId("model").replaceChildren(make("span", { class: "model-word" }, "Model "), make("strong", {}, text), ...(description.has_card ? [" · ", link] : []));
   byId("classes").textContent = ` (${classes.map(pretty).join(", ")})`;
   byId("bar-slider").hidden = !description.has_maps;
-  byId("bar-words").textContent = description.has_maps
+  byId("bar-text").textContent = description.has_maps
     ? "What the prediction rests on, not where a tumour is."
     : "This model has no maps of what its predictions rest on.";
 }
@@ -150,7 +150,7 @@ byId("clear").addEventListener("click", () => {
   say("All slices removed");
 });
 addEventListener("beforeunload", (event) => {
-  // What was answered is nowhere else.
+  // The predictions are nowhere else.
   if (!saved && items.filter((item) => item.shown).length >= ASK_FROM) event.preventDefault();
 });
 mapBar();

@@ -23,8 +23,8 @@ const best = (prediction) => `${pretty(prediction.label)} ${percent(prediction.p
 
 /** The prediction in short, for the list. */
 export function brief(prediction) {
-  const words = { class: best(prediction), uncertain: `${title(prediction)} (${best(prediction)})`, rejected: title(prediction) }[kind(prediction)];
-  return prediction.slices > 1 ? `${prediction.slice + 1} / ${prediction.slices}: ${words}` : words;
+  const text = { class: best(prediction), uncertain: `${title(prediction)} (${best(prediction)})`, rejected: title(prediction) }[kind(prediction)];
+  return prediction.slices > 1 ? `${prediction.slice + 1} / ${prediction.slices}: ${text}` : text;
 }
 
 /** The prediction in a sentence, for screen readers. */

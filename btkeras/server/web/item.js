@@ -6,7 +6,7 @@ import { predictionNodes } from "./prediction.js";
 import { enlarge, stack } from "./viewer.js";
 import { brief, capital, kind, size, spoken } from "./format.js";
 
-// Images kept for each file of many slices; the words of all are.
+// Images kept for each file of many slices; the texts of all are.
 const KEPT = 24;
 // While someone moves through the slices, only where they stop is asked for.
 const PAUSE = 120;
@@ -42,12 +42,12 @@ export class Item {
   }
 
   /** In one line. */
-  get words() {
-    if (this.error) return "Not answered";
+  get summary() {
+    if (this.error) return "Not classified";
     return { waiting: "Waiting", working: "Reading…", busy: "Server busy, waiting" }[this.state] ?? brief(this.shown);
   }
 
-  /** What is said of it when it is answered. */
+  /** The text for screen readers when it is done. */
   get spoken() {
     const { slice, slices } = this.shown;
     return `${this.name}${slices > 1 ? `, slice ${slice + 1}` : ""}: ${spoken(this.shown)}`;
@@ -66,11 +66,11 @@ export class Item {
     this.card = make("article", { class: "card", id: this.id, "aria-labelledby": title.id },
       make("div", { class: "view" }, this.stage,
         make("div", { class: "stage-foot" }, this.caption, this.larger), this.stepper),
-      make("div", { class: "words" }, make("div", { class: "card-head" }, title, remove), this.body));
+      make("div", { class: "card-words" }, make("div", { class: "card-head" }, title, remove), this.body));
     this.draw();
   }
 
-  /** Asks the server for a slice, unless it has answered it. */
+  /** Asks the server for a slice, unless its prediction is there. */
   ask(wanted, first) {
     this.wanted = wanted;
     const known = this.predictions.get(key(wanted.axis, wanted.number));
@@ -113,7 +113,7 @@ export class Item {
     this.error = null;
     this.shown = prediction;
     this.wanted = { number: prediction.slice, axis: prediction.axis };
-    this.state = "answered";
+    this.state = "done";
     this.draw();
     this.owner.changed(this);
     if (tell) say(this.spoken);
@@ -126,7 +126,7 @@ export class Item {
     this.state = "failed";
     this.draw();
     this.owner.changed(this);
-    say(`${this.name}: not answered. ${error.message}`);
+    say(`${this.name}: not classified. ${error.message}`);
   }
 
   remove() {
@@ -144,12 +144,12 @@ export class Item {
     this.drawStage();
     if (this.error) this.body.replaceChildren(...this.problem());
     else if (this.shown) this.body.replaceChildren(...predictionNodes(this.shown));
-    else this.body.replaceChildren(make("p", { class: "pending" }, this.words));
+    else this.body.replaceChildren(make("p", { class: "pending" }, this.summary));
   }
 
   drawStage() {
     const prediction = this.error ? null : this.shown;
-    const drawn = prediction ? stack(prediction, this.name) : [make("p", { class: "stage-words" }, this.error ? "No image" : this.words)];
+    const drawn = prediction ? stack(prediction, this.name) : [make("p", { class: "stage-text" }, this.error ? "No image" : this.summary)];
     this.stage.replaceChildren(...drawn);
     this.larger.hidden = !prediction;
     this.caption.textContent = prediction
@@ -206,7 +206,7 @@ export class Item {
       byId(`${this.id}-title`).focus();
     } }, "Try again");
     return [
-      make("div", { class: "prediction error" }, make("p", { class: "prediction-title" }, "Not answered")),
+      make("div", { class: "prediction error" }, make("p", { class: "prediction-title" }, "Not classified")),
       make("p", { class: "reason" }, this.error),
       ...(this.final ? [] : [again]),
     ];

@@ -11,15 +11,15 @@ export class List {
   }
 
   add(item) {
-    const words = make("span", { class: "row-words" });
+    const text = make("span", { class: "row-text" });
     const link = make("a", { href: `#${item.id}`, onclick: (event) => {
       event.preventDefault();
       const title = byId(`${item.id}-title`);
       item.card.scrollIntoView({ block: "start" });
       title.focus({ preventScroll: true });
-    } }, make("i", { class: "dot", "aria-hidden": "true" }), shortName(item.name), words);
+    } }, make("i", { class: "dot", "aria-hidden": "true" }), shortName(item.name), text);
     const row = make("li", {}, link);
-    this.rows.set(item, { row, words });
+    this.rows.set(item, { row, text });
     byId("list").append(row);
     this.change(item);
   }
@@ -27,7 +27,7 @@ export class List {
   change(item) {
     const found = this.rows.get(item);
     if (!found) return;
-    found.words.textContent = item.words;
+    found.text.textContent = item.summary;
     found.row.dataset.kind = item.error ? "error" : OPEN.has(item.state) || !item.shown ? "open" : kind(item.shown);
   }
 
@@ -36,7 +36,7 @@ export class List {
     this.rows.delete(item);
   }
 
-  /** Shows how many are answered. */
+  /** Shows how many are done. */
   tally(items) {
     const done = items.filter((item) => !OPEN.has(item.state)).length;
     byId("work").hidden = !items.length;

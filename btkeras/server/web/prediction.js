@@ -28,7 +28,7 @@ function reasons(prediction) {
 }
 
 function evidence(prediction) {
-  return make("div", { class: `evidence ${kind(prediction)}` }, bars(prediction), facts(prediction));
+  return make("div", { class: `evidence ${kind(prediction)}` }, bars(prediction), details(prediction));
 }
 
 function folded(prediction) {
@@ -52,17 +52,17 @@ function bars(prediction) {
     make("tbody", {}, ...prediction.classes.map(row)));
 }
 
-function facts(prediction) {
+function details(prediction) {
   const entries = [...setFact(prediction), ...oodFact(prediction)];
   if (!entries.length) return make("p", { class: "fine" }, "This model was not calibrated: its probabilities may be too high or too low.");
-  return make("dl", { class: "facts" }, ...entries);
+  return make("dl", { class: "details" }, ...entries);
 }
 
 function setFact(prediction) {
-  const words = formatSet(prediction);
-  if (words === null) return [];
+  const text = formatSet(prediction);
+  if (text === null) return [];
   return [make("dt", {}, "Cannot be ruled out"),
-    make("dd", {}, words, make("span", { class: "fine" }, ` at ${Math.round(100 * prediction.coverage)} % coverage`))];
+    make("dd", {}, text, make("span", { class: "fine" }, ` at ${Math.round(100 * prediction.coverage)} % coverage`))];
 }
 
 function oodFact(prediction) {
@@ -72,8 +72,8 @@ function oodFact(prediction) {
   const limit = make("i", { class: "scale-limit" });
   limit.style.insetInlineStart = `${prediction.ood_threshold}%`;
   const beyond = prediction.reasons.some((reason) => reason.startsWith("unlike"));
-  const words = `At least as unlike the training slices as ${prediction.ood_percentile.toFixed(1)} % of the validation slices`;
+  const text = `At least as unlike the training slices as ${prediction.ood_percentile.toFixed(1)} % of the validation slices`;
   return [make("dt", {}, "OOD percentile"),
     make("dd", {}, make("span", { class: "scale", "aria-hidden": "true" }, limit, mark),
-      make("span", { class: "fine" }, beyond ? `${words}: above the threshold.` : `${words}.`))];
+      make("span", { class: "fine" }, beyond ? `${text}: above the threshold.` : `${text}.`))];
 }

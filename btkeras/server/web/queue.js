@@ -20,7 +20,7 @@ export class Queue {
   /**
    * @param {{run: () => Promise<void>, busy: () => void, failed: (error: Error) => void, gone: () => boolean}} job
    *   `run` sends the request; `busy` is called when it has to wait for the server; `gone` says that nobody wants it any more.
-   * @param {boolean} first Before all others: someone looks at it.
+   * @param {boolean} first Before all others: it is shown.
    */
   add(job, first = false) {
     if (first) this.waiting.unshift(job);
