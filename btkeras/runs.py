@@ -23,14 +23,14 @@ from btkeras.splitting.splits import SUBSETS, Split, files_digest, load_split, s
 _PACKAGES = ("btkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "pillow", "scikit-learn")
 
 
-class _File:
-    """The path of a file or folder in a results folder, as an attribute of it; relative, as one of the class."""
+class MemberPath:
+    """The path of a file in a folder with a ``path``, as an attribute of that; of its class, the relative path."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __get__(self, results: Results | None, owner: type) -> Path:
-        return results.path / self._name if results else Path(self._name)
+    def __get__(self, folder: Any, owner: type) -> Path:
+        return Path(self._name) if folder is None else folder.path / self._name
 
 
 @dataclass(frozen=True)
@@ -39,34 +39,34 @@ class Results:
 
     path: Path
 
-    metrics_file = _File("metrics.json")
-    predictions_file = _File("predictions.csv")
-    decisions_file = _File("decisions.csv")
-    explanations_file = _File("explanations.json")
-    robustness_file = _File("robustness.json")
-    robustness_image = _File("robustness.png")
-    dataset_file = _File("dataset.json")
+    metrics_file = MemberPath("metrics.json")
+    predictions_file = MemberPath("predictions.csv")
+    decisions_file = MemberPath("decisions.csv")
+    explanations_file = MemberPath("explanations.json")
+    robustness_file = MemberPath("robustness.json")
+    robustness_image = MemberPath("robustness.png")
+    dataset_file = MemberPath("dataset.json")
 
 
 @dataclass(frozen=True)
 class Run(Results):
     """A run folder. Nothing else knows the names of its files."""
 
-    config_file = _File("config.yaml")
-    splits_file = _File("splits.json")
-    manifest_file = _File("manifest.json")
-    history_file = _File("history.csv")
-    best_model = _File("best.keras")
-    state_file = _File("last/state.npz")
-    tensorboard = _File("tensorboard")
-    calibration_file = _File("calibration.json")
-    ood_file = _File("ood.npz")
-    evaluations = _File("evaluations")
+    config_file = MemberPath("config.yaml")
+    splits_file = MemberPath("splits.json")
+    manifest_file = MemberPath("manifest.json")
+    history_file = MemberPath("history.csv")
+    best_model = MemberPath("best.keras")
+    state_file = MemberPath("last/state.npz")
+    tensorboard = MemberPath("tensorboard")
+    calibration_file = MemberPath("calibration.json")
+    ood_file = MemberPath("ood.npz")
+    evaluations = MemberPath("evaluations")
     # Written by commands at the user's wish, or by the user.
-    audit_file = _File("audit.json")
-    shortcuts_file = _File("shortcuts.json")
-    notes_file = _File("notes.md")
-    card_file = _File("model_card.md")
+    audit_file = MemberPath("audit.json")
+    shortcuts_file = MemberPath("shortcuts.json")
+    notes_file = MemberPath("notes.md")
+    card_file = MemberPath("model_card.md")
 
     def config(self) -> ExperimentConfig:
         """The run's configuration, with every default."""

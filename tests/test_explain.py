@@ -19,7 +19,7 @@ from btkeras.datasets import load_dataset
 from btkeras.errors import ConfigError, DataError, ModelError
 from btkeras.explain.cam import Axis, explain, stages
 from btkeras.explain.methods import METHODS, Occlusion, occlude
-from btkeras.explain.scores import explanations_table, regions_of, reinitialised, score_explanations
+from btkeras.explain.scores import explanations_table, regions_of, reinitialized, score_explanations
 from btkeras.models import build_model
 from btkeras.models.head import with_temperature
 from btkeras.runs import open_run
@@ -196,7 +196,7 @@ def test_without_tensorflows_gradients_another_method_is_named(monkeypatch: pyte
 def test_random_weights_are_others_and_the_same_each_time() -> None:
     model = with_temperature(build_model("tiny", input_shape=(32, 32, 1), mean=90.0, variance=900.0), 2.0)
     before = [np.array(weight) for weight in model.weights]
-    first, second = reinitialised(model), reinitialised(model)
+    first, second = reinitialized(model), reinitialized(model)
     images = sample_images(4, (32, 32, 1))
     np.testing.assert_array_equal(first(images), second(images))
     assert np.abs(np.asarray(first(images)) - np.asarray(model(images))).max() > 0.01

@@ -19,7 +19,7 @@ from btkeras.errors import RunError
 from btkeras.files import atomic_folder, read_json, write_json, write_text
 from btkeras.logging import logger
 from btkeras.machine import cache_folder
-from btkeras.runs import Run, dataset_of, first_manifest, require_new
+from btkeras.runs import MemberPath, Run, dataset_of, first_manifest, require_new
 from btkeras.splitting.splits import Split, load_split, make_folds, save_split
 
 # A wait for a lock that takes longer is logged.
@@ -28,14 +28,7 @@ _PATIENCE_SECONDS = 5
 
 @dataclass(frozen=True)
 class Job:
-    """One training of a cross-validation.
-
-    Attributes:
-        index: Position in ``Experiment.jobs``.
-        model: Name of the network.
-        seed: Seed of the training.
-        fold: Number of the fold, from 0.
-    """
+    """One training of a cross-validation; ``index`` is its position in ``Experiment.jobs``, ``fold`` counts from 0."""
 
     index: int
     model: str
@@ -49,21 +42,14 @@ class Experiment:
 
     path: Path
 
-    @property
-    def config_file(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def manifest_file(self) -> Path:
-        return self.path / "manifest.json"
-
-    @property
-    def summary_file(self) -> Path:
-        return self.path / "summary.json"
+    config_file = MemberPath("config.yaml")
+    manifest_file = MemberPath("manifest.json")
+    summary_file = MemberPath("summary.json")
+    splits = MemberPath("splits")
 
     def splits_file(self, fold: int) -> Path:
         """The split of a fold, which its runs copy."""
-        return self.path / "splits" / f"fold_{fold}.json"
+        return self.splits / f"fold_{fold}.json"
 
     def config(self) -> ExperimentConfig:
         """The experiment's configuration, with every default."""
@@ -100,19 +86,11 @@ class Experiment:
         return replace(config, train=replace(config.train, seed=job.seed))
 
     def dataset(self) -> Dataset:
-        """The dataset that the experiment was started with.
-
-        Raises:
-            DataError: If it is no longer where it was.
-        """
+        """The dataset of the experiment; errors as ``dataset_of``."""
         return dataset_of(self.manifest())
 
     def use_dataset(self, dataset: Dataset) -> None:
-        """Records where the dataset is now, also in unfinished runs.
-
-        Raises:
-            DataError: If it is not the one that was split.
-        """
+        """Records where the dataset is now, also in unfinished runs; errors as ``Run.use_dataset``."""
         load_split(self.splits_file(0), dataset)
         with self.lock("manifest"):
             self.update_manifest(dataset=str(dataset.root.resolve()))
@@ -145,10 +123,8 @@ class Experiment:
         write_json(self.manifest_file, self.manifest() | values)
 
 
-@functools.cache
-def _read_config(file: Path) -> ExperimentConfig:
-    # Read for every job, and never changed.
-    return load_config(file)
+# The configuration is read for every job, and never changes.
+_read_config = functools.cache(load_config)
 
 
 def models(config: ExperimentConfig) -> tuple[str, ...]:
@@ -185,18 +161,14 @@ def create_experiment(
 
 def is_experiment(path: Path) -> bool:
     """Whether a folder is a cross-validation's."""
-    return (path / "config.yaml").is_file() and (path / "splits").is_dir()
+    return Experiment(path).config_file.is_file() and Experiment(path).splits.is_dir()
 
 
 def open_experiment(path: Path, config: ExperimentConfig | None = None) -> Experiment:
-    """Opens a cross-validation's folder.
-
-    Args:
-        path: The folder.
-        config: If given, must equal the experiment's own.
+    """Opens a cross-validation's folder, and checks that its configuration equals ``config``, if given.
 
     Raises:
-        RunError: If it is none, or the configuration differs.
+        RunError: If it is no such folder, or the configuration differs.
     """
     if not is_experiment(path):
         raise RunError(

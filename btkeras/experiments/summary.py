@@ -112,7 +112,16 @@ def summarize_experiment(
         RunError: If there is no result, a fold is there twice or its arrays do not fit each other, an image is tested
             more often than ``test`` says, its label differs, or models or seeds were tested on different images.
     """
-    models, found, members, resampling = _prepared(results, classes, groups, test, resampling)
+    _check_results(results, len(classes), test)
+    models: dict[str, list[FoldResult]] = {}
+    for result in results:
+        models.setdefault(result.model, []).append(result)
+    models = {model: sorted(folds, key=lambda fold: (fold.seed, fold.fold)) for model, folds in models.items()}
+    paths = sorted({path for result in results for path in result.paths})
+    members = _group_numbers(paths, groups)
+    found = {model: _Predictions(folds, paths) for model, folds in models.items()}
+    pairs = len(models) * (len(models) - 1) // 2
+    resampling = replace(resampling, samples=max(resampling.samples, _SAMPLES_PER_PAIR * pairs))
     return {
         "classes": list(classes),
         "models": {
@@ -129,41 +138,11 @@ def summarize_experiment(
     }
 
 
-def compare_models(
-    results: Sequence[FoldResult],
-    classes: Sequence[str],
-    *,
-    groups: Mapping[str, str],
-    test: str,
-    resampling: Resampling = _RESAMPLING,
-) -> list[dict[str, Any]]:
-    """The ``comparisons`` of ``summarize_experiment`` alone; arguments and errors as there."""
-    _, found, members, resampling = _prepared(results, classes, groups, test, resampling)
-    return _comparisons(found, members, resampling)
-
-
-def _prepared(
-    results: Sequence[FoldResult],
-    classes: Sequence[str],
-    groups: Mapping[str, str],
-    test: str,
-    resampling: Resampling,
-) -> tuple[dict[str, list[FoldResult]], dict[str, _Predictions], IntArray, Resampling]:
-    """Checked folds by model, their predictions, each image's group number ``[images]``, and enough resamples."""
-    _check_results(results, len(classes), test)
-    models: dict[str, list[FoldResult]] = {}
-    for result in results:
-        models.setdefault(result.model, []).append(result)
-    models = {model: sorted(folds, key=lambda fold: (fold.seed, fold.fold)) for model, folds in models.items()}
-    paths = sorted({path for result in results for path in result.paths})
+def _group_numbers(paths: Sequence[str], groups: Mapping[str, str]) -> IntArray:
     numbers: dict[tuple[str, bool], int] = {}
     # The flag keeps a group's name from being taken for a path.
     keys = [(groups[path], True) if groups.get(path) else (path, False) for path in paths]
-    members = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
-    found = {model: _Predictions(folds, paths) for model, folds in models.items()}
-    pairs = len(models) * (len(models) - 1) // 2
-    resampling = replace(resampling, samples=max(resampling.samples, _SAMPLES_PER_PAIR * pairs))
-    return models, found, members, resampling
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
 
 
 def _check_results(results: Sequence[FoldResult], classes: int, test: str) -> None:

@@ -32,14 +32,8 @@ _Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Tumors:
-    """Correctly classified tumour images with a region.
-
-    Attributes:
-        images: float32 ``[n, side, side, channels]``, as the network takes them.
-        labels: ``[n]`` class indices.
-        regions: bool ``[n, side, side]``, True inside the box or the mask.
-        kind: ``box`` or ``mask``.
-        total: Number of tumour images with a region, correctly classified or not.
+    """Correctly classified tumours: the network's inputs, labels ``[n]`` and regions ``[n, side, side]`` of a kind, box
+    or mask; and the total number of tumours with a region.
     """
 
     images: _Floats
@@ -64,8 +58,8 @@ def score_explanations(
 
     Args:
         run: A finished run.
-        subset: Of the run's own dataset; of another one all images are taken.
-        dataset: Another one.
+        subset: Of the run's own dataset.
+        dataset: Another one, all of it.
         methods: Keys of ``explain.methods.METHODS``.
         limit: At most so many images, drawn evenly from the list.
 
@@ -74,7 +68,7 @@ def score_explanations(
 
     Raises:
         ConfigError: If there is no such method.
-        DataError: If no image has a box or mask, or none of those is classified correctly.
+        DataError: If there is no correctly classified tumour with a box or mask.
         ModelError: As ``cam.explain``.
     """
     for name in methods:
@@ -85,7 +79,7 @@ def score_explanations(
     tumors = _tumors(run, own, records, limit, model)
     training = [] if dataset else _training_regions(run, own, tumors.regions.shape[1:])
     rows = _baselines(tumors, training, run.classes())
-    other = reinitialised(model)
+    other = reinitialized(model)
     for name in methods:
         rows += _method_rows(name, model, other, tumors, run.classes())
     document = {
@@ -230,7 +224,7 @@ def _row(title: str, network: str, maps: _Floats, tumors: _Tumors, classes: Sequ
     }
 
 
-def reinitialised(model: keras.Model, seed: int = 0) -> keras.Model:
+def reinitialized(model: keras.Model, seed: int = 0) -> keras.Model:
     """A copy of a network from ``build_model`` with newly drawn weights; equal seeds give equal weights."""
     other = keras.models.clone_model(model)
     for number, layer in enumerate(other.layers):

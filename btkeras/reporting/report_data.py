@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys
 from btkeras.errors import RunError
-from btkeras.experiments.summary import compare_models
+from btkeras.experiments.summary import summarize_experiment
 from btkeras.metrics import METRICS
 from btkeras.metrics.calibration import without_temperature
 from btkeras.metrics.conformal import prediction_sets
@@ -237,7 +237,9 @@ def _compared(models: Sequence[ReportedModel]) -> Sequence[Mapping[str, Any]]:
     results = [replace(run.result, model=model.name) for model in models for run in model.runs]
     source = models[0].source
     test = source.summary["protocol"]["test"]
-    return compare_models(results, source.summary["classes"], groups=source.groups, test=test)
+    summary = summarize_experiment(results, source.summary["classes"], groups=source.groups, test=test)
+    comparisons: list[dict[str, Any]] = summary["comparisons"]
+    return comparisons
 
 
 def _differences(sources: Sequence[Source]) -> list[str]:
