@@ -17,7 +17,7 @@ from btkeras.datasets.prepare import PrepareReport, prepare
 from tests.mat_files import mat73, slice_mat
 
 GREY = np.arange(20 * 30, dtype=np.uint8).reshape(20, 30)
-COLOUR = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)
+COLOR = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)
 DEEP = (np.arange(20 * 30, dtype=np.uint16) * 50 + 7).reshape(20, 30)
 
 

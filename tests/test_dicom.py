@@ -231,20 +231,20 @@ def test_twelve_bit_jpeg_names_what_is_missing() -> None:
         shown(Path(str(get_testdata_file("JPGExtended.dcm"))).read_bytes())
 
 
-def test_bare_files_and_files_without_an_ending_are_recognised(tmp_path: Path) -> None:
+def test_files_without_preamble_or_ending_are_recognised(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shown(written(dataset(GREY), bare=True)), GREY)
     (tmp_path / "IM0001").write_bytes(dicom(GREY))
     assert open_slices(tmp_path / "IM0001").kind == "DICOM"
 
 
 @pytest.mark.parametrize("modality", ["CT", "US", "PT"])
-def test_other_modalities_are_refused_with_a_reason_and_not_an_error(modality: str) -> None:
+def test_other_modalities_are_rejected_with_a_reason_and_not_an_error(modality: str) -> None:
     opened = open_slices(dicom(GREY, Modality=modality), "x")
     assert opened.rejection == f"the file says {modality}, not MR" and opened.image(0).any()
 
 
 @pytest.mark.parametrize("modality", ["MR", "OT", ""])
-def test_what_may_be_mr_is_not_refused(modality: str) -> None:
+def test_what_may_be_mr_is_not_rejected(modality: str) -> None:
     assert open_slices(dicom(GREY, Modality=modality), "x").rejection is None
 
 

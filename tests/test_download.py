@@ -27,10 +27,10 @@ class Site:
     """What the server has and does, and which ranges it was asked for ("" for the whole file)."""
 
     content: bytes = CONTENT
-    status: list[int] = field(default_factory=list)  # answers of the next requests, 0 to serve
-    cuts: list[int] = field(default_factory=list)  # bytes after which the next answers break off
+    status: list[int] = field(default_factory=list)  # of the next responses, 0 to serve
+    cuts: list[int] = field(default_factory=list)  # bytes after which the next responses break off
     ranges: bool = True
-    shift: int = 0  # bytes by which the answered range is wrong
+    shift: int = 0  # bytes by which the response's range is wrong
     extra: dict[str, object] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     api: str = ""
@@ -183,7 +183,7 @@ def test_wrong_content_is_one_error_and_leaves_nothing(site: Site, tmp_path: Pat
 
 
 @pytest.mark.parametrize("status", [404, 403, 202])
-def test_a_refusal_is_not_tried_again(site: Site, tmp_path: Path, status: int) -> None:
+def test_a_client_error_is_not_tried_again(site: Site, tmp_path: Path, status: int) -> None:
     site.status = [status] * 9
     with pytest.raises(DataError, match=f"HTTP {status} .*{NAME}.*browser"):
         download(site, tmp_path, retries=3)
@@ -196,7 +196,7 @@ def test_an_unknown_article(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", [{"name": "../x"}, {"name": ".bashrc"}, {"computed_md5": ""}, {"size": None}])
-def test_an_odd_list_is_refused(site: Site, tmp_path: Path, extra: dict[str, object]) -> None:
+def test_an_odd_list_is_an_error(site: Site, tmp_path: Path, extra: dict[str, object]) -> None:
     site.extra = extra
     with pytest.raises(DataError, match="must give each one's name, size, MD5"):
         download(site, tmp_path)

@@ -183,7 +183,7 @@ def test_big_endian_and_gzip_are_read(kind: Any) -> None:
         np.testing.assert_array_equal(opened.image(4), open_slices(encoded(values), "x").image(4))
 
 
-def test_pairs_and_other_gzip_files_are_refused_by_name(tmp_path: Path) -> None:
+def test_pairs_and_other_gzip_files_are_errors(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Pair(head(), np.eye(4)), tmp_path / "scan.hdr")
     with pytest.raises(ImageError, match=r"a pair \(\.hdr and \.img\)"):
         open_slices(tmp_path / "scan.hdr")
@@ -192,7 +192,7 @@ def test_pairs_and_other_gzip_files_are_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])])
-def test_what_is_no_grey_is_refused(dtype: Any) -> None:
+def test_what_is_no_grey_is_an_error(dtype: Any) -> None:
     with pytest.raises(ImageError, match="real numbers"):
         open_slices(encoded(np.zeros(SHAPE, dtype)), "x")
 

@@ -22,7 +22,7 @@ from btkeras.errors import ConfigError, DataError
 from btkeras.preprocessing.decode import to_uint8
 from tests.mat_files import mat73, slice_mat
 from tests.prepare_files import (
-    COLOUR,
+    COLOR,
     DEEP,
     GREY,
     encoded,
@@ -106,7 +106,7 @@ def test_the_same_sources_give_the_same_bytes(tmp_path: Path, data: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["5.mat", "first.mat"])
-def test_a_slice_that_the_folds_do_not_know(tmp_path: Path, out: Path, name: str) -> None:
+def test_a_slice_without_an_official_fold(tmp_path: Path, out: Path, name: str) -> None:
     put(tmp_path / "in", {name: slice_mat(), "cvind.mat": mat73({"cvind": np.ones((4, 1))})})
     with pytest.raises(DataError, match=f"must have a fold for each slice.*{name} beside a cvind.mat of 4"):
         run(tmp_path / "in", out=out)
@@ -129,15 +129,15 @@ def test_class_folders(data: Path, out: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.png", encoded(COLOUR, mode="RGBA"), COLOUR),
+        ("a.png", encoded(COLOR, mode="RGBA"), COLOR),
         ("a.png", encoded(GREY, mode="LA"), GREY),
-        ("a.png", encoded(COLOUR, mode="P"), None),
+        ("a.png", encoded(COLOR, mode="P"), None),
         ("a.png", encoded(GREY > 99), (GREY > 99) * np.uint8(255)),
         ("a.png", encoded(DEEP), to_uint8(DEEP)),
         ("a.tif", encoded(DEEP, "TIFF"), to_uint8(DEEP)),
-        ("a.tiff", encoded(COLOUR, "TIFF"), COLOUR),
-        ("a.BMP", encoded(COLOUR, "BMP"), COLOUR),
-        ("a.jpg", encoded(COLOUR, "JPEG", mode="CMYK"), None),
+        ("a.tiff", encoded(COLOR, "TIFF"), COLOR),
+        ("a.BMP", encoded(COLOR, "BMP"), COLOR),
+        ("a.jpg", encoded(COLOR, "JPEG", mode="CMYK"), None),
         ("a.jpg", encoded(GREY), GREY),
         ("a.jfif", encoded(GREY), GREY),
     ],
@@ -186,7 +186,7 @@ def test_training_and_testing_are_joined(tmp_path: Path, out: Path, as_zip: bool
     assert found == [("images/glioma/0001-2.png", "kaggle", second), ("images/glioma/0001.png", "kaggle", first)]
 
 
-def test_parts_given_one_by_one_belong_to_their_collection(tmp_path: Path, out: Path) -> None:
+def test_subsets_given_one_by_one_belong_to_their_collection(tmp_path: Path, out: Path) -> None:
     put(tmp_path / "kaggle", {"Training/glioma/1.png": encoded(), "Testing/notumor/2.png": encoded()})
     run(tmp_path / "kaggle/Training", tmp_path / "kaggle/Testing", out=out)
     found = [(r.label, r.source, r.extra["subset"]) for r in records(out).values()]
@@ -198,7 +198,7 @@ def test_class_folders_given_one_by_one(data: Path, out: Path) -> None:
     assert [(r.label, r.source) for r in records(out).values()] == [("glioma", "data"), ("no_tumor", "data")]
 
 
-def test_boxes_are_kept(data: Path, out: Path) -> None:
+def test_boxes_become_a_column(data: Path, out: Path) -> None:
     put(data, {"boxes.csv": b"file,x_center,y_center,width,height\nglioma/a.png,0.49,0.51,0.13,0.10\n"})
     run(data, out=out)
     assert [r.extra["box"] for r in records(out).values()] == ["0.49 0.51 0.13 0.1", ""]
@@ -223,7 +223,7 @@ def test_wrong_boxes(data: Path, out: Path, table: str, message: str) -> None:
 # Datasets, and several sources
 
 
-def test_a_dataset_keeps_its_columns(tmp_path: Path, out: Path) -> None:
+def test_a_dataset_s_columns_stay(tmp_path: Path, out: Path) -> None:
     put(tmp_path, {"x.zip": figshare_download()})
     run(tmp_path / "x.zip", out=tmp_path / "first")
     run(tmp_path / "first", out=out)
@@ -232,7 +232,7 @@ def test_a_dataset_keeps_its_columns(tmp_path: Path, out: Path) -> None:
 
 def test_a_dataset_whose_image_was_changed(tmp_path: Path, data: Path, out: Path) -> None:
     run(data, out=tmp_path / "first")
-    put(tmp_path / "first", {"images/glioma/a.png": encoded(COLOUR)})
+    put(tmp_path / "first", {"images/glioma/a.png": encoded(COLOR)})
     with pytest.raises(DataError, match=r"manifest describes.*a.png with another sha256"):
         run(tmp_path / "first", out=out)
 

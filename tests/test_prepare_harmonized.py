@@ -1,4 +1,4 @@
-"""``prepare --harmonize``: heads alone, on one scale, with their masks and boxes."""
+"""``prepare --harmonize``: crops to heads, on one scale of intensity, with masks and boxes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def harmonized(phantom: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Da
     return load_dataset(out)
 
 
-def test_images_are_harmonized_squares_and_keep_who_they_are(phantom: Dataset, harmonized: Dataset) -> None:
+def test_images_are_harmonized_squares_with_label_and_patient(phantom: Dataset, harmonized: Dataset) -> None:
     assert len(harmonized.records) == len(phantom.records)
     before = {record.extra.get("original", record.path): record for record in phantom.records}
     for record in harmonized.records:

@@ -1,4 +1,4 @@
-"""What ``prepare`` refuses, and that it leaves nothing behind then."""
+"""Errors of ``prepare``, which then leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_nothing_but_broken_images(tmp_path: Path, out: Path) -> None:
     assert not out.exists()
 
 
-def test_a_color_image_of_16_bits_is_refused(data: Path, out: Path) -> None:
+def test_a_color_image_of_16_bits_is_an_error(data: Path, out: Path) -> None:
     deep = bytearray(png_header(20, 20))
     deep[24:26] = b"\x10\x02"
     deep[29:33] = struct.pack(">I", zlib.crc32(deep[12:29]))
@@ -192,15 +192,15 @@ def test_a_full_disk_leaves_nothing(data: Path, out: Path, monkeypatch: pytest.M
 
 
 def test_progress_knows_the_number(data: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    seen = []
+    totals = []
 
     def count(items: Iterable[Any], total: int) -> Iterable[Any]:
-        seen.append(total)
+        totals.append(total)
         return items
 
     prepare([data], out, progress=count)
     prepare([data], out.with_name("second"))
-    assert seen == [2]
+    assert totals == [2]
     assert capsys.readouterr().out == ""
 
 
@@ -221,7 +221,7 @@ def test_an_encrypted_zip(tmp_path: Path, out: Path) -> None:
         run(tmp_path / "x.zip", out=out)
 
 
-def test_a_pipe_is_not_waited_for(data: Path, out: Path) -> None:
+def test_a_pipe_is_an_error(data: Path, out: Path) -> None:
     os.mkfifo(data / "glioma/pipe.png")
     with pytest.raises(DataError, match=r"pipe.png .not a regular file"):
         run(data, out=out)

@@ -1,4 +1,4 @@
-"""A folder of images to records."""
+"""Folders of images and manifests to records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def manifest(root: Path, content: str | bytes) -> Path:
     return root
 
 
-def rejection(root: Path) -> str:
+def error_of(root: Path) -> str:
     with pytest.raises(DataError) as caught:
         load_dataset(root)
     assert "Received: " in str(caught.value)
@@ -85,30 +85,30 @@ def test_a_dataset_in_a_hidden_folder_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", ["glioma/notes.txt", "no/Thumbs.db", "boxes.csv"])
-def test_files_that_are_no_images_are_passed_over(tmp_path: Path, other: str) -> None:
+def test_files_that_are_no_images_are_ignored(tmp_path: Path, other: str) -> None:
     assert len(load_dataset(put(tmp_path, "glioma/a.png", "no/b.png", other)).records) == 2
 
 
 @pytest.mark.parametrize("ending", ["bmp", "TIF", "gif", "webp", "dcm", "mat"])
 def test_images_of_another_format_are_not_left_out_in_silence(tmp_path: Path, ending: str) -> None:
-    message = rejection(put(tmp_path, "glioma/a.png", f"glioma/b.{ending}", f"no/c.{ending}", "no/b.png"))
+    message = error_of(put(tmp_path, "glioma/a.png", f"glioma/b.{ending}", f"no/c.{ending}", "no/b.png"))
     assert f"'glioma/b.{ending}'" in message
     assert "btkeras prepare" in message
 
 
-@pytest.mark.parametrize("part", ["Training", "test"])
-def test_a_collection_in_parts_is_told_how_to_join_them(tmp_path: Path, part: str) -> None:
-    message = rejection(put(tmp_path, f"{part}/glioma/a.png", "other/no/b.png"))
+@pytest.mark.parametrize("subset", ["Training", "test", "val"])
+def test_the_error_for_a_split_collection_says_how_to_join_it(tmp_path: Path, subset: str) -> None:
+    message = error_of(put(tmp_path, f"{subset}/glioma/a.png", "other/no/b.png"))
     assert f"btkeras prepare {tmp_path}/" in message
-    assert part in message
+    assert subset in message
 
 
-def test_an_unknown_folder_is_refused_with_the_nearest_class(tmp_path: Path) -> None:
-    assert "Received: 'glioms'. Did you mean 'glioma'" in rejection(put(tmp_path, "glioms/a.png", "no/b.png"))
+def test_an_unknown_folder_is_an_error_with_the_nearest_class(tmp_path: Path) -> None:
+    assert "Received: 'glioms'. Did you mean 'glioma'" in error_of(put(tmp_path, "glioms/a.png", "no/b.png"))
 
 
 def test_a_folder_like_no_class_is_to_be_renamed_or_removed(tmp_path: Path) -> None:
-    assert "Received: 'xyz'. Rename or remove it" in rejection(put(tmp_path, "glioma/a.png", "no/b.png", "xyz/c.png"))
+    assert "Received: 'xyz'. Rename or remove it" in error_of(put(tmp_path, "glioma/a.png", "no/b.png", "xyz/c.png"))
 
 
 @pytest.mark.parametrize(
@@ -120,25 +120,25 @@ def test_a_folder_like_no_class_is_to_be_renamed_or_removed(tmp_path: Path) -> N
         (("glioma/a.png", "no/notes.txt"), "no without any"),
     ],
 )
-def test_less_than_two_classes_are_refused(tmp_path: Path, paths: tuple[str, ...], received: str) -> None:
-    assert received in rejection(put(tmp_path, *paths))
+def test_less_than_two_classes_are_errors(tmp_path: Path, paths: tuple[str, ...], received: str) -> None:
+    assert received in error_of(put(tmp_path, *paths))
 
 
-def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_and_a_file_are_errors(tmp_path: Path) -> None:
     for path in (tmp_path / "missing", put(tmp_path, "file.zip") / "file.zip"):
-        assert f"A dataset must be a folder. Received: {path}" in rejection(path)
+        assert f"A dataset must be a folder. Received: {path}" in error_of(path)
 
 
-def test_a_name_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_is_no_utf_8_is_an_error(tmp_path: Path) -> None:
     put(tmp_path, "glioma/a.png", "no/b.png")
     try:
         Path(os.fsdecode(os.fsencode(tmp_path / "glioma") + b"/\xe9.png")).touch()
     except OSError:
         pytest.skip("this file system only takes UTF-8")
-    assert "name must be UTF-8" in rejection(tmp_path)
+    assert "name must be UTF-8" in error_of(tmp_path)
 
 
-def test_a_manifest_is_read_and_its_further_columns_kept(tmp_path: Path) -> None:
+def test_a_manifest_is_read_with_its_further_columns(tmp_path: Path) -> None:
     text = 'path,label,patient,source,age,note\nb/x.png,No Tumor,7,Br35H,,\na.png,glioma_tumor,3,,61,"left, small"\n'
     first, second = load_dataset(manifest(tmp_path, text)).records
     assert first == Record("a.png", "glioma", "3", "", {"age": "61", "note": "left, small"})
@@ -157,7 +157,7 @@ def test_a_manifest_from_excel_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/etc/a.png", "../a.png", "b/../../a.png", "", ".", "a\0.png"])
 def test_a_path_must_lie_inside_the_dataset(tmp_path: Path, path: str) -> None:
-    message = rejection(manifest(tmp_path, f"{ROWS}{path},glioma,,\n"))
+    message = error_of(manifest(tmp_path, f"{ROWS}{path},glioma,,\n"))
     assert "must lie inside" in message
     assert f"line 4: {path!r}" in message
 
@@ -180,7 +180,7 @@ def test_a_path_must_lie_inside_the_dataset(tmp_path: Path, path: str) -> None:
         (HEADER + '"' + "x" * 200_000, "CSV file in UTF-8. Received: field larger"),
     ],
 )
-def test_a_manifest_that_is_none_is_refused(tmp_path: Path, content: str | bytes, rule: str) -> None:
+def test_a_manifest_that_is_none_is_an_error(tmp_path: Path, content: str | bytes, rule: str) -> None:
     with pytest.raises(DataError, match=f"(?s){rule}"):
         load_dataset(manifest(tmp_path, content))
 
@@ -190,9 +190,7 @@ SEGMENT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/
 PATHS = st.lists(SEGMENT.filter(lambda part: part not in (".", "..")), min_size=1, max_size=3).map("/".join)
 
 
-@settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.dictionaries(PATHS, st.tuples(TEXT, TEXT, TEXT), min_size=2, max_size=5), column=TEXT)
 def test_a_written_manifest_is_read_back(tmp_path: Path, rows: dict[str, tuple[str, str, str]], column: str) -> None:
     column = f"x{column}"
@@ -235,8 +233,8 @@ def test_boxes_beside_class_folders_become_a_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["glioma/a.png,0.5,0.5,0.1,wide", "glioma/a.png,0.5,0.5,0.1,12", "glioma/a.png,0.5"])
-def test_a_box_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
-    assert "boxes.csv, line 2" in rejection(with_boxes(tmp_path, line))
+def test_a_box_that_is_none_is_an_error(tmp_path: Path, line: str) -> None:
+    assert "boxes.csv, line 2" in error_of(with_boxes(tmp_path, line))
 
 
 def test_classes_are_not_collected_anew_for_each_image(tmp_path: Path) -> None:
