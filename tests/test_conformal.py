@@ -11,7 +11,7 @@ from scipy.stats import betabinom
 
 from btkeras.decisions.calibration import Calibration
 from btkeras.errors import ConfigError
-from btkeras.metrics.conformal import conformal_threshold, prediction_sets, set_metrics, true_scores
+from btkeras.metrics.conformal import conformal_threshold, nonconformity_scores, prediction_sets, set_metrics
 
 
 def exchangeable(n: int, rng: np.random.Generator, sharpness: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -54,7 +54,7 @@ def test_float32_answers_get_the_sets_of_the_scores_made_from_them() -> None:
     rng = np.random.default_rng(5)
     labels, probabilities = exchangeable(200, rng, sharpness=20)
     probabilities = probabilities.astype(np.float32)
-    scores = true_scores(labels, probabilities)
+    scores = nonconformity_scores(labels, probabilities)
     for rank in (150, 160, 170):
         hit = prediction_sets(probabilities, scores[rank])[np.arange(200), labels]
         # Those that are equal to the threshold are within it.
@@ -70,7 +70,7 @@ def test_coverage_on_exchangeable_data_is_within_its_interval(coverage: float) -
     hits = []
     for _ in range(repeats):
         labels, probabilities = exchangeable(n + m, rng)
-        calibration = Calibration(1.0, tuple(true_scores(labels[:n], probabilities[:n]).tolist()), 1.0, 1.0)
+        calibration = Calibration(1.0, tuple(nonconformity_scores(labels[:n], probabilities[:n]).tolist()), 1.0, 1.0)
         sets = calibration.sets(probabilities[n:], coverage)
         hits.append(int(sets[np.arange(m), labels[n:]].sum()))
     low, high = expected.ppf([0.005, 0.995])
@@ -82,7 +82,7 @@ def test_coverage_on_exchangeable_data_is_within_its_interval(coverage: float) -
 @given(st.integers(1, 60), st.floats(0.01, 0.99), st.integers(0, 2**32 - 1))
 def test_a_higher_coverage_never_takes_a_class_away(n: int, coverage: float, seed: int) -> None:
     labels, probabilities = exchangeable(n, np.random.default_rng(seed))
-    calibration = Calibration(1.0, tuple(true_scores(labels, probabilities).tolist()), 1.0, 1.0)
+    calibration = Calibration(1.0, tuple(nonconformity_scores(labels, probabilities).tolist()), 1.0, 1.0)
     narrow = calibration.sets(probabilities, coverage)
     wide = calibration.sets(probabilities, min(0.999, coverage + 0.01))
     assert (wide >= narrow).all()

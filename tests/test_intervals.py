@@ -90,7 +90,7 @@ def test_every_interval_equals_the_percentiles_of_scikit_learn_on_drawn_images()
     drawn = [resample_figures(labels, predictions, weights[groups]) for weights in resamples(100)]
     found = clustered_bootstrap(labels, predictions, groups, CLASSES, FEW)
     assert found["accuracy"] == pytest.approx(ends([row["accuracy"] for row in drawn]))
-    for name in intervals.INTERVAL_FIGURES:
+    for name in intervals.INTERVAL_METRICS:
         assert found[name] == pytest.approx(ends([row[name].mean() for row in drawn]))
         for i, label in enumerate(CLASSES):
             assert found["per_class"][label][name] == pytest.approx(ends([row[name][i] for row in drawn]))
@@ -169,7 +169,7 @@ def test_intervals_contain_the_estimates_and_repeat_themselves() -> None:
     found = clustered_bootstrap(labels, predictions, groups, CLASSES, Resampling())
     summary = summarize(labels, np.eye(4)[predictions], CLASSES)
     assert found["accuracy"][0] < summary["accuracy"] < found["accuracy"][1]
-    for name in intervals.INTERVAL_FIGURES:
+    for name in intervals.INTERVAL_METRICS:
         assert found[name][0] < summary["macro"][name] < found[name][1]
         for label in CLASSES:
             low, high = found["per_class"][label][name]

@@ -25,13 +25,13 @@ def test_a_map_points_at_its_maximum(regions: np.ndarray) -> None:
     maps[0, 1, 2] = maps[1, 3, 4] = 1
     region = np.zeros((2, 4, 5), bool)
     region[:, 1, 2] = True
-    assert local.pointing(maps, region).tolist() == [True, False]
+    assert local.pointing_game(maps, region).tolist() == [True, False]
     assert local.points(maps).tolist() == [[1, 2], [3, 4]]
 
 
 def test_a_map_without_a_maximum_points_nowhere() -> None:
     everywhere = np.ones((2, 3, 3), bool)
-    assert local.pointing(np.stack([np.zeros((3, 3)), np.ones((3, 3))]), everywhere).tolist() == [False, False]
+    assert local.pointing_game(np.stack([np.zeros((3, 3)), np.ones((3, 3))]), everywhere).tolist() == [False, False]
 
 
 def test_energy_is_the_part_of_the_sum_in_the_region(maps: np.ndarray, regions: np.ndarray) -> None:
@@ -58,7 +58,7 @@ def test_iou_of_same_area_takes_the_highest_pixels(maps: np.ndarray, regions: np
 
 def test_a_map_of_zeros_scores_nothing(regions: np.ndarray) -> None:
     zeros = np.zeros(regions.shape)
-    for figure in (local.energy, local.iou, local.iou_of_same_area, local.pointing):
+    for figure in (local.energy, local.iou, local.iou_of_same_area, local.pointing_game):
         assert not figure(zeros, regions).any()
 
 

@@ -40,7 +40,7 @@ def test_per_class_and_macro_figures_equal_scikit_learn(seed: int, count: int) -
 def test_accuracy_and_specificity_of_a_class_are_those_of_one_against_the_rest(seed: int, count: int) -> None:
     labels, probabilities = answers(seed, count)
     predictions = probabilities.argmax(axis=1)
-    figures = metrics.class_figures(metrics.confusion_matrix(labels, predictions, 4))
+    figures = metrics.class_metrics(metrics.confusion_matrix(labels, predictions, 4))
     for i in range(4):
         assert figures["accuracy"][i] == pytest.approx(reference.accuracy_score(labels == i, predictions == i))
         negatives = reference.recall_score(labels != i, predictions != i, zero_division=0)

@@ -163,7 +163,7 @@ def test_a_quantized_file_is_compared_with_itself(made: Path, run: Path) -> None
     import numpy as np
 
     from btkeras.export.slices import subset_slices
-    from btkeras.metrics.conformal import true_scores
+    from btkeras.metrics.conformal import nonconformity_scores
 
     network, checkpoint = load_backend(made / "model.tflite"), load_backend(run)
     subset = subset_slices(open_run(run), "validation")
@@ -173,7 +173,8 @@ def test_a_quantized_file_is_compared_with_itself(made: Path, run: Path) -> None
     assert np.sort(network.reference.percentile(scores)).tolist() == [
         100 * (i + 1) / len(scores) for i in range(len(scores))
     ]
-    np.testing.assert_allclose(network.calibration.scores, true_scores(subset.labels, probabilities), atol=1e-6)
+    expected = nonconformity_scores(subset.labels, probabilities)
+    np.testing.assert_allclose(network.calibration.scores, expected, atol=1e-6)
     assert network.calibration.scores != checkpoint.calibration.scores
     assert network.calibration.temperature == checkpoint.calibration.temperature
     assert "int8" in network.calibration.method

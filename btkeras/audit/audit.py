@@ -17,73 +17,42 @@ _DARK = 8  # grey level
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """Statistics of a class's readable images.
-
-    Attributes:
-        label: The class.
-        count: Number of images.
-        sizes: Number of different sizes.
-        commonest_size: Width and height that most have.
-        commonest_share: Share of the images that have it, 0..1.
-        smallest: Shortest side of any, in pixels.
-        largest: Longest side of any, in pixels.
-        modes: Number of images by Pillow's mode, the commonest first.
-        border: Median grey level of the outermost 2 %, 0..255.
-        dark_border: Share of images whose border is darker than 8, 0..1.
-        mean: Mean over the images of their mean grey level, 0..255.
-        mean_spread: Standard deviation of that between images.
-        contrast: Mean over the images of their grey levels' standard deviation.
-    """
+    """Statistics of a class's readable images."""
 
     label: str
-    count: int
-    sizes: int
-    commonest_size: tuple[int, int]
-    commonest_share: float
-    smallest: int
-    largest: int
-    modes: dict[str, int]
-    border: float
-    dark_border: float
-    mean: float
-    mean_spread: float
-    contrast: float
+    count: int  # number of images
+    sizes: int  # number of different sizes
+    commonest_size: tuple[int, int]  # width and height that most have
+    commonest_share: float  # share of the images that have it, 0..1
+    smallest: int  # shortest side of any, in pixels
+    largest: int  # longest side of any, in pixels
+    modes: dict[str, int]  # number of images by Pillow's mode, the commonest first
+    border: float  # median grey level of the outermost 2 %, 0..255
+    dark_border: float  # share of images whose border is darker than 8, 0..1
+    mean: float  # mean over the images of their mean grey level, 0..255
+    mean_spread: float  # standard deviation of that between images
+    contrast: float  # mean over the images of their grey levels' standard deviation
 
 
 @dataclass(frozen=True)
 class GroupMember:
-    """An image of a group of duplicates.
+    """An image of a group of duplicates."""
 
-    Attributes:
-        path: Relative to its dataset's folder.
-        label: Its class.
-        subset: One of ``SUBSETS``; "" without a split or where the split leaves it out.
-        other: Whether it is of the other dataset.
-    """
-
-    path: str
+    path: str  # relative to its dataset's folder
     label: str
-    subset: str = ""
-    other: bool = False
+    subset: str = ""  # one of ``SUBSETS``; "" without a split or where the split leaves it out
+    other: bool = False  # whether it is of the other dataset
 
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Images that are duplicates of each other, directly or through others.
+    """Images that are duplicates of each other, directly or through others."""
 
-    Attributes:
-        members: Two and more, by dataset and path.
-        exact: Whether all have equal pixels.
-        exact_duplicates: Number of images whose pixels equal those of an earlier one.
-        correlation: The lowest of the pairs that connect them.
-        orientations: Flips and rotations that make one look like another.
-    """
-
-    members: tuple[GroupMember, ...]
-    exact: bool
-    exact_duplicates: int
-    correlation: float
-    orientations: tuple[str, ...]
+    members: tuple[GroupMember, ...]  # two and more, by dataset and path
+    exact: bool  # whether all have equal pixels
+    exact_duplicates: int  # number of images whose pixels equal those of an earlier one
+    correlation: float  # the lowest of the pairs that connect them
+    orientations: tuple[str, ...]  # flips and rotations that make one look like another
 
     @property
     def own(self) -> tuple[GroupMember, ...]:
@@ -119,31 +88,18 @@ class DuplicateGroup:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        dataset: The folder.
-        against: The other dataset's folder, "" without one.
-        split: Whether a split was audited too.
-        counts: Images per class.
-        patients: Number of patients that are named, or None.
-        unreadable: Why, by path; those of the other dataset begin with its folder.
-        groups: Groups of duplicates, those that matter most first.
-        patients_across: Subsets by patient, for patients in several.
-        statistics: Of each class, by name; a class without a readable image has none.
-        subset_sizes: Images per subset of the split.
-    """
-
-    dataset: str
-    against: str
-    split: bool
-    counts: Mapping[str, int]
-    patients: int | None
-    unreadable: Mapping[str, str]
-    groups: tuple[DuplicateGroup, ...]
-    patients_across: Mapping[str, tuple[str, ...]]
-    statistics: tuple[ClassStatistics, ...]
-    subset_sizes: Mapping[str, int]
+    dataset: str  # its folder
+    against: str  # the other dataset's folder, "" without one
+    split: bool  # whether a split was audited too
+    counts: Mapping[str, int]  # images per class
+    patients: int | None  # number of patients that are named, or None
+    unreadable: Mapping[str, str]  # why, by path; those of the other dataset begin with its folder
+    groups: tuple[DuplicateGroup, ...]  # groups of duplicates, those that matter most first
+    patients_across: Mapping[str, tuple[str, ...]]  # subsets by patient, for patients in several
+    statistics: tuple[ClassStatistics, ...]  # of each class, by name; a class without a readable image has none
+    subset_sizes: Mapping[str, int]  # images per subset of the split
 
     @property
     def across(self) -> tuple[DuplicateGroup, ...]:

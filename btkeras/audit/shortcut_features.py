@@ -33,17 +33,11 @@ _MODES = ("L", "RGB", "RGBA", "LA", "P", "1", "CMYK")
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Features of one image; 5 kB, so that a dataset of 20,000 needs about 100 MB.
+    """Features of one image; 5 kB, so that a dataset of 20,000 needs about 100 MB."""
 
-    Attributes:
-        values: Name of a kind of feature -> its numbers.
-        square: The image in grey, stretched to uint8 ``[64, 64]``.
-        head: Box of the head, as fractions of the image.
-    """
-
-    values: Mapping[str, Features]
-    square: Grey
-    head: Box
+    values: Mapping[str, Features]  # name of a kind of feature -> its numbers
+    square: Grey  # the image in grey, stretched to uint8 ``[64, 64]``
+    head: Box  # box of the head, as fractions of the image
 
 
 def extract_features(paths: Sequence[Path]) -> Iterator[ImageFeatures | ImageError]:

@@ -66,29 +66,17 @@ CLASSIFIERS: Mapping[str, Callable[[int], Any]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class ShortcutRow:
-    """Accuracy on the test subset from one kind of feature.
+    """Accuracy on the test subset from one kind of feature."""
 
-    Attributes:
-        name: A key of ``SHORTCUTS``, or what a network was shown.
-        shows: What it is made of.
-        predicted_by: The classifier that was best on the validation subset, or ``network``.
-        images: Test images.
-        accuracy: In 0..1.
-        balanced_accuracy: Mean recall of the classes.
-        detection_accuracy: Accuracy of "tumour or not"; None without both kinds of images.
-        chance: Accuracy of always predicting the most frequent class of the training subset.
-        detection_chance: The same of "tumour or not".
-    """
-
-    name: str
-    shows: str
-    predicted_by: str
-    images: int
-    accuracy: float
-    balanced_accuracy: float
-    detection_accuracy: float | None
-    chance: float
-    detection_chance: float | None
+    name: str  # A key of ``SHORTCUTS``, or what a network was shown
+    shows: str  # what it is made of
+    predicted_by: str  # the classifier that was best on the validation subset, or ``network``
+    images: int  # test images
+    accuracy: float  # in 0..1
+    balanced_accuracy: float  # mean recall of the classes
+    detection_accuracy: float | None  # accuracy of "tumour or not"; None without both kinds of images
+    chance: float  # accuracy of always predicting the most frequent class of the training subset
+    detection_chance: float | None  # the same of "tumour or not"
 
     @property
     def beats_chance(self) -> bool:
@@ -105,21 +93,13 @@ class ShortcutRow:
 
 @dataclass(frozen=True)
 class Shortcuts:
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        dataset: Its folder.
-        group_by: Of the split.
-        classes: Their names.
-        rows: Simple classifiers first, then, with a run, its network.
-        broken: Images that could not be read and were left out.
-    """
-
-    dataset: str
-    group_by: str
-    classes: tuple[str, ...]
-    rows: tuple[ShortcutRow, ...]
-    broken: int
+    dataset: str  # its folder
+    group_by: str  # of the split
+    classes: tuple[str, ...]  # their names
+    rows: tuple[ShortcutRow, ...]  # simple classifiers first, then, with a run, its network
+    broken: int  # images that could not be read and were left out
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
@@ -133,23 +113,14 @@ class Shortcuts:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """A dataset's readable images and their features.
+    """A dataset's readable images and their features."""
 
-    Attributes:
-        root: The dataset's folder.
-        records: The images.
-        subsets: The subset of each.
-        features: Kind of feature -> a row per image.
-        hidden: The box of each image to hide, fractions of the image; None where it is not known.
-        heads: Boxes of the heads, fractions of the images.
-    """
-
-    root: Path
-    records: tuple[Record, ...]
-    subsets: NDArray[np.str_]
-    features: Mapping[str, Features]
-    hidden: list[Box | None]
-    heads: list[Box]
+    root: Path  # the dataset's folder
+    records: tuple[Record, ...]  # the images
+    subsets: NDArray[np.str_]  # the subset of each
+    features: Mapping[str, Features]  # kind of feature -> a row per image
+    hidden: list[Box | None]  # the box of each image to hide, fractions of the image; None where it is not known
+    heads: list[Box]  # boxes of the heads, fractions of the images
 
 
 def find_shortcuts(

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from scipy.special import softmax
 
 from btkeras.decisions.calibration import Calibration, save_calibration
 from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores, Gaussian, OODDetector, save_ood
@@ -15,8 +16,8 @@ from btkeras.evaluation.evaluate import LoadedRun, evaluate_split, loaded, predi
 from btkeras.files import atomic_file
 from btkeras.logging import logger
 from btkeras.metrics import negative_log_likelihood
-from btkeras.metrics.calibration import fit_temperature, softmax
-from btkeras.metrics.conformal import true_scores
+from btkeras.metrics.calibration import fit_temperature
+from btkeras.metrics.conformal import nonconformity_scores
 from btkeras.models.head import logits_network, temperature_of, with_temperature
 from btkeras.runs import Run
 from btkeras.training.checkpoint import load_progress
@@ -51,10 +52,10 @@ def calibrate(run: Run | LoadedRun) -> Calibration:
     labels = np.array([run.classes().index(record.label) for record in found.records])
     temperature = fit_temperature(labels, found.outputs)
     # float32, as the network's probabilities, with whose scores these are compared.
-    before, after = (softmax(found.outputs / t).astype(np.float32) for t in (1.0, temperature))
+    before, after = (softmax(found.outputs / t, axis=1).astype(np.float32) for t in (1.0, temperature))
     calibration = Calibration(
         temperature,
-        tuple(true_scores(labels, after).tolist()),
+        tuple(nonconformity_scores(labels, after).tolist()),
         nll_before=negative_log_likelihood(labels, before),
         nll_after=negative_log_likelihood(labels, after),
     )

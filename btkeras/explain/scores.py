@@ -200,7 +200,7 @@ def _method_rows(
 
 
 def _row(title: str, network: str, maps: _Floats, tumors: _Tumors, classes: Sequence[str]) -> dict[str, Any]:
-    hits = local.pointing(maps, tumors.regions)
+    hits = local.pointing_game(maps, tumors.regions)
     scores: Mapping[str, NDArray[Any]] = {
         "pointing": hits,
         "energy": local.energy(maps, tumors.regions),

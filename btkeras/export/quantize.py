@@ -23,7 +23,7 @@ from btkeras.export.slices import Labelled
 from btkeras.inference.backends.base import InferenceBackend, ModelOutputs
 from btkeras.metrics import negative_log_likelihood, summarize
 from btkeras.metrics.comparisons import mcnemar
-from btkeras.metrics.conformal import true_scores
+from btkeras.metrics.conformal import nonconformity_scores
 from btkeras.metrics.intervals import wilson
 
 QUANTIZATIONS = ("int8", "float16")
@@ -101,7 +101,7 @@ def own_calibration(
     """
     if calibration is None:
         return None
-    scores = tuple(true_scores(labels, observed[0]).tolist())
+    scores = tuple(nonconformity_scores(labels, observed[0]).tolist())
     loss = negative_log_likelihood(labels, observed[0])
     return replace(
         calibration, scores=scores, nll_after=loss, method=f"{METHOD}; scores of the network in {quantization}"

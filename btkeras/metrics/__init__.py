@@ -1,4 +1,4 @@
-"""Figures from labels and probabilities, how sure they are, and whether two models differ; plain NumPy and SciPy."""
+"""Metrics of labels and probabilities, their intervals, and tests of whether two models differ."""
 
 from btkeras.metrics.classification import (
     METRICS,

@@ -1,12 +1,11 @@
-"""How far probabilities can be trusted: calibration errors, proper scores, temperature, risk against coverage.
+"""Metrics of calibration and selective classification: calibration errors, proper scores, temperature, risk-coverage.
 
 Labels are class indices, ``[n]`` integers; probabilities ``[n, classes]``, whose largest is the confidence.
 
-The expected calibration error (ECE; Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017) depends on how it is
-estimated. Here it is the top label's, in 15 bins of about equal numbers of images (Nixon et al., "Measuring
-Calibration in Deep Learning", 2019), for nearly all confidences of a good network lie in the last of 15 bins of equal
-width. It is biased upwards: even a perfectly calibrated network gets more than 0, the fewer the images the more;
-``calibrated_error`` says how much.
+The expected calibration error (ECE; Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017) is the top label's, in 15 bins
+of about equal numbers of images (Nixon et al., "Measuring Calibration in Deep Learning", 2019), because nearly all
+confidences of a good network lie in the last of 15 bins of equal width. It is biased upwards: even a perfectly
+calibrated network gets more than 0, the fewer the images the more; ``calibrated_error`` says how much.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
 from btkeras.metrics.classification import FloatArray, IntArray, negative_log_likelihood
 
@@ -41,8 +41,7 @@ class Reliability:
     @property
     def error(self) -> float:
         """Mean gap between confidence and frequency, weighted by the images: 0..1."""
-        gaps = np.abs(self.confidence - self.frequency)
-        return float((gaps * self.images).sum() / self.images.sum())
+        return float(np.average(np.abs(self.confidence - self.frequency), weights=self.images))
 
 
 def reliability(probabilities: FloatArray, events: NDArray[np.bool_], bins: int = BINS) -> Reliability:
@@ -83,9 +82,9 @@ def classwise_calibration_error(labels: IntArray, probabilities: FloatArray, bin
 
 
 def calibrated_error(probabilities: FloatArray, bins: int = BINS, seed: int = 0) -> tuple[float, float]:
-    """The ECE that a perfectly calibrated network with these confidences would get, by simulation.
+    """The ECE of a perfectly calibrated network with these confidences, by simulation.
 
-    Answers are drawn that are right as often as the confidences say (Vaicenavicius et al., "Evaluating Model
+    Predictions are drawn that are right as often as the confidences say (Vaicenavicius et al., "Evaluating Model
     Calibration in Classification", 2019).
 
     Args:
@@ -94,7 +93,7 @@ def calibrated_error(probabilities: FloatArray, bins: int = BINS, seed: int = 0)
         seed: Of the draws.
 
     Returns:
-        Mean, and what 5 % of the draws exceed: an ECE above that is more than the estimator's bias.
+        Mean, and the 95th percentile of the draws: an ECE above that is more than the estimator's bias.
     """
     confidence, rng = np.asarray(probabilities.max(axis=1), np.float64), np.random.default_rng(seed)
     numbers = _bin_numbers(confidence, bins)
@@ -121,16 +120,11 @@ def calibration_scores(labels: IntArray, probabilities: FloatArray) -> dict[str,
     }
 
 
-def softmax(logits: FloatArray) -> NDArray[np.float64]:
-    """Probabilities ``[n, classes]`` of logits; a logit of minus infinity is a probability of 0."""
-    powers = np.exp(logits - np.max(logits, axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float64)
-
-
 def without_temperature(probabilities: FloatArray, temperature: float) -> NDArray[np.float64]:
-    """The probabilities that a network gave before its logits were divided by a temperature: p^T, normalised."""
+    """The probabilities before the logits were divided by a temperature: p^T, normalised."""
     with np.errstate(divide="ignore"):
-        return softmax(temperature * np.log(np.asarray(probabilities, np.float64)))
+        logits = temperature * np.log(np.asarray(probabilities, np.float64))
+    return np.asarray(softmax(logits, axis=1), np.float64)
 
 
 def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
@@ -141,10 +135,10 @@ def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
         logits: ``[n, classes]``.
 
     Returns:
-        1 where every answer is right: the likelihood only grows then towards a temperature of 0, which says nothing.
+        1 where every prediction is right, because the likelihood then grows without end towards a temperature of 0.
     """
     logits = np.asarray(logits, np.float64)
-    # Of the true class, less each of the others: log-likelihood without a logarithm of 0.
+    # Each logit less that of the true class: log-likelihood without a logarithm of 0.
     gaps = logits - logits[np.arange(len(labels)), labels][:, None]
     if (logits.argmax(axis=1) == labels).all():
         return 1.0
@@ -158,21 +152,21 @@ def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
 
 
 def risk_coverage(labels: IntArray, probabilities: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What is wrong among the answers that are kept when the least confident are left out.
+    """The risk-coverage curve: errors among the most confident predictions.
 
     El-Yaniv and Wiener, "On the Foundations of Noise-free Selective Classification", JMLR 2010. Of equally confident
-    answers, each counts with their mean error, so that their order does not matter.
+    predictions, each counts with their mean error, so that their order does not matter.
 
     Returns:
-        Coverage ``[n]``, the share of the answers that is kept: 1/n, 2/n, ... 1; and risk ``[n]``, the share of those
-        that is wrong.
+        Coverage ``[n]``, the share of the images that is predicted: 1/n, 2/n, ... 1; and risk ``[n]``, the share of
+        wrong predictions among those.
     """
     confidence, right = top_label(labels, probabilities)
     order = np.argsort(-confidence, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(confidence[order])), len(order) - 1) + 1
-    kept = np.arange(1, len(order) + 1)
-    wrong = np.interp(kept, np.append(0, ends), np.append(0, np.cumsum(~right[order])[ends - 1]))
-    return kept / len(order), wrong / kept
+    covered = np.arange(1, len(order) + 1)
+    wrong = np.interp(covered, np.append(0, ends), np.append(0, np.cumsum(~right[order])[ends - 1]))
+    return covered / len(order), wrong / covered
 
 
 def risk_coverage_area(labels: IntArray, probabilities: FloatArray) -> float:

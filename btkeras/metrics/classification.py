@@ -1,7 +1,7 @@
-"""Classification figures from labels and probabilities, in plain NumPy.
+"""Classification metrics, in plain NumPy because inference imports no scikit-learn.
 
 Labels are class indices, ``[n]`` integers; a confusion matrix is ``[classes, classes]`` with true classes in rows.
-A figure whose denominator is zero is 0, as in scikit-learn with ``zero_division=0``.
+A metric whose denominator is zero is 0, as in scikit-learn with ``zero_division=0``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def confusion_matrix(labels: IntArray, predictions: IntArray, classes: int) -> N
 
 
 def class_metrics(matrix: IntArray | FloatArray, undefined: float = 0.0) -> dict[str, FloatArray]:
-    """One-against-rest figures of each class (paper, section 4.2), each ``[..., classes]`` in 0..1.
+    """One-against-rest metrics of each class (paper, section 4.2), each ``[..., classes]`` in 0..1.
 
     ``accuracy`` is (TP + TN) / n, so it counts the other classes' agreement too and is high for a rare class.
 
     Args:
         matrix: Confusion matrices, ``[..., classes, classes]``.
-        undefined: What a figure is whose denominator is zero.
+        undefined: Value of a metric whose denominator is zero.
     """
     total = matrix.sum(axis=(-2, -1))[..., np.newaxis]
     hit = np.diagonal(matrix, axis1=-2, axis2=-1).astype(float)
@@ -47,7 +47,7 @@ def class_metrics(matrix: IntArray | FloatArray, undefined: float = 0.0) -> dict
 
 
 def accuracy(matrix: IntArray | FloatArray) -> float:
-    """Fraction of images whose class is right."""
+    """Fraction of images on the matrix's diagonal."""
     return float(_ratio(np.trace(matrix), matrix.sum()))
 
 
@@ -58,7 +58,7 @@ def negative_log_likelihood(labels: IntArray, probabilities: FloatArray) -> floa
 
 
 def summarize(labels: IntArray, probabilities: FloatArray, classes: Sequence[str]) -> dict[str, Any]:
-    """Every figure as JSON-ready numbers: overall, macro-averaged, per class, and the confusion matrix.
+    """Every metric as JSON-ready numbers: overall, macro-averaged, per class, and the confusion matrix.
 
     Args:
         labels: ``[n]`` class indices.
@@ -66,14 +66,14 @@ def summarize(labels: IntArray, probabilities: FloatArray, classes: Sequence[str
         classes: Names, in the order of the indices.
     """
     matrix = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
-    figures = class_metrics(matrix)
+    metrics = class_metrics(matrix)
     return {
         "images": len(labels),
         "accuracy": accuracy(matrix),
         "negative_log_likelihood": negative_log_likelihood(labels, probabilities),
-        "macro": {name: float(figures[name].mean()) for name in METRICS},
+        "macro": {name: float(metrics[name].mean()) for name in METRICS},
         "per_class": {
-            label: {name: float(figures[name][i]) for name in METRICS} | {"images": int(matrix[i].sum())}
+            label: {name: float(metrics[name][i]) for name in METRICS} | {"images": int(matrix[i].sum())}
             for i, label in enumerate(classes)
         },
         "classes": list(classes),

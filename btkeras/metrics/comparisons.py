@@ -16,42 +16,26 @@ from btkeras.metrics.intervals import Resampling, group_sums, percentile_interva
 
 @dataclass(frozen=True)
 class McNemar:
-    """Two models' answers to the same images.
+    """Two models' predictions of the same images."""
 
-    Attributes:
-        only_a: Number of images that only the first has right.
-        only_b: Number of images that only the second has right.
-        p: Two-sided p value of their being equally likely.
-    """
-
-    only_a: int
-    only_b: int
-    p: float
+    only_a: int  # number of images that only the first has right
+    only_b: int  # number of images that only the second has right
+    p: float  # two-sided p value of their being equally likely
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two models' accuracies.
+    """Two models' accuracies."""
 
-    Attributes:
-        first: Column of the one model.
-        second: Column of the other.
-        value: Accuracy of the first less that of the second, in -1..1.
-        interval: Percentile interval of ``value``.
-        p: Two-sided p value of its being 0.
-    """
-
-    first: int
-    second: int
-    value: float
-    interval: list[float]
-    p: float
+    first: int  # column of the one model
+    second: int  # column of the other
+    value: float  # accuracy of the first less that of the second, in -1..1
+    interval: list[float]  # percentile interval of ``value``
+    p: float  # two-sided p value of its being 0
 
 
 def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNemar:
-    """McNemar's test, exact: of the images that one model alone has right, each has half.
-
-    It takes the images for independent of each other; ``paired_bootstrap`` does not.
+    """McNemar's exact test; it takes the images for independent of each other, ``paired_bootstrap`` does not.
 
     Args:
         correct_a: ``[n]``, whether the first model is right.
@@ -62,9 +46,9 @@ def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNem
     """
     if correct_a.shape != correct_b.shape:
         raise DataError(
-            "Two models must have answered the same images", received=f"{correct_a.shape} and {correct_b.shape}"
+            "Two models must have predicted the same images", received=f"{correct_a.shape} and {correct_b.shape}"
         )
-    # Imported here because it takes longer than an answer, which needs this package.
+    # Imported here because inference needs this package, and not SciPy.
     from scipy.stats import binomtest
 
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
@@ -75,9 +59,9 @@ def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNem
 def paired_bootstrap(correct: FloatArray, groups: IntArray, resampling: Resampling) -> list[Difference]:
     """Differences of accuracy of all pairs of models, by drawing whole groups of images.
 
-    Every model is seen on the same draws, so what is hard for all of them does not count as a difference. The p value
-    is twice the smaller share of resamples in which the difference is at most, or at least, 0. One resample is added
-    to each side, since B of them cannot show a p below about 2 / B: it is never 0.
+    All models share the draws, so that images that are hard for all do not count as a difference. The p value is twice
+    the smaller share of resamples in which the difference is at most, or at least, 0. One resample is added to each
+    side, since B of them cannot show a p below about 2 / B: it is never 0.
 
     Args:
         correct: ``[n, models]`` in 0..1, whether, or in how many of its repetitions, a model has an image right.

@@ -1,14 +1,14 @@
-"""Split conformal prediction sets: of the classes, those that cannot be ruled out at a wanted coverage.
+"""Split conformal prediction sets: the classes that cannot be ruled out at a wanted coverage.
 
-The score of a class is 1 - its probability (least ambiguous sets, LAC: Sadinle, Lei and Wasserman, "Least Ambiguous
-Set-Valued Classifiers With Bounded Error Levels", JASA 2019), which gives the smallest sets on average. A class is in
-an image's set unless its score is above the finite-sample quantile of the true classes' scores on other images. If
-those and the new one are exchangeable, the true class is in the set with at least the wanted probability, averaged
-over all images and not within each class (Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World").
+The nonconformity score of a class is 1 - its probability (least ambiguous sets, LAC: Sadinle, Lei and Wasserman, JASA
+2019), which gives the smallest sets on average. A class is in an image's set unless its score is above the
+finite-sample quantile of the true classes' scores on other images. If those and the new one are exchangeable, the true
+class is in the set with at least the wanted probability, averaged over all images and not within each class (Vovk,
+Gammerman and Shafer, "Algorithmic Learning in a Random World").
 
-A set may be empty: no class is as probable as the true one nearly always is. That happens where the network is right
-more often than the coverage asks for. Sets that always held the most probable class, or those of adaptive scores (APS,
-RAPS) without chance in them, would hold a single class for every image then, however unsure the network is of it.
+A set may be empty where the network is right more often than the coverage asks for. Sets that always held the most
+probable class, or those of adaptive scores (APS, RAPS) without randomization, would then hold a single class for every
+image, however unsure the network is of it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from btkeras.metrics.classification import FloatArray, IntArray
 
 
-def true_scores(labels: IntArray, probabilities: FloatArray) -> NDArray[np.float64]:
-    """Scores of the true classes, ``[n]`` in 0..1 and sorted.
+def nonconformity_scores(labels: IntArray, probabilities: FloatArray) -> NDArray[np.float64]:
+    """Nonconformity scores of the true classes, ``[n]`` in 0..1 and sorted.
 
     Args:
         labels: ``[n]`` class indices.
@@ -49,17 +49,12 @@ def conformal_threshold(scores: FloatArray, coverage: float) -> float:
 
 
 def prediction_sets(probabilities: FloatArray, threshold: float) -> NDArray[np.bool_]:
-    """Which classes are in each image's set, ``[n, classes]``.
-
-    Args:
-        probabilities: ``[n, classes]``.
-        threshold: From ``conformal_threshold``.
-    """
+    """Which classes are in each image's set ``[n, classes]``; the threshold is of ``conformal_threshold``."""
     return 1 - np.asarray(probabilities, np.float64) <= threshold
 
 
 def set_metrics(labels: IntArray, sets: NDArray[np.bool_]) -> dict[str, Any]:
-    """What sets are worth, as JSON-ready fractions.
+    """Metrics of prediction sets, as JSON-ready fractions.
 
     Args:
         labels: ``[n]`` class indices.

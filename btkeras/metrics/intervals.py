@@ -1,8 +1,8 @@
-"""How sure a figure is: Wilson's interval, and a bootstrap that draws whole groups of images.
+"""Confidence intervals of metrics: Wilson's, and a bootstrap that draws whole groups of images.
 
-Slices of one patient, and copies of one image, are right or wrong together. Counted one by one they make an interval
-too narrow, so the bootstrap draws groups: each resample is as many groups as there are, with replacement.
-Where every answer is right, all resamples agree and the bootstrap's interval has no width; Wilson's does.
+Slices of one patient, and duplicates, are right or wrong together. Counted one by one they make an interval too narrow,
+so the bootstrap draws groups: each resample is as many groups as there are, with replacement. Where every prediction is
+right, the bootstrap's interval has no width; Wilson's has.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from btkeras.errors import DataError
 from btkeras.metrics.classification import FloatArray, IntArray, class_metrics
 
-INTERVAL_FIGURES = ("precision", "recall", "specificity", "f1")
+INTERVAL_METRICS = ("precision", "recall", "specificity", "f1")
 
 # Drawn groups held at a time, so that memory does not grow with the number of resamples.
 _CHUNK = 2**21
@@ -26,7 +26,7 @@ _CHUNK = 2**21
 
 @dataclass(frozen=True)
 class Resampling:
-    """How a bootstrap is done.
+    """Settings of a bootstrap.
 
     Attributes:
         samples: Number of resamples.
@@ -47,7 +47,7 @@ def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion.
 
     Args:
-        correct: Successes, in 0..n. Need not be whole: the mean over repeated answers to one image is not.
+        correct: Successes, in 0..n. Need not be whole: the mean over repeated predictions of one image is not.
         n: Number of independent trials, at least 1.
         level: Confidence, in 0..1.
 
@@ -56,7 +56,7 @@ def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """
     if not (n >= 1 and 0 <= correct <= n):
         raise DataError("A proportion must have 0 <= correct <= n and n >= 1", received=f"{correct} of {n}")
-    # Imported here because it takes longer than an answer, which needs this package.
+    # Imported here because inference needs this package, and not SciPy.
     from scipy.special import ndtri
 
     p, z = correct / n, float(ndtri((1 + level) / 2))
@@ -86,15 +86,7 @@ def bootstrap_weights(groups: int, samples: int, seed: int) -> Iterator[NDArray[
 
 
 def group_sums(values: IntArray | FloatArray, groups: IntArray) -> NDArray[np.float64]:
-    """Sums the rows of each group.
-
-    Args:
-        values: ``[n, ...]``.
-        groups: ``[n]`` numbers of groups, 0 to the highest without a gap.
-
-    Returns:
-        ``[groups, ...]``.
-    """
+    """Sums the rows ``[n, ...]`` of each group: ``[groups, ...]``; groups are numbered from 0 without a gap."""
     sums = np.zeros((int(groups.max()) + 1, *values.shape[1:]))
     np.add.at(sums, groups, values)
     return sums
@@ -116,11 +108,11 @@ def percentile_interval(values: FloatArray, level: float) -> list[float]:
 def clustered_bootstrap(
     labels: IntArray, predictions: IntArray, groups: IntArray, classes: Sequence[str], resampling: Resampling
 ) -> dict[str, Any]:
-    """Percentile intervals of the overall accuracy and of the macro-averaged and per-class figures.
+    """Percentile intervals of the overall accuracy and of the macro-averaged and per-class metrics.
 
-    A resample may draw no image of a class, or none that is taken for it. A figure that loses its denominator so is
-    left out of its interval, and so is the macro average over it, instead of counting as 0. A figure without a
-    denominator in the images themselves is 0 throughout, as in ``summarize``.
+    A resample may draw no image of a class, or none that is predicted as it. A metric that loses its denominator so is
+    left out of its interval, and so is the macro average over it. A metric without a denominator in the images
+    themselves is 0 throughout, as in ``summarize``.
 
     Args:
         labels: ``[n]`` class indices.
@@ -130,14 +122,14 @@ def clustered_bootstrap(
         resampling: Number of resamples, seed, level.
 
     Returns:
-        ``[low, high]`` for ``accuracy`` and each macro-averaged figure, and ``per_class`` by name; JSON-ready. None
+        ``[low, high]`` for ``accuracy`` and each macro-averaged metric, and ``per_class`` by name; JSON-ready. None
         in place of an interval that no resample has a value for.
     """
     size = len(classes)
     counts = np.zeros((int(groups.max()) + 1, size * size))
     np.add.at(counts, (groups, labels * size + predictions), 1)
     matrices = resampled_sums(counts, resampling).reshape(-1, size, size)
-    figures = _defined_figures(matrices, counts.sum(axis=0).reshape(size, size))
+    metrics = _defined_metrics(matrices, counts.sum(axis=0).reshape(size, size))
     overall = np.trace(matrices, axis1=1, axis2=2) / matrices.sum(axis=(1, 2))
 
     def interval(values: FloatArray) -> list[float] | None:
@@ -146,15 +138,15 @@ def clustered_bootstrap(
 
     return {
         "accuracy": interval(overall),
-        **{name: interval(figures[name].mean(axis=1)) for name in INTERVAL_FIGURES},
+        **{name: interval(metrics[name].mean(axis=1)) for name in INTERVAL_METRICS},
         "per_class": {
-            label: {name: interval(figures[name][:, i]) for name in INTERVAL_FIGURES} for i, label in enumerate(classes)
+            label: {name: interval(metrics[name][:, i]) for name in INTERVAL_METRICS} for i, label in enumerate(classes)
         },
     }
 
 
-def _defined_figures(matrices: FloatArray, observed: FloatArray) -> dict[str, FloatArray]:
-    """Figures ``[samples, classes]``, NaN where only a resample lacks the denominator."""
-    figures = class_metrics(matrices, undefined=np.nan)
+def _defined_metrics(matrices: FloatArray, observed: FloatArray) -> dict[str, FloatArray]:
+    """Metrics ``[samples, classes]``, NaN where only a resample lacks the denominator."""
+    metrics = class_metrics(matrices, undefined=np.nan)
     missing = class_metrics(observed, undefined=np.nan)
-    return {name: np.where(np.isnan(missing[name]), 0.0, values) for name, values in figures.items()}
+    return {name: np.where(np.isnan(missing[name]), 0.0, values) for name, values in metrics.items()}

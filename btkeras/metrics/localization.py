@@ -1,4 +1,4 @@
-"""Whether a map points at what it should: figures of explanation maps against tumour boxes or masks; plain NumPy.
+"""Localization metrics of explanation maps against tumour boxes or masks.
 
 Maps are ``[n, height, width]``, 0 or more, the higher the more important; regions are boolean, True inside the tumour.
 """
@@ -15,7 +15,7 @@ from btkeras.metrics.classification import FloatArray
 
 BoolArray = NDArray[np.bool_]
 
-# Part of a map's maximum from which a pixel counts as marked.
+# Fraction of a map's maximum from which a pixel counts as marked.
 THRESHOLD = 0.5
 
 
@@ -51,7 +51,7 @@ def points(maps: FloatArray) -> NDArray[np.int64]:
     return np.stack(np.unravel_index(flat, maps.shape[1:]), axis=1)
 
 
-def pointing(maps: FloatArray, regions: BoolArray) -> BoolArray:
+def pointing_game(maps: FloatArray, regions: BoolArray) -> BoolArray:
     """The pointing game (Zhang et al. 2016, arXiv:1608.00507): whether a map's maximum lies in the region.
 
     Without the tolerance of 15 pixels of the publication. A map that is the same everywhere points nowhere: a miss.
@@ -65,7 +65,7 @@ def pointing(maps: FloatArray, regions: BoolArray) -> BoolArray:
 
 
 def energy(maps: FloatArray, regions: BoolArray) -> NDArray[np.float64]:
-    """The part of a map's sum that lies in the region (energy-based pointing game, Wang et al. 2020, arXiv:1910.01279).
+    """The share of a map's sum inside the region (energy-based pointing game, Wang et al. 2020, arXiv:1910.01279).
 
     Returns:
         float64 ``[n]`` in 0..1; 0 for a map of zeros.
@@ -88,7 +88,7 @@ def iou(maps: FloatArray, regions: BoolArray, threshold: float = THRESHOLD) -> N
 def iou_of_same_area(maps: FloatArray, regions: BoolArray) -> NDArray[np.float64]:
     """Intersection over union of the region and as many of the map's highest pixels as the region has.
 
-    It needs no threshold, so it does not favour maps that are as narrow as a threshold happens to want.
+    It needs no threshold, so it favours no map for the width that a threshold happens to suit.
 
     Returns:
         float64 ``[n]`` in 0..1; 0 for a map of zeros.

@@ -40,27 +40,16 @@ _BLANK = 2.0  # standard deviation below which an image resembles every other bl
 
 @dataclass(frozen=True)
 class ImageStats:
-    """Statistics of an image that could be read.
+    """Statistics of an image that could be read."""
 
-    Attributes:
-        thumbnail: uint8 ``[SIDE, SIDE]``, grey, upright, stretched to a square.
-        digest: Of its size and grey pixels: equal for equal images, however they are stored.
-        width: In pixels, upright.
-        height: In pixels, upright.
-        mode: Pillow's name of its pixels: ``L``, ``RGB``, ...
-        mean: Of its grey levels, 0..255.
-        deviation: Their standard deviation.
-        border: Mean grey level of the outermost 2 % of its pixels, 0..255.
-    """
-
-    thumbnail: UInt8
-    digest: str
-    width: int
-    height: int
-    mode: str
-    mean: float
-    deviation: float
-    border: float
+    thumbnail: UInt8  # uint8 ``[SIDE, SIDE]``, grey, upright, stretched to a square
+    digest: str  # of its size and grey pixels: equal for equal images, however they are stored
+    width: int  # in pixels, upright
+    height: int  # in pixels, upright
+    mode: str  # pillow's name of its pixels: ``L``, ``RGB``,
+    mean: float  # of its grey levels, 0..255
+    deviation: float  # their standard deviation
+    border: float  # mean grey level of the outermost 2 % of its pixels, 0..255
 
 
 def scan_images(paths: Sequence[Path], progress: Progress = lambda paths: paths) -> Iterator[ImageStats | str]:
@@ -117,36 +106,22 @@ def _grey(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class DuplicatePair:
-    """Two images, one of which is a duplicate of the other.
+    """Two images, one of which is a duplicate of the other."""
 
-    Attributes:
-        first: Index of an image.
-        second: Index of another, higher.
-        correlation: Of the aligned images, ``THRESHOLD``..1.
-        exact: Whether their pixels are equal.
-        orientation: What makes the second look like the first, one of ``duplicate_hashes.ORIENTATION_NAMES``.
-    """
-
-    first: int
-    second: int
-    correlation: float
-    exact: bool
-    orientation: str
+    first: int  # index of an image
+    second: int  # index of another, higher
+    correlation: float  # of the aligned images, ``THRESHOLD``..1
+    exact: bool  # whether their pixels are equal
+    orientation: str  # what makes the second look like the first, one of ``duplicate_hashes.ORIENTATION_NAMES``
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What was found among images.
+    """Duplicates among images; the pairs are as many as it takes to connect each group."""
 
-    Attributes:
-        paths: The images, as they were given.
-        pairs: As many as it takes to connect each group; not every two images of a group are one.
-        unreadable: Why, by index, for those that could not be read.
-    """
-
-    paths: tuple[Path, ...]
+    paths: tuple[Path, ...]  # of the images
     pairs: tuple[DuplicatePair, ...]
-    unreadable: dict[int, str]
+    unreadable: dict[int, str]  # why, by index, for those that could not be read
 
     def groups(self) -> list[list[Path]]:
         """Paths of the images that pairs connect, directly or through others: groups of two and more."""
