@@ -15,9 +15,7 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
-from btkeras.decisions import mri_check
 from btkeras.errors import ImageError
 from btkeras.preprocessing import decode
 from btkeras.preprocessing import graph as image_graph
@@ -214,17 +212,6 @@ def test_real_slices_are_read_as_by_the_graph(real_slices: Path, harmonize: bool
     for file in files:
         expected = traced(tf.constant(file.read_bytes())).numpy()
         np.testing.assert_array_equal(decoder.file(file), expected, err_msg=str(file))
-
-
-def test_regions_are_scipys() -> None:
-    rng = np.random.default_rng(0)
-    for number in range(100):
-        mask = rng.random(rng.integers(1, 50, 2)) < rng.random()
-        mask = ndimage.binary_dilation(mask) if number % 3 == 0 else mask
-        np.testing.assert_array_equal(mri_check.labelled(mask), ndimage.label(mask)[0])
-        np.testing.assert_array_equal(mri_check.filled(mask), ndimage.binary_fill_holes(mask))
-        np.testing.assert_array_equal(mri_check.dilated(mask), ndimage.binary_dilation(mask))
-        np.testing.assert_array_equal(mri_check.eroded(mask), ndimage.binary_erosion(mask))
 
 
 def test_reading_images_loads_neither_tensorflow_nor_scipy(tmp_path: Path) -> None:

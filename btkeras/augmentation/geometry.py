@@ -1,4 +1,4 @@
-"""Random crop, flips, rotation and brightness for a whole batch, as a function of images and of random numbers."""
+"""Random crop, flips, rotation, aspect-ratio jitter and brightness of a batch, from given random numbers."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ import tensorflow as tf
 
 from btkeras.config import AugmentConfig
 
-# Uniform numbers an image uses: crop side, top, left, mirror, turn over, brightness, rotation, stretch.
+# Uniform numbers of an image: crop side, top, left, both flips, brightness, rotation, aspect ratio.
 NUMBERS = 8
 _FIRST = 6
-# So far, in pixels, within the outermost centres that no rounding leads out of them.
+# Distance, in pixels, from the outermost pixel centres that no rounding crosses.
 _INSIDE = 1e-3
 
 
 def random_numbers(count: int | tf.Tensor, seed: int, counter: tf.Tensor) -> tf.Tensor:
     """Uniform numbers in [0, 1) for ``count`` images, float32 ``[count, NUMBERS]``.
 
-    Stateless: they depend on ``seed`` and ``counter`` alone, so neither the order nor the parallelism of the
-    pipeline, nor a restart, changes them.
+    They depend on ``seed`` and ``counter`` alone: neither the pipeline's parallelism nor a restart changes them.
     """
     key = tf.constant(seed, tf.int64)
-    # Two draws, so that the first numbers are those of before rotation and stretch came in.
+    # Two draws, so that the first numbers are those of runs from before rotation was added.
     first = tf.random.stateless_uniform([count, _FIRST], [key, counter])
     return tf.concat([first, tf.random.stateless_uniform([count, NUMBERS - _FIRST], [key, -1 - counter])], axis=1)
 
@@ -34,7 +33,7 @@ def random_key(seed: int, counter: tf.Tensor, use: int) -> tf.Tensor:
 
 
 def augment(images: tf.Tensor, numbers: tf.Tensor, size: int, config: AugmentConfig) -> tf.Tensor:
-    """Crops, mirrors and brightens each image on its own.
+    """Changes each image on its own.
 
     Args:
         images: uint8 or float32 ``[batch, side, side, channels]`` in 0..255.
@@ -45,37 +44,29 @@ def augment(images: tf.Tensor, numbers: tf.Tensor, size: int, config: AugmentCon
     Returns:
         float32 ``[batch, size, size, channels]`` in 0..255.
     """
-    side, top, left, mirror, over, brightness, turn, aspect_ratio = tf.unstack(numbers, NUMBERS, axis=1)
+    side, top, left, horizontal, vertical, brightness, rotation, aspect_ratio = tf.unstack(numbers, NUMBERS, axis=1)
     low, high = config.crop
     side = low + (high - low) * side
     top, left = top * (1 - side), left * (1 - side)
     height, width = (tf.cast(tf.shape(images)[axis], tf.float32) for axis in (1, 2))
-    first, last = _sampled(top, side, height, size, (over < 0.5) & config.vertical_flip)
-    leftmost, rightmost = _sampled(left, side, width, size, (mirror < 0.5) & config.horizontal_flip)
+    first, last = _sampled(top, side, height, size, (vertical < 0.5) & config.vertical_flip)
+    leftmost, rightmost = _sampled(left, side, width, size, (horizontal < 0.5) & config.horizontal_flip)
     boxes = tf.stack([first, leftmost, last, rightmost], axis=1)
-    # Outside of the image both give black.
+    # Outside of the image both operations give black.
     if config.rotation or config.aspect_ratio:
-        angle = (2 * turn - 1) * (config.rotation * math.pi / 180)
-        crops = _turned(images, boxes, angle, 2 ** ((aspect_ratio - 0.5) * config.aspect_ratio), size)
+        angle = (2 * rotation - 1) * (config.rotation * math.pi / 180)
+        crops = _rotated(images, boxes, angle, 2 ** ((aspect_ratio - 0.5) * config.aspect_ratio), size)
     else:
         crops = tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [size, size])
     shift = (2 * brightness - 1) * 255 * config.brightness
     return tf.clip_by_value(crops + shift[:, None, None, None], 0, 255)
 
 
-def _turned(images: tf.Tensor, boxes: tf.Tensor, angle: tf.Tensor, aspect_ratio: tf.Tensor, size: int) -> tf.Tensor:
-    """Samples boxes that are turned about their centres (radians) and stretched.
-
-    Args:
-        images: uint8 ``[batch, height, width, channels]``.
-        boxes: As ``crop_and_resize`` takes them.
-        angle: ``[batch]``.
-        aspect_ratio: What ``[batch]`` a box's width is multiplied and its height divided by.
-        size: Side of the result, pixels.
-    """
+def _rotated(images: tf.Tensor, boxes: tf.Tensor, angle: tf.Tensor, aspect_ratio: tf.Tensor, size: int) -> tf.Tensor:
+    """Samples boxes as ``crop_and_resize`` does, but rotated about their centres (radians) and wider by a ratio."""
     height, width = (tf.cast(tf.shape(images)[axis], tf.float32) for axis in (1, 2))
     first, left, last, right = tf.unstack(boxes, axis=1)
-    # Source pixels from one sampled place to the next, negative where mirrored.
+    # Source pixels from one sampled place to the next, negative where flipped.
     down, across = (last - first) * (height - 1) / (size - 1), (right - left) * (width - 1) / (size - 1)
     down, across = down / aspect_ratio, across * aspect_ratio
     middle = (size - 1) / 2
@@ -97,17 +88,17 @@ def _turned(images: tf.Tensor, boxes: tf.Tensor, angle: tf.Tensor, aspect_ratio:
 def _sampled(
     start: tf.Tensor, side: tf.Tensor, source: tf.Tensor, size: int, flip: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The first and the last place that is sampled of each crop, in ``crop_and_resize``'s unit.
+    """The first and last sampled place of each crop, in ``crop_and_resize``'s unit.
 
-    That unit, from the first pixel's centre to the last one's, would stretch a crop corner centre to corner centre.
-    Here scale and position are kept, and the whole image at its own size comes out unchanged to the last bit.
+    That unit, from the first pixel's centre to the last one's, would stretch the image; here its scale is kept, and the
+    whole image at its own size comes out unchanged to the last bit.
 
     Args:
         start: Upper or left edge of each crop, as a fraction of the image.
         side: Length of each crop, as a fraction of the image.
         source: The image's length, pixels.
         size: The result's length, pixels.
-        flip: Whether to mirror.
+        flip: Whether to flip.
     """
     step = side * (source / size)
     first = start * source + (step - 1) / 2

@@ -1,8 +1,7 @@
-"""Random changes to how a batch of images looks, as other scanners, coils and sequences would show the same head.
+"""Random intensity changes of a batch, as other scanners, coils and sequences would show the same head.
 
-Strong intensity changes in training make a network hold on other collections (Billot et al. 2023, SynthSeg, which
-trains on random contrasts; Zhou et al. 2019, Models Genesis, with random curves of grey levels). Exchanging histograms
-within a batch takes from each class what its source's intensities alone would tell.
+Strong intensity changes help on other collections (Billot et al. 2023, SynthSeg; Zhou et al. 2019, Models Genesis).
+Exchanging histograms within a batch removes what a class's intensities alone would tell.
 """
 
 from __future__ import annotations
@@ -15,14 +14,20 @@ from btkeras.augmentation.geometry import random_key
 from btkeras.config import IntensityConfig
 
 _LEVELS = 256
+# Points of the random curve of grey levels; the first stays black.
+_POINTS = 6
+# Cells of the bias field along a side: coils vary slowly.
+_CELLS = 4
+# A 5 x 5 binomial kernel: a Gaussian with a standard deviation of one pixel.
+_BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
 
 
 def match_histograms(images: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """Gives each image the grey levels of another: the brightest tenth of it becomes as bright as the other's.
+    """Gives each image the histogram of another.
 
     Args:
         images: float32 ``[n, height, width, channels]`` in 0..1; counted as 256 levels, all channels together.
-        others: The same for the images to be like.
+        others: The same for the images to match.
 
     Returns:
         float32 as ``images``, of the 256 levels.
@@ -49,18 +54,10 @@ def _counts(cells: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.math.bincount(cells, minlength=length, maxlength=length), [count, _LEVELS])
 
 
-# Points of the random curve of grey levels, the first of which is black and stays so.
-_POINTS = 6
-# Cells of the bias field along a side: coils vary slowly.
-_CELLS = 4
-# A 5 x 5 binomial kernel, a Gaussian with a standard deviation of one pixel.
-_BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
-
-
 def augment_intensity(images: tf.Tensor, seed: int, counter: tf.Tensor, config: IntensityConfig) -> tf.Tensor:
     """Applies the changes that ``config`` asks for, each image with strengths of its own.
 
-    Stateless: the result depends on the images, ``seed`` and ``counter`` alone.
+    The result depends on the images, ``seed`` and ``counter`` alone.
 
     Args:
         images: float32 ``[batch, side, side, channels]`` in 0..255; all channels are changed alike.
@@ -106,7 +103,7 @@ def _exchange_histograms(x: tf.Tensor, key: tf.Tensor, probability: float) -> tf
 
 
 def _change_curve(x: tf.Tensor, key: tf.Tensor, share: float) -> tf.Tensor:
-    """Mixes a random curve, straight between ``_POINTS`` points, with the straight line; its highest point is white."""
+    """Mixes a random curve, linear between ``_POINTS`` points, with the identity; its highest point is white."""
     draws = _uniform(x, key, _POINTS)
     share = share * draws[:, :1]
     line = tf.linspace(0.0, 1.0, _POINTS)[None, 1:]
@@ -115,8 +112,7 @@ def _change_curve(x: tf.Tensor, key: tf.Tensor, share: float) -> tf.Tensor:
     place = (_POINTS - 1) * x
     # Each point's hat function: 1 there, 0 from its neighbours on.
     hats = (tf.nn.relu(1 - tf.abs(place - number)) for number in range(1, _POINTS))
-    parts = [heights[:, i, None, None, None] * hat for i, hat in enumerate(hats)]
-    return tf.add_n(parts)
+    return tf.add_n([heights[:, i, None, None, None] * hat for i, hat in enumerate(hats)])
 
 
 def _change_gamma(x: tf.Tensor, key: tf.Tensor, octaves: float) -> tf.Tensor:

@@ -1,12 +1,9 @@
-"""Tumours put into tumour-free slices, and taken out of their own, so that the source of a slice tells no class.
+"""Lesion CutMix: a slice with a tumour and one without exchange what lies in the tumour's box, and their classes.
 
-In public collections the tumour-free slices come from other scanners than the tumours, so a network can be right by
-the scanner alone. Here a slice with a tumour and one without exchange what lies in the tumour's box: the second one
-then shows a tumour in its own scanner's style, the first one healthy tissue in the style of the tumours. It is CutMix
-(Yun et al. 2019) where the box says what makes the class, and so labels need not be mixed.
-
-The edge of a patch would then tell the class again: it is seen where the source belies the class. So other pairs
-exchange a decoy, healthy tissue from beside the tumour, and keep their classes.
+In public collections tumour-free slices come from other scanners, so the scanner alone can tell the class; here each
+class appears in the other's style. It is CutMix (Yun et al. 2019) where the box decides the class, so labels are not
+mixed. Since the edge of a patch would tell the class again, other pairs exchange tissue beside the tumour and keep
+their classes (background CutMix).
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ import tensorflow as tf
 
 from btkeras.augmentation.intensity import match_histograms
 
-# A patch reaches a little beyond the box, and fades out over this part of its half axis.
+# A patch reaches a little beyond the box, and fades out over this fraction of its half axis.
 _REACH = 1.25
 _FADE = 0.35
 
@@ -37,19 +34,18 @@ class CutMixBatch(NamedTuple):
 
 
 def lesion_cutmix(
-    batch: CutMixBatch, key: tf.Tensor, probability: float, decoys: float = 0.0
+    batch: CutMixBatch, key: tf.Tensor, probability: float, background_probability: float = 0.0
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pairs slices with a box at random with healthy ones; ``probability`` of the pairs exchange box and class.
+    """Pairs slices that have a box at random with tumour-free ones, which exchange a patch.
 
-    ``decoys`` of the pairs exchange a place of the box's size away from it, and no class. The patch is given the other
-    slice's grey levels, and its edge fades. Heads should lie alike in their images (``data.harmonize``), since the
-    patch keeps its place.
+    The patch keeps its place, so heads should lie alike (``data.harmonize``); it is given the other slice's histogram.
 
     Args:
         batch: The images.
         key: int64 ``[2]``, the key of the random numbers.
-        probability: In 0..1.
-        decoys: In 0..1 - ``probability``. A tumour that leaves no place of its size beside it has none.
+        probability: Of a pair to exchange box and class, in 0..1.
+        background_probability: Of a pair to exchange a patch of the box's size beside it, and no class, in
+            0..1 - ``probability``. A tumour that leaves no room beside it has none.
 
     Returns:
         Images float32 and targets, of the shapes they had.
@@ -58,25 +54,21 @@ def lesion_cutmix(
     x = tf.cast(images, tf.float32) / 255
     draws = tf.random.stateless_uniform([tf.shape(x)[0], 2], key)
     tumor = tf.reduce_any(boxes > 0, axis=1) & ~no_tumor
-    ill, well = _shuffled(tumor, draws[:, 0]), _shuffled(no_tumor, draws[:, 0])
-    pairs = tf.minimum(tf.size(ill), tf.size(well))
-    ill, well = ill[:pairs], well[:pairs]
-    draw, own = tf.gather(draws[:, 1], ill), tf.gather(boxes, ill)
+    first, second = _shuffled(tumor, draws[:, 0]), _shuffled(no_tumor, draws[:, 0])
+    count = tf.minimum(tf.size(first), tf.size(second))
+    pairs = tf.stack([first[:count], second[:count]])
+    draw, own = tf.gather(draws[:, 1], pairs[0]), tf.gather(boxes, pairs[0])
     beside, free = _beside(own)
     exchanged = draw < probability
-    chosen = exchanged | ((draw < probability + decoys) & free)
-    place = tf.where(exchanged[:, None], own, beside)[chosen]
-    ill, well, exchanged = ill[chosen], well[chosen], exchanged[chosen]
-    with_tumor, without = tf.gather(x, ill), tf.gather(x, well)
-    mask = _mask(place, tf.shape(x)[1])
-    healed = with_tumor + mask * (match_histograms(without, with_tumor) - with_tumor)
-    implanted = without + mask * (match_histograms(with_tumor, without) - without)
-    places = tf.concat([ill, well], axis=0)[:, None]
-    x = tf.tensor_scatter_nd_update(x, places, tf.concat([healed, implanted], axis=0))
-    theirs = tf.concat([tf.gather(targets, well), tf.gather(targets, ill)], axis=0)
-    ours = tf.concat([tf.gather(targets, ill), tf.gather(targets, well)], axis=0)
-    answers = tf.where(tf.tile(exchanged, [2])[:, None], theirs, ours)
-    return 255 * x, tf.tensor_scatter_nd_update(targets, places, answers)
+    chosen = exchanged | ((draw < probability + background_probability) & free)
+    mask = _mask(tf.where(exchanged[:, None], own, beside)[chosen], tf.shape(x)[1])
+    with_tumor, without = tf.unstack(tf.boolean_mask(pairs, chosen, axis=1))
+    indices, partners = tf.concat([with_tumor, without], axis=0), tf.concat([without, with_tumor], axis=0)
+    before, other = tf.gather(x, indices), tf.gather(x, partners)
+    patched = before + tf.tile(mask, [2, 1, 1, 1]) * (match_histograms(other, before) - before)
+    labels = tf.gather(targets, tf.where(tf.tile(exchanged[chosen], [2]), partners, indices))
+    x = tf.tensor_scatter_nd_update(x, indices[:, None], patched)
+    return 255 * x, tf.tensor_scatter_nd_update(targets, indices[:, None], labels)
 
 
 def _beside(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

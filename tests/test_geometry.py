@@ -13,7 +13,7 @@ from btkeras.config import AugmentConfig
 from btkeras.preprocessing.resize import resize
 from tests.images import scene
 
-SIDE, TOP, LEFT, MIRROR, OVER, BRIGHTNESS, TURN, STRETCH = range(NUMBERS)
+SIDE, TOP, LEFT, MIRROR, OVER, BRIGHTNESS, TURN, ASPECT = range(NUMBERS)
 STILL = AugmentConfig(crop=(1.0, 1.0), horizontal_flip=False, vertical_flip=False, brightness=0.0)
 FLIPS = AugmentConfig(crop=(1.0, 1.0), brightness=0.0)
 WILD = AugmentConfig(crop=(0.5, 1.5), brightness=0.5)
@@ -79,11 +79,11 @@ def test_it_is_bilinear_sampling_of_the_crop(config: AugmentConfig) -> None:
 def turned(
     image: NDArray[np.uint8], uniform: NDArray[np.float32], size: int, config: AugmentConfig
 ) -> NDArray[np.float64]:
-    """The same with rotation and stretch, by SciPy's interpolation: turned about the crop's centre."""
+    """The same with rotation and aspect ratio, by SciPy's interpolation: turned about the crop's centre."""
     low, high = config.crop
     crop, source = low + (high - low) * float(uniform[SIDE]), image.shape[0]
     angle = np.deg2rad((2 * float(uniform[TURN]) - 1) * config.rotation)
-    aspect_ratio = 2 ** ((float(uniform[STRETCH]) - 0.5) * config.aspect_ratio)
+    aspect_ratio = 2 ** ((float(uniform[ASPECT]) - 0.5) * config.aspect_ratio)
     v, u = (np.indices((size, size)) - (size - 1) / 2) * crop * source / size
     across = -1 if config.horizontal_flip and uniform[MIRROR] < 0.5 else 1
     down = -1 if config.vertical_flip and uniform[OVER] < 0.5 else 1
@@ -101,7 +101,7 @@ def turned(
 @pytest.mark.parametrize(
     "changes", [{"rotation": 30.0}, {"aspect_ratio": 0.5}, {"rotation": 180.0, "aspect_ratio": 1.0}]
 )
-def test_rotation_and_stretch_are_bilinear_sampling_about_the_crops_center(changes: dict[str, float]) -> None:
+def test_rotation_and_aspect_ratio_are_bilinear_sampling_about_the_crops_center(changes: dict[str, float]) -> None:
     config = AugmentConfig(crop=(0.5, 1.5), brightness=0.1, **changes)
     images = sample_images(40, 6)
     uniform = random_numbers(6, 5, tf.constant(0, tf.int64)).numpy()
@@ -116,7 +116,7 @@ def test_a_quarter_turn_is_exact() -> None:
     np.testing.assert_allclose(quarter[:, 1:-1, 1:-1], np.rot90(images, 1, (1, 2))[:, 1:-1, 1:-1], atol=0.01)
 
 
-@pytest.mark.parametrize("side", [16, 32, 33, 50, 97, 224])
+@pytest.mark.parametrize("side", [16, 33, 97])
 def test_nothing_to_do_changes_nothing_to_the_last_bit(side: int) -> None:
     images = sample_images(side, 2)
     uniform = random_numbers(2, 0, tf.constant(0, tf.int64)).numpy()
@@ -126,7 +126,7 @@ def test_nothing_to_do_changes_nothing_to_the_last_bit(side: int) -> None:
 @pytest.mark.parametrize(
     ("given", "axes"), [({"mirror": 0.1}, (2,)), ({"over": 0.1}, (1,)), ({"mirror": 0, "over": 0}, (1, 2))]
 )
-@pytest.mark.parametrize("side", [32, 47])
+@pytest.mark.parametrize("side", [47])
 def test_flips_are_exact_mirror_images(given: dict[str, float], axes: tuple[int, ...], side: int) -> None:
     images = sample_images(side)
     np.testing.assert_array_equal(run(images, numbers(4, **given), side, FLIPS), np.flip(images, axes))
@@ -180,7 +180,7 @@ def test_a_crop_larger_than_the_image_is_surrounded_by_black() -> None:
 def test_an_enlarged_crop_at_the_edge_has_no_black_line(corner: float) -> None:
     white = np.full((1, 48, 48, 1), 255, np.uint8)
     config = AugmentConfig(crop=(0.3, 1.0), brightness=0.0)
-    for side in np.linspace(0, 0.99999994, 40):
+    for side in np.linspace(0, 0.99999994, 12):
         for flip in (0.1, 0.9):
             uniform = numbers(side=side, top=corner, left=1 - corner, mirror=flip, over=flip)
             assert run(white, np.minimum(uniform, 0.99999994), 32, config).min() > 254.9

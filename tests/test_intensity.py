@@ -78,7 +78,7 @@ def test_a_change_that_is_off_leaves_the_others_as_they_are() -> None:
     np.testing.assert_allclose(run(images, IntensityConfig(gamma=1.0, inversion=1.0)), 255 - gamma, atol=1e-3)
 
 
-def test_only_the_part_of_the_images_is_changed() -> None:
+def test_only_some_images_are_changed() -> None:
     images = sample_images(200, 16)
     changed = np.abs(run(images, IntensityConfig(probability=0.25, inversion=1.0)) - images).max(axis=(1, 2, 3)) > 0
     assert 30 <= changed.sum() <= 70
@@ -102,7 +102,7 @@ def test_exchanged_histograms_are_scikit_images() -> None:
         assert np.abs(result[..., 0] - expected).mean() < 1
 
 
-def test_a_image_alone_keeps_its_histogram() -> None:
+def test_an_image_alone_keeps_its_histogram() -> None:
     images = np.round(sample_images(1))
     np.testing.assert_allclose(run(images, IntensityConfig(histogram=1.0)), images, atol=1e-3)
 
@@ -126,11 +126,11 @@ def test_gamma_is_a_power_within_its_octaves() -> None:
 
 def test_a_bias_field_is_smooth_and_within_its_octaves() -> None:
     grey = np.full((32, 64, 64, 1), 100, np.float32)
-    fields_seen = np.log2(run(grey, IntensityConfig(bias_field=1.0))[..., 0] / 100)
+    exponents = np.log2(run(grey, IntensityConfig(bias_field=1.0))[..., 0] / 100)
     # A bicubic curve may overshoot its cells a little.
-    assert np.abs(fields_seen).max() <= 1.3 and np.abs(fields_seen).max() > 0.5
-    assert np.abs(np.diff(fields_seen, axis=1)).max() < 0.2
-    assert np.ptp(fields_seen, axis=(1, 2)).min() < 0.2
+    assert np.abs(exponents).max() <= 1.3 and np.abs(exponents).max() > 0.5
+    assert np.abs(np.diff(exponents, axis=1)).max() < 0.2
+    assert np.ptp(exponents, axis=(1, 2)).min() < 0.2
 
 
 def test_blur_mixes_with_a_gaussian_copy() -> None:
@@ -154,7 +154,7 @@ def test_noise_is_measured_by_the_images_own_deviation() -> None:
     np.testing.assert_allclose(run(flat, IntensityConfig(noise=0.5)), flat, atol=1e-3)
 
 
-def test_inversion_makes_the_negative_of_its_part() -> None:
+def test_inversion_makes_the_negative_of_some_images() -> None:
     images = sample_images(200, 16)
     changed = run(images, IntensityConfig(inversion=0.25))
     inverted = np.abs(changed - (255 - images)).max(axis=(1, 2, 3)) < 1e-3
