@@ -42,9 +42,9 @@ def _structures() -> dict[str, tuple[Ellipsoid, ...]]:
     groups: dict[str, tuple[Ellipsoid, ...]] = {}
     with (resources.files(__package__) / "anatomy.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            right, anterior, superior, *radii = (float(value) for value in list(row.values())[2:8])
+            x, y, z, a, b, c = (float(value) for value in list(row.values())[2:8])
             ellipsoid = Ellipsoid(
-                (right, anterior, superior), tuple(radii), row["tissue"], float(row["pitch"]), bool(row["ventricular"])
+                (x, y, z), (a, b, c), row["tissue"], float(row["pitch"]), ventricular=bool(row["ventricular"])
             )
             groups[row["group"]] = (*groups.get(row["group"], ()), ellipsoid)
     return groups
