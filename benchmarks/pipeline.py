@@ -36,7 +36,7 @@ from btkeras.machine import describe, load
 from btkeras.preprocessing.cache import ImageCache
 from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.preprocessing.resize import resize
-from btkeras.training.pipeline import evaluation_batches, stored_size, training_batches
+from btkeras.training.pipeline import SplitImages, evaluation_batches, stored_size, training_batches
 
 CONFIGS = tuple(Path("configs") / f"{name}.yaml" for name in ("paper", "cpu", "robust"))
 # Different images, the side of the files that they are decoded from, as FigShare's, and how often each is.
@@ -68,12 +68,12 @@ def stages(config: ExperimentConfig) -> dict[str, tuple[AugmentConfig, Intensity
     whole = config.augment
     geometry = replace(STILL, crop=whole.crop, horizontal_flip=whole.horizontal_flip, vertical_flip=whole.vertical_flip)
     bright = replace(geometry, brightness=whole.brightness)
-    turned = replace(bright, rotation=whole.rotation, stretch=whole.stretch)
+    turned = replace(bright, rotation=whole.rotation, aspect_ratio=whole.aspect_ratio)
     plain = IntensityConfig()
     steps = {
         "crop and flips": (geometry, plain),
         "brightness": (bright, plain),
-        "rotation and stretch": (turned, plain),
+        "rotation and aspect ratio": (turned, plain),
         "tumour exchange": (whole, plain),
         "intensity": (whole, config.intensity),
     }
@@ -160,20 +160,13 @@ def case(file: Path, options: argparse.Namespace, drawn: NDArray[np.uint8]) -> d
 def datasets(config: ExperimentConfig, store: ImageCache, batch: int) -> dict[str, Iterable[Any]]:
     """An epoch of each stage."""
     labels = [number % 4 for number in range(len(store))]
+    data = SplitImages(("",) * 4, {"train": store}, {"train": labels}, {}, tumors_of(len(store)))
     found: dict[str, Iterable[Any]] = {"taken from the store": evaluation_batches(store, labels, 4, batch)}
     for name, (augmentation, intensity) in stages(config).items():
-        found[name] = training_batches(
-            store,
-            labels,
-            4,
-            image_size=config.data.image_size,
-            batch_size=batch,
-            augmentation=augmentation,
-            intensity=intensity,
-            tumors=tumors_of(len(store)),
-            seed=0,
-            epochs=range(1),
+        changed = replace(
+            config, augment=augmentation, intensity=intensity, train=replace(config.train, batch_size=batch)
         )
+        found[name] = training_batches(data, changed, range(1))
     return found
 
 

@@ -106,7 +106,7 @@ def start(data: Path, out: Path, overrides: list[str]) -> dict[str, Any]:
         from btkeras.machine import cache_folder
         from btkeras.runs import create_run
         from btkeras.splitting.splits import make_split
-        from btkeras.training.pipeline import build_inputs, training_batches
+        from btkeras.training.pipeline import load_split_images, training_batches
     imported = watch.peak
     config = load_config((Path("configs/cpu.yaml"),), tuple(overrides))
     with part("read"):
@@ -114,20 +114,11 @@ def start(data: Path, out: Path, overrides: list[str]) -> dict[str, Any]:
     with part("split"):
         split = make_split(dataset, config.data, cache_folder())
     with part("decode"):
-        inputs = build_inputs(dataset, split, config)
+        inputs = load_split_images(dataset, split, config)
     with part("run folder"):
         create_run(out, config, dataset, split)
     with part("first batch"):
-        batches = training_batches(
-            inputs.stores["train"],
-            inputs.labels["train"],
-            len(dataset.classes),
-            image_size=config.data.image_size,
-            batch_size=config.train.batch_size,
-            augmentation=config.augment,
-            seed=0,
-            epochs=range(config.train.epochs),
-        )
+        batches = training_batches(inputs, config, range(config.train.epochs))
         images, _ = next(iter(batches))
     with part("first step"):
         model = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(len(dataset.classes))])
@@ -135,7 +126,7 @@ def start(data: Path, out: Path, overrides: list[str]) -> dict[str, Any]:
         model.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
     assert images.shape == (config.train.batch_size, *[config.data.image_size] * 2, config.data.channels)
     return {
-        "cached": inputs.location.split(" in /")[0],
+        "cached": inputs.caches["train"].location.split(" in /")[0],
         "seconds": taken,
         "to_first_batch": sum(taken.values()) - taken["first step"],
         "imported_anonymous": imported,

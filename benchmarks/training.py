@@ -33,8 +33,8 @@ from btkeras.files import write_json
 from btkeras.machine import describe, threads
 from btkeras.models import build_model, count_macs
 from btkeras.models.reparameterize import reparameterize
+from btkeras.training.device import dtype_policy
 from btkeras.training.optimizers import Schedule, make_optimizer
-from btkeras.training.precision import dtype_policy
 from scripts import make_twin_reference as twin
 
 Step = Callable[[], float]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from btkeras.models import MODELS, backbone_layers, blocks, build_model, count_macs
 from btkeras.models.comparison import APPLICATIONS, ResNeXt101
-from btkeras.training.precision import dtype_policy
+from btkeras.training.device import dtype_policy
 
 # Parameters at 224 x 224 x 3 with 1000 classes. Keras counts batch normalisation's moving statistics, PyTorch does not.
 TOTAL = {

@@ -17,7 +17,7 @@ from btkeras.datasets.boxes import Box, boxes_in_heads, lesion_boxes
 from btkeras.datasets.dataset import Record
 from btkeras.errors import DataError
 from btkeras.splitting.splits import make_split
-from btkeras.training.pipeline import build_inputs
+from btkeras.training.pipeline import load_split_images
 
 SIDE = 32
 BOX = (0.25, 0.5, 0.5, 0.75)
@@ -154,7 +154,7 @@ def test_a_dataset_without_boxes_is_rejected(shared_images) -> None:  # type: ig
     config = load_config(None, ("data.image_size=32", "data.channels=1", "augment.lesion_cutmix=0.5"))
     dataset = load_dataset(shared_images)
     with pytest.raises(DataError, match=r"lesion_cutmix needs .* without a tumour's box.*lesion_cutmix=0"):
-        build_inputs(dataset, make_split(dataset, config.data), config)
+        load_split_images(dataset, make_split(dataset, config.data), config)
 
 
 def test_a_misspelt_class_is_rejected(shared_images) -> None:  # type: ignore[no-untyped-def]
@@ -162,4 +162,4 @@ def test_a_misspelt_class_is_rejected(shared_images) -> None:  # type: ignore[no
     config = load_config(None, changes)
     dataset = load_dataset(shared_images)
     with pytest.raises(DataError, match=r"cutmix_classes must be classes.*meningioma.*meningoma"):
-        build_inputs(dataset, make_split(dataset, config.data), config)
+        load_split_images(dataset, make_split(dataset, config.data), config)

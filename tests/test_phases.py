@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from btkeras.config import AugmentConfig, CooldownConfig, ExperimentConfig, ModelConfig, TrainConfig
 from btkeras.config_io import load_config
 from btkeras.errors import ConfigError
-from btkeras.training.phases import cooldown_config, phases
+from btkeras.training.optimizers import cooldown_config, phases
 
 
 @given(st.lists(st.integers(0, 30), min_size=3, max_size=3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,31 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from btkeras.config import AugmentConfig, IntensityConfig
+from btkeras.config import AugmentConfig, DataConfig, ExperimentConfig, IntensityConfig, TrainConfig
+from btkeras.datasets import load_dataset
 from btkeras.datasets.boxes import LesionBoxes
+from btkeras.errors import DataError
 from btkeras.preprocessing.cache import ImageCache
-from btkeras.training.pipeline import evaluation_batches, steps_per_epoch, stored_size, training_batches
+from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.splitting.splits import make_split
+from btkeras.training.pipeline import (
+    SplitImages,
+    evaluation_batches,
+    load_split_images,
+    steps_per_epoch,
+    stored_size,
+    training_batches,
+)
+from tests.conftest import CLASSES
 from tests.images import scene
 
+PLAIN = IntensityConfig()
 STILL = AugmentConfig(crop=(1.0, 1.0), horizontal_flip=False, vertical_flip=False, brightness=0.0)
 COUNT, SIDE = 23, 32
 Batches = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
-def store_of(count: int = COUNT, side: int = SIDE) -> ImageCache:
+def cache_of(count: int = COUNT, side: int = SIDE) -> ImageCache:
     """Images that carry their own number in every pixel's last channel."""
     images = np.stack([scene(side, side, seed) for seed in range(count)])
     images[..., 2] = np.arange(count)[:, None, None]
@@ -37,18 +51,18 @@ def training(
     seed: int = 0,
     batch_size: int = 5,
     augmentation: AugmentConfig = STILL,
-    store: ImageCache | None = None,
+    intensity: IntensityConfig = PLAIN,
+    lesions: LesionBoxes | None = None,
+    cache: ImageCache | None = None,
 ) -> tf.data.Dataset:
-    return training_batches(
-        store or store_of(),
-        LABELS,
-        4,
-        image_size=SIDE,
-        batch_size=batch_size,
-        augmentation=augmentation,
-        seed=seed,
-        epochs=epochs,
+    config = ExperimentConfig(
+        data=DataConfig(image_size=SIDE),
+        augment=augmentation,
+        intensity=intensity,
+        train=TrainConfig(seed=seed, batch_size=batch_size),
     )
+    data = SplitImages(CLASSES, {"train": cache or cache_of()}, {"train": LABELS}, {}, lesions)
+    return training_batches(data, config, epochs)
 
 
 def batches(dataset: tf.data.Dataset) -> Batches:
@@ -76,7 +90,7 @@ def test_training_batches_have_the_declared_types_and_their_own_labels() -> None
 
 
 def test_without_augmentation_training_sees_what_evaluation_sees() -> None:
-    evaluated = np.concatenate([images for images, _ in batches(evaluation_batches(store_of(), LABELS, 4, 6))])
+    evaluated = np.concatenate([images for images, _ in batches(evaluation_batches(cache_of(), LABELS, 4, 6))])
     for images, _ in batches(training(range(2))):
         for image in images:
             np.testing.assert_array_equal(image, evaluated[int(image[0, 0, 2])])
@@ -104,7 +118,7 @@ def test_a_batch_larger_than_the_dataset_is_the_dataset() -> None:
 
 
 def test_a_single_image_can_be_trained_on() -> None:
-    assert order(training(range(3), store=store_of(1))) == [0, 0, 0]
+    assert order(training(range(3), cache=cache_of(1))) == [0, 0, 0]
 
 
 def test_order_differs_between_epochs_and_between_seeds() -> None:
@@ -114,7 +128,7 @@ def test_order_differs_between_epochs_and_between_seeds() -> None:
 
 
 def test_every_image_comes_at_every_place_of_an_epoch() -> None:
-    epochs = np.array(order(training(range(400), store=store_of(8), batch_size=8))).reshape(400, 8)
+    epochs = np.array(order(training(range(400), cache=cache_of(8), batch_size=8))).reshape(400, 8)
     counts = np.stack([np.bincount(epochs[:, place], minlength=8) for place in range(8)])
     # 50 each are expected; five standard deviations are 33.
     assert counts.min() > 17
@@ -138,48 +152,50 @@ def test_augmentation_differs_between_epochs() -> None:
     assert all((alike[0][i] != alike[1][j]).any() for i in range(COUNT) for j in range(COUNT))
 
 
-def test_a_store_of_larger_images_gives_batches_of_the_asked_size() -> None:
-    for images, _ in batches(training(range(1), store=store_of(side=40), augmentation=AugmentConfig())):
+def test_a_cache_of_larger_images_gives_batches_of_the_asked_size() -> None:
+    for images, _ in batches(training(range(1), cache=cache_of(side=40), augmentation=AugmentConfig())):
         assert images.shape[1:] == (SIDE, SIDE, 3)
         assert images.min() >= 0
         assert images.max() <= 255
 
 
 def test_positions_and_not_files_are_what_broken_images_shift() -> None:
-    whole = store_of()
+    whole = cache_of()
     usable = np.delete(np.arange(COUNT), [0, 7])
-    store = ImageCache(whole.images, whole.shape, usable, {}, whole.histogram, "here")
-    assert order(evaluation_batches(store, [0] * 21, 4, 8)) == usable.tolist()
+    cache = ImageCache(whole.images, whole.shape, usable, {}, whole.histogram, "here")
+    assert order(evaluation_batches(cache, [0] * 21, 4, 8)) == usable.tolist()
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(5, [5, 5, 5, 5, 3]), (23, [23]), (64, [23]), (1, [1] * 23)])
 def test_evaluation_sees_every_image_once_and_in_order(batch_size: int, sizes: list[int]) -> None:
-    store = store_of()
-    seen = batches(evaluation_batches(store, LABELS, 4, batch_size))
+    cache = cache_of()
+    seen = batches(evaluation_batches(cache, LABELS, 4, batch_size))
     assert [len(images) for images, _ in seen] == sizes
-    np.testing.assert_array_equal(np.concatenate([images for images, _ in seen]), store.take(np.arange(COUNT)))
+    np.testing.assert_array_equal(np.concatenate([images for images, _ in seen]), cache.take(np.arange(COUNT)))
     assert np.concatenate([labels for _, labels in seen]).argmax(axis=1).tolist() == LABELS
 
 
 def test_the_same_from_a_store_on_disk(tmp_path: Path) -> None:
-    here = store_of()
+    here = cache_of()
     np.save(tmp_path / "images.npy", here.take(np.arange(COUNT)))
     images = np.load(tmp_path / "images.npy", mmap_mode="r")
     there = ImageCache(images, here.shape, here.usable, {}, here.histogram, "there")
     paper = AugmentConfig()
     assert_equal(
-        batches(training(range(1), store=there, augmentation=paper)), batches(training(range(1), augmentation=paper))
+        batches(training(range(1), cache=there, augmentation=paper)), batches(training(range(1), augmentation=paper))
     )
 
 
 @pytest.mark.parametrize(
     ("augmentation", "intensity"),
     [
-        (AugmentConfig(), IntensityConfig()),
-        (AugmentConfig(rotation=20, aspect_ratio=0.2), IntensityConfig(histogram=1, noise=0.2, blur=0.5)),
-        (AugmentConfig(lesion_cutmix=0.5, background_cutmix=0.5), IntensityConfig(curve=0.5)),
+        (AugmentConfig(), PLAIN),
+        (
+            AugmentConfig(rotation=20, aspect_ratio=0.2, lesion_cutmix=0.5, background_cutmix=0.5),
+            IntensityConfig(histogram=1, curve=0.5, noise=0.2, blur=0.5),
+        ),
     ],
-    ids=["paper", "intensity", "tumors"],
+    ids=["paper", "everything"],
 )
 def test_grey_images_kept_with_one_channel_give_the_same_batches(
     augmentation: AugmentConfig, intensity: IntensityConfig
@@ -189,21 +205,18 @@ def test_grey_images_kept_with_one_channel_give_the_same_batches(
     boxes = np.tile(np.float32([0.1, 0.1, 0.4, 0.4]), (COUNT, 1)) * (usable % 2)[:, None]
     seen = [
         batches(
-            training_batches(
-                store,
-                LABELS,
-                4,
-                image_size=SIDE,
+            training(
+                range(1),
+                seed=3,
                 batch_size=6,
                 augmentation=augmentation,
                 intensity=intensity,
-                tumors=LesionBoxes(boxes.astype(np.float32), usable % 2 == 0),
-                seed=3,
-                epochs=range(2),
+                lesions=LesionBoxes(boxes.astype(np.float32), usable % 2 == 0),
+                cache=cache,
             )
         )
-        for store in (
-            ImageCache(grey, shape, usable, {}, histogram, "here", grey=True),
+        for cache in (
+            ImageCache(grey, shape, usable, {}, histogram, "here"),
             ImageCache(np.repeat(grey, 3, axis=-1), shape, usable, {}, histogram, "here"),
         )
     ]
@@ -215,13 +228,13 @@ def test_grey_images_kept_with_one_channel_give_the_same_batches(
 
 def test_evaluation_of_grey_images_sees_all_channels() -> None:
     grey = np.stack([scene(SIDE, SIDE, seed)[..., :1] for seed in range(COUNT)])
-    store = ImageCache(grey, (SIDE, 3), np.arange(COUNT), {}, np.zeros((3, 256), np.int64), "here", grey=True)
-    images = np.concatenate([images for images, _ in batches(evaluation_batches(store, LABELS, 4, 5))])
+    cache = ImageCache(grey, (SIDE, 3), np.arange(COUNT), {}, np.zeros((3, 256), np.int64), "here")
+    images = np.concatenate([images for images, _ in batches(evaluation_batches(cache, LABELS, 4, 5))])
     np.testing.assert_array_equal(images, np.repeat(grey, 3, axis=-1))
 
 
 def test_nothing_waits_for_a_tuner_and_order_is_kept() -> None:
-    for dataset in (training(range(1)), evaluation_batches(store_of(), LABELS, 4, 5)):
+    for dataset in (training(range(1)), evaluation_batches(cache_of(), LABELS, 4, 5)):
         assert dataset.options().autotune.enabled is False
         assert dataset.options().deterministic is True
 
@@ -231,3 +244,76 @@ def test_nothing_waits_for_a_tuner_and_order_is_kept() -> None:
 )
 def test_images_are_stored_so_large_that_crops_are_not_enlarged(low: float, size: int, stored: int) -> None:
     assert stored_size(size, AugmentConfig(crop=(low, 1.0))) == stored
+
+
+# --- From a dataset and a split ---
+
+
+@pytest.fixture
+def load(image_folder: Path, tiny_config: Callable[..., ExperimentConfig]) -> Callable[..., SplitImages]:
+    def load(*overrides: str, skip_broken: bool = False) -> SplitImages:
+        config, dataset = tiny_config(*overrides), load_dataset(image_folder)
+        return load_split_images(dataset, make_split(dataset, config.data), config, skip_broken=skip_broken)
+
+    return load
+
+
+def test_training_images_are_kept_larger_than_the_others(load: Callable[..., SplitImages]) -> None:
+    images = load("augment.crop=[0.8, 1.0]")
+    assert {subset: cache.shape for subset, cache in images.caches.items()} == {
+        "train": (40, 1),
+        "validation": (32, 1),
+        "test": (32, 1),
+    }
+    assert {subset: len(labels) for subset, labels in images.labels.items()} == {
+        "train": 32,
+        "validation": 8,
+        "test": 8,
+    }
+    assert images.labels["test"] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_the_test_subset_is_read_but_takes_no_memory(
+    image_folder: Path, tiny_config: Callable[..., ExperimentConfig], load: Callable[..., SplitImages]
+) -> None:
+    assert {subset: "in memory" in cache.location for subset, cache in load("data.cache=memory").caches.items()} == {
+        "train": True,
+        "validation": True,
+        "test": False,
+    }
+    config, dataset = tiny_config("data.cache=memory"), load_dataset(image_folder)
+    split = make_split(dataset, config.data)
+    kept = load_split_images(dataset, split, config, keep_test=True).caches["test"]
+    assert "in memory" in kept.location
+    np.testing.assert_array_equal(
+        kept.take(np.arange(len(kept))), [Preprocessor(32, 1).file(dataset.root / record.path) for record in split.test]
+    )
+
+
+def test_broken_images_of_a_dataset_are_named_unless_they_are_skipped(
+    image_folder: Path, load: Callable[..., SplitImages]
+) -> None:
+    (image_folder / "glioma" / "003.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 broken:\n  .*glioma/003\.png.*again\. Mend.*--skip-broken"):
+        load()
+    images = load(skip_broken=True)
+    assert list(images.broken) == ["glioma/003.png"]
+    for subset, cache in images.caches.items():
+        assert len(cache) == len(images.labels[subset])
+    assert sum(labels.count(0) for labels in images.labels.values()) == 11
+
+
+def test_many_broken_images_are_counted(image_folder: Path, load: Callable[..., SplitImages]) -> None:
+    for path in sorted(image_folder.glob("*/*.png"))[:25]:
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"25 broken:(?s:.*)and 5 more"):
+        load()
+
+
+def test_a_class_that_is_lost_to_broken_images_is_an_error(
+    image_folder: Path, load: Callable[..., SplitImages]
+) -> None:
+    for path in (image_folder / "no_tumor").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="no readable no_tumor in train"):
+        load(skip_broken=True)

@@ -5,20 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from btkeras.config import ExperimentConfig
-from btkeras.datasets import load_dataset
 from btkeras.errors import DataError, ImageError
 from btkeras.preprocessing.cache import ImageCache, build_cache
 from btkeras.preprocessing.preprocessor import Preprocessor
-from btkeras.splitting.splits import make_split
-from btkeras.training.pipeline import Inputs, build_inputs
 from tests.images import encode, scene
 
 CACHES = ("memory", "disk", "none")
@@ -276,75 +272,3 @@ def test_decoding_on_demand_names_a_file_that_has_vanished(paths: list[Path], ca
     paths[1].unlink()
     with pytest.raises(ImageError, match=r"01\.png"):
         store.take(np.array([0, 1]))
-
-
-@pytest.fixture
-def inputs_of(image_folder: Path, tiny_config: Callable[..., ExperimentConfig]) -> Callable[..., Inputs]:
-    def build(*overrides: str, skip_broken: bool = False) -> Inputs:
-        config, dataset = tiny_config(*overrides), load_dataset(image_folder)
-        return build_inputs(dataset, make_split(dataset, config.data), config, skip_broken=skip_broken)
-
-    return build
-
-
-def test_training_images_are_kept_larger_than_the_others(inputs_of: Callable[..., Inputs]) -> None:
-    inputs = inputs_of("augment.crop=[0.8, 1.0]")
-    assert {subset: store.shape for subset, store in inputs.stores.items()} == {
-        "train": (40, 1),
-        "validation": (32, 1),
-        "test": (32, 1),
-    }
-    assert {subset: len(labels) for subset, labels in inputs.labels.items()} == {
-        "train": 32,
-        "validation": 8,
-        "test": 8,
-    }
-    assert inputs.labels["test"] == [0, 0, 1, 1, 2, 2, 3, 3]
-
-
-def test_the_test_part_is_read_but_takes_no_memory(
-    image_folder: Path, tiny_config: Callable[..., ExperimentConfig], inputs_of: Callable[..., Inputs]
-) -> None:
-    assert {
-        subset: "in memory" in store.location for subset, store in inputs_of("data.cache=memory").stores.items()
-    } == {
-        "train": True,
-        "validation": True,
-        "test": False,
-    }
-    config, dataset = tiny_config("data.cache=memory"), load_dataset(image_folder)
-    split = make_split(dataset, config.data)
-    kept = build_inputs(dataset, split, config, keep_test=True).stores["test"]
-    assert "in memory" in kept.location
-    np.testing.assert_array_equal(
-        everything(kept), [Preprocessor(32, 1).file(dataset.root / record.path) for record in split.test]
-    )
-
-
-def test_broken_images_of_a_dataset_are_named_unless_they_are_skipped(
-    image_folder: Path, inputs_of: Callable[..., Inputs]
-) -> None:
-    (image_folder / "glioma" / "003.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"1 broken:\n  .*glioma/003\.png.*again\. Mend.*--skip-broken"):
-        inputs_of()
-    inputs = inputs_of(skip_broken=True)
-    assert list(inputs.broken) == ["glioma/003.png"]
-    for subset, store in inputs.stores.items():
-        assert len(store) == len(inputs.labels[subset])
-    assert sum(labels.count(0) for labels in inputs.labels.values()) == 11
-
-
-def test_many_broken_images_are_counted(image_folder: Path, inputs_of: Callable[..., Inputs]) -> None:
-    for path in sorted(image_folder.glob("*/*.png"))[:25]:
-        path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"25 broken:(?s:.*)and 5 more"):
-        inputs_of()
-
-
-def test_a_class_that_is_lost_to_broken_images_is_an_error(
-    image_folder: Path, inputs_of: Callable[..., Inputs]
-) -> None:
-    for path in (image_folder / "no_tumor").iterdir():
-        path.write_bytes(b"")
-    with pytest.raises(DataError, match="no readable no_tumor in train"):
-        inputs_of(skip_broken=True)

@@ -21,7 +21,7 @@ from btkeras.logging import duration
 from btkeras.runs import Run, open_run
 from btkeras.training import trainer
 from btkeras.training.callbacks import is_better
-from btkeras.training.precision import dtype_policy, resolve_precision
+from btkeras.training.device import dtype_policy, resolve_precision
 
 Config = Callable[..., ExperimentConfig]
 
@@ -111,15 +111,16 @@ def test_averaged_weights_differ_from_the_raw_ones(tmp_path: Path, shared_images
 
 
 def test_early_stopping_ends_the_run_and_resuming_it_changes_nothing(
-    tmp_path: Path, shared_images: Path, tiny_config: Config, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, shared_images: Path, tiny_config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "btkeras")
     config = tiny_config("train.early_stopping=1", "train.epochs=40", "optimizer.learning_rate=1e-12")
     out = tmp_path / "run"
     trainer.train(config, load_dataset(shared_images), out)
     rows = history(out)
     assert len(rows) < 40
     trainer.resume(out)
-    assert history(out) == rows and "finished already" in capsys.readouterr().err
+    assert history(out) == rows and "finished already" in caplog.text
 
 
 def test_weight_decay_spares_biases_and_normalization(shared_images: Path, tiny_config: Config) -> None:
@@ -162,16 +163,16 @@ def test_the_dtype_policy_is_restored_after_an_error() -> None:
 
 
 def test_auto_precision_measures_only_where_the_processor_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    from btkeras.training import precision
+    from btkeras.training import device
 
-    monkeypatch.setattr(precision, "_gpu_capability", lambda: None)
-    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: False)
-    monkeypatch.setattr(precision, "measure_bfloat16_speedup", lambda: pytest.fail("measured"))
-    assert resolve_precision("auto").policy == "float32"
-    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(device, "_gpu_capability", lambda: None)
+    monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(device, "measure_bfloat16_speedup", lambda: pytest.fail("measured"))
+    assert resolve_precision("auto")["precision"] == "float32"
+    monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: True)
     for speedup, policy in ((1.05, "float32"), (1.5, "mixed_bfloat16")):
-        monkeypatch.setattr(precision, "measure_bfloat16_speedup", lambda speedup=speedup: speedup)
-        assert resolve_precision("auto").policy == policy
+        monkeypatch.setattr(device, "measure_bfloat16_speedup", lambda speedup=speedup: speedup)
+        assert resolve_precision("auto")["precision"] == policy
 
 
 @pytest.mark.parametrize(
@@ -180,22 +181,22 @@ def test_auto_precision_measures_only_where_the_processor_has_bfloat16(monkeypat
 def test_auto_precision_follows_the_gpus_capability(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], policy: str
 ) -> None:
-    monkeypatch.setattr("btkeras.training.precision._gpu_capability", lambda: capability)
-    assert resolve_precision("auto").policy == policy
+    monkeypatch.setattr("btkeras.training.device._gpu_capability", lambda: capability)
+    assert resolve_precision("auto")["precision"] == policy
 
 
 def test_measuring_the_precision_does_not_change_the_weights(
     tmp_path: Path, shared_images: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from btkeras.training import precision
+    from btkeras.training import device
 
     def measured() -> float:
         keras.layers.Dense(3).build((None, 3))
         return 1.0
 
-    monkeypatch.setattr(precision, "_gpu_capability", lambda: None)
-    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: True)
-    monkeypatch.setattr(precision, "measure_bfloat16_speedup", measured)
+    monkeypatch.setattr(device, "_gpu_capability", lambda: None)
+    monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(device, "measure_bfloat16_speedup", measured)
     for name in ("float32", "auto"):
         config = tiny_config(f"train.precision={name}", "train.epochs=1")
         trainer.train(config, load_dataset(shared_images), tmp_path / name)
@@ -203,7 +204,7 @@ def test_measuring_the_precision_does_not_change_the_weights(
 
 
 def test_the_self_measurement_gives_a_ratio() -> None:
-    from btkeras.training.precision import measure_bfloat16_speedup
+    from btkeras.training.device import measure_bfloat16_speedup
 
     assert 0.01 < measure_bfloat16_speedup(rounds=1) < 100
 

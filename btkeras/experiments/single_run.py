@@ -24,8 +24,8 @@ from btkeras.runs import Run, create_run, open_run, require_new, require_same_co
 from btkeras.splitting.splits import Split, make_split
 from btkeras.training import trainer
 from btkeras.training.checkpoint import drop_weights
-from btkeras.training.pipeline import Inputs, build_inputs
-from btkeras.training.precision import resolve_precision
+from btkeras.training.device import resolve_precision
+from btkeras.training.pipeline import SplitImages, load_split_images
 
 
 def _check_name(name: str) -> None:
@@ -81,16 +81,16 @@ def resume_run(out: Path, config: ExperimentConfig | None = None) -> dict[str, A
     return _run_lbp(run, dataset, split, _lbp_inputs(run.config(), dataset, split))
 
 
-def _lbp_inputs(config: ExperimentConfig, dataset: Dataset, split: Split, *, skip_broken: bool = False) -> Inputs:
+def _lbp_inputs(config: ExperimentConfig, dataset: Dataset, split: Split, *, skip_broken: bool = False) -> SplitImages:
     # The patterns depend on the scale, so images are whole and nothing is augmented.
     whole = replace(config, augment=AugmentConfig(crop=(1.0, 1.0)))
-    return build_inputs(dataset, split, whole, skip_broken=skip_broken, keep_test=True)
+    return load_split_images(dataset, split, whole, skip_broken=skip_broken, keep_test=True)
 
 
-def _run_lbp(run: Run, dataset: Dataset, split: Split, inputs: Inputs) -> dict[str, Any]:
+def _run_lbp(run: Run, dataset: Dataset, split: Split, inputs: SplitImages) -> dict[str, Any]:
     """Fits and tests local binary patterns with a classifier (paper, table 6), and saves its predictions only."""
     config = run.config()
-    images = {subset: store.take(np.arange(len(store))) for subset, store in inputs.stores.items()}
+    images = {subset: cache.take(np.arange(len(cache))) for subset, cache in inputs.caches.items()}
     labels = {subset: np.array(values) for subset, values in inputs.labels.items()}
     classifier = fit_lbp(
         CLASSIFIERS[config.model.name],
@@ -169,7 +169,6 @@ def _precision(experiment: Experiment) -> dict[str, str]:
     """The precision of all folds, chosen by the first: measured in each, it might differ."""
     with experiment.lock("manifest"):
         if "precision" not in experiment.manifest():
-            precision = resolve_precision(experiment.config().train.precision)
-            experiment.update_manifest(precision=precision.policy, precision_reason=precision.reason)
+            experiment.update_manifest(**resolve_precision(experiment.config().train.precision))
     manifest = experiment.manifest()
     return {key: manifest[key] for key in ("precision", "precision_reason")}

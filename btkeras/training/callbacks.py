@@ -1,23 +1,29 @@
-"""What happens at the end of each epoch: the best model, the state for resuming, the history, early stopping."""
+"""Callbacks of a training: macro recall, progress, TensorBoard, the best model, the saved state, early stopping."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from btkeras.config import ExperimentConfig
+from btkeras.config_io import config_to_dict
 from btkeras.errors import RunError
 from btkeras.files import atomic_file
 from btkeras.logging import duration
 from btkeras.runs import Run, write_history
 from btkeras.training.checkpoint import Progress, save_state
+
+Logs = Mapping[str, float] | None
 
 
 class MacroRecall(keras.metrics.Metric):
@@ -37,7 +43,7 @@ class MacroRecall(keras.metrics.Metric):
         self.matrix.assign_add(counts)
 
     def result(self) -> Any:
-        """The figure, 0..1."""
+        """The macro recall, 0..1."""
         actual = ops.sum(self.matrix, axis=1)
         return ops.mean(ops.diagonal(self.matrix) / ops.maximum(actual, 1.0))
 
@@ -54,12 +60,11 @@ class ProgressLine(keras.callbacks.Callback):
     def __init__(self, epochs: int, steps: int, batch_size: int) -> None:
         super().__init__()
         self._epochs, self._steps, self._batch_size = epochs, steps, batch_size
-        self._bar: tqdm[Any] | None = None
         self._starts: list[float] = []
 
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._starts.append(time.perf_counter())
-        self._bar = tqdm(
+        self._bar: tqdm[Any] = tqdm(
             total=self._steps * self._batch_size,
             desc=f"epoch {epoch + 1}/{self._epochs}",
             unit=" images",
@@ -68,50 +73,44 @@ class ProgressLine(keras.callbacks.Callback):
             disable=None,
         )
 
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        if self._bar is not None and not self._bar.disable and logs:
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        if not self._bar.disable and logs:
             self._bar.set_postfix(loss=f"{logs['loss']:.3f}", accuracy=f"{logs['accuracy']:.3f}", refresh=False)
             self._bar.update(self._batch_size)
 
-    def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
+    def on_test_begin(self, logs: Logs = None) -> None:
         self._trained = time.perf_counter()
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        logs = logs or {}
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self._bar.close()
         speed = self._steps * self._batch_size / (self._trained - self._starts[-1])
         # The first epoch holds the graph's tracing: it is left out of the forecast as soon as there is another.
-        known = self._starts[1:] or self._starts
-        left = (time.perf_counter() - known[0]) / len(known) * (self._epochs - epoch - 1)
-        print(
-            f"epoch {epoch + 1}/{self._epochs}  loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.4f}  "
-            f"val_loss {logs['val_loss']:.4f}  val_accuracy {logs['val_accuracy']:.4f}  "
-            f"{speed:.0f} images/s  {duration(left)} left",
-            file=sys.stderr,
-            flush=True,
-        )
+        timed = self._starts[1:] or self._starts
+        left = (time.perf_counter() - timed[0]) / len(timed) * (self._epochs - epoch - 1)
+        names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        metrics = "  ".join(f"{name} {(logs or {})[name]:.4f}" for name in names)
+        line = f"epoch {epoch + 1}/{self._epochs}  {metrics}  {speed:.0f} images/s  {duration(left)} left"
+        print(line, file=sys.stderr, flush=True)
 
 
 def is_better(new: Mapping[str, float], old: Mapping[str, float], monitor: str) -> bool:
-    """Whether a checkpoint's validation figures beat another's; ``monitor`` decides, the other figure breaks ties."""
+    """Whether a checkpoint's validation metrics beat another's; ``monitor`` decides, the other metric breaks ties."""
     if not old:
         return True
-    rank = {"accuracy": new["accuracy"] - old["accuracy"], "loss": old["loss"] - new["loss"]}
-    first = monitor.removeprefix("val_")
-    second = next(name for name in rank if name != first)
-    return (rank[first], rank[second]) > (0.0, 0.0)
+    gains = {"accuracy": new["accuracy"] - old["accuracy"], "loss": old["loss"] - new["loss"]}
+    first = gains.pop(monitor.removeprefix("val_"))
+    return (first, *gains.values()) > (0.0, 0.0)
 
 
 class BestModel(keras.callbacks.Callback):
-    """Saves the model whenever its validation figures are the best so far.
+    """Saves the model whenever its validation metrics are the best so far.
 
     Works at the end of a validation and not of an epoch, because that is where averaged weights (EMA) are in place.
 
     Args:
         run: Where ``best.keras`` goes.
-        portable: The same network under float32, which is what is saved: it gives the same answer on any machine.
-        progress: Holds the best figures.
+        portable: The same network under float32, which is what is saved: it predicts the same on any machine.
+        progress: Holds the best metrics.
         monitor: One of ``config.MONITORS``.
     """
 
@@ -120,18 +119,18 @@ class BestModel(keras.callbacks.Callback):
         self._run, self._portable, self._progress, self._monitor = run, portable, progress, monitor
         self._epoch = 0
 
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._epoch = epoch + 1
 
-    def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:
-        figures = {name: float(value) for name, value in (logs or {}).items()}
-        if not is_better(figures, self._progress.best, self._monitor):
+    def on_test_end(self, logs: Logs = None) -> None:
+        metrics = {name: float(value) for name, value in (logs or {}).items()}
+        if not is_better(metrics, self._progress.best, self._monitor):
             return
         for target, source in zip(self._portable.variables, self.model.variables, strict=True):
             target.assign(np.asarray(source))
         with atomic_file(self._run.best_model) as temporary:
             self._portable.save(temporary)
-        self._progress.best, self._progress.best_epoch = figures, self._epoch
+        self._progress.best, self._progress.best_epoch = metrics, self._epoch
 
 
 class EpochEnd(keras.callbacks.Callback):
@@ -151,22 +150,21 @@ class EpochEnd(keras.callbacks.Callback):
         super().__init__()
         self._run, self._progress, self._learning_rate = run, progress, learning_rate
         self._epochs, self._patience = epochs, early_stopping
-        self._start = 0.0
 
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._start = time.perf_counter()
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        figures = {name: float(value) for name, value in (logs or {}).items()}
-        if not math.isfinite(figures["loss"]):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        metrics = {name: float(value) for name, value in (logs or {}).items()}
+        if not math.isfinite(metrics["loss"]):
             raise RunError(
                 "A training's loss must stay finite",
-                received=f"{figures['loss']} in epoch {epoch + 1}",
+                received=f"{metrics['loss']} in epoch {epoch + 1}",
                 remedy="Lower optimizer.learning_rate, add schedule.warmup_epochs, or use train.precision=float32",
             )
         progress = self._progress
         rate = self._learning_rate(int(self.model.optimizer.iterations.numpy()) - 1)
-        progress.history.append({"epoch": epoch + 1, "learning_rate": rate, **figures})
+        progress.history.append({"epoch": epoch + 1, "learning_rate": rate, **metrics})
         progress.epochs = epoch + 1
         progress.seconds += time.perf_counter() - self._start
         stale = self._patience and progress.epochs - progress.best_epoch >= self._patience
@@ -175,3 +173,105 @@ class EpochEnd(keras.callbacks.Callback):
         write_history(self._run.history_file, progress.history)
         save_state(self._run.state_file, self.model, progress)
         self.model.stop_training = progress.finished
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """Writes scalars, the validation's confusion matrix, a grid of augmented images and the hyper-parameters.
+
+    Keras' own callback needs its TensorFlow backend; this one writes through ``tf.summary`` under any.
+
+    Args:
+        run: Events go to its ``tensorboard/train`` and ``tensorboard/validation``.
+        config: Shown as hyper-parameters.
+        classes: Class names.
+        images: A batch of augmented images, float ``[n, size, size, channels]`` in 0..255.
+        learning_rate: Rate by step.
+        images_per_epoch: For the speed.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        config: ExperimentConfig,
+        classes: Sequence[str],
+        images: NDArray[np.floating],
+        learning_rate: Callable[[int], float],
+        images_per_epoch: int,
+    ) -> None:
+        super().__init__()
+        self._train = tf.summary.create_file_writer(str(run.tensorboard / "train"))
+        self._validation = tf.summary.create_file_writer(str(run.tensorboard / "validation"))
+        self._config, self._classes, self._images = config, classes, images
+        self._learning_rate, self._images_per_epoch = learning_rate, images_per_epoch
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        # Imported here, because it drags in TensorBoard's web server.
+        from tensorboard.plugins.hparams import api as hparams
+
+        with self._train.as_default():
+            hparams.hparams(_hyper_parameters(self._config))
+            tf.summary.image("augmented_inputs", _image_grid(self._images)[None], step=0)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self._start = time.perf_counter()
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        self._trained = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        logs = logs or {}
+        rate = self._learning_rate(int(self.model.optimizer.iterations.numpy()) - 1)
+        speed = self._images_per_epoch / (self._trained - self._start)
+        train = {name: value for name, value in logs.items() if not name.startswith("val_")}
+        self._write(self._train, epoch + 1, {**train, "learning_rate": rate, "images_per_second": speed})
+        validation = {name.removeprefix("val_"): logs[name] for name in logs.keys() - train.keys()}
+        with self._validation.as_default():
+            tf.summary.image("confusion_matrix", _confusion_image(self._matrix(), self._classes)[None], epoch + 1)
+        self._write(self._validation, epoch + 1, validation)
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        self._train.close()
+        self._validation.close()
+
+    def _write(self, writer: tf.summary.SummaryWriter, step: int, scalars: Mapping[str, float]) -> None:
+        with writer.as_default():
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value, step)
+        writer.flush()
+
+    def _matrix(self) -> NDArray[np.int64]:
+        # Metrics still hold the validation's counts: they are reset when the next epoch begins.
+        metrics = [metric for group in self.model.metrics for metric in getattr(group, "metrics", [group])]
+        matrix = next(metric.matrix for metric in metrics if isinstance(metric, MacroRecall))
+        return np.asarray(matrix).astype(np.int64)
+
+
+def _hyper_parameters(config: ExperimentConfig) -> dict[str, Any]:
+    """The configuration as flat ``section.key`` values that TensorBoard's table can sort."""
+    settings = config_to_dict(config).items()
+    flat = {f"{section}.{key}": value for section, keys in settings for key, value in keys.items()}
+    return {key: str(value) if isinstance(value, list | dict) else value for key, value in flat.items()}
+
+
+def _image_grid(images: NDArray[np.floating], columns: int = 4, rows: int = 4) -> NDArray[np.uint8]:
+    """Lays images out in a grid, uint8 ``[rows * size, columns * size, channels]``; empty places are black."""
+    size, channels = images.shape[1], images.shape[3]
+    grid = np.zeros((rows * columns, size, size, channels), np.uint8)
+    shown = images[: rows * columns]
+    grid[: len(shown)] = np.clip(np.rint(shown), 0, 255)
+    return grid.reshape(rows, columns, size, size, channels).swapaxes(1, 2).reshape(rows * size, columns * size, -1)
+
+
+def _confusion_image(matrix: NDArray[np.integer], classes: Sequence[str]) -> NDArray[np.uint8]:
+    """Draws a confusion matrix, uint8 ``[height, width, 3]``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    # Without pyplot: no global figure list, no display.
+    figure = Figure(figsize=(5, 4.5), dpi=110, layout="tight")
+    canvas = FigureCanvasAgg(figure)
+    display = ConfusionMatrixDisplay(matrix, display_labels=list(classes))
+    display.plot(ax=figure.add_subplot(), cmap="Blues", colorbar=False, xticks_rotation=30)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,17 +1,18 @@
-"""The optimizer that a configuration asks for."""
+"""How a training proceeds: the optimizer, the learning rate by step, and the phases by epoch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from btkeras.config import OptimizerConfig, ScheduleConfig
+from btkeras.config import ExperimentConfig, OptimizerConfig, ScheduleConfig
 from btkeras.models.training_layers import one_tensorflow_replica
 
 
@@ -50,31 +51,16 @@ class FusedAdamW(_OnePass, keras.optimizers.AdamW):
     """``keras.optimizers.AdamW``."""
 
 
-# What is left of the peak rate, from the epoch (fractional) and the progress 0..1 behind the warm-up.
-_Shape = Callable[[ScheduleConfig, Any, Any], Any]
-
-
-def _constant(config: ScheduleConfig, epoch: Any, progress: Any) -> Any:
-    return ops.ones_like(progress)
-
-
-def _step(config: ScheduleConfig, epoch: Any, progress: Any) -> Any:
-    # The small number keeps a step boundary, which float32 may place a hair below, where it belongs.
-    return ops.power(config.step_factor, ops.floor(epoch / config.step_epochs + 1e-5))
-
-
-def _linear(config: ScheduleConfig, epoch: Any, progress: Any) -> Any:
-    return 1 - (1 - config.final_fraction) * progress
-
-
 def _cosine(config: ScheduleConfig, epoch: Any, progress: Any) -> Any:
     return config.final_fraction + (1 - config.final_fraction) * (1 + ops.cos(math.pi * progress)) / 2
 
 
-_SHAPES: dict[str, _Shape] = {
-    "constant": _constant,
-    "step": _step,
-    "linear": _linear,
+# The fraction of the highest rate, from the epoch (fractional) and the progress 0..1 behind the warm-up.
+_SHAPES: dict[str, Callable[[ScheduleConfig, Any, Any], Any]] = {
+    "constant": lambda config, epoch, progress: ops.ones_like(progress),
+    # The small number keeps a step boundary, which float32 may place a hair below, where it belongs.
+    "step": lambda config, epoch, progress: ops.power(config.step_factor, ops.floor(epoch / config.step_epochs + 1e-5)),
+    "linear": lambda config, epoch, progress: 1 - (1 - config.final_fraction) * progress,
     "cosine": _cosine,
     "one_cycle": _cosine,
 }
@@ -126,12 +112,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return cls(**{**config, "schedule": ScheduleConfig(**config["schedule"])})
 
 
-_MAKERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
-    "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
-    "sgd": keras.optimizers.SGD,
-}
-_FUSED: dict[str, Callable[..., keras.optimizers.Optimizer]] = {"adam": FusedAdam, "adamw": FusedAdamW}
+_OPTIMIZERS = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
+_FUSED = {"adam": FusedAdam, "adamw": FusedAdamW}
 
 
 def make_optimizer(config: OptimizerConfig, schedule: Schedule, model: keras.Model) -> keras.optimizers.Optimizer:
@@ -140,8 +122,8 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule, model: keras.Mod
     Only kernels decay: pulling batch normalisation's scales or biases to zero changes the function for no gain.
     """
     own: dict[str, Any] = {"momentum": config.momentum, "nesterov": True} if config.name == "sgd" else {}
-    makers = _MAKERS | _FUSED if one_tensorflow_replica() else _MAKERS
-    optimizer = makers[config.name](
+    classes: dict[str, Any] = {**_OPTIMIZERS, **(_FUSED if one_tensorflow_replica() else {})}
+    optimizer: keras.optimizers.Optimizer = classes[config.name](
         learning_rate=schedule,
         weight_decay=config.weight_decay or None,
         use_ema=config.ema > 0,
@@ -151,3 +133,38 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule, model: keras.Mod
     if config.weight_decay:
         optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
     return optimizer
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Attributes:
+    epochs: Which epochs, counted from 0.
+    backbone_learns: Whether all layers learn, or the head alone.
+    is_cooldown: Whether images are augmented less, as ``cooldown`` says.
+    """
+
+    epochs: range
+    backbone_learns: bool = True
+    is_cooldown: bool = False
+
+
+def phases(config: ExperimentConfig) -> list[Phase]:
+    """The phases of a training in their order; together they are all of its epochs."""
+    epochs, frozen = config.train.epochs, config.model.frozen_epochs
+    cooldown = epochs - config.cooldown.epochs
+    return [
+        Phase(range(first, last), backbone_learns=first >= frozen, is_cooldown=first >= cooldown)
+        for first, last in pairwise(sorted({0, frozen, cooldown, epochs}))
+    ]
+
+
+def cooldown_config(config: ExperimentConfig) -> ExperimentConfig:
+    """The configuration of the cool-down; background CutMix keeps its ratio to lesion CutMix."""
+    cooldown, augment = config.cooldown, config.augment
+    lesion, background = cooldown.lesion_cutmix, augment.background_cutmix
+    background = background * lesion / augment.lesion_cutmix if augment.lesion_cutmix else 0
+    return replace(
+        config,
+        augment=replace(augment, lesion_cutmix=lesion, background_cutmix=background),
+        intensity=replace(config.intensity, probability=cooldown.intensity),
+    )

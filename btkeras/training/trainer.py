@@ -1,4 +1,4 @@
-"""Training one run: from a configuration to a run folder with a tested model."""
+"""Training one run: from a configuration to a run folder with a trained model."""
 
 from __future__ import annotations
 
@@ -26,47 +26,21 @@ from btkeras.models.imagenet import check_pretrained, load_pretrained, scaled_va
 from btkeras.models.reparameterize import reparameterize
 from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
 from btkeras.splitting.splits import Split, make_split
-from btkeras.training.callbacks import BestModel, EpochEnd, MacroRecall, ProgressLine
+from btkeras.training.callbacks import BestModel, EpochEnd, MacroRecall, ProgressLine, TensorBoard
 from btkeras.training.checkpoint import Progress, load_progress, restore_state
-from btkeras.training.optimizers import Schedule, make_optimizer
-from btkeras.training.phases import cooldown_config, phases
+from btkeras.training.device import describe_device, dtype_policy, resolve_precision, seed_everything, strategy_scope
+from btkeras.training.optimizers import Schedule, cooldown_config, make_optimizer, phases
 from btkeras.training.pipeline import (
-    Inputs,
-    build_inputs,
+    SplitImages,
     evaluation_batches,
+    load_split_images,
     steps_per_epoch,
     training_batches,
 )
-from btkeras.training.precision import dtype_policy, resolve_precision
-from btkeras.training.runtime import describe_device, seed_everything, strategy_scope
-from btkeras.training.tensorboard import TensorBoard
 
 
 class Interrupted(RunError):
     """The user stopped a training; it can be resumed."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """Everything that a training consists of, ready to run."""
-
-    config: ExperimentConfig
-    run: Run
-    inputs: Inputs
-    classes: tuple[str, ...]
-    model: keras.Model
-    portable: keras.Model
-    schedule: Schedule
-    progress: Progress
-
-    @property
-    def steps(self) -> int:
-        """Training steps per epoch."""
-        return steps_per_epoch(len(self.inputs.stores["train"]), self.config.train.batch_size)
-
-    def learning_rate(self, step: int) -> float:
-        """The rate of a step, counted from 0."""
-        return float(np.asarray(self.schedule(step)))
 
 
 def train(
@@ -84,12 +58,13 @@ def train(
         config: All settings.
         dataset: The images.
         out: The run folder, which must not exist.
-        split: Which image is used for what; by default made from ``config.data``.
+        split: The subsets; by default made from ``config.data``.
         skip_broken: Leave out images that cannot be read, and record them, instead of stopping.
         facts: What else the manifest says; a ``precision`` (with ``precision_reason``) there is not decided again.
 
     Raises:
         DataError: If the dataset cannot be split or read.
+        ModelError: If the network or its weights cannot be had.
         RunError: If ``out`` exists, or the loss stops being finite.
         Interrupted: If the user stops it.
     """
@@ -97,11 +72,11 @@ def train(
     check_network(config)
     split = split or make_split(dataset, config.data, cache_folder())
     # Before the run's folder appears, so that a broken image leaves nothing behind.
-    inputs = build_inputs(dataset, split, config, skip_broken=skip_broken)
-    broken = [{"path": path, "reason": reason} for path, reason in inputs.broken.items()]
+    images = load_split_images(dataset, split, config, skip_broken=skip_broken)
+    broken = [{"path": path, "reason": reason} for path, reason in images.broken.items()]
     run = create_run(out, config, dataset, split, broken=broken, **facts)
     try:
-        return _run(config, run, dataset, inputs, Progress())
+        return _train(config, run, images, Progress())
     except ModelError:
         # Weights that do not fit are found when the network is there; nothing has been trained then.
         shutil.rmtree(out)
@@ -139,35 +114,59 @@ def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
     """
     run = open_run(run_folder)
     require_same_config(run, config)
-    dataset = run.dataset()
+    dataset, own = run.dataset(), run.config()
     split = run.split(dataset)
     progress = load_progress(run.state_file) if run.state_file.is_file() else Progress()
     if progress.finished:
         logger.info(f"{run.path} is finished already")
         # Perhaps it was killed between its last epoch and this.
-        _record(run, progress)
+        _record_result(run, progress)
         return run
-    own = run.config()
-    return _run(own, run, dataset, build_inputs(dataset, split, own), progress)
+    return _train(own, run, load_split_images(dataset, split, own), progress)
 
 
-def _run(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Inputs, progress: Progress) -> Run:
-    training = _prepare(config, run, dataset, inputs, progress)
-    _announce(training)
+@dataclass(frozen=True)
+class _Training:
+    """Everything that a training consists of; ``portable`` is the network under float32, which is saved."""
+
+    config: ExperimentConfig
+    run: Run
+    images: SplitImages
+    model: keras.Model
+    portable: keras.Model
+    schedule: Schedule
+    progress: Progress
+
+    @property
+    def steps(self) -> int:
+        return _steps(self.config, self.images)
+
+    def learning_rate(self, step: int) -> float:
+        return float(np.asarray(self.schedule(step)))
+
+
+def _train(config: ExperimentConfig, run: Run, images: SplitImages, progress: Progress) -> Run:
+    training = _prepare(config, run, images, progress)
+    counts = ", ".join(f"{subset} {len(cache):,}" for subset, cache in images.caches.items())
+    logger.info(
+        f"{config.model.name}: {training.model.count_params():,} parameters; images {counts}; "
+        f"training images: {images.caches['train'].location}"
+    )
+    logger.info(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
     try:
         _fit(training)
     except KeyboardInterrupt as interrupt:
         raise Interrupted(
-            f"Stopped; {training.progress.epochs} of {config.train.epochs} epochs of {run.path} are kept",
+            f"Stopped; {progress.epochs} of {config.train.epochs} epochs of {run.path} are kept",
             remedy=f"Go on with: btkeras train --resume --out {run.path}",
         ) from interrupt
-    _record(run, progress)
+    _record_result(run, progress)
     return run
 
 
-def _record(run: Run, progress: Progress) -> None:
-    """Says in the manifest what came of a training; its speed counts the validations' time too."""
-    # A run of before it was recorded has no number of images, and so no speed.
+def _record_result(run: Run, progress: Progress) -> None:
+    """Writes to the manifest what came of a training; its speed counts the validations' time too."""
+    # A run of an older revision has no number of images, and so no speed.
     images = run.manifest().get("images_per_epoch")
     speed = round(images * progress.epochs / progress.seconds, 1) if images else None
     run.update_manifest(
@@ -178,22 +177,25 @@ def _record(run: Run, progress: Progress) -> None:
     )
 
 
-def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Inputs, progress: Progress) -> Training:
+# --- The network ---
+
+
+def _prepare(config: ExperimentConfig, run: Run, images: SplitImages, progress: Progress) -> _Training:
     if "precision" not in run.manifest():
         # Resolved once: a resumed run must not measure again and decide otherwise.
-        precision = resolve_precision(config.train.precision)
-        run.update_manifest(precision=precision.policy, precision_reason=precision.reason)
+        run.update_manifest(**resolve_precision(config.train.precision))
     run.update_manifest(device=describe_device())
     manifest = run.manifest()
     logger.info(f"precision {manifest['precision']}: {manifest['precision_reason']}")
-    steps = steps_per_epoch(len(inputs.stores["train"]), config.train.batch_size)
-    schedule = Schedule(config.optimizer.learning_rate, config.schedule, config.train.epochs, steps)
+    schedule = Schedule(config.optimizer.learning_rate, config.schedule, config.train.epochs, _steps(config, images))
     # After the precision was measured, which draws random weights of its own.
     seed_everything(config.train)
     with strategy_scope():
         with dtype_policy(manifest["precision"]):
-            model = reparameterize(_network(config, dataset, inputs), grey=_stays_grey(inputs), trainable=True)
-        _compile(model, config, make_optimizer(config.optimizer, schedule, model), len(dataset.classes))
+            # Augmentation changes all channels of an image alike.
+            grey = images.caches["train"].grey and images.caches["validation"].grey
+            model = reparameterize(_network(config, images), grey=grey, trainable=True)
+        _compile(model, config, make_optimizer(config.optimizer, schedule, model))
         # Before anything is frozen: the state for resuming is that of all weights in every epoch.
         model.optimizer.build(model.trainable_variables)
     if progress.epochs:
@@ -202,56 +204,38 @@ def _prepare(config: ExperimentConfig, run: Run, dataset: Dataset, inputs: Input
     elif config.model.weights != "random":
         load_pretrained(model, config.model.weights)
     with dtype_policy("float32"):
-        portable = _network(config, dataset, inputs)
-    run.update_manifest(**_sizes(portable), images_per_epoch=steps * config.train.batch_size)
-    return Training(config, run, inputs, dataset.classes, model, portable, schedule, progress)
+        portable = _network(config, images)
+    run.update_manifest(
+        parameters=portable.count_params(),
+        trainable_parameters=sum(math.prod(variable.shape) for variable in portable.trainable_variables),
+        macs=count_macs(portable),
+        images_per_epoch=_steps(config, images) * config.train.batch_size,
+    )
+    return _Training(config, run, images, model, portable, schedule, progress)
 
 
-def _network(config: ExperimentConfig, dataset: Dataset, inputs: Inputs) -> keras.Model:
-    size, channels = config.data.image_size, config.data.channels
-    mean, own_variance = inputs.stores["train"].statistics()
-    variance: float | list[float] = own_variance
+def _steps(config: ExperimentConfig, images: SplitImages) -> int:
+    return steps_per_epoch(len(images.caches["train"]), config.train.batch_size)
+
+
+def _network(config: ExperimentConfig, images: SplitImages) -> keras.Model:
+    mean, variance = images.caches["train"].statistics()
+    shape = (config.data.image_size, config.data.image_size, config.data.channels)
     if config.model.weights != "random":
         variance = scaled_variance(config.model.name, variance)
-    return build_model(
-        config.model.name,
-        input_shape=(size, size, channels),
-        classes=len(dataset.classes),
-        mean=mean,
-        variance=variance,
-    )
+    return build_model(config.model.name, input_shape=shape, classes=len(images.classes), mean=mean, variance=variance)
 
 
-def _stays_grey(inputs: Inputs) -> bool:
-    """Whether the network sees equal channels only: augmentation changes all channels of an image alike."""
-    return all(inputs.stores[subset].grey for subset in ("train", "validation"))
-
-
-def _sizes(model: keras.Model) -> dict[str, int]:
-    trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    return {"parameters": model.count_params(), "trainable_parameters": trainable, "macs": count_macs(model)}
-
-
-def _compile(model: keras.Model, config: ExperimentConfig, optimizer: keras.optimizers.Optimizer, classes: int) -> None:
+def _compile(model: keras.Model, config: ExperimentConfig, optimizer: keras.optimizers.Optimizer) -> None:
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.train.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), MacroRecall(classes)],
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), MacroRecall(model.output_shape[-1])],
         jit_compile=config.train.jit_compile,
     )
 
 
-def _announce(training: Training) -> None:
-    counts = {subset: len(store) for subset, store in training.inputs.stores.items()}
-    logger.info(
-        f"{training.config.model.name}: {training.model.count_params():,} parameters; "
-        f"images {', '.join(f'{subset} {count:,}' for subset, count in counts.items())}; "
-        f"training images: {training.inputs.location}"
-    )
-    logger.info(f"watch it with: tensorboard --logdir {training.run.path / 'tensorboard'}")
-
-
-def _fit(training: Training) -> None:
+def _fit(training: _Training) -> None:
     config, progress = training.config, training.progress
     start = time.perf_counter()
     for phase in phases(config):
@@ -261,7 +245,7 @@ def _fit(training: Training) -> None:
         if config.model.frozen_epochs:
             _freeze(training, backbone_learns=phase.backbone_learns)
         if phase.is_cooldown:
-            logger.info(f"refining from epoch {phase.epochs.start + 1}: images are changed less")
+            logger.info(f"augmentation cool-down from epoch {phase.epochs.start + 1}")
         _fit_epochs(training, epochs, cooldown_config(config) if phase.is_cooldown else config)
     logger.info(
         f"trained in {duration(time.perf_counter() - start)}; best checkpoint: epoch {progress.best_epoch} with "
@@ -269,33 +253,21 @@ def _fit(training: Training) -> None:
     )
 
 
-def _freeze(training: Training, *, backbone_learns: bool) -> None:
+def _freeze(training: _Training, *, backbone_learns: bool) -> None:
     set_backbone_trainable(training.model, backbone_learns)
     with strategy_scope():
-        _compile(training.model, training.config, training.model.optimizer, len(training.classes))
+        _compile(training.model, training.config, training.model.optimizer)
     logger.info("all layers learn" if backbone_learns else "the head alone learns")
 
 
-def _fit_epochs(training: Training, epochs: range, config: ExperimentConfig) -> None:
-    store, validation = training.inputs.stores["train"], training.inputs.stores["validation"]
-    batches = training_batches(
-        store,
-        training.inputs.labels["train"],
-        len(training.classes),
-        image_size=config.data.image_size,
-        batch_size=config.train.batch_size,
-        augmentation=config.augment,
-        intensity=config.intensity,
-        tumors=training.inputs.tumors,
-        seed=config.train.seed,
-        epochs=epochs,
-    )
-    checks = evaluation_batches(
-        validation, training.inputs.labels["validation"], len(training.classes), config.train.batch_size
-    )
+def _fit_epochs(training: _Training, epochs: range, config: ExperimentConfig) -> None:
+    images, size = training.images, config.train.batch_size
+    batches = training_batches(images, config, epochs)
     training.model.fit(
         batches,
-        validation_data=checks,
+        validation_data=evaluation_batches(
+            images.caches["validation"], images.labels["validation"], len(images.classes), size
+        ),
         initial_epoch=epochs.start,
         epochs=epochs.stop,
         steps_per_epoch=training.steps,
@@ -305,16 +277,15 @@ def _fit_epochs(training: Training, epochs: range, config: ExperimentConfig) -> 
     )
 
 
-def _callbacks(training: Training, images: np.ndarray) -> list[keras.callbacks.Callback]:
+def _callbacks(training: _Training, examples: np.ndarray) -> list[keras.callbacks.Callback]:
     config, run, progress = training.config, training.run, training.progress
-    epochs, examples = config.train.epochs, training.steps * config.train.batch_size
-    best = BestModel(run, training.portable, progress, config.train.monitor)
+    epochs, steps, rate = config.train.epochs, training.steps, training.learning_rate
     # Behind BestModel, which needs the averaged weights that this puts in place for the validation.
     averaging = [keras.callbacks.SwapEMAWeights()] if config.optimizer.ema else []
     return [
-        best,
+        BestModel(run, training.portable, progress, config.train.monitor),
         *averaging,
-        TensorBoard(run, config, training.classes, images, training.learning_rate, examples),
-        ProgressLine(epochs, training.steps, config.train.batch_size),
-        EpochEnd(run, progress, training.learning_rate, epochs, config.train.early_stopping),
+        TensorBoard(run, config, training.images.classes, examples, rate, steps * config.train.batch_size),
+        ProgressLine(epochs, steps, config.train.batch_size),
+        EpochEnd(run, progress, rate, epochs, config.train.early_stopping),
     ]

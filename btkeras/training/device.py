@@ -1,0 +1,150 @@
+"""The device that a network is trained on: replicas, seeds, and the dtype policy that suits it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from btkeras.config import TrainConfig
+from btkeras.models.reparameterize import reparameterize
+
+# bfloat16 must be so much faster before it replaces float32: below that, noise decides.
+_MIN_SPEEDUP = 1.1
+# Least compute capability of an NVIDIA GPU, its policy, and the reason.
+_GPU_POLICIES = (
+    ((8, 0), "mixed_bfloat16", "has bfloat16"),
+    ((7, 0), "mixed_float16", "has float16, not bfloat16"),
+    ((0, 0), "float32", "has no fast 16-bit arithmetic"),
+)
+
+
+def seed_everything(config: TrainConfig) -> None:
+    """Seeds the weights' initialisation; on request makes TensorFlow's operations deterministic.
+
+    The latter holds for the rest of the process: TensorFlow has no way back.
+    """
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic and keras.backend.backend() == "tensorflow":
+        tf.config.experimental.enable_op_determinism()
+
+
+def strategy_scope() -> contextlib.AbstractContextManager[Any]:
+    """All GPUs that TensorFlow sees, when there are several; else a scope that does nothing."""
+    several = keras.backend.backend() == "tensorflow" and len(tf.config.list_logical_devices("GPU")) > 1
+    strategy = tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+    scope: contextlib.AbstractContextManager[Any] = strategy.scope()
+    return scope
+
+
+def describe_device() -> str:
+    """The backend and the device that the network runs on, for the manifest."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return f"jax: {len(jax.devices())} x {jax.devices()[0].device_kind}"
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return f"{backend}: {os.cpu_count()} CPU cores"
+    return f"{backend}: {len(gpus)} x {tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU')}"
+
+
+@contextlib.contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """Sets the global Keras dtype policy and restores it afterwards."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def resolve_precision(requested: str) -> dict[str, str]:
+    """Turns ``auto`` into the dtype policy that suits the device; other names stay what they are.
+
+    Returns:
+        What a run's manifest says of it: ``precision``, the policy, and ``precision_reason``.
+    """
+    policy, reason = (requested, "as configured") if requested != "auto" else _best_policy()
+    return {"precision": policy, "precision_reason": reason}
+
+
+def _best_policy() -> tuple[str, str]:
+    capability = _gpu_capability()
+    if capability is not None:
+        policy, reason = next((policy, reason) for least, policy, reason in _GPU_POLICIES if capability >= least)
+        return policy, f"the GPU (compute capability {capability[0]}.{capability[1]}) {reason}"
+    if keras.backend.backend() != "tensorflow":
+        return "float32", "no GPU, and only TensorFlow's CPU kernels are measured"
+    if not _cpu_has_bfloat16():
+        return "float32", "the processor has no bfloat16 instructions"
+    speedup = measure_bfloat16_speedup()
+    policy = "mixed_bfloat16" if speedup >= _MIN_SPEEDUP else "float32"
+    return policy, f"bfloat16 was measured {speedup:.2f} times as fast as float32 on this processor"
+
+
+def _gpu_capability() -> tuple[int, int] | None:
+    """Compute capability of the first GPU that the backend sees."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        if device.platform != "gpu":
+            return None
+        major, _, minor = str(device.compute_capability).partition(".")
+        return int(major), int(minor or 0)
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+    return int(capability[0]), int(capability[1])
+
+
+def _cpu_has_bfloat16() -> bool:
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def measure_bfloat16_speedup(rounds: int = 5) -> float:
+    """Time of a float32 training step over that of a bfloat16 one, for a small stack of convolutions (about 2 s).
+
+    Interleaved medians, because other work on the machine comes and goes.
+    """
+    steps = {policy: _measured_step(policy) for policy in ("float32", "mixed_bfloat16")}
+    times: dict[str, list[float]] = {policy: [] for policy in steps}
+    for _ in range(rounds):
+        for policy, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[policy].append(time.perf_counter() - start)
+    return float(np.median(times["float32"]) / np.median(times["mixed_bfloat16"]))
+
+
+def _measured_step(policy: str) -> Callable[[], Any]:
+    with dtype_policy(policy):
+        inputs = x = keras.Input((28, 28, 128))
+        for _ in range(3):
+            x = keras.layers.Conv2D(128, 3, padding="same", use_bias=False)(x)
+            x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+        model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D(dtype="float32")(x))
+        model = reparameterize(model, trainable=True)
+    images = tf.random.stateless_uniform((32, 28, 28, 128), (0, 0))
+
+    @tf.function
+    def step() -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(images, training=True))
+        return tape.gradient(loss, model.trainable_variables)
+
+    step()
+    return step
