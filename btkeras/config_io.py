@@ -14,7 +14,7 @@ import yaml
 from btkeras.config import ExperimentConfig
 from btkeras.errors import ConfigError
 
-# Names of older versions, and what they are called now.
+# Names of older versions, and the current ones.
 _RENAMED = {
     "appearance": "intensity",
     "appearance.part": "intensity.probability",
@@ -83,21 +83,20 @@ def config_from_dict(tree: Mapping[str, Any]) -> ExperimentConfig:
 
 
 def _refuse_old_names(tree: Mapping[str, Any]) -> None:
+    sections = {str(name): keys for name, keys in tree.items()}
     values = {
-        f"{section}.{key}": value
-        for section, keys in tree.items()
-        if isinstance(keys, Mapping)
-        for key, value in keys.items()
+        f"{name}.{key}": v for name, keys in sections.items() if isinstance(keys, Mapping) for key, v in keys.items()
     }
-    found = [(old, _new_name(old)) for old in (*values, *map(str, tree)) if _new_name(old) != old]
+    renamed = {old: _new_name(old) for old in (*values, *sections) if _new_name(old) != old}
     for key, value in values.items():
-        new = _RENAMED_VALUES.get(_new_name(key), {}).get(value) if isinstance(value, str) else None
-        found += [(f"{key}={value}", f"{_new_name(key)}={new}")] if new else []
-    if found:
+        new = _new_name(key)
+        if isinstance(value, str) and value in _RENAMED_VALUES.get(new, {}):
+            renamed[f"{key}={value}"] = f"{new}={_RENAMED_VALUES[new][value]}"
+    if renamed:
         raise ConfigError(
             "A configuration must have the current names",
-            received=", ".join(old for old, _ in found),
-            remedy="; ".join(f"`{old}` was renamed to `{new}`" for old, new in found),
+            received=", ".join(renamed),
+            remedy="; ".join(f"`{old}` was renamed to `{new}`" for old, new in renamed.items()),
         )
 
 

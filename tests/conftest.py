@@ -17,6 +17,7 @@ from PIL import Image
 
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import load_config
+from btkeras.logging import log_to_terminal
 
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 
@@ -60,6 +61,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["BTKERAS_CACHE"]
     else:
         os.environ["BTKERAS_CACHE"] = before
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _log() -> None:
+    """Shows log lines on standard error, as the command line does."""
+    log_to_terminal()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -29,11 +29,13 @@ from btkeras.experiments.cross_validation import cross_validate, summary_table, 
 from btkeras.experiments.experiment import Experiment, Job, create_experiment, open_experiment
 from btkeras.experiments.single_run import check_models, run_job
 from btkeras.training import trainer
+from tests.cli_with_tiny import COMMAND
 from tests.conftest import CLASSES, TINY
+from tests.fake_experiment import fake_experiment
 from tests.test_cli import btkeras, fails
 
 ROOT = Path(__file__).parents[1]
-CV = (*TINY, "train.epochs=6", "cv.models=[tiny, tiny_plain]", "cv.folds=2")
+CV = (*TINY, "train.epochs=2", "cv.models=[tiny, tiny_plain]", "cv.folds=2")
 
 
 def in_this_process(experiment: Experiment, jobs: Sequence[Job]) -> None:
@@ -159,18 +161,18 @@ def test_another_dataset_is_not_taken_for_one_that_has_moved(finished: Experimen
 def test_a_job_that_is_not_there_and_settings_that_differ_are_refused(finished: Experiment) -> None:
     fails(btkeras("cv", "--out", finished.path, "--task", "4"), "must be 0 to 3", "Received: 4")
     fails(btkeras("cv", "--out", finished.path, "--plan"), "which exists", "--resume")
-    other = btkeras("cv", "--out", finished.path, "--resume", "--folds", "3", "--set", "train.epochs=6")
+    other = btkeras("cv", "--out", finished.path, "--resume", "--folds", "3", "--set", "train.epochs=2")
     fails(other, r"Received: another cv\.folds\.")
 
 
 def test_seeds_get_folders_of_their_own_and_count_images_once(tmp_path: Path, shared_images: Path) -> None:
-    config = load_config(None, (*TINY, "train.epochs=1", "cv.models=[tiny_plain]", "cv.folds=2", "cv.seeds=[0, 7]"))
-    experiment = create_experiment(tmp_path / "cv", config, load_dataset(shared_images))
-    summary = cross_validate(experiment, in_this_process)
-    assert {path.name for path in (experiment.path / "tiny_plain").iterdir()} == {"seed_0", "seed_7"}
+    dataset = load_dataset(shared_images)
+    experiment = fake_experiment(tmp_path / "cv", dataset, "cv.models=[vgg16]", "cv.folds=2", "cv.seeds=[0, 7]")
+    summary = json.loads(experiment.summary_file.read_text())
+    assert {path.name for path in (experiment.path / "vgg16").iterdir()} == {"seed_0", "seed_7"}
     assert [experiment.run(job).config().train.seed for job in experiment.jobs()] == [0, 0, 7, 7]
     assert summary["bootstrap"]["images"] == 12 * len(CLASSES)
-    assert summary["models"]["tiny_plain"]["pooled"]["images"] == 2 * 12 * len(CLASSES)
+    assert summary["models"]["vgg16"]["pooled"]["images"] == 2 * 12 * len(CLASSES)
 
 
 def test_changes_reach_one_network_only(tmp_path: Path, shared_images: Path) -> None:
@@ -268,6 +270,13 @@ def wait_for(condition: object, process: subprocess.Popen[str]) -> None:
     pytest.fail("nothing happened in 2 minutes")
 
 
+@pytest.fixture
+def _tiny_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of this process know the tiny networks."""
+    monkeypatch.setattr(executors, "COMMAND", COMMAND)
+
+
+@pytest.mark.usefixtures("_tiny_jobs")
 def test_killed_with_its_job_it_finishes_with_the_same_summary(tmp_path: Path, finished: Experiment) -> None:
     out = tmp_path / "cv"
     shutil.copytree(finished.path, out)
@@ -284,29 +293,25 @@ def test_killed_with_its_job_it_finishes_with_the_same_summary(tmp_path: Path, f
         _, alive = psutil.wait_procs(children, timeout=20)
         assert not alive, "jobs must not outlive the command that started them"
         assert not (out / "summary.json").exists()
-        process = start("--resume", "--out", out)
-        stdout, stderr = process.communicate(timeout=300)
     finally:
         process.kill()
-    assert process.returncode == 0, stderr
-    assert "tiny, seed 0, fold 1: test accuracy" in stderr and "tiny_plain" in stdout
+    again = btkeras("cv", "--resume", "--out", out)
+    assert again.exit_code == 0, again.output
+    assert "tiny, seed 0, fold 1: test accuracy" in again.stderr and "tiny_plain" in again.stdout
     assert (out / "summary.json").read_bytes() == finished.summary_file.read_bytes()
 
 
+@pytest.mark.usefixtures("_tiny_jobs")
 def test_a_job_that_fails_says_why(tmp_path: Path, image_folder: Path) -> None:
-    out = tmp_path / "cv"
     (image_folder / "glioma/005.png").write_bytes(b"no image")
-    process = start("--data", image_folder, "--out", out, *settings(*CV))
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "Traceback" not in stderr
-    assert "Every image of a dataset must be readable" in stderr and "cv --resume" in stderr
+    failed = btkeras("cv", "--data", image_folder, "--out", tmp_path / "cv", *settings(*CV))
+    fails(failed, "Every image of a dataset must be readable", "cv --resume")
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, shared_images: Path) -> None:
     out = tmp_path / "cv"
-    process = start("--data", shared_images, "--out", out, *settings(*CV, "train.epochs=5000"), "--jobs", "2")
-    wait_for(lambda: len(list(out.glob("*/fold_*/history.csv"))) == 2, process)
+    process = start("--data", shared_images, "--out", out, *settings(*CV, "train.epochs=5000"))
+    wait_for(lambda: list(out.glob("*/fold_*/history.csv")), process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1

@@ -59,14 +59,9 @@ class Calibration:
         return conformal_threshold(np.array(self.scores), coverage)
 
     def sets(self, probabilities: NDArray[np.floating], coverage: float) -> NDArray[np.bool_]:
-        """Prediction sets: the classes that cannot be ruled out. A set may be empty.
+        """Prediction sets, the classes that cannot be ruled out, of probabilities: both ``[n, classes]``.
 
-        Args:
-            probabilities: ``[n, classes]``, of the calibrated network.
-            coverage: Share of the images whose set holds the true class, above 0 and below 1.
-
-        Returns:
-            ``[n, classes]``.
+        The share of sets that hold the true class is ``coverage``, above 0 and below 1. A set may be empty.
         """
         return prediction_sets(probabilities, self.threshold(coverage))
 

@@ -76,15 +76,12 @@ class Gaussian:
 
 
 def squared_distance(features: Any, parts: Mapping[str, Any], square_sum: Callable[[Any], Any]) -> Any:
-    """Squared Mahalanobis distances, of arrays or tensors, so that an exported model can compute them.
+    """Squared Mahalanobis distances ``[n]`` of float32 ``[n, d]``, of arrays or, in an exported model, of tensors.
 
     Args:
-        features: float32 ``[n, d]``.
+        features: The features.
         parts: Of ``Gaussian.parts``, as arrays or tensors.
         square_sum: The sum of squares over the last axis.
-
-    Returns:
-        float32 ``[n]``.
     """
     offsets = features - parts["mean"]
     along = offsets @ parts["directions"]
@@ -126,21 +123,10 @@ class OODDetector:
         scores: NDArray[np.float32] = squared_distance(values, self.gaussian.parts(), lambda x: (x * x).sum(axis=-1))
         return scores
 
-    def percentile(self, scores: Floats) -> NDArray[np.float64]:
-        """As ``CalibrationScores.percentile``."""
-        return self.reference.percentile(scores)
-
 
 def save_ood(run: Run, ood: OODDetector) -> None:
     """Writes a run's ``ood.npz``, float32."""
-    gaussian = ood.gaussian
-    arrays = {
-        "mean": gaussian.mean,
-        "directions": gaussian.directions,
-        "variances": gaussian.variances,
-        "rest": gaussian.rest,
-        "scores": ood.reference.scores,
-    }
+    arrays = vars(ood.gaussian) | {"scores": ood.reference.scores}
     with atomic_file(run.ood_file) as temporary:
         np.savez(temporary, **{name: np.asarray(value, np.float32) for name, value in arrays.items()})  # type: ignore[arg-type]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from btkeras.decisions.calibration import COVERAGE, Calibration
 from btkeras.decisions.mri_check import rejection_reason
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.files import atomic_file
-from btkeras.machine import threads
+from btkeras.machine import map_in_threads
 from btkeras.preprocessing.preprocessor import decode_file
 
 UNCERTAIN, REJECTED = "uncertain", "rejected"
@@ -100,13 +99,8 @@ class SelectiveClassifier:
 
 
 def check_files(paths: Sequence[Path]) -> list[str | None]:
-    """Why each file shows no brain MRI slice, or None; all must be readable.
-
-    Raises:
-        ImageError: If one is not.
-    """
-    with ThreadPoolExecutor(threads()) as pool:
-        return list(pool.map(lambda path: rejection_reason(decode_file(path)), paths))
+    """Why each file shows no brain MRI slice, or None; raises ``ImageError`` if one cannot be read."""
+    return list(map_in_threads(lambda path: rejection_reason(decode_file(path)), paths))
 
 
 def selective_metrics(

@@ -46,10 +46,10 @@ class Corruption:
 
 
 def corrupt(image: ImageArray, name: str, level: int) -> ImageArray:
-    """Corrupts a decoded image at its stored size, before any preprocessing.
+    """Corrupts a decoded image at its stored size, before any preprocessing; all channels change alike.
 
     Args:
-        image: uint8 ``[height, width, 1 or 3]``; all channels change alike.
+        image: uint8 ``[height, width, 1 or 3]``.
         name: One of ``CORRUPTIONS``.
         level: 1 to 5; 0 changes nothing.
 

@@ -28,14 +28,7 @@ _LARGEST_BATCH = 32
 
 
 class LoadedRun:
-    """A run with its best checkpoint, dataset and split, each loaded once for several steps.
-
-    Args:
-        run: A run that has finished an epoch.
-
-    Raises:
-        RunError, ModelError: As ``load_best``.
-    """
+    """A run with its best checkpoint, dataset and split, loaded once for several steps; errors as ``load_best``."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -43,12 +36,10 @@ class LoadedRun:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The run's own dataset."""
         return self.run.dataset()
 
     @cached_property
     def split(self) -> Split:
-        """The run's split."""
         return self.run.split(self.dataset)
 
 
@@ -104,7 +95,7 @@ def evaluate_split(run: Run | LoadedRun, subset: str = "test") -> dict[str, Any]
         ``dataset``, ``split``, ``broken`` (number of images left out) and ``EvaluationResult.metrics``.
 
     Raises:
-        RunError: If there is no checkpoint yet, or calibration and checkpoint do not match.
+        RunError: If there is no checkpoint yet, or it does not match the calibration.
         DataError: If the dataset is gone or an image cannot be read.
     """
     opened = loaded(run)
@@ -123,11 +114,7 @@ def evaluate_dataset(run: Run | LoadedRun, dataset: Dataset, *, skip_broken: boo
 
 
 def require_known_classes(run: Run, dataset: Dataset) -> None:
-    """Checks that all classes of a dataset are the network's.
-
-    Raises:
-        DataError: If not.
-    """
+    """Raises ``DataError`` if a class of a dataset is not one of the network's."""
     unknown = set(dataset.classes) - set(run.classes())
     if unknown:
         raise DataError(
@@ -181,10 +168,7 @@ def predict_records(
         dataset: Where the images are.
         records: The images.
         name: Of them, for the progress bar.
-        skip_broken: Leave out images that cannot be read.
-
-    Raises:
-        DataError: If an image cannot be read.
+        skip_broken: Leave out images that cannot be read, instead of raising ``DataError``.
     """
     classes, config = run.classes(), run.config()
     images = load_images(dataset, records, config.data.image_size, config, name=name)

@@ -61,10 +61,8 @@ def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampl
         sampling: Of these images; 200 by default.
 
     Returns:
-        ``dataset``, ``split``, ``images`` of ``of``, ``seed``, ``per_class``, ``estimator`` (of the ECE),
-        ``temperature``, ``clean``, ``corruptions`` (``name``, ``title``, ``unit``, ``levels``, ``mean``), ``mean`` over
-        all of them, ``sampling_error`` and ``seconds``. Metrics are ``accuracy`` with Wilson's ``accuracy_interval``,
-        ``balanced_accuracy`` (mean recall of the classes), ``confidence`` (mean highest probability) and ``ece``.
+        The content of ``robustness.json``. Its metrics are ``accuracy`` with Wilson's ``accuracy_interval``,
+        ``balanced_accuracy`` (mean recall), ``confidence`` (mean highest probability) and ``ece``.
 
     Raises:
         RunError: If the run has no network.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import keras
 import numpy as np
 
 from btkeras.errors import ModelError
+from btkeras.logging import logger
 from btkeras.models.comparison import APPLICATIONS
 
 _ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications"
@@ -184,7 +184,7 @@ def _fetch(source: ImageNet) -> Path:
     folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     target = folder / "models" / source.file_name
     if not target.is_file():
-        print(f"downloading {source.url} to {target}", file=sys.stderr, flush=True)
+        logger.info(f"downloading {source.url} to {target}")
     try:
         # Not keras.utils.get_file: it never gives up on a silent server, and leaves half a file to a second process.
         pooch.retrieve(source.url, f"md5:{source.md5}", fname=target.name, path=target.parent, progressbar=True)

@@ -19,7 +19,7 @@ from btkeras.config import ExperimentConfig
 from btkeras.config_io import config_to_dict
 from btkeras.errors import RunError
 from btkeras.files import atomic_file
-from btkeras.logging import duration
+from btkeras.logging import duration, logger
 from btkeras.runs import Run, write_history
 from btkeras.training.checkpoint import Progress, save_state
 
@@ -90,7 +90,7 @@ class ProgressLine(keras.callbacks.Callback):
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
         metrics = "  ".join(f"{name} {(logs or {})[name]:.4f}" for name in names)
         line = f"epoch {epoch + 1}/{self._epochs}  {metrics}  {speed:.0f} images/s  {duration(left)} left"
-        print(line, file=sys.stderr, flush=True)
+        logger.info(line)
 
 
 def is_better(new: Mapping[str, float], old: Mapping[str, float], monitor: str) -> bool:
