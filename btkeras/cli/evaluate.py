@@ -1,4 +1,4 @@
-"""``btkeras evaluate``."""
+"""``btkeras evaluate``, ``btkeras calibrate`` and ``btkeras robustness``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from btkeras.cli.common import open_dataset, quiet_engine, quiet_tensorflow, skip_broken_option
+from btkeras.cli.common import open_dataset, quiet_engine, quiet_tensorflow, run_argument, skip_broken_option
 from btkeras.errors import ConfigError
 
 
@@ -143,3 +143,72 @@ def _table(metrics: dict[str, Any]) -> str:
     from btkeras.evaluation.results import metrics_table
 
     return metrics_table(metrics)
+
+
+@click.command(short_help="Calibrate a run's probabilities on its validation subset.")
+@run_argument
+@click.option("--json", "as_json", is_flag=True, help="Print the calibration metrics of the test subset as JSON.")
+def calibrate(run: Path, as_json: bool) -> None:
+    """Calibrate RUN's best checkpoint on its validation subset, then evaluate it on its test subset again.
+
+    RUN/best.keras gets a temperature, by which its logits are divided, so that `predict`, `export` and `evaluate` have
+    it; the most probable class stays the same. RUN/calibration.json gets the conformal scores for prediction sets, and
+    RUN/ood.npz the out-of-distribution detector. `train` and `cv` do this themselves; runs of older versions need it.
+
+    \b
+    Examples:
+      btkeras calibrate runs/cpu
+      btkeras calibrate runs/cpu --json
+    """
+    quiet_tensorflow()
+    from btkeras.evaluation.calibrate import calibrate_and_evaluate
+    from btkeras.evaluation.results import metrics_table
+    from btkeras.runs import open_run
+
+    metrics = calibrate_and_evaluate(open_run(run))
+    click.echo(json.dumps(metrics["calibration"], indent=2) if as_json else metrics_table(metrics))
+
+
+def _count(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    if value == "all":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither a number from 1 nor `all`.")
+    return int(value)
+
+
+@click.command(short_help="Accuracy and confidence under noise, blur, rotation ...")
+@run_argument
+@click.option("--data", metavar="DATASET", help="Another dataset, all of whose images count; or `phantom`.")
+@click.option(
+    "--images",
+    default="200",
+    show_default=True,
+    metavar="N|all",
+    callback=_count,
+    help="How many, drawn at random from each class in its proportion.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def robustness(run: Path, data: str | None, images: int | None, as_json: bool) -> None:
+    """Evaluate RUN's network on its test images under nine corruptions at five levels each.
+
+    Noise, blur, gamma, bias field, rotation, JPEG, contrast, resolution and inversion, from barely visible to severe:
+    accuracy, balanced accuracy, mean confidence and calibration error, beside those of the images as they are. Images
+    are corrupted at the size they are stored at, the same way each time. The metrics go to RUN/robustness.json, and one
+    image under all corruptions to RUN/robustness.png; those of another dataset to RUN/evaluations/NAME/. `btkeras
+    report` shows them.
+
+    \b
+    Examples:
+      btkeras robustness runs/cpu
+      btkeras robustness runs/cpu --images all --json
+      btkeras robustness runs/cpu --data data/other-hospital
+    """
+    quiet_tensorflow()
+    from btkeras.evaluation.robustness import Sampling, measure_robustness, robustness_table
+    from btkeras.runs import open_run
+
+    opened = open_run(run)
+    dataset = open_dataset(data, opened.config().phantom) if data else None
+    document = measure_robustness(opened, dataset, Sampling(images))
+    click.echo(json.dumps(document, indent=2) if as_json else robustness_table(document))

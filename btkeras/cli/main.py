@@ -5,20 +5,15 @@ from __future__ import annotations
 import click
 
 import btkeras
-from btkeras.cli.audit import audit
+from btkeras.cli.audit import audit, shortcuts
 from btkeras.cli.benchmark import benchmark
-from btkeras.cli.calibrate import calibrate
-from btkeras.cli.card import card
 from btkeras.cli.common import SectionedGroup
-from btkeras.cli.evaluate import evaluate
-from btkeras.cli.export import export
+from btkeras.cli.evaluate import calibrate, evaluate, robustness
+from btkeras.cli.export import export, selftest
 from btkeras.cli.predict import predict
 from btkeras.cli.prepare import prepare
-from btkeras.cli.report import report
-from btkeras.cli.robustness import robustness
-from btkeras.cli.selftest import selftest
+from btkeras.cli.report import card, report
 from btkeras.cli.serve import serve
-from btkeras.cli.shortcuts import shortcuts
 from btkeras.cli.train import cv, train
 
 _SECTIONS = {

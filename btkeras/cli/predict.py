@@ -1,9 +1,10 @@
-"""``btkeras predict``."""
+"""``btkeras predict``: by a model on this machine, or with ``--server`` by another."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from btkeras.cli.common import Failure, quiet_engine, quiet_tensorflow
 from btkeras.errors import ConfigError
@@ -77,7 +79,6 @@ def predict(
     """
     from tqdm import tqdm
 
-    from btkeras.cli.predict_server import ask, remote
     from btkeras.inference.inputs import expand, references
 
     asked, coverage = remote(click.get_current_context()), chosen["coverage"]
@@ -192,3 +193,43 @@ def _print_csv(answers: Iterable[FilePrediction], classes: Sequence[str]) -> int
 
 _KEYS = ("label", "probabilities", "decision", "set", "ood_percentile", "reasons", "slice", "slices")
 _PRINTERS = {None: _print_table, "json": _print_json, "csv": _print_csv}
+
+
+_HERE_ONLY = ("model", "coverage", "explain", "method")
+_THERE_ONLY = ("name", "model_version")
+
+
+def remote(context: click.Context) -> bool:
+    """Whether ``predict`` is to ask a server.
+
+    Raises:
+        ConfigError: If an option was given that then means nothing.
+    """
+    asked = context.params["server"] is not None
+    given = [name for name in (_HERE_ONLY if asked else _THERE_ONLY) if _given(context, name)]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        rule = "With --server the model is the server's" if asked else f"{options} belongs to --server"
+        remedy = f"Leave {options} away" if asked else "Say where it is: --server http://localhost:8501"
+        raise ConfigError(rule, received=options if asked else "no --server", remedy=remedy)
+    return asked
+
+
+def ask(
+    refs: Sequence[SliceRef], server: str, name: str | None, version: str | None
+) -> tuple[Sequence[str], Iterator[FilePrediction]]:
+    """The classes and the answers of a server; errors as ``Client``."""
+    # Imported here because it takes a third as long as an answer that asks no server.
+    from btkeras.inference.client import NAME, Client
+    from btkeras.inference.client_http import TOKEN
+
+    client = Client(server, name or NAME, version or "", os.environ.get(TOKEN))
+    click.echo(f"server: {client.source}", err=True)
+    click.echo(
+        "answers of a server have no prediction sets and no outliers, and refuse no image by its looks", err=True
+    )
+    return client.predict_files(refs)
+
+
+def _given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
