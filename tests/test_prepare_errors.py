@@ -157,7 +157,7 @@ def nested(depth: int) -> bytes:
         ({"x/a.zip": zipped({"/glioma/a.png": encoded()})}, "must lie inside it"),
         ({"x/glioma/manifest.csv": b"path,label\n"}, "must be given as a source of its own"),
         ({"x/glima/a.png": encoded(), "x/no/b.png": encoded()}, "'glima', where .*a.png lies. Did you mean 'glioma'"),
-        ({"x/yes/a.png": encoded()}, "Class folders must be named.*'yes'"),
+        ({"x/yes/a.png": encoded()}, "A class must be one of.*'yes'"),
         ({"x/a.png": encoded()}, "in a folder named after its class.*x/a.png"),
         ({"x/glioma/no/a.png": encoded()}, "must not lie in each other"),
     ],

@@ -86,18 +86,27 @@ class Dataset:
         return {name: counter[name] for name in self.classes}
 
 
+def is_class(spelling: str) -> bool:
+    """Whether a folder's name or a label means a class."""
+    return _class_key(spelling) in _CLASS_OF
+
+
 def class_name(spelling: str, where: str = "") -> str:
     """Returns the class that a folder's name or a label means.
 
     Raises:
-        DataError: If it means none of the four; the message ends with ``where``.
+        DataError: If it means none of the four; the message says that it stands ``where``.
     """
-    key = re.sub("[- ]", "_", spelling.strip().lower()).replace("tumour", "tumor")
+    key = _class_key(spelling)
     if key in _CLASS_OF:
         return _CLASS_OF[key]
     near = difflib.get_close_matches(key, _CLASS_OF, n=1)
     hint = f"Did you mean {_CLASS_OF[near[0]]!r}" if near else "Rename or remove it"
     raise DataError(f"A class must be one of {', '.join(CLASSES)}", received=f"{spelling!r}{where}", remedy=hint)
+
+
+def _class_key(spelling: str) -> str:
+    return re.sub("[- ]", "_", spelling.strip().lower()).replace("tumour", "tumor")
 
 
 def load_dataset(folder: str | Path) -> Dataset:

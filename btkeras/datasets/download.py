@@ -174,17 +174,13 @@ def _remote_file(item: dict[str, Any]) -> _RemoteFile:
 
 
 def _check_status(response: requests.Response, name: str) -> None:
-    if response.status_code in (200, 206):
-        return
     if response.status_code in (408, 429) or response.status_code >= 500:
         # These pass, so they are tried again.
         response.raise_for_status()
     # 202 is how FigShare asks for a browser: an empty response that looks like success.
-    raise DataError(
-        "FigShare must hand the file out",
-        received=f"HTTP {response.status_code} {response.reason} for {name} ({response.url})",
-        remedy=_BY_HAND,
-    )
+    if response.status_code not in (200, 206):
+        received = f"HTTP {response.status_code} {response.reason} for {name} ({response.url})"
+        raise DataError("FigShare must hand the file out", received=received, remedy=_BY_HAND)
 
 
 def _wrong_content(file: _RemoteFile) -> DataError:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
+import itertools
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from btkeras.datasets.boxes import BOXES, read_boxes
-from btkeras.datasets.dataset import CLASSES, MANIFEST, SUBSETS, Record, class_name, load_dataset
+from btkeras.datasets.dataset import CLASSES, MANIFEST, SUBSETS, Record, class_name, is_class, load_dataset
 from btkeras.datasets.naming import is_mask, is_medical, is_volume, masks_of, patient_of
 from btkeras.datasets.readers.archives import SourceFile, file_on_disk, walk
 from btkeras.datasets.readers.figshare import CVIND, read_cvind
@@ -83,17 +83,14 @@ def _source_names(sources: Sequence[Path]) -> list[str]:
     names: dict[Path, str] = {}
     for anchor in anchors:
         if anchor not in names:
-            names[anchor] = _unique(anchor.stem if anchor.is_file() else anchor.name, set(names.values()))
+            name = anchor.stem if anchor.is_file() else anchor.name
+            names[anchor] = _unique(name or "source", names.values())
     return [names[anchor] for anchor in anchors]
 
 
-def _unique(name: str, taken: Iterable[str]) -> str:
-    number = 1
-    unique = name = name or "source"
-    while unique in taken:
-        number += 1
-        unique = f"{name}-{number}"
-    return unique
+def _unique(name: str, taken: Collection[str]) -> str:
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(unique for unique in itertools.chain([name], numbered) if unique not in taken)
 
 
 def _absolute(source: Path) -> Path:
@@ -106,17 +103,7 @@ def _named_by_parent(source: Path) -> bool:
     path = _absolute(source)
     if not path.is_dir():
         return False
-    return path.name.lower() in SUBSETS or (
-        _is_class(path.name) and not any(child.is_dir() for child in path.iterdir())
-    )
-
-
-def _is_class(spelling: str) -> bool:
-    try:
-        class_name(spelling)
-    except DataError:
-        return False
-    return True
+    return path.name.lower() in SUBSETS or (is_class(path.name) and not any(child.is_dir() for child in path.iterdir()))
 
 
 def _manifest_image(root: Path, record: Record, name: str) -> SourceImage:
@@ -170,7 +157,7 @@ def _check_others(source: Path, others: Sequence[SourceFile], any_image: bool) -
 def _labelled_images(
     source: Path, name: str, images: Sequence[SourceFile], others: Sequence[SourceFile]
 ) -> list[SourceImage]:
-    """Images with the classes, subsets and boxes that the folders above them and tables beside them say."""
+    """Images with the classes and subsets of the folders above them, and the boxes of tables beside them."""
     prefix = [_absolute(source).name] if _named_by_parent(source) else []
     folders = [prefix + _folders(file) for file in images]
     labels = _labels(images, [[folder for folder in above if folder.lower() not in SUBSETS] for above in folders])
@@ -188,7 +175,7 @@ def _folders(file: SourceFile) -> list[str]:
     names = []
     for folder in PurePosixPath(file.path).parts[:-1]:
         name = folder[:-4] if folder.lower().endswith(".zip") else folder
-        if name == folder or name.lower() in SUBSETS or _is_class(name):
+        if name == folder or name.lower() in SUBSETS or is_class(name):
             names.append(name)
     return names
 
@@ -196,7 +183,7 @@ def _folders(file: SourceFile) -> list[str]:
 def _labels(images: Sequence[SourceFile], folders: list[list[str]]) -> list[str]:
     # A download often has all its class folders in one more folder, or several.
     while folders and all(len(above) > 1 for above in folders) and len({above[0] for above in folders}) == 1:
-        if _is_class(folders[0][0]):
+        if is_class(folders[0][0]):
             break
         folders = [above[1:] for above in folders]
     return [_label(file, above) for file, above in zip(images, folders, strict=True)]
@@ -209,14 +196,7 @@ def _label(file: SourceFile, folders: list[str]) -> str:
             received=file.name,
             remedy="Move it into such a folder, or remove it",
         )
-    if not _is_class(folders[0]):
-        near = difflib.get_close_matches(folders[0].lower(), CLASSES, n=1)
-        raise DataError(
-            f"Class folders must be named {', '.join(CLASSES)}",
-            received=f"{folders[0]!r}, where {file.name} lies",
-            remedy=f"Did you mean {near[0]!r}" if near else "Rename or remove the folder",
-        )
-    labels = {class_name(folder) for folder in folders if _is_class(folder)}
+    labels = {class_name(folders[0], f", where {file.name} lies"), *map(class_name, filter(is_class, folders))}
     if len(labels) > 1:
         raise DataError("Class folders must not lie in each other", received=file.name, remedy="Move the inner one")
     return labels.pop()
@@ -233,12 +213,11 @@ def _boxes(files: Sequence[SourceFile], images: set[str]) -> dict[str, str]:
 
 def _with_folds(images: list[SourceImage], files: list[SourceFile]) -> list[SourceImage]:
     """Adds the column ``official_fold`` to FigShare slices, by the number that their file's name is."""
-    found = {read_cvind(file.read(), file.name) for file in files}
-    if len(found) > 1:
-        raise DataError(
-            f"There must be one {CVIND}", received=" and ".join(file.name for file in files), remedy="Remove one"
-        )
-    folds = dict(enumerate(found.pop(), start=1))
+    tables = {read_cvind(file.read(), file.name) for file in files}
+    if len(tables) > 1:
+        found = " and ".join(file.name for file in files)
+        raise DataError(f"There must be one {CVIND}", received=found, remedy="Remove one")
+    folds = dict(enumerate(tables.pop(), start=1))
     return [_with_fold(image, folds) if image.file.suffix == ".mat" else image for image in images]
 
 

@@ -64,12 +64,7 @@ def quiet() -> Iterator[None]:
 
 
 def stored_values(dataset: Any, index: int, name: str) -> NDArray[Any]:
-    """Decodes a frame.
-
-    Args:
-        dataset: With the image pixel module and ``PixelData``.
-        index: Of the frame, from 0.
-        name: What error messages call the file.
+    """Decodes frame ``index`` of a pydicom dataset; errors call the file ``name``.
 
     Returns:
         ``[rows, columns]`` integers with their sign, or ``[rows, columns, 3]`` RGB.
