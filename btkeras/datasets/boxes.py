@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import posixpath
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,21 +151,22 @@ def read_boxes(data: bytes, folder: str, name: str, images: Collection[str], *, 
     boxes = {}
     for number, row in enumerate(rows, start=2):
         path = posixpath.normpath(posixpath.join(folder, row["file"]))
-        field = _box_field(row, f"{name}, line {number}", path in images or not strict)
+        values = _fractions(row[column] for column in BOX_COLUMNS[1:])
+        if not values or (strict and path not in images):
+            raise DataError(
+                f"A line of {BOXES} must name an image beside it and a box in fractions from 0 to 1",
+                received=f"{name}, line {number}: {','.join(str(value) for value in row.values())}",
+                remedy="Correct or remove the line",
+            )
         if path in images:
-            boxes[path] = field
+            boxes[path] = " ".join(f"{value:.6g}" for value in values)
     return boxes
 
 
-def _box_field(row: Mapping[str, str], line: str, known: bool) -> str:
+def _fractions(texts: Iterable[str]) -> list[float]:
+    """Numbers from 0 to 1; nothing if one is none."""
     try:
-        values = [float(row[name]) for name in BOX_COLUMNS[1:]]
+        values = [float(text) for text in texts]
     except (TypeError, ValueError):
-        values = []
-    if not known or not values or not all(0 <= value <= 1 for value in values):
-        raise DataError(
-            f"A line of {BOXES} must name an image beside it and a box in fractions from 0 to 1",
-            received=f"{line}: {','.join(str(value) for value in row.values())}",
-            remedy="Correct or remove the line",
-        )
-    return " ".join(f"{value:.6g}" for value in values)
+        return []
+    return values if all(0 <= value <= 1 for value in values) else []

@@ -65,12 +65,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The records of one folder, sorted by path.
-
-    Attributes:
-        root: The folder.
-        records: All slices, sorted by path.
-    """
+    """The records of the folder ``root``, sorted by path."""
 
     root: Path
     records: tuple[Record, ...]
@@ -86,27 +81,18 @@ class Dataset:
         return {name: counter[name] for name in self.classes}
 
 
-def is_class(spelling: str) -> bool:
-    """Whether a folder's name or a label means a class."""
-    return _class_key(spelling) in _CLASS_OF
+def find_class(spelling: str) -> str | None:
+    """The class that a folder's name or a label means; None if it means none of the four."""
+    return _CLASS_OF.get(re.sub("[- ]", "_", spelling.strip().lower()).replace("tumour", "tumor"))
 
 
 def class_name(spelling: str, where: str = "") -> str:
-    """Returns the class that a folder's name or a label means.
-
-    Raises:
-        DataError: If it means none of the four; the message says that it stands ``where``.
-    """
-    key = _class_key(spelling)
-    if key in _CLASS_OF:
-        return _CLASS_OF[key]
-    near = difflib.get_close_matches(key, _CLASS_OF, n=1)
+    """As ``find_class``, but raises DataError if there is none, saying that the spelling stands ``where``."""
+    if name := find_class(spelling):
+        return name
+    near = difflib.get_close_matches(spelling.strip().lower(), _CLASS_OF, n=1)
     hint = f"Did you mean {_CLASS_OF[near[0]]!r}" if near else "Rename or remove it"
     raise DataError(f"A class must be one of {', '.join(CLASSES)}", received=f"{spelling!r}{where}", remedy=hint)
-
-
-def _class_key(spelling: str) -> str:
-    return re.sub("[- ]", "_", spelling.strip().lower()).replace("tumour", "tumor")
 
 
 def load_dataset(folder: str | Path) -> Dataset:
@@ -179,9 +165,8 @@ def _images(folder: Path, root: Path) -> list[str]:
         )
     images = [path.as_posix() for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
-        raise DataError(
-            "A class folder must hold PNG or JPEG images", received=f"{folder} without any", remedy="Remove it"
-        )
+        rule = "A class folder must hold PNG or JPEG images"
+        raise DataError(rule, received=f"{folder} without any", remedy="Remove it")
     # Bytes of a file name that are no UTF-8 reach Python as lone surrogates.
     if odd := next((path for path in images if path.encode(errors="replace") != path.encode(errors="ignore")), None):
         raise DataError("An image's name must be UTF-8", received=repr(odd), remedy="Rename it")
@@ -205,27 +190,22 @@ def _from_manifest(root: Path) -> list[Record]:
 
 
 def _check_columns(names: list[str], manifest: Path) -> None:
-    missing = [name for name in ("path", "label") if name not in names]
-    if missing:
-        raise DataError(
-            f"{manifest} must have the columns path and label (patient and source are optional)",
-            received=", ".join(names) or "an empty file",
-            remedy=f"Add {', '.join(missing)}",
-        )
+    found = ", ".join(names) or "an empty file"
+    if missing := [name for name in ("path", "label") if name not in names]:
+        rule = f"{manifest} must have the columns path and label (patient and source are optional)"
+        raise DataError(rule, received=found, remedy=f"Add {', '.join(missing)}")
     if len(set(names)) < len(names):
-        raise DataError(f"{manifest} must have each column once", received=", ".join(names))
+        raise DataError(f"{manifest} must have each column once", received=found)
 
 
 def _record_of(row: dict[str, str], manifest: Path, line: int) -> Record:
     if None in row or None in row.values():
-        raise DataError(
-            f"{manifest} must have as many fields in each line as in its header", received=f"line {line}: {row}"
-        )
+        rule = f"{manifest} must have as many fields in each line as in its header"
+        raise DataError(rule, received=f"line {line}: {row}")
     path = Path(row["path"])
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in row["path"]:
-        raise DataError(
-            f"A path in {manifest} must lie inside the dataset's folder", received=f"line {line}: {row['path']!r}"
-        )
+        rule = f"A path in {manifest} must lie inside the dataset's folder"
+        raise DataError(rule, received=f"line {line}: {row['path']!r}")
     extra = {name: value for name, value in row.items() if name not in MANIFEST_COLUMNS}
     label = class_name(row["label"], f" in line {line} of {manifest}")
     # One string for all records of a patient or source: there may be hundreds of thousands.

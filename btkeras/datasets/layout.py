@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from btkeras.datasets.boxes import BOXES, read_boxes
-from btkeras.datasets.dataset import CLASSES, MANIFEST, SUBSETS, Record, class_name, is_class, load_dataset
+from btkeras.datasets.dataset import CLASSES, MANIFEST, SUBSETS, Record, class_name, find_class, load_dataset
 from btkeras.datasets.naming import is_mask, is_medical, is_volume, masks_of, patient_of
 from btkeras.datasets.readers.archives import SourceFile, file_on_disk, walk
 from btkeras.datasets.readers.figshare import CVIND, read_cvind
@@ -103,7 +103,9 @@ def _named_by_parent(source: Path) -> bool:
     path = _absolute(source)
     if not path.is_dir():
         return False
-    return path.name.lower() in SUBSETS or (is_class(path.name) and not any(child.is_dir() for child in path.iterdir()))
+    return path.name.lower() in SUBSETS or (
+        find_class(path.name) and not any(child.is_dir() for child in path.iterdir())
+    )
 
 
 def _manifest_image(root: Path, record: Record, name: str) -> SourceImage:
@@ -175,7 +177,7 @@ def _folders(file: SourceFile) -> list[str]:
     names = []
     for folder in PurePosixPath(file.path).parts[:-1]:
         name = folder[:-4] if folder.lower().endswith(".zip") else folder
-        if name == folder or name.lower() in SUBSETS or is_class(name):
+        if name == folder or name.lower() in SUBSETS or find_class(name):
             names.append(name)
     return names
 
@@ -183,7 +185,7 @@ def _folders(file: SourceFile) -> list[str]:
 def _labels(images: Sequence[SourceFile], folders: list[list[str]]) -> list[str]:
     # A download often has all its class folders in one more folder, or several.
     while folders and all(len(above) > 1 for above in folders) and len({above[0] for above in folders}) == 1:
-        if is_class(folders[0][0]):
+        if find_class(folders[0][0]):
             break
         folders = [above[1:] for above in folders]
     return [_label(file, above) for file, above in zip(images, folders, strict=True)]
@@ -196,7 +198,7 @@ def _label(file: SourceFile, folders: list[str]) -> str:
             received=file.name,
             remedy="Move it into such a folder, or remove it",
         )
-    labels = {class_name(folders[0], f", where {file.name} lies"), *map(class_name, filter(is_class, folders))}
+    labels = {class_name(folders[0], f", where {file.name} lies"), *filter(None, map(find_class, folders))}
     if len(labels) > 1:
         raise DataError("Class folders must not lie in each other", received=file.name, remedy="Move the inner one")
     return labels.pop()

@@ -94,9 +94,8 @@ def prepare(
 ) -> PrepareReport:
     """Joins sources into one dataset folder, which appears whole or not at all.
 
-    A source is a FigShare ``.mat`` file, class folders of images, DICOM files or NIfTI volumes, the same within
-    ``Training`` and ``Testing``, or a folder, zip, or zip in a zip, of these; or the folder of a dataset with
-    ``manifest.csv``.
+    A source is a FigShare ``.mat`` file, class folders of images, DICOM files or NIfTI volumes, also below ``Training``
+    and ``Testing``, or a folder, zip, or zip in a zip, of these; or the folder of a dataset with ``manifest.csv``.
 
     PNG and JPEG files that are upright 8-bit grey or RGB keep their bytes; everything else becomes PNG. The manifest
     gets the columns ``original`` (path in the source), ``sha256`` and ``bytes`` (of the stored image), and where

@@ -49,12 +49,10 @@ class SourceFile(NamedTuple):
 
     @property
     def basename(self) -> str:
-        """The name without folders."""
         return PurePosixPath(self.path).name
 
     @property
     def stem(self) -> str:
-        """The name without folders and ending."""
         return PurePosixPath(self.path).stem
 
 

@@ -55,11 +55,8 @@ _Floats = NDArray[np.float64]
 class DicomIdentity(NamedTuple):
     """Whose file it is, in clear text: never to be written anywhere.
 
-    Attributes:
-        patient: The patient's id, "" where unknown.
-        series: The series' UID, "" where unknown.
-        instance: The file's number in its series, None where unknown.
-        burned_in: Whether the header says that the pixels hold text about the patient.
+    The ids of patient and series ("" where unknown), the file's number in its series (None where unknown), and whether
+    the header says that the pixels hold text about the patient.
     """
 
     patient: str

@@ -87,13 +87,10 @@ class Volume:
 
 
 def open_nifti(data: bytes, name: str, axis: str | None = None) -> Slices:
-    """Opens a volume's slices.
+    """Opens the slices of a NIfTI-1 or 2 file's content, with or without gzip; messages call it ``name``.
 
-    Args:
-        data: The file, NIfTI-1 or 2, with or without gzip. Of a series of volumes the first is taken.
-        name: What messages call it.
-        axis: A key of ``AXES``; None takes the view that was scanned where voxels are more than twice as long across
-            it, otherwise axial.
+    Of a series of volumes the first is taken. Without an axis, a key of ``AXES``, the view is the one that was scanned
+    where voxels are more than twice as long across it, otherwise axial.
 
     Raises:
         ImageError: If it is no such file, broken, too large, or not of real numbers.
