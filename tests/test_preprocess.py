@@ -29,7 +29,6 @@ from tests.images import (
     chunk,
     deep_scene,
     encode,
-    mutations,
     png,
     png_header,
     scene,
@@ -72,7 +71,7 @@ IMAGES = {
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", IMAGES)
-def test_a_image_is_what_pillow_and_numpy_make_of_it(name: str, channels: int) -> None:
+def test_an_image_is_what_pillow_and_numpy_make_of_it(name: str, channels: int) -> None:
     data = IMAGES[name]
     np.testing.assert_array_equal(decoder(40, channels).bytes(data), twin(data, 40, channels))
 
@@ -80,7 +79,7 @@ def test_a_image_is_what_pillow_and_numpy_make_of_it(name: str, channels: int) -
 @pytest.mark.parametrize("endian", ["<", ">"])
 @pytest.mark.parametrize("code", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_exif_turns_a_image_upright(kind: str, code: int, endian: str) -> None:
+def test_exif_turns_an_image_upright(kind: str, code: int, endian: str) -> None:
     data = turned(code, endian, kind)
     np.testing.assert_array_equal(decoder(40, 3).bytes(data), twin(data, 40, 3))
 
@@ -136,19 +135,25 @@ def test_grey_given_as_grey_and_as_rgb_is_the_same(channels: int) -> None:
     ids=["grey", "RGB", "RGB with alpha", "grey with alpha", "constant", "full range"],
 )
 def test_16_bits_are_scaled_from_lowest_to_highest_and_not_cut_off(pixels: NDArray[np.uint16], color: int) -> None:
-    seen = pixels.reshape(45, 70, -1)[..., : 3 if color in (RGB, RGB_ALPHA) else 1]
-    expected = resize(to_uint8(seen), 40)
+    visible = pixels.reshape(45, 70, -1)[..., : 3 if color in (RGB, RGB_ALPHA) else 1]
+    expected = resize(to_uint8(visible), 40)
     for interlaced in (False, True):
         data = png(pixels, 16, color, interlaced=interlaced)
         np.testing.assert_array_equal(decoder(40, 3).bytes(data), np.broadcast_to(expected, (40, 40, 3)))
 
 
+@functools.cache
+def graph_decode() -> Callable[[bytes], NDArray[np.uint8]]:
+    """The graph's decoding, traced once."""
+    traced = tf.function(image_graph.decode, input_signature=[tf.TensorSpec([], tf.string)])
+    return lambda data: traced(tf.constant(data)).numpy()
+
+
 def test_16_bit_scaling_agrees_for_every_span() -> None:
     rng = np.random.default_rng(0)
-    for low, high in np.sort(rng.integers(0, 65536, (200, 2))).tolist():
+    for low, high in np.sort(rng.integers(0, 65536, (60, 2))).tolist():
         pixels = rng.integers(low, high + 1, (16, 16), np.uint16)
-        graph = image_graph.decode(tf.constant(png(pixels, 16, GREY))).numpy()
-        np.testing.assert_array_equal(graph[..., 0], to_uint8(pixels))
+        np.testing.assert_array_equal(graph_decode()(png(pixels, 16, GREY))[..., 0], to_uint8(pixels))
 
 
 def test_to_uint8_is_linear_from_black_to_white() -> None:
@@ -186,7 +191,7 @@ def test_what_cannot_be_read_is_an_image_error_that_names_the_file(data: bytes, 
     assert str(path) in str(error)
 
 
-def test_the_reason_of_damage_is_in_words_of_the_image() -> None:
+def test_the_reason_of_damage_is_named() -> None:
     with pytest.raises(ImageError) as caught:
         decoder(40, 3).bytes(COLOUR_PNG[:-20], "slice.png")
     assert re.search(r"slice.png, which is damaged \(it breaks off\)\. Get it again", str(caught.value))
@@ -197,12 +202,12 @@ def test_many_files_come_in_order_with_errors_among_them(tmp_path: Path) -> None
     for number, path in enumerate(paths):
         if number % 7:
             path.write_bytes(encode(np.full((16, 16), number % 256, np.uint8)))
-    for number, answer in enumerate(decoder(40, 1).files(paths)):
+    for number, image in enumerate(decoder(40, 1).files(paths)):
         if number % 7:
-            assert isinstance(answer, np.ndarray)
-            assert (answer == number % 256).all()
+            assert isinstance(image, np.ndarray)
+            assert (image == number % 256).all()
         else:
-            assert isinstance(answer, ImageError)
+            assert isinstance(image, ImageError)
 
 
 GUARDED = {
@@ -224,24 +229,10 @@ GUARDED = {
 
 
 @pytest.mark.parametrize("name", GUARDED)
-def test_the_served_graph_itself_refuses_before_it_decodes(name: str) -> None:
+def test_the_graph_itself_rejects_before_it_decodes(name: str) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         served()(tf.constant(GUARDED[name]))
     assert "image" in str(caught.value) or "JPEG" in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["RGB PNG", "4-bit PNG", "grey JPEG", "progressive JPEG"])
-def test_damaged_images_are_image_errors_or_images(name: str) -> None:
-    outcomes = set()
-    for data in mutations(IMAGES[name], 150, seed=2):
-        try:
-            image = decoder(40, 3).bytes(data)
-        except ImageError:
-            outcomes.add("error")
-        else:
-            assert image.shape == (40, 40, 3)
-            outcomes.add("image")
-    assert "error" in outcomes
 
 
 @functools.cache

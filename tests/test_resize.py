@@ -35,7 +35,7 @@ def noise(height: int, width: int, channels: int, seed: int) -> NDArray[np.uint8
     height=st.integers(1, 300),
     width=st.integers(1, 300),
     channels=st.sampled_from([1, 3]),
-    size=st.sampled_from([7, 33, 40, 48]),
+    size=st.sampled_from([7, 40, 48]),
     seed=st.integers(0, 99),
 )
 def test_resizing_in_the_graph_and_in_numpy_is_equal(
@@ -49,11 +49,6 @@ def test_resizing_in_the_graph_and_in_numpy_is_equal(
 def test_large_images_resize_equally_too(height: int, width: int) -> None:
     image = noise(height, width, 1, 0)
     np.testing.assert_array_equal(resizer(48, 1)(image), resize(image, 48))
-
-
-def test_a_batch_is_resized_image_by_image() -> None:
-    batch = np.stack([noise(50, 60, 3, seed) for seed in range(4)])
-    np.testing.assert_array_equal(image_graph.resize(tf.constant(batch), 32), [resize(image, 32) for image in batch])
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(90, 130, 40), (512, 512, 224), (61, 77, 60), (20, 30, 64)])

@@ -172,6 +172,7 @@ class SliceFeatures:
 
 
 def _without_frame(grey: Floats) -> Floats:
+    """Cuts the plainest edge (first row, last row, first column or last column) as long as it is plain."""
     frame = [False] * 4
     while min(grey.shape) > SMALLEST:
         edges = (grey[0], grey[-1], grey[:, 0], grey[:, -1])
@@ -179,17 +180,12 @@ def _without_frame(grey: Floats) -> Floats:
         if edges[plainest].std() >= PLAIN:
             break
         frame[plainest] |= bool(edges[plainest].mean() > 3 * PLAIN)
-        grey = _cut(grey, plainest)
+        grey = np.delete(grey, -(plainest % 2), plainest // 2)
     # In the small copy a bright frame's last line is mixed with what it surrounds.
-    for side, bright in enumerate(frame):
-        if bright and min(grey.shape) > SMALLEST:
-            grey = _cut(grey, side)
+    for edge in np.flatnonzero(frame).tolist():
+        if min(grey.shape) > SMALLEST:
+            grey = np.delete(grey, -(edge % 2), edge // 2)
     return grey
-
-
-def _cut(grey: Floats, side: int) -> Floats:
-    """Without its first row, last row, first column or last column."""
-    return (grey[1:], grey[:-1], grey[:, 1:], grey[:, :-1])[side]
 
 
 def dilated(mask: Mask) -> Mask:

@@ -48,11 +48,15 @@ class DiskCache:
     def __init__(self, file: Path, shape: Shape | None = None) -> None:
         self._file = file
         if shape:
-            with file.open("xb") as new:
-                np.lib.format.write_array_header_1_0(new, {"descr": "|u1", "fortran_order": False, "shape": shape})
-                # As large as it becomes, so that images that are never written read as black.
-                new.truncate(new.tell() + math.prod(shape))
-        self.shape, self._start = self._read_header()
+            # As large as it becomes; images that are never written read as black.
+            np.lib.format.open_memmap(file, "w+", np.uint8, shape)
+        try:
+            header = np.load(file, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            raise self._damaged() from error
+        if header.dtype != np.uint8 or header.ndim != 4:
+            raise self._damaged()
+        self.shape, self._start = header.shape, header.offset
         self._descriptor = os.open(file, os.O_RDWR if shape else os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
 
@@ -68,18 +72,6 @@ class DiskCache:
                 raise self._damaged()
             image[...] = np.frombuffer(data, np.uint8).reshape(image.shape)
         return images
-
-    def _read_header(self) -> tuple[Shape, int]:
-        with self._file.open("rb") as opened:
-            try:
-                np.lib.format.read_magic(opened)
-                shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
-            except ValueError as error:
-                raise self._damaged() from error
-            start = opened.tell()
-        if dtype != np.uint8 or len(shape) != 4 or self._file.stat().st_size < start + math.prod(shape):
-            raise self._damaged()
-        return shape, start
 
     def _damaged(self) -> DataError:
         return DataError(

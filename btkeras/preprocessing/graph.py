@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -129,16 +130,7 @@ def _percentile(histogram: tf.Tensor, percent: int) -> tf.Tensor:
 
 
 def preprocess(data: tf.Tensor, size: int, channels: int, harmonized: bool = False) -> tf.Tensor:
-    """Decodes and resizes one image.
-
-    Args:
-        data: Scalar string, an encoded PNG or JPEG.
-        size: Side of the result, pixels.
-        channels: 1 or 3.
-        harmonized: Whether it is cropped to the head and its intensity normalized (``preprocessing.harmonize``).
-
-    Returns:
-        uint8 ``[size, size, channels]``.
+    """Makes one encoded PNG or JPEG, a scalar string, the network's input; see ``preprocess_pixels``.
 
     Raises:
         tf.errors.InvalidArgumentError: When run, if the bytes are no whole image or have too many pixels.
@@ -153,7 +145,7 @@ def preprocess_pixels(image: tf.Tensor, size: int, channels: int, harmonized: bo
         image: uint8 ``[height, width, 1 or 3]``.
         size: Side of the result, pixels.
         channels: 1 or 3.
-        harmonized: As for ``preprocess``; color then becomes grey, and grey is repeated for 3 channels.
+        harmonized: Whether it is cropped to the head and its intensity normalized (``preprocessing.harmonize``).
 
     Returns:
         uint8 ``[size, size, channels]``.
@@ -207,15 +199,12 @@ def resize(image: tf.Tensor, size: int) -> tf.Tensor:
     """Resizes an image, antialiased and exact.
 
     Args:
-        image: uint8 ``[height, width, channels]``, or with a batch before; the number of channels must be static.
+        image: uint8 ``[height, width, channels]``; the number of channels must be static.
         size: Side of the result, pixels.
 
     Returns:
-        uint8 ``[size, size, channels]``, with a batch before if there was one.
+        uint8 ``[size, size, channels]``.
     """
-    if image.shape.rank == 4:
-        resized = tf.TensorSpec([size, size, image.shape[-1]], tf.uint8)
-        return tf.map_fn(lambda one: resize(one, size), image, fn_output_signature=resized)
     # TF32 on a GPU would round the whole numbers that make this exact.
     with tf.device("/CPU:0"):
         low = _resize_rows(tf.cast(image, tf.float32), size)
@@ -278,11 +267,8 @@ def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
     with tf.control_dependencies([_check_size(shape[1], shape[0])]):
         is_grey = tf.equal(shape[2], 1)
     # Pillow's transform too; TensorFlow's default is faster and differs by a few grey levels.
-    return tf.cond(
-        is_grey,
-        lambda: tf.io.decode_jpeg(data, channels=1, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
-    )
+    decode_jpeg = functools.partial(tf.io.decode_jpeg, data, dct_method="INTEGER_ACCURATE")
+    return tf.cond(is_grey, lambda: decode_jpeg(channels=1), lambda: decode_jpeg(channels=3))
 
 
 def _scale_16_bit(image: tf.Tensor) -> tf.Tensor:

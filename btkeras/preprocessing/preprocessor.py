@@ -16,8 +16,6 @@ from btkeras.preprocessing.harmonize import harmonize
 from btkeras.preprocessing.image_file import check_image, read_image_bytes
 from btkeras.preprocessing.resize import resize
 
-__all__ = ["ImageArray", "Preprocessor", "decode_checked", "decode_file", "preprocess", "to_channels"]
-
 # Files that wait to be taken while others are decoded.
 _CHUNK = 256
 

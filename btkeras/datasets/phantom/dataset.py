@@ -59,18 +59,12 @@ def cached_phantom(config: PhantomConfig, cache: Path) -> Dataset:
         except (OSError, DataError) as error:
             # Another process may have been faster.
             if not (folder / MANIFEST).is_file():
-                raise _not_written(folder, error) from error
+                raise DataError(
+                    "The synthetic dataset must be writable in the cache",
+                    received=f"{folder} ({getattr(error, 'strerror', None) or error})",
+                    remedy="Make room there, or let BTKERAS_CACHE name another folder",
+                ) from error
     return load_dataset(folder)
-
-
-def _not_written(folder: Path, error: OSError | DataError) -> DataError:
-    if isinstance(error, DataError):
-        return error
-    return DataError(
-        "The synthetic dataset must be writable in the cache",
-        received=f"{folder} ({error.strerror or error})",
-        remedy="Make room there, or let BTKERAS_CACHE name another folder",
-    )
 
 
 def _write_slice(root: Path, drawn: PhantomSlice, number: int) -> Record:
