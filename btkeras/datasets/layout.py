@@ -103,9 +103,8 @@ def _named_by_parent(source: Path) -> bool:
     path = _absolute(source)
     if not path.is_dir():
         return False
-    return path.name.lower() in SUBSETS or (
-        find_class(path.name) and not any(child.is_dir() for child in path.iterdir())
-    )
+    is_class = find_class(path.name) is not None and not any(child.is_dir() for child in path.iterdir())
+    return is_class or path.name.lower() in SUBSETS
 
 
 def _manifest_image(root: Path, record: Record, name: str) -> SourceImage:
