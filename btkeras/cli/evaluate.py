@@ -13,10 +13,10 @@ from btkeras.cli.common import open_dataset, quiet_engine, quiet_tensorflow, run
 from btkeras.errors import ConfigError
 
 
-@click.command(short_help="Compute a run's or an exported model's figures again, or on another dataset.")
+@click.command(short_help="Evaluate a run or an exported model, also on another dataset.")
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN|MODEL")
-@click.option("--data", metavar="DATASET", help="Another dataset, all of which is tested; or `phantom`. See above.")
-@click.option("--out", type=click.Path(path_type=Path), help="Of an exported model: folder to write the figures to.")
+@click.option("--data", metavar="DATASET", help="Another dataset, all of it; or `phantom`. See above.")
+@click.option("--out", type=click.Path(path_type=Path), help="Of an exported model: the folder for the results.")
 @click.option(
     "--split", "subset", default="test", show_default=True, type=click.Choice(["test", "validation", "train"])
 )
@@ -36,19 +36,19 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     limit: int | None,
     skip_broken: bool,
 ) -> None:
-    """Compute the figures of RUN's best checkpoint, or of an exported MODEL: on its test part, or on another dataset.
+    """Evaluate RUN's best checkpoint, or an exported MODEL, on its test subset or on another dataset.
 
-    Accuracy, precision, recall, specificity and F1 per class (one against the rest) and macro-averaged, and the
-    confusion matrix. They are printed and written, with a prediction per image, to RUN/metrics.json and
-    RUN/predictions.csv, or to RUN/evaluations/NAME/ for another part or dataset.
+    Accuracy, precision, recall, specificity and F1 per class and macro-averaged, the confusion matrix, calibration and
+    coverage are printed and written, with a prediction per image, to RUN/metrics.json, RUN/predictions.csv and
+    RUN/decisions.csv, or to RUN/evaluations/NAME/ for another subset or dataset.
 
-    An exported model knows the images of its run's split by their content. --data says where they are now, and the
-    part that --split names is tested; of a dataset that holds none of them, all images. Files are written to --out
-    only. A model of LiteRT or ONNX needs no TensorFlow.
+    An exported model knows the images of its run's split by their content: --data says where they are now, and the
+    subset of --split is tested; of a dataset without any of them, all images. Files are written to --out only. A LiteRT
+    or ONNX model needs no TensorFlow.
 
-    --explain asks whether the network looks at the tumours: maps by layercam, gradcam or occlusion (slow: see
-    --limit) of the tumours that it named correctly are held against their boxes or masks, beside simple baselines and
-    the same network with random weights. The scores are printed and written to explanations.json.
+    --explain scores maps by layercam, gradcam or occlusion (slow: see --limit) of correctly classified tumours against
+    their boxes or masks, beside simple baselines and the same network with random weights. The scores are printed and
+    written to explanations.json.
 
     \b
     Examples:
@@ -56,42 +56,39 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
       btkeras evaluate runs/cpu --split validation --json
       btkeras evaluate runs/cpu --data data/other-hospital
       btkeras evaluate runs/cpu --explain --method layercam --method occlusion --limit 100
-      btkeras evaluate saved_models/cpu --data data/both --out figures
+      btkeras evaluate saved_models/cpu --data data/both --out results
     """
     if (methods or limit) and not explain:
         raise ConfigError("--method and --limit belong to --explain", remedy="Add --explain, or leave them away")
+    from btkeras.evaluation.results import metrics_table
+
     if _is_exported(run):
-        _require_no_maps(run, explain)
-        metrics = _of_exported(run, data, subset, out, skip_broken)
-        click.echo(json.dumps(metrics, indent=2) if as_json else _table(metrics))
+        metrics = _evaluate_exported(run, data, subset, out, explain, skip_broken)
+        click.echo(json.dumps(metrics, indent=2) if as_json else metrics_table(metrics))
         return
     if out is not None:
-        raise ConfigError("--out is for exported models", remedy=f"The figures of a run go to {run}: leave it away")
+        raise ConfigError("--out is for exported models", remedy=f"The results of a run go to {run}: leave it away")
     quiet_tensorflow()
-    from btkeras.evaluation.evaluate import evaluate_dataset, evaluate_split
-    from btkeras.evaluation.results import metrics_table
+    from btkeras.evaluation.evaluate import LoadedRun, evaluate_dataset, evaluate_split
     from btkeras.explain.methods import DEFAULT_METHOD, method_of
     from btkeras.explain.scores import explanations_table, score_explanations
     from btkeras.runs import open_run
 
-    opened = open_run(run)
-    dataset = open_dataset(data, opened.config().phantom) if data else None
     for method in methods:
         method_of(method)
+    opened = LoadedRun(open_run(run))
+    dataset = open_dataset(data, opened.run.config().phantom) if data else None
     if dataset is not None:
         metrics = evaluate_dataset(opened, dataset, skip_broken=skip_broken)
     else:
         metrics = evaluate_split(opened, subset)
-    if not as_json:
-        click.echo(metrics_table(metrics))
+    text = metrics_table(metrics)
     if explain:
         chosen = methods or (DEFAULT_METHOD,)
         scores = score_explanations(opened, subset, dataset=dataset, methods=chosen, limit=limit)
         metrics = {**metrics, "explanations": scores}
-        if not as_json:
-            click.echo(f"\n{explanations_table(scores)}")
-    if as_json:
-        click.echo(json.dumps(metrics, indent=2))
+        text += f"\n\n{explanations_table(scores)}"
+    click.echo(json.dumps(metrics, indent=2) if as_json else text)
 
 
 def _is_exported(path: Path) -> bool:
@@ -101,23 +98,22 @@ def _is_exported(path: Path) -> bool:
     try:
         return locate(path).path.is_file()
     except ModelError:
-        # Of what is neither, the message about runs is the one to give.
+        # For anything else, `open_run` has the better message.
         return False
 
 
-def _require_no_maps(model: Path, explain: bool) -> None:
+def _evaluate_exported(
+    model: Path, data: str | None, subset: str, out: Path | None, explain: bool, skip_broken: bool
+) -> dict[str, Any]:
     if explain:
         raise ConfigError(
             "--explain scores the maps of a run",
             received=f"{model}, an exported model",
             remedy="Name the run that it was exported from, or leave --explain away",
         )
-
-
-def _of_exported(model: Path, data: str | None, subset: str, out: Path | None, skip_broken: bool) -> dict[str, Any]:
     if data is None:
         raise ConfigError(
-            "Of an exported model the figures on a dataset can be computed: --data",
+            "An exported model is evaluated on a dataset: --data",
             received=f"{model}, which is no run",
             remedy="Say where the images are: --data DATASET",
         )
@@ -132,17 +128,10 @@ def _of_exported(model: Path, data: str | None, subset: str, out: Path | None, s
     with nullcontext() if place.needs_tensorflow else quiet_engine():
         network = place.load()
     click.echo(f"model: {place.path}", err=True)
-    dataset = open_dataset(data, PhantomConfig())
-    result, metrics = evaluate_exported(network, dataset, subset, skip_broken=skip_broken)
+    result, metrics = evaluate_exported(network, open_dataset(data, PhantomConfig()), subset, skip_broken=skip_broken)
     if out is not None:
         result.write(out, metrics)
     return metrics
-
-
-def _table(metrics: dict[str, Any]) -> str:
-    from btkeras.evaluation.results import metrics_table
-
-    return metrics_table(metrics)
 
 
 @click.command(short_help="Calibrate a run's probabilities on its validation subset.")

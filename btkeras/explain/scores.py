@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from btkeras.datasets.boxes import NO_TUMOR, boxes_in_heads
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
-from btkeras.evaluation.evaluate import load_best
+from btkeras.evaluation.evaluate import LoadedRun, loaded
 from btkeras.explain.cam import explain
 from btkeras.explain.methods import DEFAULT_METHOD, METHODS, method_of
 from btkeras.files import write_json
@@ -44,7 +44,7 @@ class _Tumors:
 
 
 def score_explanations(
-    run: Run,
+    run: Run | LoadedRun,
     subset: str = "test",
     *,
     dataset: Dataset | None = None,
@@ -73,9 +73,9 @@ def score_explanations(
     """
     for name in methods:
         method_of(name)
-    own = dataset or run.dataset()
-    records = own.records if dataset else run.split(own).subset(subset)
-    model = load_best(run)
+    opened = loaded(run)
+    run, model, own = opened.run, opened.model, dataset or opened.dataset
+    records = own.records if dataset else opened.split.subset(subset)
     tumors = _tumors(run, own, records, limit, model)
     training = [] if dataset else _training_regions(run, own, tumors.regions.shape[1:])
     rows = _baselines(tumors, training, run.classes())
