@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from btkeras.datasets.readers import require
 from btkeras.errors import ImageError
+from btkeras.machine import thread_environment
 from btkeras.preprocessing.image_file import damaged
 
 _DECODERS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom")
@@ -128,7 +129,7 @@ def _decode_by_gdcm(dataset: Any, frame: bytes, syntax: str, name: str) -> NDArr
             capture_output=True,
             timeout=_GDCM_SECONDS,
             check=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | thread_environment(1) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         return np.asarray(np.load(io.BytesIO(done.stdout), allow_pickle=False))
     except (OSError, ValueError, EOFError, subprocess.SubprocessError) as error:
