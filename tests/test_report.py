@@ -516,7 +516,7 @@ def test_the_ablation_is_that_of_the_networks() -> None:
     from btkeras.models.resnet34 import RESNET34_VARIANTS
 
     found = {name: vars(variant) for name, variant in RESNET34_VARIANTS.items()}
-    assert {name: vars(variant) for name, variant in published.ABLATION.items()} == found
+    assert {name: variant._asdict() for name, variant in published.ABLATION.items()} == found
 
 
 def test_the_published_tables_agree_within_rounding_but_for_their_misprints() -> None:

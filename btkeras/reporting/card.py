@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -19,12 +19,11 @@ from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.files import read_json, sha256
 from btkeras.metrics import wilson
 from btkeras.reporting.document import Column, Row, Table, columns_of, count, fact_table, make_table, percent
-from btkeras.reporting.published import CLASS_METRICS
+from btkeras.reporting.measurements import calibration_table, robustness_table, set_table
 from btkeras.reporting.render import fill
-from btkeras.reporting.report_data import ReportData, ReportedModel, load_report_data
-from btkeras.reporting.summary import split_caveats, synthetic_warning
-from btkeras.reporting.tables import TITLES, level_of, metric_columns, subset_table, with_intervals
-from btkeras.reporting.trust import calibration_table, robustness_table, set_table
+from btkeras.reporting.report import split_caveats, synthetic_warning
+from btkeras.reporting.report_data import ReportData, load_report_data
+from btkeras.reporting.tables import class_table, overview_table, subset_table
 from btkeras.runs import Run
 from btkeras.splitting.splits import files_digest
 
@@ -65,6 +64,7 @@ def card_text(run: Run) -> str:
         "dataset": PurePath(str(manifest["dataset"])).name,
         "confounded": _confounded(dataset),
         "data_tables": [subset_table(model.source, paper=False), *_collection_table(dataset)],
+        "overview": [overview_table(data), class_table(data, paper=False)],
         "tables": _measured(run, data, metrics),
         "tumor_errors": _tumor_errors(metrics),
         "classical": "classifier" in manifest,
@@ -129,19 +129,14 @@ def _collection_table(dataset: Dataset | None) -> list[Table]:
 
 
 def _measured(run: Run, data: ReportData, metrics: _Json) -> dict[str, Table | None]:
-    """Every table that a file of the run has the figures of; None in place of the others."""
+    """The tables of what was measured, by name; None in place of the others."""
     model, calibration, sheet = data.models[0], metrics.get("calibration"), read_sheet(run)
-
-    def of_metrics(build: Callable[[Any], Table], value: Any = metrics) -> Table | None:
-        return _table(run, run.metrics_file.name, build, value)
-
+    own = run.metrics_file.name
     return {
-        "overall": of_metrics(lambda found: _overall_table(found, model)),
-        "classes": of_metrics(lambda found: _class_table(found, model)),
-        "confusion": of_metrics(_confusion_table),
-        "calibration": of_metrics(lambda _: calibration_table(data), calibration),
-        "sets": of_metrics(lambda _: set_table(data), calibration and calibration.get("conformal")),
-        "selective": of_metrics(_selective_table, metrics.get("selective")),
+        "confusion": _table(run, own, _confusion_table, metrics),
+        "calibration": calibration_table(data) if calibration else None,
+        "sets": set_table(data) if model.is_calibrated else None,
+        "selective": _table(run, own, _selective_table, metrics.get("selective")),
         "robustness": robustness_table(model.name, model.slug, sheet) if sheet else None,
         "explanations": _table(run, "explanations.json", _explanation_table),
         "shortcuts": _table(run, "shortcuts.json", _shortcut_table),
@@ -162,52 +157,6 @@ def _table(run: Run, name: str, build: Callable[[Any], Table], value: Any = ...)
             received=f"{type(error).__name__}: {error}",
             remedy="Measure it again, or remove it",
         ) from error
-
-
-def _overall_table(metrics: _Json, model: ReportedModel) -> Table:
-    intervals, bootstrap = model.metrics["intervals"], model.source.summary["bootstrap"]
-    level, accuracy = level_of(model.source), {"value": metrics["accuracy"], "interval": intervals["accuracy"]}
-    macro = with_intervals(metrics["macro"], intervals)
-    return make_table(
-        "overall",
-        f"{metrics['images']:,} test images, percent",
-        (Column("metric"), *columns_of((f"value ({level} bootstrap)", f"{level} Wilson"), percent)),
-        [
-            ("accuracy", accuracy, intervals["accuracy_wilson"]),
-            *((f"macro {TITLES.get(name, name)}", macro[name], None) for name in CLASS_METRICS),
-        ],
-        f"The bootstrap draws whole groups: {bootstrap['groups']:,} of {bootstrap['images']:,} images, "
-        f"{bootstrap['samples']:,} resamples. Wilson's interval counts each image as independent. Log loss "
-        f"{metrics['negative_log_likelihood']:.4f}. Always predicting the most frequent class: "
-        f"{percent(metrics['chance'])} %.",
-    )
-
-
-def _class_table(metrics: _Json, model: ReportedModel) -> Table:
-    columns = (Column("class"), Column("test images", count), *metric_columns(CLASS_METRICS, paper=False))
-    note = "Bootstrap over groups; Wilson's interval where all resamples agree."
-    caption = "Per class, against the rest; percent with 95 % intervals"
-    return make_table("classes", caption, columns, _class_rows(metrics, model), note)
-
-
-def _class_rows(metrics: _Json, model: ReportedModel) -> Iterator[Row]:
-    matrix, total = metrics["confusion_matrix"], metrics["images"]
-    for i, (label, row) in enumerate(metrics["per_class"].items()):
-        hits, actual, predicted = matrix[i][i], sum(matrix[i]), sum(line[i] for line in matrix)
-        trials = {
-            "precision": (hits, predicted),
-            "recall": (hits, actual),
-            "specificity": (total - actual - predicted + hits, total - actual),
-        }
-        bootstrap = model.metrics["intervals"]["per_class"][label]
-        intervals = {name: _interval(bootstrap[name], *trials.get(name, (0, 0))) for name in CLASS_METRICS}
-        yield label, row["images"], *with_intervals(row, intervals).values()
-
-
-def _interval(bootstrap: Sequence[float] | None, correct: int, trials: int) -> Sequence[float] | None:
-    """The bootstrap's interval, or Wilson's where that has no width and there is one."""
-    has_width = bootstrap is not None and bootstrap[0] < bootstrap[1]
-    return bootstrap if has_width or not trials else wilson(correct, trials)
 
 
 def _confusion_table(metrics: _Json) -> Table:

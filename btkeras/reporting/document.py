@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -78,14 +79,7 @@ def decimals(digits: int, unit: float = 1) -> Format:
 
 @dataclass(frozen=True)
 class Column:
-    """A table's column.
-
-    Attributes:
-        title: Its header.
-        format: Makes the text of a value that is not None.
-        key: Of its value in rows that are mappings; the title if empty.
-        group: Header above this and the neighbouring columns of the same group.
-    """
+    """A table's column: its header, below that of a group, the format of its values, and their key in mappings."""
 
     title: str
     format: Format = text
@@ -116,7 +110,7 @@ class Table:
         caption: What it shows.
         columns: Headers and formats.
         rows: A JSON-ready value per column in each; None where it is not known.
-        notes: What must be known to read it.
+        notes: Sentences below it.
     """
 
     name: str
@@ -133,27 +127,22 @@ class Table:
     @property
     def header_groups(self) -> list[tuple[str, list[Column]]]:
         """The upper row of its header: each group with its columns; a column without one alone."""
-        found: list[tuple[str, list[Column]]] = []
-        for column in self.columns:
-            if column.group and found and found[-1][0] == column.group:
-                found[-1][1].append(column)
-            else:
-                found.append((column.group, [column]))
-        return found
+        # A column without a group is a group of its own, by its number.
+        numbered = groupby(enumerate(self.columns), key=lambda item: item[1].group or item[0])
+        return [((found := [column for _, column in items])[0].group, found) for _, items in numbered]
 
 
 Row = Mapping[str, Any] | Sequence[Any]
 
 
 def make_table(name: str, caption: str, columns: Iterable[Column], rows: Iterable[Row], *notes: str) -> Table:
-    """Builds a table from mappings, of which each column takes its key, or from sequences of a value per column."""
+    """Builds a table from mappings, of which each column takes its key or title, or from a value per column."""
     columns = tuple(columns)
-    return Table(name, caption, columns, tuple(_values(columns, row) for row in rows), notes)
-
-
-def _values(columns: Sequence[Column], row: Row) -> tuple[Any, ...]:
-    values = [row[column.key or column.title] for column in columns] if isinstance(row, Mapping) else row
-    return tuple(value for _, value in zip(columns, values, strict=True))
+    values = (
+        tuple(row[column.key or column.title] for column in columns) if isinstance(row, Mapping) else tuple(row)
+        for row in rows
+    )
+    return Table(name, caption, columns, tuple(values), notes)
 
 
 def columns_of(titles: Iterable[str], formatter: Format = text, group: str = "") -> tuple[Column, ...]:
@@ -169,14 +158,7 @@ def fact_table(name: str, caption: str, facts: Mapping[str, Any], *notes: str) -
 
 @dataclass(frozen=True)
 class Panel:
-    """A plot of a figure.
-
-    Attributes:
-        name: Short and unique, of letters, digits and hyphens.
-        alt: What it shows, for those who do not see it.
-        draw: Makes the drawing, anew at each call.
-        data: The numbers it shows, JSON-ready.
-    """
+    """A plot of a figure: a unique name, a text for those who do not see it, its drawing, its JSON-ready numbers."""
 
     name: str
     alt: str

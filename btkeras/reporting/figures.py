@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.errors import RunError
-from btkeras.reporting.document import Block, Figure, Panel, Text, percent
+from btkeras.metrics import wilson
+from btkeras.metrics.calibration import ESTIMATOR, Reliability, reliability, risk_coverage, top_label
+from btkeras.reporting.document import Block, Figure, Panel, Text, percent, tenths
 from btkeras.reporting.plots import BLUE, RED, Line, LinePlot, MatrixPlot, nth_style, thin
 from btkeras.reporting.report_data import ReportData, ReportedModel
 from btkeras.reporting.sources import TrainedRun
@@ -23,7 +25,17 @@ _SHADING = (
     "Rows are the true classes, columns the predicted ones. Blue: right; orange: wrong; the stronger, the larger its "
     "share of the row. Errors are shown stronger than they are, to be seen at all."
 )
-_Plot = LinePlot | MatrixPlot
+_STAGE_STYLES = {
+    "before": {"color": RED, "linestyle": (0, (4, 2)), "marker": "o"},
+    "after": {"color": BLUE, "marker": "s"},
+}
+_BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+# More points of a curve nobody sees.
+_POINTS = 200
+_BINS = (
+    f"{ESTIMATOR[0].upper()}{ESTIMATOR[1:]}; bars are 95 % Wilson intervals. The scales differ: each plot shows where "
+    "its points lie."
+)
 
 
 def _figure(
@@ -36,18 +48,12 @@ def learning_blocks(data: ReportData) -> list[Block]:
     """Accuracy and loss over the epochs, as ``history.csv`` has them: a figure each with a panel per model."""
     histories = {model.name: [found for run in model.runs if (found := _history(run))] for model in data.models}
     learning = [model for model in data.models if histories[model.name]]
-    note = "A thin line per training; the thick line is their mean, as far as all of them went."
-    blocks: list[Block] = [
-        _figure(
-            f"{metric}-over-epochs",
-            f"{metric.capitalize()} over the epochs",
-            learning,
-            lambda model, metric=metric: _learning_panel(model, metric, histories[model.name]),
-            note,
-        )
-        for metric in (("accuracy", "loss") if learning else ())
-    ]
     without = [model.name for model in data.models if not histories[model.name]]
+    note = "A thin line per training; the thick line is their mean, as far as all of them went."
+    blocks: list[Block] = []
+    for metric in ("accuracy", "loss") if learning else ():
+        panels = tuple(_learning_panel(model, metric, histories[model.name]) for model in learning)
+        blocks.append(Figure(f"{metric}-over-epochs", f"{metric.capitalize()} over the epochs", panels, (note,)))
     if without:
         blocks.append(Text((f"Without learning curves, for they do not learn in epochs: {', '.join(without)}.",)))
     return blocks
@@ -70,8 +76,7 @@ def _learning_panel(model: ReportedModel, metric: str, histories: Sequence[Mappi
     curves = {name: [history.get(column, []) for history in histories] for name, column in columns.items()}
     last = {name: np.mean([line[-1] for line in lines if line]) for name, lines in curves.items() if any(lines)}
     ends = ", ".join(f"{name} {value:.3f}" for name, value in last.items())
-    styles = {"training": {"color": RED, "linestyle": "--"}, "validation": {"color": BLUE, "linestyle": "-"}}
-    lines = [line for name in last for line in _mean_lines(name, [line for line in curves[name] if line], styles[name])]
+    lines = [line for name in last for line in _mean_lines(name, list(filter(None, curves[name])))]
     return Panel(
         f"learning-{metric}-{model.slug}",
         f"{model.name}: {metric} over the epochs of {len(histories)} trainings; at the end on average {ends}",
@@ -80,15 +85,15 @@ def _learning_panel(model: ReportedModel, metric: str, histories: Sequence[Mappi
     )
 
 
-def _mean_lines(name: str, curves: Sequence[Sequence[float]], style: Mapping[str, Any]) -> list[Line]:
+def _mean_lines(name: str, curves: Sequence[Sequence[float]]) -> list[Line]:
+    style = {"training": {"color": RED, "linestyle": "--"}, "validation": {"color": BLUE}}[name]
     common = min(map(len, curves))
-    mean = np.mean([curve[:common] for curve in curves], axis=0)
+    mean, epochs = np.mean([curve[:common] for curve in curves], axis=0), range(1, common + 1)
+    thin_style = {**style, "linewidth": 0.5, "alpha": 0.6}
+    lines = [Line(range(1, len(curve) + 1), curve, thin_style) for curve in curves] if len(curves) > 1 else []
     # One epoch is no line.
-    thick = Line(
-        range(1, common + 1), mean, {**style, "linewidth": 1.6, "marker": "o" if common == 1 else "", "label": name}
-    )
-    several = curves if len(curves) > 1 else ()
-    return [*(Line(range(1, len(c) + 1), c, {**style, "linewidth": 0.5, "alpha": 0.6}) for c in several), thick]
+    marker = "o" if common == 1 else ""
+    return [*lines, Line(epochs, mean, {**style, "linewidth": 1.6, "marker": marker, "label": name})]
 
 
 def matrix_blocks(data: ReportData) -> list[Block]:
@@ -99,48 +104,44 @@ def matrix_blocks(data: ReportData) -> list[Block]:
 
 def _pooled_panel(model: ReportedModel) -> Panel:
     pooled = model.metrics["pooled"]
-    classes, matrix = pooled["classes"], pooled["confusion_matrix"]
-    return Panel(
-        f"confusion-{model.slug}",
-        f"Confusion matrix of {model.name}: {_format_matrix(classes, matrix)}",
-        MatrixPlot(model.name, matrix, classes, _POOLED).draw,
-        {"model": model.name, "classes": classes, "confusion_matrix": matrix},
-    )
+    plot = MatrixPlot(model.name, pooled["confusion_matrix"], pooled["classes"], _POOLED)
+    return _matrix_panel(model, "", "", plot, {})
 
 
 def _fold_figure(model: ReportedModel) -> Figure:
-    several_seeds = len({run.seed for run in model.runs}) > 1
     short = _short(model.metrics["pooled"]["classes"])
-    return Figure(
-        f"folds-{model.slug}",
-        f"Confusion matrices of the single folds of {model.name}, with their accuracies",
-        tuple(_fold_panel(model, fold, short, several_seeds) for fold in model.metrics["folds"]),
-        (", ".join(f"{beginning} {label}" for label, beginning in short.items()) + ".",),
-    )
+    panels = tuple(_fold_panel(model, fold, list(short.values())) for fold in model.metrics["folds"])
+    caption = f"Confusion matrices of the single folds of {model.name}, with their accuracies"
+    note = ", ".join(f"{beginning} {label}" for label, beginning in short.items())
+    return Figure(f"folds-{model.slug}", caption, panels, (f"{note}.",))
 
 
-def _fold_panel(model: ReportedModel, fold: Mapping[str, Any], short: Mapping[str, str], several_seeds: bool) -> Panel:
-    matrix = fold["confusion_matrix"]
+def _fold_panel(model: ReportedModel, fold: Mapping[str, Any], labels: Sequence[str]) -> Panel:
+    several_seeds = len({run.seed for run in model.runs}) > 1
     where = f"fold {fold['fold']}" + (f", seed {fold['seed']}" if several_seeds else "")
-    metrics = {key: fold[key] for key in ("fold", "seed", "accuracy", "confusion_matrix")}
+    plot = MatrixPlot(f"{where}: {percent(fold['accuracy'])} %", fold["confusion_matrix"], labels, _FOLD)
+    data = {key: fold[key] for key in ("fold", "seed", "accuracy")}
+    return _matrix_panel(model, f"-seed-{fold['seed']}-fold-{fold['fold']}", f", {where}", plot, data)
+
+
+def _matrix_panel(model: ReportedModel, suffix: str, where: str, plot: MatrixPlot, data: Mapping[str, Any]) -> Panel:
+    classes = model.metrics["pooled"]["classes"]
     return Panel(
-        f"confusion-{model.slug}-seed-{fold['seed']}-fold-{fold['fold']}",
-        f"Confusion matrix of {model.name}, {where}: {_format_matrix(list(short), matrix)}",
-        MatrixPlot(f"{where}: {percent(fold['accuracy'])} %", matrix, list(short.values()), _FOLD).draw,
-        {"model": model.name, "classes": list(short), **metrics},
+        f"confusion-{model.slug}{suffix}",
+        f"Confusion matrix of {model.name}{where}: {_format_matrix(classes, plot.matrix)}",
+        plot.draw,
+        {"model": model.name, "classes": classes, **data, "confusion_matrix": plot.matrix},
     )
 
 
 def _format_matrix(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
     counts = np.array(matrix)
-    wrong = [
-        (int(counts[i, j]), f"{counts[i, j]} of {classes[i]} predicted as {classes[j]}")
-        for i, j in zip(*np.nonzero(counts), strict=True)
-        if i != j
-    ]
+    wrong = [(counts[i, j], classes[i], classes[j]) for i, j in zip(*np.nonzero(counts), strict=True) if i != j]
     # Python's sort keeps the order of equals, so that the text is the same each time.
-    most = [text for _, text in sorted(wrong, key=lambda item: -item[0])[:3]]
-    return f"{counts.trace():,} of {counts.sum():,} right" + (f"; most often wrong: {', '.join(most)}" if most else "")
+    most = ", ".join(
+        f"{n} of {label} predicted as {other}" for n, label, other in sorted(wrong, key=lambda w: -w[0])[:3]
+    )
+    return f"{counts.trace():,} of {counts.sum():,} right" + (f"; most often wrong: {most}" if most else "")
 
 
 def _short(classes: Sequence[str]) -> dict[str, str]:
@@ -189,24 +190,24 @@ def _rate_panel(
     kind: str, model: ReportedModel, keys: Sequence[str], curves: Mapping[str, Any], *, rises: bool
 ) -> Panel:
     x, y, measure = (key.replace("_", " ") for key in keys)
-    corner = _corner([(xs, ys) for xs, ys, _ in curves.values()], ideal_x=0 if rises else 1)
-    # A little beyond the ideal point, so that the edge does not hide lines along it.
-    beyond = 0.02 * corner
-    limits = ((-beyond, corner) if rises else (1 - corner, 1 + beyond), (1 - corner, 1 + beyond))
+    areas = {name: f"{name} {area:.4f}" for name, (_, _, area) in curves.items()}
     lines = [
-        Line(xs, ys, {**nth_style(number), "label": f"{name} {area:.4f}"})
-        for number, (name, (xs, ys, area)) in enumerate(curves.items())
+        Line(xs, ys, {**nth_style(number), "label": areas[name]})
+        for number, (name, (xs, ys, _)) in enumerate(curves.items())
     ]
-    lines += [thin([0, 1], [0, 1])] if rises else []
-    legend = {"loc": "lower right" if rises else "lower left"}
-    areas = ", ".join(f"{name} {area:.4f}" for name, (_, _, area) in curves.items())
     shown = {
         name: dict(zip(keys, (xs.tolist(), ys.tolist(), float(area)), strict=True))
         for name, (xs, ys, area) in curves.items()
     }
+    side = _corner([(xs, ys) for xs, ys, _ in curves.values()], ideal_x=0 if rises else 1)
+    # A little beyond the ideal point, so that the edge does not hide lines along it.
+    top = (1 - side, 1 + 0.02 * side)
+    limits = ((-0.02 * side, side) if rises else top, top)
+    lines += [thin([0, 1], [0, 1])] if rises else []
+    legend = {"loc": "lower right" if rises else "lower left"}
     return Panel(
         f"{kind}-{model.slug}",
-        f"{model.name}: {measure}: {areas}",
+        f"{model.name}: {measure}: {', '.join(areas.values())}",
         LinePlot(model.name, (x, y), lines, limits=limits, legend=legend).draw,
         {"model": model.name, "classes": shown},
     )
@@ -216,3 +217,94 @@ def _corner(curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], i
     """Side of the corner around the ideal point that shows the bend of every curve."""
     nearest = [float(np.maximum(np.abs(x - ideal_x), 1 - y).min()) for x, y in curves]
     return next(side for side in _CORNERS if max(nearest, default=1.0) <= side / 2 or side == 1)
+
+
+def calibration_figures(data: ReportData) -> list[Figure]:
+    """Reliability diagrams and risk-coverage curves."""
+    of = data.pooled
+    diagrams = f"Reliability diagrams of {of}: how often the most probable class is right, by its probability"
+    curves = f"Risk-coverage curves of {of}: the share that is wrong where the least sure are left out"
+    note = "Grey: the best that any order of the same predictions could do."
+    return [
+        _figure("reliability", diagrams, data.models, _reliability_panel, _BINS),
+        _figure("risk-coverage", curves, data.models, _risk_panel, note),
+    ]
+
+
+def _reliability_panel(model: ReportedModel) -> Panel:
+    curves = {stage: reliability(*top_label(model.labels, p)) for stage, p in model.stages.items()}
+    errors = ", ".join(f"{stage} {percent(curve.error)} %" for stage, curve in curves.items())
+    keys = ("confidence", "frequency", "images")
+    shown = {
+        stage: {"ece": curve.error, **{key: getattr(curve, key).tolist() for key in keys}}
+        for stage, curve in curves.items()
+    }
+    return Panel(
+        f"reliability-{model.slug}",
+        f"{model.name}: expected calibration error {errors}",
+        _reliability_plot(model.name, curves).draw,
+        {"model": model.name, "estimator": ESTIMATOR, "stages": shown},
+    )
+
+
+def _reliability_plot(title: str, curves: Mapping[str, Reliability]) -> LinePlot:
+    lines = [_stage_line(stage, curve, alone=len(curves) == 1) for stage, curve in curves.items()]
+    least = min(float(values.min()) for curve in curves.values() for values in (curve.confidence, curve.frequency))
+    lowest = np.floor(10 * least - 1e-9) / 10
+    limits = (lowest, 1 + 0.02 * (1 - lowest))
+    labels = ("probability of the most probable class", "share of right predictions")
+    return LinePlot(
+        title, labels, [*lines, thin([0, 1], [0, 1])], limits=(limits, limits), legend={"loc": "upper left"}
+    )
+
+
+def _stage_line(stage: str, curve: Reliability, *, alone: bool) -> Line:
+    right = np.rint(curve.frequency * curve.images)
+    bounds = np.array([wilson(float(k), int(n)) for k, n in zip(right, curve.images, strict=True)]).T
+    style = {
+        **_STAGE_STYLES[stage],
+        **{"markersize": 3.5, "linewidth": 1, "elinewidth": 0.6, "alpha": 0.9},
+        "label": f"{'' if alone else f'{stage}: '}ECE {percent(curve.error)} %",
+        "yerr": np.abs(bounds - curve.frequency),
+    }
+    return Line(curve.confidence, curve.frequency, style)
+
+
+def _risk_panel(model: ReportedModel) -> Panel:
+    coverage, risk = risk_coverage(model.labels, model.probabilities)
+    covered, aurc = np.arange(1, len(risk) + 1), float(risk.mean())
+    # The least that is wrong among so many: all that is right comes first.
+    best = np.maximum(0, covered - round(len(risk) * (1 - risk[-1]))) / covered
+    shown = np.unique(np.linspace(0, len(risk) - 1, _POINTS).astype(int))
+    curves = {"coverage": coverage[shown], "risk": risk[shown], "least_risk": best[shown]}
+    x, y, least = (100 * values for values in curves.values())
+    lines = [thin(x, least), Line(x, y, {"color": BLUE, "label": f"AURC {percent(aurc, 3)} %"})]
+    labels, limits = ("coverage, %", "wrong among the covered, %"), ((0, 102), (0, None))
+    return Panel(
+        f"risk-coverage-{model.slug}",
+        f"{model.name}: area under the risk-coverage curve {percent(aurc, 3)} %",
+        LinePlot(model.name, labels, lines, limits=limits, legend={"loc": "upper left"}).draw,
+        {"model": model.name, "aurc": aurc, **{name: values.tolist() for name, values in curves.items()}},
+    )
+
+
+def robustness_panel(title: str, slug: str, sheet: Mapping[str, Any]) -> Panel:
+    """Accuracy by strength of each corruption; arguments as of ``robustness_table``."""
+    curves = {row["name"]: [sheet["clean"], *row["levels"]] for row in sheet["corruptions"]}
+    data = {
+        name: {"levels": [row.get("level", 0) for row in rows], "accuracy": [row["accuracy"] for row in rows]}
+        for name, rows in curves.items()
+    }
+    lines = [
+        Line(curve["levels"], [100 * value for value in curve["accuracy"]], {**nth_style(number), "label": name})
+        for number, (name, curve) in enumerate(data.items())
+    ]
+    means = {row["name"]: row["mean"]["accuracy"] for row in sheet["corruptions"]}
+    lowest = min(means, key=means.__getitem__)
+    return Panel(
+        f"robustness-{slug}",
+        f"{title}: mean accuracy {tenths(sheet['mean']['accuracy'])} % over all corruptions, lowest under {lowest} with "
+        f"{tenths(means[lowest])} %",
+        LinePlot(title, ("strength", "accuracy, %"), lines, (460, 340), (None, (0, 101)), _BESIDE).draw,
+        {"model": title, "corruptions": data},
+    )

@@ -6,7 +6,7 @@ Figures are fractions, as btkeras counts them. Model names are btkeras'.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from btkeras.metrics import METRICS
 
@@ -29,8 +29,7 @@ IMAGES: Mapping[str, Mapping[str, int]] = {
 }
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """Modules of a model of the ablation: A, Inception-v2 downsampling; B, the multi-scale stem; C, attention (SE)."""
 
     inception: bool = False
@@ -132,7 +131,7 @@ METHODS: Mapping[str, Mapping[str, float]] = {
     "resnet50_gap": {"accuracy": 0.9748},  # Kumar 2021: with global average pooling
     IMPROVED: {"accuracy": 0.9882},
 }
-METHODS_NOTE = "The paper also lists a multiscale residual network (Huang 2022, 98.58), which btkeras does not have."
+HUANG = "The paper also lists a multiscale residual network (Huang 2022, 98.58), which btkeras does not have."
 
 
 def ablation_metrics(model: str) -> dict[str, float]:

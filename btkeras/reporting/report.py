@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import io
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from btkeras.datasets.readers.images import to_png_or_jpeg
 from btkeras.errors import ImageError
-from btkeras.logging import duration
+from btkeras.evaluation.robustness_sheet import read_sheet
 from btkeras.reporting import published
 from btkeras.reporting.document import (
     Block,
-    Column,
+    Figure,
     Gallery,
     GalleryImage,
     Report,
     Section,
-    Table,
     Text,
-    columns_of,
-    count,
-    fact_table,
-    make_table,
+    percent,
 )
-from btkeras.reporting.figures import curve_blocks, learning_blocks, matrix_blocks
-from btkeras.reporting.report_data import ReportData, load_report_data
+from btkeras.reporting.figures import (
+    calibration_figures,
+    curve_blocks,
+    learning_blocks,
+    matrix_blocks,
+    robustness_panel,
+)
+from btkeras.reporting.measurements import (
+    calibration_table,
+    comparison_table,
+    provenance_tables,
+    robustness_table,
+    set_table,
+)
+from btkeras.reporting.report_data import ReportData, ReportedModel, load_report_data
 from btkeras.reporting.sources import Source
-from btkeras.reporting.summary import summary_blocks
-from btkeras.reporting.tables import comparison_table, paper_tables
-from btkeras.reporting.trust import calibration_blocks, robustness_blocks
+from btkeras.reporting.tables import level_of, overview_table, paper_tables
 
 RESEARCH_ONLY = "Research use only: btkeras is no medical device."
 # More sentences of comparisons than these nobody reads; the table has all pairs.
@@ -41,6 +46,33 @@ _SENTENCES = 12
 _SHOWN = 12
 _SIDE = 192
 _QUALITY = 85
+_CAVEATS = {
+    "image": "The split is by image: slices of one patient may be in both the training and the test subset.",
+    "duplicate": "The split is by duplicate: near-duplicates are in one subset.",
+    "series": "The split is by series: near-duplicates are in one subset, and so are slices with neighbouring numbers "
+    "that look alike. They are taken for one patient's; where a collection lists its views one after the other, other "
+    "views of that patient may be in another subset.",
+    "patient": "The split is by patient: the accuracy is one on new patients, of the same scanners and collections. Of "
+    "images that name no patient, near-duplicates are in one subset.",
+    "official": "The split is that of FigShare's authors, by patient: the accuracy is one on new patients, of the same "
+    "scanners and collections. Of images that name no patient, near-duplicates are in one subset.",
+}
+_BY_PATIENT = ("patient", "official")
+# Of splits by duplicate and by series: whether patients are named.
+_PATIENTS = {
+    True: "Slices of a named patient are in one subset too; of the other images, slices of one patient may be in "
+    "several.",
+    False: "Slices of one patient may be in several subsets.",
+}
+# By what groups are of, and whether patients are named.
+_RELATIVES = {
+    ("duplicate", False): "near-duplicate",
+    ("duplicate", True): "slice of the same patient, or a near-duplicate,",
+    ("series", False): "near-duplicate, or a slice of the same series,",
+    ("series", True): "slice of the same patient or series, or a near-duplicate,",
+}
+_EQUALS = {False: "byte-for-byte duplicate", True: "slice of the same patient, or an equal file,"}
+_INFLATED = "The accuracy is an upper bound of that on a new patient's slices, not an estimate of it."
 
 
 def build_report(
@@ -60,20 +92,127 @@ def build_report(
     """
     data = load_report_data(paths, intervals_group_by, cache)
     sections: dict[str, Sequence[Block]] = {
-        "Summary": summary_blocks(data),
+        "Summary": _summary_blocks(data),
         "Tables of the paper": paper_tables(data),
         "Comparisons": _comparison_blocks(data),
         "Learning curves": learning_blocks(data),
         "Confusion matrices": matrix_blocks(data),
         "ROC and precision-recall curves": curve_blocks(data),
-        "Calibration": calibration_blocks(data),
-        "Robustness": robustness_blocks(data),
+        "Calibration": [
+            calibration_table(data),
+            *([set_table(data)] if any(m.is_calibrated for m in data.models) else []),
+            *calibration_figures(data),
+        ],
+        "Robustness": _robustness_blocks(data),
         "Misclassified images": _misclassified_blocks(data, images=images),
         "Limits": [Text((_faults(data),)), Text((*published.FAULTS, RESEARCH_ONLY), "list")],
-        "Provenance": _provenance_tables(data),
+        "Provenance": provenance_tables(data),
     }
     title = f"btkeras report: {', '.join(source.path.resolve().name for source in data.sources)}"
     return Report(title, tuple(Section(name, tuple(blocks)) for name, blocks in sections.items() if blocks))
+
+
+def _summary_blocks(data: ReportData) -> list[Block]:
+    """What to know of the report if nothing else of it is read."""
+    warnings = (*synthetic_warning(data), *data.differences)
+    points = (
+        _counts(data.best),
+        *split_caveats(data.best.source),
+        *_against_the_paper(data),
+        *_against_the_others(data),
+    )
+    return [
+        *([Text(warnings, "warning")] if warnings else []),
+        Text((_accuracy(data.best),), "summary"),
+        Text(points, "list"),
+        overview_table(data),
+    ]
+
+
+def synthetic_warning(data: ReportData) -> list[str]:
+    """A sentence for images that a program drew; none for others."""
+    if not any(source.manifest.get("sources") == ["phantom"] for source in data.sources):
+        return []
+    return ["These images are drawn by a program (btkeras' phantom): the metrics say nothing about real slices."]
+
+
+def _accuracy(model: ReportedModel) -> str:
+    spread = model.spreads["accuracy"]["std"]
+    over = f" ± {percent(spread)} over {len(model.runs)} trainings" if spread is not None else ""
+    interval = percent(model.accuracy_interval)
+    return f"{model.name}: {percent(model.accuracy)} % accuracy{over} ({level_of(model.source)} interval {interval})."
+
+
+def _counts(model: ReportedModel) -> str:
+    per_class, total = model.metrics["pooled"]["per_class"], model.metrics["pooled"]["images"]
+    label = max(per_class, key=lambda name: per_class[name]["images"])
+    return (
+        f"{model.correct:,} of {total:,} predictions are right, {total - model.correct:,} wrong. Always "
+        f"predicting {label}, the most frequent class, would get {percent(per_class[label]['images'] / total)} %."
+    )
+
+
+def split_caveats(source: Source) -> list[str]:
+    """What a source's split says about an accuracy on it, as sentences."""
+    group_by = source.summary["protocol"]["group_by"]
+    caveats = [_CAVEATS.get(group_by, f"The split is by {group_by}.")]
+    if group_by in ("duplicate", "series"):
+        caveats.append(_PATIENTS[_names_patients(source)])
+    if group_by not in _BY_PATIENT:
+        caveats.append(_INFLATED)
+    if group_by == "image" or source.regrouped_by:
+        caveats += _leakage(source)
+    return [*caveats, "Nothing here says how the models do on another hospital's scanner."]
+
+
+def _names_patients(source: Source) -> bool:
+    return bool(source.summary["dataset"]["patients"])
+
+
+def _leakage(source: Source) -> list[str]:
+    """How many test images have a relative among the training images."""
+    if "groups" not in source.splits[0]:
+        # A run of before they were recorded.
+        return []
+    if not source.groups:
+        return ["The dataset names no patients and has no equal files: how much the split leaks cannot be counted."]
+    tested = related = 0
+    for split in source.splits:
+        known = {source.groups[path] for path in split["train"] if path in source.groups}
+        tested += len(split["test"])
+        related += sum(source.groups.get(path) in known for path in split["test"])
+    named = _names_patients(source)
+    kind = _RELATIVES.get((source.regrouped_by, named), _EQUALS[named])
+    counted = "not all slices of one patient can" if source.regrouped_by == "series" else "slices of one patient cannot"
+    unknown = "" if named else f" The dataset names no patients, so {counted} be counted."
+    share = f"{related:,} of {tested:,} test images ({percent(related / tested)} %)"
+    return [f"{share} have a {kind} in the training subset.{unknown}"]
+
+
+def _against_the_paper(data: ReportData) -> list[str]:
+    known, points = published.ABLATION_ACCURACY[published.IMPROVED], []
+    for model in data.of_model(published.IMPROVED):
+        low, high = model.accuracy_interval
+        place = "inside" if low <= known <= high else "below" if known < low else "above"
+        points.append(
+            f"The paper reports {percent(known)} % for {model.model}, {place} the interval {percent([low, high])} of "
+            f"{model.name} here. Its images and splits are not known here, so this neither confirms nor refutes it."
+        )
+    return points
+
+
+def _against_the_others(data: ReportData) -> list[str]:
+    # Models that were tested on other images do not compare; the warning says so.
+    if len(data.models) == 1 or data.differences:
+        return []
+    best, *others = data.ranked
+    rivals = {model.name for model in (*others[:1], *data.of_model(published.BASELINE))} - {best.name}
+    chosen = [pair["conclusion"] for pair in data.comparisons if set(pair["models"]) - rivals == {best.name}]
+    rank = (
+        f"{best.name} is the best of {len(data.models)} on the same images that its accuracy is of, which flatters it: "
+        "judge by the comparisons, not by the rank."
+    )
+    return [*(f"{conclusion}." for conclusion in chosen), rank]
 
 
 def _faults(data: ReportData) -> str:
@@ -159,89 +298,18 @@ def thumbnail(root: Path, path: str) -> tuple[bytes | None, str]:
     return buffer.getvalue(), ""
 
 
-def _provenance_tables(data: ReportData) -> list[Table]:
-    """A table of each source, one of the software, one of the trainings."""
-    several = len(data.sources) > 1
-    sources = [
-        fact_table(
-            f"source-{number}",
-            f"Where the figures come from: {source.path}" if several else "Where the figures come from",
-            _source_facts(source),
+def _robustness_blocks(data: ReportData) -> list[Block]:
+    """A table and a panel for each run that was measured; nothing where none was."""
+    found = [(model, run, read_sheet(run.run)) for model in data.models for run in model.runs]
+    sheets = [
+        (
+            model.name + (f", seed {run.seed}, fold {run.fold}" if len(model.runs) > 1 else ""),
+            model.slug + (f"-{run.seed}-{run.fold}" if len(model.runs) > 1 else ""),
+            sheet,
         )
-        for number, source in enumerate(data.sources, start=1)
+        for model, run, sheet in found
+        if sheet
     ]
-    return [*sources, _software_table(data), _training_table(data)]
-
-
-def _source_facts(source: Source) -> dict[str, Any]:
-    protocol, dataset, bootstrap = (source.summary[key] for key in ("protocol", "dataset", "bootstrap"))
-    folds = "one" if source.is_single else f"{protocol['folds']} folds, {protocol['test']} test subset"
-    config, command = source.config, source.manifest.get("command")
-    return {
-        "folder": str(source.path),
-        "started": source.manifest.get("started"),
-        "command": command and shlex.join(["btkeras", *map(str, command)]),
-        "dataset": source.manifest.get("dataset"),
-        "images": ", ".join(f"{label} {images:,}" for label, images in dataset["images"].items()),
-        "patients": dataset["patients"] or "not named by the dataset",
-        "digest of the dataset's list of files": dataset["digest"],
-        "split": f"by {protocol['group_by']}, {folds}, seed {protocol['split_seed']}",
-        "seeds of the trainings": ", ".join(map(str, protocol["seeds"])),
-        "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}",
-        "training of the networks": _training(source),
-        "intervals": f"bootstrap of {bootstrap['samples']:,} resamples of {bootstrap['groups']:,} groups of "
-        f"{bootstrap['images']:,} images, by {source.regrouped_by or protocol['group_by']}, seed {bootstrap['seed']}",
-    }
-
-
-def _training(source: Source) -> str | None:
-    """How networks were trained; None where there are only classical models, to which none of it applies."""
-    if all("classifier" in run.manifest for run in source.runs):
-        return None
-    train, optimizer = source.config.train, source.config.optimizer
-    return (
-        f"{train.epochs} epochs, batch {train.batch_size}, {optimizer.name}, learning rate "
-        f"{optimizer.learning_rate:g}, {source.config.schedule.name} schedule; the checkpoint by {train.monitor}"
-    )
-
-
-def _software_table(data: ReportData) -> Table:
-    manifests = [run.manifest for source in data.sources for run in source.runs]
-    versions = [manifest.get("versions", {}) for manifest in manifests]
-    titles = {
-        "btkeras' git revision": "git_revision",
-        "platform": "platform",
-        "device": "device",
-        "precision": "precision",
-        "why that precision": "precision_reason",
-        "classical classifier": "classifier",
-    }
-    facts = {
-        "Python": _distinct(manifests, "python"),
-        **{name: _distinct(versions, name) for found in versions for name in found},
-        **{title: _distinct(manifests, key) for title, key in titles.items()},
-    }
-    return fact_table(
-        "software", "Software and machine", facts, "Of all trainings; several values where they differed."
-    )
-
-
-def _distinct(manifests: Iterable[Mapping[str, Any]], key: str) -> list[str]:
-    return list(dict.fromkeys(str(manifest[key]) for manifest in manifests if manifest.get(key) is not None))
-
-
-def _training_table(data: ReportData) -> Table:
-    runs = [(model.name, run) for model in data.models for run in model.runs]
-    known = [float(run.manifest["training_seconds"]) for _, run in runs if run.manifest.get("training_seconds")]
-    columns = (
-        Column("model"),
-        *columns_of(("seed", "fold", "epochs", "best epoch"), count),
-        Column("duration", duration),
-        *columns_of(("started", "folder")),
-    )
-    keys = ("epochs", "best_epoch", "training_seconds", "started")
-    rows = [
-        (name, run.seed, run.fold, *(run.manifest.get(key) for key in keys), str(run.run.path)) for name, run in runs
-    ]
-    total = [f"Together {duration(sum(known))} of training."] if len(known) == len(runs) > 1 else []
-    return make_table("trainings", "The trainings", columns, rows, *total)
+    caption = "Accuracy by strength of corruption: 0 is the uncorrupted image"
+    panels = tuple(robustness_panel(*sheet) for sheet in sheets)
+    return [*(robustness_table(*sheet) for sheet in sheets), Figure("robustness", caption, panels)] if sheets else []

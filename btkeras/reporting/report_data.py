@@ -26,6 +26,8 @@ from btkeras.reporting.sources import Source, TrainedRun, read_source, regroup
 _EXPECTED = ("model.name", "cv.models", "cv.folds", "cv.overrides", "cv.seeds", "cv.test", "train.seed")
 # More of them nobody reads.
 _NAMED_KEYS = 6
+# Of the calibration.
+STAGES = ("before", "after")
 _APART = "Their metrics do not compare."
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple
 from statistics import fmean
 from typing import Any
 
-from btkeras.metrics import METRICS
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.metrics import METRICS, wilson
 from btkeras.reporting import published
 from btkeras.reporting.document import (
     Block,
@@ -20,9 +22,7 @@ from btkeras.reporting.document import (
     count,
     decimals,
     make_table,
-    p_value,
     percent,
-    points,
 )
 from btkeras.reporting.published import CLASS_METRICS, SUBSETS
 from btkeras.reporting.report_data import ReportData, ReportedModel
@@ -66,7 +66,7 @@ def overview_table(data: ReportData) -> Table:
     )
     return make_table(
         "overview",
-        "Every model of this report, the best first",
+        "All models, the best first" if len(data.models) > 1 else "All test images",
         columns,
         map(_overview_row, data.ranked),
         "Accuracy and F1 in percent, mean ± standard deviation over the trainings. The interval is of the accuracy on "
@@ -78,7 +78,7 @@ def overview_table(data: ReportData) -> Table:
 
 def _overview_row(model: ReportedModel) -> Row:
     pooled, spreads = model.metrics["pooled"], model.spreads
-    interval, loss = list(model.metrics["intervals"]["accuracy"]), pooled["negative_log_likelihood"]
+    interval, loss = model.accuracy_interval, pooled["negative_log_likelihood"]
     counts = (pooled["images"] - model.correct, pooled["images"], len(model.runs))
     return model.name, spreads["accuracy"], interval, spreads["f1"], loss, *counts
 
@@ -92,9 +92,7 @@ def paper_tables(data: ReportData) -> list[Block]:
         class_table(data),
         _fold_table(data),
         _model_table(data, "table-5", "Table 5. Comparison with other networks", published.NETWORKS),
-        _model_table(
-            data, "table-6", "Table 6. Comparison with other methods", published.METHODS, published.METHODS_NOTE
-        ),
+        _model_table(data, "table-6", "Table 6. Comparison with other methods", published.METHODS, published.HUANG),
         _size_table(data),
     ]
 
@@ -167,11 +165,7 @@ def _model_table(
     if not set(paper) - {published.IMPROVED, *missing}:
         return Text((f"{caption}: left out, for none of {', '.join(missing)} is in this report.",))
     rows = [
-        (
-            model.name,
-            *(astuple(published.ABLATION[key]) if modules else ()),
-            *_pairs(model.spreads, there, METRICS),
-        )
+        (model.name, *(published.ABLATION[key] if modules else ()), *_pairs(model.spreads, there, METRICS))
         for key, there in paper.items()
         for model in data.of_model(key)
     ]
@@ -180,34 +174,49 @@ def _model_table(
     return make_table(name, caption, columns, rows, _SPREAD, *notes, *absent)
 
 
-def class_table(data: ReportData) -> Table:
+def class_table(data: ReportData, *, paper: bool = True) -> Table:
     """Table 3: metrics per class of the models of the ablation, or, where none was run, of the best model."""
     models = [model for name in published.ABLATION for model in data.of_model(name)] or [data.best]
     return make_table(
         "table-3",
-        "Table 3. Metrics per class",
-        (*columns_of(("model", "class")), *metric_columns(CLASS_METRICS), Column("images", count)),
-        [row for model in models for row in _class_rows(model)],
-        f"Percent, of {data.pooled}, one class against the rest, with {level_of(data.sources[0])} bootstrap intervals "
-        "(by group). The paper's are means over its folds.",
+        f"{'Table 3. ' if paper else ''}Metrics per class",
+        (*columns_of(("model", "class")), *metric_columns(CLASS_METRICS, paper=paper), Column("images", count)),
+        [row for model in models for row in _class_rows(model, paper=paper)],
+        f"Percent, of {data.pooled}, one class against the rest, with {level_of(data.sources[0])} intervals: bootstrap "
+        "over groups, or Wilson's where all resamples agree."
+        + (" The paper's are means of its folds." if paper else ""),
     )
 
 
-def _class_rows(model: ReportedModel) -> Iterator[Row]:
+def _class_rows(model: ReportedModel, *, paper: bool) -> Iterator[Row]:
     pooled, intervals = model.metrics["pooled"], model.metrics["intervals"]
-    paper = published.PER_CLASS.get(model.model, {})
-    for label, row in pooled["per_class"].items():
-        here = with_intervals(row, intervals["per_class"][label])
-        yield model.name, label, *_pairs(here, paper.get(label, {}), CLASS_METRICS), row["images"]
-    here, there = with_intervals(pooled["macro"], intervals), paper.get(published.AVERAGE, {})
-    yield model.name, "macro average", *_pairs(here, there, CLASS_METRICS), pooled["images"]
+    rows = [*pooled["per_class"].items(), ("macro average", {**pooled["macro"], "images": pooled["images"]})]
+    matrix, known = np.array(pooled["confusion_matrix"]), published.PER_CLASS.get(model.model, {})
+    for i, (label, row) in enumerate(rows):
+        trials = _trials(matrix, i) if i < len(matrix) else {}
+        own = intervals["per_class"].get(label, intervals)
+        here = {name: _with_interval(row[name], own[name], *trials.get(name, (0, 0))) for name in CLASS_METRICS}
+        there = known.get(label, known.get(published.AVERAGE, {}))
+        cells = _pairs(here, there, CLASS_METRICS) if paper else here.values()
+        yield model.name, label, *cells, row["images"]
 
 
-def with_intervals(row: Mapping[str, Any], intervals: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics of a class, or their means, with their intervals; None where there is no value."""
+def _trials(matrix: NDArray[np.int64], i: int) -> dict[str, tuple[int, int]]:
+    """Successes and trials of the metrics of a class that are proportions."""
+    hits, actual, predicted = int(matrix[i, i]), int(matrix[i].sum()), int(matrix[:, i].sum())
+    others = int(matrix.sum()) - actual
     return {
-        name: None if row[name] is None else {"value": row[name], "interval": intervals[name]} for name in CLASS_METRICS
+        "precision": (hits, predicted),
+        "recall": (hits, actual),
+        "specificity": (others - predicted + hits, others),
     }
+
+
+def _with_interval(value: float | None, bootstrap: Sequence[float] | None, hits: int, trials: int) -> Any:
+    """A metric with the bootstrap's interval, or Wilson's where that has no width and there is one."""
+    has_width = bootstrap is not None and bootstrap[0] < bootstrap[1]
+    interval = bootstrap if has_width or not trials else wilson(hits, trials)
+    return None if value is None else {"value": value, "interval": interval and list(interval)}
 
 
 def _fold_table(data: ReportData) -> Table | Text:
@@ -269,31 +278,3 @@ def _size_row(model: ReportedModel) -> Row:
         model.spreads["accuracy"],
         paper.get(model.model),
     )
-
-
-def comparison_table(data: ReportData) -> Table:
-    """Differences in accuracy between all pairs of models."""
-    columns = (
-        *columns_of(("model", "less model")),
-        *columns_of(("difference, points", f"{level_of(data.sources[0])} interval"), points),
-        *columns_of(("p", "adjusted"), p_value, "bootstrap"),
-        *columns_of(("only first right", "only second right"), count, "McNemar"),
-        *columns_of(("p", "adjusted"), p_value, "McNemar"),
-    )
-    return make_table(
-        "pairs",
-        "Differences in accuracy between all pairs of models",
-        columns,
-        map(_comparison_row, data.comparisons),
-        "Points are percentage points of accuracy. The bootstrap draws whole groups, the same for all models, and "
-        "decides. McNemar's exact test takes every image as independent, and is for comparison with other reports; it "
-        "needs one prediction an image. p values are adjusted over all pairs by Holm's method.",
-    )
-
-
-def _comparison_row(pair: Mapping[str, Any]) -> Row:
-    keys = ("bootstrap_p", "bootstrap_p_adjusted", "mcnemar_p", "mcnemar_p_adjusted")
-    bootstrap, adjusted, mcnemar, mcnemar_adjusted = (pair[key] for key in keys)
-    only = pair["discordant"] or (None, None)
-    interval = list(pair["interval"])
-    return (*pair["models"], pair["difference"], interval, bootstrap, adjusted, *only, mcnemar, mcnemar_adjusted)
