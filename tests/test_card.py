@@ -105,12 +105,19 @@ def card(measured: Run) -> str:
     return card_text(measured)
 
 
-def rows(card: str, title: str) -> dict[str, list[str]]:
-    """The cells of the table under a bold title, by the first cell."""
+def all_rows(card: str, title: str) -> list[list[str]]:
+    """The cells of the table under a bold title, without its first column."""
     section = card[card.index(f"**{title}") :]
     lines = section[section.index("\n| ") :].strip().split("\n\n")[0].splitlines()
-    cells = [[cell.strip().replace("\\", "") for cell in line.strip("|").split(" | ")] for line in lines[2:]]
-    return {first: rest for first, *rest in cells}
+    return [[cell.strip().replace("\\", "") for cell in line.strip("|").split(" | ")][1:] for line in lines[2:]]
+
+
+def rows(card: str, title: str) -> dict[str, list[str]]:
+    """The same by the first cell."""
+    section = card[card.index(f"**{title}") :]
+    lines = section[section.index("\n| ") :].strip().split("\n\n")[0].splitlines()
+    firsts = [line.strip("|").split(" | ")[0].strip().replace("\\", "") for line in lines[2:]]
+    return dict(zip(firsts, all_rows(card, title), strict=True))
 
 
 def percent(value: float, digits: int = 2) -> str:
@@ -121,32 +128,33 @@ def with_interval(value: float, interval: Any) -> str:
     return f"{percent(value)} ({percent(interval[0], 1)}{DASH}{percent(interval[1], 1)})"
 
 
-def test_the_figures_are_those_of_the_metrics_with_the_reports_intervals(measured: Run, card: str) -> None:
+def test_the_metrics_are_those_of_the_run_with_the_reports_intervals(measured: Run, card: str) -> None:
     metrics = measured.metrics()
-    summary = read_source(measured.path).summary["models"]["tiny"]
-    table = rows(card, f"{metrics['images']} test images")
-    assert table["accuracy"][0] == with_interval(metrics["accuracy"], summary["intervals"]["accuracy"])
+    intervals = read_source(measured.path).summary["models"]["tiny"]["intervals"]
+    row = rows(card, "All test images")["tiny"]
+    low, high = intervals["accuracy"]
+    interval = [low, high] if low < high else intervals["accuracy_wilson"]
+    assert row[:2] == [percent(metrics["accuracy"]), DASH.join(percent(end, 1) for end in interval)]
+    assert row[2:4] == [percent(metrics["macro"]["f1"]), f"{metrics['negative_log_likelihood']:.4f}"]
     low, high = wilson(round(metrics["accuracy"] * metrics["images"]), metrics["images"])
-    assert table["accuracy"][1] == f"{percent(low, 1)}{DASH}{percent(high, 1)}"
-    for name, title in (("precision", "precision"), ("recall", "recall"), ("specificity", "specificity"), ("f1", "F1")):
-        expected = with_interval(metrics["macro"][name], summary["intervals"][name])
-        assert table[f"macro {title}"] == [expected, "—"]
-    assert f"Log loss {metrics['negative_log_likelihood']:.4f}" in card
-    assert f"most frequent class: {percent(metrics['chance'])} %" in card
+    assert f"counts each image as independent, is {percent(low, 1)}{DASH}{percent(high, 1)} %" in card
+    assert f"most frequent class would get {percent(metrics['chance'])} %" in card
     assert f"right for {percent(metrics['accuracy'])} % of {metrics['images']} test images" in card
 
 
 def test_classes_have_wilsons_interval_where_the_bootstrap_has_none(measured: Run, card: str) -> None:
     metrics = measured.metrics()
-    bootstrap = read_source(measured.path).summary["models"]["tiny"]["intervals"]["per_class"]
-    table, kinds = rows(card, "Per class"), set()
+    bootstrap = read_source(measured.path).summary["models"]["tiny"]["intervals"]
+    table, kinds = {cells[0]: cells[1:] for cells in all_rows(card, "Metrics per class")}, set()
+    for name, column in (("precision", 0), ("recall", 1), ("f1", 3)):
+        assert table["macro average"][column] == with_interval(metrics["macro"][name], bootstrap[name])
     for i, (label, row) in enumerate(metrics["per_class"].items()):
         matrix = metrics["confusion_matrix"]
         hit, taken = matrix[i][i], sum(line[i] for line in matrix)
         trials = {"precision": taken, "recall": row["images"]}
-        assert table[label][0] == str(row["images"])
-        for column, name in ((1, "precision"), (2, "recall")):
-            found = bootstrap[label][name]
+        assert table[label][4] == str(row["images"])
+        for column, name in ((0, "precision"), (1, "recall")):
+            found = bootstrap["per_class"][label][name]
             wide = found is not None and found[0] < found[1]
             kinds.add(wide)
             interval = found if wide else wilson(hit, trials[name]) if trials[name] else found
@@ -183,10 +191,10 @@ def test_calibration_sets_and_selective_metrics_are_those_of_the_metrics(measure
     assert table[1:3] == [percent(stage["ece"]) for stage in stages]
     assert table[4:6] == [f"{stage['brier']:.4f}" for stage in stages]
     assert table[6:8] == [f"{stage['nll']:.4f}" for stage in stages]
-    sets = [line.split(" | ") for line in card.splitlines() if line.startswith("| tiny | ")][1:]
+    sets = all_rows(card, "How often prediction sets")
     for cells, row in zip(sets, figures["conformal"]["sets"], strict=True):
-        assert cells[1:3] == [f"{100 * row['coverage']:g}", percent(row["covered"])]
-        assert cells[4] == f"{row['mean_size']:.2f}"
+        assert cells[:2] == [f"{100 * row['coverage']:g}", percent(row["covered"])]
+        assert cells[3] == f"{row['mean_size']:.2f}"
     rejection = rows(card, "Selective classification of")
     assert rejection["all classes"] == ["8", "75.00", "18.75", "6.25", "95.12", "—"]
     assert rejection["glioma"][1] == "43.21"

@@ -163,7 +163,7 @@ def curve_blocks(data: ReportData) -> list[Block]:
 def _classes(model: ReportedModel) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.float64]]]:
     """Truth and probability of each class that some of the test images have, and some have not."""
     found = {
-        name: (model.labels == i, model.probabilities[:, i]) for i, name in enumerate(model.source.summary["classes"])
+        name: (model.labels == i, model.probabilities[:, i]) for i, name in enumerate(model.source.manifest["classes"])
     }
     return {name: pair for name, pair in found.items() if 0 < pair[0].mean() < 1}
 
@@ -303,8 +303,8 @@ def robustness_panel(title: str, slug: str, sheet: Mapping[str, Any]) -> Panel:
     lowest = min(means, key=means.__getitem__)
     return Panel(
         f"robustness-{slug}",
-        f"{title}: mean accuracy {tenths(sheet['mean']['accuracy'])} % over all corruptions, lowest under {lowest} with "
-        f"{tenths(means[lowest])} %",
+        f"{title}: mean accuracy {tenths(sheet['mean']['accuracy'])} % over all corruptions, lowest under {lowest} "
+        f"with {tenths(means[lowest])} %",
         LinePlot(title, ("strength", "accuracy, %"), lines, (460, 340), (None, (0, 101)), _BESIDE).draw,
         {"model": title, "corruptions": data},
     )

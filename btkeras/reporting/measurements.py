@@ -114,7 +114,7 @@ def set_table(data: ReportData) -> Table:
 
 
 def _set_row(model: ReportedModel, wanted: float, metrics: Mapping[str, Any]) -> Row:
-    by_class = zip(model.source.summary["classes"], metrics["covered_by_class"], strict=True)
+    by_class = zip(model.source.manifest["classes"], metrics["covered_by_class"], strict=True)
     least, label = min((share, label) for label, share in by_class if share is not None)
     sizes = (metrics[key] for key in ("mean_size", "empty", "single", "single_right"))
     return model.name, wanted, metrics["covered"], {"class": label, "value": least}, *sizes
@@ -126,7 +126,7 @@ def robustness_table(title: str, slug: str, sheet: Mapping[str, Any]) -> Table:
     Args:
         title: Whose.
         slug: The same, of letters, digits and hyphens.
-        sheet: As ``robustness_sheet.read_sheet`` gives it.
+        sheet: As ``robustness.read_sheet`` gives it.
     """
     levels = [str(level["level"]) for level in sheet["corruptions"][0]["levels"]]
     blank = [None] * len(levels)
@@ -181,23 +181,23 @@ def provenance_tables(data: ReportData) -> list[Table]:
 
 
 def _source_facts(source: Source) -> dict[str, Any]:
-    protocol, dataset, bootstrap = (source.summary[key] for key in ("protocol", "dataset", "bootstrap"))
-    folds = "one" if source.is_single else f"{protocol['folds']} folds, {protocol['test']} test subset"
+    bootstrap, seeds = source.summary["bootstrap"], dict.fromkeys(run.seed for run in source.runs)
+    folds = f"{len(source.splits)} folds, {source.test} test subset" if source.test else "one"
     config, command = source.config, source.manifest.get("command")
     return {
         "folder": str(source.path),
         "started": source.manifest.get("started"),
         "command": command and shlex.join(["btkeras", *map(str, command)]),
         "dataset": source.manifest.get("dataset"),
-        "images": ", ".join(f"{label} {images:,}" for label, images in dataset["images"].items()),
-        "patients": dataset["patients"] or "not named by the dataset",
-        "digest of the dataset's list of files": dataset["digest"],
-        "split": f"by {protocol['group_by']}, {folds}, seed {protocol['split_seed']}",
-        "seeds of the trainings": ", ".join(map(str, protocol["seeds"])),
+        "images": ", ".join(f"{label} {images:,}" for label, images in source.manifest["images"].items()),
+        "patients": source.manifest.get("patients") or "not named by the dataset",
+        "digest of the dataset's list of files": source.dataset_digest,
+        "split": f"by {source.group_by}, {folds}, seed {config.data.split_seed}",
+        "seeds of the trainings": ", ".join(map(str, seeds)),
         "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}",
         "training of the networks": _training(source),
         "intervals": f"bootstrap of {bootstrap['samples']:,} resamples of {bootstrap['groups']:,} groups of "
-        f"{bootstrap['images']:,} images, by {source.regrouped_by or protocol['group_by']}, seed {bootstrap['seed']}",
+        f"{bootstrap['images']:,} images, by {source.regrouped_by or source.group_by}, seed {bootstrap['seed']}",
     }
 
 

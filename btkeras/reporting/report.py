@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from btkeras.datasets.readers.images import to_png_or_jpeg
 from btkeras.errors import ImageError
-from btkeras.evaluation.robustness_sheet import read_sheet
+from btkeras.evaluation.robustness import read_sheet
 from btkeras.reporting import published
 from btkeras.reporting.document import (
     Block,
@@ -43,9 +44,7 @@ from btkeras.reporting.tables import level_of, overview_table, paper_tables
 RESEARCH_ONLY = "Research use only: btkeras is no medical device."
 # More sentences of comparisons than these nobody reads; the table has all pairs.
 _SENTENCES = 12
-_SHOWN = 12
-_SIDE = 192
-_QUALITY = 85
+_SHOWN, _SIDE = 12, 192
 _CAVEATS = {
     "image": "The split is by image: slices of one patient may be in both the training and the test subset.",
     "duplicate": "The split is by duplicate: near-duplicates are in one subset.",
@@ -57,21 +56,13 @@ _CAVEATS = {
     "official": "The split is that of FigShare's authors, by patient: the accuracy is one on new patients, of the same "
     "scanners and collections. Of images that name no patient, near-duplicates are in one subset.",
 }
-_BY_PATIENT = ("patient", "official")
 # Of splits by duplicate and by series: whether patients are named.
 _PATIENTS = {
-    True: "Slices of a named patient are in one subset too; of the other images, slices of one patient may be in "
-    "several.",
+    True: "Slices of a named patient are in one subset too; of other images, slices of one patient may be in several.",
     False: "Slices of one patient may be in several subsets.",
 }
-# By what groups are of, and whether patients are named.
-_RELATIVES = {
-    ("duplicate", False): "near-duplicate",
-    ("duplicate", True): "slice of the same patient, or a near-duplicate,",
-    ("series", False): "near-duplicate, or a slice of the same series,",
-    ("series", True): "slice of the same patient or series, or a near-duplicate,",
-}
-_EQUALS = {False: "byte-for-byte duplicate", True: "slice of the same patient, or an equal file,"}
+# By what intervals are regrouped by.
+_RELATIVES = {"duplicate": ("near-duplicate",), "series": ("near-duplicate", "slice of the same series")}
 _INFLATED = "The accuracy is an upper bound of that on a new patient's slices, not an estimate of it."
 
 
@@ -115,15 +106,11 @@ def build_report(
 def _summary_blocks(data: ReportData) -> list[Block]:
     """What to know of the report if nothing else of it is read."""
     warnings = (*synthetic_warning(data), *data.differences)
-    points = (
-        _counts(data.best),
-        *split_caveats(data.best.source),
-        *_against_the_paper(data),
-        *_against_the_others(data),
-    )
+    best = data.best
+    points = (_counts(best), *split_caveats(best.source), *_against_the_paper(data), *_against_the_others(data))
     return [
         *([Text(warnings, "warning")] if warnings else []),
-        Text((_accuracy(data.best),), "summary"),
+        Text((_accuracy(best),), "summary"),
         Text(points, "list"),
         overview_table(data),
     ]
@@ -154,11 +141,11 @@ def _counts(model: ReportedModel) -> str:
 
 def split_caveats(source: Source) -> list[str]:
     """What a source's split says about an accuracy on it, as sentences."""
-    group_by = source.summary["protocol"]["group_by"]
+    group_by = source.group_by
     caveats = [_CAVEATS.get(group_by, f"The split is by {group_by}.")]
     if group_by in ("duplicate", "series"):
         caveats.append(_PATIENTS[_names_patients(source)])
-    if group_by not in _BY_PATIENT:
+    if group_by not in ("patient", "official"):
         caveats.append(_INFLATED)
     if group_by == "image" or source.regrouped_by:
         caveats += _leakage(source)
@@ -166,13 +153,12 @@ def split_caveats(source: Source) -> list[str]:
 
 
 def _names_patients(source: Source) -> bool:
-    return bool(source.summary["dataset"]["patients"])
+    return bool(source.manifest.get("patients"))
 
 
 def _leakage(source: Source) -> list[str]:
-    """How many test images have a relative among the training images."""
-    if "groups" not in source.splits[0]:
-        # A run of before they were recorded.
+    """How many test images have a relative among the training images; nothing of runs that recorded no groups."""
+    if "groups" not in source.splits[0] and not source.regrouped_by:
         return []
     if not source.groups:
         return ["The dataset names no patients and has no equal files: how much the split leaks cannot be counted."]
@@ -182,11 +168,12 @@ def _leakage(source: Source) -> list[str]:
         tested += len(split["test"])
         related += sum(source.groups.get(path) in known for path in split["test"])
     named = _names_patients(source)
-    kind = _RELATIVES.get((source.regrouped_by, named), _EQUALS[named])
+    relatives = _RELATIVES.get(source.regrouped_by, ("byte-for-byte duplicate",))
+    kinds = " or ".join(("slice of the same patient", *relatives) if named else relatives)
     counted = "not all slices of one patient can" if source.regrouped_by == "series" else "slices of one patient cannot"
     unknown = "" if named else f" The dataset names no patients, so {counted} be counted."
     share = f"{related:,} of {tested:,} test images ({percent(related / tested)} %)"
-    return [f"{share} have a {kind} in the training subset.{unknown}"]
+    return [f"{share} have a {kinds} in the training subset.{unknown}"]
 
 
 def _against_the_paper(data: ReportData) -> list[str]:
@@ -216,7 +203,7 @@ def _against_the_others(data: ReportData) -> list[str]:
 
 
 def _faults(data: ReportData) -> str:
-    kinds = sorted({str(source.summary["protocol"]["group_by"]) for source in data.sources})
+    kinds = sorted({source.group_by for source in data.sources})
     if kinds == ["image"]:
         return "Known faults of the published protocol. A report on a split that follows it shares them."
     whose = "The splits here are" if len(data.sources) > 1 else "The split here is"
@@ -257,7 +244,7 @@ def _misclassified_blocks(data: ReportData, *, images: bool) -> list[Block]:
 
 def _misclassified(data: ReportData, i: int, number: int, root: Path | None) -> GalleryImage:
     model = data.best
-    path, classes = model.paths[i], model.source.summary["classes"]
+    path, classes = model.paths[i], model.source.manifest["classes"]
     order = np.argsort(-model.probabilities[i], kind="stable")
     probabilities = {classes[j]: float(model.probabilities[i, j]) for j in order}
     label, prediction = classes[model.labels[i]], next(iter(probabilities))
@@ -294,22 +281,19 @@ def thumbnail(root: Path, path: str) -> tuple[bytes | None, str]:
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(data)) as image:
         image.thumbnail((_SIDE, _SIDE))
-        image.save(buffer, "JPEG", quality=_QUALITY)
+        image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue(), ""
 
 
 def _robustness_blocks(data: ReportData) -> list[Block]:
     """A table and a panel for each run that was measured; nothing where none was."""
-    found = [(model, run, read_sheet(run.run)) for model in data.models for run in model.runs]
-    sheets = [
-        (
-            model.name + (f", seed {run.seed}, fold {run.fold}" if len(model.runs) > 1 else ""),
-            model.slug + (f"-{run.seed}-{run.fold}" if len(model.runs) > 1 else ""),
-            sheet,
-        )
-        for model, run, sheet in found
-        if sheet
-    ]
+    found: list[tuple[str, str, Mapping[str, Any]]] = []
+    for model in data.models:
+        for run in model.runs:
+            several = len(model.runs) > 1
+            title = model.name + (f", seed {run.seed}, fold {run.fold}" if several else "")
+            sheet = read_sheet(run.run)
+            found += [(title, model.slug + (f"-{run.seed}-{run.fold}" if several else ""), sheet)] if sheet else []
     caption = "Accuracy by strength of corruption: 0 is the uncorrupted image"
-    panels = tuple(robustness_panel(*sheet) for sheet in sheets)
-    return [*(robustness_table(*sheet) for sheet in sheets), Figure("robustness", caption, panels)] if sheets else []
+    figure = Figure("robustness", caption, tuple(robustness_panel(*sheet) for sheet in found))
+    return [*(robustness_table(*sheet) for sheet in found), figure] if found else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from btkeras.metrics import METRICS
 from btkeras.metrics.calibration import without_temperature
 from btkeras.metrics.conformal import prediction_sets
 from btkeras.reporting.document import slug
-from btkeras.reporting.sources import Source, TrainedRun, read_source, regroup
+from btkeras.reporting.sources import Source, TrainedRun, read_source
 
 # What distinguishes the models of an experiment anyway.
 _EXPECTED = ("model.name", "cv.models", "cv.folds", "cv.overrides", "cv.seeds", "cv.test", "train.seed")
@@ -33,16 +33,7 @@ _APART = "Their metrics do not compare."
 
 @dataclass(frozen=True)
 class ReportedModel:
-    """A model of a report.
-
-    Attributes:
-        name: Unique in the report.
-        slug: The same, of letters, digits and hyphens.
-        model: Its name in the registry.
-        source: Where it was trained.
-        metrics: Its entry in the source's summary.
-        runs: Its trainings, in the order of seed and fold.
-    """
+    """A model of a report: a unique name and its slug, its name in the registry, source, summary and trainings."""
 
     name: str
     slug: str
@@ -102,7 +93,7 @@ class ReportedModel:
 
     @cached_property
     def temperatures(self) -> list[float]:
-        """Of the trainings; 1 where one has none."""
+        """Of the trainings; 1 where one is not calibrated."""
         return [float(run.calibration.get("temperature", 1)) for run in self.runs]
 
     @cached_property
@@ -186,9 +177,7 @@ def load_report_data(
     repeated = [path for path, times in Counter(path.resolve() for path in paths).items() if times > 1]
     if repeated:
         raise RunError("A report must be given each RUN once", received=f"{repeated[0]} twice")
-    sources = tuple(read_source(path) for path in paths)
-    if intervals_group_by:
-        sources = tuple(regroup(source, intervals_group_by, cache) for source in sources)
+    sources = tuple(read_source(path, intervals_group_by, cache) for path in paths)
     models = _unique_names([model for source in sources for model in _models(source)])
     return ReportData(sources, models, tuple(_comparisons(models)), tuple(_differences(sources)))
 
@@ -218,30 +207,19 @@ def _unique(name: str, taken: Collection[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def _comparisons(models: Sequence[ReportedModel]) -> list[Mapping[str, Any]]:
-    """Of the models that share splits: the source's own, or, for several sources, computed over all of them.
-
-    Computed too where a model is called otherwise than in its source: it has the same numbers, and sentences that say
-    which is meant.
-    """
+def _comparisons(models: Sequence[ReportedModel]) -> Iterator[Mapping[str, Any]]:
+    """Of every two models that share splits: the source's own, or, over several sources, by the report's names."""
     shared: dict[tuple[Any, ...], list[ReportedModel]] = {}
     for model in models:
         shared.setdefault(model.source.tested, []).append(model)
-    found: list[Mapping[str, Any]] = []
     for members in shared.values():
-        several = len({model.source.path for model in members}) > 1
-        renamed = any(model.name != model.model for model in members)
-        found += _compared(members) if several or renamed else members[0].source.summary["comparisons"]
-    return found
-
-
-def _compared(models: Sequence[ReportedModel]) -> Sequence[Mapping[str, Any]]:
-    results = [replace(run.result, model=model.name) for model in models for run in model.runs]
-    source = models[0].source
-    test = source.summary["protocol"]["test"]
-    summary = summarize_experiment(results, source.summary["classes"], groups=source.groups, test=test)
-    comparisons: list[dict[str, Any]] = summary["comparisons"]
-    return comparisons
+        source, summary = members[0].source, members[0].source.summary
+        if any(model.source is not source or model.name != model.model for model in members):
+            results = [replace(run.result, model=model.name) for model in members for run in model.runs]
+            summary = summarize_experiment(
+                results, summary["classes"], groups=source.groups, test=source.test or "fixed"
+            )
+        yield from summary["comparisons"]
 
 
 def _differences(sources: Sequence[Source]) -> list[str]:

@@ -18,8 +18,6 @@ from btkeras.runs import Run, dataset_of
 from btkeras.splitting.groups import group_records
 from btkeras.splitting.splits import files_digest
 
-_SUMMARY_KEYS = ("protocol", "dataset", "classes", "models", "comparisons", "bootstrap")
-
 
 @dataclass(frozen=True)
 class TrainedRun:
@@ -55,23 +53,34 @@ class Source:
 
     Attributes:
         path: The folder.
-        is_single: Whether it is a single run.
         config: The configuration as it was resolved.
         manifest: What is known about it.
-        summary: As a cross-validation's ``summary.json``.
         splits: The documents of the folds' splits.
         runs: Every training.
-        regrouped_by: What the intervals are grouped by, if it is not what the splits say; else "".
+        test: ``rotating`` or ``fixed``, see ``CvConfig.test``; "" for a single run.
+        groups: Group of an image, such as its patient, by path: what intervals are clustered by.
+        regrouped_by: What the groups are of, if it is not what the splits say; else "".
     """
 
     path: Path
-    is_single: bool
     config: ExperimentConfig
     manifest: Mapping[str, Any]
-    summary: Mapping[str, Any]
     splits: tuple[Mapping[str, Any], ...]
     runs: tuple[TrainedRun, ...]
+    test: str
+    groups: Mapping[str, str]
     regrouped_by: str = ""
+
+    @cached_property
+    def summary(self) -> Mapping[str, Any]:
+        """Classes, metrics and comparisons of the models, and the bootstrap, as in a ``summary.json``."""
+        results = [run.result for run in self.runs]
+        return summarize_experiment(results, self.manifest["classes"], groups=self.groups, test=self.test or "fixed")
+
+    @property
+    def group_by(self) -> str:
+        """What the splits are by."""
+        return str(self.splits[0].get("group_by", "image"))
 
     @property
     def dataset_digest(self) -> str:
@@ -84,46 +93,39 @@ class Source:
         return tuple(str(split["digest"]) for split in self.splits)
 
     @property
-    def groups(self) -> Mapping[str, str]:
-        """Group of an image, such as its patient, by path."""
-        return self.splits[0].get("groups", {})
-
-    @property
     def tested(self) -> tuple[Any, ...]:
         """What must be equal for models to compare: dataset, splits, classes, and the images that could be read."""
         paths = tuple(sorted({path for run in self.runs for path in run.result.paths}))
-        return self.dataset_digest, self.split_digests, tuple(self.summary["classes"]), paths
+        return self.dataset_digest, self.split_digests, tuple(self.manifest["classes"]), paths
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path, group_by: str | None = None, cache: Path | None = None) -> Source:
     """Reads a finished cross-validation or an evaluated run.
+
+    Args:
+        path: The folder.
+        group_by: What intervals are clustered by, see ``splitting.groups.group_records``; None: the splits' groups.
+        cache: Folder that keeps what is found in the images.
 
     Raises:
         RunError: If the folder is neither, or a file of it cannot be read.
+        DataError: If the dataset must be regrouped but is gone, has changed, or cannot be grouped so.
     """
-    if is_experiment(path):
-        return _read_experiment(Experiment(path))
     run = Run(path)
-    if not (run.config_file.is_file() and run.manifest_file.is_file() and run.splits_file.is_file()):
+    if is_experiment(path):
+        source = _read_experiment(Experiment(path))
+    elif run.config_file.is_file() and run.manifest_file.is_file() and run.splits_file.is_file():
+        source = _read_run(run)
+    else:
         raise RunError(
             "A report must be made of cross-validations and runs",
             received=f"{path}, which is neither",
             remedy="Name folders given to `btkeras cv --out` or `btkeras train --out`",
         )
-    return _read_run(run)
+    return _regroup(source, group_by, cache) if group_by else source
 
 
-def regroup(source: Source, group_by: str, cache: Path | None = None) -> Source:
-    """The same predictions, with intervals and comparisons clustered by other groups than those of the splits.
-
-    Args:
-        source: Whose predictions.
-        group_by: See ``splitting.groups.group_records``.
-        cache: Folder that keeps what is found in the images.
-
-    Raises:
-        DataError: If the dataset is gone, has changed, or cannot be grouped so.
-    """
+def _regroup(source: Source, group_by: str, cache: Path | None) -> Source:
     dataset = dataset_of(source.manifest)
     if files_digest(dataset.records) != source.dataset_digest:
         raise DataError(
@@ -131,14 +133,11 @@ def regroup(source: Source, group_by: str, cache: Path | None = None) -> Source:
             received=f"{dataset.root}, whose list of files differs from that of {source.path}",
             remedy="Restore it, or leave --intervals-group-by out",
         )
-    groups = group_records(dataset, group_by, cache)
-    results, test = [run.result for run in source.runs], source.summary["protocol"]["test"]
-    metrics = summarize_experiment(results, source.summary["classes"], groups=groups, test=test)
-    splits = tuple({**split, "groups": groups} for split in source.splits)
-    return replace(source, summary={**source.summary, **metrics}, splits=splits, regrouped_by=group_by)
+    return replace(source, groups=group_records(dataset, group_by, cache), regrouped_by=group_by)
 
 
 def _read_experiment(experiment: Experiment) -> Source:
+    # Written last.
     if not experiment.summary_file.is_file():
         raise RunError(
             "A cross-validation must be finished before it is reported",
@@ -146,27 +145,10 @@ def _read_experiment(experiment: Experiment) -> Source:
             remedy=f"Finish it: btkeras cv --resume --out {experiment.path}",
         )
     config = experiment.config()
-    return Source(
-        path=experiment.path,
-        is_single=False,
-        config=config,
-        manifest=experiment.manifest(),
-        summary=_read_summary(experiment),
-        splits=tuple(read_json(experiment.splits_file(fold)) for fold in range(config.cv.folds)),
-        runs=tuple(TrainedRun(experiment.run(job), job.model, job.seed, job.fold) for job in experiment.jobs()),
-    )
-
-
-def _read_summary(experiment: Experiment) -> dict[str, Any]:
-    summary = read_json(experiment.summary_file)
-    missing = [key for key in _SUMMARY_KEYS if key not in summary]
-    if missing:
-        raise RunError(
-            f"{experiment.summary_file} must be as `btkeras cv` writes it",
-            received=f"no {', '.join(missing)} in it",
-            remedy=f"Write it again: btkeras cv --resume --out {experiment.path}",
-        )
-    return summary
+    splits = tuple(read_json(experiment.splits_file(fold)) for fold in range(config.cv.folds))
+    runs = tuple(TrainedRun(experiment.run(job), job.model, job.seed, job.fold) for job in experiment.jobs())
+    groups = splits[0].get("groups", {})
+    return Source(experiment.path, config, experiment.manifest(), splits, runs, config.cv.test, groups)
 
 
 def _read_run(run: Run) -> Source:
@@ -178,19 +160,4 @@ def _read_run(run: Run) -> Source:
         )
     config, manifest, split = run.config(), run.manifest(), read_json(run.splits_file)
     trained = TrainedRun(run, config.model.name, config.train.seed, int(manifest.get("fold") or 0))
-    protocol = {
-        "group_by": split.get("group_by", "image"),
-        "test": "fixed",
-        "folds": 1,
-        "seeds": [trained.seed],
-        "split_seed": config.data.split_seed,
-        "models": [trained.model],
-    }
-    dataset = {
-        "images": manifest.get("images", {}),
-        "digest": split["dataset_digest"],
-        "patients": manifest.get("patients"),
-    }
-    metrics = summarize_experiment([trained.result], run.classes(), groups=split.get("groups", {}), test="fixed")
-    summary = {"protocol": protocol, "dataset": dataset, **metrics}
-    return Source(run.path, True, config, manifest, summary, (split,), (trained,))
+    return Source(run.path, config, manifest, (split,), (trained,), "", split.get("groups", {}))

@@ -112,7 +112,7 @@ def _dataset_tables(data: ReportData) -> list[Table]:
 def subset_table(source: Source, suffix: str = "", where: str = "", *, paper: bool = True) -> Table:
     """Table 1: images per class and subset, of all folds of a source."""
     folds = [split["counts"] for split in source.splits]
-    classes = source.summary["classes"]
+    classes = source.manifest["classes"]
     rows = [_subset_row(label, folds, [label], paper=paper) for label in classes]
     groups = (*(TITLES.get(subset, subset) for subset in SUBSETS), "all subsets")
     cells = tuple(column for group in groups for column in columns_of(("here", "paper"), count, group))
@@ -142,11 +142,10 @@ def _range(values: Sequence[int]) -> int | list[int]:
 
 
 def _split_note(source: Source) -> str:
-    protocol = source.summary["protocol"]
-    split = f"by {protocol['group_by']}, seed {protocol['split_seed']}"
-    if source.is_single:
+    split = f"by {source.group_by}, seed {source.config.data.split_seed}"
+    if not source.test:
         return f"One split, {split}."
-    return f"{protocol['folds']} folds, split {split}: {_ROTATION[protocol['test']]}. A range where the folds differ."
+    return f"{len(source.splits)} folds, split {split}: {_ROTATION[source.test]}. A range where the folds differ."
 
 
 def _ablation_table(data: ReportData) -> Table | Text:
@@ -196,20 +195,16 @@ def _class_rows(model: ReportedModel, *, paper: bool) -> Iterator[Row]:
         trials = _trials(matrix, i) if i < len(matrix) else {}
         own = intervals["per_class"].get(label, intervals)
         here = {name: _with_interval(row[name], own[name], *trials.get(name, (0, 0))) for name in CLASS_METRICS}
-        there = known.get(label, known.get(published.AVERAGE, {}))
+        there = known.get(label if i < len(matrix) else published.AVERAGE, {})
         cells = _pairs(here, there, CLASS_METRICS) if paper else here.values()
         yield model.name, label, *cells, row["images"]
 
 
 def _trials(matrix: NDArray[np.int64], i: int) -> dict[str, tuple[int, int]]:
     """Successes and trials of the metrics of a class that are proportions."""
-    hits, actual, predicted = int(matrix[i, i]), int(matrix[i].sum()), int(matrix[:, i].sum())
-    others = int(matrix.sum()) - actual
-    return {
-        "precision": (hits, predicted),
-        "recall": (hits, actual),
-        "specificity": (others - predicted + hits, others),
-    }
+    hits, actual, predicted, total = (int(n) for n in (matrix[i, i], matrix[i].sum(), matrix[:, i].sum(), matrix.sum()))
+    specificity = (total - actual - predicted + hits, total - actual)
+    return {"precision": (hits, predicted), "recall": (hits, actual), "specificity": specificity}
 
 
 def _with_interval(value: float | None, bootstrap: Sequence[float] | None, hits: int, trials: int) -> Any:
