@@ -198,7 +198,7 @@ def test_a_predictor_and_an_export_have_the_temperature(finished: Run, shared_im
     expected = softmax(np.log(raw.astype(np.float64)) / 2, axis=1)
     found = Predictor(finished.path).predict(path)
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
-    exported = btkeras("export", finished.path, "--out", tmp_path / "model")
+    exported = btkeras("export", finished.path, "--out", tmp_path / "model", "--format", "litert")
     assert exported.exit_code == 0, exported.output
     np.testing.assert_allclose(Predictor(tmp_path / "model").predict(path).probabilities, expected, atol=1e-5)
 

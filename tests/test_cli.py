@@ -88,7 +88,7 @@ def test_train_evaluate_predict_export_in_a_row(tmp_path: Path, shared_images: P
     assert set(json.loads(predicted.stdout)[0]) == keys
     # A training fits all that an answer rests on.
     assert "calibrate" not in predicted.stderr
-    exported = btkeras("export", run, "--out", tmp_path / "models/tiny")
+    exported = btkeras("export", run, "--out", tmp_path / "models/tiny", "--format", "litert")
     assert exported.stdout.strip() == str(tmp_path / "models/tiny/1")
 
 

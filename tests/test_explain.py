@@ -124,9 +124,8 @@ def test_stages_are_what_everything_passes_through() -> None:
     assert [stage.name for stage in stages(network(positive, (96, 80, 1)))] == ["sum", "same_bn", "padded"]
 
 
-@pytest.mark.parametrize("name", ["resnet34", "improved_resnet34"])
-def test_stages_of_the_papers_networks(name: str) -> None:
-    found = stages(build_model(name, input_shape=(112, 112, 1)))
+def test_stages_of_the_papers_network() -> None:
+    found = stages(build_model("improved_resnet34", input_shape=(112, 112, 1)))
     expected = ["stage4_block3_relu", "stage3_block6_relu", "stage2_block4_relu", "stage1_block3_relu"]
     assert [stage.name for stage in found[:4]] == expected
     assert [stage.tensor.shape[1] for stage in found[:4]] == [4, 7, 14, 28]
@@ -250,7 +249,7 @@ def test_masks_are_taken_before_boxes(run_copy: Path, shared_images: Path, tmp_p
             tumor = path.parent.name != "no_tumor"
             row = ["mask.png", "0.25 0.25 0.1 0.1"] if tumor else ["", ""]
             writer.writerow([path.relative_to(data), path.parent.name, *row])
-    found = score_explanations(open_run(run_copy), dataset=load_dataset(data), methods=("gradcam",), limit=6)
+    found = score_explanations(open_run(run_copy), dataset=load_dataset(data), methods=("gradcam",), limit=3)
     assert found["region"] == "mask"
     records = [record for record in load_dataset(data).records if record.label == "glioma"][:1]
     region = regions_of(load_dataset(data), records, (32, 32), "mask")[0]
@@ -281,13 +280,12 @@ def test_a_dataset_without_boxes_cannot_be_scored(run_copy: Path) -> None:
 
 def test_evaluate_prints_and_writes_scores(run_copy: Path, shared_images: Path, tmp_path: Path) -> None:
     data = boxed(tmp_path / "printed", shared_images)
-    arguments = ["evaluate", str(run_copy), "--data", str(data), "--explain", "--method", "gradcam", "--limit", "8"]
-    result = CliRunner().invoke(main, arguments)
+    arguments = ["evaluate", str(run_copy), "--data", str(data), "--explain", "--method", "gradcam", "--limit", "4"]
+    result = CliRunner().invoke(main, [*arguments, "--json"])
     assert result.exit_code == 0, result.output
-    assert "Grad-CAM" in result.stdout
-    assert "random weights" in result.stdout
-    as_json = CliRunner().invoke(main, [*arguments, "--json"])
-    assert json.loads(as_json.stdout)["explanations"]["tumors"] == 36
+    scores = json.loads(result.stdout)["explanations"]
+    assert scores["tumors"] == 36
+    assert "random weights" in explanations_table(scores) and "of 36 with a box" in explanations_table(scores)
 
 
 def test_evaluate_refuses_what_belongs_to_explain(run_copy: Path) -> None:

@@ -1,4 +1,4 @@
-"""The rules of an answer, and the figures of what is answered."""
+"""The rules of a decision, and the metrics of selective classification."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ CLASSES = ("glioma", "meningioma", "no_tumor")
 # Scores 0.01 .. 0.99: at 90 % coverage a class of a probability of at least 0.1 is in the set.
 CALIBRATION = Calibration(1.0, tuple((np.arange(1, 100) / 100).tolist()), 0.5, 0.5)
 REFERENCE = CalibrationScores(np.arange(100.0))
-JUDGE = SelectiveClassifier(CLASSES, CALIBRATION, REFERENCE, 0.9)
+CLASSIFIER = SelectiveClassifier(CLASSES, CALIBRATION, REFERENCE, 0.9)
 
 
 def decision(
     probabilities: list[float],
     score: float = 50.0,
     rejection: str | None = None,
-    selective: SelectiveClassifier = JUDGE,
+    selective: SelectiveClassifier = CLASSIFIER,
 ) -> Decision:
     return selective.decisions(np.array([probabilities]), np.array([score]), [rejection])[0]
 
 
-def test_one_class_in_the_set_and_a_usual_image_is_answered() -> None:
+def test_one_class_in_the_set_is_the_decision() -> None:
     assert decision([0.95, 0.04, 0.01]) == Decision("glioma", ("glioma",), 51.0)
 
 
@@ -54,7 +54,7 @@ def test_an_empty_set_is_uncertain() -> None:
     assert (found.decision, found.set) == ("uncertain", ()) and "no class" in found.reasons[0]
 
 
-def test_an_outlier_is_uncertain_however_sure_the_network_is() -> None:
+def test_an_image_out_of_distribution_is_uncertain_however_confident_the_network_is() -> None:
     found = decision([1.0, 0.0, 0.0], score=99.5)
     assert (found.decision, found.ood_percentile, found.reasons) == (
         "uncertain",
@@ -63,7 +63,7 @@ def test_an_outlier_is_uncertain_however_sure_the_network_is() -> None:
     )
 
 
-def test_what_the_guard_refuses_is_refused_whatever_else_holds() -> None:
+def test_what_the_mri_check_rejects_is_rejected_whatever_else_holds() -> None:
     found = decision([1.0, 0.0, 0.0], rejection="it is in colour")
     assert (found.decision, found.reasons) == ("rejected", ("no brain MRI slice: it is in colour",))
 
@@ -80,7 +80,7 @@ def test_a_coverage_is_between_0_and_1(coverage: float) -> None:
         check_coverage(coverage)
 
 
-def figures() -> dict:
+def metrics() -> dict:
     answers = ["glioma", "glioma", "uncertain", "meningioma", "rejected", "uncertain"]
     decisions = [Decision(answer, None, None) for answer in answers]
     labels = np.array([0, 1, 0, 1, 1, 0])
@@ -88,8 +88,8 @@ def figures() -> dict:
     return selective_metrics(labels, probabilities, decisions, CLASSES)
 
 
-def test_the_figures_are_counted_by_hand() -> None:
-    found = figures()
+def test_the_metrics_are_those_counted_by_hand() -> None:
+    found = metrics()
     assert (found["coverage"], found["abstained"], found["rejected"]) == (3 / 6, 2 / 6, 1 / 6)
     assert (found["accuracy"], found["withheld_accuracy"]) == (2 / 3, 2 / 3)
     assert found["per_class"]["glioma"]["coverage"] == 1 / 3 and found["per_class"]["glioma"]["accuracy"] == 1
@@ -98,15 +98,15 @@ def test_the_figures_are_counted_by_hand() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_the_figures_are_said_in_two_lines_even_if_nothing_is_answered() -> None:
-    first, second = format_selective({"selective": figures()})
+def test_the_metrics_have_two_lines_of_text_even_without_coverage() -> None:
+    first, second = format_selective({"selective": metrics()})
     assert "coverage 50.0 %" in first and "rejected 16.7 %" in first and "glioma 33 %" in second
     nothing = selective_metrics(np.array([0]), np.eye(3)[[0]], [Decision("rejected", None, None)], CLASSES)
     assert "coverage 0.0 %" in format_selective({"selective": nothing})[0] and nothing["accuracy"] is None
     assert format_selective({}) == []
 
 
-def test_answers_are_kept_a_line_each(tmp_path: Path) -> None:
+def test_decisions_are_written_a_line_each(tmp_path: Path) -> None:
     records = [Record("a.png", "glioma"), Record("b.png", "no_tumor")]
     decisions = [
         Decision("uncertain", ("glioma", "meningioma"), 99.5, ("unlike the training slices", "two")),
@@ -119,7 +119,7 @@ def test_answers_are_kept_a_line_each(tmp_path: Path) -> None:
     assert rows[2] == ["b.png", "no_tumor", "no_tumor", "", "", ""]
 
 
-def test_an_evaluation_has_the_figures_and_the_answers(trained_run: Path, tmp_path: Path) -> None:
+def test_an_evaluation_writes_metrics_and_decisions(trained_run: Path, tmp_path: Path) -> None:
     from btkeras.evaluation.calibrate import fit_ood
     from btkeras.evaluation.evaluate import evaluate_split
     from btkeras.evaluation.results import metrics_table

@@ -1,4 +1,4 @@
-"""The outlier score, its meaning, and its file."""
+"""The out-of-distribution score, its percentile, and its file."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         load_ood(Run(tmp_path))
 
 
-def test_a_run_is_fitted_on_its_training_part_and_judged_by_its_validation_part(run: Path) -> None:
+def test_a_run_is_fitted_on_its_training_subset_with_the_validation_subset_as_reference(run: Path) -> None:
     import keras
 
     from btkeras.evaluation.evaluate import load_best
