@@ -21,7 +21,7 @@ def correctness(seed: int, count: int, *shares: float) -> np.ndarray:
     return np.random.default_rng(seed).random((count, len(shares))) < shares
 
 
-@settings(deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 200), share=st.sampled_from([0.3, 0.9, 0.99]))
 def test_mcnemar_equals_statsmodels(seed: int, count: int, share: float) -> None:
     a, b = correctness(seed, count, 0.9, share).T
@@ -44,13 +44,13 @@ def test_answers_to_different_images_are_refused() -> None:
         mcnemar(np.ones(3, bool), np.ones(4, bool))
 
 
-@settings(deadline=None, derandomize=True)
-@given(p_values=P_VALUES)
-def test_holm_equals_statsmodels(p_values: list[float]) -> None:
+def test_holm_equals_statsmodels() -> None:
+    # One call only: it collects Python's garbage each time.
+    p_values = [*np.random.default_rng(0).random(20), 0.0, 1.0, 0.01, 0.01]
     assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
 
 
-@settings(deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(p_values=P_VALUES)
 def test_holm_keeps_the_order_and_never_lowers(p_values: list[float]) -> None:
     adjusted = np.array(holm(p_values))
@@ -64,23 +64,23 @@ def test_holm_of_nothing_is_nothing() -> None:
 
 def test_difference_of_single_images_equals_scipy() -> None:
     right = correctness(0, 600, 0.85, 0.8).astype(float)
-    (found,) = paired_bootstrap(right, np.arange(600), Resampling(samples=20_000))
+    (found,) = paired_bootstrap(right, np.arange(600), Resampling(samples=5000))
     expected = stats.bootstrap(
-        [right[:, 0] - right[:, 1]], np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+        [right[:, 0] - right[:, 1]], np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(1)
     )
     assert found.value == pytest.approx((right[:, 0] - right[:, 1]).mean())
-    # The ends are percentiles of 20,000 draws of a standard deviation of 0.02.
-    assert found.interval == pytest.approx(list(expected.confidence_interval), abs=0.003)
+    # The ends are percentiles of 5,000 draws of a standard deviation of 0.02.
+    assert found.interval == pytest.approx(list(expected.confidence_interval), abs=0.005)
     share = np.mean(expected.bootstrap_distribution <= 0)
-    assert found.p == pytest.approx(2 * min(share, 1 - share), rel=0.25, abs=0.002)
+    assert found.p == pytest.approx(2 * min(share, 1 - share), rel=0.4, abs=0.004)
 
 
 def test_p_equals_that_of_the_paired_z_test_where_that_holds() -> None:
     right = correctness(3, 3000, 0.9, 0.885).astype(float)
     difference = right[:, 0] - right[:, 1]
     z = difference.mean() / (difference.std(ddof=1) / np.sqrt(len(difference)))
-    (found,) = paired_bootstrap(right, np.arange(3000), Resampling(samples=20_000))
-    assert found.p == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.02)
+    (found,) = paired_bootstrap(right, np.arange(3000), Resampling(samples=5000))
+    assert found.p == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.03)
 
 
 def test_p_is_never_0_and_that_of_equal_models_is_1() -> None:

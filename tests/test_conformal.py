@@ -63,7 +63,7 @@ def test_float32_answers_get_the_sets_of_the_scores_made_from_them() -> None:
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
 def test_coverage_on_exchangeable_data_is_within_its_interval(coverage: float) -> None:
-    n, m, repeats = 199, 300, 60
+    n, m, repeats = 199, 300, 30
     rng = np.random.default_rng(11)
     rank = int(np.ceil((n + 1) * coverage - 1e-9))
     expected = betabinom(m, rank, n + 1 - rank)

@@ -87,6 +87,17 @@ def test_by_image_groups_are_those_of_the_intervals(duplicates: Duplicates) -> N
     assert duplicates.asked == []
 
 
+def test_groups_are_patients_or_else_equal_files(tmp_path: Path) -> None:
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).write_bytes(content)
+    known = [Record(f"x{i}", "glioma", patient="7", source="s") for i in range(2)]
+    elsewhere = Record("y", "glioma", patient="7", source="t")
+    files = [Record(name, "no_tumor") for name in "abc"]
+    groups = find_groups(Dataset(tmp_path, (*known, elsewhere, *files)))
+    assert groups["x0"] == groups["x1"] and groups["a"] == groups["b"] and len(groups) == 4
+    assert count_groups(["x0", "x1", "y", "a", "b", "c"], groups) == 4
+
+
 def test_by_duplicate_joins_near_copies_and_the_patients_they_belong_to(
     duplicates: Duplicates, log: pytest.LogCaptureFixture
 ) -> None:
@@ -185,7 +196,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 GROUPS = st.lists(st.integers(1, 12), min_size=8, max_size=30)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(own=st.lists(GROUPS, min_size=2, max_size=4), seed=st.integers(0, 50))
 def test_no_group_is_on_two_sides_and_every_class_in_every_part(own: list[list[int]], seed: int) -> None:
     images = dataset(patients(dict(zip(CLASSES, own, strict=False))))
@@ -199,7 +210,7 @@ def test_no_group_is_on_two_sides_and_every_class_in_every_part(own: list[list[i
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     own=st.lists(GROUPS, min_size=2, max_size=4),
     folds=st.integers(2, 3),
@@ -223,7 +234,7 @@ def test_folds_part_no_group_and_rotating_ones_test_every_image_once(
     assert sorted(r.path for subset in rotating for r in subset) == sorted(r.path for r in rest)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(own=st.lists(GROUPS, min_size=2, max_size=4), seed=st.integers(0, 5))
 def test_five_folds_test_every_image_once(own: list[list[int]], seed: int) -> None:
     images = dataset(patients(dict(zip(CLASSES, own, strict=False))))
@@ -231,7 +242,7 @@ def test_five_folds_test_every_image_once(own: list[list[int]], seed: int) -> No
     assert sorted(r.path for split in splits for r in split.test) == [r.path for r in images.records]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(alone=st.lists(st.integers(20, 60), min_size=2, max_size=4), seed=st.integers(0, 20))
 def test_images_that_stand_alone_give_the_sizes_of_a_split_by_image(alone: list[int], seed: int) -> None:
     own = {label: [1] * count for label, count in zip(CLASSES, alone, strict=False)}
@@ -242,7 +253,7 @@ def test_images_that_stand_alone_give_the_sizes_of_a_split_by_image(alone: list[
 
 def test_sizes_by_patient_are_close_to_those_by_image() -> None:
     images = dataset(patients(MANY))
-    for seed in range(20):
+    for seed in range(6):
         split = make_split(images, DataConfig(split_seed=seed, group_by="patient"))
         for label in CLASSES:
             wanted = split_sizes(sum(MANY[label]), DataConfig())
@@ -254,13 +265,13 @@ def test_sizes_by_patient_are_close_to_those_by_image() -> None:
 def test_large_groups_are_as_often_in_the_test_part_as_others() -> None:
     sizes = np.array([[12]] * 6 + [[2]] * 80)
     targets = np.array([[0.64], [0.16], [0.2]]) * sizes.sum()
-    drawn = [split_groups(sizes, targets, np.random.default_rng(seed))[:6] for seed in range(150)]
+    drawn = [split_groups(sizes, targets, np.random.default_rng(seed))[:6] for seed in range(60)]
     share = float((np.stack(drawn) == 2).mean())
-    # 900 draws: a standard error of 0.013 if they were independent.
-    assert share == pytest.approx(0.2, abs=0.05)
+    # 360 draws: a standard error of 0.021 if they were independent.
+    assert share == pytest.approx(0.2, abs=0.07)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_folds_are_as_even_as_those_of_scikit_learn(seed: int) -> None:
     records = patients({label: np.random.default_rng(seed).integers(1, 25, 25).tolist() for label in CLASSES})
     groups = find_groups(dataset(records))

@@ -97,7 +97,7 @@ def natural(paths: list[str]) -> list[str]:
 
 
 def test_the_phantoms_patients_are_found(tmp_path: Path) -> None:
-    dataset, patients = numbered_phantom(tmp_path, PhantomConfig(patients=64, slices=4, image_size=64, seed=3))
+    dataset, patients = numbered_phantom(tmp_path, PhantomConfig(patients=48, slices=4, image_size=64, seed=3))
     series, unordered = find_series(dataset.root, dataset.records)
     assert unordered == []
     parted, joined = errors(natural(list(patients)), series, patients)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.ensemble import RandomForestClassifier
 
+from btkeras.audit import shortcuts as found_in
 from btkeras.audit.format import format_shortcuts
 from btkeras.audit.shortcut_features import boxes_to_hide, hide, image_features, silhouette
 from btkeras.audit.shortcuts import Shortcuts, find_shortcuts
@@ -24,7 +26,14 @@ from tests.test_cli import btkeras
 
 Grey = NDArray[np.uint8]
 CLASSES = ("glioma", "no_tumor")
-PER_CLASS = 60
+PER_CLASS = 40
+
+
+@pytest.fixture(autouse=True)
+def _small_forest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the trees, and of the time."""
+    forest = {"random forest": lambda seed: RandomForestClassifier(10, random_state=seed)}
+    monkeypatch.setattr(found_in, "CLASSIFIERS", {**found_in.CLASSIFIERS, **forest})
 
 
 def a_head(rng: np.random.Generator, side: int = 64) -> Grey:
@@ -48,7 +57,7 @@ def size(image: Grey, label: str) -> Grey:
 
 
 def bright(image: Grey, label: str) -> Grey:
-    return image if label == "glioma" else np.minimum(image, 100)
+    return image if label == "glioma" else np.minimum(image, 85)
 
 
 def tumor(image: Grey, label: str) -> Grey:
@@ -84,7 +93,7 @@ def search(root: Path) -> Shortcuts:
 def test_what_was_planted_is_found(planted: Callable[[Grey, str], Grey], found: str, tmp_path: Path) -> None:
     result = search(dataset(tmp_path / "planted", planted))
     row = result.row(found)
-    assert row.images == 48
+    assert row.images == 32
     assert row.chance == row.detection_chance == 0.5
     assert row.accuracy >= 0.95
     assert row.accuracy == row.detection_accuracy == pytest.approx(row.balanced_accuracy)
@@ -96,12 +105,12 @@ def test_what_was_planted_is_found(planted: Callable[[Grey, str], Grey], found: 
         assert f"The {found} alone tells tumour from no tumour in" in format_shortcuts(result)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_where_there_is_none_none_is_found(seed: int, tmp_path: Path) -> None:
     result = search(dataset(tmp_path / "plain", plain, seed))
-    # Of 48 fair coins 36 or more fall alike in one of 1,500 cases; the rows' mistakes go together.
-    assert max(row.accuracy for row in result.rows) < 36 / 48
-    assert np.mean([row.accuracy for row in result.rows]) == pytest.approx(0.5, abs=0.1)
+    # Of 32 fair coins 25 or more fall alike in one of 500 cases; the rows' mistakes go together.
+    assert max(row.accuracy for row in result.rows) < 25 / 32
+    assert np.mean([row.accuracy for row in result.rows]) == pytest.approx(0.5, abs=0.12)
 
 
 def test_a_image_that_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> None:
