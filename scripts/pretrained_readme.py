@@ -14,8 +14,16 @@ from typing import Any
 
 from btkeras.errors import ModelError
 from btkeras.files import sha256, write_text
-from btkeras.inference.model_folder import EXTRA, FILES, MANIFEST, SELFTEST, latest_version
-from btkeras.inference.pretrained import CARD, described, test_figures
+from btkeras.inference.model_folder import (
+    CARD,
+    EXTRA,
+    FILES,
+    MANIFEST,
+    SELFTEST,
+    latest_version,
+    metrics_of,
+    model_summary,
+)
 
 # Percentage points between the figure that is stated and the one that is measured again.
 _TOLERANCE = 0.1
@@ -65,14 +73,14 @@ def page(model: Path, measured: dict[str, Any] | None) -> str:
         raise ModelError("A model that ships must be an exported one", received=model)
     manifest = json.loads((version / MANIFEST).read_text(encoding="utf-8"))
     ((form, expected),) = json.loads((version / SELFTEST).read_text(encoding="utf-8"))["formats"].items()
-    stated = test_figures(manifest, form)
+    stated = metrics_of(manifest, form)
     if stated is None or (measured and 100 * abs(measured["accuracy"] - stated["accuracy"]) > _TOLERANCE):
         raise ModelError(
             f"A model's test figure must be measured again within {_TOLERANCE} points",
             received=f"{measured and measured['accuracy']} and not {stated and stated['accuracy']}",
         )
     card = (version / EXTRA / CARD).read_text(encoding="utf-8")
-    limits, about = expected["thresholds"], described(manifest, form)
+    limits, about = expected["thresholds"], model_summary(manifest, form)
     return _PAGE.format(
         name=model.name,
         version=version.name,

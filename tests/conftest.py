@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 # Before TensorFlow is loaded by any test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -70,13 +71,13 @@ def _log() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _no_shipped_model() -> Iterator[None]:
+def _no_pretrained_model() -> Iterator[None]:
     """As if none were installed: what is tested does not depend on it, but where a test says so."""
-    from btkeras.inference import pretrained
+    from btkeras.inference import model_folder
 
-    before, pretrained.PLACES = pretrained.PLACES, ()
+    before, model_folder.PRETRAINED_FOLDERS = model_folder.PRETRAINED_FOLDERS, ()
     yield
-    pretrained.PLACES = before
+    model_folder.PRETRAINED_FOLDERS = before
 
 
 @pytest.fixture(scope="session")
@@ -160,6 +161,32 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, shared_images: Path, _
     )
     evaluate_split(run)
     return out
+
+
+@pytest.fixture(scope="session")
+def calibrated_run(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -> Path:
+    """The tiny run, calibrated, with OOD scores, and evaluated; read only."""
+    from btkeras.evaluation.calibrate import calibrate, fit_ood
+    from btkeras.evaluation.evaluate import evaluate_split
+    from btkeras.runs import open_run
+
+    run = open_run(shutil.copytree(trained_run, tmp_path_factory.mktemp("calibrated") / "run"))
+    calibrate(run)
+    fit_ood(run)
+    evaluate_split(run)
+    return run.path
+
+
+@pytest.fixture(scope="session")
+def exported_formats(tmp_path_factory: pytest.TempPathFactory, calibrated_run: Path) -> Path:
+    """Version 1 of the model ``tiny``, the calibrated run in all formats; read only."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    from btkeras.export.export import export
+    from btkeras.runs import open_run
+
+    out = tmp_path_factory.mktemp("formats") / "tiny"
+    return export(open_run(calibrated_run), out, formats=("savedmodel", "onnx", "litert"))
 
 
 @pytest.fixture(scope="session")

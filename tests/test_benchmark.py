@@ -129,7 +129,7 @@ def test_the_last_sentence_names_the_fastest_for_each_batch_and_how_to_use_it(tm
 def test_openvino_answers_as_onnx_runtime_whatever_the_number_of_images(
     files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from btkeras.inference.backends.base import load_backend
+    from btkeras.inference.backends import load_backend
 
     expected = load_backend(files / "model.onnx")
     monkeypatch.setenv("BTKERAS_ENGINE", "openvino")
@@ -138,11 +138,13 @@ def test_openvino_answers_as_onnx_runtime_whatever_the_number_of_images(
     assert network.classes == expected.classes
     for count in (1, 3, 5, 8, 9, 21):
         images = np.random.default_rng(count).integers(0, 256, (count, 32, 32, 1), np.uint8)
-        np.testing.assert_allclose(network.probabilities(images), expected.probabilities(images), atol=1e-5)
+        np.testing.assert_allclose(
+            network.predict(images).probabilities, expected.predict(images).probabilities, atol=1e-5
+        )
 
 
 def test_an_engine_that_there_is_not_is_an_error(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from btkeras.inference.backends.base import load_backend
+    from btkeras.inference.backends import load_backend
 
     monkeypatch.setenv("BTKERAS_ENGINE", "abacus")
     with pytest.raises(ConfigError, match="abacus"):

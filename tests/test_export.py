@@ -21,7 +21,7 @@ from btkeras.evaluation.evaluate import load_best
 from btkeras.explain.cam import explain
 from btkeras.export.export import export
 from btkeras.export.network import ExportNetwork
-from btkeras.inference.backends.base import load_backend
+from btkeras.inference.backends import load_backend
 from btkeras.runs import open_run
 
 # Runs with keras and btkeras blocked: what a hospital's server has.

@@ -15,9 +15,8 @@ from click.testing import CliRunner
 from btkeras import Predictor
 from btkeras.cli import main
 from btkeras.errors import DataError, ModelError
-from btkeras.evaluation.calibrate import calibrate, fit_ood
 from btkeras.export.export import export
-from btkeras.inference.backends.base import load_backend
+from btkeras.inference.backends import load_backend
 from btkeras.runs import open_run
 
 pytest.importorskip("onnxruntime")
@@ -28,17 +27,13 @@ FILES = ("model.onnx", "model.tflite")
 
 
 @pytest.fixture(scope="module")
-def calibrated(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = shutil.copytree(trained_run, tmp_path_factory.mktemp("calibrated") / "run")
-    calibrate(open_run(run))
-    fit_ood(open_run(run))
-    return run
+def calibrated(calibrated_run: Path) -> Path:
+    return calibrated_run
 
 
 @pytest.fixture(scope="module")
-def exported(calibrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("models") / "tiny"
-    return export(open_run(calibrated), out, formats=("litert", "onnx"))
+def exported(exported_formats: Path) -> Path:
+    return exported_formats
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +52,10 @@ def test_a_file_alone_answers_as_its_run(exported: Path, calibrated: Path, tmp_p
     run, network = load_backend(calibrated), load_backend(shutil.copy(exported / name, tmp_path / f"sent-{name}"))
     assert (network.classes, network.size, network.channels) == (run.classes, 32, 1)
     assert network.calibration == run.calibration
-    np.testing.assert_allclose(network.reference.scores, run.reference.scores, rtol=1e-6)
+    np.testing.assert_allclose(network.ood_calibration.scores, run.ood_calibration.scores, rtol=1e-6)
     for count in (3, 1, 5):
         images = np.random.default_rng(count).integers(0, 256, (count, 32, 32, 1), np.uint8)
-        (ours, scores), (theirs, expected) = network.observe(images), run.observe(images)
+        (ours, scores), (theirs, expected) = network.predict(images), run.predict(images)
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
         np.testing.assert_allclose(scores, expected, rtol=1e-3)
@@ -107,12 +102,12 @@ def test_int8_is_published_with_its_cost(quantized: Path, calibrated: Path) -> N
 
     subset = subset_slices(open_run(calibrated), "validation")
     images, labels = subset.images, subset.labels
-    exact = load_backend(calibrated).probabilities(images).argmax(axis=1) == labels
+    exact = load_backend(calibrated).predict(images).probabilities.argmax(axis=1) == labels
     costs = json.loads((quantized / "assets.extra" / "manifest.json").read_text())["quantization"]
     assert {cost["format"]: cost["quantization"] for cost in costs} == {"onnx": "int8", "litert": "int8"}
     for cost in costs:
         name = {"onnx": "model.onnx", "litert": "model.tflite"}[cost["format"]]
-        right = load_backend(quantized / name).probabilities(images).argmax(axis=1) == labels
+        right = load_backend(quantized / name).predict(images).probabilities.argmax(axis=1) == labels
         assert cost["images"] == len(labels)
         assert cost["correct"] == [exact.sum(), right.sum()]
         assert cost["only_float32"] == (exact & ~right).sum() and cost["only_quantized"] == (right & ~exact).sum()

@@ -6,7 +6,6 @@ import importlib.machinery
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,16 +16,10 @@ from click.testing import CliRunner, Result
 
 from btkeras.cli import main
 from btkeras.errors import ModelError
-from btkeras.evaluation.calibrate import calibrate, fit_ood
-from btkeras.export.export import export
+from btkeras.inference.backends import ModelOutputs, exported_backend, load_backend, locate
 from btkeras.inference.backends import keras as keras_backend
-from btkeras.inference.backends.base import exported_backend, load_backend, locate
 from btkeras.inference.model_folder import ModelMetadata
-from btkeras.runs import open_run
 from tests.test_cli import fails
-
-pytest.importorskip("onnxruntime")
-pytest.importorskip("tf2onnx")
 
 LIGHT = ("model.tflite", "model.onnx")
 HEAVY = {"tensorflow", "keras", "sklearn", "matplotlib", "scipy"}
@@ -42,18 +35,13 @@ finally:
 
 
 @pytest.fixture(scope="module")
-def run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = shutil.copytree(trained_run, tmp_path_factory.mktemp("light") / "run")
-    calibrate(open_run(folder))
-    fit_ood(open_run(folder))
-    return folder
+def run(calibrated_run: Path) -> Path:
+    return calibrated_run
 
 
 @pytest.fixture(scope="module")
-def version(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With all formats."""
-    out = tmp_path_factory.mktemp("models") / "tiny"
-    return export(open_run(run), out, formats=("savedmodel", "onnx", "litert"))
+def version(exported_formats: Path) -> Path:
+    return exported_formats
 
 
 @pytest.fixture
@@ -142,17 +130,18 @@ def test_maps_are_asked_of_the_format_that_has_them(version: Path, files: list[s
     assert (tmp_path / "why.png").is_file()
     light = ("predict", files[0], "--model", version / "model.tflite", "--explain", tmp_path / "light.png")
     fails(btkeras(*light, "--method", "layercam"), "take --method occlusion")
-    assert "maps by occlusion" in btkeras(*light).stderr
+    assert "explained by occlusion" in btkeras(*light).stderr
     assert (tmp_path / "light.png").is_file()
 
 
 def test_answers_that_are_no_numbers_are_an_error(version: Path) -> None:
     """As weights give that were damaged where a loader does not look."""
     file = version / "model.tflite"
-    facts = ModelMetadata(("a", "b", "c", "d"), size=2, channels=1, harmonize=False, calibration=None, reference=None)
-    damaged = exported_backend(file, facts, lambda images: (np.full((len(images), 4), np.nan, np.float32), None))
+    metadata = ModelMetadata(("a", "b", "c", "d"), 2, 1, harmonize=False, calibration=None, ood_calibration=None)
+    nan = np.full((1, 4), np.nan, np.float32)
+    damaged = exported_backend(file, metadata, lambda images: ModelOutputs(nan, None))
     with pytest.raises(ModelError, match=f"finite numbers.*selftest --model {file}"):
-        damaged.probabilities(np.zeros((1, 2, 2, 1), np.uint8))
+        damaged.predict(np.zeros((1, 2, 2, 1), np.uint8))
 
 
 def test_a_run_says_which_file_answers(run: Path, files: list[str]) -> None:
@@ -160,27 +149,28 @@ def test_a_run_says_which_file_answers(run: Path, files: list[str]) -> None:
     assert f"model: {run / 'best.keras'}\n" in btkeras("predict", files[0], "--model", run).stderr
 
 
-def test_for_many_images_a_runs_network_is_fused_and_answers_the_same(
+def test_for_many_images_a_runs_network_is_reparameterized_and_predicts_the_same(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fused = []
-    original = keras_backend.fuse
-    monkeypatch.setattr(keras_backend, "fuse", lambda model: (fused.append(model), original(model))[1])
+    original = keras_backend.reparameterize
+    monkeypatch.setattr(keras_backend, "reparameterize", lambda model: (fused.append(model), original(model))[1])
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 1), np.uint8)
-    (few, few_scores), (many, many_scores) = (load_backend(run, count).observe(images) for count in (99, 100))
+    (few, few_scores), (many, many_scores) = (load_backend(run, count).predict(images) for count in (99, 100))
     assert len(fused) == 1
     np.testing.assert_allclose(many, few, atol=1e-5)
     np.testing.assert_allclose(many_scores, few_scores, rtol=1e-3)
 
 
-def test_many_images_of_the_command_line_are_answered_by_the_deploy_form(
+def test_the_command_line_says_how_many_images_there_are(
     run: Path, shared_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fused = []
-    original = keras_backend.fuse
-    monkeypatch.setattr(keras_backend, "fuse", lambda model: (fused.append(model), original(model))[1])
+    original = keras_backend.reparameterize
+    monkeypatch.setattr(keras_backend, "reparameterize", lambda model: (fused.append(model), original(model))[1])
+    monkeypatch.setattr(keras_backend, "_REPARAMETERIZE_FROM", 3)
     image = shared_images / "glioma/000.png"
-    assert btkeras("predict", *[image] * 99, "--model", run).exit_code == 0
+    assert btkeras("predict", *[image] * 2, "--model", run).exit_code == 0
     assert not fused
-    assert btkeras("predict", *[image] * 100, "--model", run).exit_code == 0
+    assert btkeras("predict", *[image] * 3, "--model", run).exit_code == 0
     assert fused

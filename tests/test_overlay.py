@@ -15,7 +15,7 @@ from PIL import Image
 from btkeras import Predictor
 from btkeras.cli import main
 from btkeras.errors import ConfigError, ModelError
-from btkeras.inference.explanations import Explainer, in_words, overlay_files
+from btkeras.inference.explanations import Explainer, format_prediction, overlay_files
 from btkeras.inference.overlay import Caption, Window, draw_overlay
 from btkeras.inference.predictor import FilePrediction
 
@@ -67,9 +67,9 @@ def test_any_name_can_be_drawn(title: str) -> None:
 
 def test_answers_in_words() -> None:
     sure = FilePrediction("a.png", "glioma", {"glioma": 0.9}, decision="glioma")
-    assert in_words(sure) == "glioma, probability 0.900"
+    assert format_prediction(sure) == "glioma, probability 0.900"
     unsure = FilePrediction("a.png", "glioma", {"glioma": 0.4}, decision="uncertain")
-    assert in_words(unsure) == "uncertain (most probable: glioma, probability 0.400)"
+    assert format_prediction(unsure) == "uncertain (most probable: glioma, probability 0.400)"
 
 
 def test_overlays_get_names_of_their_own(tmp_path: Path) -> None:
@@ -106,22 +106,18 @@ def test_an_overlay_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["layercam", "gradcam", "occlusion"])
 def test_a_runs_answer_is_explained(trained_run: Path, shared_images: Path, tmp_path: Path, method: str) -> None:
     (answer,) = Predictor(trained_run).predict_files([shared_images / "glioma" / "000.png"])
-    Explainer(trained_run, method).write(answer, tmp_path / "new" / "one.png")
-    assert drawn((tmp_path / "new" / "one.png").read_bytes()).shape == (588, 1008, 3)
+    assert drawn(Explainer(trained_run, method).draw(answer)).shape == (588, 1008, 3)
 
 
 @pytest.fixture(scope="module")
-def exported(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from btkeras.export.export import export
-    from btkeras.runs import open_run
-
-    return export(open_run(trained_run), tmp_path_factory.mktemp("exported") / "tiny")
+def exported(exported_formats: Path) -> Path:
+    return exported_formats / "saved_model.pb"
 
 
 def test_an_exported_model_is_explained_as_its_run(exported: Path, trained_run: Path, shared_images: Path) -> None:
     (answer,) = Predictor(exported).predict_files([shared_images / "glioma" / "000.png"])
-    assert drawn(Explainer(exported, "occlusion").image(answer)).any()
-    own, runs = (drawn(Explainer(model).image(answer)).astype(int) for model in (exported, trained_run))
+    assert drawn(Explainer(exported, "occlusion").draw(answer)).any()
+    own, runs = (drawn(Explainer(model).draw(answer)).astype(int) for model in (exported, trained_run))
     # The captions name the model.
     assert np.abs(own - runs)[:480].max() <= 2
     with pytest.raises(ModelError, match="--method occlusion"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from btkeras import Predictor
 from btkeras.config import PhantomConfig
 from btkeras.datasets.phantom.patient import draw_patient
 from btkeras.errors import ConfigError, DataError, ImageError, ModelError
-from btkeras.inference.backends.base import newest_model
+from btkeras.inference.backends import newest_model
 from btkeras.inference.inputs import expand
 
 
@@ -88,15 +87,8 @@ def test_arrays_of_another_kind_are_refused(predictor: Predictor, array: np.ndar
 
 
 @pytest.fixture(scope="module")
-def judged_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny run, calibrated and with what tells outliers."""
-    from btkeras.evaluation.calibrate import calibrate, fit_ood
-    from btkeras.runs import open_run
-
-    run = open_run(shutil.copytree(trained_run, tmp_path_factory.mktemp("result") / "run"))
-    calibrate(run)
-    fit_ood(run)
-    return run.path
+def judged_run(calibrated_run: Path) -> Path:
+    return calibrated_run
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +113,7 @@ def test_answers_say_refused_or_uncertain_and_why(judged_run: Path, mixed: list[
 def test_a_slice_like_the_training_slices_is_answered(
     judged_run: Path, mixed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("btkeras.inference.processing.rejection_reason", lambda image: None)
+    monkeypatch.setattr("btkeras.inference.predictor.rejection_reason", lambda image: None)
     answers = list(Predictor(judged_run, coverage=0.5).predict_files(mixed[:4]))
     for answer in answers:
         assert answer.set is not None and answer.ood_percentile is not None
@@ -131,12 +123,9 @@ def test_a_slice_like_the_training_slices_is_answered(
     assert any(answer.decision == answer.label for answer in answers)
 
 
-def test_an_exported_model_answers_as_its_run(judged_run: Path, mixed: list[Path], tmp_path: Path) -> None:
-    from btkeras.export.export import export
-    from btkeras.runs import open_run
-
-    exported = Predictor(export(open_run(judged_run), tmp_path / "model"))
-    assert exported.missing is None
+def test_an_exported_model_answers_as_its_run(judged_run: Path, mixed: list[Path], exported_formats: Path) -> None:
+    exported = Predictor(exported_formats / "saved_model.pb")
+    assert exported.backend.missing() is None
     run = Predictor(judged_run)
     for ours, theirs in zip(run.predict_files(mixed), exported.predict_files(mixed), strict=True):
         assert (ours.decision, ours.set, ours.label, ours.reasons) == (
@@ -148,20 +137,19 @@ def test_an_exported_model_answers_as_its_run(judged_run: Path, mixed: list[Path
         assert ours.ood_percentile == theirs.ood_percentile
 
 
-def test_the_exported_score_is_that_of_the_features(judged_run: Path, tmp_path: Path) -> None:
+def test_the_exported_score_is_that_of_the_features(judged_run: Path, exported_formats: Path) -> None:
     import keras
     import tensorflow as tf
 
     from btkeras.decisions.ood import load_ood
     from btkeras.evaluation.evaluate import load_best
-    from btkeras.export.export import export
     from btkeras.runs import open_run
 
     run = open_run(judged_run)
     model, ood = load_best(run), load_ood(run)
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 1), np.uint8)
     features = keras.Model(model.input, model.get_layer("features").output).predict_on_batch(images.astype(np.float32))
-    loaded = tf.saved_model.load(str(export(run, tmp_path / "model")))
+    loaded = tf.saved_model.load(str(exported_formats))
     found = loaded.signatures["serving_prepared"](images=tf.constant(images))["ood_score"]
     assert ood is not None and found.dtype == tf.float32
     np.testing.assert_allclose(found, ood.score(np.asarray(features)), rtol=1e-3)
@@ -170,7 +158,7 @@ def test_the_exported_score_is_that_of_the_features(judged_run: Path, tmp_path: 
 def test_a_run_of_before_calibration_answers_and_says_what_it_lacks(predictor: Predictor, slices: list[Path]) -> None:
     answer = next(predictor.predict_files(slices))
     assert answer.set is None and answer.ood_percentile is None and answer.decision == "rejected"
-    assert "btkeras calibrate" in str(predictor.missing)
+    assert "btkeras calibrate" in str(predictor.backend.missing())
 
 
 def test_a_coverage_out_of_range_is_an_error(trained_run: Path) -> None:

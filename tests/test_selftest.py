@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from btkeras.evaluation.calibrate import calibrate, fit_ood
 from btkeras.export.export import export
-from btkeras.inference.backends.base import load_backend
+from btkeras.inference.backends import load_backend
 from btkeras.runs import open_run
 from tests.test_cli import btkeras, fails
 from tests.test_light import HEAVY, fresh
@@ -23,11 +22,8 @@ EXTRA = "assets.extra"
 
 
 @pytest.fixture(scope="module")
-def run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = shutil.copytree(trained_run, tmp_path_factory.mktemp("selftest") / "run")
-    calibrate(open_run(folder))
-    fit_ood(open_run(folder))
-    return folder
+def run(calibrated_run: Path) -> Path:
+    return calibrated_run
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +76,12 @@ def test_it_says_what_the_quantized_file_is_worth_and_not_its_run(made: Path, ru
     manifest = json.loads((made / EXTRA / "manifest.json").read_text())
     (cost,) = manifest["quantization"]
     manifest["test"]["accuracy"] = 0.0625
-    from btkeras.inference.pretrained import described
+    from btkeras.inference.model_folder import model_summary
 
-    own = f"right for {100 * cost['test']['accuracy']:.2f} % of {cost['test']['images']} test slices"
-    assert own in described(manifest, "litert") and "right for 6.25 %" in described(manifest, "savedmodel")
+    own = f"test accuracy {100 * cost['test']['accuracy']:.2f} % of {cost['test']['images']} slices"
+    assert own in model_summary(manifest, "litert") and "test accuracy 6.25 %" in model_summary(manifest, "savedmodel")
     split = json.loads((run / "splits.json").read_text())
-    assert f"trained on {len(split['train'])} slices of images" in described(manifest, "litert")
+    assert f"trained on {len(split['train'])} slices of images" in model_summary(manifest, "litert")
 
 
 def test_every_file_but_the_manifest_has_its_digest(made: Path) -> None:
@@ -100,7 +96,9 @@ def test_a_changed_or_missing_file_fails(version: Path, name: str) -> None:
     data = bytearray((version / name).read_bytes())
     data[len(data) // 2] ^= 1
     (version / name).write_bytes(data)
-    fails(btkeras("selftest", "--model", version / "model.tflite"), "as they were exported", name, "content is another")
+    fails(
+        btkeras("selftest", "--model", version / "model.tflite"), "as they were exported", name, "content was changed"
+    )
     if name != "model.tflite":
         (version / name).unlink()
         fails(btkeras("selftest", "--model", version / "model.tflite"), name, "which is missing")
@@ -112,7 +110,7 @@ def test_a_file_that_was_added_is_not_trusted(version: Path) -> None:
     fails(btkeras("selftest", "--model", version / "model.onnx"), r"model\.tflite, which is missing")
     shutil.copy(version / "kept", version / "model.tflite")
     shutil.copy(version / "kept", version / "other.tflite")
-    fails(btkeras("selftest", "--model", version / "other.tflite"), r"other\.tflite, of which .* knows nothing")
+    fails(btkeras("selftest", "--model", version / "other.tflite"), r"other\.tflite, which is not in")
 
 
 @pytest.mark.parametrize(
@@ -122,14 +120,14 @@ def test_a_file_that_was_added_is_not_trusted(version: Path) -> None:
             {"probabilities": {"glioma": 0.9, "meningioma": 0.1, "no_tumor": 0.0, "pituitary": 0.0}},
             "a probability that",
         ),
-        ({"ood_percentile": 3.0}, "an outlier percentage of 100"),
+        ({"ood_percentile": 3.0}, "an OOD percentile of 100"),
         ({"decision": "pituitary", "decided": True}, "and not pituitary"),
     ],
 )
 def test_another_answer_fails(version: Path, values: dict[str, object], words: str) -> None:
     assert btkeras("selftest", "--model", version).exit_code == 0
     change(version, "selftest.json", **values)
-    fails(btkeras("selftest", "--model", version), "must answer as it did", words, "LiteRT")
+    fails(btkeras("selftest", "--model", version), "must predict as it did", words, "LiteRT")
 
 
 def test_an_answer_within_the_tolerance_passes(version: Path) -> None:
@@ -167,10 +165,10 @@ def test_a_quantized_file_is_compared_with_itself(made: Path, run: Path) -> None
 
     network, checkpoint = load_backend(made / "model.tflite"), load_backend(run)
     subset = subset_slices(open_run(run), "validation")
-    probabilities, scores = network.observe(subset.images)
-    assert np.abs(np.sort(scores) - checkpoint.reference.scores).max() > 1e-3
+    probabilities, scores = network.predict(subset.images)
+    assert np.abs(np.sort(scores) - checkpoint.ood_calibration.scores).max() > 1e-3
     # By its own reference exactly as many are at most as unlike as there are.
-    assert np.sort(network.reference.percentile(scores)).tolist() == [
+    assert np.sort(network.ood_calibration.percentile(scores)).tolist() == [
         100 * (i + 1) / len(scores) for i in range(len(scores))
     ]
     expected = nonconformity_scores(subset.labels, probabilities)
@@ -180,4 +178,4 @@ def test_a_quantized_file_is_compared_with_itself(made: Path, run: Path) -> None
     assert "int8" in network.calibration.method
     # What lies beside is float32's, as the SavedModel is.
     exact = load_backend(made / "saved_model.pb")
-    np.testing.assert_allclose(exact.reference.scores, checkpoint.reference.scores, rtol=1e-6)
+    np.testing.assert_allclose(exact.ood_calibration.scores, checkpoint.ood_calibration.scores, rtol=1e-6)

@@ -12,30 +12,32 @@ from pathlib import Path
 import pytest
 
 from btkeras.errors import ModelError
-from btkeras.export.export import export
-from btkeras.inference import pretrained
-from btkeras.inference.backends.base import locate, newest_model
+from btkeras.inference import model_folder
+from btkeras.inference.backends import locate, newest_model
 from btkeras.inference.model_folder import MANIFEST
-from btkeras.runs import open_run
 from tests.test_cli import btkeras, fails
 
 pytest.importorskip("ai_edge_litert")
 
 ROOT = Path(__file__).parents[1]
 # Before the tests are kept from it.
-PLACES, SHIPPED = pretrained.PLACES, pretrained.pretrained_model()
+FOLDERS, PRETRAINED_MODEL = model_folder.PRETRAINED_FOLDERS, model_folder.pretrained_model()
 
 
 @pytest.fixture(scope="module")
-def made(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("installed")
-    export(open_run(trained_run), place / pretrained.NAME, formats=("litert",))
-    return place / pretrained.NAME
+def made(exported_formats: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of LiteRT alone, under the pretrained one's name."""
+    folder = tmp_path_factory.mktemp("installed") / model_folder.PRETRAINED
+    version = shutil.copytree(exported_formats, folder / "1", ignore=shutil.ignore_patterns("*.pb", "*.onnx"))
+    manifest = json.loads((version / MANIFEST).read_text())
+    manifest["files"] = {name: digest for name, digest in manifest["files"].items() if (version / name).is_file()}
+    (version / MANIFEST).write_text(json.dumps(manifest))
+    return folder
 
 
 @pytest.fixture
 def installed(made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(pretrained, "PLACES", (tmp_path / "nothing", made.parent))
+    monkeypatch.setattr(model_folder, "PRETRAINED_FOLDERS", (tmp_path / "nothing", made.parent))
     monkeypatch.chdir(tmp_path)
     return made
 
@@ -51,7 +53,7 @@ def test_it_answers_where_there_is_no_other_and_says_what_it_is(installed: Path,
     assert json.loads(result.stdout)[0]["label"]
     model, notice, *_ = result.stderr.splitlines()
     assert model == f"model: {installed / '1/model.tflite'}"
-    assert "research use only: trained on 32 slices of images; right for " in notice
+    assert "research use only: trained on 32 slices of images; test accuracy " in notice
     assert notice.endswith("model_card.md") and Path(notice.split("; see ")[1]).is_file()
 
 
@@ -69,16 +71,16 @@ def test_in_a_clone_it_is_none_of_the_users(installed: Path, tmp_path: Path, mon
     """It lies in the very folder where users' models are looked for, and git has just written it."""
     clone = tmp_path / "clone"
     (clone / "saved_models").mkdir(parents=True)
-    model = shutil.copytree(installed, clone / "saved_models" / pretrained.NAME)
-    monkeypatch.setattr(pretrained, "PLACES", (clone / "saved_models",))
+    model = shutil.copytree(installed, clone / "saved_models" / model_folder.PRETRAINED)
+    monkeypatch.setattr(model_folder, "PRETRAINED_FOLDERS", (clone / "saved_models",))
     monkeypatch.chdir(clone)
     assert newest_model() == model
     own = shutil.copytree(installed, clone / "saved_models/own")
     for file in own.rglob("*"):
         os.utime(file, (1, 1))
     assert newest_model().resolve() == own
-    assert not pretrained.is_pretrained(Path("saved_models/own"))
-    assert pretrained.is_pretrained(Path("saved_models") / pretrained.NAME / "1")
+    assert not model_folder.is_pretrained(Path("saved_models/own"))
+    assert model_folder.is_pretrained(Path("saved_models") / model_folder.PRETRAINED / "1")
 
 
 def test_a_model_that_was_named_has_no_notice(installed: Path, image: Path) -> None:
@@ -93,12 +95,12 @@ def test_it_is_explained_without_naming_a_method(installed: Path, image: Path, t
 def test_without_gradients_the_map_is_occlusions_and_that_is_said(installed: Path, image: Path, tmp_path: Path) -> None:
     result = btkeras("predict", image, "--model", installed, "--explain", tmp_path / "why.png")
     assert (result.exit_code, (tmp_path / "why.png").is_file()) == (0, True), result.output
-    assert "maps by occlusion" in result.stderr
+    assert "explained by occlusion" in result.stderr
 
 
 def test_its_name_finds_it_where_there_is_no_clone(installed: Path, image: Path) -> None:
-    assert locate(Path("saved_models") / pretrained.NAME).path == installed / "1/model.tflite"
-    assert btkeras("selftest", "--model", pretrained.NAME).exit_code == 0
+    assert locate(Path("saved_models") / model_folder.PRETRAINED).path == installed / "1/model.tflite"
+    assert btkeras("selftest", "--model", model_folder.PRETRAINED).exit_code == 0
     with pytest.raises(ModelError):
         locate(Path("saved_models/another"))
 
@@ -107,11 +109,11 @@ def test_a_clones_copy_of_what_is_installed_is_told_as_such(
     installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clone = tmp_path / "clone"
-    copy = shutil.copytree(installed, clone / "saved_models" / pretrained.NAME)
+    copy = shutil.copytree(installed, clone / "saved_models" / model_folder.PRETRAINED)
     monkeypatch.chdir(clone)
-    assert all(pretrained.is_pretrained(path) for path in (copy, copy / "1", copy / "1/model.tflite"))
+    assert all(model_folder.is_pretrained(path) for path in (copy, copy / "1", copy / "1/model.tflite"))
     (copy / "1" / MANIFEST).write_text("{}")
-    assert not pretrained.is_pretrained(copy)
+    assert not model_folder.is_pretrained(copy)
 
 
 @pytest.mark.parametrize("command", [("robustness",), ("calibrate",), ("export", "--out", "out")])
@@ -121,8 +123,8 @@ def test_what_only_a_run_can_do_says_so_of_an_exported_model(installed: Path, co
 
 def test_it_is_what_selftest_tests(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = json.loads(btkeras("selftest", "--json").stdout)
-    assert (found["model"], found["version"]) == (pretrained.NAME, 1)
-    monkeypatch.setattr(pretrained, "PLACES", ())
+    assert (found["model"], found["version"]) == (model_folder.PRETRAINED, 1)
+    monkeypatch.setattr(model_folder, "PRETRAINED_FOLDERS", ())
     fails(btkeras("selftest"), "installed with btkeras", "--model")
 
 
@@ -132,7 +134,7 @@ def test_a_built_package_holds_the_model_and_none_of_the_users(tmp_path: Path) -
     shutil.copytree(ROOT / "btkeras", tree / "btkeras", ignore=shutil.ignore_patterns("__pycache__", "server", "data"))
     for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, tree)
-    for name in (pretrained.NAME, "own"):
+    for name in (model_folder.PRETRAINED, "own"):
         file = tree / "saved_models" / name / "1/assets.extra/manifest.json"
         file.parent.mkdir(parents=True)
         file.write_text(name)
@@ -140,20 +142,20 @@ def test_a_built_package_holds_the_model_and_none_of_the_users(tmp_path: Path) -
     built = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=120, check=False)
     assert built.returncode == 0, built.stderr
     files = [file.relative_to(out) for file in out.rglob("*") if "saved_models" in file.parts and file.is_file()]
-    assert files == [Path("btkeras/saved_models", pretrained.NAME, "1/assets.extra/manifest.json")]
+    assert files == [Path("btkeras/saved_models", model_folder.PRETRAINED, "1/assets.extra/manifest.json")]
     # Of one's own models git takes none, of the shipped one this version.
     subprocess.run(["git", "init", "-q"], cwd=tree, check=True)
     listing = ["git", "ls-files", "--others", "--exclude-standard", "saved_models"]
     kept = subprocess.run(listing, cwd=tree, capture_output=True, text=True, check=True).stdout.split()
-    assert kept == [f"saved_models/{pretrained.NAME}/1/assets.extra/manifest.json"]
+    assert kept == [f"saved_models/{model_folder.PRETRAINED}/1/assets.extra/manifest.json"]
 
 
-@pytest.mark.skipif(SHIPPED is None, reason="this tree has no model that ships")
+@pytest.mark.skipif(PRETRAINED_MODEL is None, reason="this tree has no pretrained model")
 def test_the_one_in_this_tree_is_whole_answers_and_is_small_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "PLACES", PLACES)
+    monkeypatch.setattr(model_folder, "PRETRAINED_FOLDERS", FOLDERS)
     result = btkeras("selftest", "--json")
     assert result.exit_code == 0, result.output
-    model = pretrained.pretrained_model()
+    model = model_folder.pretrained_model()
     assert model is not None
     files = [file for file in (model / "1").rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) <= 40e6

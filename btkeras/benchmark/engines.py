@@ -28,11 +28,11 @@ def matrices() -> tuple[Call, dict[str, Any]]:
 
 def network(path: str) -> tuple[Call, dict[str, Any]]:
     """A run folder or a file of an exported model, as ``btkeras predict`` answers with it."""
-    from btkeras.inference.backends.base import load_backend
+    from btkeras.inference.backends import load_backend
 
     loaded = load_backend(path)
     about = {"size": loaded.size, "channels": loaded.channels, "macs": _recorded_macs(loaded.source)}
-    return loaded.probabilities, about
+    return lambda images: loaded.predict(images).probabilities, about
 
 
 def deployed(path: str) -> tuple[Call, dict[str, Any]]:

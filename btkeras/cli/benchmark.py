@@ -49,7 +49,7 @@ def benchmark(model: Path | None, batches: tuple[int, ...], rounds: int, as_json
 
     from btkeras.benchmark.benchmark import benchmark as measure
     from btkeras.benchmark.format import format_benchmark
-    from btkeras.inference.backends.base import newest_model
+    from btkeras.inference.backends import newest_model
 
     chosen = newest_model() if model is None else model
     with tqdm(desc=str(chosen), bar_format="{desc} {n_fmt} {elapsed} {postfix}", leave=False) as bar:

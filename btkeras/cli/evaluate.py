@@ -93,7 +93,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
 
 def _is_exported(path: Path) -> bool:
     from btkeras.errors import ModelError
-    from btkeras.inference.backends.base import locate
+    from btkeras.inference.backends import locate
 
     try:
         return locate(path).path.is_file()
@@ -118,17 +118,17 @@ def _evaluate_exported(
             remedy="Say where the images are: --data DATASET",
         )
     from btkeras.config import PhantomConfig
-    from btkeras.inference.backends.base import locate
+    from btkeras.inference.backends import locate
 
-    place = locate(model)
-    if place.needs_tensorflow:
+    location = locate(model)
+    if location.needs_tensorflow:
         quiet_tensorflow()
     from btkeras.inference.evaluate_exported import evaluate_exported
 
-    with nullcontext() if place.needs_tensorflow else quiet_engine():
-        network = place.load()
-    click.echo(f"model: {place.path}", err=True)
-    result, metrics = evaluate_exported(network, open_dataset(data, PhantomConfig()), subset, skip_broken=skip_broken)
+    with nullcontext() if location.needs_tensorflow else quiet_engine():
+        backend = location.load()
+    click.echo(f"model: {location.path}", err=True)
+    result, metrics = evaluate_exported(backend, open_dataset(data, PhantomConfig()), subset, skip_broken=skip_broken)
     if out is not None:
         result.write(out, metrics)
     return metrics

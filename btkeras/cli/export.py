@@ -30,12 +30,12 @@ def export(run: Path, out: Path, version: int | None, formats: tuple[str, ...], 
     """Write RUN's best checkpoint to OUT/VERSION/, for TensorFlow Serving, ONNX Runtime or LiteRT.
 
     A SavedModel decodes, resizes and standardises inside, so that a client sends the PNG or JPEG file itself, and it
-    explains its answers. model.onnx and model.tflite take images that are prepared already (uint8, as `predict`
-    prepares them), and carry their class names and calibration inside. TensorFlow Serving needs savedmodel in every
-    version of its folder.
+    explains its predictions. model.onnx and model.tflite take preprocessed images (uint8, as `predict` makes them), and
+    have their class names and calibration embedded. TensorFlow Serving needs savedmodel in every version of its folder.
 
-    The folder appears whole, after each format was loaded again and found to agree with the checkpoint on slices of
-    the validation part. --quantize also measures there what it costs, and needs the run's dataset for it.
+    The folder appears whole, after each format was loaded again and agreed with the checkpoint on slices of the
+    validation subset. --quantize also compares the quantized file with the float32 one there, and needs the run's
+    dataset for it.
 
     \b
     Examples:
@@ -59,7 +59,7 @@ def export(run: Path, out: Path, version: int | None, formats: tuple[str, ...], 
     click.echo(folder)
 
 
-@click.command(short_help="Check that a model is whole and answers as it did when it was exported.")
+@click.command(short_help="Check that an exported model is unchanged and predicts as at its export.")
 @click.option(
     "--model", type=click.Path(path_type=Path), help="An exported model.  [default: the one installed with btkeras]"
 )
@@ -67,16 +67,16 @@ def export(run: Path, out: Path, version: int | None, formats: tuple[str, ...], 
     "--write",
     type=click.Path(path_type=Path),
     metavar="FILE.png",
-    help="Also write the image it is asked about.",
+    help="Also write the self-test's image.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def selftest(model: Path | None, write: Path | None, as_json: bool) -> None:
     """Test an exported model where it is installed, after each installation and update.
 
-    Compares the files of its version with their digests, shows it the synthetic slice that travels with it, the way
-    `predict` does, and compares the answer with the one at the export. Of a version with several formats the file that
-    `predict` takes is tested; name another to test that. The exit code is 1 if a file was changed or is missing, the
-    answer is another one, or what runs the model is not installed.
+    Compares the files of its version with their digests, classifies the synthetic slice that is exported with it as
+    `predict` does, and compares the prediction with the one at the export. Of a version with several formats the file
+    that `predict` takes is tested; name another to test that. The exit code is 1 if a file was changed or is missing,
+    the prediction differs, or what runs the model is not installed.
 
     \b
     Examples:
@@ -85,27 +85,27 @@ def selftest(model: Path | None, write: Path | None, as_json: bool) -> None:
       btkeras selftest --model saved_models/cpu --json
       btkeras selftest --model saved_models/cpu/1/model.onnx
     """
-    from btkeras.inference.backends.base import locate
+    from btkeras.inference.backends import locate
     from btkeras.inference.selftest import selftest as run
 
-    place = locate(_given(model))
-    if place.path.is_dir():
+    location = locate(_given(model))
+    if location.path.is_dir():
         raise ModelError(
             "A self-test is of an exported model",
-            received=f"{place.path}, a run",
-            remedy=f"Export it first: btkeras export {place.path} --out saved_models/{place.path.resolve().name}",
+            received=f"{location.path}, a run",
+            remedy=f"Export it first: btkeras export {location.path} --out saved_models/{location.path.resolve().name}",
         )
-    if place.needs_tensorflow:
+    if location.needs_tensorflow:
         _load_tensorflow()
-    with nullcontext() if place.needs_tensorflow else quiet_engine():
-        result = run(place.path)
+    with nullcontext() if location.needs_tensorflow else quiet_engine():
+        result = run(location.path)
     if write is not None:
-        _write_image(place.path.parent, write)
+        _write_image(location.path.parent, write)
     click.echo(json.dumps(result.to_json(), indent=2) if as_json else "\n".join(result.lines()))
 
 
 def _given(model: Path | None) -> Path:
-    from btkeras.inference.pretrained import pretrained_model
+    from btkeras.inference.model_folder import pretrained_model
 
     found = model or pretrained_model()
     if found is None:
@@ -132,4 +132,4 @@ def _write_image(version: Path, target: Path) -> None:
 
     with atomic_file(target) as temporary:
         temporary.write_bytes((version / SELFTEST_IMAGE).read_bytes())
-    click.echo(f"image: {target}, synthetic: the answer to it says nothing of what the model is worth", err=True)
+    click.echo(f"image: {target}, synthetic: its prediction says nothing about the model's accuracy", err=True)

@@ -19,16 +19,16 @@ from btkeras.errors import DataError, ModelError
 from btkeras.export import litert, onnx, saved_model
 from btkeras.export.metadata import model_metadata, texts, write_image_digests, write_measured, write_texts
 from btkeras.export.network import ExportNetwork, export_network
-from btkeras.export.parity import Agreement, agreements, observe_all, quantized_agreement
+from btkeras.export.parity import Agreement, agreements, quantized_agreement
 from btkeras.export.quantize import QUANTIZATIONS, Cost, cost, own_calibration, own_reference
 from btkeras.export.saved_model import FILE as WARMUP
 from btkeras.export.saved_model import write_warmup
 from btkeras.export.selftest import write_selftest
 from btkeras.export.slices import Labelled, Slices, parity_slices, phantom_image, subset_slices, training_slices
 from btkeras.files import atomic_folder
-from btkeras.inference.backends.base import InferenceBackend, load_backend
-from btkeras.inference.backends.keras import network_of
-from btkeras.inference.model_folder import EXTRA, FILES, engine, latest_version
+from btkeras.inference.backends import InferenceBackend, load_backend
+from btkeras.inference.backends.keras import backend_of
+from btkeras.inference.model_folder import EXTRA, FILES, latest_version, require_engine
 from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.runs import Run
 
@@ -75,7 +75,7 @@ def export(
     size, _, channels = deployed.shape
     decoder = Preprocessor(size, channels, deployed.harmonize)
     quantization = _Quantization.of(quantize, run, decoder) if quantize else None
-    work = _Work(deployed, parity_slices(run, decoder), network_of(run, deployed.model), quantization)
+    work = _Work(deployed, parity_slices(run, decoder), backend_of(run, deployed.model), quantization)
     try:
         with atomic_folder(target) as temporary:
             _fill(work, temporary, out.resolve().name, [form for form in FILES if form in formats])
@@ -151,7 +151,7 @@ def _fill(work: _Work, folder: Path, name: str, formats: Sequence[str]) -> None:
 def _write_exact(work: _Work, form: str, file: Path, carried: dict[str, str]) -> None:
     writer = _FILE_WRITERS[form]
     writer.write(work.deployed, file, None, None)
-    writer.carry(file, carried)
+    writer.embed_metadata(file, carried)
 
 
 def _quantized(
@@ -167,10 +167,10 @@ def _quantized(
         # It is another network, and what it carries comes from its own answers: first it is asked for these.
         writer.write(deployed, file, kind, quantization.training)
         shutil.copyfile(file, first)
-        writer.carry(first, exact_texts)
-        observed = observe_all(load_backend(first), validation.images)
+        writer.embed_metadata(first, exact_texts)
+        observed = load_backend(first).predict_all(validation.images)
         calibration = own_calibration(kind, deployed.calibration, validation.labels, observed)
-        writer.carry(file, texts(known, calibration, own_reference(deployed.reference, observed)))
+        writer.embed_metadata(file, texts(known, calibration, own_reference(deployed.reference, observed)))
         networks = (load_backend(exact), load_backend(file))
         rows.append(quantized_agreement(f"{form} {kind}", networks[1], work.expected, work.slices))
         spent = cost((form, kind), (exact, file), networks, validation, quantization.test)
@@ -195,7 +195,7 @@ def _check_wanted(formats: Sequence[str], quantize: str | None) -> None:
         raise ModelError(f"A format must be one of {', '.join(FILES)}", received=", ".join(unknown) or "none")
     for form in formats:
         for module in _ENGINES[form]:
-            engine(module, form)
+            require_engine(module, form)
     if quantize is None:
         return
     if quantize not in QUANTIZATIONS:

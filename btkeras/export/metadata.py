@@ -16,19 +16,20 @@ from typing import Any
 
 import btkeras
 from btkeras.datasets.dataset import Dataset, Record
+from btkeras.decisions.calibration import FILE as CALIBRATION
 from btkeras.decisions.calibration import Calibration
 from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores
 from btkeras.errors import DataError, RunError
 from btkeras.export.network import ExportNetwork
-from btkeras.files import read_json, sha256, write_json, write_text
-from btkeras.inference.model_folder import EXTRA, FILES, IMAGES, LABELS, MANIFEST, METADATA, OUTLIERS
+from btkeras.files import sha256, write_json, write_text
+from btkeras.inference.model_folder import EXTRA, FILES, IMAGE_DIGESTS, LABELS, MANIFEST, METADATA, OOD_CALIBRATION
 from btkeras.metrics.intervals import wilson
 from btkeras.models.build import count_macs
 from btkeras.models.head import temperature_of
 from btkeras.preprocessing.image_file import read_bytes
 from btkeras.reporting.card import FILE as CARD
 from btkeras.reporting.card import card_text
-from btkeras.runs import Run
+from btkeras.runs import Run, read_json
 from btkeras.splitting.splits import SUBSETS
 
 _HEAD = (
@@ -178,9 +179,9 @@ def texts(
     """The texts of ``exported.TEXTS``, as far as there is something to say."""
     found = {METADATA: _json(known), LABELS: "".join(f"{name}\n" for name in known["classes"])}
     if calibration:
-        found[Run.calibration_file.name] = _json(calibration.to_json())
+        found[CALIBRATION] = _json(calibration.to_json())
     if reference:
-        found[OUTLIERS] = _json({"scores": reference.scores.tolist()})
+        found[OOD_CALIBRATION] = _json({"scores": reference.scores.tolist()})
     return found
 
 
@@ -265,7 +266,7 @@ def image_digest(dataset: Dataset, record: Record) -> str:
 
 
 def write_image_digests(version: Path, run: Run) -> None:
-    """Writes ``assets.extra/image_digests.json``, by part and class; not if the run's dataset is gone or was changed."""
+    """Writes ``assets.extra/image_digests.json``, by subset and class, if the run still has its dataset."""
     try:
         dataset = run.dataset()
         split = run.split(dataset)
@@ -277,4 +278,4 @@ def write_image_digests(version: Path, run: Run) -> None:
         for record in split.subset(subset):
             found[record.label].append(image_digest(dataset, record))
         document[subset] = {label: sorted(found[label]) for label in run.classes()}
-    write_text(version / IMAGES, json.dumps(document, separators=(",", ":")) + "\n")
+    write_text(version / IMAGE_DIGESTS, json.dumps(document, separators=(",", ":")) + "\n")

@@ -14,7 +14,7 @@ from btkeras.errors import ModelError
 from btkeras.evaluation.evaluate import load_best
 from btkeras.explain.cam import Stage, stages
 from btkeras.explain.methods import DEFAULT_METHOD, METHODS, Cam
-from btkeras.inference.model_folder import PROBABILITIES, SCORE
+from btkeras.inference.model_folder import OOD_SCORE, PROBABILITIES
 from btkeras.models.head import logits_network, with_features
 from btkeras.models.reparameterize import reparameterize
 from btkeras.runs import Run
@@ -146,7 +146,7 @@ class ExportNetwork:
         scores = squared_distance(
             outputs[:, count:], self.parts, lambda values: tf.reduce_sum(tf.square(values), axis=-1)
         )
-        return {PROBABILITIES: outputs[:, :count], SCORE: scores}
+        return {PROBABILITIES: outputs[:, :count], OOD_SCORE: scores}
 
     def function(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         """``answer`` as a traced function of any number of prepared images."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
 from btkeras.export.network import ExportNetwork
-from btkeras.inference.model_folder import PROBABILITIES, SCORE, engine
+from btkeras.inference.model_folder import OOD_SCORE, PROBABILITIES, require_engine
 
 # Has LayerNormalization and everything else that the networks need; ONNX Runtime reads it since 1.14 (2023).
 _OPSET = 18
@@ -38,7 +38,7 @@ def write(deployed: ExportNetwork, file: Path, quantize: str | None, slices: NDA
     Raises:
         ModelError: If a package is missing, or the quantisation is another.
     """
-    onnx = engine("onnx", "onnx")
+    onnx = require_engine("onnx", "onnx")
     proto = _convert(deployed)
     if quantize is None:
         onnx.save(proto, str(file))
@@ -56,7 +56,7 @@ def embed_metadata(file: Path, texts: Mapping[str, str]) -> None:
         file: As ``write`` left it.
         texts: By name.
     """
-    onnx = engine("onnx", "onnx")
+    onnx = require_engine("onnx", "onnx")
     proto = onnx.load(str(file))
     for name, text in texts.items():
         proto.metadata_props.add(key=name, value=text)
@@ -64,7 +64,7 @@ def embed_metadata(file: Path, texts: Mapping[str, str]) -> None:
 
 
 def _convert(deployed: ExportNetwork) -> Any:
-    tf2onnx, onnx = engine("tf2onnx", "onnx"), engine("onnx", "onnx")
+    tf2onnx, onnx = require_engine("tf2onnx", "onnx"), require_engine("onnx", "onnx")
     function: Any = deployed.function()
     with _quiet():
         proto, _ = tf2onnx.convert.from_function(function, input_signature=[deployed.spec], opset=_OPSET)
@@ -85,7 +85,7 @@ def _name_batch(proto: Any) -> None:
 
 
 def _write_int8(proto: Any, file: Path, slices: NDArray[np.uint8]) -> None:
-    quantization, onnx = engine("onnxruntime.quantization", "onnx"), engine("onnx", "onnx")
+    quantization, onnx = require_engine("onnxruntime.quantization", "onnx"), require_engine("onnx", "onnx")
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
@@ -99,7 +99,7 @@ def _write_int8(proto: Any, file: Path, slices: NDArray[np.uint8]) -> None:
         whole, ready = Path(folder, "whole.onnx"), Path(folder, "ready.onnx")
         onnx.save(proto, str(whole))
         # Joins batch normalisation into convolutions, which names nodes anew.
-        engine("onnxruntime.quantization.shape_inference", "onnx").quant_pre_process(
+        require_engine("onnxruntime.quantization.shape_inference", "onnx").quant_pre_process(
             str(whole), str(ready), skip_symbolic_shape=True
         )
         quantization.quantize_static(
@@ -121,7 +121,7 @@ def _score_nodes(proto: Any) -> list[str]:
     Eight bits end at the largest distance among the slices that the ranges are calibrated on, so that nothing would be
     further away than these, and nothing an outlier.
     """
-    return sorted(_needed(proto, SCORE) - _needed(proto, PROBABILITIES))
+    return sorted(_needed(proto, OOD_SCORE) - _needed(proto, PROBABILITIES))
 
 
 def _needed(proto: Any, output: str) -> set[str]:
@@ -140,7 +140,7 @@ def _needed(proto: Any, output: str) -> set[str]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without the converters' warnings, which are about themselves."""
-    onnxruntime = engine("onnxruntime", "onnx")
+    onnxruntime = require_engine("onnxruntime", "onnx")
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     onnxruntime.set_default_logger_severity(_ERROR)

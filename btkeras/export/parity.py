@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
 from btkeras.export.slices import Slices
-from btkeras.inference.backends.base import InferenceBackend, load_backend
-from btkeras.inference.model_folder import BYTES, EXPLAINED, PIXELS, PREPARED, PROBABILITIES, SCORE
+from btkeras.inference.backends import InferenceBackend, ModelOutputs, load_backend
+from btkeras.inference.model_folder import BYTES, EXPLAINED, OOD_SCORE, PIXELS, PREPARED, PROBABILITIES
 from btkeras.preprocessing.preprocessor import decode_checked
 
 # Of the largest difference of a probability; all of it is rounding of float32, since the deploy form's weights are
@@ -30,7 +30,7 @@ _BATCH = 32
 _EXPLAINED = 16
 
 _Floats = NDArray[np.float32]
-_Observed = tuple[_Floats, _Floats | None]
+_Observed = ModelOutputs
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def agreements(form: str, file: Path, expected: InferenceBackend, slices: Slices
     Raises:
         ModelError: If they disagree; it says where.
     """
-    own = observe_all(expected, slices.prepared)
+    own = expected.predict_all(slices.prepared)
     found = []
     for signature, observed in _answers(form, file, slices):
         scores = _score_differences(observed[1], own[1], expected)
@@ -86,20 +86,13 @@ def agreements(form: str, file: Path, expected: InferenceBackend, slices: Slices
 
 def quantized_agreement(form: str, network: InferenceBackend, expected: InferenceBackend, slices: Slices) -> Agreement:
     """The same of a quantised export, which may differ."""
-    own, observed = observe_all(expected, slices.prepared), observe_all(network, slices.prepared)
+    own, observed = expected.predict_all(slices.prepared), network.predict_all(slices.prepared)
     return _compare(form, PREPARED, observed, own, _score_differences(observed[1], own[1], expected))
-
-
-def observe_all(network: InferenceBackend, images: NDArray[np.uint8]) -> _Observed:
-    """A network's answers to any number of prepared slices, in bounded memory."""
-    answers = [network.observe(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
-    scores = [score for _, score in answers if score is not None]
-    return np.concatenate([rows for rows, _ in answers]), np.concatenate(scores) if scores else None
 
 
 def _answers(form: str, file: Path, slices: Slices) -> Iterator[tuple[str, _Observed]]:
     if form != "savedmodel":
-        yield PREPARED, observe_all(load_backend(file), slices.prepared)
+        yield PREPARED, load_backend(file).predict_all(slices.prepared)
         return
     # Kept alive, since signatures hold their variables weakly.
     loaded = tf.saved_model.load(str(file.parent))
@@ -119,14 +112,14 @@ def _by_pixels(ask: Callable[[NDArray[np.uint8]], Any], slices: Slices) -> _Obse
     places = [where[start : start + _BATCH] for where in shapes.values() for start in range(0, len(where), _BATCH)]
     probabilities, scores = _joined([ask(np.stack([images[i] for i in where])) for where in places])
     order = np.argsort(np.concatenate(places))
-    return probabilities[order], None if scores is None else scores[order]
+    return ModelOutputs(probabilities[order], None if scores is None else scores[order])
 
 
 def _joined(answers: Sequence[Mapping[str, tf.Tensor]]) -> _Observed:
     for answer in answers:
         _check_names(answer)
-    scores = np.concatenate([answer[SCORE] for answer in answers]) if SCORE in answers[0] else None
-    return np.concatenate([answer[PROBABILITIES] for answer in answers]), scores
+    scores = np.concatenate([answer[OOD_SCORE] for answer in answers]) if OOD_SCORE in answers[0] else None
+    return ModelOutputs(np.concatenate([answer[PROBABILITIES] for answer in answers]), scores)
 
 
 def _check_names(answer: Mapping[str, tf.Tensor]) -> None:
@@ -168,7 +161,7 @@ def _by_slice(observed: _Floats, own: _Floats) -> _Floats:
 def _score_differences(observed: _Floats | None, own: _Floats | None, expected: InferenceBackend) -> _Floats | None:
     if observed is None or own is None:
         return None
-    least = expected.reference.threshold if expected.reference else 1.0
+    least = expected.ood_calibration.threshold if expected.ood_calibration else 1.0
     return np.asarray(np.abs(observed - own) / np.maximum(own, least))
 
 

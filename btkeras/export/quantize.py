@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from btkeras.decisions.calibration import METHOD, Calibration
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.decisions.selective_classifier import Decision, SelectiveClassifier
-from btkeras.export.parity import observe_all
 from btkeras.export.slices import Labelled
-from btkeras.inference.backends.base import InferenceBackend, ModelOutputs
+from btkeras.inference.backends import InferenceBackend, ModelOutputs
 from btkeras.metrics import negative_log_likelihood, summarize
 from btkeras.metrics.comparisons import mcnemar
 from btkeras.metrics.conformal import nonconformity_scores
@@ -130,7 +129,7 @@ def cost(
         validation: Of the run's split.
         test: Likewise.
     """
-    observed = [observe_all(network, validation.images) for network in networks]
+    observed = [network.predict_all(validation.images) for network in networks]
     exact, found = (probabilities for probabilities, _ in observed)
     right, still = (rows.argmax(axis=1) == validation.labels for rows in (exact, found))
     compared = mcnemar(right, still)
@@ -156,15 +155,15 @@ def cost(
 
 
 def _decisions(network: InferenceBackend, observed: ModelOutputs) -> list[Decision]:
-    selective = SelectiveClassifier(network.classes, network.calibration, network.reference)
+    selective = SelectiveClassifier(network.classes, network.calibration, network.ood_calibration)
     return selective.decisions(*observed, [None] * len(observed[0]))
 
 
 def _outliers(networks: Sequence[InferenceBackend], observed: Sequence[ModelOutputs]) -> dict[str, Any]:
     found = [
-        network.reference.ood(scores)
+        network.ood_calibration.ood(scores)
         for network, (_, scores) in zip(networks, observed, strict=True)
-        if network.reference is not None and scores is not None
+        if network.ood_calibration is not None and scores is not None
     ]
     if len(found) < len(networks):
         return {"ood": None, "ood_differ": None}
@@ -173,7 +172,7 @@ def _outliers(networks: Sequence[InferenceBackend], observed: Sequence[ModelOutp
 
 
 def _figures(network: InferenceBackend, part: Labelled) -> dict[str, Any]:
-    found = summarize(part.labels, observe_all(network, part.images)[0], network.classes)
+    found = summarize(part.labels, network.predict_all(part.images)[0], network.classes)
     images, accuracy = found["images"], found["accuracy"]
     interval = wilson(accuracy * images, images)
     return {"images": images, "accuracy": accuracy, "accuracy_interval": interval, "macro": found["macro"]}
@@ -187,7 +186,7 @@ def _milliseconds(
     for i in range(_TIMED):
         for j, network in enumerate(networks):
             start = time.perf_counter()
-            network.observe(images[i % len(images)][None])
+            network.predict(images[i % len(images)][None])
             times[i, j] = time.perf_counter() - start
     exact, found = (1000 * times.min(axis=0)).round(2).tolist()
     return exact, found

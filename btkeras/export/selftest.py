@@ -13,10 +13,9 @@ from btkeras.decisions.calibration import COVERAGE
 from btkeras.decisions.ood import OOD_PERCENTILE
 from btkeras.export.slices import phantom_image
 from btkeras.files import write_json
-from btkeras.inference.backends.base import InferenceBackend
+from btkeras.inference.backends import InferenceBackend
 from btkeras.inference.model_folder import FILES, SELFTEST, SELFTEST_IMAGE
-from btkeras.inference.predictor import Predictor
-from btkeras.inference.processing import FilePrediction
+from btkeras.inference.predictor import FilePrediction, Predictor
 
 # By quantisation: of a probability, and of the outlier percentage. Another processor rounds otherwise. LiteRT's three
 # sets of kernels differ by 1.3e-6 with float32 weights, by 6e-7 with float16 and by 0.017 in int8, whose activations
@@ -59,14 +58,14 @@ def _expected(file: Path, image: Path, form: str, quantization: str | None) -> d
         "probabilities": answer.probabilities,
         "tolerance": {"probability": probability, "ood_percentile": ood_percentile},
         # Whether answers within the tolerance are all the same one.
-        "decided": _decided(predictor.network, answer, probability, ood_percentile),
-        "thresholds": thresholds(predictor.network),
+        "decided": _decided(predictor.backend, answer, probability, ood_percentile),
+        "thresholds": thresholds(predictor.backend),
     }
 
 
 def thresholds(network: InferenceBackend) -> dict[str, float | None]:
     """Beyond which ``ood_score`` an image is an outlier, and from which ``probability`` a class is in a set."""
-    calibration, reference = network.calibration, network.reference
+    calibration, reference = network.calibration, network.ood_calibration
     return {
         "ood_score": reference.threshold if reference else None,
         "probability": 1 - calibration.threshold(COVERAGE) if calibration else None,

@@ -1,4 +1,4 @@
-"""Which files a user means."""
+"""Which files, and which of their slices, a user means."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from btkeras.datasets.readers.images import has_slice_suffix, is_dicom_file, ope
 from btkeras.errors import ConfigError, DataError, ImageError
 
 MIDDLE, ALL = "middle", "all"
-
-# Volumes kept open: threads work on neighbouring slices, which are of one file or of two.
-_KEPT = 2
+# Threads work on neighbouring slices, which are of one volume or of two.
+_OPEN_VOLUMES = 2
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class SliceRef:
 
     @property
     def image_name(self) -> str:
-        """What an image made of it may be called: the file's name, with the slice's number where one was meant."""
+        """Name for an image made of it: the file's, with the slice's number where one was given."""
         path = self.path[: -len(".gz")] if self.path.lower().endswith(".nii.gz") else self.path
         return path if self.index is None else f"{Path(path).stem}-{self.index}.png"
 
@@ -55,76 +54,74 @@ class SliceRef:
         return number
 
 
-def references(paths: Sequence[str | Path], wanted: str = MIDDLE, axis: str | None = None) -> list[SliceRef]:
+Opener = Callable[[SliceRef], Slices]
+
+
+def opener() -> Opener:
+    """Makes a function that opens slices' files and keeps the latest open; errors as ``open_slices``."""
+    cached = functools.lru_cache(_OPEN_VOLUMES)(lambda path, axis: open_slices(path, axis=axis))
+    return lambda ref: cached(ref.path, ref.axis)
+
+
+def references(paths: Sequence[str | Path], which: str = MIDDLE, axis: str | None = None) -> list[SliceRef]:
     """Turns files into slices.
 
     Args:
-        paths: The files. Only for ``all`` are they opened, to count; one that cannot be is passed on as it is.
-        wanted: ``middle``, ``all``, or a number from 0.
+        paths: The files. They are only opened for ``all``, to count slices; one that cannot be is passed on.
+        which: ``middle``, ``all``, or a number from 0.
         axis: As for ``SliceRef``.
 
     Raises:
-        ConfigError: If ``wanted`` is something else.
+        ConfigError: If ``which`` is something else.
     """
-    if wanted == ALL:
-        return [ref for path in paths for ref in _all(str(path), axis)]
-    number = None
-    if wanted != MIDDLE:
-        if not (wanted.isascii() and wanted.isdecimal()):
-            raise ConfigError(f"A slice must be {MIDDLE}, {ALL} or a number from 0", received=repr(wanted))
-        number = int(wanted)
-    return [SliceRef(str(path), number, axis) for path in paths]
+    if which == ALL:
+        return [ref for path in paths for ref in _all_slices(str(path), axis)]
+    if which != MIDDLE and not (which.isascii() and which.isdecimal()):
+        raise ConfigError(f"A slice must be {MIDDLE}, {ALL} or a number from 0", received=repr(which))
+    index = None if which == MIDDLE else int(which)
+    return [SliceRef(str(path), index, axis) for path in paths]
 
 
-def opener() -> Callable[[SliceRef], Slices]:
-    """Makes a function that opens references' files and keeps the latest open; errors as ``open_slices``."""
-    kept = functools.lru_cache(_KEPT)(lambda path, axis: open_slices(path, axis=axis))
-    return lambda ref: kept(ref.path, ref.axis)
-
-
-def _all(path: str, axis: str | None) -> list[SliceRef]:
+def _all_slices(path: str, axis: str | None) -> list[SliceRef]:
     try:
         count = open_slices(path, axis=axis).count
     except ImageError:
-        # Its answer will say why.
-        return [SliceRef(path, None, axis)]
+        # Its prediction will have the error.
+        count = 1
     return [SliceRef(path, index, axis) for index in range(count)] if count > 1 else [SliceRef(path, None, axis)]
 
 
 def expand(arguments: Sequence[str], standard_input: Iterable[str]) -> list[str]:
     """Turns files, folders, glob patterns and ``-`` (a list on standard input, one path a line) into file paths.
 
-    Files are passed on as they are, whatever their name or state: the answer for them will say.
+    Files are passed on unread: their predictions will have the errors.
 
     Raises:
         DataError: If a folder, a pattern or the list holds no image.
     """
-    return [path for argument in arguments for path in _expand_one(argument, standard_input)]
+    return [path for argument in arguments for path in _expand(argument, standard_input)]
 
 
-def _expand_one(argument: str, standard_input: Iterable[str]) -> list[str]:
-    if argument == "-":
-        return _some([line.strip() for line in standard_input if line.strip()], "an empty list")
+def _expand(argument: str, standard_input: Iterable[str]) -> list[str]:
     path = Path(argument)
-    if path.is_dir():
-        return _some(sorted(map(str, _images(path))), f"the folder {argument} with none")
-    if not path.exists() and any(character in argument for character in "*?["):
-        return _some(sorted(glob.glob(argument, recursive=True)), f"the pattern {argument}, which fits none")
-    return [argument]
+    if argument == "-":
+        paths, received = [line.strip() for line in standard_input if line.strip()], "an empty list"
+    elif path.is_dir():
+        paths, received = sorted(map(str, _images(path))), f"the folder {argument} with none"
+    elif not path.exists() and any(character in argument for character in "*?["):
+        paths, received = sorted(glob.glob(argument, recursive=True)), f"the pattern {argument}, which fits none"
+    else:
+        return [argument]
+    if not paths:
+        raise DataError(
+            "There must be at least one PNG or JPEG image, DICOM or NIfTI file to classify", received=received
+        )
+    return paths
 
 
 def _images(folder: Path) -> list[Path]:
-    """A folder's images; hidden files and folders are no part of it, as in a dataset."""
+    """A folder's images without hidden files and folders, as in a dataset."""
     files = [file for file in folder.rglob("*") if not any(p.startswith(".") for p in file.relative_to(folder).parts)]
-    return [file for file in files if _is_image(file) and file.is_file()]
-
-
-def _is_image(file: Path) -> bool:
-    # Scanners and archives give DICOM files no ending, as on their discs.
-    return has_slice_suffix(file.name) or (not file.suffix and is_dicom_file(file))
-
-
-def _some(paths: list[str], where: str) -> list[str]:
-    if not paths:
-        raise DataError("There must be at least one PNG or JPEG image, DICOM or NIfTI file to classify", received=where)
-    return paths
+    # Scanners and archives write DICOM files without suffix.
+    wanted = [file for file in files if has_slice_suffix(file.name) or (not file.suffix and is_dicom_file(file))]
+    return [file for file in wanted if file.is_file()]

@@ -1,11 +1,12 @@
-"""An exported model's folder: ``NAME/VERSION/`` with the files of its formats and, in ``assets.extra/``, what it is.
+"""An exported model's folder, ``NAME/VERSION/``: a file for each format, metadata in ``assets.extra/``.
 
-TensorFlow Serving serves the highest ``VERSION`` and passes ``assets.extra/`` over, but for the warm-up requests. A
-model that is one file carries the same texts inside, so that it can be sent anywhere alone.
+TensorFlow Serving serves the highest ``VERSION`` and ignores ``assets.extra/`` but for the warm-up requests. ONNX and
+LiteRT files have the same metadata embedded, so that the file alone is enough.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -17,47 +18,49 @@ from typing import Any
 
 import numpy as np
 
+import btkeras
+from btkeras.decisions.calibration import FILE as CALIBRATION
 from btkeras.decisions.calibration import Calibration
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.errors import ModelError, RunError
-from btkeras.runs import Run
+from btkeras.preprocessing.image_file import read_bytes
 
 SAVED_MODEL = "saved_model.pb"
-# By format, the file that says that it is there.
 FILES: Mapping[str, str] = MappingProxyType({"savedmodel": SAVED_MODEL, "onnx": "model.onnx", "litert": "model.tflite"})
-# By format, the package that answers with it, the one first that a new process answers soonest with (measured in
-# docs/performance.md): a version with several formats is loaded from the first that is installed.
+# Package that runs each format, the fastest to start first (docs/performance.md): a version with several formats is
+# loaded from the first whose package is installed.
 ENGINES: Mapping[str, str] = MappingProxyType(
     {"litert": "ai_edge_litert", "onnx": "onnxruntime", "savedmodel": "tensorflow"}
 )
-# The only one that has maps of what an answer rests on.
-_EXPLAINED = "savedmodel"
 EXTRA = Path("assets.extra")
 MANIFEST = EXTRA / "manifest.json"
-# What `btkeras selftest` shows a version and expects of it, and what `btkeras evaluate` knows its run's images by.
 SELFTEST, SELFTEST_IMAGE = EXTRA / "selftest.json", EXTRA / "selftest.png"
-IMAGES = EXTRA / "image_digests.json"
-METADATA, LABELS, OUTLIERS = MANIFEST.name, "labels.txt", "ood.json"
-# What a file carries inside.
-CALIBRATION = Run.calibration_file.name
-TEXTS = (METADATA, LABELS, CALIBRATION, OUTLIERS)
+IMAGE_DIGESTS = EXTRA / "image_digests.json"
+# Hexadecimal digits of SHA-256: two of a million images share 16 of them by chance once in 37 million such sets.
+DIGEST_DIGITS = 16
+METADATA, LABELS, OOD_CALIBRATION = MANIFEST.name, "labels.txt", "ood.json"
+# Embedded in files of one format.
+METADATA_FILES = (METADATA, LABELS, CALIBRATION, OOD_CALIBRATION)
 
-# Serving's own names: signatures, their inputs and outputs.
+# Signatures and outputs.
 PREPARED, PIXELS, BYTES, EXPLAINED = "serving_prepared", "serving_pixels", "serving_default", "serving_explained"
-PROBABILITIES, SCORE = "probabilities", "ood_score"
+PROBABILITIES, OOD_SCORE = "probabilities", "ood_score"
+
+# The pretrained model's name; it lies in an installed package (setup.py puts it there), or in a clone beside it.
+PRETRAINED = "brain_tumour_mri"
+PRETRAINED_FOLDERS = tuple(parent / "saved_models" for parent in Path(btkeras.__file__).parents[:2])
+CARD = "model_card.md"
 
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What an export says of its model.
-
-    Attributes:
-        classes: Names of the outputs.
-        size: Side of the input, pixels.
-        channels: Channels of the input.
-        harmonize: Whether the input is cropped to the head and put on one scale of intensity.
-        calibration: What prediction sets are made from; None if the network was not calibrated.
-        reference: What outlier scores are compared with; None if there are none.
+    """Attributes:
+    classes: Names of the outputs.
+    size: Side of the input, pixels.
+    channels: Channels of the input.
+    harmonize: Whether the input is cropped to the head and intensity-normalised.
+    calibration: What prediction sets are made from; None if the model is not calibrated.
+    ood_calibration: The validation slices' OOD scores; None if there are none.
     """
 
     classes: tuple[str, ...]
@@ -65,7 +68,7 @@ class ModelMetadata:
     channels: int
     harmonize: bool
     calibration: Calibration | None
-    reference: CalibrationScores | None
+    ood_calibration: CalibrationScores | None
 
 
 def latest_version(folder: Path) -> Path | None:
@@ -79,14 +82,19 @@ def model_file(version: Path, explained: bool = False) -> Path | None:
 
     Args:
         version: Its folder.
-        explained: Whether maps of its answers are wanted, which not every format has.
+        explained: Whether to prefer a format with gradients for explanations.
     """
-    found = [form for form in ENGINES if (version / FILES[form]).is_file()]
+    found = [name for name in ENGINES if (version / FILES[name]).is_file()]
     if explained:
-        found.sort(key=lambda form: form != _EXPLAINED)
-    # If none is installed, loading the first will say what to install.
-    usable = [form for form in found if importlib.util.find_spec(ENGINES[form])] or found
+        found.sort(key=lambda name: name != "savedmodel")
+    # If no engine is installed, loading the first will say what to install.
+    usable = [name for name in found if importlib.util.find_spec(ENGINES[name])] or found
     return version / FILES[usable[0]] if usable else None
+
+
+def format_of(file: Path) -> str:
+    """The format, a key of ``FILES``, of a version's file."""
+    return next(name for name, file_name in FILES.items() if file_name == file.name)
 
 
 def version_number(version: Path) -> int | None:
@@ -96,57 +104,49 @@ def version_number(version: Path) -> int | None:
 
 
 def read_metadata(version: Path) -> ModelMetadata:
-    """Reads what a version's folder says of its model; errors as ``facts_of``."""
-    return metadata_of(read_texts(version), version)
-
-
-def read_texts(version: Path) -> dict[str, str]:
-    """Reads the files of ``TEXTS`` that a version has in its ``assets.extra/``.
-
-    Raises:
-        ModelError: If one cannot be read.
-    """
-    files = [version / EXTRA / name for name in TEXTS]
+    """Reads the metadata in a version's ``assets.extra/``; errors as ``parse_metadata``."""
+    files = [version / EXTRA / name for name in METADATA_FILES]
     try:
-        return {file.name: file.read_text(encoding="utf-8") for file in files if file.is_file()}
+        texts = {file.name: file.read_text(encoding="utf-8") for file in files if file.is_file()}
     except (OSError, ValueError) as error:
-        raise not_whole(version, error) from error
+        raise invalid_model(version, error) from error
+    return parse_metadata(texts, version)
 
 
-def metadata_of(texts: Mapping[str, str], source: Path) -> ModelMetadata:
-    """Understands what an export carries beside its network.
+def parse_metadata(texts: Mapping[str, str], source: Path) -> ModelMetadata:
+    """Parses a model's metadata files.
 
     Args:
-        texts: By the names of ``TEXTS``, as far as its run had them.
-        source: They come from, for the message.
+        texts: By the names of ``METADATA_FILES``.
+        source: Where they come from, for the message.
 
     Raises:
         ModelError: If they are not as ``btkeras export`` writes them.
     """
     try:
-        found: dict[str, Any] = {name: json.loads(texts[name]) for name in TEXTS if name in texts and name != LABELS}
-        manifest, scores = found[METADATA], found.get(OUTLIERS)
+        parsed: dict[str, Any] = {name: json.loads(text) for name, text in texts.items() if name.endswith(".json")}
+        manifest, ood = parsed[METADATA], parsed.get(OOD_CALIBRATION)
         return ModelMetadata(
             classes=tuple(manifest["classes"]),
             size=manifest["image_size"],
             channels=manifest["channels"],
             # Models exported before there was a choice do not say.
             harmonize=manifest.get("harmonize", False),
-            calibration=Calibration.from_json(found[CALIBRATION]) if CALIBRATION in found else None,
-            reference=CalibrationScores(np.array(scores["scores"], np.float32)) if scores else None,
+            calibration=Calibration.from_json(parsed[CALIBRATION]) if CALIBRATION in parsed else None,
+            ood_calibration=CalibrationScores(np.array(ood["scores"], np.float32)) if ood else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RunError) as error:
         reason = f"without {error}" if isinstance(error, KeyError) else error
-        raise not_whole(source, reason) from error
+        raise invalid_model(source, reason) from error
 
 
-def not_whole(source: Path, reason: object) -> ModelError:
+def invalid_model(source: Path, reason: object) -> ModelError:
     """The error for an exported model that cannot be used."""
     return ModelError("An exported model must be whole and made by `btkeras export`", received=f"{source} ({reason})")
 
 
-def engine(module: str, extra: str) -> Any:
-    """Imports what a format needs.
+def require_engine(module: str, extra: str) -> Any:
+    """Imports a format's module.
 
     Args:
         module: Its name.
@@ -163,3 +163,74 @@ def engine(module: str, extra: str) -> Any:
             received=error,
             remedy=f"Install it: pip install 'btkeras[{extra}]'",
         ) from error
+
+
+def image_digest(file: Path) -> str:
+    """Identifies an image by its content, since a name may be a patient's; ImageError if it cannot be read."""
+    return hashlib.sha256(read_bytes(file)).hexdigest()[:DIGEST_DIGITS]
+
+
+def pretrained_model() -> Path | None:
+    """The folder of the model that is installed with btkeras; None where this installation has none."""
+    return next((folder / PRETRAINED for folder in PRETRAINED_FOLDERS if latest_version(folder / PRETRAINED)), None)
+
+
+def resolve_pretrained(path: Path) -> Path:
+    """The pretrained model for a path that ends in its name and does not exist; else the path."""
+    return (pretrained_model() or path) if path.name == PRETRAINED and not path.exists() else path
+
+
+def is_pretrained(model: Path, pretrained: Path | None = None) -> bool:
+    """Whether a path is the pretrained model or in it, or a duplicate of it under the same name.
+
+    Args:
+        model: Any path.
+        pretrained: ``pretrained_model()``, where that is known already.
+    """
+    pretrained = pretrained or pretrained_model()
+    if pretrained is None:
+        return False
+    if model.resolve().is_relative_to(pretrained.resolve()):
+        return True
+    # As in a clone beside an installed package.
+    same_name = next((path for path in (model, *model.parents[:2]) if path.name == PRETRAINED), None)
+    versions = latest_version(same_name) if same_name else None, latest_version(pretrained)
+    return None not in versions and len({(version / MANIFEST).read_bytes() for version in versions if version}) == 1
+
+
+def pretrained_summary(file: Path) -> str:
+    """One line on the pretrained model for whoever gets its predictions.
+
+    Args:
+        file: The version's file that predicts.
+    """
+    manifest = json.loads((file.parent / MANIFEST).read_text(encoding="utf-8"))
+    summary = model_summary(manifest, format_of(file))
+    return f"installed with btkeras, research use only: {summary}; see {file.parent / EXTRA / CARD}"
+
+
+def model_summary(manifest: Mapping[str, Any], model_format: str) -> str:
+    """An exported model's training data and test accuracy, in one line.
+
+    Args:
+        manifest: Of the version.
+        model_format: A key of ``FILES``; a quantized file has metrics of its own.
+    """
+    split = manifest.get("split")
+    trained = f"{split['train']:,} slices of {manifest['dataset']}" if split else "slices that it does not name"
+    test = metrics_of(manifest, model_format)
+    if test is None:
+        return f"trained on {trained}; never evaluated"
+    low, high = test["accuracy_interval"]
+    group_by = f", split by {split['group_by']}" if split else ""
+    return (
+        f"trained on {trained}; test accuracy {100 * test['accuracy']:.2f} % of {test['images']:,} slices{group_by} "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    )
+
+
+def metrics_of(manifest: Mapping[str, Any], model_format: str) -> Mapping[str, Any] | None:
+    """Test metrics of a format's file: its own if it is quantized, else the checkpoint's."""
+    own = [row.get("test") for row in manifest.get("quantization", ()) if row["format"] == model_format]
+    metrics: Mapping[str, Any] | None = own[0] if own and own[0] else manifest.get("test")
+    return metrics

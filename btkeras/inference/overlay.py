@@ -1,4 +1,4 @@
-"""A slice and its map as a web page shows them: two PNGs of one size, the map transparent where it says little."""
+"""Explanation maps drawn over slices: as one captioned PNG, and as the two layers of the web page."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ from btkeras.preprocessing.preprocessor import to_channels
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
-# Perceptually uniform, and told apart by the colour-blind and in grey.
-COLOURS = "viridis"
+# Perceptually uniform, and distinct for the colour-blind and in grey.
+COLORMAP = "viridis"
 SOFTWARE = f"btkeras {btkeras.__version__}"
-# From this part of the maximum a line is drawn; the scores' IoU takes the same.
+# Share of the maximum at which the outline is drawn; the same as of the scores' IoU.
 OUTLINE = 0.5
-_WARNING = "Shows what the answer rests on, not where a tumour is. Research use only."
+_WARNING = "Shows what the prediction rests on, not where a tumour is. Research use only."
 _OPACITY = 0.6
 _DOTS_PER_INCH = 120
 _LONGEST = 78
 
 
 class Window(NamedTuple):
-    """The part of an image that the network sees, pixels: rows ``top`` to ``bottom - 1``, columns likewise."""
+    """The region of an image that is the network's input, pixels: rows ``top`` to ``bottom - 1``, columns likewise."""
 
     top: int
     left: int
@@ -40,8 +39,8 @@ class Window(NamedTuple):
     right: int
 
 
-def seen_window(image: NDArray[np.uint8], harmonize: bool) -> Window:
-    """The part of an image, uint8 ``[height, width, 1 or 3]``, that a network sees: all of it, or the head's box."""
+def input_window(image: NDArray[np.uint8], harmonize: bool) -> Window:
+    """The region of an image, uint8 ``[height, width, 1 or 3]``, that a network gets: all of it, or the head's box."""
     if not harmonize:
         return Window(0, 0, *image.shape[:2])
     return Window(*head_box(to_channels(image, 1)[..., 0]))
@@ -49,12 +48,10 @@ def seen_window(image: NDArray[np.uint8], harmonize: bool) -> Window:
 
 @dataclass(frozen=True)
 class Caption:
-    """What stands around the images.
-
-    Attributes:
-        title: The image's name.
-        answer: Class and probability.
-        method: How the map was made, and by which network.
+    """Attributes:
+    title: The image's name.
+    decision: Class and probability.
+    method: How the map was made, and by which model.
     """
 
     title: str
@@ -65,13 +62,13 @@ class Caption:
 def draw_overlay(
     image: NDArray[np.uint8], heat: NDArray[np.float32], caption: Caption, window: Window | None = None
 ) -> bytes:
-    """Draws slice and map side by side.
+    """Draws a slice beside the slice under its map.
 
     Args:
         image: uint8 ``[height, width, 1 or 3]``, at the size it was stored in.
         heat: float32 ``[rows, columns]`` in 0..1, stretched over the window.
         caption: The texts.
-        window: What the network saw, as ``seen_window`` gives it; all of the image unless given.
+        window: Of ``input_window``; all of the image unless given.
 
     Returns:
         An encoded PNG.
@@ -81,8 +78,7 @@ def draw_overlay(
 
     window = window or Window(0, 0, *image.shape[:2])
     buffer = io.BytesIO()
-    # The user's own matplotlibrc must not change it, a name with $ is no formula, and one in a script that the font
-    # has not is drawn as boxes.
+    # The user's matplotlibrc must not change it, a name with $ is no formula, and glyphs that the font lacks are boxes.
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update({"text.parse_math": False, "font.size": 9})
@@ -114,8 +110,7 @@ def _cover(axes: Axes, heat: NDArray[np.float32], window: Window) -> None:
     rows, columns = heat.shape
     # Pixels are squares around whole numbers.
     extent = (window.left - 0.5, window.right - 0.5, window.bottom - 0.5, window.top - 0.5)
-    colors = mpl.colormaps[COLOURS](heat)
-    # What matters little lets the slice through.
+    colors = mpl.colormaps[COLORMAP](heat)
     colors[..., 3] = _OPACITY * np.sqrt(heat)
     limits = axes.get_xlim(), axes.get_ylim()
     axes.imshow(colors, extent=extent, interpolation="bilinear", aspect=axes.get_aspect())
@@ -130,51 +125,48 @@ def _cover(axes: Axes, heat: NDArray[np.float32], window: Window) -> None:
 
 
 def _scale(axes: Axes) -> None:
-    axes.imshow(np.linspace(0, 1, 256)[:, None], cmap=COLOURS, origin="lower", aspect="auto", extent=(0, 1, 0, 1))
+    axes.imshow(np.linspace(0, 1, 256)[:, None], cmap=COLORMAP, origin="lower", aspect="auto", extent=(0, 1, 0, 1))
     axes.axhline(OUTLINE, color="white", linewidth=0.8)
     axes.set_xticks([])
     axes.yaxis.tick_right()
     axes.set_yticks([0, OUTLINE, 1], ["0", f"{OUTLINE:g}\n(line)", "1"], fontsize=8)
-    axes.set_ylabel("importance, part of this image's maximum", fontsize=8)
+    axes.set_ylabel("importance, share of this image's maximum", fontsize=8)
     axes.yaxis.set_label_position("left")
 
 
 def _short(text: str, longest: int = _LONGEST) -> str:
-    """A text of one line that fits: its middle is left out."""
-    # A file's name may hold anything, bytes that are no text included.
+    """A text that fits on one line: its middle is left out."""
+    # A file's name may hold anything, even bytes that are no text.
     text = "".join(character if character.isprintable() else "?" for character in text)
     half = (longest - 3) // 2
     return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
 
 
-# Longer sides are shown smaller: screens have no more room, and slices are 256 to 512 pixels.
+# Longer sides are shown smaller: slices are 256 to 512 pixels.
 LONGEST = 1024
-# The map's levels are palette entries; the last one is the outline.
+# Palette entries for the map's levels; the last one is the outline.
 _LEVELS = 255
 _LINE = 255
 
 
 def image_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Encodes a pixels, uint8 ``[height, width, 1 or 3]``, as PNG of at most ``LONGEST`` pixels a side."""
+    """Encodes pixels, uint8 ``[height, width, 1 or 3]``, as PNG of at most ``LONGEST`` pixels a side."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     image.thumbnail((LONGEST, LONGEST))
     return _png(image)
 
 
 def map_png(heat: NDArray[np.float32], window: Window, shape: tuple[int, int]) -> bytes:
-    """Draws a map as a transparent PNG to be laid over ``image_png``.
-
-    Colours and outline are those of ``predict --explain``; the opacity is the root of the map, so that what matters
-    little lets the slice through, and the page lessens it further.
+    """Draws a map as a transparent PNG to be laid over ``image_png``, in the colours of ``predict --explain``.
 
     Args:
         heat: float32 ``[rows, columns]`` in 0..1, stretched over the window.
-        window: What the network saw of the image, pixels.
+        window: Of ``input_window``.
         shape: The image's height and width before it was made smaller.
     """
-    part = min(1.0, LONGEST / max(shape))
-    height, width = (max(1, round(side * part)) for side in shape)
-    top, left, bottom, right = (round(edge * part) for edge in window)
+    scale = min(1.0, LONGEST / max(shape))
+    height, width = (max(1, round(side * scale)) for side in shape)
+    top, left, bottom, right = (round(edge * scale) for edge in window)
     size = max(1, right - left), max(1, bottom - top)
     values = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
     levels = np.round(np.clip(values, 0, 1) * (_LEVELS - 1)).astype(np.uint8)
@@ -188,22 +180,21 @@ def map_png(heat: NDArray[np.float32], window: Window, shape: tuple[int, int]) -
 
 
 def _outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The pixels of a region that touch what is outside it; the image's edge is no outside."""
+    """The pixels of a region with a neighbour outside it; the image's edge is no outside."""
     padded = np.pad(inside, 1, mode="edge")
-    neighbours = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return inside & ~neighbours
+    neighbors = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return inside & ~neighbors
 
 
 @functools.cache
 def _palette() -> tuple[bytes, bytes]:
-    """Colours and opacities of the levels, and last of the outline."""
+    """Colours and opacities of the levels, then of the outline."""
     import matplotlib as mpl
 
     values = np.linspace(0, 1, _LEVELS)
-    colors = np.round(mpl.colormaps[COLOURS](values)[:, :3] * 255)
-    opacities = np.round(values * 255)
-    whole = np.vstack([colors, [255, 255, 255]]), np.append(opacities, 255)
-    return whole[0].astype(np.uint8).tobytes(), whole[1].astype(np.uint8).tobytes()
+    colors = np.vstack([np.round(mpl.colormaps[COLORMAP](values)[:, :3] * 255), [255, 255, 255]])
+    opacities = np.append(np.round(values * 255), 255)
+    return colors.astype(np.uint8).tobytes(), opacities.astype(np.uint8).tobytes()
 
 
 def _png(image: Image.Image, **settings: object) -> bytes:

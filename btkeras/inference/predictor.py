@@ -2,34 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.datasets.readers import Slices
 from btkeras.datasets.readers.images import open_slices
-from btkeras.decisions.calibration import COVERAGE, check_coverage
+from btkeras.decisions.mri_check import rejection_reason
+from btkeras.decisions.selective_classifier import COVERAGE, SelectiveClassifier, check_coverage
 from btkeras.errors import ImageError
-from btkeras.inference.backends.base import InferenceBackend, load_backend, newest_model
-from btkeras.inference.inputs import SliceRef, opener
-from btkeras.inference.processing import FilePrediction, Postprocessor, PreprocessedInput
+from btkeras.inference.backends import BATCH, InferenceBackend, ModelOutputs, batched, load_backend, newest_model
+from btkeras.inference.inputs import Opener, SliceRef, opener
 from btkeras.machine import threads
+from btkeras.preprocessing.preprocessor import Preprocessor
 
-__all__ = ["FilePrediction", "Predictions", "Predictor"]
-
-_BATCH = 32
 # Files opened ahead of the network.
 _CHUNK = 256
-_T = TypeVar("_T")
 
 Image = str | Path | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FilePrediction:
+    """The prediction for one slice of a file, or an error.
+
+    Attributes:
+        path: As it was given; with ``#`` and the slice's number if the file has several.
+        label: The most probable class, whatever the decision; "" with an error.
+        probabilities: By class name, in the model's order; empty with an error.
+        error: Why the file could not be read, or None.
+        decision: A class, ``uncertain`` or ``rejected``, of ``SelectiveClassifier``; "" with an error.
+        set: Prediction set: the classes that cannot be ruled out at the wanted coverage; None without calibration.
+        ood_percentile: Percent of the validation slices whose OOD score is at most this one's; None without OOD scores.
+        reasons: Why the decision is no class.
+        file: The path without a slice's number.
+        slice: Which slice of the file it is, from 0.
+        slices: How many the file has; 0 with an error.
+        axis: The view of a NIfTI volume, None otherwise.
+    """
+
+    path: str
+    label: str = ""
+    probabilities: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    decision: str = ""
+    set: tuple[str, ...] | None = None
+    ood_percentile: float | None = None
+    reasons: tuple[str, ...] = ()
+    file: str = ""
+    slice: int = 0
+    slices: int = 0
+    axis: str | None = None
+
+
+class PreprocessedInput(NamedTuple):
+    """Attributes:
+    pixels: The network's input, uint8 ``[size, size, channels]``.
+    rejection: Why the image is no brain MRI slice, or None.
+    place: Its prediction without label, probabilities and decision.
+    """
+
+    pixels: NDArray[np.uint8]
+    rejection: str | None
+    place: FilePrediction = FilePrediction("")
+
+
+@dataclass(frozen=True)
+class PredictionPipeline:
+    """What comes before and after a backend.
+
+    Attributes:
+        classes: Names of the backend's outputs.
+        preprocessor: The preprocessing that the network was trained with.
+        selective: Turns outputs into decisions.
+    """
+
+    classes: tuple[str, ...]
+    preprocessor: Preprocessor
+    selective: SelectiveClassifier
+
+    @classmethod
+    def of(cls, backend: InferenceBackend, coverage: float = COVERAGE) -> PredictionPipeline:
+        """For a backend, with prediction sets of this coverage."""
+        return cls(
+            backend.classes,
+            Preprocessor(backend.size, backend.channels, backend.harmonize),
+            SelectiveClassifier(backend.classes, backend.calibration, backend.ood_calibration, coverage),
+        )
+
+    def preprocess(self, image: NDArray[np.uint8], rejection: str | None = None) -> PreprocessedInput:
+        """Preprocesses a decoded image and checks that it is a brain MRI slice.
+
+        Args:
+            image: uint8 ``[height, width, 1 or 3]``.
+            rejection: ``Slices.rejection``; if the file is rejected already, its pixels are not checked.
+        """
+        return PreprocessedInput(self.preprocessor.array(image), rejection or rejection_reason(image))
+
+    def postprocess(self, outputs: ModelOutputs, inputs: Sequence[PreprocessedInput]) -> list[FilePrediction]:
+        """Turns a backend's outputs for ``inputs`` into predictions."""
+        decisions = self.selective.decisions(*outputs, [each.rejection for each in inputs])
+        return [
+            replace(
+                each.place,
+                label=self.classes[int(row.argmax())],
+                probabilities=dict(zip(self.classes, row.tolist(), strict=True)),
+                decision=decision.decision,
+                set=decision.set,
+                ood_percentile=decision.ood_percentile,
+                reasons=decision.reasons,
+            )
+            for each, row, decision in zip(inputs, outputs.probabilities, decisions, strict=True)
+        ]
+
+
+def place_of(ref: SliceRef, slices: Slices, number: int) -> FilePrediction:
+    """A prediction that only has the slice's place: path, file, slice, slices and axis."""
+    path = f"{ref.path}#{number}" if slices.count > 1 else ref.path
+    return FilePrediction(path, file=ref.path, slice=number, slices=slices.count, axis=slices.axis or None)
 
 
 class Predictions(NamedTuple):
@@ -42,26 +138,17 @@ class Predictions(NamedTuple):
     probabilities: NDArray[np.float32]
 
 
-class _Read(NamedTuple):
-    opened: PreprocessedInput
-    number: int
-    total: int
-    axis: str | None
-
-
 class Predictor:
-    """A trained network with the preprocessing it was trained with.
+    """A trained model with its preprocessing.
 
     Args:
         model: A run folder or an exported model; without it the newest in ``saved_models/`` or ``runs/``.
         coverage: Of the prediction sets: the share of slices like the validation slices whose set has the true class.
-        images: About how many it will be asked for, if that is known: a run's network gets faster first, for many.
+        images: About how many will be predicted, if that is known: for many, a run's network is made faster first.
 
     Attributes:
-        source: The folder that the network was loaded from.
-        file: The file of it that answers.
+        backend: The loaded model.
         classes: Class names, in the order of the probabilities.
-        missing: What the answers lack because the model was not calibrated, and how to get it; None if nothing.
 
     Raises:
         ModelError: If there is no such model.
@@ -73,17 +160,9 @@ class Predictor:
 
     def __init__(self, model: str | Path | None = None, *, coverage: float = COVERAGE, images: int = 1) -> None:
         check_coverage(coverage)
-        self._network = load_backend(newest_model() if model is None else model, images)
-        self._answering = Postprocessor.of(self._network, coverage)
-        self.source = self._network.source
-        self.file = self._network.file or self.source
-        self.classes = self._network.classes
-        self.missing = self._network.missing()
-
-    @property
-    def network(self) -> InferenceBackend:
-        """What answers."""
-        return self._network
+        self.backend = load_backend(newest_model() if model is None else model, images)
+        self.classes = self.backend.classes
+        self._pipeline = PredictionPipeline.of(self.backend, coverage)
 
     def predict(self, images: Sequence[Image]) -> Predictions:
         """Classifies images.
@@ -93,57 +172,49 @@ class Predictor:
                 ``[height, width]`` or ``[height, width, 1 or 3]``.
 
         Raises:
-            ImageError: If one cannot be read; ``predict_files`` answers the others.
+            ImageError: If one cannot be read; ``predict_files`` predicts the others.
         """
-        batches = [self._network.probabilities(np.stack(b)) for b in _batches(map(self._read, images), _BATCH)]
-        probabilities = np.concatenate(batches) if batches else np.empty((0, len(self.classes)), np.float32)
+        probabilities = self.backend.predict_all(map(self._pixels, images)).probabilities
         return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities)
 
     def predict_files(self, files: Sequence[str | Path | SliceRef]) -> Iterator[FilePrediction]:
-        """Classifies any number of slices, one answer each, in their order and in bounded memory.
+        """Classifies any number of slices, one prediction each, in their order and in bounded memory.
 
         Args:
-            files: Paths, of which the middle slice is taken, or ``serving.references`` to slices.
+            files: Paths, of which the middle slice is taken, or ``inputs.references`` to slices.
 
         Raises:
             MissingExtraError: If one is DICOM or NIfTI and ``btkeras[medical]`` is not installed.
         """
         refs = [file if isinstance(file, SliceRef) else SliceRef(str(file)) for file in files]
-        opened = partial(self._open, opener())
+        read = partial(self._read, opener())
         with ThreadPoolExecutor(threads()) as pool:
-            for some in _batches(refs, _CHUNK):
-                for batch in _batches(zip(some, pool.map(opened, some), strict=True), _BATCH):
-                    yield from self._answers(batch)
+            for chunk in batched(refs, _CHUNK):
+                for batch in batched(pool.map(read, chunk), BATCH):
+                    yield from self._predictions(batch)
 
-    def _open(self, opened: Callable[[SliceRef], Slices], ref: SliceRef) -> _Read | ImageError:
+    def _read(self, open_file: Opener, ref: SliceRef) -> PreprocessedInput | FilePrediction:
+        """A slice's input, or the error as its prediction."""
         try:
-            slices = opened(ref)
+            slices = open_file(ref)
             number = ref.number(slices)
-            image = self._answering.open(slices.image(number), slices.rejection)
-            return _Read(image, number, slices.count, slices.axis or None)
+            item = self._pipeline.preprocess(slices.image(number), slices.rejection)
         except ImageError as error:
-            return error
+            return FilePrediction(ref.path, error=str(error), file=ref.path)
+        return item._replace(place=place_of(ref, slices, number))
 
-    def _answers(self, batch: list[tuple[SliceRef, _Read | ImageError]]) -> Iterator[FilePrediction]:
-        opened = [item.opened for _, item in batch if not isinstance(item, ImageError)]
-        known = iter(self._known(opened) if opened else ())
-        for ref, item in batch:
-            if isinstance(item, ImageError):
-                yield FilePrediction(ref.path, error=str(item), file=ref.path)
-            else:
-                path = f"{ref.path}#{item.number}" if item.total > 1 else ref.path
-                answer = replace(next(known), path=path, file=ref.path)
-                yield replace(answer, slice=item.number, slices=item.total, axis=item.axis)
+    def _predictions(self, batch: Sequence[PreprocessedInput | FilePrediction]) -> Iterator[FilePrediction]:
+        inputs = [item for item in batch if isinstance(item, PreprocessedInput)]
+        predictions: Iterator[FilePrediction] = iter(())
+        if inputs:
+            outputs = self.backend.predict(np.stack([item.pixels for item in inputs]))
+            predictions = iter(self._pipeline.postprocess(outputs, inputs))
+        return (item if isinstance(item, FilePrediction) else next(predictions) for item in batch)
 
-    def _known(self, opened: list[PreprocessedInput]) -> Iterator[FilePrediction]:
-        """The answers to images, without their paths."""
-        probabilities, scores = self._network.observe(np.stack([item.pixels for item in opened]))
-        return iter(self._answering.answers(probabilities, scores, [item.rejection for item in opened]))
-
-    def _read(self, image: Image) -> NDArray[np.uint8]:
+    def _pixels(self, image: Image) -> NDArray[np.uint8]:
         if isinstance(image, str | Path):
             slices = open_slices(image)
-            return self._answering.decoder.array(slices.image(slices.middle))
+            return self._pipeline.preprocessor.array(slices.image(slices.middle))
         array = np.asarray(image)
         if array.ndim == 2:
             array = array[..., None]
@@ -152,10 +223,4 @@ class Predictor:
                 "An array must be uint8 [height, width] or [height, width, 1 or 3]",
                 received=f"{array.dtype} {list(array.shape)}",
             )
-        return self._answering.decoder.array(array)
-
-
-def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+        return self._pipeline.preprocessor.array(array)

@@ -1,1 +1,231 @@
 """Inference backends: a run, a SavedModel, a LiteRT or an ONNX file behind one call."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.decisions.calibration import Calibration
+from btkeras.decisions.ood import CalibrationScores
+from btkeras.errors import ModelError
+from btkeras.inference.model_folder import (
+    SAVED_MODEL,
+    ModelMetadata,
+    is_pretrained,
+    latest_version,
+    model_file,
+    pretrained_model,
+    resolve_pretrained,
+    version_number,
+)
+
+BATCH = 32
+# The module of this package that loads an exported file, by the file's suffix.
+_LOADERS: Mapping[str, str] = MappingProxyType({".pb": "saved_model", ".onnx": "onnx", ".tflite": "litert"})
+_RUN = "keras"
+_WITHOUT_TENSORFLOW = ("onnx", "litert")
+_MODEL_FOLDERS = ("saved_models", "runs")
+_T = TypeVar("_T")
+
+
+class ModelOutputs(NamedTuple):
+    """Attributes:
+    probabilities: float32 ``[n, classes]``.
+    ood_scores: float32 ``[n]``; None if the model has none.
+    """
+
+    probabilities: NDArray[np.float32]
+    ood_scores: NDArray[np.float32] | None
+
+
+Predict = Callable[[NDArray[np.uint8]], ModelOutputs]
+Explain = Callable[[NDArray[np.uint8], NDArray[np.integer]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class InferenceBackend:
+    """A loaded model.
+
+    Attributes:
+        source: The folder it was loaded from.
+        classes: Names of its outputs.
+        size: Side of its input, pixels.
+        channels: Channels of its input.
+        harmonize: Whether its input is cropped to the head and intensity-normalised.
+        predict: Outputs for uint8 ``[n, size, size, channels]``.
+        calibration: What prediction sets are made from; None if the model is not calibrated.
+        ood_calibration: The validation slices' OOD scores; None if the model has no OOD score.
+        explain: LayerCAM maps, float32 ``[n, size, size]`` in 0..1, for uint8 ``[n, size, size, channels]`` and class
+            indices ``[n]``; None if the format has no gradients.
+        version: The exported version's number; None for a run.
+        file: The loaded file; None for a network that was made in memory.
+    """
+
+    source: Path
+    classes: tuple[str, ...]
+    size: int
+    channels: int
+    harmonize: bool
+    predict: Predict
+    calibration: Calibration | None
+    ood_calibration: CalibrationScores | None
+    explain: Explain | None = None
+    version: int | None = None
+    file: Path | None = None
+
+    def predict_all(self, images: Iterable[NDArray[np.uint8]]) -> ModelOutputs:
+        """Outputs for any number of images ``[size, size, channels]``, in batches."""
+        outputs = [self.predict(np.stack(batch)) for batch in batched(images, BATCH)]
+        scores = [each.ood_scores for each in outputs if each.ood_scores is not None]
+        nothing = np.empty((0, len(self.classes)), np.float32)
+        probabilities = np.concatenate([nothing, *(each.probabilities for each in outputs)])
+        return ModelOutputs(probabilities, np.concatenate(scores) if scores else None)
+
+    def missing(self) -> str | None:
+        """Which parts of a prediction this model cannot give and how to add them; None if it gives all."""
+        parts = {"prediction sets": self.calibration, "OOD scores": self.ood_calibration}
+        lacking = [name for name, value in parts.items() if value is None]
+        if not lacking:
+            return None
+        run = (self.source / "config.yaml").is_file()
+        remedy = f"btkeras calibrate {self.source}" if run else "btkeras calibrate RUN, then export it again"
+        return f"{self.source} has no {' and no '.join(lacking)}; get them with: {remedy}"
+
+
+@dataclass(frozen=True)
+class ModelLocation:
+    """Attributes:
+    path: A run's folder, or the file of an exported version.
+    loader: The module that loads it.
+    """
+
+    path: Path
+    loader: str
+
+    @property
+    def needs_tensorflow(self) -> bool:
+        """Whether loading it imports TensorFlow, which takes seconds."""
+        return self.loader not in _WITHOUT_TENSORFLOW
+
+    def load(self, images: int = 1) -> InferenceBackend:
+        """Loads it.
+
+        Args:
+            images: About how many will be predicted: for many, a run's network is re-parameterised first.
+
+        Raises:
+            ModelError: If it cannot be used.
+            RunError: If it is a run without a checkpoint, or a file of it is damaged.
+        """
+        load: Callable[..., InferenceBackend] = importlib.import_module(f"{__name__}.{self.loader}").load
+        return load(self.path, images) if self.loader == _RUN else load(self.path)
+
+
+def load_backend(path: str | Path, images: int = 1) -> InferenceBackend:
+    """Loads a run folder or an exported model; arguments and errors as ``locate`` and ``ModelLocation.load``."""
+    return locate(path).load(images)
+
+
+def locate(path: str | Path, explained: bool = False) -> ModelLocation:
+    """Finds a run folder, or an exported model: ``NAME`` (its highest version), ``NAME/VERSION``, or a file in it.
+
+    Args:
+        path: The one or the other; ``brain_tumour_mri`` is the pretrained model wherever nothing has this name.
+        explained: Whether to prefer a format with gradients for explanations.
+
+    Raises:
+        ModelError: If it is neither.
+    """
+    given = resolve_pretrained(Path(path))
+    if (given / "config.yaml").is_file():
+        return ModelLocation(given, _RUN)
+    if given.is_file():
+        file = given if given.name == SAVED_MODEL or given.suffix in (".onnx", ".tflite") else None
+    else:
+        version = given if model_file(given) else latest_version(given)
+        file = model_file(version, explained) if version else None
+    if file is None:
+        raise ModelError(
+            "A model must be a run folder or an exported model",
+            received=path,
+            remedy="Name what was given to `btkeras train --out` or `btkeras export --out`",
+        )
+    return ModelLocation(file, _LOADERS[file.suffix])
+
+
+def newest_model(base: Path = Path()) -> Path:
+    """Finds the newest model in ``saved_models/`` or ``runs/``; without one, the pretrained model.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    pretrained = pretrained_model()
+    # The pretrained files' times are those of the clone, and say nothing about the user's own models.
+    found = [
+        path
+        for folder in _MODEL_FOLDERS
+        for path in (base / folder).glob("*")
+        if _modified(path) and not is_pretrained(path, pretrained)
+    ]
+    if found:
+        return max(found, key=_modified)
+    if pretrained is None:
+        raise ModelError(
+            "Without --model there must be a model in saved_models/ or runs/",
+            received=f"none in {base.resolve()}",
+            remedy="Train one (btkeras train --data DATASET --out runs/first) or name one with --model",
+        )
+    return pretrained
+
+
+def _modified(path: Path) -> float:
+    """When a model was written, seconds since 1970; 0 if there is none."""
+    version = latest_version(path)
+    file = model_file(version) if version else path / "best.keras"
+    return file.stat().st_mtime if file and file.is_file() else 0.0
+
+
+def exported_backend(
+    file: Path, metadata: ModelMetadata, predict: Predict, explain: Explain | None = None
+) -> InferenceBackend:
+    """The backend of an exported file; arguments as ``InferenceBackend``."""
+
+    def finite(images: NDArray[np.uint8]) -> ModelOutputs:
+        outputs = predict(images)
+        # Damaged weights may still load.
+        if not all(np.isfinite(values).all() for values in outputs if values is not None):
+            raise ModelError(
+                "A model's outputs must be finite numbers",
+                received=f"others from {file}",
+                remedy=f"Is it damaged? btkeras selftest --model {file}",
+            )
+        return outputs
+
+    return InferenceBackend(
+        source=file.parent,
+        classes=metadata.classes,
+        size=metadata.size,
+        channels=metadata.channels,
+        harmonize=metadata.harmonize,
+        predict=finite,
+        calibration=metadata.calibration,
+        ood_calibration=metadata.ood_calibration,
+        explain=explain,
+        version=version_number(file.parent),
+        file=file,
+    )
+
+
+def batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """Lists of up to ``size`` items, as ``itertools.batched`` of Python 3.12."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,4 +1,4 @@
-"""A run folder's best checkpoint as a ``Network``."""
+"""A run's best checkpoint as a backend."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from btkeras.decisions.calibration import load_calibration
 from btkeras.decisions.ood import load_ood
 from btkeras.evaluation.evaluate import load_best
 from btkeras.explain.cam import explainer
-from btkeras.inference.backends.base import InferenceBackend, ModelOutputs
+from btkeras.inference.backends import InferenceBackend, ModelOutputs
 from btkeras.models.head import with_features
 from btkeras.models.reparameterize import reparameterize
 from btkeras.runs import Run, open_run
 
-# Making the deploy form takes half a second, of which the first answer gives half back; each further one then takes
-# 1 ms less at 112 pixels and 6 ms at 224 (docs/performance.md).
-_WORTH_FUSING = 100
+# Re-parameterising takes half a second, of which the first call gives half back; each further image then takes 1 ms
+# less at 112 pixels and 6 ms less at 224 (docs/performance.md).
+_REPARAMETERIZE_FROM = 100
 
 
 def load(folder: Path, images: int = 1) -> InferenceBackend:
@@ -28,45 +28,39 @@ def load(folder: Path, images: int = 1) -> InferenceBackend:
 
     Args:
         folder: The run's.
-        images: About how many will be asked for; many are answered by the network's deploy form.
+        images: About how many will be predicted; for many, the network is re-parameterised.
 
     Raises:
         RunError: If it has no checkpoint yet, or a file of it is damaged.
         ModelError: If the checkpoint cannot be used.
     """
     run = open_run(folder)
-    return network_of(run, load_best(run), fused=images >= _WORTH_FUSING)
+    return backend_of(run, load_best(run), reparameterized=images >= _REPARAMETERIZE_FROM)
 
 
-def network_of(run: Run, model: keras.Model, fused: bool = False) -> InferenceBackend:
-    """The same of a checkpoint that was loaded already.
-
-    Args:
-        run: The run.
-        model: Its checkpoint.
-        fused: Whether its deploy form answers (``models.fuse``).
-    """
+def backend_of(run: Run, model: keras.Model, reparameterized: bool = False) -> InferenceBackend:
+    """The backend of a run whose checkpoint is loaded already; predicts with the re-parameterised network if wanted."""
     data, classes = run.config().data, run.classes()
     calibration, ood = load_calibration(run, model), load_ood(run)
-    network = with_features(reparameterize(model) if fused else model)
+    network = with_features(reparameterize(model) if reparameterized else model)
 
-    def observe(images: NDArray[np.uint8]) -> ModelOutputs:
+    def predict(images: NDArray[np.uint8]) -> ModelOutputs:
         outputs = np.asarray(network.predict_on_batch(images.astype(np.float32)))
         probabilities, features = np.split(outputs, [len(classes)], axis=1)
-        return probabilities, ood.score(features) if ood else None
+        return ModelOutputs(probabilities, ood.score(features) if ood else None)
 
-    # Made when it is first asked for: most never are.
-    maps = functools.cache(lambda: explainer(model))
-    gradients = keras.backend.backend() == "tensorflow"
+    # Made on first use, since most predictions are not explained.
+    explain = functools.cache(lambda: explainer(model))
+    has_gradients = keras.backend.backend() == "tensorflow"
     return InferenceBackend(
         source=run.path,
         classes=classes,
         size=data.image_size,
         channels=data.channels,
         harmonize=data.harmonize,
-        observe=observe,
+        predict=predict,
         calibration=calibration,
-        reference=ood.reference if ood else None,
-        explain=(lambda images, indices: maps()(images, indices)) if gradients else None,
+        ood_calibration=ood.reference if ood else None,
+        explain=(lambda images, indices: explain()(images, indices)) if has_gradients else None,
         file=run.best_model,
     )
