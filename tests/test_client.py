@@ -174,7 +174,7 @@ def _closed_port() -> int:
 def test_no_server_there_is_one_message(slices: list[str]) -> None:
     result = run(*slices, "--server", f"http://127.0.0.1:{_closed_port()}")
     assert result.exit_code == 1 and result.stdout == ""
-    assert result.stderr.count("A server must be reachable") == 1 and "rejected" in result.stderr
+    assert result.stderr.count("A server must be reachable") == 1 and "refused" in result.stderr
 
 
 def test_a_silent_server_is_one_message(server: Fake, slices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
