@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from btkeras.errors import ConfigError, RunError
 from btkeras.files import read_json, write_json
 from btkeras.metrics.conformal import conformal_threshold, prediction_sets
-from btkeras.runs import Run
 
 if TYPE_CHECKING:
     import keras
+
+    from btkeras.runs import Run
 
 
 METHOD = "temperature by negative log-likelihood; split conformal sets, score 1 - p (LAC)"

@@ -69,7 +69,7 @@ def _trust(cost: Mapping[str, Any]) -> str:
         subsets.append(f"another prediction set for {cost['sets_differ']}")
     if cost["ood"]:
         before, after = cost["ood"]
-        subsets.append(f"outliers {after}, float32 {before}, {cost['outliers_differ']} not the same")
+        subsets.append(f"outliers {after}, float32 {before}, {cost['ood_differ']} not the same")
     return "".join(f"; {subset}" for subset in subsets)
 
 
@@ -80,10 +80,10 @@ def _cost(cost: Mapping[str, Any]) -> list[str]:
         f"{cost['format']} in {cost['quantization']}, {cost['images']:,} slices of the {cost['split']} part:",
         f"  accuracy {100 * after:.2f} % (95 % interval {100 * low:.2f}..{100 * high:.2f}), "
         f"float32 {100 * before:.2f} %: {100 * (after - before):+.2f} points",
-        f"  only float32 right {cost['only_float32']}, only {cost['quantization']} right {cost['only_quantised']} "
+        f"  only float32 right {cost['only_float32']}, only {cost['quantization']} right {cost['only_quantized']} "
         f"(McNemar p {cost['p']:.2g}); difference of a probability {cost['difference']:.2g} at most, "
         f"{cost['mean_difference']:.1g} on average",
-        f"  another answer to {cost['answers_differ']}{_trust(cost)}",
+        f"  another decision for {cost['decisions_differ']}{_trust(cost)}",
         f"  test part: accuracy {100 * cost['test']['accuracy']:.2f} % of {cost['test']['images']:,}",
     ]
     return [
