@@ -1,7 +1,7 @@
-"""Puts the model that ships into the installed package; everything else about the package is in setup.cfg.
+"""Puts the pretrained model into the installed package; everything else about the package is in setup.cfg.
 
 The model lies in saved_models/, where `btkeras export` puts models and whoever reads the repository looks for them. An
-editable installation finds it there (btkeras/inference/pretrained.py).
+editable installation finds it there (btkeras/inference/model_folder.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Writes README.md beside a model: what the one that ships is, in a page that GitHub shows with it.
+"""Writes saved_models/README.md, the page of the pretrained model.
 
     python scripts/pretrained_readme.py saved_models/brain_tumour_mri [FIGURES]
 
-FIGURES is a folder of `btkeras evaluate`, whose test figure must be the one that the model's manifest states.
+FIGURES is a folder of `btkeras evaluate`, whose accuracy must be the one in the model's manifest.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ from btkeras.inference.model_folder import (
     model_summary,
 )
 
-# Percentage points between the figure that is stated and the one that is measured again.
+# Percentage points between the accuracy in the manifest and the one that is measured again.
 _TOLERANCE = 0.1
 
 _PAGE = """# saved_models
 
 `btkeras export RUN --out saved_models/NAME` puts `NAME/1/`, `NAME/2/`, ... here, the layout that TensorFlow Serving
-reads. `btkeras predict` looks here (and in `runs/`) when it is not told a model. Your own models are not kept in git.
+reads. `btkeras predict` looks here (and in `runs/`) without --model. Your own models are not kept in git.
 
 ## {name}
 
-The model that is installed with btkeras, and that answers where there is no other. **Research use only: it is no
+The pretrained model: it is installed with btkeras, and predicts where there is no other. **Research use only: it is no
 medical device.**
 
 - {about}.
-- {name}/{version}/{file}, {size:.1f} MB{quantised}; temperature {temperature:.3f}; `uncertain` beyond an outlier score
-  of {outlier}, or unless exactly one class has a probability of {probability} or more.
-- What it is worth, under changes of the image, and what it may go by instead of tumours:
+- {name}/{version}/{file}, {size:.1f} MB{quantized}; temperature {temperature:.3f}; `uncertain` beyond an OOD score of
+  {ood_score}, or unless exactly one class has a probability of {probability} or more.
+- Robustness to changes of the image, and shortcuts that it may use instead of tumours:
   [its card]({name}/{version}/assets.extra/model_card.md), and [docs/trust.md](../docs/trust.md).
-- Trained on slices of FigShare (Cheng 2017, doi [10.6084/m9.figshare.1512427](https://doi.org/10.6084/m9.figshare.1512427),
-  CC BY 4.0) and tumour-free ones of Br35H (Hamada 2020); split {by}, so slices of one patient are on both
-  sides of the split.
+- Trained on slices of FigShare (Cheng 2017,
+  doi [10.6084/m9.figshare.1512427](https://doi.org/10.6084/m9.figshare.1512427), CC BY 4.0) and tumour-free ones of
+  Br35H (Hamada 2020); split by {group_by}, so slices of one patient may be in several subsets.
 {notes}- SHA-256 of its `manifest.json`, which holds those of its other files: `{digest}`.
 
 ```bash
-btkeras selftest                                                 # is it whole, and does it answer as it did?
+btkeras selftest                                                 # unchanged, and predicts as at its export?
 btkeras selftest --write slice.png && btkeras predict slice.png  # a synthetic slice to try
-btkeras evaluate saved_models/{name} --data DATASET    # its test figure again: {accuracy} %
+btkeras evaluate saved_models/{name} --data DATASET    # its test accuracy again: {accuracy} %
 ```
 
-How it was made, of the dataset that its card gives the digest of:
+How it was made, from the dataset whose digest is in its card:
 
 ```bash
 {made}
@@ -62,36 +62,36 @@ git checkout main                  # scripts/publish_pretrained is newer than th
 scripts/publish_pretrained {run}
 ```
 
-What the card says under "Notes" is no command's output: it was written into `{run}/notes.md` before the last command.
+The card's "Notes" are no command's output: they were written into `{run}/notes.md` before the last command.
 """
 
 
 def page(model: Path, measured: dict[str, Any] | None) -> str:
-    """The page; ModelError if the figure that was measured is not the one that is stated."""
+    """The page; ModelError if the measured accuracy is not the one in the manifest."""
     version = latest_version(model)
     if version is None:
-        raise ModelError("A model that ships must be an exported one", received=model)
+        raise ModelError("A pretrained model must be an exported one", received=model)
     manifest = json.loads((version / MANIFEST).read_text(encoding="utf-8"))
-    ((form, expected),) = json.loads((version / SELFTEST).read_text(encoding="utf-8"))["formats"].items()
-    stated = metrics_of(manifest, form)
+    ((model_format, expected),) = json.loads((version / SELFTEST).read_text(encoding="utf-8"))["formats"].items()
+    stated = metrics_of(manifest, model_format)
     if stated is None or (measured and 100 * abs(measured["accuracy"] - stated["accuracy"]) > _TOLERANCE):
         raise ModelError(
-            f"A model's test figure must be measured again within {_TOLERANCE} points",
+            f"A model's test accuracy must be measured again within {_TOLERANCE} points",
             received=f"{measured and measured['accuracy']} and not {stated and stated['accuracy']}",
         )
     card = (version / EXTRA / CARD).read_text(encoding="utf-8")
-    limits, about = expected["thresholds"], model_summary(manifest, form)
+    limits, about = expected["thresholds"], model_summary(manifest, model_format)
     return _PAGE.format(
         name=model.name,
         version=version.name,
         about=about[0].upper() + about[1:],
-        file=FILES[form],
-        size=(version / FILES[form]).stat().st_size / 1e6,
+        file=FILES[model_format],
+        size=(version / FILES[model_format]).stat().st_size / 1e6,
         quantized=f", in {expected['quantization']}" if expected["quantization"] else "",
         temperature=manifest["temperature"],
-        ood_percentile="unknown" if limits["ood_score"] is None else f"{limits['ood_score']:.1f}",
+        ood_score="unknown" if limits["ood_score"] is None else f"{limits['ood_score']:.1f}",
         probability="unknown" if limits["probability"] is None else f"{limits['probability']:.3f}",
-        group_by=f"by {manifest['split']['by']}",
+        group_by=manifest["split"]["group_by"],
         digest=sha256(version / MANIFEST),
         accuracy=f"{100 * stated['accuracy']:.2f}",
         run=manifest["run"],
@@ -107,7 +107,7 @@ def _notes(card: str) -> str:
 
 
 def _made_by(card: str) -> list[str]:
-    """The commands of a card that train its model, up to the first training, which is as it was typed."""
+    """The commands of a card up to the first training."""
     lines = card.split("## How to reproduce", 1)[1].split("```bash", 1)[1].split("```", 1)[0].strip().splitlines()
     training = next(number for number, line in enumerate(lines) if line.startswith("btkeras train "))
     return lines[: training + 1]

@@ -67,7 +67,7 @@ class Fake:
         try:
             return 200, {"predictions": [outputs(image) for image in images]}, {}
         except OSError:
-            return 400, {"error": "Input is not a\n image. [[{{node decode}}]]"}, {}
+            return 400, {"error": "Input is not an\n image. [[{{node decode}}]]"}, {}
 
 
 class _Server(ThreadingHTTPServer):

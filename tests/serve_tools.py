@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from btkeras.decisions.ood import CalibrationScores
-from btkeras.inference.backends.base import InferenceBackend, ModelOutputs
+from btkeras.inference.backends import InferenceBackend, ModelOutputs
 from btkeras.server.app import DrainingServer
 from btkeras.server.served_model import ServedModel
 from btkeras.server.settings import ServerSettings
@@ -40,9 +40,9 @@ def quarters_backend(folder: Path = Path("quarters"), **changes: Any) -> Inferen
         "size": SIZE,
         "channels": 1,
         "harmonize": False,
-        "observe": quarters_outputs,
+        "predict": quarters_outputs,
         "calibration": None,
-        "reference": CalibrationScores(np.linspace(0, 45, 200, dtype=np.float32)),
+        "ood_calibration": CalibrationScores(np.linspace(0, 45, 200, dtype=np.float32)),
         "explain": _explain,
         "version": 3,
     }
@@ -53,7 +53,7 @@ def quarters_outputs(pixels: NDArray[np.uint8]) -> ModelOutputs:
     rows = np.stack([quarter.mean(axis=(1, 2, 3)) for quarter in _quarters(pixels)], axis=1)
     exponents = np.exp((rows - rows.max(axis=1, keepdims=True)) / 20)
     probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
-    return probabilities, pixels.mean(axis=(1, 2, 3)).astype(np.float32)
+    return ModelOutputs(probabilities, pixels.mean(axis=(1, 2, 3)).astype(np.float32))
 
 
 def _quarters(pixels: NDArray[Any]) -> list[NDArray[Any]]:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from btkeras.benchmark.rounds import Engine, EngineError, Worker, measure
+from benchmarks.rounds import Engine, EngineError, Worker, measure
 
 IMAGES = np.full((2, 8, 8, 1), 7, np.uint8)
 

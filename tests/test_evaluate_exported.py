@@ -124,7 +124,7 @@ def test_what_cannot_be_evaluated_is_one_message(model: Path, run: Path, moved: 
     fails(btkeras("evaluate", run, "--out", tmp_path / "x"), "for exported models", code=2)
     old = shutil.copytree(model, tmp_path / "old")
     (old / "1/assets.extra/image_digests.json").unlink()
-    fails(btkeras("evaluate", old, "--data", moved), r"without assets\.extra/images\.json")
+    fails(btkeras("evaluate", old, "--data", moved), r"without assets\.extra/image_digests\.json")
     other = write_images(tmp_path / "other", per_class=3, seed=7)
     (other / "glioma/000.png").write_text("no image")
     fails(btkeras("evaluate", model, "--data", other), r"1 broken, .*glioma/000\.png", "--skip-broken")

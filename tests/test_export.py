@@ -138,7 +138,8 @@ def test_versions_count_up_and_one_that_exists_is_kept(
     exported: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Only the numbers are looked at.
-    monkeypatch.setattr("btkeras.export.export._fill", lambda work, folder, *_: shutil.copytree(exported, folder / "x"))
+    write = "btkeras.export.export._Exporter.write"
+    monkeypatch.setattr(write, lambda self, folder, *_: shutil.copytree(exported, folder / "x"))
     run, out = open_run(trained_run), tmp_path / "m"
     for wanted, made in ((None, "1"), (7, "7"), (None, "8")):
         folder = export(run, out, wanted)
@@ -146,16 +147,16 @@ def test_versions_count_up_and_one_that_exists_is_kept(
         (folder / "x").rename(tmp_path / "x")
         shutil.copytree(tmp_path / "x", folder, dirs_exist_ok=True)
         shutil.rmtree(tmp_path / "x")
-    with pytest.raises(ModelError, match="not there yet"):
+    with pytest.raises(ModelError, match="does not exist yet"):
         export(run, out, 7)
 
 
 def test_a_model_that_disagrees_is_not_published(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = ExportNetwork.answer
+    right = ExportNetwork.outputs
     monkeypatch.setattr(
-        ExportNetwork, "decision", lambda *a: right(*a) | {"probabilities": right(*a)["probabilities"] * 0.99}
+        ExportNetwork, "outputs", lambda *a: right(*a) | {"probabilities": right(*a)["probabilities"] * 0.99}
     )
     with pytest.raises(ModelError, match=r"with its checkpoint.*probabilities of .*png through savedmodel's serv"):
         export(open_run(trained_run), tmp_path / "m")
@@ -181,7 +182,7 @@ def test_the_folder_says_what_it_is(exported: Path, trained_run: Path) -> None:
     rows = {row["signature"]: row for row in manifest["parity"]["rows"]}
     assert set(rows) == {"serving_default", "serving_pixels", "serving_prepared", "serving_explained"}
     assert all(row["labels"] == row["images"] for name, row in rows.items() if name != "serving_explained")
-    assert "of the validation part" in manifest["parity"]["inputs"]
+    assert "of the validation subset" in manifest["parity"]["inputs"]
     assert (extra / "labels.txt").read_text().split() == manifest["classes"]
     card = (extra / "model_card.md").read_text()
     assert str(trained_run) not in card + json.dumps(manifest)

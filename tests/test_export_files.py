@@ -98,7 +98,7 @@ def test_a_litert_file_is_an_archive_of_its_texts(exported: Path) -> None:
 
 
 def test_int8_is_published_with_its_cost(quantized: Path, calibrated: Path) -> None:
-    from btkeras.export.slices import subset_slices
+    from btkeras.export.quantize import subset_slices
 
     subset = subset_slices(open_run(calibrated), "validation")
     images, labels = subset.images, subset.labels

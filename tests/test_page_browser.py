@@ -19,7 +19,7 @@ from PIL import Image
 
 from btkeras.config import PhantomConfig
 from btkeras.datasets.phantom.patient import draw_patient
-from btkeras.inference.backends.base import InferenceBackend, ModelOutputs
+from btkeras.inference.backends import InferenceBackend, ModelOutputs
 from btkeras.server.settings import Limits, ServerSettings
 from tests.serve_tools import quarters_backend, quarters_outputs, running
 
@@ -213,7 +213,7 @@ def test_many_files_wait_in_a_queue_and_a_busy_server_is_waited_for(browser: Any
         return quarters_outputs(pixels)
 
     settings = ServerSettings(limits=Limits(queued_images=1, instances=1))
-    with listening(quarters_backend(observe=slow), settings) as url:
+    with listening(quarters_backend(predict=slow), settings) as url:
         visit = Visit(browser, url)
         visit.give(*[files["slice.png"]] * 4)
         assert visit.page.locator(".prediction.class").count() == 4
@@ -285,7 +285,7 @@ def test_a_server_with_a_token_is_given_one(browser: Any, files: dict[str, str],
 
 
 def test_a_model_without_maps_says_so(browser: Any, tmp_path: Path, files: dict[str, str]) -> None:
-    with listening(quarters_backend(tmp_path, explain=None, reference=None)) as url:
+    with listening(quarters_backend(tmp_path, explain=None, ood_calibration=None)) as url:
         visit = Visit(browser, url)
         visit.give(files["slice.png"])
         assert "no maps" in visit.page.locator("#bar").inner_text()

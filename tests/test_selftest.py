@@ -160,7 +160,7 @@ def test_a_quantized_file_is_compared_with_itself(made: Path, run: Path) -> None
     """The percentages and sets of float32 mislead: int8 moves the scores of the validation slices themselves."""
     import numpy as np
 
-    from btkeras.export.slices import subset_slices
+    from btkeras.export.quantize import subset_slices
     from btkeras.metrics.conformal import nonconformity_scores
 
     network, checkpoint = load_backend(made / "model.tflite"), load_backend(run)
@@ -171,8 +171,7 @@ def test_a_quantized_file_is_compared_with_itself(made: Path, run: Path) -> None
     assert np.sort(network.ood_calibration.percentile(scores)).tolist() == [
         100 * (i + 1) / len(scores) for i in range(len(scores))
     ]
-    expected = nonconformity_scores(subset.labels, probabilities)
-    np.testing.assert_allclose(network.calibration.scores, expected, atol=1e-6)
+    np.testing.assert_allclose(network.calibration.scores, nonconformity_scores(subset.labels, probabilities), atol=1e-6)
     assert network.calibration.scores != checkpoint.calibration.scores
     assert network.calibration.temperature == checkpoint.calibration.temperature
     assert "int8" in network.calibration.method

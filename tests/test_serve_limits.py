@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from btkeras.errors import ConfigError
-from btkeras.inference.backends.base import ModelOutputs
+from btkeras.inference.backends import ModelOutputs
 from btkeras.server.served_model import ServedModel
 from btkeras.server.settings import MIB, Limits, ServerSettings
 from btkeras.server.telemetry import JsonFormatter
@@ -61,7 +61,7 @@ def model() -> GatedModel:
 
 @pytest.fixture(scope="module")
 def server(model: GatedModel) -> Iterator[tuple[httpx.Client, ServedModel]]:
-    with running(quarters_backend(observe=model), ServerSettings(limits=SMALL)) as both:
+    with running(quarters_backend(predict=model), ServerSettings(limits=SMALL)) as both:
         yield both
 
 

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from btkeras.cli import main
-from btkeras.inference.pretrained import NAME
+from btkeras.inference.model_folder import PRETRAINED
 from btkeras.server import app
 from btkeras.server.settings import ServerSettings
 from tests.serve_tools import b64, noise, png, quarters_backend, until
@@ -57,7 +57,7 @@ def test_the_installed_model_is_served_and_sigterm_ends_it_without_a_failed_requ
         def client() -> None:
             with httpx.Client(base_url=url, timeout=30) as session:
                 while not stop.is_set():
-                    answer = session.post(f"/v1/models/{NAME}:predict", json=body)
+                    answer = session.post(f"/v1/models/{PRETRAINED}:predict", json=body)
                     codes.append(answer.status_code)
 
         with ThreadPoolExecutor(2) as pool:

@@ -18,7 +18,7 @@ import pytest
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from btkeras.inference.backends.base import load_backend
+from btkeras.inference.backends import ModelOutputs, load_backend
 from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.server.settings import ServerSettings
 from tests.conftest import CLASSES
@@ -91,7 +91,8 @@ def test_decoded_images(client: httpx.Client) -> None:
 
 def test_probabilities_are_the_shortest_numbers_that_are_the_same_float32() -> None:
     exact = np.array([[0.1, 0.2, 0.3, 0.4]], np.float32)
-    with running(quarters_backend(observe=lambda pixels: (exact, None), reference=None)) as (client, _):
+    backend = quarters_backend(predict=lambda pixels: ModelOutputs(exact, None), ood_calibration=None)
+    with running(backend) as (client, _):
         text = client.post(PREDICT, json={"instances": [b64(files()[0])]}).text
     assert '"probabilities":[0.1,0.2,0.3,0.4]' in text and "ood_score" not in text
 
@@ -207,7 +208,7 @@ def test_models_of_other_formats_answer_alike(trained_run: Path, exported_model:
     model = trained_run if kind == "run" else exported_model
     backend = load_backend(model, 1000)
     images = files()
-    direct = backend.observe(np.stack([Preprocessor(32, 1).bytes(image) for image in images]))[0]
+    direct = backend.predict(np.stack([Preprocessor(32, 1).bytes(image) for image in images]))[0]
     with running(backend, ServerSettings()) as (client, served):
         assert served.name == "tiny"
         assert client.get("/v1/models/tiny/versions/1").json()["model_version_status"][0]["state"] == "AVAILABLE"

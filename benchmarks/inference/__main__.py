@@ -29,9 +29,9 @@ import numpy as np
 from benchmarks.inference.constants import SIDE
 from benchmarks.inference.engines import ENTRANTS, TOLERANCES, Entrant, matrix_engines
 from benchmarks.inference.rows import row, table
-from btkeras.benchmark.benchmark import matrix_engine
-from btkeras.benchmark.engines import SIDE as NUMPY_SIDE
-from btkeras.benchmark.rounds import Engine, EngineError, Worker, measure
+from benchmarks.matrices import SIDE as NUMPY_SIDE
+from benchmarks.matrices import matrix_engine
+from benchmarks.rounds import Engine, EngineError, Worker, measure
 from btkeras.files import write_json
 from btkeras.machine import describe, load
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from btkeras.benchmark.rounds import Engine
+from benchmarks.rounds import Engine
 
 _HERE = "benchmarks.inference"
 # How far an answer may be from the trained network's in float32.

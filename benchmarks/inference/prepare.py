@@ -25,7 +25,7 @@ def prepare(network: str, size: int, folder: str) -> tuple[None, dict[str, Any]]
     their paths, ``images.npy``, uint8 ``[n, size, size, 1]``, and ``answers.npy``, what the trained one says of them.
 
     Returns:
-        No call, and each form's multiply-accumulates: an entry as ``btkeras.benchmark.worker`` takes it.
+        No call, and each form's multiply-accumulates: an entry as ``benchmarks.worker`` takes it.
     """
     out = Path(folder)
     forms = networks(network, size)

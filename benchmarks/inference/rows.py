@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.inference.engines import Entrant
-from btkeras.benchmark.rounds import Taken
+from benchmarks.rounds import Taken
 
 
 @dataclass(frozen=True)

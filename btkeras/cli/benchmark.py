@@ -1,14 +1,47 @@
-"""``btkeras benchmark``."""
+"""``btkeras benchmark``: a model's formats timed side by side on this machine."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from btkeras.cli.group import quiet_engine, quiet_tensorflow
+from btkeras.errors import BTKerasError, ModelError
 
-@click.command(short_help="Time a model on this machine.")
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from btkeras.inference.backends import InferenceBackend
+
+_PACKAGES = ("btkeras", "tensorflow", "keras", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
+# Instructions without which bfloat16 is slower than float32.
+_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+# Of one format in a round: long enough for several calls of one image.
+_TURN_SECONDS = 0.2
+# A run's backend is re-parameterised for this many.
+_MANY_IMAGES = 1000
+
+
+class _Format(NamedTuple):
+    """A format of a model: the file or run, its environment variables, and the command to predict with it."""
+
+    name: str
+    path: Path
+    use: str
+    images: int = _MANY_IMAGES
+    environment: Mapping[str, str] = {}
+
+
+@click.command(short_help="Time a model's formats on this machine.")
 @click.option("--model", type=click.Path(path_type=Path), help="A run folder or an exported model.")
 @click.option(
     "--batch",
@@ -19,24 +52,21 @@ import click
     type=click.IntRange(min=1),
     help="Images a call; may be given several times.",
 )
-@click.option("--rounds", default=15, show_default=True, type=click.IntRange(min=1), help="How often each is measured.")
+@click.option("--rounds", default=15, show_default=True, type=click.IntRange(min=1), help="How often each is timed.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def benchmark(model: Path | None, batches: tuple[int, ...], rounds: int, as_json: bool) -> None:
-    """Measure how fast a model answers on this machine, in each form that it is there in, and say which to use.
+    """Time how fast a model predicts on this machine, in each format that it has, and say which to use.
 
-    Of a run these are the network as trained and its deploy form; of an exported model each file of the version. Each
-    form has a process of its own, and all are measured in turns, so that they meet the same machine. Preparing a
-    image (reading, resizing) is not part of it. Without --model the newest model in saved_models/ or runs/ is taken.
+    Of a run these are the network as trained and re-parameterised; of an exported model each file of the version. All
+    are loaded in this process and timed in turns, so that other processes slow all of them. Reading and preprocessing
+    images is not part of it. Without --model the newest model in saved_models/ or runs/ is taken.
 
     \b
-    Said are
-      ms, p95       what a caller waits: the median, and the slowest of twenty
-      images/s    of the median
-      time          against the first form, the median of the rounds' quotients
-      CPU ms        of all threads
-      of the limit  by that time, of the rate at which this machine multiplies float32 matrices
-      peak memory   of the process that loads the model and answers
-      differs by    the largest difference of a probability from the first form's
+    Columns
+      ms, p95       of a call: the median, and the slowest of twenty
+      images/s      of the median
+      loaded in     seconds until the first prediction
+      differs by    the largest difference of a probability from the first format's
 
     \b
     Examples:
@@ -47,19 +77,185 @@ def benchmark(model: Path | None, batches: tuple[int, ...], rounds: int, as_json
     """
     from tqdm import tqdm
 
-    from btkeras.benchmark.benchmark import benchmark as measure
-    from btkeras.benchmark.format import format_benchmark
     from btkeras.inference.backends import newest_model
 
     chosen = newest_model() if model is None else model
     with tqdm(desc=str(chosen), bar_format="{desc} {n_fmt} {elapsed} {postfix}", leave=False) as bar:
 
-        def done(what: str) -> None:
+        def progress(what: str) -> None:
             bar.set_postfix_str(what, refresh=False)
             bar.update()
 
-        found = measure(chosen, batches, rounds, done)
-    if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2))
-    else:
-        click.echo("\n".join(format_benchmark(found)))
+        found = measure(chosen, batches, rounds, progress)
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(format_benchmark(found)))
+
+
+def measure(
+    model: Path, batches: Sequence[int], rounds: int, progress: Callable[[str], object] = lambda _: None
+) -> dict[str, Any]:
+    """Times a model's formats.
+
+    Args:
+        model: A run folder, an exported model, a version or a file of it.
+        batches: Images a call, each 1 or more.
+        rounds: How often each is timed, 1 or more.
+        progress: Called with what was just done.
+
+    Returns:
+        ``model``, ``machine``, ``rounds``, ``formats`` (by name ``load_seconds``, the largest ``difference`` of a
+        probability, and ``use``, the command), ``rows`` (``format``, ``batch``, ``milliseconds``, ``p95``,
+        ``images_per_second``) and ``failed`` (the reasons, by format).
+
+    Raises:
+        ModelError: If there is no such model, or none of its formats can be loaded.
+    """
+    import numpy as np
+
+    from btkeras.machine import describe
+
+    failed: dict[str, str] = {}
+    backends: dict[str, InferenceBackend] = {}
+    formats: dict[str, dict[str, Any]] = {}
+    outputs: dict[str, NDArray[np.float32]] = {}
+    for each in _formats(model):
+        start = time.perf_counter()
+        try:
+            backend = _load(each)
+            images = _images(backend, max(batches))
+            backend.predict(images[:1])
+        except BTKerasError as error:
+            failed[each.name] = str(error)
+            continue
+        seconds = time.perf_counter() - start
+        outputs[each.name] = backend.predict(images).probabilities
+        difference = float(np.abs(outputs[each.name] - next(iter(outputs.values()))).max())
+        backends[each.name] = backend
+        formats[each.name] = {"load_seconds": seconds, "difference": difference, "use": each.use}
+        progress(f"loaded {each.name}")
+    if not backends:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise ModelError("At least one format of the model must load", received=reasons)
+    rows = [row for batch in batches for row in _time(backends, batch, rounds, progress)]
+    return {
+        "model": str(model),
+        "machine": describe(_PACKAGES),
+        "rounds": rounds,
+        "formats": formats,
+        "rows": rows,
+        "failed": failed,
+    }
+
+
+def _formats(model: Path) -> list[_Format]:
+    from btkeras.inference.backends import locate
+    from btkeras.inference.backends.onnx import ENGINE, OPENVINO
+    from btkeras.inference.model_folder import FILES
+    from btkeras.machine import describe
+
+    path = locate(model).path
+    if path.is_dir():
+        return [
+            _Format("as trained", path, f"btkeras predict --model {path}", images=1),
+            _Format("re-parameterised", path, f"btkeras export {path} --out saved_models/NAME"),
+        ]
+    files = [path] if model.is_file() else [path.with_name(name) for name in FILES.values()]
+    found = []
+    for file in filter(Path.is_file, files):
+        name = next((name for name, own in FILES.items() if own == file.name), file.name)
+        use = f"btkeras predict --model {file}"
+        found.append(_Format(name, file, use))
+        if file.suffix == ".onnx" and importlib.util.find_spec("openvino"):
+            fast_bfloat16 = not _BFLOAT16.isdisjoint(describe()["instructions"])
+            found += [
+                _Format(f"{name}, {engine}", file, f"{ENGINE}={engine} {use}", environment={ENGINE: engine})
+                for engine, precision in OPENVINO.items()
+                if precision != "bf16" or fast_bfloat16
+            ]
+    return found
+
+
+def _load(chosen: _Format) -> InferenceBackend:
+    from btkeras.inference.backends import locate
+
+    location = locate(chosen.path)
+    if location.needs_tensorflow:
+        quiet_tensorflow()
+    before = dict(os.environ)
+    os.environ.update(chosen.environment)
+    try:
+        with quiet_engine():
+            return location.load(chosen.images)
+    finally:
+        for name in chosen.environment:
+            os.environ.pop(name)
+        os.environ.update(before)
+
+
+def _images(backend: InferenceBackend, count: int) -> NDArray[np.uint8]:
+    """Noise: an image's content does not change how long a prediction takes."""
+    import numpy as np
+
+    shape = (count, backend.size, backend.size, backend.channels)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def _time(
+    backends: Mapping[str, InferenceBackend], batch: int, rounds: int, progress: Callable[[str], object]
+) -> list[dict[str, Any]]:
+    """A row for each format, timed in rounds of one turn each, in an order drawn anew."""
+    import numpy as np
+
+    names, calls = list(backends), {name: [] for name in backends}  # type: ignore[var-annotated]
+    order = random.Random(0)
+    for number in range(rounds):
+        for name in order.sample(names, len(names)):
+            images = _images(backends[name], batch)
+            # The first call of a turn finds caches that the others have filled.
+            backends[name].predict(images)
+            end = time.perf_counter() + _TURN_SECONDS
+            while (start := time.perf_counter()) < end:
+                backends[name].predict(images)
+                calls[name].append(time.perf_counter() - start)
+        progress(f"batch {batch}, round {number + 1} of {rounds}")
+    return [
+        {
+            "format": name,
+            "batch": batch,
+            "milliseconds": 1000 * float(np.median(seconds)),
+            "p95": 1000 * float(np.quantile(seconds, 0.95)),
+            "images_per_second": batch / float(np.median(seconds)),
+        }
+        for name, seconds in calls.items()
+    ]
+
+
+def format_benchmark(found: Mapping[str, Any]) -> list[str]:
+    """A result of ``measure`` as lines of text."""
+    machine, formats = found["machine"], found["formats"]
+    load = "" if machine["load"] is None else f", load {machine['load']}"
+    lines = [
+        f"{machine['processor']} ({' '.join(machine['instructions'])}), {machine['threads']} of {machine['cores']} "
+        f"cores{load}; medians of {found['rounds']} rounds",
+        "",
+    ]
+    width = max(map(len, formats)) + 2
+    lines.append(
+        f"{'format':<{width}}{'batch':>6}{'ms':>9}{'p95':>9}{'images/s':>10}{'loaded in':>11}{'differs by':>12}"
+    )
+    for row in found["rows"]:
+        own = formats[row["format"]]
+        lines.append(
+            f"{row['format']:<{width}}{row['batch']:>6}{row['milliseconds']:>9.1f}{row['p95']:>9.1f}"
+            f"{row['images_per_second']:>10.1f}{own['load_seconds']:>9.2f} s{own['difference']:>12.1e}"
+        )
+    lines += ["", *(f"{name} could not be timed: {reason}" for name, reason in found["failed"].items())]
+    for batch in sorted({row["batch"] for row in found["rows"]}):
+        best = min((row for row in found["rows"] if row["batch"] == batch), key=lambda row: row["milliseconds"])
+        at_a_time = "one image" if batch == 1 else f"{batch} images"
+        lines.append(f"fastest for {at_a_time} at a time: {best['format']}. Use: {formats[best['format']]['use']}")
+    if (Path(found["model"]) / "config.yaml").is_file():
+        lines.append(
+            "A run has no files of other formats: export it with --format savedmodel --format onnx --format litert "
+            "and benchmark what that wrote."
+        )
+    return lines

@@ -13,7 +13,7 @@ from btkeras.cli.common import quiet_engine, quiet_tensorflow
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
-    from btkeras.inference.backends.base import InferenceBackend
+    from btkeras.inference.backends import InferenceBackend
 
 _TOKEN = "BTKERAS_TOKEN"
 # A run's model is re-parameterised for as many images: that takes half a second at the start and makes each faster.
@@ -76,7 +76,7 @@ def serve(model: Path | None, token_file: Path | None, **options: Any) -> None:
 
 
 def _load(model: Path | None) -> InferenceBackend:
-    from btkeras.inference.backends.base import locate, newest_model
+    from btkeras.inference.backends import locate, newest_model
 
     location = locate(model or newest_model(), explained=True)
     click.echo(f"model: {location.path}", err=True)

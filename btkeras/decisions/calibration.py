@@ -77,7 +77,7 @@ class Calibration:
         }
 
     @staticmethod
-    def from_json(document: Mapping[str, Any], where: str = Run.calibration_file.name) -> Calibration:
+    def from_json(document: Mapping[str, Any], where: str = "calibration.json") -> Calibration:
         """Reads what ``to_json`` made.
 
         Raises:

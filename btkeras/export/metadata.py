@@ -1,166 +1,80 @@
-"""Which images a network was trained, chosen and tested on, so that its test figure can be measured again.
-
-Images are known by digests of their files and not by their names: a name may be a patient's, and means nothing where
-the files lie elsewhere. Whoever has a file can tell whether it was among them, and nobody else can.
-"""
+"""What is exported beside the network, in ``assets.extra/``: metadata, image digests, self-test and model card."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 import btkeras
-from btkeras.datasets.dataset import Dataset, Record
-from btkeras.decisions.calibration import FILE as CALIBRATION
-from btkeras.decisions.calibration import Calibration
+from btkeras.decisions.calibration import COVERAGE, Calibration
 from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores
 from btkeras.errors import DataError, RunError
 from btkeras.export.network import ExportNetwork
-from btkeras.files import sha256, write_json, write_text
-from btkeras.inference.model_folder import EXTRA, FILES, IMAGE_DIGESTS, LABELS, MANIFEST, METADATA, OOD_CALIBRATION
+from btkeras.export.parity import format_parity, phantom_image
+from btkeras.export.quantize import format_comparison
+from btkeras.files import read_json, sha256, write_json, write_text
+from btkeras.inference.backends import InferenceBackend
+from btkeras.inference.model_folder import (
+    CALIBRATION,
+    CARD,
+    DIGEST_DIGITS,
+    EXTRA,
+    FILES,
+    IMAGE_DIGESTS,
+    LABELS,
+    MANIFEST,
+    METADATA,
+    OOD_CALIBRATION,
+    SELFTEST,
+    SELFTEST_IMAGE,
+    image_digest,
+)
+from btkeras.inference.predictor import FilePrediction, Predictor
 from btkeras.metrics.intervals import wilson
 from btkeras.models.build import count_macs
 from btkeras.models.head import temperature_of
-from btkeras.preprocessing.image_file import read_bytes
-from btkeras.reporting.card import FILE as CARD
 from btkeras.reporting.card import card_text
-from btkeras.runs import Run, read_json
+from btkeras.runs import Run
 from btkeras.splitting.splits import SUBSETS
-
-_HEAD = (
-    f"{'format':<16}{'signature':<20}{'slices':>6}{'same label':>12}{'probability':>13}{'outlier score':>15}{'map':>10}"
-)
-
-
-def format_export(manifest: Mapping[str, Any]) -> list[str]:
-    """Lines of text.
-
-    Args:
-        manifest: With ``parity`` and ``quantization``, as ``export_extra.write_measured`` writes it.
-    """
-    parity = manifest["parity"]
-    lines = [f"Largest differences from the checkpoint, {parity['inputs']}:", _HEAD]
-    lines += [_agreement(row) for row in parity["rows"]]
-    for cost in manifest["quantization"]:
-        lines += ["", *_cost(cost)]
-    return lines
-
-
-def _agreement(row: Mapping[str, Any]) -> str:
-    labels = "" if row.get("labels") is None else f"{row['labels']}/{row['images']}"
-    differences = (_difference(row.get(name)) for name in ("probabilities", "ood_score", "map"))
-    cells = "".join(f"{text:>{width}}" for text, width in zip(differences, (13, 15, 10), strict=True))
-    return f"{row['format']:<16}{row['signature']:<20}{row['images']:>6,}{labels:>12}{cells}".rstrip()
-
-
-def _difference(value: float | None) -> str:
-    return "" if value is None else f"{value:.1e}"
-
-
-def _trust(cost: Mapping[str, Any]) -> str:
-    """How prediction sets and outliers compare, each network's by what it carries."""
-    subsets = []
-    if cost["sets_differ"] is not None:
-        subsets.append(f"another prediction set for {cost['sets_differ']}")
-    if cost["ood"]:
-        before, after = cost["ood"]
-        subsets.append(f"outliers {after}, float32 {before}, {cost['ood_differ']} not the same")
-    return "".join(f"; {subset}" for subset in subsets)
-
-
-def _cost(cost: Mapping[str, Any]) -> list[str]:
-    (before, after), (low, high) = cost["accuracy"], cost["accuracy_interval"][1]
-    sizes, times = ([*cost["bytes"]], [*cost["milliseconds"]])
-    lines = [
-        f"{cost['format']} in {cost['quantization']}, {cost['images']:,} slices of the {cost['split']} part:",
-        f"  accuracy {100 * after:.2f} % (95 % interval {100 * low:.2f}..{100 * high:.2f}), "
-        f"float32 {100 * before:.2f} %: {100 * (after - before):+.2f} points",
-        f"  only float32 right {cost['only_float32']}, only {cost['quantization']} right {cost['only_quantized']} "
-        f"(McNemar p {cost['p']:.2g}); difference of a probability {cost['difference']:.2g} at most, "
-        f"{cost['mean_difference']:.1g} on average",
-        f"  another decision for {cost['decisions_differ']}{_trust(cost)}",
-        f"  test part: accuracy {100 * cost['test']['accuracy']:.2f} % of {cost['test']['images']:,}",
-    ]
-    return [
-        *lines,
-        f"  {sizes[1] / 1e6:.1f} MB, float32 {sizes[0] / 1e6:.1f} MB; "
-        f"{times[1]:.1f} ms a slice here, float32 {times[0]:.1f} ms",
-    ]
-
 
 _Json = Mapping[str, Any]
 
-
-def export_section(manifest: _Json, selftest: _Json, digests: Mapping[str, str]) -> str:
-    """Markdown.
-
-    Args:
-        manifest: What is known of the export, and what was measured.
-        selftest: What ``selftest.json`` holds.
-        digests: SHA-256 by file, as a path in the version.
-    """
-    weights = {name: digest for name, digest in digests.items() if name in FILES.values() or "variables" in name}
-    lines = ["## This export", "", "| file | SHA-256 |", "| --- | --- |"]
-    lines += [f"| {name} | `{digest}` |" for name, digest in weights.items()]
-    lines += ["", "What an answer is withheld by:", "", *_threshold_lines(manifest, selftest)]
-    lines += ["", "Made, checked where it is installed, and tested again by:", ""]
-    lines += ["```bash", *_commands(manifest), "```"]
-    return "\n".join([*lines, "", "```", *format_export(manifest), "```", ""])
-
-
-def _threshold_lines(manifest: _Json, selftest: _Json) -> list[str]:
-    lines = [f"- Temperature: {manifest['temperature']:.3f}, in the weights."]
-    for found in selftest["formats"].values():
-        limits = found["thresholds"]
-        if limits["ood_score"] is not None:
-            lines.append(
-                f"- {found['file']}: uncertain beyond an outlier score of {limits['ood_score']:.1f} "
-                f"({100 * OOD_PERCENTILE:.0f} % of the validation slices are below)."
-            )
-        if limits["probability"] is not None:
-            lines.append(
-                f"- {found['file']}: a class is in the prediction set of {100 * selftest['coverage']:.0f} % coverage "
-                f"from a probability of {limits['probability']:.4f}; uncertain unless there is one such class."
-            )
-    return lines
-
-
-def _commands(manifest: _Json) -> list[str]:
-    options = [f"--format {form}" for form in manifest["formats"]]
-    options += [f"--quantize {kind}" for kind in sorted({cost["quantization"] for cost in manifest["quantization"]})]
-    return [
-        f"btkeras export RUN --out MODEL {' '.join(options)}",
-        "btkeras selftest --model MODEL",
-        "btkeras evaluate MODEL --data DATASET",
-    ]
-
-
-_UNKNOWN_CARD = """# {name}
+# Of the self-test's probabilities and OOD percentile, by quantization. Another processor rounds otherwise: LiteRT's
+# three sets of kernels differ by 1.3e-6 with float32 weights, by 6e-7 with float16 and by 0.017 in int8, whose
+# activations change by whole steps (12 phantom slices, configs/robust.yaml); processors with 16-bit arithmetic may use
+# it.
+_TOLERANCES: Mapping[str | None, tuple[float, float]] = MappingProxyType(
+    {None: (1e-3, 1.0), "float16": (5e-3, 1.0), "int8": (0.05, 5.0)}
+)
+_UNEVALUATED_CARD = """# {name}
 
 A network of {classes} for {size} x {size} x {channels} images, made with btkeras {version}. **It was never evaluated:
-nothing is known of how often it is right.** `btkeras evaluate` its run, and export it again.
+nothing is known about its accuracy.** `btkeras evaluate` its run, and export it again.
 """
 
 
-def model_metadata(deployed: ExportNetwork) -> dict[str, Any]:
-    """What is known of a model before it is written, for ``manifest.json``."""
-    run = deployed.run
-    manifest = run.manifest()
-    size, _, channels = deployed.shape
+def model_metadata(network: ExportNetwork) -> dict[str, Any]:
+    """The part of ``manifest.json`` that is known before the export; embedded in files of one format."""
+    run = network.run
+    manifest, split = run.manifest(), read_json(run.splits_file)
+    size, _, channels = network.shape
+    counts = {subset: sum(split["counts"][subset].values()) for subset in SUBSETS}
     return {
-        "model": deployed.model.name,
-        "classes": list(deployed.classes),
+        "model": network.model.name,
+        "classes": list(network.classes),
         "image_size": size,
         "channels": channels,
-        "harmonize": deployed.harmonize,
-        "temperature": temperature_of(deployed.model),
+        "harmonize": network.harmonize,
+        "temperature": temperature_of(network.model),
         # Multiply-accumulates an image.
-        "macs": count_macs(deployed.fused),
+        "macs": count_macs(network.reparameterized),
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         "btkeras": btkeras.__version__,
         "run": run.path.resolve().name,
@@ -168,75 +82,18 @@ def model_metadata(deployed: ExportNetwork) -> dict[str, Any]:
         "trained_with": manifest["versions"],
         "dataset_images": manifest["images"],
         "dataset": PurePath(str(manifest["dataset"])).name,
-        "split": _split(run),
-        "test": _test_figures(run),
+        "split": {
+            "group_by": split.get("group_by", "image"),
+            "seed": split["seed"],
+            "digest": split["digest"],
+            **counts,
+        },
+        "test": _run_metrics(run),
     }
 
 
-def texts(
-    known: Mapping[str, Any], calibration: Calibration | None, reference: CalibrationScores | None
-) -> dict[str, str]:
-    """The texts of ``exported.TEXTS``, as far as there is something to say."""
-    found = {METADATA: _json(known), LABELS: "".join(f"{name}\n" for name in known["classes"])}
-    if calibration:
-        found[CALIBRATION] = _json(calibration.to_json())
-    if reference:
-        found[OOD_CALIBRATION] = _json({"scores": reference.scores.tolist()})
-    return found
-
-
-def write_texts(version: Path, written: Mapping[str, str]) -> None:
-    """Writes texts by their names."""
-    for name, text in written.items():
-        write_text(version / EXTRA / name, text)
-
-
-def write_measured(
-    version: Path, deployed: ExportNetwork, manifest: Mapping[str, Any], selftest: Mapping[str, Any]
-) -> None:
-    """Writes the model card and, last, ``manifest.json`` with the digests of all other files of the version.
-
-    Args:
-        version: Its folder, with all else in it.
-        deployed: What was exported.
-        manifest: What is known of it, and what was measured.
-        selftest: As ``export_selftest.write_selftest`` returns it.
-    """
-    section = export_section(manifest, selftest, _digests(version))
-    write_text(version / EXTRA / CARD, f"{_card(deployed)}\n{section}")
-    write_json(version / MANIFEST, {**manifest, "files": _digests(version)})
-
-
-def _digests(version: Path) -> dict[str, str]:
-    """Of each file, by its path in the version; the manifest's cannot stand in the manifest."""
-    files = sorted(path for path in version.rglob("*") if path.is_file() and path != version / MANIFEST)
-    return {file.relative_to(version).as_posix(): sha256(file) for file in files}
-
-
-def _card(deployed: ExportNetwork) -> str:
-    """The run's model card; of a run without figures, one that says so."""
-    run = deployed.run
-    if run.metrics_file.is_file():
-        return card_text(run)
-    size, _, channels = deployed.shape
-    return _UNKNOWN_CARD.format(
-        name=run.path.resolve().name,
-        classes=", ".join(deployed.classes),
-        size=size,
-        channels=channels,
-        version=btkeras.__version__,
-    )
-
-
-def _split(run: Run) -> dict[str, Any]:
-    """What was split by what into how many images."""
-    split = read_json(run.splits_file)
-    counts = {subset: sum(split["counts"][subset].values()) for subset in SUBSETS}
-    return {"group_by": split.get("group_by", "image"), "seed": split["seed"], "digest": split["digest"], **counts}
-
-
-def _test_figures(run: Run) -> dict[str, Any] | None:
-    """Accuracy on the run's test part; None if it was not evaluated."""
+def _run_metrics(run: Run) -> dict[str, Any] | None:
+    """Metrics on the run's test subset; None if it was not evaluated."""
     if not run.metrics_file.is_file():
         return None
     metrics = run.metrics()
@@ -251,31 +108,170 @@ def _test_figures(run: Run) -> dict[str, Any] | None:
     return {"images": images, "accuracy": accuracy, "accuracy_interval": interval, "macro": macro}
 
 
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+def metadata_files(
+    manifest: _Json, calibration: Calibration | None, ood_calibration: CalibrationScores | None
+) -> dict[str, str]:
+    """Texts by the names of ``model_folder.METADATA_FILES``, without what the run does not have."""
+    documents: dict[str, _Json] = {METADATA: manifest}
+    if calibration:
+        documents[CALIBRATION] = calibration.to_json()
+    if ood_calibration:
+        documents[OOD_CALIBRATION] = {"scores": ood_calibration.scores.tolist()}
+    labels = "".join(f"{name}\n" for name in manifest["classes"])
+    texts = {name: json.dumps(value, indent=2, allow_nan=False) + "\n" for name, value in documents.items()}
+    return {**texts, LABELS: labels}
 
 
-# Hexadecimal digits of SHA-256: two of a million images share 16 of them by chance once in 37 million such sets.
-DIGITS = 16
-_WHAT = f"SHA-256 of the images' files, first {DIGITS} hexadecimal digits, sorted"
-
-
-def image_digest(dataset: Dataset, record: Record) -> str:
-    """What an image is known by; ImageError if its file cannot be read."""
-    return hashlib.sha256(read_bytes(dataset.root / record.path)).hexdigest()[:DIGITS]
+def write_extra(version: Path, texts: Mapping[str, str]) -> None:
+    """Writes texts into ``assets.extra/``, by name."""
+    for name, text in texts.items():
+        write_text(version / EXTRA / name, text)
 
 
 def write_image_digests(version: Path, run: Run) -> None:
-    """Writes ``assets.extra/image_digests.json``, by subset and class, if the run still has its dataset."""
+    """Writes ``assets.extra/image_digests.json``, by subset and class, unless the run's dataset is gone or changed.
+
+    Images are known by digests and not by names, which may be patients': whoever has a file can tell whether it was in
+    the split, and nobody else can.
+    """
     try:
         dataset = run.dataset()
         split = run.split(dataset)
     except DataError:
         return
-    document: dict[str, object] = {"digests": _WHAT}
+    what = f"SHA-256 of the images' files, first {DIGEST_DIGITS} hexadecimal digits, sorted"
+    document: dict[str, object] = {"digests": what}
     for subset in SUBSETS:
         found: dict[str, list[str]] = defaultdict(list)
         for record in split.subset(subset):
-            found[record.label].append(image_digest(dataset, record))
+            found[record.label].append(image_digest(dataset.root / record.path))
         document[subset] = {label: sorted(found[label]) for label in run.classes()}
     write_text(version / IMAGE_DIGESTS, json.dumps(document, separators=(",", ":")) + "\n")
+
+
+def write_selftest(version: Path, formats: Sequence[str], quantization: str | None) -> dict[str, Any]:
+    """Writes ``assets.extra/selftest.png``, a synthetic slice, and ``selftest.json``.
+
+    Args:
+        version: Its folder, with all files that a prediction needs.
+        formats: Keys of ``model_folder.FILES``.
+        quantization: Of the formats of one file, or None.
+
+    Returns:
+        What ``selftest.json`` holds: the prediction sets' ``coverage`` and, by format in ``formats``, the expected
+        prediction.
+    """
+    (version / SELFTEST_IMAGE).write_bytes(phantom_image())
+    expected = {
+        name: _expected(version, FILES[name], None if name == "savedmodel" else quantization) for name in formats
+    }
+    document = {"image": SELFTEST_IMAGE.name, "coverage": COVERAGE, "formats": expected}
+    write_json(version / SELFTEST, document)
+    return document
+
+
+def _expected(version: Path, file: str, quantization: str | None) -> dict[str, Any]:
+    predictor = Predictor(version / file)
+    (prediction,) = predictor.predict_files([version / SELFTEST_IMAGE])
+    probability, ood_percentile = _TOLERANCES[quantization]
+    thresholds = _thresholds(predictor.backend)
+    return {
+        "file": file,
+        "quantization": quantization,
+        "decision": prediction.decision,
+        "set": prediction.set,
+        "ood_percentile": prediction.ood_percentile,
+        "probabilities": prediction.probabilities,
+        "tolerance": {"probability": probability, "ood_percentile": ood_percentile},
+        # Whether all predictions within the tolerance have the same decision.
+        "decided": _decided(prediction, thresholds["probability"], probability, ood_percentile),
+        "thresholds": thresholds,
+    }
+
+
+def _thresholds(backend: InferenceBackend) -> dict[str, float | None]:
+    """The largest ``ood_score`` in distribution, and the least ``probability`` of a class in a prediction set."""
+    calibration, ood_calibration = backend.calibration, backend.ood_calibration
+    return {
+        "ood_score": ood_calibration.threshold if ood_calibration else None,
+        "probability": 1 - calibration.threshold(COVERAGE) if calibration else None,
+    }
+
+
+def _decided(prediction: FilePrediction, limit: float | None, probability: float, ood_percentile: float) -> bool:
+    values, percentile = np.array([*prediction.probabilities.values()]), prediction.ood_percentile
+    near_set = limit is not None and bool((np.abs(values - limit) <= probability).any())
+    near_ood = percentile is not None and abs(percentile - 100 * OOD_PERCENTILE) <= ood_percentile
+    first, second = np.sort(values)[[-1, -2]]
+    return not near_set and not near_ood and bool(first - second > 2 * probability)
+
+
+def write_manifest(version: Path, network: ExportNetwork, manifest: _Json, selftest: _Json) -> None:
+    """Writes the model card and, last, ``manifest.json`` with the digests of all other files of the version.
+
+    Args:
+        version: Its folder, with all else in it.
+        network: What was exported.
+        manifest: Metadata and measurements.
+        selftest: Of ``write_selftest``.
+    """
+    run = network.run
+    if run.metrics_file.is_file():
+        card = card_text(run)
+    else:
+        card = _UNEVALUATED_CARD.format(
+            name=run.path.resolve().name,
+            classes=", ".join(network.classes),
+            size=network.shape[0],
+            channels=network.shape[2],
+            version=btkeras.__version__,
+        )
+    write_text(version / EXTRA / CARD, f"{card}\n{_export_section(manifest, selftest, _digests(version))}")
+    write_json(version / MANIFEST, {**manifest, "files": _digests(version)})
+
+
+def _digests(version: Path) -> dict[str, str]:
+    """SHA-256 of each file but the manifest, by its path in the version."""
+    files = sorted(path for path in version.rglob("*") if path.is_file() and path != version / MANIFEST)
+    return {file.relative_to(version).as_posix(): sha256(file) for file in files}
+
+
+def _export_section(manifest: _Json, selftest: _Json, digests: Mapping[str, str]) -> str:
+    """The card's section on the export, Markdown."""
+    weights = {name: digest for name, digest in digests.items() if name in FILES.values() or "variables" in name}
+    options = [f"--format {name}" for name in manifest["formats"]]
+    options += [f"--quantize {kind}" for kind in sorted({row["quantization"] for row in manifest["quantization"]})]
+    lines = ["## This export", "", "| file | SHA-256 |", "| --- | --- |"]
+    lines += [f"| {name} | `{digest}` |" for name, digest in weights.items()]
+    lines += ["", "Thresholds of the decisions:", "", f"- Temperature: {manifest['temperature']:.3f}, in the weights."]
+    for row in selftest["formats"].values():
+        score, probability = row["thresholds"]["ood_score"], row["thresholds"]["probability"]
+        if score is not None:
+            lines.append(
+                f"- {row['file']}: uncertain beyond an OOD score of {score:.1f} "
+                f"({100 * OOD_PERCENTILE:.0f} % of the validation slices are below)."
+            )
+        if probability is not None:
+            lines.append(
+                f"- {row['file']}: a class is in the prediction set of {100 * selftest['coverage']:.0f} % coverage "
+                f"from a probability of {probability:.4f}; uncertain unless there is one such class."
+            )
+    lines += [
+        "",
+        "Made, checked where it is installed, and evaluated again by:",
+        "",
+        "```bash",
+        f"btkeras export RUN --out MODEL {' '.join(options)}",
+        "btkeras selftest --model MODEL",
+        "btkeras evaluate MODEL --data DATASET",
+        "```",
+    ]
+    return "\n".join([*lines, "", "```", *format_export(manifest), "```", ""])
+
+
+def format_export(manifest: _Json) -> list[str]:
+    """A manifest's ``parity`` and ``quantization`` as lines of text."""
+    lines = format_parity(manifest["parity"])
+    for row in manifest["quantization"]:
+        lines += ["", *format_comparison(row)]
+    return lines

@@ -1,4 +1,4 @@
-"""The form of a run's network that every export format writes, and the answer that all of them give."""
+"""The re-parameterised network that every format is written from, and the outputs of all of them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Maps = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def graph_explainer(model: keras.Model) -> Maps | None:
-    """``evaluation.explain.explainer`` of the default method, in TensorFlow's operations.
+    """The default method of ``explain.cam.explainer`` in TensorFlow's operations.
 
     Args:
         model: From ``build_model``, with or without a temperature.
 
     Returns:
-        From prepared images, uint8 ``[n, size, size, channels]``, and class indices, int32 ``[n]``, -1 for the most
-        probable class, to maps, float32 ``[n, size, size]`` in 0..1, and the indices of the classes that they speak
-        for; None if the network has nothing that can be explained.
+        From preprocessed images, uint8 ``[n, size, size, channels]``, and class indices, int32 ``[n]``, -1 for the most
+        probable class, to maps, float32 ``[n, size, size]`` in 0..1, and the explained classes' indices; None if the
+        network has no layers that can be explained.
     """
     cam = METHODS[DEFAULT_METHOD]
     if not isinstance(cam, Cam):
@@ -52,11 +52,11 @@ def graph_explainer(model: keras.Model) -> Maps | None:
         pixels = tf.cast(images, tf.float32)
         # Mirrored images go through in the same batch, so that the network is in the graph once.
         views = tf.concat([pixels, tf.reverse(pixels, [2])], axis=0) if cam.mirrored else pixels
-        drawn, wanted = _stage_maps(split, chosen, views, indices)
+        drawn, classes = _stage_maps(split, chosen, views, indices)
         if cam.mirrored:
             halves = [tf.split(one, 2) for one in drawn]
             drawn = [one + tf.reverse(other, [2]) for one, other in halves]
-        return _to_one(tf.reduce_prod(tf.stack(drawn), axis=0)), wanted
+        return _to_one(tf.reduce_prod(tf.stack(drawn), axis=0)), classes
 
     return maps
 
@@ -64,20 +64,20 @@ def graph_explainer(model: keras.Model) -> Maps | None:
 def _stage_maps(
     network: keras.Model, chosen: Sequence[Stage], views: tf.Tensor, indices: tf.Tensor
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Each stage's map at the images' size, and the classes; the views are a multiple of the indices."""
+    """Each stage's map at the images' size, and the classes; there are one or two views for each index."""
     count = tf.shape(indices)[0]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(views)
         *features, logits = network(views, training=False)
         probable = tf.argmax(logits[:count], axis=-1, output_type=tf.int32)
-        wanted = tf.where(tf.equal(indices, MOST_PROBABLE), probable, indices)
-        repeated = tf.tile(wanted, [tf.shape(views)[0] // tf.maximum(count, 1)])
-        speaking = tf.gather(logits, repeated, batch_dims=1)
+        classes = tf.where(tf.equal(indices, MOST_PROBABLE), probable, indices)
+        repeated = tf.tile(classes, [tf.shape(views)[0] // tf.maximum(count, 1)])
+        explained = tf.gather(logits, repeated, batch_dims=1)
     drawn = []
-    for stage, maps, slopes in zip(chosen, features, tape.gradient(speaking, features), strict=True):
+    for stage, maps, slopes in zip(chosen, features, tape.gradient(explained, features), strict=True):
         low = tf.reduce_sum(tf.cast(maps, tf.float32) * tf.nn.relu(tf.cast(slopes, tf.float32)), axis=-1)
         drawn.append(_to_one(_enlarge(stage, tf.nn.relu(low), (views.shape[1], views.shape[2]))))
-    return drawn, wanted
+    return drawn, classes
 
 
 def _enlarge(stage: Stage, maps: tf.Tensor, shape: tuple[int, int]) -> tf.Tensor:
@@ -92,72 +92,74 @@ def _to_one(maps: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(maps, tf.reduce_max(maps, axis=[1, 2], keepdims=True))
 
 
-# Of the variables that the outlier score is computed with.
-OUTLIER_PREFIX = "outlier_"
+# Prefix of the OOD score's variables.
+OOD_PREFIX = "ood_"
 
 
 @dataclass(frozen=True)
 class ExportNetwork:
-    """Attributes:
-    run: The run.
-    model: Its best checkpoint, the measure of what is exported.
-    fused: The same network in its deploy form (``btkeras.models.reparameterize``).
-    network: What is exported, made of ``fused``: from float32 ``[n, size, size, channels]`` in 0..255 to probabilities
-        and, behind them if there are outlier scores, features.
-    classes: Class names.
-    harmonize: Whether images are cropped to the head and put on one scale of intensity.
-    calibration: What prediction sets are made from, or None.
-    ood: What the scores are made from, or None.
-    parts: Of ``Gaussian.parts``, as variables, which are stored once for all signatures; empty without scores.
+    """What every format is written from.
+
+    Attributes:
+        run: The run.
+        model: Its best checkpoint, which the export must agree with.
+        reparameterized: The same network, re-parameterised (``models.reparameterize``).
+        network: ``reparameterized`` with features: from float32 ``[n, size, size, channels]`` in 0..255 to
+            probabilities and, behind them if there are OOD scores, features.
+        classes: Class names.
+        harmonize: Whether images are cropped to the head and intensity-normalised.
+        calibration: What prediction sets are made from, or None.
+        ood: What OOD scores are made from, or None.
+        ood_variables: ``Gaussian.parts``, as variables, which are stored once for all signatures; empty without scores.
     """
 
     run: Run
     model: keras.Model
-    fused: keras.Model
+    reparameterized: keras.Model
     network: keras.Model
     classes: tuple[str, ...]
     harmonize: bool
     calibration: Calibration | None
     ood: OODDetector | None
-    parts: dict[str, tf.Variable]
+    ood_variables: dict[str, tf.Variable]
 
     @property
-    def reference(self) -> CalibrationScores | None:
-        """What the checkpoint's outlier scores are compared with, or None."""
+    def ood_calibration(self) -> CalibrationScores | None:
+        """The validation slices' OOD scores, or None."""
         return self.ood.reference if self.ood else None
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one prepared image: side, side, channels."""
+        """Of one preprocessed image: side, side, channels."""
         _, *shape = self.model.input_shape
         return (shape[0], shape[1], shape[2])
 
     @property
     def spec(self) -> tf.TensorSpec:
-        """Of prepared images."""
+        """Of preprocessed images."""
         return tf.TensorSpec([None, *self.shape], tf.uint8, name="images")
 
-    def answer(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The graph: prepared images to float32 ``probabilities`` and, if there are scores, ``ood_score``."""
+    def outputs(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The graph from preprocessed images to float32 ``probabilities`` and, if there are scores, ``ood_score``."""
         outputs = tf.cast(self.network(tf.cast(images, tf.float32), training=False), tf.float32)
-        if not self.parts:
+        if not self.ood_variables:
             return {PROBABILITIES: tf.identity(outputs, name=PROBABILITIES)}
         count = len(self.classes)
         scores = squared_distance(
-            outputs[:, count:], self.parts, lambda values: tf.reduce_sum(tf.square(values), axis=-1)
+            outputs[:, count:], self.ood_variables, lambda values: tf.reduce_sum(tf.square(values), axis=-1)
         )
         return {PROBABILITIES: outputs[:, :count], OOD_SCORE: scores}
 
     def function(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-        """``answer`` as a traced function of any number of prepared images."""
+        """``outputs`` as a traced function of any number of preprocessed images."""
         function: Callable[[tf.Tensor], dict[str, tf.Tensor]] = tf.function(
-            lambda images: self.answer(images), input_signature=[self.spec]
+            lambda images: self.outputs(images), input_signature=[self.spec]
         )
         return function
 
 
 def export_network(run: Run) -> ExportNetwork:
-    """Loads a run's best checkpoint, with what belongs to it, in the form to be exported.
+    """Loads a run's best checkpoint with its calibration, and re-parameterises it.
 
     Raises:
         RunError: If there is none yet, or a file of the run is damaged.
@@ -166,18 +168,15 @@ def export_network(run: Run) -> ExportNetwork:
     model = load_best(run)
     calibration, ood = load_calibration(run, model), load_ood(run)
     parts = ood.gaussian.parts() if ood else {}
-    variables = {
-        name: tf.Variable(part, trainable=False, name=f"{OUTLIER_PREFIX}{name}") for name, part in parts.items()
-    }
-    fused = reparameterize(model)
+    reparameterized = reparameterize(model)
     return ExportNetwork(
         run=run,
         model=model,
-        fused=fused,
-        network=with_features(fused) if ood else fused,
+        reparameterized=reparameterized,
+        network=with_features(reparameterized) if ood else reparameterized,
         classes=run.classes(),
         harmonize=run.config().data.harmonize,
         calibration=calibration,
         ood=ood,
-        parts=variables,
+        ood_variables={name: tf.Variable(v, trainable=False, name=f"{OOD_PREFIX}{name}") for name, v in parts.items()},
     )

@@ -1,10 +1,11 @@
-"""Whether an exported model answers as its checkpoint does, on real inputs and through each way in."""
+"""Whether an exported model predicts as its checkpoint does, on real slices and through each signature."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,166 +13,210 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from btkeras.errors import ModelError
-from btkeras.export.slices import Slices
-from btkeras.inference.backends import InferenceBackend, ModelOutputs, load_backend
+from btkeras.config import PhantomConfig
+from btkeras.datasets.dataset import Record
+from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.datasets.readers.images import encode_png
+from btkeras.errors import BTKerasError, ModelError
+from btkeras.inference.backends import BATCH, InferenceBackend, ModelOutputs, load_backend
 from btkeras.inference.model_folder import BYTES, EXPLAINED, OOD_SCORE, PIXELS, PREPARED, PROBABILITIES
-from btkeras.preprocessing.preprocessor import decode_checked
+from btkeras.preprocessing.image_file import read_image_bytes
+from btkeras.preprocessing.preprocessor import Preprocessor, decode_checked
+from btkeras.runs import Run
 
-# Of the largest difference of a probability; all of it is rounding of float32, since the deploy form's weights are
-# rounded anew.
-_LIMIT = 1e-4
-# Of the outlier score, as a part of it (of the threshold where it is smaller).
-_SCORE_LIMIT = 1e-4
-# Of a map's pixel, in 0..1. Where a rectifier's input is 0 up to rounding, its gradient is all or nothing, so that
-# single pixels differ more than probabilities do.
-_MAP_LIMIT = 0.01
-_BATCH = 32
+# Largest allowed differences, per slice: of a probability (all of it rounding, since re-parameterised weights are
+# rounded anew), of the OOD score as a share of it, and of a map's pixel in 0..1 (where a rectifier's input is 0 up to
+# rounding, its gradient is all or nothing).
+_LIMITS = {"probabilities": 1e-4, "ood_score": 1e-4, "map": 0.01}
+_SLICES = 200
 _EXPLAINED = 16
+_PHANTOM = PhantomConfig(patients=8, slices=3)
 
 _Floats = NDArray[np.float32]
-_Observed = ModelOutputs
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How an exported model's answers through one signature differ from the checkpoint's.
-
-    Attributes:
-        format: A key of ``exported.FILES``.
-        signature: Name of the signature.
-        images: Number of slices.
-        labels: On how many both have the same most probable class; None for maps.
-        probabilities: Largest difference of a probability; None for maps.
-        ood_score: Largest difference of an outlier score, as a part of it; None if there are none.
-        map: Largest difference of a map's pixel; None for answers.
+class ParitySlices:
+    """Attributes:
+    origin: Where they come from, for people.
+    names: One for each.
+    encoded: PNG or JPEG files.
+    prepared: The same preprocessed, uint8 ``[n, size, size, channels]``.
     """
 
-    format: str
-    signature: str
-    images: int
-    labels: int | None = None
-    probabilities: float | None = None
-    ood_score: float | None = None
-    map: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As an object, without what it does not have."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+    origin: str
+    names: tuple[str, ...]
+    encoded: tuple[bytes, ...]
+    prepared: NDArray[np.uint8]
 
 
-def agreements(form: str, file: Path, expected: InferenceBackend, slices: Slices) -> list[Agreement]:
+def parity_slices(run: Run, preprocessor: Preprocessor) -> ParitySlices:
+    """Up to 200 slices of the run's validation subset, spread over it; synthetic ones where they are gone."""
+    try:
+        dataset = run.dataset()
+        records = spread(run.split(dataset).validation)
+        files = [(record.path, read_image_bytes(dataset.root / record.path)) for record in records]
+        origin = "slices of the validation subset"
+        prepared = np.stack([preprocessor.bytes(data, name) for name, data in files])
+    except (BTKerasError, OSError):
+        slices = [s for patient in range(_PHANTOM.patients) for s in draw_patient(_PHANTOM, patient)]
+        files = [(f"{one.patient}, {i}", encode_png(one.image)) for i, one in enumerate(slices)]
+        origin = "synthetic slices, as the run's own are gone"
+        prepared = np.stack([preprocessor.bytes(data, name) for name, data in files])
+    names, encoded = zip(*files, strict=True)
+    return ParitySlices(f"{len(files)} {origin}", names, encoded, prepared)
+
+
+def spread(records: Sequence[Record], most: int = _SLICES) -> list[Record]:
+    """At most so many records, evenly from first to last, so that every class is among them."""
+    chosen = np.linspace(0, len(records) - 1, min(most, len(records))).round().astype(int)
+    return [records[i] for i in chosen]
+
+
+def phantom_image() -> bytes:
+    """A synthetic slice with a meningioma, as PNG, for requests that must show no patient.
+
+    One that the pretrained model classifies correctly: of the phantom as a whole it gets half wrong, being made for
+    real slices.
+    """
+    return encode_png(draw_patient(_PHANTOM, 1)[1].image)
+
+
+def check_parity(model_format: str, file: Path, checkpoint: InferenceBackend, slices: ParitySlices) -> list[Row]:
     """Compares a float32 export with its checkpoint.
 
     Args:
-        form: A key of ``exported.FILES``.
+        model_format: A key of ``model_folder.FILES``.
         file: What the model is loaded from.
-        expected: The checkpoint.
-        slices: What both are shown.
+        checkpoint: The run's.
+        slices: What both classify.
+
+    Returns:
+        For each signature ``format``, ``signature``, ``images``, ``labels`` (on how many both have the same most
+        probable class) and the largest differences: ``probabilities``, ``ood_score`` (relative), ``map``.
 
     Raises:
-        ModelError: If they disagree; it says where.
+        ModelError: If a difference is beyond its limit.
     """
-    own = expected.predict_all(slices.prepared)
-    found = []
-    for signature, observed in _answers(form, file, slices):
-        scores = _score_differences(observed[1], own[1], expected)
-        agreement = _compare(form, signature, observed, own, scores)
-        _check(agreement, _LIMIT, "probabilities", slices.names, _by_slice(observed[0], own[0]))
-        if scores is not None:
-            _check(agreement, _SCORE_LIMIT, "ood_score", slices.names, scores)
-        found.append(agreement)
-    return found + _map_agreements(form, file, expected, slices, own[0])
+    expected = checkpoint.predict_all(slices.prepared)
+    rows = []
+    for signature, found in _outputs(model_format, file, slices):
+        differences = _differences(found, expected, checkpoint)
+        rows.append(_row(model_format, signature, found, expected, differences))
+        _check(rows[-1], slices.names, differences)
+    return rows + _map_rows(model_format, file, checkpoint, slices, expected.probabilities)
 
 
-def quantized_agreement(form: str, network: InferenceBackend, expected: InferenceBackend, slices: Slices) -> Agreement:
-    """The same of a quantised export, which may differ."""
-    own, observed = expected.predict_all(slices.prepared), network.predict_all(slices.prepared)
-    return _compare(form, PREPARED, observed, own, _score_differences(observed[1], own[1], expected))
+def quantized_row(
+    model_format: str, backend: InferenceBackend, checkpoint: InferenceBackend, slices: ParitySlices
+) -> Row:
+    """The same row for a quantized export, which has no limit."""
+    found, expected = backend.predict_all(slices.prepared), checkpoint.predict_all(slices.prepared)
+    return _row(model_format, PREPARED, found, expected, _differences(found, expected, checkpoint))
 
 
-def _answers(form: str, file: Path, slices: Slices) -> Iterator[tuple[str, _Observed]]:
-    if form != "savedmodel":
+def _row(
+    model_format: str, signature: str, found: ModelOutputs, expected: ModelOutputs, differences: Mapping[str, _Floats]
+) -> Row:
+    labels = found.probabilities.argmax(axis=1) == expected.probabilities.argmax(axis=1)
+    largest = {name: float(values.max()) for name, values in differences.items()}
+    return {
+        "format": model_format,
+        "signature": signature,
+        "images": len(labels),
+        "labels": int(labels.sum()),
+        **largest,
+    }
+
+
+def _differences(found: ModelOutputs, expected: ModelOutputs, checkpoint: InferenceBackend) -> dict[str, _Floats]:
+    """Largest differences of each slice."""
+    differences = {"probabilities": np.abs(found.probabilities - expected.probabilities).max(axis=1)}
+    if found.ood_scores is not None and expected.ood_scores is not None:
+        # Relative to the threshold where the score is smaller.
+        least = checkpoint.ood_calibration.threshold if checkpoint.ood_calibration else 1.0
+        relative = np.abs(found.ood_scores - expected.ood_scores) / np.maximum(expected.ood_scores, least)
+        differences["ood_score"] = relative
+    return differences
+
+
+def _check(row: Row, names: Sequence[str], differences: Mapping[str, _Floats]) -> None:
+    for what, values in differences.items():
+        # NaN is within no limit.
+        if not (values <= _LIMITS[what]).all():
+            worst = int(np.argmax(np.where(np.isnan(values), np.inf, values)))
+            raise ModelError(
+                f"An exported model must agree with its checkpoint within {_LIMITS[what]:g}",
+                received=f"a difference of {values[worst]:.3g} in {what.replace('_', ' ')} of {names[worst]} through "
+                f"{row['format']}'s {row['signature']}; nothing was published",
+            )
+
+
+def _outputs(model_format: str, file: Path, slices: ParitySlices) -> Iterator[tuple[str, ModelOutputs]]:
+    """The outputs through each signature."""
+    if model_format != "savedmodel":
         yield PREPARED, load_backend(file).predict_all(slices.prepared)
         return
     # Kept alive, since signatures hold their variables weakly.
     loaded = tf.saved_model.load(str(file.parent))
-    ask = loaded.signatures
-    chunks = [slice(start, start + _BATCH) for start in range(0, len(slices.names), _BATCH)]
-    yield BYTES, _joined([ask[BYTES](image_bytes=tf.constant(slices.encoded[chunk])) for chunk in chunks])
-    yield PIXELS, _by_pixels(lambda images: ask[PIXELS](images=tf.constant(images)), slices)
-    yield PREPARED, _joined([ask[PREPARED](images=tf.constant(slices.prepared[chunk])) for chunk in chunks])
+    signatures = loaded.signatures
+    chunks = [slice(start, start + BATCH) for start in range(0, len(slices.names), BATCH)]
+    encoded = [signatures[BYTES](image_bytes=tf.constant(slices.encoded[chunk])) for chunk in chunks]
+    yield BYTES, _joined(encoded)
+    yield PIXELS, _by_pixels(lambda images: signatures[PIXELS](images=tf.constant(images)), slices)
+    prepared = [signatures[PREPARED](images=tf.constant(slices.prepared[chunk])) for chunk in chunks]
+    yield PREPARED, _joined(prepared)
 
 
-def _by_pixels(ask: Callable[[NDArray[np.uint8]], Any], slices: Slices) -> _Observed:
-    """Through images as they are stored: those of one shape go together."""
+def _by_pixels(predict: Callable[[NDArray[np.uint8]], Any], slices: ParitySlices) -> ModelOutputs:
+    """The outputs for images at their stored sizes: those of one shape go together."""
     images = [decode_checked(data, name) for name, data in zip(slices.names, slices.encoded, strict=True)]
     shapes: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, image in enumerate(images):
         shapes[image.shape].append(i)
-    places = [where[start : start + _BATCH] for where in shapes.values() for start in range(0, len(where), _BATCH)]
-    probabilities, scores = _joined([ask(np.stack([images[i] for i in where])) for where in places])
-    order = np.argsort(np.concatenate(places))
+    batches = [found[start : start + BATCH] for found in shapes.values() for start in range(0, len(found), BATCH)]
+    probabilities, scores = _joined([predict(np.stack([images[i] for i in batch])) for batch in batches])
+    order = np.argsort([*chain.from_iterable(batches)])
     return ModelOutputs(probabilities[order], None if scores is None else scores[order])
 
 
-def _joined(answers: Sequence[Mapping[str, tf.Tensor]]) -> _Observed:
-    for answer in answers:
-        _check_names(answer)
-    scores = np.concatenate([answer[OOD_SCORE] for answer in answers]) if OOD_SCORE in answers[0] else None
-    return ModelOutputs(np.concatenate([answer[PROBABILITIES] for answer in answers]), scores)
+def _joined(batches: Sequence[Mapping[str, tf.Tensor]]) -> ModelOutputs:
+    outputs = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    best = outputs[PROBABILITIES].argmax(axis=1)
+    if not (outputs["label"] == outputs["classes"][np.arange(len(best)), best]).all():
+        raise ModelError("An exported model's label must be its most probable class", received=outputs["label"])
+    return ModelOutputs(outputs[PROBABILITIES], outputs.get(OOD_SCORE))
 
 
-def _check_names(answer: Mapping[str, tf.Tensor]) -> None:
-    best = np.asarray(answer[PROBABILITIES]).argmax(axis=1)
-    if not (np.asarray(answer["label"]) == np.asarray(answer["classes"])[np.arange(len(best)), best]).all():
-        raise ModelError("An exported model's label must be its most probable class", received=answer["label"])
-
-
-def _map_agreements(
-    form: str, file: Path, expected: InferenceBackend, slices: Slices, probabilities: _Floats
-) -> list[Agreement]:
-    """Of the maps of some slices' most probable classes, where the export has maps."""
-    explain = load_backend(file).explain if form == "savedmodel" else None
-    if explain is None or expected.explain is None:
+def _map_rows(
+    model_format: str, file: Path, checkpoint: InferenceBackend, slices: ParitySlices, probabilities: _Floats
+) -> list[Row]:
+    """Maps of some slices' most probable classes, if the format has maps."""
+    explain = load_backend(file).explain if model_format == "savedmodel" else None
+    if explain is None or checkpoint.explain is None:
         return []
     chosen = np.linspace(0, len(slices.names) - 1, min(_EXPLAINED, len(slices.names))).astype(int)
     images, indices = slices.prepared[chosen], probabilities[chosen].argmax(axis=1)
-    differences = np.abs(explain(images, indices) - expected.explain(images, indices)).max(axis=(1, 2))
-    agreement = Agreement(form, EXPLAINED, len(chosen), map=float(differences.max()))
-    _check(agreement, _MAP_LIMIT, "map", [slices.names[i] for i in chosen], differences)
-    return [agreement]
+    differences = np.abs(explain(images, indices) - checkpoint.explain(images, indices)).max(axis=(1, 2))
+    row = {"format": model_format, "signature": EXPLAINED, "images": len(chosen), "map": float(differences.max())}
+    _check(row, [slices.names[i] for i in chosen], {"map": differences})
+    return [row]
 
 
-def _compare(form: str, signature: str, observed: _Observed, own: _Observed, scores: _Floats | None) -> Agreement:
-    return Agreement(
-        form,
-        signature,
-        len(own[0]),
-        labels=int((observed[0].argmax(axis=1) == own[0].argmax(axis=1)).sum()),
-        probabilities=float(_by_slice(observed[0], own[0]).max()),
-        ood_score=None if scores is None else float(scores.max()),
-    )
-
-
-def _by_slice(observed: _Floats, own: _Floats) -> _Floats:
-    return np.asarray(np.abs(observed - own).max(axis=1))
-
-
-def _score_differences(observed: _Floats | None, own: _Floats | None, expected: InferenceBackend) -> _Floats | None:
-    if observed is None or own is None:
-        return None
-    least = expected.ood_calibration.threshold if expected.ood_calibration else 1.0
-    return np.asarray(np.abs(observed - own) / np.maximum(own, least))
-
-
-def _check(agreement: Agreement, limit: float, what: str, names: Sequence[str], differences: _Floats) -> None:
-    # NaN is within no limit.
-    if (differences <= limit).all():
-        return
-    worst = int(np.argmax(np.where(np.isnan(differences), np.inf, differences)))
-    raise ModelError(
-        f"An exported model must agree with its checkpoint within {limit:g}",
-        received=f"a difference of {differences[worst]:.3g} in {what.replace('_', ' ')} of {names[worst]} through "
-        f"{agreement.format}'s {agreement.signature}; nothing was published",
-    )
+def format_parity(parity: Mapping[str, Any]) -> list[str]:
+    """A manifest's ``parity`` as lines of a table."""
+    columns = {"labels": 12, "probabilities": 15, "ood_score": 11, "map": 10}
+    titles = {"labels": "same label"}
+    head = f"{'format':<16}{'signature':<20}{'slices':>6}"
+    lines = [
+        f"Largest differences from the checkpoint, {parity['inputs']}:",
+        head + "".join(f"{titles.get(name, name):>{width}}" for name, width in columns.items()),
+    ]
+    for row in parity["rows"]:
+        cells = {name: f"{row[name]:.1e}" for name in columns if row.get(name) is not None}
+        if "labels" in cells:
+            cells["labels"] = f"{row['labels']}/{row['images']}"
+        values = "".join(f"{cells.get(name, ''):>{width}}" for name, width in columns.items())
+        lines.append(f"{row['format']:<16}{row['signature']:<20}{row['images']:>6,}{values}".rstrip())
+    return lines

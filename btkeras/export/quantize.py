@@ -1,14 +1,13 @@
-"""What quantisation costs and saves: on the whole validation part, by which it may be chosen, and on the test part.
+"""Quantized models beside their float32 ones: measured on the validation subset and, for the report, on the test subset.
 
-A quantised network is another network. Its outlier scores and probabilities are compared with its own on the validation
-part, as the float32 network's are with that network's own.
+A quantized network is another network: its prediction sets and OOD percentiles come from its own outputs.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,175 +17,210 @@ from numpy.typing import NDArray
 from btkeras.decisions.calibration import METHOD, Calibration
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.decisions.selective_classifier import Decision, SelectiveClassifier
-from btkeras.export.slices import Labelled
+from btkeras.errors import DataError, ImageError
+from btkeras.export.parity import spread
 from btkeras.inference.backends import InferenceBackend, ModelOutputs
 from btkeras.metrics import negative_log_likelihood, summarize
 from btkeras.metrics.comparisons import mcnemar
 from btkeras.metrics.conformal import nonconformity_scores
 from btkeras.metrics.intervals import wilson
+from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.runs import Run
+from btkeras.training.pipeline import load_images
 
 QUANTIZATIONS = ("int8", "float16")
-# Single slices, as a doctor asks for them.
+# Calls of one slice.
 _TIMED = 20
 
 
 @dataclass(frozen=True)
-class Cost:
-    """A quantised file beside the float32 one of its format. Pairs are of float32 and quantised.
-
-    Attributes:
-        format: A key of ``exported.FILES``.
-        quantization: One of ``QUANTIZATIONS``.
-        images: Of the validation part.
-        correct: How many each has right.
-        only_float32: How many only float32 has right.
-        only_quantized: How many only the quantised one has right.
-        p: McNemar's exact test of these two.
-        difference: Largest difference of a probability.
-        mean_difference: Of all probabilities.
-        ood: How many each takes for outliers, by its own reference; None without outlier scores.
-        ood_differ: Of how many only one of them does; None likewise.
-        sets_differ: How many have another prediction set, by its own conformal scores; None without calibration.
-        decisions_differ: How many get another answer.
-        test: The quantised file's ``images``, ``accuracy``, ``accuracy_interval`` and ``macro`` on the test part.
-        bytes: Of the files.
-        milliseconds: For one slice on this machine, the least of several.
+class LabelledSlices:
+    """Attributes:
+    images: Preprocessed slices, uint8 ``[n, size, size, channels]``.
+    labels: Class indices ``[n]``.
     """
 
-    format: str
-    quantization: str
-    images: int
-    correct: tuple[int, int]
-    only_float32: int
-    only_quantized: int
-    p: float
-    difference: float
-    mean_difference: float
-    ood: tuple[int, int] | None
-    ood_differ: int | None
-    sets_differ: int | None
-    decisions_differ: int
-    test: dict[str, Any]
-    bytes: tuple[int, int]
-    milliseconds: tuple[float, float]
-
-    @property
-    def points(self) -> float:
-        """Accuracy lost, percentage points."""
-        return 100 * (self.correct[0] - self.correct[1]) / self.images
-
-    def to_json(self) -> dict[str, Any]:
-        """As an object, with the accuracies and their 95 % intervals."""
-        return asdict(self) | {
-            "split": "validation",
-            "accuracy": [correct / self.images for correct in self.correct],
-            "accuracy_interval": [wilson(correct, self.images) for correct in self.correct],
-            "points_lost": self.points,
-        }
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
 
 
-def own_calibration(
-    quantization: str, calibration: Calibration | None, labels: NDArray[np.integer], observed: ModelOutputs
+@dataclass(frozen=True)
+class Quantization:
+    """Attributes:
+    kind: One of ``QUANTIZATIONS``.
+    training: Up to 200 preprocessed slices of the training subset, for the activations' ranges.
+    validation: The run's validation subset.
+    test: Its test subset.
+    """
+
+    kind: str
+    training: NDArray[np.uint8]
+    validation: LabelledSlices
+    test: LabelledSlices
+
+    @classmethod
+    def of(cls, kind: str, run: Run, preprocessor: Preprocessor) -> Quantization:
+        """Loads the slices.
+
+        Raises:
+            DataError: If the run's dataset is gone, or was changed.
+        """
+        try:
+            dataset = run.dataset()
+            records = spread(run.split(dataset).train)
+            found = preprocessor.files([dataset.root / record.path for record in records])
+            training = np.stack([image for image in found if not isinstance(image, ImageError)])
+            return cls(kind, training, subset_slices(run, "validation"), subset_slices(run, "test"))
+        except DataError as error:
+            raise DataError(
+                "Quantization needs the run's dataset, for calibration and comparison",
+                received=str(error).rstrip("."),
+                remedy="Leave --quantize away, or put the dataset back",
+            ) from error
+
+
+def subset_slices(run: Run, subset: str) -> LabelledSlices:
+    """All slices of a subset, one of ``splitting.splits.SUBSETS``; DataError if the run's dataset is gone or changed."""
+    dataset, config, classes = run.dataset(), run.config(), run.classes()
+    records = run.split(dataset).subset(subset)
+    cache = load_images(dataset, records, config.data.image_size, config, name=subset)
+    labels = np.array([classes.index(records[i].label) for i in cache.usable])
+    return LabelledSlices(cache.take(np.arange(len(cache))), labels)
+
+
+def quantized_calibration(
+    kind: str, calibration: Calibration | None, labels: NDArray[np.integer], outputs: ModelOutputs
 ) -> Calibration | None:
-    """What a quantised network's prediction sets are made from; None if its run was not calibrated.
+    """The calibration of a quantized network; None if its run is not calibrated.
 
     The temperature is in the weights, and stays.
 
     Args:
-        quantization: One of ``QUANTIZATIONS``.
+        kind: One of ``QUANTIZATIONS``.
         calibration: The checkpoint's.
-        labels: Class indices ``[n]`` of the validation part.
-        observed: What the quantised network answers to it.
+        labels: Class indices ``[n]`` of the validation subset.
+        outputs: The quantized network's for it.
     """
     if calibration is None:
         return None
-    scores = tuple(nonconformity_scores(labels, observed[0]).tolist())
-    loss = negative_log_likelihood(labels, observed[0])
-    return replace(
-        calibration, scores=scores, nll_after=loss, method=f"{METHOD}; scores of the network in {quantization}"
-    )
+    scores = tuple(nonconformity_scores(labels, outputs.probabilities).tolist())
+    loss = negative_log_likelihood(labels, outputs.probabilities)
+    method = f"{METHOD}; scores of the network in {kind}"
+    return replace(calibration, scores=scores, nll_after=loss, method=method)
 
 
-def own_reference(reference: CalibrationScores | None, observed: ModelOutputs) -> CalibrationScores | None:
-    """What a quantised network's outlier scores are compared with; None if its run has no such scores."""
-    _, scores = observed
-    return None if reference is None or scores is None else CalibrationScores(np.sort(scores))
+def quantized_ood_calibration(outputs: ModelOutputs) -> CalibrationScores | None:
+    """The OOD calibration of a quantized network from its outputs for the validation subset."""
+    return None if outputs.ood_scores is None else CalibrationScores(np.sort(outputs.ood_scores))
 
 
-def cost(
+def compare(
     names: tuple[str, str],
     files: tuple[Path, Path],
-    networks: tuple[InferenceBackend, InferenceBackend],
-    validation: Labelled,
-    test: Labelled,
-) -> Cost:
-    """Measures it.
+    backends: tuple[InferenceBackend, InferenceBackend],
+    data: Quantization,
+) -> dict[str, Any]:
+    """Compares a quantized file with the float32 one of its format; pairs are of float32 and quantized.
 
     Args:
-        names: Format and quantisation.
-        files: The float32 one, then the quantised.
-        networks: Loaded from these.
-        validation: Of the run's split.
-        test: Likewise.
+        names: Format and quantization.
+        files: The float32 one, then the quantized.
+        backends: Loaded from these.
+        data: Validation and test subset.
+
+    Returns:
+        ``format``, ``quantization``, ``images`` (of the validation subset), ``correct``, ``only_float32`` and
+        ``only_quantized`` (how many only one of them has right), ``p`` (McNemar's exact test of these), ``difference``
+        (largest of a probability), ``mean_difference``, ``ood`` (out of distribution by its own scores), ``ood_differ``,
+        ``sets_differ``, ``decisions_differ``, ``test`` (metrics of the quantized file), ``bytes``, ``milliseconds``
+        (for one slice on this machine, the least of several), ``split``, ``accuracy``, ``accuracy_interval`` and
+        ``points_lost``. Without calibration or OOD scores, what needs them is None.
     """
-    observed = [network.predict_all(validation.images) for network in networks]
-    exact, found = (probabilities for probabilities, _ in observed)
-    right, still = (rows.argmax(axis=1) == validation.labels for rows in (exact, found))
-    compared = mcnemar(right, still)
-    differences = np.abs(exact - found)
-    before, after = (_decisions(*one) for one in zip(networks, observed, strict=True))
-    calibrated = networks[0].calibration is not None
-    return Cost(
-        *names,
-        images=len(validation.labels),
-        correct=(int(right.sum()), int(still.sum())),
-        only_float32=compared.only_a,
-        only_quantized=compared.only_b,
-        p=compared.p,
-        difference=float(differences.max()),
-        mean_difference=float(differences.mean()),
-        **_outliers(networks, observed),
-        sets_differ=sum(a.set != b.set for a, b in zip(before, after, strict=True)) if calibrated else None,
-        decisions_differ=sum(a.decision != b.decision for a, b in zip(before, after, strict=True)),
-        test=_figures(networks[1], test),
-        bytes=(files[0].stat().st_size, files[1].stat().st_size),
-        milliseconds=_milliseconds(networks, validation.images),
-    )
+    labels, count = data.validation.labels, len(data.validation.labels)
+    outputs = [backend.predict_all(data.validation.images) for backend in backends]
+    exact, found = (each.probabilities for each in outputs)
+    right, still = (rows.argmax(axis=1) == labels for rows in (exact, found))
+    test = mcnemar(right, still)
+    before, after = (_decisions(*pair) for pair in zip(backends, outputs, strict=True))
+    calibrated = backends[0].calibration is not None
+    correct = (int(right.sum()), int(still.sum()))
+    return {
+        "format": names[0],
+        "quantization": names[1],
+        "images": count,
+        "correct": correct,
+        "only_float32": test.only_a,
+        "only_quantized": test.only_b,
+        "p": test.p,
+        "difference": float(np.abs(exact - found).max()),
+        "mean_difference": float(np.abs(exact - found).mean()),
+        **_ood(backends, outputs),
+        "sets_differ": sum(a.set != b.set for a, b in zip(before, after, strict=True)) if calibrated else None,
+        "decisions_differ": sum(a.decision != b.decision for a, b in zip(before, after, strict=True)),
+        "test": _metrics(backends[1], data.test),
+        "bytes": [file.stat().st_size for file in files],
+        "milliseconds": _milliseconds(backends, data.validation.images),
+        "split": "validation",
+        "accuracy": [each / count for each in correct],
+        "accuracy_interval": [wilson(each, count) for each in correct],
+        "points_lost": 100 * (correct[0] - correct[1]) / count,
+    }
 
 
-def _decisions(network: InferenceBackend, observed: ModelOutputs) -> list[Decision]:
-    selective = SelectiveClassifier(network.classes, network.calibration, network.ood_calibration)
-    return selective.decisions(*observed, [None] * len(observed[0]))
+def _decisions(backend: InferenceBackend, outputs: ModelOutputs) -> list[Decision]:
+    selective = SelectiveClassifier(backend.classes, backend.calibration, backend.ood_calibration)
+    return selective.decisions(*outputs, [None] * len(outputs.probabilities))
 
 
-def _outliers(networks: Sequence[InferenceBackend], observed: Sequence[ModelOutputs]) -> dict[str, Any]:
+def _ood(backends: Sequence[InferenceBackend], outputs: Sequence[ModelOutputs]) -> dict[str, Any]:
     found = [
-        network.ood_calibration.ood(scores)
-        for network, (_, scores) in zip(networks, observed, strict=True)
-        if network.ood_calibration is not None and scores is not None
+        backend.ood_calibration.ood(each.ood_scores)
+        for backend, each in zip(backends, outputs, strict=True)
+        if backend.ood_calibration is not None and each.ood_scores is not None
     ]
-    if len(found) < len(networks):
+    if len(found) < len(backends):
         return {"ood": None, "ood_differ": None}
     before, after = found
     return {"ood": (int(before.sum()), int(after.sum())), "ood_differ": int((before != after).sum())}
 
 
-def _figures(network: InferenceBackend, part: Labelled) -> dict[str, Any]:
-    found = summarize(part.labels, network.predict_all(part.images)[0], network.classes)
+def _metrics(backend: InferenceBackend, slices: LabelledSlices) -> dict[str, Any]:
+    found = summarize(slices.labels, backend.predict_all(slices.images).probabilities, backend.classes)
     images, accuracy = found["images"], found["accuracy"]
     interval = wilson(accuracy * images, images)
     return {"images": images, "accuracy": accuracy, "accuracy_interval": interval, "macro": found["macro"]}
 
 
-def _milliseconds(
-    networks: tuple[InferenceBackend, InferenceBackend], images: NDArray[np.uint8]
-) -> tuple[float, float]:
-    """In turns and the least of each, so that what else runs on the machine counts little."""
-    times = np.empty((_TIMED, 2))
+def _milliseconds(backends: Sequence[InferenceBackend], images: NDArray[np.uint8]) -> list[float]:
+    """In turns and the least of each, so that other processes count little."""
+    times = np.empty((_TIMED, len(backends)))
     for i in range(_TIMED):
-        for j, network in enumerate(networks):
+        for j, backend in enumerate(backends):
             start = time.perf_counter()
-            network.predict(images[i % len(images)][None])
+            backend.predict(images[i % len(images)][None])
             times[i, j] = time.perf_counter() - start
-    exact, found = (1000 * times.min(axis=0)).round(2).tolist()
-    return exact, found
+    least: list[float] = (1000 * times.min(axis=0)).round(2).tolist()
+    return least
+
+
+def format_comparison(row: Mapping[str, Any]) -> list[str]:
+    """A result of ``compare`` as lines of text."""
+    (before, after), (low, high) = row["accuracy"], row["accuracy_interval"][1]
+    (exact_bytes, found_bytes), (exact_time, found_time) = row["bytes"], row["milliseconds"]
+    decisions = f"  another decision for {row['decisions_differ']}"
+    if row["sets_differ"] is not None:
+        decisions += f"; another prediction set for {row['sets_differ']}"
+    if row["ood"]:
+        decisions += f"; out of distribution {row['ood'][1]}, float32 {row['ood'][0]}, {row['ood_differ']} not the same"
+    return [
+        f"{row['format']} in {row['quantization']}, {row['images']:,} slices of the {row['split']} subset:",
+        f"  accuracy {100 * after:.2f} % (95 % interval {100 * low:.2f}..{100 * high:.2f}), "
+        f"float32 {100 * before:.2f} %: {100 * (after - before):+.2f} points",
+        f"  only float32 right {row['only_float32']}, only {row['quantization']} right {row['only_quantized']} "
+        f"(McNemar p {row['p']:.2g}); difference of a probability {row['difference']:.2g} at most, "
+        f"{row['mean_difference']:.1g} on average",
+        decisions,
+        f"  test subset: accuracy {100 * row['test']['accuracy']:.2f} % of {row['test']['images']:,}",
+        f"  {found_bytes / 1e6:.1f} MB, float32 {exact_bytes / 1e6:.1f} MB; "
+        f"{found_time:.1f} ms a slice here, float32 {exact_time:.1f} ms",
+    ]

@@ -13,11 +13,13 @@ from btkeras.files import atomic_file
 from btkeras.inference.model_folder import BYTES, EXPLAINED, PIXELS, PREPARED, PROBABILITIES
 from btkeras.preprocessing.graph import preprocess, preprocess_pixels
 
-FILE = "tf_serving_warmup_requests"
-# What a batching server sends: each size is optimised for on its first use.
+WARMUP = "tf_serving_warmup_requests"
+# Batch sizes of a batching server: each is optimised for on its first use.
 BATCHES = (1, 2, 4, 8, 16, 32)
-# Wire type 2, a length and as many bytes.
+# Protocol Buffers' wire type of a length and as many bytes.
 _LENGTH_DELIMITED = 2
+
+Outputs = dict[str, tf.Tensor]
 
 
 def write_warmup(target: Path, name: str, image: bytes) -> None:
@@ -54,63 +56,58 @@ def _varint(value: int) -> bytes:
     return bytes([*parts, value])
 
 
-Answer = dict[str, tf.Tensor]
-
-
-def write(deployed: ExportNetwork, folder: Path) -> None:
+def write(network: ExportNetwork, folder: Path) -> None:
     """Writes ``saved_model.pb`` and its variables.
 
     ``serving_default`` takes ``image_bytes`` (string ``[n]``, encoded PNG or JPEG), ``serving_pixels`` takes ``images``
-    (uint8 ``[n, height, width, 1 or 3]``), ``serving_prepared`` takes ``images`` (uint8 ``[n, size, size, channels]``
-    that went through the preprocessing). These give ``probabilities``, ``label``, ``classes`` and, if the run has what
-    it is computed from, ``ood_score``. ``serving_explained`` takes prepared ``images`` and ``class_index`` (int32
-    ``[n]``, -1 for the most probable class) and gives ``map`` (float32 ``[n, size, size]`` in 0..1) and ``label``, the
-    class that it speaks for.
+    (uint8 ``[n, height, width, 1 or 3]``), ``serving_prepared`` takes preprocessed ``images`` (uint8
+    ``[n, size, size, channels]``). These give ``probabilities``, ``label``, ``classes`` and, if the run has OOD scores,
+    ``ood_score``. ``serving_explained`` takes preprocessed ``images`` and ``class_index`` (int32 ``[n]``, -1 for the
+    most probable class) and gives ``map`` (float32 ``[n, size, size]`` in 0..1) and ``label``, the explained class.
 
     Args:
-        deployed: What to write.
+        network: What to write.
         folder: Of the version.
     """
-    size, _, channels = deployed.shape
+    size, _, channels = network.shape
     archive = keras.export.ExportArchive()
     # Without `archive.track(model)`: it stores every weight a second time (keras-team/keras#23553).
     archive.add_endpoint(
         BYTES,
-        _behind(deployed, lambda data: preprocess(data, size, channels, deployed.harmonize)),
+        _preprocessed(network, lambda data: preprocess(data, size, channels, network.harmonize)),
         input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
     )
     archive.add_endpoint(
         PIXELS,
-        _behind(deployed, lambda image: preprocess_pixels(image, size, channels, deployed.harmonize)),
+        _preprocessed(network, lambda image: preprocess_pixels(image, size, channels, network.harmonize)),
         input_signature=[tf.TensorSpec([None, None, None, None], tf.uint8, name="images")],
     )
-    archive.add_endpoint(PREPARED, lambda images: _answer(deployed, images), input_signature=[deployed.spec])
-    maps = graph_explainer(deployed.fused)
+    archive.add_endpoint(PREPARED, lambda images: _outputs(network, images), input_signature=[network.spec])
+    maps = graph_explainer(network.reparameterized)
     if maps:
         indices = tf.TensorSpec([None], tf.int32, name="class_index")
-        archive.add_endpoint(EXPLAINED, _explained(deployed, maps), input_signature=[deployed.spec, indices])
+        archive.add_endpoint(EXPLAINED, _explained(network, maps), input_signature=[network.spec, indices])
     archive.write_out(str(folder), verbose=False)
 
 
-def _behind(deployed: ExportNetwork, prepare: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], Answer]:
-    """The network behind what prepares one image."""
-    image = tf.TensorSpec(deployed.shape, tf.uint8)
-    return lambda batch: _answer(deployed, tf.map_fn(prepare, batch, fn_output_signature=image))
+def _preprocessed(network: ExportNetwork, preprocess_one: Callable[[tf.Tensor], tf.Tensor]) -> Callable[..., Outputs]:
+    image = tf.TensorSpec(network.shape, tf.uint8)
+    return lambda batch: _outputs(network, tf.map_fn(preprocess_one, batch, fn_output_signature=image))
 
 
-def _answer(deployed: ExportNetwork, images: tf.Tensor) -> Answer:
+def _outputs(network: ExportNetwork, images: tf.Tensor) -> Outputs:
     """Every output has the batch first, so that TensorFlow Serving's row format can split it."""
-    answer = deployed.answer(images)
-    names, probabilities = tf.constant(deployed.classes), answer[PROBABILITIES]
-    return answer | {
+    outputs = network.outputs(images)
+    names, probabilities = tf.constant(network.classes), outputs[PROBABILITIES]
+    return outputs | {
         "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),
         "classes": tf.repeat(names[None], tf.shape(probabilities)[0], axis=0),
     }
 
 
-def _explained(deployed: ExportNetwork, maps: Maps) -> Callable[[tf.Tensor, tf.Tensor], Answer]:
-    def explained(images: tf.Tensor, class_index: tf.Tensor) -> Answer:
+def _explained(network: ExportNetwork, maps: Maps) -> Callable[[tf.Tensor, tf.Tensor], Outputs]:
+    def explained(images: tf.Tensor, class_index: tf.Tensor) -> Outputs:
         drawn, classes = maps(images, class_index)
-        return {"map": drawn, "label": tf.gather(tf.constant(deployed.classes), classes)}
+        return {"map": drawn, "label": tf.gather(tf.constant(network.classes), classes)}
 
     return explained

@@ -65,7 +65,7 @@ def evaluate_exported(
     rejections = check_files([dataset.root / record.path for record in records])
     decisions = PredictionPipeline.of(backend).selective.decisions(*outputs, rejections)
     result = EvaluationResult(tuple(records), backend.classes, outputs.probabilities, backend.calibration, decisions)
-    return result, {"dataset": str(dataset.root), "split": name, "broken": len(broken)} | result.figures()
+    return result, {"dataset": str(dataset.root), "split": name, "broken": len(broken)} | result.metrics()
 
 
 def _chosen(version: Path, dataset: Dataset, subset: str) -> tuple[list[Record], str]:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 import btkeras
-from btkeras.decisions.calibration import FILE as CALIBRATION
 from btkeras.decisions.calibration import Calibration
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.errors import ModelError, RunError
@@ -38,7 +37,7 @@ SELFTEST, SELFTEST_IMAGE = EXTRA / "selftest.json", EXTRA / "selftest.png"
 IMAGE_DIGESTS = EXTRA / "image_digests.json"
 # Hexadecimal digits of SHA-256: two of a million images share 16 of them by chance once in 37 million such sets.
 DIGEST_DIGITS = 16
-METADATA, LABELS, OOD_CALIBRATION = MANIFEST.name, "labels.txt", "ood.json"
+METADATA, LABELS, CALIBRATION, OOD_CALIBRATION = MANIFEST.name, "labels.txt", "calibration.json", "ood.json"
 # Embedded in files of one format.
 METADATA_FILES = (METADATA, LABELS, CALIBRATION, OOD_CALIBRATION)
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from btkeras.datasets.readers import Slices
 from btkeras.datasets.readers.images import open_slices
+from btkeras.decisions.calibration import COVERAGE, check_coverage
 from btkeras.decisions.mri_check import rejection_reason
-from btkeras.decisions.selective_classifier import COVERAGE, SelectiveClassifier, check_coverage
+from btkeras.decisions.selective_classifier import SelectiveClassifier
 from btkeras.errors import ImageError
 from btkeras.inference.backends import BATCH, InferenceBackend, ModelOutputs, batched, load_backend, newest_model
 from btkeras.inference.inputs import Opener, SliceRef, opener

@@ -18,7 +18,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from btkeras.errors import ConfigError
-from btkeras.inference.backends.base import InferenceBackend
+from btkeras.inference.backends import InferenceBackend
 from btkeras.server.limits import RequestLimits, error_response
 from btkeras.server.page import page_routes
 from btkeras.server.served_model import ServedModel

@@ -26,10 +26,9 @@ from btkeras.decisions.calibration import COVERAGE
 from btkeras.decisions.ood import OOD_PERCENTILE
 from btkeras.decisions.selective_classifier import REJECTED
 from btkeras.errors import ImageError
-from btkeras.inference.backends.base import InferenceBackend
-from btkeras.inference.model_folder import EXTRA
-from btkeras.inference.overlay import image_png, map_png, seen_window
-from btkeras.inference.pretrained import CARD
+from btkeras.inference.backends import InferenceBackend
+from btkeras.inference.model_folder import CARD, EXTRA
+from btkeras.inference.overlay import image_png, input_window, map_png
 from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.image_file import FORMATS, sniff
 from btkeras.server.limits import read_body
@@ -89,7 +88,7 @@ def describe_model(served: ServedModel) -> dict[str, Any]:
         "version": backend.version,
         "classes": backend.classes,
         "coverage": COVERAGE if backend.calibration else None,
-        "ood_threshold": 100 * OOD_PERCENTILE if backend.reference else None,
+        "ood_threshold": 100 * OOD_PERCENTILE if backend.ood_calibration else None,
         "has_maps": backend.explain is not None,
         "has_card": _card_file(backend.source) is not None,
         "max_bytes": served.settings.limits.body_bytes,
@@ -134,11 +133,11 @@ async def _classify_slice(served: ServedModel, request: Request) -> dict[str, An
     number, name = _slice_number(query.get("slice")), query.get("name") or "the file"
     body = await read_body(request, served.settings.limits)
     slices, number, image = await served.run(ticket, _read_slice, served, body, name, number, query.get("axis") or None)
-    pixels, rejection = await served.run(ticket, served.postprocessor.open, image, slices.rejection)
-    probabilities, scores = await served.predict(ticket, pixels[None])
-    prediction = served.postprocessor.answers(probabilities, scores, [rejection])[0]
+    item = await served.run(ticket, served.pipeline.preprocess, image, slices.rejection)
+    outputs = await served.predict(ticket, item.pixels[None])
+    (prediction,) = served.pipeline.postprocess(outputs, [item])
     # No map of what is no slice.
-    heat = None if prediction.decision == REJECTED else await served.explain(ticket, pixels, prediction.label)
+    heat = None if prediction.decision == REJECTED else await served.explain(ticket, item.pixels, prediction.label)
     return {
         "name": name,
         "format": slices.kind,
@@ -176,7 +175,7 @@ def _read_slice(
 
 
 def _draw(backend: InferenceBackend, image: ImageArray, heat: NDArray[np.float32] | None) -> dict[str, str | None]:
-    overlay = None if heat is None else map_png(heat, seen_window(image, backend.harmonize), image.shape[:2])
+    overlay = None if heat is None else map_png(heat, input_window(image, backend.harmonize), image.shape[:2])
     return {
         name: base64.b64encode(data).decode() if data else None
         for name, data in (("image", image_png(image)), ("map", overlay))

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
-from btkeras.inference.backends.base import InferenceBackend, ModelOutputs
-from btkeras.inference.processing import Postprocessor
+from btkeras.inference.backends import InferenceBackend, ModelOutputs
+from btkeras.inference.predictor import PredictionPipeline
 from btkeras.machine import threads
 from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.image_file import check_image
@@ -36,7 +36,7 @@ class ServedModel:
     Attributes:
         name: The model's name in paths.
         version: The exported version's number; 1 for a run.
-        postprocessor: Preprocesses images, and makes predictions of the model's outputs.
+        pipeline: Preprocesses images, and makes predictions of the model's outputs.
         metrics: The server's metrics.
         admission: The queue.
         draining: Whether the server is about to stop.
@@ -48,7 +48,7 @@ class ServedModel:
         folder = backend.source.resolve()
         self.name = settings.name or (folder.name if backend.version is None else folder.parent.name)
         self.version = backend.version or 1
-        self.postprocessor = Postprocessor.of(backend)
+        self.pipeline = PredictionPipeline.of(backend)
         self.metrics = Metrics()
         self.admission = Admission(settings.limits)
         self.draining = False
@@ -60,7 +60,7 @@ class ServedModel:
     def warm_up(self) -> None:
         """Runs the model once, so that no request waits for what it prepares."""
         pixels = np.zeros((1, self.backend.size, self.backend.size, self.backend.channels), np.uint8)
-        self.backend.observe(pixels)
+        self.backend.predict(pixels)
         if self.backend.explain is not None:
             self.backend.explain(pixels, np.zeros(1, np.int32))
 
@@ -99,11 +99,11 @@ class ServedModel:
             self.check_encoded(image, name)
             image = decode_checked(image, name)
         self.check_size(image.shape[1], image.shape[0], name)
-        return self.postprocessor.decoder.array(image)
+        return self.pipeline.preprocessor.array(image)
 
     async def predict(self, ticket: Ticket, pixels: ImageArray) -> ModelOutputs:
-        """Runs the model on preprocessed images; arguments and result as ``InferenceBackend.observe``."""
-        outputs = await _in_thread(self._model_thread, ticket, self.backend.observe, pixels)
+        """Runs the model on preprocessed images; arguments and result as ``InferenceBackend.predict``."""
+        outputs = await _in_thread(self._model_thread, ticket, self.backend.predict, pixels)
         self.metrics.images.inc(len(pixels))
         return outputs
 

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from btkeras.inference.backends.base import ModelOutputs
+from btkeras.inference.backends import ModelOutputs
 from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.image_file import MIN_SIDE
 from btkeras.server.limits import read_body
@@ -199,7 +199,7 @@ def _signature_definitions(served: ServedModel) -> dict[str, Any]:
         "classes": _tensor_info("classes", "DT_STRING", (-1, classes)),
         "label": _tensor_info("label", "DT_STRING", (-1,)),
     }
-    if served.backend.reference is not None:
+    if served.backend.ood_calibration is not None:
         outputs["ood_score"] = _tensor_info("ood_score", "DT_FLOAT", (-1,))
     return {
         signature: {

@@ -1,4 +1,4 @@
-"""An engine in a process of its own, which answers when it is told to: the far side of ``benchmark_rounds``.
+"""An engine in a process of its own, which answers when it is told to: the far side of ``benchmarks.rounds``.
 
 A process each, since engines in one would wait for each other's threads, and since only so the memory that one needs
 can be told.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.benchmark.worker import serve
+from benchmarks.worker import serve
 from btkeras.errors import ModelError
 
 # Of one engine's turn: long enough for several calls of one image.
