@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from btkeras.inference.backends.base import load_backend
 from click.testing import CliRunner
 
 from btkeras import Predictor
 from btkeras.cli import main
+from btkeras.inference.backends import load_backend
 from tests.serve_tools import running
 from tests.test_client import broken
 

@@ -171,7 +171,9 @@ def test_a_quantized_file_is_compared_with_itself(made: Path, run: Path) -> None
     assert np.sort(network.ood_calibration.percentile(scores)).tolist() == [
         100 * (i + 1) / len(scores) for i in range(len(scores))
     ]
-    np.testing.assert_allclose(network.calibration.scores, nonconformity_scores(subset.labels, probabilities), atol=1e-6)
+    np.testing.assert_allclose(
+        network.calibration.scores, nonconformity_scores(subset.labels, probabilities), atol=1e-6
+    )
     assert network.calibration.scores != checkpoint.calibration.scores
     assert network.calibration.temperature == checkpoint.calibration.temperature
     assert "int8" in network.calibration.method

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from btkeras.cli.group import quiet_engine, quiet_tensorflow
+from btkeras.cli.common import quiet_engine, quiet_tensorflow
 from btkeras.errors import BTKerasError, ModelError
 
 if TYPE_CHECKING:

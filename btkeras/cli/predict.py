@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from btkeras.cli.group import Failure, quiet_engine, quiet_tensorflow
+from btkeras.cli.common import Failure, quiet_engine, quiet_tensorflow
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:

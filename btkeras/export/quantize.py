@@ -1,4 +1,4 @@
-"""Quantized models beside their float32 ones: measured on the validation subset and, for the report, on the test subset.
+"""Quantized models compared with their float32 ones on the validation subset, and evaluated on the test subset.
 
 A quantized network is another network: its prediction sets and OOD percentiles come from its own outputs.
 """
@@ -80,7 +80,7 @@ class Quantization:
 
 
 def subset_slices(run: Run, subset: str) -> LabelledSlices:
-    """All slices of a subset, one of ``splitting.splits.SUBSETS``; DataError if the run's dataset is gone or changed."""
+    """All slices of a subset (of ``splitting.splits.SUBSETS``); DataError if the run's dataset is gone or changed."""
     dataset, config, classes = run.dataset(), run.config(), run.classes()
     records = run.split(dataset).subset(subset)
     cache = load_images(dataset, records, config.data.image_size, config, name=subset)
@@ -130,11 +130,11 @@ def compare(
 
     Returns:
         ``format``, ``quantization``, ``images`` (of the validation subset), ``correct``, ``only_float32`` and
-        ``only_quantized`` (how many only one of them has right), ``p`` (McNemar's exact test of these), ``difference``
-        (largest of a probability), ``mean_difference``, ``ood`` (out of distribution by its own scores), ``ood_differ``,
-        ``sets_differ``, ``decisions_differ``, ``test`` (metrics of the quantized file), ``bytes``, ``milliseconds``
-        (for one slice on this machine, the least of several), ``split``, ``accuracy``, ``accuracy_interval`` and
-        ``points_lost``. Without calibration or OOD scores, what needs them is None.
+        ``only_quantized`` (how many only one of them has right), ``p`` (McNemar's exact test of these),
+        ``difference`` (largest of a probability), ``mean_difference``, ``ood`` (out of distribution by its own scores),
+        ``ood_differ``, ``sets_differ``, ``decisions_differ``, ``test`` (metrics of the quantized file), ``bytes``,
+        ``milliseconds`` (for one slice on this machine, the least of several), ``split``, ``accuracy``,
+        ``accuracy_interval`` and ``points_lost``. Without calibration or OOD scores, what needs them is None.
     """
     labels, count = data.validation.labels, len(data.validation.labels)
     outputs = [backend.predict_all(data.validation.images) for backend in backends]

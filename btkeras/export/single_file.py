@@ -1,7 +1,7 @@
 """The formats of one file, ONNX and LiteRT (TensorFlow Lite): written, quantized, and with metadata embedded.
 
-Both hold the SavedModel's signature ``serving_prepared``, from preprocessed images, uint8 ``[n, size, size, channels]``,
-to ``probabilities`` and ``ood_score``, without class names.
+Both hold the SavedModel's signature ``serving_prepared``, without class names: from preprocessed images, uint8
+``[n, size, size, channels]``, to ``probabilities`` and ``ood_score``.
 """
 
 from __future__ import annotations
