@@ -40,8 +40,6 @@ _SAME_SPACING = 1e-3
 # Each holds up to two files in memory, which may be large.
 _MAX_THREADS = 8
 
-_Content = tuple[bytes, bytes | None]
-
 
 @dataclass(frozen=True)
 class PreparedImage:
@@ -66,7 +64,7 @@ class PreparedImage:
     name: str = ""
 
 
-_Result = tuple[PreparedImage, ...] | DataError
+_Images = Future[tuple[PreparedImage, ...]]
 
 
 def check_slice_choice(choice: str) -> None:
@@ -77,40 +75,36 @@ def check_slice_choice(choice: str) -> None:
 
 def convert_all(
     items: Sequence[SourceImage], size: int = 0, slices: str = MIDDLE_THIRD
-) -> Iterator[tuple[SourceImage, _Result]]:
-    """Yields each item with its images, or with the error that its file caused, in the items' order.
+) -> Iterator[tuple[SourceImage, _Images]]:
+    """Yields each item with its future images, or the DataError that its file causes, in the items' order.
 
     Images are harmonized to squares of ``size`` pixels, unless that is 0; ``slices`` are chosen of volumes.
     """
     count = min(_MAX_THREADS, threads())
-    window: deque[tuple[SourceImage, Future[_Result]]] = deque()
+    window: deque[tuple[SourceImage, _Images]] = deque()
     # Linear algebra in one thread each, since the threads share the cores already.
     with threadpool_limits(1), ThreadPoolExecutor(count) as pool:
         for item in items:
-            # Files are read here, one after the other, because a zip can only be read forwards.
-            window.append((item, pool.submit(_convert, item, _read(item), size, slices)))
+            window.append((item, _submit(pool, item, size, slices)))
             if len(window) >= 2 * count:
-                first, future = window.popleft()
-                yield first, future.result()
-        for item, future in window:
-            yield item, future.result()
+                yield window.popleft()
+        yield from window
 
 
-def _read(item: SourceImage) -> _Content | DataError:
+def _submit(pool: ThreadPoolExecutor, item: SourceImage, size: int, slices: str) -> _Images:
     try:
-        return item.file.read(), item.mask.read() if item.mask else None
+        # Read here, one file after the other, because a zip can only be read forwards.
+        data, mask = item.file.read(), item.mask.read() if item.mask else None
     except DataError as error:
-        return error
+        failed: _Images = Future()
+        failed.set_exception(error)
+        return failed
+    return pool.submit(_convert, item, data, mask, size, slices)
 
 
-def _convert(item: SourceImage, content: _Content | DataError, size: int, slices: str) -> _Result:
-    if isinstance(content, DataError):
-        return content
-    try:
-        found = _images(item, *content, slices)
-        return tuple(_harmonize(image, size) for image in found) if size else found
-    except DataError as error:
-        return error
+def _convert(item: SourceImage, data: bytes, mask: bytes | None, size: int, slices: str) -> tuple[PreparedImage, ...]:
+    images = _images(item, data, mask, slices)
+    return tuple(_harmonize(image, size) for image in images) if size else images
 
 
 def _images(item: SourceImage, data: bytes, mask: bytes | None, slices: str) -> tuple[PreparedImage, ...]:

@@ -10,6 +10,7 @@ import shlex
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,8 +132,8 @@ def prepare(
         items, ignored = find_images(paths, stack)
         with atomic_folder(target) as folder:
             writer = _Writer(folder)
-            for item, result in (progress or _progress_bar)(convert_all(items, harmonize, slices), len(items)):
-                writer.add(item, result)
+            for item, images in (progress or _progress_bar)(convert_all(items, harmonize, slices), len(items)):
+                writer.add(item, images)
             if writer.broken and not (skip_broken and writer.records):
                 raise _broken_error(writer.broken, len(items))
             writer.finish()
@@ -177,14 +178,16 @@ class _Writer:
         self._names: set[tuple[str, str]] = set()
         self._repeats: Counter[tuple[str, str]] = Counter()
 
-    def add(self, item: SourceImage, result: Sequence[PreparedImage] | DataError) -> None:
+    def add(self, item: SourceImage, images: Future[tuple[PreparedImage, ...]]) -> None:
         """Writes an item's images, or notes that it is broken."""
-        if isinstance(result, MissingExtraError):
-            raise result
-        if isinstance(result, DataError):
-            self.broken.append(BrokenImage(item.file.name, str(result)))
+        try:
+            found = images.result()
+        except MissingExtraError:
+            raise
+        except DataError as error:
+            self.broken.append(BrokenImage(item.file.name, str(error)))
             return
-        for image in result:
+        for image in found:
             self._add(item, image)
 
     def finish(self) -> None:
