@@ -88,17 +88,10 @@ def _rotated(images: tf.Tensor, boxes: tf.Tensor, angle: tf.Tensor, aspect_ratio
 def _sampled(
     start: tf.Tensor, side: tf.Tensor, source: tf.Tensor, size: int, flip: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The first and last sampled place of each crop, in ``crop_and_resize``'s unit.
+    """The first and last sampled place of crops at ``start``, ``side`` long (fractions), in ``crop_and_resize``'s unit.
 
-    That unit, from the first pixel's centre to the last one's, would stretch the image; here its scale is kept, and the
+    That unit, from the first pixel's centre to the last one's, would stretch the image; here its scale stays, and the
     whole image at its own size comes out unchanged to the last bit.
-
-    Args:
-        start: Upper or left edge of each crop, as a fraction of the image.
-        side: Length of each crop, as a fraction of the image.
-        source: The image's length, pixels.
-        size: The result's length, pixels.
-        flip: Whether to flip.
     """
     step = side * (source / size)
     first = start * source + (step - 1) / 2

@@ -57,11 +57,9 @@ def _counts(cells: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
 def augment_intensity(images: tf.Tensor, seed: int, counter: tf.Tensor, config: IntensityConfig) -> tf.Tensor:
     """Applies the changes that ``config`` asks for, each image with strengths of its own.
 
-    The result depends on the images, ``seed`` and ``counter`` alone.
-
     Args:
         images: float32 ``[batch, side, side, channels]`` in 0..255; all channels are changed alike.
-        seed: The training's seed.
+        seed: The training's seed; with ``counter`` it decides all random numbers.
         counter: int64 scalar, the number of the batch.
         config: How much of each.
 

@@ -32,17 +32,13 @@ CacheProgress = Callable[[Iterable[ImageArray | ImageError]], Iterable[ImageArra
 
 
 class DiskCache:
-    """Images in a ``.npy`` file, which can be read as long as this object lives, even if the file loses its name.
+    """Images in a ``.npy`` file, a new one if a shape is given; readable even if the file loses its name.
 
     The file is not mapped into memory: a process that reads it all would seem to hold it all, and a failing disk would
     kill it without a message.
 
-    Args:
-        file: What is read or, with a shape, written.
-        shape: Images, side, side and channels of a new file; None opens one that is there.
-
     Raises:
-        DataError: If the file that is there is no whole ``.npy`` file of images.
+        DataError: If an existing file is no whole ``.npy`` file of images.
     """
 
     def __init__(self, file: Path, shape: Shape | None = None) -> None:
@@ -184,13 +180,7 @@ def build_cache(
 
 
 def resolved_cache(cache: str, count: int, preprocessor: Preprocessor) -> str:
-    """Where that many images are cached: ``memory``, ``disk`` or ``none``.
-
-    Args:
-        cache: One of ``config.CACHES``; ``auto`` takes memory if a quarter of what is free suffices, else disk.
-        count: Number of images.
-        preprocessor: Says size and channels.
-    """
+    """Where that many images are cached; ``auto`` is memory if a quarter of what is free suffices, else disk."""
     if cache != "auto":
         return cache
     needed = count * preprocessor.size**2 * preprocessor.channels

@@ -84,10 +84,6 @@ def decode(data: bytes, name: str) -> ImageArray:
 
     16-bit images are scaled from their own lowest..highest value to 0..255. Transparency is ignored.
 
-    Args:
-        data: The bytes.
-        name: What messages call them.
-
     Returns:
         uint8 ``[height, width, 1 (grey) or 3 (RGB)]``.
 

@@ -7,7 +7,6 @@ by image leaks as with real data.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -72,25 +71,15 @@ VIEWS = {
 }
 
 
-@dataclass(frozen=True)
-class PhantomSlice:
-    """One synthetic slice.
+class PhantomSlice(NamedTuple):
+    """One synthetic slice."""
 
-    Attributes:
-        image: uint8 ``[size, size]``, grey values.
-        mask: bool ``[size, size]``, the tumour; empty without one.
-        brain: bool ``[size, size]``, everything inside the dura.
-        label: One of ``btkeras.datasets.CLASSES``.
-        view: ``axial``, ``coronal`` or ``sagittal``.
-        patient: Identifier such as ``phantom-0007``.
-    """
-
-    image: NDArray[np.uint8]
-    mask: Mask
-    brain: Mask
-    label: str
-    view: str
-    patient: str
+    image: NDArray[np.uint8]  # [size, size], grey levels
+    mask: Mask  # [size, size], the tumour; empty without one
+    brain: Mask  # [size, size], everything inside the dura
+    label: str  # one of ``btkeras.datasets.CLASSES``
+    view: str  # a name in ``VIEWS``
+    patient: str  # such as ``phantom-0007``
 
 
 class Scan:
