@@ -30,7 +30,7 @@ LAYERS = (
     ("reporting",),
     ("inference",),
     ("export",),
-    ("benchmark", "server"),
+    ("server",),
     ("cli",),
 )
 LEVEL = {folder: level for level, row in enumerate(LAYERS) for folder in row}

@@ -111,7 +111,7 @@ def _rotation(yaw: float, pitch: float, roll: float) -> Array:
     return rotation
 
 
-class Section:
+class CrossSection:
     """What one plane shows of a head.
 
     Args:

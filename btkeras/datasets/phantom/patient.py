@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from btkeras.config import PhantomConfig
 from btkeras.datasets.dataset import CLASSES
-from btkeras.datasets.phantom.head import Array, Head, Point, Section, Waves, vector
+from btkeras.datasets.phantom.head import Array, CrossSection, Head, Point, Waves, vector
 from btkeras.errors import DataError
 
 Mask = NDArray[np.bool_]
@@ -118,7 +118,7 @@ class Scan:
 class Lesion:
     """One tumour, drawn so that every one of a patient's parallel slices cuts it."""
 
-    def __init__(self, rng: np.random.Generator, finding: Finding, sections: list[Section]) -> None:
+    def __init__(self, rng: np.random.Generator, finding: Finding, sections: list[CrossSection]) -> None:
         self._finding = finding
         radius = rng.uniform(*finding.radius)
         center = (
@@ -133,7 +133,7 @@ class Lesion:
         self._signal = float(rng.uniform(*finding.signal))
         self._surface, self._interior = Waves(rng, 1.1 * radius), Waves(rng, 0.9 * radius)
 
-    def paint(self, section: Section, visibility: float) -> Mask:
+    def paint(self, section: CrossSection, visibility: float) -> Mask:
         """Paints the tumour into a slice, opaque by ``visibility``; its mask is wall and core."""
         finding, radius = self._finding, float(self._radii.mean())
         level, interior = _level(section, self._center, self._radii), self._interior.at(section.points)
@@ -151,7 +151,7 @@ class Lesion:
         return distance < 0
 
 
-def _in_sella(rng: np.random.Generator, radius: float, sections: list[Section]) -> Array:
+def _in_sella(rng: np.random.Generator, radius: float, sections: list[CrossSection]) -> Array:
     """Returns a point above the sella, half-way towards the middle slice."""
     points = sections[len(sections) // 2].points
     center = np.array(SELLA) + np.array([rng.normal(0, 1.5), rng.normal(0, 1.5), 0.5 * radius])
@@ -161,7 +161,7 @@ def _in_sella(rng: np.random.Generator, radius: float, sections: list[Section]) 
     return halfway
 
 
-def _below_dura(rng: np.random.Generator, depth: Range, radius: float, sections: list[Section]) -> Array:
+def _below_dura(rng: np.random.Generator, depth: Range, radius: float, sections: list[CrossSection]) -> Array:
     """Returns a point of the middle slice whose depth fits in the plane of every slice, or the one that fits best."""
     points = sections[len(sections) // 2].points
     in_plane = [section.pixel * ndimage.distance_transform_edt(section.depth > 0) for section in sections]
@@ -175,14 +175,14 @@ def _below_dura(rng: np.random.Generator, depth: Range, radius: float, sections:
     return points[:, row, column]
 
 
-def _level(section: Section, center: Array, radii: Array) -> Array:
+def _level(section: CrossSection, center: Array, radii: Array) -> Array:
     """Returns 0 at the centre and 1 on the ellipsoid, growing linearly outwards; float32 ``[h, w]``."""
     offsets = (section.points - center[:, None, None]) / radii[:, None, None]
     level: Array = np.sqrt(np.square(offsets).sum(axis=0)).astype(np.float32)
     return level
 
 
-def _confined(distance: Array, finding: Finding, section: Section) -> Array:
+def _confined(distance: Array, finding: Finding, section: CrossSection) -> Array:
     """Keeps a tumour of the brain inside the dura, and any tumour in one piece: not on the falx's other side too."""
     if finding.depth is not None:
         distance = np.maximum(distance, finding.margin - section.depth)
@@ -215,7 +215,7 @@ def draw_patient(config: PhantomConfig, patient: int) -> list[PhantomSlice]:
     anatomy, tumor, noise = np.random.default_rng([config.seed, patient]).spawn(3)
     head, scan = Head(anatomy), Scan(anatomy, VIEWS[view], config.difficulty)
     planes = scan.planes(config.slices, config.image_size)
-    sections = [Section(head, plane, scan.field_of_view / config.image_size) for plane in planes]
+    sections = [CrossSection(head, plane, scan.field_of_view / config.image_size) for plane in planes]
     masks = [np.zeros(section.image.shape, bool) for section in sections]
     if label in FINDINGS:
         lesion = Lesion(tumor, FINDINGS[label], sections)
