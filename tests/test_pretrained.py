@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
 from btkeras.models import MODELS, backbone_layers, build_model
-from btkeras.models.comparison import APPLICATIONS
+from btkeras.models.architectures import APPLICATIONS
 from btkeras.models.imagenet import IMAGENET, load_pretrained, scaled_variance
 
 FAST = ("vgg16", "densenet")

@@ -513,7 +513,7 @@ def test_what_is_no_finished_run_is_one_message_with_what_to_do(cv: Path, shared
 
 
 def test_the_ablation_is_that_of_the_networks() -> None:
-    from btkeras.models.resnet34 import RESNET34_VARIANTS
+    from btkeras.models.architectures import RESNET34_VARIANTS
 
     found = {name: vars(variant) for name, variant in RESNET34_VARIANTS.items()}
     assert {name: variant._asdict() for name, variant in published.ABLATION.items()} == found

@@ -12,41 +12,16 @@ import keras
 from keras import KerasTensor, layers
 
 from btkeras.errors import ModelError
-from btkeras.models.comparison import APPLICATIONS, RESNEXT101, googlenet
+from btkeras.models.architectures import APPLICATIONS, RESNET34_VARIANTS, ResNeXt101, googlenet
 from btkeras.models.imagenet import check_pretrained, load_pretrained, scaled_variance
-from btkeras.models.resnet34 import RESNET34_VARIANTS
 
+# Name -> function from standardised images to the last feature map, or to the vector that its own head makes.
+MODELS: Mapping[str, Callable[[KerasTensor], KerasTensor]] = MappingProxyType(
+    {**RESNET34_VARIANTS, **APPLICATIONS, "resnext101": ResNeXt101(), "googlenet": googlenet}
+)
 _COUNTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 # Elementwise: merges into a convolution, or is as nothing beside it.
 _FREE = (layers.BatchNormalization, layers.Normalization)
-
-
-def count_macs(model: keras.Model) -> int:
-    """Counts the multiply-accumulates of one image, in convolutions (grouped and depthwise too) and dense layers.
-
-    Raises:
-        ModelError: If another layer has weights, whose cost is not known here.
-    """
-    return sum(_layer_macs(layer) for layer in model.layers if layer.weights)
-
-
-def _layer_macs(layer: keras.Layer) -> int:
-    if isinstance(layer, _FREE):
-        return 0
-    if not isinstance(layer, _COUNTED):
-        raise ModelError(
-            "Multiply-accumulates are counted for convolutions and dense layers",
-            received=f"{layer.name}, a {type(layer).__name__}",
-        )
-    # Each value of the kernel is used once at each place of the output.
-    return math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
-
-
-# Name -> function from standardised images to the last feature map, which is then averaged, or to the vector that
-# the network's own head makes of it. The vector in front of the last dense layer is the layer ``features`` in each.
-MODELS: Mapping[str, Callable[[KerasTensor], KerasTensor]] = MappingProxyType(
-    {**RESNET34_VARIANTS, **APPLICATIONS, "resnext101": RESNEXT101, "googlenet": googlenet}
-)
 
 
 def check_name(name: str, known: Collection[str] | None = None) -> None:
@@ -83,10 +58,9 @@ def build_model(
         mean: Mean of the training pixels, one or one a channel, in the input's units.
         variance: Their variance.
         weights: ``random``; ``imagenet``, which Keras offers for some networks and is downloaded once; or a file of
-            such weights (see ``pretrained.load_pretrained``). The layers behind the last feature map are random in
-            any case. With other than random weights, standardised images get the scale that these were trained on:
-            to build such a network for weights that come from elsewhere, a checkpoint say, leave this ``random`` and
-            give ``pretrained.scaled_variance`` of the variance.
+            such weights (see ``imagenet.load_pretrained``). The head is random in any case. With other than random
+            weights, standardised images get the scale that these were trained on; for weights that are put in later,
+            from a checkpoint say, leave this ``random`` and give ``imagenet.scaled_variance`` of the variance.
 
     Raises:
         ModelError: If the name is unknown, an image is too small, or the weights cannot be had.
@@ -97,26 +71,34 @@ def build_model(
     if weights != "random":
         check_pretrained(name, input_shape[-1])
         variance = scaled_variance(name, variance)
-    model = _network(name, input_shape, classes, mean, variance)
-    if weights != "random":
-        load_pretrained(model, weights)
-    return model
-
-
-def _network(
-    name: str,
-    input_shape: tuple[int, int, int],
-    classes: int,
-    mean: float | Sequence[float],
-    variance: float | Sequence[float],
-) -> keras.Model:
     images = layers.Input(input_shape, name="images")
-    x = layers.Normalization(
-        axis=None if isinstance(mean, float) else -1, mean=mean, variance=variance, dtype="float32", name="standardize"
-    )(images)
+    axis = None if isinstance(mean, float) else -1
+    x = layers.Normalization(axis, mean, variance, dtype="float32", name="standardize")(images)
     x = MODELS[name](x)
     if len(x.shape) == 4:
         x = layers.GlobalAveragePooling2D(name="features")(x)
     # float32 whatever the policy: a 16-bit softmax rounds probabilities near 0 and 1.
     probabilities = layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
-    return keras.Model(images, probabilities, name=name)
+    model = keras.Model(images, probabilities, name=name)
+    if weights != "random":
+        load_pretrained(model, weights)
+    return model
+
+
+def count_macs(model: keras.Model) -> int:
+    """Counts the multiply-accumulates of one image, in convolutions (grouped and depthwise too) and dense layers.
+
+    Raises:
+        ModelError: If another layer has weights, whose cost is not known here.
+    """
+    macs = 0
+    for layer in model.layers:
+        if isinstance(layer, _COUNTED):
+            # Each value of the kernel is used once at each place of the output.
+            macs += math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
+        elif layer.weights and not isinstance(layer, _FREE):
+            raise ModelError(
+                "Multiply-accumulates are counted for convolutions and dense layers",
+                received=f"{layer.name}, a {type(layer).__name__}",
+            )
+    return macs

@@ -1,4 +1,4 @@
-"""Training only the head of a network whose backbone has learned before."""
+"""A network's head: its temperature, its logits and features, and a frozen backbone before it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _NAME = "temperature"
 
 
 def temperature_of(model: keras.Model) -> float:
-    """What a network's logits are divided by; 1 if it has no temperature."""
+    """The temperature that a network's logits are divided by; 1 if it has none."""
     found = [layer for layer in model.layers if layer.name == _NAME]
     return 1 / float(found[0].scale) if found else 1.0
 
 
 def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
-    """The same network with a temperature, in place of the one that it may have.
+    """Makes the same network with a temperature, in place of the one that it may have.
 
     Args:
         model: From ``build_model``, or from this function. Its layers are shared, but for the head, which is copied.
@@ -43,31 +43,25 @@ def logits_network(model: keras.Model) -> keras.Model:
     Raises:
         ModelError: If the network has another head.
     """
-    head = _head(model)
+    by_name = {layer.name: layer for layer in model.layers}
+    head = by_name.get("logits") if _NAME in by_name else model.layers[-1]
+    expected = keras.activations.linear if _NAME in by_name else keras.activations.softmax
+    if not isinstance(head, layers.Dense) or head.activation is not expected:
+        raise ModelError("A network must end in a dense layer with softmax to get a temperature", received=model.name)
     dense = layers.Dense(head.units, dtype="float32", name="logits")
     logits = dense(head.input)
     dense.set_weights(head.get_weights())
     return keras.Model(model.input, logits, name=model.name)
 
 
-def _head(model: keras.Model) -> layers.Dense:
-    """The last dense layer."""
-    by_name = {layer.name: layer for layer in model.layers}
-    last = by_name.get("logits") if _NAME in by_name else model.layers[-1]
-    expected = keras.activations.linear if _NAME in by_name else keras.activations.softmax
-    if not isinstance(last, layers.Dense) or last.activation is not expected:
-        raise ModelError("A network must end in a dense layer with softmax to get a temperature", received=model.name)
-    return last
-
-
 def with_features(model: keras.Model) -> keras.Model:
-    """The network with its features behind the probabilities: float32 ``[n, classes + d]``."""
+    """The network with its features concatenated to the probabilities: float32 ``[n, classes + d]``."""
     outputs = [model.output, model.get_layer("features").output]
-    return keras.Model(model.input, keras.layers.Concatenate(dtype="float32", name="observed")(outputs))
+    return keras.Model(model.input, layers.Concatenate(dtype="float32", name="observed")(outputs))
 
 
 def backbone_layers(model: keras.Model) -> list[keras.Layer]:
-    """All layers up to the last feature map; what follows, from pooling or flattening on, is the head."""
+    """All layers up to the last feature map; the head follows, from pooling or flattening on."""
     last = max(i for i, layer in enumerate(model.layers) if len(layer.output.shape) == 4)
     return model.layers[: last + 1]
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from btkeras.errors import ModelError
 from btkeras.logging import logger
-from btkeras.models.comparison import APPLICATIONS
+from btkeras.models.architectures import APPLICATIONS
 
 _ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications"
+_NOTOP = "weights_tf_dim_ordering_tf_kernels_notop.h5"
 # Standard deviation of ImageNet's pixel values 0..255, the mean over the three channels.
 _DEVIATION = 57.6
 
@@ -25,7 +26,7 @@ _DEVIATION = 57.6
 @dataclass(frozen=True)
 class ImageNet:
     """Attributes:
-    path: Where the file is below Keras' address; without the layers behind the last feature map.
+    path: Where the file is below Keras' address; it is without the layers behind the last feature map.
     md5: Its checksum.
     scale: Standard deviation of the images that the network was trained on, in the units that it takes them in.
         Our images have 1, so they are multiplied by it.
@@ -42,34 +43,23 @@ class ImageNet:
 
     @property
     def file_name(self) -> str:
-        """What the file is called, there and in Keras' cache."""
+        """The file's name, there and in Keras' cache."""
         return Path(self.path).name
 
 
 # VGG and ResNet50 take Caffe's images (0..255 less their mean), DenseNet PyTorch's (standardised), EfficientNetV2
 # 0..255 divided by 128, less 1. The order of the colours, and means per colour, do not matter to grey images.
+_RESNET50 = ImageNet(f"resnet/resnet50_{_NOTOP}", "4d473c1dd8becc155b73f8504c6f6626", _DEVIATION)
 IMAGENET: Mapping[str, ImageNet] = MappingProxyType(
     {
-        "vgg16": ImageNet(
-            "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc", _DEVIATION
-        ),
-        "vgg19": ImageNet(
-            "vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5", "253f8cb515780f3b799900260a226db6", _DEVIATION
-        ),
-        **dict.fromkeys(
-            ("resnet50", "resnet50_gap"),
-            ImageNet(
-                "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-                "4d473c1dd8becc155b73f8504c6f6626",
-                _DEVIATION,
-            ),
-        ),
+        "vgg16": ImageNet(f"vgg16/vgg16_{_NOTOP}", "6d6bbae143d832006294945121d1f1fc", _DEVIATION),
+        "vgg19": ImageNet(f"vgg19/vgg19_{_NOTOP}", "253f8cb515780f3b799900260a226db6", _DEVIATION),
+        "resnet50": _RESNET50,
+        "resnet50_gap": _RESNET50,
         "efficientnetv2": ImageNet(
             "efficientnet_v2/efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070", _DEVIATION / 128
         ),
-        "densenet": ImageNet(
-            "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5", "30ee3e1110167f948a6b9946edeeb738", 1.0
-        ),
+        "densenet": ImageNet(f"densenet/densenet121_{_NOTOP}", "30ee3e1110167f948a6b9946edeeb738", 1.0),
     }
 )
 
@@ -112,7 +102,7 @@ def weights_file(name: str, weights: str | Path) -> Path:
         ModelError: If there is no such file, or it cannot be downloaded.
     """
     source = IMAGENET[name]
-    file = _fetch(source) if weights == "imagenet" else Path(weights)
+    file = _download(source) if weights == "imagenet" else Path(weights)
     if not file.is_file() or file.suffix != ".h5":
         raise ModelError(
             "Weights must be random, imagenet, or a .weights.h5 or .h5 file that is there",
@@ -139,20 +129,6 @@ def load_pretrained(model: keras.Model, weights: str | Path) -> None:
     file = weights_file(model.name, weights)
     # Loaded into the application itself, so that a bad file changes nothing here.
     application = APPLICATIONS[model.name].backbone()
-    _load(application, file, model.name)
-    for layer in application.layers:
-        if layer.weights:
-            _copy(layer, model.get_layer(layer.name))
-
-
-def _copy(source: keras.Layer, target: keras.Layer) -> None:
-    values = source.get_weights()
-    if values[0].shape != target.weights[0].shape:
-        values[0] = values[0].sum(axis=2, keepdims=True)
-    target.set_weights(values)
-
-
-def _load(application: keras.Model, file: Path, name: str) -> None:
     try:
         if file.name.endswith(".weights.h5"):
             _check_arrays(application, file)
@@ -160,29 +136,33 @@ def _load(application: keras.Model, file: Path, name: str) -> None:
     except Exception as error:  # Whatever h5py and Keras make of a file that is damaged or another network's.
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"The file must hold the weights of keras.applications' {name} without its top",
+            f"The file must hold the weights of keras.applications' {model.name} without its top",
             received=f"{file} ({reason})",
             remedy="Write it with save_weights('NAME.weights.h5'), or take the one that Keras offers for download",
         ) from error
+    for layer in (layer for layer in application.layers if layer.weights):
+        target, values = model.get_layer(layer.name), layer.get_weights()
+        if values[0].shape != target.weights[0].shape:
+            values[0] = values[0].sum(axis=2, keepdims=True)
+        target.set_weights(values)
 
 
 def _check_arrays(application: keras.Model, file: Path) -> None:
-    """Refuses a file that holds more than the network, such as VGG19 for VGG16, which Keras would load in part."""
+    """Rejects a file that holds more than the network, such as VGG19 for VGG16, which Keras would load in part."""
     found: Counter[tuple[int, ...]] = Counter()
     with h5py.File(file) as content:
         content.visititems(lambda _, item: found.update([item.shape] if isinstance(item, h5py.Dataset) else []))
     # Keras saves the states of random generators (stochastic depth) too.
-    expected = [Counter(tuple(v.shape) for v in part) for part in (application.weights, application.variables)]
+    expected = [Counter(tuple(v.shape) for v in owned) for owned in (application.weights, application.variables)]
     if found not in expected:
         raise ValueError(f"{found.total()} arrays where the network has {expected[0].total()}, or other shapes")
 
 
-def _fetch(source: ImageNet) -> Path:
-    """Downloads a file unless it is there, to where Keras itself keeps it."""
+def _download(source: ImageNet) -> Path:
+    """Downloads a file to Keras' cache, unless it is there."""
     import pooch
 
-    folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    target = folder / "models" / source.file_name
+    target = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models" / source.file_name
     if not target.is_file():
         logger.info(f"downloading {source.url} to {target}")
     try:

@@ -1,9 +1,9 @@
-"""Local binary patterns with a classical classifier: what the paper's table 6 compares the networks with.
+"""Local binary patterns with a classical classifier, which the paper's table 6 compares the networks with.
 
 Ojala et al., "Multiresolution gray-scale and rotation invariant texture classification with local binary patterns":
-each pixel is described by which of its neighbours on a circle are at least as bright. Of 8, 16 and 24 neighbours at
-radii 1, 2 and 3 only the uniform patterns, with at most two changes around the circle, are told apart, by the number
-of brighter neighbours; so an image and the same image turned have the same histogram.
+each pixel is described by which of its neighbours on a circle are at least as bright. Only the uniform patterns, with
+at most two changes around the circle, are distinguished, by the number of brighter neighbours; so an image and the same
+image turned have the same histogram.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from sklearn.svm import SVC
 from tqdm import tqdm
 
 from btkeras.errors import DataError, ModelError
+from btkeras.preprocessing.preprocessor import to_channels
 
 # Name of a model -> its classifier.
 CLASSIFIERS: Mapping[str, str] = MappingProxyType({"lbp_knn": "knn", "lbp_svm": "svm"})
 
 # Radius in pixels -> neighbours.
-NEIGHBOURS: Mapping[int, int] = MappingProxyType({1: 8, 2: 16, 3: 24})
-# Number of brighter neighbours, 0 to all of them, and one bin for whatever is not uniform.
-FEATURES = sum(points + 2 for points in NEIGHBOURS.values())
+NEIGHBORS: Mapping[int, int] = MappingProxyType({1: 8, 2: 16, 3: 24})
+# Number of brighter neighbours, 0 to all of them, and one bin for all that is not uniform.
+FEATURES = sum(points + 2 for points in NEIGHBORS.values())
 
-# What is tried; among equals the first is taken, so the smoother stand first.
+# Candidate settings; among equals the first is taken, so the smoother stand first.
 GRIDS: Mapping[str, Sequence[Mapping[str, float]]] = MappingProxyType(
     {
         "knn": [{"n_neighbors": k} for k in (9, 7, 5, 3, 1)],
@@ -49,7 +50,7 @@ class LBPClassifier:
 
     Attributes:
         kind: A key of ``GRIDS``.
-        settings: The entry of the grid that was best on the validation part.
+        settings: The entry of the grid that was best on the validation subset.
         validation_accuracy: Its accuracy there, in 0..1.
         estimator: From features to probabilities.
     """
@@ -64,11 +65,10 @@ class LBPClassifier:
         return f"{self.kind} with {settings} (validation accuracy {self.validation_accuracy:.4f})"
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Answers for images ``[n, height, width, 1 or 3]``: ``[n, classes]``, each row with the sum 1.
+        """Predicts images ``[n, height, width, 1 or 3]``: ``[n, classes]``, each row with the sum 1.
 
-        Those of ``knn`` are the neighbours' votes, so of k neighbours they are multiples of 1/k. Those of ``svm`` are a
-        softmax of the one-against-rest decision values over a temperature, which was fitted by cross-validation within
-        the training part; the most probable class is the one with the highest decision value.
+        ``knn`` gives the neighbours' votes. ``svm`` gives a softmax of the one-against-rest decision values over a
+        temperature, which was fitted by cross-validation within the training subset.
         """
         return self.estimator.predict_proba(features(images))
 
@@ -100,33 +100,16 @@ def features(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         )
     counts = np.empty((len(images), FEATURES))
     for i, image in enumerate(tqdm(images, desc="patterns", unit=" images", leave=False, disable=None)):
-        grey, histograms = _grey(image), []
-        for radius, points in NEIGHBOURS.items():
+        grey, histograms = to_channels(image, 1)[..., 0], []
+        for radius, points in NEIGHBORS.items():
             codes = local_binary_pattern(grey, points, radius, method="uniform").astype(int)
             histograms.append(np.bincount(codes.ravel(), minlength=points + 2))
         counts[i] = np.concatenate(histograms)
     return counts / (images.shape[1] * images.shape[2])
 
 
-def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An image ``[height, width, 1 or 3]`` in grey, by Pillow's formula; grey in three channels stays what it is."""
-    if image.shape[-1] == 1:
-        return image[..., 0]
-    weighted = image.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
-    return ((weighted + 0x8000) >> 16).astype(np.uint8)
-
-
 def make_classifier(kind: str, settings: Mapping[str, float] = MappingProxyType({})) -> Pipeline:
-    """Makes a classifier of standardised features, not fitted yet.
-
-    Args:
-        kind: ``knn``, or ``svm`` with a radial kernel.
-        settings: Of scikit-learn's class; an entry of ``GRIDS[kind]``.
-
-    Raises:
-        ModelError: If there is no such kind.
-    """
-    _grid(kind)
+    """Makes a classifier of standardised features, not fitted yet; ``settings`` as an entry of ``GRIDS[kind]``."""
     classifier = KNeighborsClassifier(**settings) if kind == "knn" else SVC(kernel="rbf", **settings)
     return make_pipeline(StandardScaler(), classifier)
 
@@ -139,7 +122,7 @@ def fit_lbp(
     validation_labels: NDArray[np.integer],
     seed: int = 0,
 ) -> LBPClassifier:
-    """Fits every entry of ``GRIDS[kind]`` on the training part and keeps the most accurate on the validation part.
+    """Fits every entry of ``GRIDS[kind]`` on the training subset; the most accurate on the validation subset is taken.
 
     Args:
         kind: A key of ``GRIDS``.
@@ -153,14 +136,15 @@ def fit_lbp(
         ModelError: If the kind is unknown or scikit-image is not installed.
         DataError: If a class has fewer than 2 training images, or images are of another shape or type.
     """
-    grid = _grid(kind)
+    if kind not in GRIDS:
+        raise ModelError(f"A classifier must be one of {', '.join(GRIDS)}", received=repr(kind))
     rarest = int(np.bincount(train_labels).min()) if len(train_labels) else 0
     if rarest < 2:
         raise DataError("Each class must have at least 2 training images", received=rarest)
-    known, held_out = features(train), features(validation)
+    fitting, held_out = features(train), features(validation)
     # Of a tiny dataset there are no 9 neighbours.
-    candidates = [settings for settings in grid if settings.get("n_neighbors", 1) <= len(known)]
-    fitted = [make_classifier(kind, settings).fit(known, train_labels) for settings in candidates]
+    candidates = [settings for settings in GRIDS[kind] if settings.get("n_neighbors", 1) <= len(fitting)]
+    fitted = [make_classifier(kind, settings).fit(fitting, train_labels) for settings in candidates]
     accuracies = [float(classifier.score(held_out, validation_labels)) for classifier in fitted]
     best = int(np.argmax(accuracies))
     estimator: Any = fitted[best]
@@ -168,11 +152,5 @@ def fit_lbp(
         folds = StratifiedKFold(min(_FOLDS, rarest), shuffle=True, random_state=seed)
         estimator = CalibratedClassifierCV(
             make_classifier(kind, candidates[best]), method="temperature", cv=folds, ensemble=False
-        ).fit(known, train_labels)
+        ).fit(fitting, train_labels)
     return LBPClassifier(kind, candidates[best], accuracies[best], estimator)
-
-
-def _grid(kind: str) -> Sequence[Mapping[str, float]]:
-    if kind not in GRIDS:
-        raise ModelError(f"A classifier must be one of {', '.join(GRIDS)}", received=repr(kind))
-    return GRIDS[kind]

@@ -13,7 +13,7 @@ algebra, done in float64 and rounded once:
 TensorFlow's kernel, where Keras makes a dozen passes over its input, and summed convolutions by one convolution
 (docs/performance.md, "Training").
 
-Where a rule does not fit, because a tensor is used twice, a layer is shared or the axis is another, all stays as it is.
+Where a rule does not fit, say because a layer is shared, all stays as it is.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from btkeras.models.training_layers import (
     FusedBatchNormalization,
     PaddedKernel,
     SummedConvolution,
+    kernel_padding,
     one_tensorflow_replica,
 )
 
@@ -65,11 +66,10 @@ def reparameterize(model: keras.Model, *, grey: bool = False, trainable: bool = 
 
     Args:
         model: A functional network, from ``build_model`` say, with or without a temperature.
-        grey: For deployment, whether the result takes one channel, where the network takes several and gets them all
-            equal. For training, whether all images will have equal channels: the result takes them as they are, and
-            looks at the first, where the network begins with plain convolutions.
+        grey: Whether all images have equal channels. A deployed network then takes one channel; a trained one takes
+            all and uses the first, where it begins with plain convolutions.
         trainable: Whether the result is trained: it then has the network's weights with their names, shapes and order,
-            but layers that Keras does not know. A deployed network has Keras' layers only, and no normalisations.
+            but layers that Keras does not know. A deployed network has Keras' layers only.
 
     Returns:
         The new network; with ``trainable`` the network itself under another backend than TensorFlow, whose compiler
@@ -93,9 +93,6 @@ def reparameterize(model: keras.Model, *, grey: bool = False, trainable: bool = 
     return graph.build()
 
 
-# --- Convolutions that are summed ---
-
-
 def _summed(graph: ModelGraph, name: str) -> list[str]:
     """The convolutions of one input that an addition sums, if one can take their place; else none."""
     if type(graph.layer(name)) is not layers.Add or not graph.is_called_once(name):
@@ -114,9 +111,9 @@ def _summed(graph: ModelGraph, name: str) -> list[str]:
     return names if alike and centered and one_place else []
 
 
-def _largest(graph: ModelGraph, names: list[str]) -> tuple[int, int]:
-    height, width = np.max([graph.layer(name).kernel_size for name in names], axis=0).tolist()
-    return height, width
+def _largest(graph: ModelGraph, names: list[str]) -> list[int]:
+    size: list[int] = np.max([graph.layer(name).kernel_size for name in names], axis=0).tolist()
+    return size
 
 
 def _merge_sum(graph: ModelGraph, name: str) -> None:
@@ -127,15 +124,14 @@ def _merge_sum(graph: ModelGraph, name: str) -> None:
     weights, size = [_with_bias(graph, part) for part in names], _largest(graph, names)
     kept, *others = sorted(names, key=lambda part: -graph.layer(part).kernel_size[0])
     kernel = np.sum([_padded(kernel, size) for kernel, _ in weights], axis=0)
-    graph.config(kept).update(kernel_size=list(size), use_bias=True)
+    graph.config(kept).update(kernel_size=size, use_bias=True)
     graph.set_weights(kept, [kernel, np.sum([bias for _, bias in weights], axis=0)])
     for part in (*others, name):
         graph.drop(part, kept)
 
 
-def _padded(kernel: Floats, size: tuple[int, int]) -> Floats:
-    borders = [((large - small) // 2,) * 2 for large, small in zip(size, kernel.shape[:2], strict=True)]
-    return np.pad(kernel, [*borders, (0, 0), (0, 0)])
+def _padded(kernel: Floats, size: list[int]) -> Floats:
+    return np.pad(kernel, kernel_padding(kernel.shape, size))
 
 
 def _sum_kernels(graph: ModelGraph, name: str) -> None:
@@ -152,9 +148,6 @@ def _sum_kernels(graph: ModelGraph, name: str) -> None:
 
 def _are_trainable(graph: ModelGraph, names: list[str]) -> bool:
     return all(graph.config(name)[key] == value for name in names for key, value in _TRAINABLE.items())
-
-
-# --- Normalisation: factors and offsets ---
 
 
 def _fuse_normalization(graph: ModelGraph, name: str) -> None:
@@ -250,9 +243,6 @@ DEPLOYMENT_RULES: tuple[Callable[[ModelGraph, str], None], ...] = (_merge_sum, _
 TRAINING_RULES: tuple[Callable[[ModelGraph, str], None], ...] = (_fuse_normalization, _sum_kernels)
 
 
-# --- Equal channels ---
-
-
 def _from_images(graph: ModelGraph) -> tuple[list[str], list[str], list[str]]:
     """Inputs of several channels and layers that treat these alike; the convolutions behind; other users."""
     inputs = [name for name in graph.names() if isinstance(graph.layer(name), layers.InputLayer)]
@@ -303,7 +293,6 @@ def _sum_channels(graph: ModelGraph) -> None:
 def _one(values: Any, statistic: str) -> float:
     found = np.unique(values)
     if found.size > 1:
-        raise ModelError(
-            "A network must standardise its channels alike to be made grey", received=f"{statistic} {found.tolist()}"
-        )
+        received = f"{statistic} {found.tolist()}"
+        raise ModelError("A network must standardise its channels alike to be made grey", received=received)
     return float(found[0])

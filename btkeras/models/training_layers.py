@@ -26,6 +26,12 @@ def one_tensorflow_replica() -> bool:
     return tf.distribute.get_strategy().num_replicas_in_sync == 1
 
 
+def kernel_padding(shape: Sequence[int], size: Sequence[int]) -> list[tuple[int, int]]:
+    """Zeros before and after each axis that make a kernel one of ``size`` (height, width) with the same centre."""
+    borders = [(large - small) // 2 for large, small in zip(size, shape[:2], strict=True)]
+    return [*((border, border) for border in borders), (0, 0), (0, 0)]
+
+
 class FusedBatchNormalization(layers.BatchNormalization):
     """Keras' layer, with TensorFlow's kernel for batch statistics over all axes but the last."""
 
@@ -75,13 +81,8 @@ class FirstChannelConvolution(layers.Conv2D):
         self.input_spec = None
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        outputs = ops.conv(
-            inputs,
-            self.kernel_for(inputs),
-            strides=self.strides,
-            padding=self.padding,
-            dilation_rate=self.dilation_rate,
-        )
+        kernel = self.kernel_for(inputs)
+        outputs = ops.conv(inputs, kernel, self.strides, self.padding, dilation_rate=self.dilation_rate)
         return self.activation(outputs)
 
     def kernel_for(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -98,8 +99,7 @@ class PaddedKernel(FirstChannelConvolution):
         self.size = tuple(size)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        borders = [((large - small) // 2,) * 2 for large, small in zip(self.size, self.kernel_size, strict=True)]
-        return ops.pad(self.kernel_for(inputs), [*borders, (0, 0), (0, 0)])
+        return ops.pad(self.kernel_for(inputs), kernel_padding(self.kernel_size, self.size))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*self.size, input_shape[-1], self.filters)
