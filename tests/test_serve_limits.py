@@ -66,7 +66,7 @@ def server(model: GatedModel) -> Iterator[tuple[httpx.Client, ServedModel]]:
 @pytest.fixture(scope="module")
 def hasty(model: GatedModel) -> Iterator[tuple[httpx.Client, ServedModel]]:
     """A server with little time, of which no test expects more than a refusal."""
-    with running(quarters_backend(observe=model), ServerSettings(limits=HASTY)) as both:
+    with running(quarters_backend(predict=model), ServerSettings(limits=HASTY)) as both:
         yield both
 
 

@@ -66,7 +66,7 @@ def test_the_installed_model_is_served_and_sigterm_ends_it_without_a_failed_requ
             server.send_signal(signal.SIGTERM)
             # As a load balancer: as long as it says that it is ready, it gets requests.
             until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
-            codes.append(httpx.post(f"{url}/v1/models/{NAME}:predict", json=body, timeout=30).status_code)
+            codes.append(httpx.post(f"{url}/v1/models/{PRETRAINED}:predict", json=body, timeout=30).status_code)
             stop.set()
             for future in clients:
                 future.result(timeout=30)
