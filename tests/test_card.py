@@ -256,7 +256,7 @@ def test_what_was_not_measured_is_said_with_the_command_for_it(trained_run: Path
     run.update_manifest(command=["-m", "pytest"], git_revision=None)
     card = card_text(run)
     for heading, command in (
-        ("Duplicates", "btkeras audit DATASET --splits RUN/splits.json --json > RUN/audit.json"),
+        ("Duplicates", "btkeras audit DATASET --splits RUN/splits.json"),
         ("Other datasets", "btkeras evaluate RUN --data OTHER"),
         ("Calibration", "btkeras calibrate RUN"),
         ("Selective classification", "btkeras calibrate RUN"),

@@ -67,7 +67,6 @@ class DuplicateGroup:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes of its images, sorted."""
         return tuple(sorted({member.label for member in self.members}))
 
     @property
@@ -103,12 +102,10 @@ class Audit:
 
     @property
     def across(self) -> tuple[DuplicateGroup, ...]:
-        """Groups in several subsets of the split."""
         return tuple(group for group in self.groups if group.across)
 
     @property
     def conflicts(self) -> tuple[DuplicateGroup, ...]:
-        """Groups whose images have several classes."""
         return tuple(group for group in self.groups if group.conflicting)
 
     @property

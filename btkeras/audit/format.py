@@ -144,16 +144,8 @@ def audit_json(audit: Audit) -> dict[str, Any]:
 
 
 def _group_json(group: DuplicateGroup) -> dict[str, Any]:
-    return {
-        "exact": group.exact,
-        "exact_duplicates": group.exact_duplicates,
-        "lowest_correlation": group.correlation,
-        "orientations": list(group.orientations),
-        "across_split": group.across,
-        "conflicting": group.conflicting,
-        "overlapping": group.overlapping,
-        "members": [asdict(member) for member in group.members],
-    }
+    flags = {"across_split": group.across, "conflicting": group.conflicting, "overlapping": group.overlapping}
+    return asdict(group) | flags
 
 
 def _count(count: int, noun: str) -> str:

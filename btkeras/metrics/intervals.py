@@ -68,12 +68,9 @@ def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def bootstrap_weights(groups: int, samples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Yields how often each group is drawn in each resample, in chunks ``[<= samples, groups]``.
+    """Yields how often each group is drawn in each of ``samples`` resamples, in chunks ``[<= samples, groups]``.
 
-    Args:
-        groups: Number of groups; each resample draws as many, with replacement.
-        samples: Number of resamples, the sum of the chunks' lengths.
-        seed: Seed of the draws.
+    Each resample draws as many groups as there are, with replacement.
     """
     rng = np.random.default_rng(seed)
     rows = max(1, _CHUNK // groups)

@@ -20,14 +20,11 @@ THRESHOLD = 0.5
 
 
 def box_region(box: Sequence[float], shape: tuple[int, int]) -> BoolArray:
-    """The pixels whose centres lie in a box; of a box between all centres, the pixel around its own centre.
+    """The pixels ``[height, width]`` whose centres lie in a box, or the one around the box's centre if none does.
 
     Args:
-        box: Top, left, bottom and right edge, as fractions of the image; what lies outside of it is cut off.
+        box: Top, left, bottom and right edge, as fractions of the image; what lies outside of it is ignored.
         shape: Height and width, pixels.
-
-    Returns:
-        bool ``[height, width]``.
     """
     sides = []
     for low, high, size in zip(box[:2], box[2:], shape, strict=True):
@@ -52,12 +49,9 @@ def points(maps: FloatArray) -> NDArray[np.int64]:
 
 
 def pointing_game(maps: FloatArray, regions: BoolArray) -> BoolArray:
-    """The pointing game (Zhang et al. 2016, arXiv:1608.00507): whether a map's maximum lies in the region.
+    """The pointing game (Zhang et al. 2016, arXiv:1608.00507): whether a map's maximum lies in the region, ``[n]``.
 
-    Without the tolerance of 15 pixels of the publication. A map that is the same everywhere points nowhere: a miss.
-
-    Returns:
-        bool ``[n]``.
+    It has no tolerance of 15 pixels as in the publication. A map that is the same everywhere is a miss.
     """
     rows, columns = points(maps).T
     varied = maps.max(axis=(1, 2)) > maps.min(axis=(1, 2))
@@ -76,11 +70,7 @@ def energy(maps: FloatArray, regions: BoolArray) -> NDArray[np.float64]:
 
 
 def iou(maps: FloatArray, regions: BoolArray, threshold: float = THRESHOLD) -> NDArray[np.float64]:
-    """Intersection over union of the region and the pixels of at least ``threshold`` times the map's maximum.
-
-    Returns:
-        float64 ``[n]`` in 0..1; 0 for a map of zeros.
-    """
+    """Intersection over union ``[n]`` of the region and the pixels from ``threshold`` times the map's maximum on."""
     highest = maps.max(axis=(1, 2), keepdims=True)
     return _overlap((maps >= threshold * highest) & (highest > 0), regions)
 

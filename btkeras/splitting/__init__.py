@@ -1,1 +1,1 @@
-"""Training, validation and test subsets, and the groups that a split must not part."""
+"""Training, validation and test subsets, folds, and the groups of images that belong in one subset."""

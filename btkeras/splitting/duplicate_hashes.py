@@ -1,17 +1,13 @@
 """Candidates for duplicates: perceptual hashes of windows of images, looked up in tables.
 
-The hash is pHash (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010), as
-`imagehash.phash` computes it with ``hash_size=12``: whether each of the lowest 12 x 12 coefficients of the discrete
-cosine transform is above their median. It is implemented here because all the hashes of an image then come from one
-thumbnail by two matrix products, in 0.2 ms instead of 9 ms: another orientation permutes the coefficients and changes
-their signs, and a window is another set of cosines.
+The hash is pHash (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010) as
+`imagehash.phash` computes it with ``hash_size=12``. It is implemented here because all the hashes of an image then come
+from one thumbnail by two matrix products, in 0.2 ms instead of 9 ms.
 
 A duplicate's hash mostly differs in 0 to 10 of 144 bits, but after a crop of 5 % of each side in 40 to 60, as many as
 between some different heads. So the hashes of 23 windows of each image are stored, and those of its 8 orientations are
-looked up: a cropped duplicate is found by the window nearest to it.
-
-Looking up compares no image with all others: tables hold the windows sorted by a random sample of the bits (Indyk and
-Motwani, "Approximate nearest neighbors", STOC 1998), and only those that agree in all bits of a sample are compared.
+looked up: a cropped duplicate is found by the window nearest to it. Tables hold the windows sorted by a random sample
+of the bits (Indyk and Motwani, "Approximate nearest neighbors", STOC 1998); only those that agree in it are compared.
 """
 
 from __future__ import annotations

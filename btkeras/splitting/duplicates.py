@@ -53,12 +53,7 @@ class ImageStats:
 
 
 def scan_images(paths: Sequence[Path], progress: Progress = lambda paths: paths) -> Iterator[ImageStats | str]:
-    """Reads PNG and JPEG files in threads; of one that cannot be read it yields why.
-
-    Args:
-        paths: The files.
-        progress: Wraps the paths while they are read.
-    """
+    """Reads PNG and JPEG files in threads; yields the reason for one that cannot be read."""
     return map_in_threads(_try_stats, progress(paths))
 
 

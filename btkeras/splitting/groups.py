@@ -7,6 +7,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,12 @@ def group_records(dataset: Dataset, group_by: str, cache: Path | None = None) ->
     _require(dataset, group_by)
     unnamed = [record for record in dataset.records if not record.patient]
     compared = dataset.records if group_by in ("duplicate", "series") else unnamed
-    groups = _patients(dataset) + _near_duplicates(dataset, compared, cache)
+    links = _near_duplicates(dataset, compared, cache)
     if group_by == "series" and unnamed:
-        groups += _series(dataset, unnamed, cache)
-    named = _named(dataset, _merged(groups))
-    _log(dataset, group_by, named, len(unnamed))
-    return named
+        links += _series(dataset, unnamed, cache)
+    groups = _merged(dataset, links)
+    _log(dataset, group_by, groups, len(unnamed))
+    return groups
 
 
 def count_groups(paths: Iterable[str], groups: Mapping[str, str]) -> int:
@@ -85,14 +86,6 @@ def _content(dataset: Dataset, record: Record) -> str:
 def _patient(record: Record) -> str:
     # Ids are only unique within their collection.
     return f"patient {record.source} {record.patient}"
-
-
-def _patients(dataset: Dataset) -> PathGroups:
-    members: dict[str, list[str]] = defaultdict(list)
-    for record in dataset.records:
-        if record.patient:
-            members[_patient(record)].append(record.path)
-    return list(members.values())
 
 
 def _require(dataset: Dataset, group_by: str) -> None:
@@ -172,22 +165,21 @@ def _state(dataset: Dataset, record: Record) -> str:
     return f"{record.path}\n{record.label}\n{record.source}\n{state.st_size}\n{state.st_mtime_ns}"
 
 
-def _merged(groups: PathGroups) -> PathGroups:
-    """Merges groups that share a path."""
-    paths = list(dict.fromkeys(path for group in groups for path in group))
-    position = {path: i for i, path in enumerate(paths)}
-    pairs = [(position[group[0]], position[path]) for group in groups for path in group]
-    return [[paths[i] for i in group] for group in duplicates.connected_groups(len(paths), pairs)]
-
-
-def _named(dataset: Dataset, groups: PathGroups) -> dict[str, str]:
+def _merged(dataset: Dataset, links: PathGroups) -> dict[str, str]:
+    """Merges patients and links that share an image: the name of its group by path."""
     patients = {record.path: _patient(record) for record in dataset.records if record.patient}
-    named: dict[str, str] = {}
-    for paths in groups:
-        known = {patients[path] for path in paths if path in patients}
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(name, path), path) for path, name in patients.items()]
+    pairs += [(group[0], path) for group in links for path in group]
+    paths = list(dict.fromkeys(chain(*pairs)))
+    position = {path: i for i, path in enumerate(paths)}
+    groups: dict[str, str] = {}
+    for members in duplicates.connected_groups(len(paths), [(position[a], position[b]) for a, b in pairs]):
+        found = [paths[i] for i in members]
+        names = {patients[path] for path in found if path in patients}
         # A group of several patients, or of none, is called by its first image.
-        named |= dict.fromkeys(paths, known.pop() if len(known) == 1 else f"group {min(paths)}")
-    return dict(sorted(named.items()))
+        groups |= dict.fromkeys(found, names.pop() if len(names) == 1 else f"group {min(found)}")
+    return dict(sorted(groups.items()))
 
 
 def _log(dataset: Dataset, group_by: str, groups: Mapping[str, str], unnamed: int) -> None:

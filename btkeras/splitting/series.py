@@ -1,16 +1,13 @@
 """Series found without ids: slices that follow each other in number and look alike are taken for one patient's.
 
-Collections are often numbered patient by patient and name no patient. Of two images with neighbouring numbers,
-thumbnails are compared: square root of the grey levels (which evens out the coil's bright rim), a band of spatial
-frequencies (heads differ in it, and brightness does not matter), and the correlation coefficient. They are not aligned
-to the head, whose place in the field of view is the same within a scan and differs between patients.
+Thumbnails of neighbouring numbers are compared by the correlation of a band of spatial frequencies of their square
+root, which evens out the coil's bright rim. They are not aligned: the head's place in the field of view is the same
+within a scan and differs between patients. The threshold is local, because sagittal slices of one patient differ most:
+neighbours belong together if they are more alike than nine tenths of the pairs around them whose numbers are 8 to 30
+apart. A single slice joins the longer series beside it that it resembles more, because the outermost slices of a head
+resemble nothing. A folder where neighbours are no more alike than by chance has no series.
 
-The threshold is local, because sagittal slices of one patient differ most: two neighbours belong together if they are
-more alike than nine tenths of the pairs around them whose numbers are 8 to 30 apart, nearly all of different patients.
-A single slice between two borders joins the longer series beside it that it resembles more, because the outermost
-slices of a head resemble nothing. A folder where neighbours are no more alike than by chance has no series.
-
-Joining two patients is harmless to a split; dividing one leaks. ``docs/trust.md`` has measured figures, and what is not
+Joining two patients is harmless to a split; dividing one leaks. ``docs/trust.md`` has measurements, and what is not
 found: the other views of a patient, where a collection lists view after view.
 """
 
@@ -52,7 +49,7 @@ _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowErr
 def find_series(
     root: Path, records: Sequence[Record], progress: Progress = lambda paths: paths
 ) -> tuple[list[list[str]], list[str]]:
-    """Finds series among images, within each folder of each class and source.
+    """Finds series among a dataset's images, within each folder of each class and source.
 
     Args:
         root: The dataset's folder.
@@ -60,8 +57,7 @@ def find_series(
         progress: Wraps the files while they are read.
 
     Returns:
-        The paths of each series of two or more, in the order of their numbers; and the folders whose images have no
-        numbers, or numbers that follow no series.
+        The paths of each series of two or more, in order; and the folders whose numbers, if any, follow no series.
     """
     folders: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
     for record in records:

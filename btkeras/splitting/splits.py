@@ -17,16 +17,8 @@ from btkeras.config import CVConfig, DataConfig
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.files import digest, write_json
+from btkeras.splitting import stratified
 from btkeras.splitting.groups import group_records
-from btkeras.splitting.stratified import (
-    by_path,
-    check_subsets,
-    group_folds,
-    image_folds,
-    official_folds,
-    split_images,
-    split_records,
-)
 
 SUBSETS = ("train", "validation", "test")
 
@@ -82,9 +74,9 @@ def split_sizes(count: int, config: DataConfig) -> tuple[int, int, int]:
 def make_split(dataset: Dataset, config: DataConfig, cache: Path | None = None) -> Split:
     """Splits each class at random: image by image, as the paper does, or by whole groups (``config.group_by``).
 
-    With ``image`` the result depends only on the sorted paths, the labels and ``config.split_seed``; otherwise also on
-    the groups. Whole groups meet the sizes of a split by image as closely as they can; larger differences are logged.
-    With ``official`` fold ``split_seed`` modulo the number of folds is tested, whatever ``test_fraction`` is.
+    The result depends only on the sorted paths, the labels, ``config.split_seed`` and the groups. Whole groups meet the
+    sizes of a split by image as closely as they can; larger differences are logged. With ``official`` the fold
+    ``split_seed`` modulo the number of folds is tested, whatever ``test_fraction`` is.
 
     Args:
         dataset: The images.
@@ -96,30 +88,23 @@ def make_split(dataset: Dataset, config: DataConfig, cache: Path | None = None) 
     """
     groups = group_records(dataset, config.group_by, cache)
     if config.group_by == "official":
-        folds = official_folds(dataset.records, groups, config.split_seed)
+        folds = stratified.official_folds(dataset.records, groups, config.split_seed)
         return _split_for_fold(folds, config.split_seed % len(folds), config, groups)
     sizes = {label: _sizes(label, count, config) for label, count in dataset.counts().items()}
     rng = np.random.default_rng(config.split_seed)
     if config.group_by == "image":
-        return _split(split_images(dataset.records, sizes, rng), config, groups)
-    subsets = split_records(dataset.records, groups, sizes, rng)
-    check_subsets(subsets, sizes, SUBSETS)
+        return _split(stratified.split_images(dataset.records, sizes, rng), config, groups)
+    subsets = stratified.split_records(dataset.records, groups, sizes, rng)
+    stratified.check_subsets(subsets, sizes, SUBSETS)
     return _split(subsets, config, groups)
 
 
 def make_folds(dataset: Dataset, config: DataConfig, cv: CVConfig, cache: Path | None = None) -> list[Split]:
     """Makes the split of each fold of a cross-validation.
 
-    With ``cv.test`` ``rotating`` the images are split into stratified folds, whose sizes differ by one image at most or
-    as little as whole groups allow; each fold is tested once, and ``config.validation_fraction`` of the rest validates.
-    With ``fixed`` every fold has the test subset of ``make_split``; the rest is split into folds, each of which
-    validates once. With ``official``, fold k tests the images of official fold k + 1.
-
-    Args:
-        dataset: The images.
-        config: Fractions, seed and ``group_by``.
-        cv: Number of folds, and what rotates.
-        cache: As of ``make_split``.
+    With ``cv.test`` ``rotating`` the images are split into stratified folds; each is tested once, and
+    ``config.validation_fraction`` of the rest validates. With ``fixed`` every fold has the test subset of
+    ``make_split``; the rest is split into folds, each of which validates once. Arguments are as of ``make_split``.
 
     Raises:
         DataError: If a class has fewer images, or groups, than the folds need, or ``cv.folds`` are not the official
@@ -127,12 +112,13 @@ def make_folds(dataset: Dataset, config: DataConfig, cv: CVConfig, cache: Path |
     """
     if cv.test == "fixed":
         single = make_split(dataset, config, cache)
-        folds = _folds((*single.train, *single.validation), cv.folds, config, single.groups)
+        rest = (*single.train, *single.validation)
+        folds = _folds(rest, cv.folds, config, single.groups)
         subsets = [(_others(folds, fold), validation, single.test) for fold, validation in enumerate(folds)]
         return [_split(each, config, single.groups) for each in subsets]
     groups = group_records(dataset, config.group_by, cache)
     if config.group_by == "official":
-        folds = official_folds(dataset.records, groups, config.split_seed)
+        folds = stratified.official_folds(dataset.records, groups, config.split_seed)
         if cv.folds != len(folds):
             raise DataError(
                 "A cross-validation by official folds needs as many folds as there are",
@@ -146,8 +132,8 @@ def make_folds(dataset: Dataset, config: DataConfig, cv: CVConfig, cache: Path |
 
 def _folds(records: Sequence[Record], count: int, config: DataConfig, groups: Mapping[str, str]) -> list[list[Record]]:
     if config.group_by == "image":
-        return image_folds(records, count, config.split_seed)
-    return group_folds(records, groups, count, config.split_seed)
+        return stratified.image_folds(records, count, config.split_seed)
+    return stratified.group_folds(records, groups, count, config.split_seed)
 
 
 def _split_for_fold(
@@ -167,10 +153,10 @@ def _split_for_fold(
     rng = np.random.default_rng((config.split_seed, fold))
     sizes = {label: (counts[label] - size, size) for label, size in validations.items()}
     if config.group_by == "image":
-        validation, train = split_images(rest, {label: own[::-1] for label, own in sizes.items()}, rng)
+        validation, train = stratified.split_images(rest, {label: own[::-1] for label, own in sizes.items()}, rng)
     else:
-        train, validation = split_records(rest, groups, sizes, rng)
-        check_subsets((train, validation), sizes, (f"training of fold {fold}", f"validation of fold {fold}"))
+        train, validation = stratified.split_records(rest, groups, sizes, rng)
+        stratified.check_subsets((train, validation), sizes, (f"training of fold {fold}", f"validation of fold {fold}"))
     return _split((train, validation, folds[fold]), config, groups)
 
 
@@ -196,13 +182,13 @@ def _sizes(label: str, count: int, config: DataConfig) -> tuple[int, int, int]:
 
 
 def _split(subsets: Sequence[Collection[Record]], config: DataConfig, groups: Mapping[str, str]) -> Split:
-    train, validation, test = (tuple(by_path(subset)) for subset in subsets)
+    train, validation, test = (tuple(stratified.by_path(subset)) for subset in subsets)
     return Split(train, validation, test, config.split_seed, groups, config.group_by)
 
 
 def files_digest(records: Sequence[Record]) -> str:
     """Digest of a dataset's file list: the sorted paths and their labels."""
-    return digest(f"{record.path}\n{record.label}" for record in by_path(records))
+    return digest(f"{record.path}\n{record.label}" for record in stratified.by_path(records))
 
 
 def save_split(split: Split, dataset: Dataset, target: Path) -> None:
@@ -235,15 +221,15 @@ def load_split(source: Path, dataset: Dataset) -> Split:
         raise DataError(
             f"{source} must be as it was written", received="another digest", remedy="Restore it, or start a new run"
         )
-    ((path, count),) = Counter(chain(*names.values())).most_common(1) or [("", 0)]
-    if count > 1:
-        raise DataError("An image must be in one subset of a split only", received=f"{path} ({source})")
     records = {record.path: record for record in dataset.records}
-    known = set(chain(*names.values()))
-    if files_digest(dataset.records) != document["dataset_digest"] or not records.keys() >= known:
+    known = Counter(chain(*names.values()))
+    for path, count in known.most_common(1):
+        if count > 1:
+            raise DataError("An image must be in one subset of a split only", received=f"{path} ({source})")
+    if files_digest(dataset.records) != document["dataset_digest"] or not records.keys() >= known.keys():
         raise DataError(
             f"The dataset must be the one that {source} was made for",
-            received=f"{dataset.root}, where {_difference(known, records.keys())}",
+            received=f"{dataset.root}, where {_difference(set(known), set(records))}",
             remedy="Restore the dataset, or start a new run",
         )
     subsets = {name: tuple(records[path] for path in paths) for name, paths in names.items()}
@@ -273,8 +259,8 @@ def _digest(subsets: Mapping[str, Sequence[str]]) -> str:
     return digest(f"{name}\n{path}" for name in SUBSETS for path in subsets[name])
 
 
-def _difference(known: set[str], present: Collection[str]) -> str:
-    for text, paths in (("is missing", known - set(present)), ("is new", set(present) - known)):
+def _difference(known: set[str], present: set[str]) -> str:
+    for text, paths in (("is missing", known - present), ("is new", present - known)):
         if paths:
             return f"{min(paths)} {text}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
     return "labels have changed"

@@ -27,13 +27,7 @@ def by_path(records: Collection[Record]) -> list[Record]:
 def split_images(
     records: Sequence[Record], sizes: Mapping[str, Sequence[int]], rng: np.random.Generator
 ) -> list[list[Record]]:
-    """Splits each class at random, image by image.
-
-    Args:
-        records: What is split.
-        sizes: By class, how many images each subset gets.
-        rng: Source of the permutations.
-    """
+    """Splits each class at random, image by image; ``sizes`` has each subset's by class."""
     subsets: list[list[Record]] = [[] for _ in next(iter(sizes.values()))]
     for label, members in _by_class(records).items():
         order = rng.permutation(len(members))
@@ -119,28 +113,19 @@ def _official_fold(record: Record) -> int:
 
 
 def _even_sizes(records: Sequence[Record], count: int) -> dict[str, list[float]]:
-    return {label: [number / count] * count for label, number in _counts(records).items()}
-
-
-def _counts(records: Sequence[Record]) -> Counter[str]:
-    return Counter(record.label for record in records)
+    return {label: [number / count] * count for label, number in Counter(record.label for record in records).items()}
 
 
 def check_subsets(
     subsets: Sequence[Sequence[Record]], sizes: Mapping[str, Sequence[float]], names: Sequence[str]
 ) -> None:
-    """Checks that each subset has every class, and logs where its size is far from the wanted one.
-
-    Args:
-        subsets: What was made of whole groups.
-        sizes: By class, how many images each subset should have.
-        names: What messages call the subsets.
+    """Checks that each subset has every class, and logs where its size is far from the wanted one in ``sizes``.
 
     Raises:
         DataError: If a subset has no image of a class.
     """
     for number, name in enumerate(names):
-        counts = _counts(subsets[number])
+        counts = Counter(record.label for record in subsets[number])
         for label, wanted in sizes.items():
             if not counts[label]:
                 raise DataError(
@@ -193,9 +178,8 @@ def split_records(
 def split_groups(counts: IntArray, targets: FloatArray, rng: np.random.Generator, least: int = 1) -> IntArray:
     """Assigns groups to subsets: the largest first, each drawn in proportion to what the subsets still need.
 
-    Then groups move to other subsets as long as the sizes become more even by it, by the sum of squared differences
-    over the wanted sizes (chi-square). Each subset gets ``least`` groups of a class that has enough, if groups hold one
-    class each.
+    Then groups move to other subsets as long as the sizes become more even by it (chi-square). Each subset gets
+    ``least`` groups of a class that has enough, if groups hold one class each.
 
     Args:
         counts: ``[groups, classes]`` images.
