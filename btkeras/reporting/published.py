@@ -5,7 +5,7 @@ Figures are fractions, as btkeras counts them. Model names are btkeras'.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from btkeras.metrics import METRICS
@@ -19,13 +19,10 @@ CLASS_METRICS = METRICS[1:]
 # Table 1: images per class: training, validation, test.
 SUBSETS = ("train", "validation", "test")
 IMAGES: Mapping[str, Mapping[str, int]] = {
-    label: dict(zip(SUBSETS, counts, strict=True))
-    for label, counts in {
-        "glioma": (913, 228, 285),
-        "meningioma": (454, 113, 141),
-        "no_tumor": (920, 229, 287),
-        "pituitary": (596, 148, 186),
-    }.items()
+    "glioma": {"train": 913, "validation": 228, "test": 285},
+    "meningioma": {"train": 454, "validation": 113, "test": 141},
+    "no_tumor": {"train": 920, "validation": 229, "test": 287},
+    "pituitary": {"train": 596, "validation": 148, "test": 186},
 }
 
 
@@ -48,55 +45,28 @@ ABLATION: Mapping[str, Variant] = {
 PARAMETERS: Mapping[str, float] = {"improved_resnet34": 17.3e6, "resnet34": 21.3e6}
 
 
-def _fractions(names: Sequence[str], percents: Sequence[float]) -> dict[str, float]:
-    return {name: round(percent / 100, 4) for name, percent in zip(names, percents, strict=False)}
+def _fractions(names: Iterable[str], percents: Iterable[float]) -> dict[str, float]:
+    return {name: round(percent / 100, 4) for name, percent in zip(names, percents, strict=True)}
 
 
 # Table 2: accuracy of the ablation, averaged over the folds.
-ABLATION_ACCURACY = _fractions(tuple(ABLATION), (97.71, 98.33, 98.22, 98.28, 98.82))
+ABLATION_ACCURACY = _fractions(ABLATION, (97.71, 98.33, 98.22, 98.28, 98.82))
 
-# Table 3: precision, recall, specificity and F1 per class, averaged over the folds.
+# Table 3: precision, recall, specificity and F1 of each class and on average; a line per model of the ablation.
 _CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary", AVERAGE)
-_TABLE_3 = {
-    "resnet34": (
-        (98.18, 98.25, 99.15, 98.21),
-        (94.06, 93.90, 98.89, 93.97),
-        (100, 99.30, 100, 99.65),
-        (96.28, 97.31, 99.02, 96.79),
-        (97.13, 97.19, 99.27, 97.16),
-    ),
-    "resnet34_inception": (
-        (97.92, 99.12, 99.02, 98.52),
-        (96.08, 95.74, 99.27, 95.91),
-        (100, 99.48, 100, 99.74),
-        (98.10, 97.31, 99.51, 97.71),
-        (98.03, 97.91, 99.45, 97.97),
-    ),
-    "resnet34_multiscale": (
-        (98.94, 98.42, 99.51, 98.68),
-        (94.41, 95.75, 98.95, 95.07),
-        (100, 99.83, 100, 99.91),
-        (97.31, 97.31, 99.30, 97.31),
-        (97.67, 97.83, 99.44, 97.74),
-    ),
-    "resnet34_se": (
-        (98.44, 99.12, 99.10, 98.60),
-        (96.09, 95.75, 99.27, 95.92),
-        (100, 98.95, 100, 99.47),
-        (97.59, 97.85, 99.37, 97.72),
-        (98.03, 97.92, 99.44, 97.93),
-    ),
-    "improved_resnet34": (
-        (97.93, 98.88, 99.74, 99.16),
-        (96.12, 97.87, 99.26, 96.98),
-        (100, 99.79, 100, 99.90),
-        (97.95, 97.74, 99.47, 97.85),
-        (98.33, 98.57, 99.62, 98.47),
-    ),
-}
+_TABLE_3 = """
+98.18 98.25 99.15 98.21  94.06 93.90 98.89 93.97  100 99.30 100 99.65  96.28 97.31 99.02 96.79  97.13 97.19 99.27 97.16
+97.92 99.12 99.02 98.52  96.08 95.74 99.27 95.91  100 99.48 100 99.74  98.10 97.31 99.51 97.71  98.03 97.91 99.45 97.97
+98.94 98.42 99.51 98.68  94.41 95.75 98.95 95.07  100 99.83 100 99.91  97.31 97.31 99.30 97.31  97.67 97.83 99.44 97.74
+98.44 99.12 99.10 98.60  96.09 95.75 99.27 95.92  100 98.95 100 99.47  97.59 97.85 99.37 97.72  98.03 97.92 99.44 97.93
+97.93 98.88 99.74 99.16  96.12 97.87 99.26 96.98  100 99.79 100 99.90  97.95 97.74 99.47 97.85  98.33 98.57 99.62 98.47
+"""
 PER_CLASS: Mapping[str, Mapping[str, Mapping[str, float]]] = {
-    model: {label: _fractions(CLASS_METRICS, row) for label, row in zip(_CLASSES, rows, strict=True)}
-    for model, rows in _TABLE_3.items()
+    model: {
+        label: _fractions(CLASS_METRICS, map(float, cells.split()))
+        for label, cells in zip(_CLASSES, line.split("  "), strict=True)
+    }
+    for model, line in zip(ABLATION, _TABLE_3.strip().splitlines(), strict=True)
 }
 
 # Table 4: the improved model's folds, then their average.

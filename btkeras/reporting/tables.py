@@ -176,18 +176,21 @@ def _model_table(
 def class_table(data: ReportData, *, paper: bool = True) -> Table:
     """Table 3: metrics per class of the models of the ablation, or, where none was run, of the best model."""
     models = [model for name in published.ABLATION for model in data.of_model(name)] or [data.best]
+    several = len(models) > 1
+    rows = [row if several else row[1:] for model in models for row in _class_rows(model, paper=paper)]
+    titles = ("model", "class") if several else ("class",)
     return make_table(
         "table-3",
-        f"{'Table 3. ' if paper else ''}Metrics per class",
-        (*columns_of(("model", "class")), *metric_columns(CLASS_METRICS, paper=paper), Column("images", count)),
-        [row for model in models for row in _class_rows(model, paper=paper)],
+        f"{'Table 3. ' if paper else ''}Metrics per class{'' if several else f' of {models[0].name}'}",
+        (*columns_of(titles), *metric_columns(CLASS_METRICS, paper=paper), Column("images", count)),
+        rows,
         f"Percent, of {data.pooled}, one class against the rest, with {level_of(data.sources[0])} intervals: bootstrap "
-        "over groups, or Wilson's where all resamples agree."
-        + (" The paper's are means of its folds." if paper else ""),
+        "over groups, or Wilson's where all resamples agree.",
+        *(["The paper's are means of its folds."] if paper else []),
     )
 
 
-def _class_rows(model: ReportedModel, *, paper: bool) -> Iterator[Row]:
+def _class_rows(model: ReportedModel, *, paper: bool) -> Iterator[tuple[Any, ...]]:
     pooled, intervals = model.metrics["pooled"], model.metrics["intervals"]
     rows = [*pooled["per_class"].items(), ("macro average", {**pooled["macro"], "images": pooled["images"]})]
     matrix, known = np.array(pooled["confusion_matrix"]), published.PER_CLASS.get(model.model, {})
