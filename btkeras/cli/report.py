@@ -43,7 +43,7 @@ def report(
       btkeras report runs/cv
       btkeras report runs/ablation runs/others --out report.html
       btkeras report runs/cv --out paper/tables.tex
-      btkeras report runs/cpu --no-images --out figures.json
+      btkeras report runs/cpu --no-images --out report.json
       btkeras report runs/cpu --intervals-group-by series
     """
     from btkeras.machine import cache_folder

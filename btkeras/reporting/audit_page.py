@@ -14,17 +14,15 @@ from btkeras.reporting.document import (
     Column,
     Gallery,
     GalleryImage,
-    Report,
     Row,
-    Section,
     Table,
     Text,
     columns_of,
     count,
     decimals,
+    make_report,
     make_table,
     tenths,
-    text,
 )
 from btkeras.reporting.render import render
 from btkeras.reporting.report import thumbnail
@@ -40,20 +38,19 @@ def write_audit_page(audit: Audit, target: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    sections = {
+    largest = sorted(audit.own_groups, key=lambda group: -len(group.own))
+    sections: dict[str, Sequence[Block]] = {
         "Findings": _findings(audit),
         "Duplicates with different labels": _galleries(audit, audit.conflicts, "conflict"),
         "Duplicates across the subsets": _galleries(audit, audit.across, "across"),
         f"Duplicates in {audit.against}": _galleries(audit, audit.overlap, "overlap"),
-        "All duplicates, the largest groups first": _galleries(
-            audit, sorted(audit.own_groups, key=lambda group: -len(group.own)), "group"
-        ),
+        "All duplicates, the largest groups first": _galleries(audit, largest, "group"),
         "What the classes' files have in common": [_statistics_table(audit)],
         "Broken files and patients": _lists(audit),
         "Provenance": [Text(_provenance(audit), "list")],
     }
-    shown = tuple(Section(title, tuple(blocks)) for title, blocks in sections.items() if blocks)
-    write_text(target, render(Report(f"Audit of {Path(audit.dataset).name or audit.dataset}", shown), "html"))
+    report = make_report(f"Audit of {Path(audit.dataset).name or audit.dataset}", sections)
+    write_text(target, render(report, "html"))
 
 
 def _findings(audit: Audit) -> list[Block]:
@@ -98,18 +95,13 @@ def _duplicate_table(audit: Audit) -> Table:
 
 
 def _statistics_table(audit: Audit) -> Table:
+    sides = {"different sizes": "sizes", "shortest side": "smallest", "longest side": "largest"}
     columns = (
-        Column("class", text, "label"),
-        Column("different sizes", count, "sizes"),
-        Column("commonest size", text, "commonest_size"),
-        Column("its share, %", tenths, "commonest_share"),
-        Column("shortest side", count, "smallest"),
-        Column("longest side", count, "largest"),
-        Column("border", decimals(1)),
-        Column("dark border, %", tenths, "dark_border"),
-        Column("mean", decimals(1), group="grey levels"),
-        Column("spread", decimals(1), "mean_spread", "grey levels"),
-        Column("contrast", decimals(1), group="grey levels"),
+        *columns_of({"class": "label", "commonest size": "commonest_size"}),
+        *columns_of({"its share, %": "commonest_share", "dark border, %": "dark_border"}, tenths),
+        *columns_of(sides, count),
+        *columns_of({"border": "border"}, decimals(1)),
+        *columns_of({"mean": "mean", "spread": "mean_spread", "contrast": "contrast"}, decimals(1), "grey levels"),
         Column("modes"),
     )
     return make_table(

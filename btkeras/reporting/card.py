@@ -186,14 +186,11 @@ def _evaluations(run: Run) -> list[tuple[str, _Json]]:
 
 
 def _other_table(evaluations: Sequence[tuple[str, _Json]]) -> Table:
-    percents = (
-        "accuracy (95 % Wilson)", "mean recall", "most frequent class", "coverage", "accuracy of the covered",
-    )  # fmt: skip
-    columns = (Column("dataset"), Column("images", count), *columns_of(percents, percent))
+    shares = ("accuracy (95 % Wilson)", "mean recall", "most frequent class", "coverage", "accuracy of the covered")
+    columns = (Column("dataset"), Column("images", count), *columns_of(shares, percent))
     note = "Accuracy and recall are those of all images. Mean recall: over the classes that the dataset has."
-    return make_table(
-        "evaluations", "Other datasets, percent", columns, (_other_row(*each) for each in evaluations), note
-    )
+    rows = [_other_row(*evaluation) for evaluation in evaluations]
+    return make_table("evaluations", "Other datasets, percent", columns, rows, note)
 
 
 def _other_row(name: str, metrics: _Json) -> Row:
@@ -206,28 +203,22 @@ def _other_row(name: str, metrics: _Json) -> Row:
 
 
 def _selective_table(selective: _Json) -> Table:
-    columns = (
-        Column("class"),
-        Column("images", count),
-        Column("coverage", percent),
-        Column("uncertain", percent, "abstained"),
-        Column("rejected", percent),
-        Column("accuracy of the covered", percent, "accuracy"),
-        Column("of the others", percent, "withheld_accuracy"),
-    )
+    shares = {
+        "coverage": "coverage",
+        "uncertain": "abstained",
+        "rejected": "rejected",
+        "accuracy of the covered": "accuracy",
+        "of the others": "withheld_accuracy",
+    }
+    columns = (Column("class"), Column("images", count), *columns_of(shares, percent))
     rows = [{"class": "all classes", **selective}]
     rows += [{"class": label, **row} for label, row in selective["per_class"].items()]
     return make_table("selective", "Selective classification of the test subset, percent", columns, rows)
 
 
 def _explanation_table(scores: _Json) -> Table:
-    columns = (
-        Column("map", key="title"),
-        Column("weights", key="network"),
-        Column("pointing game (95 % Wilson)", percent, "pointing"),
-        Column("energy inside", percent, "energy"),
-        Column("IoU", percent, "iou"),
-    )
+    shares = {"pointing game (95 % Wilson)": "pointing", "energy inside": "energy", "IoU": "iou"}
+    columns = (*columns_of({"map": "title", "weights": "network"}), *columns_of(shares, percent))
     pointing = [{"value": row["pointing"], "interval": row["pointing_interval"]} for row in scores["rows"]]
     rows = [{**row, "pointing": found} for row, found in zip(scores["rows"], pointing, strict=True)]
     caption = f"Explanations of {scores['images']:,} correctly classified tumours with a {scores['region']}, percent"
@@ -236,14 +227,13 @@ def _explanation_table(scores: _Json) -> Table:
 
 
 def _shortcut_table(found: _Json) -> Table:
-    columns = (
-        Column("features"),
-        Column("predicted by", key="predicted_by"),
-        Column("accuracy", percent),
-        Column("most frequent class", percent, "chance"),
-        Column("tumour detection", percent, "detection_accuracy"),
-        Column("the more frequent", percent, "detection_chance"),
-    )
+    shares = {
+        "accuracy": "accuracy",
+        "most frequent class": "chance",
+        "tumour detection": "detection_accuracy",
+        "the more frequent": "detection_chance",
+    }
+    columns = (*columns_of({"features": "features", "predicted by": "predicted_by"}), *columns_of(shares, percent))
     rows = [{**row, "features": f"{row['name']}: {row['shows']}"} for row in found["rows"]]
     caption = f"Prediction without the tumour's appearance, split by {found['group_by']}; percent"
     return make_table("shortcuts", caption, columns, rows)
@@ -257,11 +247,10 @@ def _duplicate_table(audit: _Json) -> Table:
         "unreadable images": len(audit["unreadable"]),
     }
     if split:
+        leaked = split["test_with_duplicate_in_training"]
         facts |= {
             "groups in several subsets": split["groups_across"],
-            f"of {split['images']['test']:,} test images, with a duplicate in the training subset": split[
-                "test_with_duplicate_in_training"
-            ],
+            f"of {split['images']['test']:,} test images, with a duplicate in the training subset": leaked,
             "patients in several subsets": len(split["patients_across"]),
         }
     caption = "Duplicates, also resized, re-encoded, flipped or rotated"

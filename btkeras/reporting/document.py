@@ -146,8 +146,9 @@ def make_table(name: str, caption: str, columns: Iterable[Column], rows: Iterabl
 
 
 def columns_of(titles: Iterable[str], formatter: Format = text, group: str = "") -> tuple[Column, ...]:
-    """Columns of the same format and group."""
-    return tuple(Column(title, formatter, group=group) for title in titles)
+    """Columns of the same format and group; ``titles`` may be a mapping to the columns' keys."""
+    keys = titles if isinstance(titles, Mapping) else {}
+    return tuple(Column(title, formatter, keys.get(title, ""), group) for title in titles)
 
 
 def fact_table(name: str, caption: str, facts: Mapping[str, Any], *notes: str) -> Table:
@@ -240,6 +241,11 @@ class Report:
     def blocks(self) -> list[Block]:
         """The blocks of all sections."""
         return [block for section in self.sections for block in section.blocks]
+
+
+def make_report(title: str, sections: Mapping[str, Sequence[Block]]) -> Report:
+    """Builds a report from the blocks of each title; a section without any is left out."""
+    return Report(title, tuple(Section(name, tuple(blocks)) for name, blocks in sections.items() if blocks))
 
 
 def slug(title: str) -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.errors import RunError
 from btkeras.metrics import wilson
 from btkeras.metrics.calibration import ESTIMATOR, Reliability, reliability, risk_coverage, top_label
 from btkeras.reporting.document import Block, Figure, Panel, Text, percent, tenths
 from btkeras.reporting.plots import BLUE, RED, Line, LinePlot, MatrixPlot, nth_style, thin
 from btkeras.reporting.report_data import ReportData, ReportedModel
-from btkeras.reporting.sources import TrainedRun
 
 _POOLED, _FOLD = (390, 330), (170, 175)
 # Sides of the corner that is shown, the smallest that holds the curves' bend.
@@ -25,7 +22,7 @@ _SHADING = (
     "Rows are the true classes, columns the predicted ones. Blue: right; orange: wrong; the stronger, the larger its "
     "share of the row. Errors are shown stronger than they are, to be seen at all."
 )
-_STAGE_STYLES = {
+_STAGE_STYLES: dict[str, dict[str, Any]] = {
     "before": {"color": RED, "linestyle": (0, (4, 2)), "marker": "o"},
     "after": {"color": BLUE, "marker": "s"},
 }
@@ -46,7 +43,7 @@ def _figure(
 
 def learning_blocks(data: ReportData) -> list[Block]:
     """Accuracy and loss over the epochs, as ``history.csv`` has them: a figure each with a panel per model."""
-    histories = {model.name: [found for run in model.runs if (found := _history(run))] for model in data.models}
+    histories = {model.name: [run.history for run in model.runs if run.history] for model in data.models}
     learning = [model for model in data.models if histories[model.name]]
     without = [model.name for model in data.models if not histories[model.name]]
     note = "A thin line per training; the thick line is their mean, as far as all of them went."
@@ -57,18 +54,6 @@ def learning_blocks(data: ReportData) -> list[Block]:
     if without:
         blocks.append(Text((f"Without learning curves, for they do not learn in epochs: {', '.join(without)}.",)))
     return blocks
-
-
-def _history(trained: TrainedRun) -> dict[str, list[float]]:
-    file = trained.run.history_file
-    if not file.is_file():
-        return {}
-    try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
-    except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise RunError(f"{file} must be a CSV file of numbers, a line per epoch", received=error) from error
-    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
 def _learning_panel(model: ReportedModel, metric: str, histories: Sequence[Mapping[str, list[float]]]) -> Panel:

@@ -26,7 +26,7 @@ from btkeras.reporting.document import (
 )
 from btkeras.reporting.report_data import STAGES, ReportData, ReportedModel
 from btkeras.reporting.sources import Source
-from btkeras.reporting.tables import level_of
+from btkeras.reporting.tables import format_level
 
 _ERROR_NOTE = (
     f'ECE in percent ({ESTIMATOR}). It is biased upwards: "if perfect" is what a perfectly calibrated model with these '
@@ -45,7 +45,7 @@ def comparison_table(data: ReportData) -> Table:
     """Differences in accuracy between all pairs of models."""
     columns = (
         *columns_of(("model", "less model")),
-        *columns_of(("difference, points", f"{level_of(data.sources[0])} interval"), points),
+        *columns_of(("difference, points", f"{format_level(data.sources[0])} interval"), points),
         *columns_of(("p", "adjusted"), p_value, "bootstrap"),
         *columns_of(("only first right", "only second right"), count, "McNemar"),
         *columns_of(("p", "adjusted"), p_value, "McNemar"),
@@ -172,7 +172,7 @@ def provenance_tables(data: ReportData) -> list[Table]:
     sources = [
         fact_table(
             f"source-{number}",
-            f"Where the figures come from: {source.path}" if several else "Where the figures come from",
+            f"Source: {source.path}" if several else "Source",
             _source_facts(source),
         )
         for number, source in enumerate(data.sources, start=1)
@@ -195,7 +195,7 @@ def _source_facts(source: Source) -> dict[str, Any]:
         "split": f"by {source.group_by}, {folds}, seed {config.data.split_seed}",
         "seeds of the trainings": ", ".join(map(str, seeds)),
         "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}",
-        "training of the networks": _training(source),
+        "training": _training(source),
         "intervals": f"bootstrap of {bootstrap['samples']:,} resamples of {bootstrap['groups']:,} groups of "
         f"{bootstrap['images']:,} images, by {source.regrouped_by or source.group_by}, seed {bootstrap['seed']}",
     }

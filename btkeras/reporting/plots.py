@@ -81,15 +81,9 @@ def nth_style(number: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class LinePlot:
-    """A plot of lines.
+    """A plot of lines: its title, the labels of its axes, and its lines in the order of drawing.
 
-    Attributes:
-        title: Above it.
-        labels: Of the two axes.
-        lines: In the order of drawing.
-        size: CSS pixels.
-        limits: Of the two axes; None takes what the lines need.
-        legend: Matplotlib's arguments for it.
+    The size is in CSS pixels; a limit that is None is what the lines need; ``legend`` holds Matplotlib's arguments.
     """
 
     title: str
@@ -114,14 +108,7 @@ class LinePlot:
 
 @dataclass(frozen=True)
 class MatrixPlot:
-    """A confusion matrix: rows are true classes, columns predicted ones.
-
-    Attributes:
-        title: Above it.
-        matrix: ``[classes, classes]`` counts.
-        labels: Names of the classes.
-        size: CSS pixels.
-    """
+    """A confusion matrix, ``[classes, classes]``: rows are true classes, columns predicted ones; size in CSS pixels."""
 
     title: str
     matrix: Sequence[Sequence[int]]
@@ -133,7 +120,7 @@ class MatrixPlot:
         figure, area = _axes(self.size, self.title)
         counts = np.array(self.matrix)
         for i, j in np.ndindex(*counts.shape):
-            _draw_cell(area, i, j, counts[i, j], counts[i, j] / max(counts[i].sum(), 1))
+            _draw_cell(area, i, j, int(counts[i, j]), counts[i, j] / max(counts[i].sum(), 1))
         middles = np.arange(len(self.labels)) + 0.5
         area.set(xlim=(0, len(self.labels)), ylim=(len(self.labels), 0), xlabel="predicted class", ylabel="true class")
         area.set_xticks(middles, self.labels)

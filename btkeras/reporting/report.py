@@ -19,8 +19,8 @@ from btkeras.reporting.document import (
     Gallery,
     GalleryImage,
     Report,
-    Section,
     Text,
+    make_report,
     percent,
 )
 from btkeras.reporting.figures import (
@@ -39,7 +39,7 @@ from btkeras.reporting.measurements import (
 )
 from btkeras.reporting.report_data import ReportData, ReportedModel, load_report_data
 from btkeras.reporting.sources import Source
-from btkeras.reporting.tables import level_of, overview_table, paper_tables
+from btkeras.reporting.tables import format_level, overview_table, paper_tables
 
 RESEARCH_ONLY = "Research use only: btkeras is no medical device."
 # More sentences of comparisons than these nobody reads; the table has all pairs.
@@ -100,7 +100,7 @@ def build_report(
         "Provenance": provenance_tables(data),
     }
     title = f"btkeras report: {', '.join(source.path.resolve().name for source in data.sources)}"
-    return Report(title, tuple(Section(name, tuple(blocks)) for name, blocks in sections.items() if blocks))
+    return make_report(title, sections)
 
 
 def _summary_blocks(data: ReportData) -> list[Block]:
@@ -127,7 +127,9 @@ def _accuracy(model: ReportedModel) -> str:
     spread = model.spreads["accuracy"]["std"]
     over = f" ± {percent(spread)} over {len(model.runs)} trainings" if spread is not None else ""
     interval = percent(model.accuracy_interval)
-    return f"{model.name}: {percent(model.accuracy)} % accuracy{over} ({level_of(model.source)} interval {interval})."
+    return (
+        f"{model.name}: {percent(model.accuracy)} % accuracy{over} ({format_level(model.source)} interval {interval})."
+    )
 
 
 def _counts(model: ReportedModel) -> str:

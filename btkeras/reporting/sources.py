@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,6 +39,19 @@ class TrainedRun:
         """The predictions for the test subset."""
         paths, labels, probabilities = read_predictions(self.run.predictions_file, self.manifest["classes"])
         return FoldResult(self.model, self.seed, self.fold, paths, labels, probabilities, self.manifest)
+
+    @cached_property
+    def history(self) -> dict[str, list[float]]:
+        """The columns of ``history.csv``; empty for what does not learn in epochs."""
+        file = self.run.history_file
+        if not file.is_file():
+            return {}
+        try:
+            with file.open(newline="", encoding="utf-8") as lines:
+                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise RunError(f"{file} must be a CSV file of numbers, a line per epoch", received=error) from error
+        return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
     @cached_property
     def calibration(self) -> Mapping[str, Any]:

@@ -39,7 +39,7 @@ _ROTATION = {
 }
 
 
-def level_of(source: Source) -> str:
+def format_level(source: Source) -> str:
     """The confidence of a source's intervals: ``95 %``."""
     return f"{100 * source.summary['bootstrap']['level']:g} %"
 
@@ -60,7 +60,7 @@ def overview_table(data: ReportData) -> Table:
     """Every model of the report, the best first."""
     columns = (
         Column("model"),
-        *columns_of(("accuracy", f"{level_of(data.sources[0])} interval", "F1"), percent),
+        *columns_of(("accuracy", f"{format_level(data.sources[0])} interval", "F1"), percent),
         Column("log loss", decimals(4)),
         *columns_of(("wrong", "images", "trainings"), count),
     )
@@ -184,7 +184,7 @@ def class_table(data: ReportData, *, paper: bool = True) -> Table:
         f"{'Table 3. ' if paper else ''}Metrics per class{'' if several else f' of {models[0].name}'}",
         (*columns_of(titles), *metric_columns(CLASS_METRICS, paper=paper), Column("images", count)),
         rows,
-        f"Percent, of {data.pooled}, one class against the rest, with {level_of(data.sources[0])} intervals: bootstrap "
+        f"Percent, of {data.pooled}, one class against the rest, with {format_level(data.sources[0])} intervals: bootstrap "
         "over groups, or Wilson's where all resamples agree.",
         *(["The paper's are means of its folds."] if paper else []),
     )
