@@ -223,8 +223,8 @@ def test_dockerfiles_copy_what_is_there_and_drop_root() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
     copied = [name for line in re.findall(r"^COPY (?!--from)(.*)$", text, re.MULTILINE) for name in line.split()[:-1]]
     assert copied and all((ROOT / name).exists() for name in copied)
-    kept = {line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"}
-    assert set(copied) == kept
+    included = {line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"}
+    assert set(copied) == included
     for name in ("Dockerfile", "Dockerfile.model"):
         users = re.findall(r"^USER (\d+):", (DEPLOY / name).read_text(), re.MULTILINE)
         assert users and users[-1] != "0"
@@ -269,13 +269,13 @@ def pngs() -> list[bytes]:
     return images
 
 
-@pytest.mark.parametrize(("file", "words"), [("none.png", "none.png"), ("0.png", "cannot be reached")])
-def test_the_rest_example_fails_in_one_line(tmp_path: Path, file: str, words: str) -> None:
+@pytest.mark.parametrize(("file", "message"), [("none.png", "none.png"), ("0.png", "cannot be reached")])
+def test_the_rest_example_fails_in_one_line(tmp_path: Path, file: str, message: str) -> None:
     (tmp_path / "0.png").write_bytes(pngs()[0])
     # Nobody listens on port 9.
     command = [sys.executable, DEPLOY / "clients" / "rest.py", "http://127.0.0.1:9", "btkeras", tmp_path / file]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and words in done.stderr
+    assert done.returncode == 1 and message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -290,14 +290,14 @@ def test_the_rest_example(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
         assert (server.paths, server.tokens) == (["/v1/models/btkeras/labels/stable:predict"], ["Bearer secret"])
         with pytest.raises(RuntimeError, match=r"404.*Servable not found"):
             example.main(server.url, "other", str(files[0]))
-    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    predictions = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     expected = [outputs(data) for data in pngs()]
-    assert [answer["label"] for answer in answers] == [one["label"] for one in expected]
-    assert answers[2]["probabilities"] == dict(zip(CLASSES, expected[2]["probabilities"], strict=True))
+    assert [prediction["label"] for prediction in predictions] == [one["label"] for one in expected]
+    assert predictions[2]["probabilities"] == dict(zip(CLASSES, expected[2]["probabilities"], strict=True))
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """TensorFlow Serving's service, answered with a SavedModel that is loaded here."""
+    """TensorFlow Serving's service, with a SavedModel that is loaded here."""
 
     def __init__(self, folder: Path) -> None:
         self.model = tf.saved_model.load(str(folder))
@@ -329,13 +329,14 @@ def grpc_service(exported_model: Path) -> Iterator[tuple[str, PredictionService]
 def test_the_grpc_example(grpc_service: tuple[str, PredictionService]) -> None:
     address, service = grpc_service
     example = load_example("grpc_client")
-    answers = example.classify(address, "btkeras", pngs())
+    predictions = example.classify(address, "btkeras", pngs())
     direct = service.model.signatures["serving_default"](image_bytes=tf.constant(pngs()))
-    for number, answer in enumerate(answers):
+    for number, prediction in enumerate(predictions):
         names = [name.decode() for name in direct["classes"][number].numpy()]
-        assert list(answer["probabilities"]) == names
-        np.testing.assert_allclose(list(answer["probabilities"].values()), direct["probabilities"][number], rtol=1e-6)
-        assert answer["label"] == direct["label"][number].numpy().decode()
+        assert list(prediction["probabilities"]) == names
+        found = list(prediction["probabilities"].values())
+        np.testing.assert_allclose(found, direct["probabilities"][number], rtol=1e-6)
+        assert prediction["label"] == direct["label"][number].numpy().decode()
     example.classify(address, "btkeras/versions/3", pngs())
     example.classify(address, "btkeras/labels/stable", pngs())
     assert not service.specs[0].WhichOneof("version_choice")

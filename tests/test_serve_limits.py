@@ -146,6 +146,26 @@ def test_inflated_bytes_count_while_they_are_inflated() -> None:
         assert client.post(PREDICT, content=whole, headers=headers).status_code == 400
 
 
+@pytest.mark.slow
+def test_waiting_slices_do_not_hold_their_volumes(model: GatedModel) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    voxels = np.zeros((256, 256, 256), np.int16)
+    voxels[64:192, 64:192] = 500
+    volume = gzip.compress(nibabel.Nifti1Image(voxels, np.eye(4)).to_bytes(), 1)
+    before = psutil.Process().memory_info().rss
+    model.go.clear()
+    with running(quarters_backend(predict=model)) as (client, served), ThreadPoolExecutor(6) as pool:
+        url = f"{client.base_url}/api/slices"
+        answers = [pool.submit(httpx.post, url, content=volume, timeout=60) for _ in range(6)]
+        try:
+            until(lambda: served._model_thread._work_queue.qsize() == 5, 60)
+            # Six volumes would be 192 MiB.
+            assert psutil.Process().memory_info().rss - before < 100 * MIB
+        finally:
+            model.go.set()
+        assert {answer.result().status_code for answer in answers} == {200}
+
+
 def test_slow_bodies_end(hasty: tuple[httpx.Client, ServedModel]) -> None:
     client, _ = hasty
     answer = client.post(PREDICT, content=chunks(10_000, wait=0.15))

@@ -77,9 +77,13 @@ def serve(model: Path | None, token_file: Path | None, **options: Any) -> None:
 
 def _load(model: Path | None) -> InferenceBackend:
     from btkeras.inference.backends import locate, newest_model
+    from btkeras.inference.model_folder import is_pretrained, pretrained_summary
 
-    location = locate(model or newest_model(), explained=True)
+    chosen = model or newest_model()
+    location = locate(chosen, explained=True)
     click.echo(f"model: {location.path}", err=True)
+    if model is None and is_pretrained(chosen):
+        click.echo(pretrained_summary(location.path), err=True)
     if location.needs_tensorflow:
         quiet_tensorflow()
     with nullcontext() if location.needs_tensorflow else quiet_engine():

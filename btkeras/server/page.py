@@ -20,7 +20,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from btkeras.datasets.readers import Slices
 from btkeras.datasets.readers.images import open_slices
 from btkeras.decisions.calibration import COVERAGE
 from btkeras.decisions.ood import OOD_PERCENTILE
@@ -132,20 +131,16 @@ async def _classify_slice(served: ServedModel, request: Request) -> dict[str, An
     query, ticket = request.query_params, request.scope["ticket"]
     number, name = _slice_number(query.get("slice")), query.get("name") or "the file"
     body = await read_body(request, served.settings.limits)
-    slices, number, image = await served.run(ticket, _read_slice, served, body, name, number, query.get("axis") or None)
-    item = await served.run(ticket, served.pipeline.preprocess, image, slices.rejection)
+    axis = query.get("axis") or None
+    description, image, rejection = await served.run(ticket, _read_slice, served, body, name, number, axis)
+    item = await served.run(ticket, served.pipeline.preprocess, image, rejection)
     outputs = await served.predict(ticket, item.pixels[None])
     (prediction,) = served.pipeline.postprocess(outputs, [item])
     # No map of what is no slice.
     heat = None if prediction.decision == REJECTED else await served.explain(ticket, item.pixels, prediction.label)
     return {
         "name": name,
-        "format": slices.kind,
-        "axis": slices.axis or None,
-        "slices": slices.count,
-        "slice": number,
-        "height": image.shape[0],
-        "width": image.shape[1],
+        **description,
         **{field: getattr(prediction, field) for field in _PREDICTION_FIELDS},
         **await served.run(ticket, _draw, served.backend, image, heat),
         **describe_model(served),
@@ -162,7 +157,8 @@ def _slice_number(text: str | None) -> int | None:
 
 def _read_slice(
     served: ServedModel, data: bytes, name: str, number: int | None, axis: str | None
-) -> tuple[Slices, int, ImageArray]:
+) -> tuple[dict[str, Any], ImageArray, str | None]:
+    """A slice's description, its pixels, and why it is rejected already; the rest of a volume is freed here."""
     if sniff(data) in FORMATS:
         # Readers of the other formats bound what they decode themselves.
         served.check_encoded(data, name)
@@ -171,7 +167,9 @@ def _read_slice(
     if number >= slices.count:
         received = f"slice {number} of {slices.count} in {name}"
         raise ImageError("A slice must be one of the file's, counted from 0", received=received)
-    return slices, number, slices.image(number)
+    image = slices.image(number).copy()
+    description = {"format": slices.kind, "axis": slices.axis or None, "slices": slices.count, "slice": number}
+    return description | {"height": image.shape[0], "width": image.shape[1]}, image, slices.rejection
 
 
 def _draw(backend: InferenceBackend, image: ImageArray, heat: NDArray[np.float32] | None) -> dict[str, str | None]:

@@ -44,11 +44,11 @@ def classify(server: str, model: str, images: Sequence[bytes]) -> list[dict[str,
 
 
 def main(server: str, model: str, *files: str) -> None:
-    """Prints the answers to files."""
-    answers = classify(server, model, [Path(file).read_bytes() for file in files])
-    for file, answer in zip(files, answers, strict=True):
-        probabilities = dict(zip(answer["classes"], answer["probabilities"], strict=True))
-        print(json.dumps({"file": file, "label": answer["label"], "probabilities": probabilities}))
+    """Prints the predictions for files."""
+    predictions = classify(server, model, [Path(file).read_bytes() for file in files])
+    for file, outputs in zip(files, predictions, strict=True):
+        probabilities = dict(zip(outputs["classes"], outputs["probabilities"], strict=True))
+        print(json.dumps({"file": file, "label": outputs["label"], "probabilities": probabilities}))
 
 
 if __name__ == "__main__":
