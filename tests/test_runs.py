@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from btkeras.datasets import load_dataset
+from btkeras.errors import ConfigError
 from btkeras.runs import Run
 from tests.conftest import write_images
 
@@ -35,3 +36,10 @@ def test_a_dataset_that_moved_keeps_its_folder(tmp_path: Path) -> None:
     folder = run.create_results("test", load_dataset(write_images(tmp_path / "a/other", per_class=1))).path
     (tmp_path / "a").rename(tmp_path / "b")
     assert run.create_results("test", load_dataset(tmp_path / "b/other")).path == folder
+
+
+def test_a_run_of_an_older_version_says_what_was_renamed(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.config_file.write_text("data:\n  by: patient\n")
+    with pytest.raises(ConfigError, match="`data.by` was renamed to `data.group_by`"):
+        run.config()
