@@ -89,11 +89,7 @@ class Run(Results):
         return tuple(self.manifest()["classes"])
 
     def dataset(self) -> Dataset:
-        """The dataset that the run was started with.
-
-        Raises:
-            DataError: If it is no longer where it was.
-        """
+        """The run's dataset; errors as ``dataset_of``."""
         return dataset_of(self.manifest())
 
     def use_dataset(self, dataset: Dataset) -> None:
@@ -160,11 +156,7 @@ def dataset_of(manifest: Mapping[str, Any]) -> Dataset:
 
 
 def require_new(path: Path) -> None:
-    """Checks that there is nothing at ``path`` yet.
-
-    Raises:
-        RunError: If there is.
-    """
+    """Raises ``RunError`` if there is something at ``path``."""
     if path.exists():
         raise RunError(
             "A new run must have a new folder",
@@ -174,18 +166,7 @@ def require_new(path: Path) -> None:
 
 
 def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Split, **manifest: Any) -> Run:
-    """Makes a run folder with its configuration, split and manifest, all at once.
-
-    Args:
-        path: The folder to make.
-        config: All settings.
-        dataset: The images.
-        split: Their subsets.
-        **manifest: Further values of the manifest.
-
-    Raises:
-        RunError: If something is there already.
-    """
+    """Makes a run folder with its configuration, split and manifest, all at once; errors as ``require_new``."""
     require_new(path)
     with atomic_folder(path) as temporary:
         run = Run(temporary)

@@ -41,5 +41,5 @@ def test_a_dataset_that_moved_keeps_its_folder(tmp_path: Path) -> None:
 def test_a_run_of_an_older_version_says_what_was_renamed(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.config_file.write_text("data:\n  by: patient\n")
-    with pytest.raises(ConfigError, match="`data.by` was renamed to `data.group_by`"):
+    with pytest.raises(ConfigError, match=r"`data\.by` was renamed to `data\.group_by`"):
         run.config()

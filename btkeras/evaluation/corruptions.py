@@ -174,12 +174,7 @@ _MARGIN, _LINE = 96, 16
 def contact_sheet(image: ImageArray, cell: int = 160) -> NDArray[np.uint8]:
     """A row per corruption: its name, the image as it is, and the five levels with their strengths above.
 
-    Args:
-        image: uint8 ``[height, width, 1 or 3]``.
-        cell: Side of each small image, pixels.
-
-    Returns:
-        uint8 ``[rows, columns, 3]``.
+    The image is uint8 ``[height, width, 1 or 3]``, the sheet RGB with cells of ``cell`` pixels.
     """
     columns, height = len(LEVELS) + 1, cell + _LINE
     sheet = Image.new("RGB", (_MARGIN + columns * cell, len(CORRUPTIONS) * height), "white")

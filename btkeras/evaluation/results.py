@@ -94,13 +94,7 @@ def format_calibration(metrics: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Attributes:
-    records: The images.
-    classes: Names, in the order of the probabilities.
-    probabilities: ``[len(records), len(classes)]``.
-    calibration: The network's, or None.
-    decisions: Of the images, or None where they are not known.
-    """
+    """Records with their probabilities ``[records, classes]``, the network's calibration, and decisions, if known."""
 
     records: tuple[Record, ...]
     classes: tuple[str, ...]
@@ -145,10 +139,6 @@ def read_predictions(
     source: Path, classes: Sequence[str]
 ) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float64]]:
     """Reads ``predictions.csv``.
-
-    Args:
-        source: The file.
-        classes: Names that its header must have, in this order.
 
     Returns:
         Paths; class indices ``[n]``; probabilities ``[n, classes]``, exactly as they were written.

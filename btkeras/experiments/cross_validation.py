@@ -8,28 +8,23 @@ from typing import Any
 from btkeras.errors import RunError
 from btkeras.evaluation.results import read_predictions
 from btkeras.experiments.experiment import Experiment, Job, models
-from btkeras.experiments.summary import FoldResult, summarize_experiment
+from btkeras.experiments.summary import SIZES, FoldResult, summarize_experiment
 from btkeras.files import read_json, write_json
-
-_SIZES = ("parameters", "trainable_parameters", "macs")
+from btkeras.metrics import METRICS
 
 Executor = Callable[[Experiment, Sequence[Job]], None]
 
 
 def unfinished(experiment: Experiment) -> list[Job]:
-    """Jobs that are not finished."""
+    """The jobs that are not finished."""
     return [job for job in experiment.jobs() if not experiment.is_finished(job)]
 
 
 def cross_validate(experiment: Experiment, executor: Executor) -> dict[str, Any]:
-    """Does what is left of a cross-validation and writes ``summary.json``.
-
-    Args:
-        experiment: The folder.
-        executor: Runs jobs; returns when all of them are finished.
+    """Runs the unfinished jobs of a cross-validation by ``executor``, which returns when all are finished.
 
     Returns:
-        The summary.
+        The summary, also written to ``summary.json``.
 
     Raises:
         RunError: If a job fails.
@@ -58,7 +53,12 @@ def write_summary(experiment: Experiment) -> dict[str, Any]:
         )
     config, manifest = experiment.config(), experiment.manifest()
     split = read_json(experiment.splits_file(0))
-    results = [_result(experiment, job) for job in experiment.jobs()]
+    results = []
+    for job in experiment.jobs():
+        run = experiment.run(job)
+        found, trained = read_predictions(run.predictions_file, manifest["classes"]), run.manifest()
+        sizes = {name: trained.get(name) for name in SIZES}
+        results.append(FoldResult(job.model, job.seed, job.fold, *found, sizes))
     summary = {
         "protocol": {
             "group_by": split["group_by"],
@@ -75,21 +75,12 @@ def write_summary(experiment: Experiment) -> dict[str, Any]:
     return summary
 
 
-def _result(experiment: Experiment, job: Job) -> FoldResult:
-    run = experiment.run(job)
-    manifest = run.manifest()
-    paths, labels, probabilities = read_predictions(run.predictions_file, manifest["classes"])
-    sizes = {name: manifest.get(name) for name in _SIZES}
-    return FoldResult(job.model, job.seed, job.fold, paths, labels, probabilities, sizes)
-
-
 def summary_table(summary: dict[str, Any]) -> str:
     """The summary as text: mean and standard deviation over the folds in percent, and the comparisons."""
-    figures = ("accuracy", "precision", "recall", "specificity", "f1")
     width = max(len(name) for name in summary["models"]) + 2
-    lines = [f"{'':{width}}" + "".join(f"{name:>15}" for name in figures) + f"{'95 % interval':>18}{'parameters':>13}"]
+    lines = [f"{'':{width}}" + "".join(f"{name:>15}" for name in METRICS) + f"{'95 % interval':>18}{'parameters':>13}"]
     for name, entry in summary["models"].items():
-        cells = "".join(f"{_spread(entry, figure):>15}" for figure in figures)
+        cells = "".join(f"{_spread(entry, metric):>15}" for metric in METRICS)
         low, high = entry["intervals"]["accuracy"]
         size = f"{entry['parameters']:,}" if entry["parameters"] else "-"
         interval = f"{100 * low:.2f} to {100 * high:.2f}"
@@ -104,6 +95,6 @@ def summary_table(summary: dict[str, Any]) -> str:
     return "\n".join([*lines, "", explained, *notes])
 
 
-def _spread(entry: dict[str, Any], figure: str) -> str:
-    mean, deviation = entry["mean"][figure], (entry["std"] or {}).get(figure)
+def _spread(entry: dict[str, Any], metric: str) -> str:
+    mean, deviation = entry["mean"][metric], (entry["std"] or {}).get(metric)
     return f"{100 * mean:.2f}" + (f" ± {100 * deviation:.2f}" if deviation is not None else "")

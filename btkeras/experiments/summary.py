@@ -27,7 +27,7 @@ from btkeras.metrics import (
 )
 
 _FOLD_KEYS = ("images", "accuracy", "macro", "per_class", "confusion_matrix")
-_SIZE_KEYS = ("parameters", "trainable_parameters", "macs")
+SIZES = ("parameters", "trainable_parameters", "macs")
 _SIGNIFICANT = 0.05
 # With B resamples no p is below 2 / (B + 1), and Holm multiplies it by the number of pairs: from 51 pairs on, 2,000
 # resamples could find no difference significant.
@@ -214,7 +214,7 @@ def _summary(
     spread = rows.std(axis=0, ddof=1).tolist() if len(rows) > 1 else [None] * len(METRICS)
     correct, groups = found.correct(), members[found.images]
     return {
-        **{key: folds[0].parameters.get(key) for key in _SIZE_KEYS},
+        **{key: folds[0].parameters.get(key) for key in SIZES},
         "folds": [
             {"fold": fold.fold, "seed": fold.seed, **{key: row[key] for key in _FOLD_KEYS}}
             for fold, row in zip(folds, summaries, strict=True)

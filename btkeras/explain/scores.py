@@ -76,8 +76,8 @@ def score_explanations(
     opened = loaded(run)
     run, model, own = opened.run, opened.model, dataset or opened.dataset
     records = own.records if dataset else opened.split.subset(subset)
-    tumors = _tumors(run, own, records, limit, model)
-    training = [] if dataset else _training_regions(run, own, tumors.regions.shape[1:])
+    tumors = _tumors(opened, own, records, limit)
+    training = [] if dataset else _training_regions(opened, tumors.regions.shape[1:])
     rows = _baselines(tumors, training, run.classes())
     other = reinitialized(model)
     for name in methods:
@@ -95,8 +95,8 @@ def score_explanations(
     return document
 
 
-def _tumors(run: Run, dataset: Dataset, records: Sequence[Record], limit: int | None, model: keras.Model) -> _Tumors:
-    config, classes = run.config(), run.classes()
+def _tumors(opened: LoadedRun, dataset: Dataset, records: Sequence[Record], limit: int | None) -> _Tumors:
+    config, classes, model = opened.run.config(), opened.run.classes(), opened.model
     # Masks fit the image as it is stored; after a crop to the head only boxes do.
     masked = not config.data.harmonize and any(record.extra.get("mask") for record in records)
     kind = "mask" if masked else "box"
@@ -131,12 +131,7 @@ def regions_of(
 ) -> _Bools:
     """Where the tumours are in the network's image: bool ``[n, height, width]``; all False where that is unknown.
 
-    Args:
-        dataset: Has the images.
-        records: The images.
-        shape: Height and width of the network's image, pixels.
-        kind: ``box`` or ``mask``.
-        harmonized: Whether the images are cropped to the head, as boxes then are.
+    ``kind`` is box or mask; ``harmonized`` images are cropped to the head, as boxes then are.
     """
     if kind == "mask":
         return np.stack([_mask(dataset.root / record.extra["mask"], shape) for record in records])
@@ -159,9 +154,10 @@ def _mask(file: Path, shape: tuple[int, int]) -> _Bools:
     return np.asarray((values >= min(128, int(values.max()))) & (values > 0))
 
 
-def _training_regions(run: Run, dataset: Dataset, shape: tuple[int, int]) -> list[_Bools]:
-    records = [r for r in run.split(dataset).train if r.label != NO_TUMOR and r.extra.get("box")]
-    return list(regions_of(dataset, records, shape, "box", harmonized=run.config().data.harmonize)) if records else []
+def _training_regions(opened: LoadedRun, shape: tuple[int, int]) -> list[_Bools]:
+    records = [record for record in opened.split.train if record.label != NO_TUMOR and record.box]
+    harmonized = opened.run.config().data.harmonize
+    return list(regions_of(opened.dataset, records, shape, "box", harmonized=harmonized)) if records else []
 
 
 def _baselines(tumors: _Tumors, training: Sequence[_Bools], classes: Sequence[str]) -> list[dict[str, Any]]:
