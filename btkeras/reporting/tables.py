@@ -184,8 +184,8 @@ def class_table(data: ReportData, *, paper: bool = True) -> Table:
         f"{'Table 3. ' if paper else ''}Metrics per class{'' if several else f' of {models[0].name}'}",
         (*columns_of(titles), *metric_columns(CLASS_METRICS, paper=paper), Column("images", count)),
         rows,
-        f"Percent, of {data.pooled}, one class against the rest, with {format_level(data.sources[0])} intervals: bootstrap "
-        "over groups, or Wilson's where all resamples agree.",
+        f"Percent, of {data.pooled}, one class against the rest, with {format_level(data.sources[0])} intervals: "
+        "bootstrap over groups, or Wilson's where all resamples agree.",
         *(["The paper's are means of its folds."] if paper else []),
     )
 
