@@ -81,13 +81,13 @@ def card(run: Path, out: Path | None) -> None:
       btkeras card runs/cpu --out saved_models/cpu/README.md
     """
     from btkeras.files import write_text
-    from btkeras.reporting.card import FILE, card_text
+    from btkeras.reporting.card import card_text
     from btkeras.runs import Run
 
     text = card_text(Run(run))
     if str(out) == "-":
         click.echo(text, nl=False)
         return
-    target = out or run / FILE
+    target = out or Run(run).card_file
     write_text(target, text)
     click.echo(target)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from btkeras.datasets.dataset import Dataset
@@ -27,8 +27,6 @@ from btkeras.reporting.tables import class_table, overview_table, subset_table
 from btkeras.runs import Run
 from btkeras.splitting.splits import files_digest
 
-FILE = "model_card.md"
-NOTES = "notes.md"
 _NO_TUMOR = "no_tumor"
 _Json = Mapping[str, Any]
 
@@ -50,7 +48,7 @@ def card_text(run: Run) -> str:
         )
     data = load_report_data([run.path])
     model, metrics, manifest, dataset = data.models[0], run.metrics(), run.manifest(), _dataset(run)
-    revision, notes = manifest.get("git_revision") or "", run.path / NOTES
+    revision, notes = manifest.get("git_revision") or "", run.notes_file
     values = {
         "run": run.path.resolve().name,
         "model": model,
@@ -131,29 +129,29 @@ def _collection_table(dataset: Dataset | None) -> list[Table]:
 def _measured(run: Run, data: ReportData, metrics: _Json) -> dict[str, Table | None]:
     """The tables of what was measured, by name; None in place of the others."""
     model, calibration, sheet = data.models[0], metrics.get("calibration"), read_sheet(run)
-    own = run.metrics_file.name
+    own = run.metrics_file
     return {
-        "confusion": _table(run, own, _confusion_table, metrics),
+        "confusion": _table(own, _confusion_table, metrics),
         "calibration": calibration_table(data) if calibration else None,
         "sets": set_table(data) if model.is_calibrated else None,
-        "selective": _table(run, own, _selective_table, metrics.get("selective")),
+        "selective": _table(own, _selective_table, metrics.get("selective")),
         "robustness": robustness_table(model.name, model.slug, sheet) if sheet else None,
-        "explanations": _table(run, "explanations.json", _explanation_table),
-        "shortcuts": _table(run, "shortcuts.json", _shortcut_table),
-        "duplicates": _table(run, "audit.json", _duplicate_table),
-        "others": _table(run, "evaluations", _other_table, _evaluations(run)),
+        "explanations": _table(run.explanations_file, _explanation_table),
+        "shortcuts": _table(run.shortcuts_file, _shortcut_table),
+        "duplicates": _table(run.audit_file, _duplicate_table),
+        "others": _table(run.evaluations, _other_table, _evaluations(run)),
     }
 
 
-def _table(run: Run, name: str, build: Callable[[Any], Table], value: Any = ...) -> Table | None:
+def _table(file: Path, build: Callable[[Any], Table], value: Any = ...) -> Table | None:
     """A table of a file of the run, or of a value from it; None if there is none."""
     if value is ...:
-        value = read_json(run.path / name) if (run.path / name).is_file() else None
+        value = read_json(file) if file.is_file() else None
     try:
         return build(value) if value else None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise RunError(
-            f"{run.path / name} must be as btkeras writes it",
+            f"{file} must be as btkeras writes it",
             received=f"{type(error).__name__}: {error}",
             remedy="Measure it again, or remove it",
         ) from error
@@ -181,7 +179,7 @@ def _tumor_errors(metrics: _Json) -> str:
 
 def _evaluations(run: Run) -> list[tuple[str, _Json]]:
     """Names and metrics of the other datasets that the model was tested on."""
-    found = [(file.parent.name, read_json(file)) for file in sorted((run.path / "evaluations").glob("*/metrics.json"))]
+    found = [(file.parent.name, read_json(file)) for file in sorted(run.evaluations.glob(f"*/{run.metrics_file.name}"))]
     return [(name, metrics) for name, metrics in found if metrics.get("split") == "all"]
 
 
