@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest import mock
 
 import click
 
@@ -120,16 +121,15 @@ def measure(
     for each in _formats(model):
         start = time.perf_counter()
         try:
-            backend = _load(each)
-            images = _images(backend, max(batches))
-            backend.predict(images[:1])
+            backend = backends[each.name] = _load(each)
         except BTKerasError as error:
             failed[each.name] = str(error)
             continue
+        images = _images(backend, max(batches))
+        backend.predict(images[:1])
         seconds = time.perf_counter() - start
         outputs[each.name] = backend.predict(images).probabilities
         difference = float(np.abs(outputs[each.name] - next(iter(outputs.values()))).max())
-        backends[each.name] = backend
         formats[each.name] = {"load_seconds": seconds, "difference": difference, "use": each.use}
         progress(f"loaded {each.name}")
     if not backends:
@@ -180,15 +180,8 @@ def _load(chosen: _Format) -> InferenceBackend:
     location = locate(chosen.path)
     if location.needs_tensorflow:
         quiet_tensorflow()
-    before = dict(os.environ)
-    os.environ.update(chosen.environment)
-    try:
-        with quiet_engine():
-            return location.load(chosen.images)
-    finally:
-        for name in chosen.environment:
-            os.environ.pop(name)
-        os.environ.update(before)
+    with quiet_engine(), mock.patch.dict(os.environ, chosen.environment):
+        return location.load(chosen.images)
 
 
 def _images(backend: InferenceBackend, count: int) -> NDArray[np.uint8]:

@@ -86,6 +86,7 @@ def selftest(model: Path | None, write: Path | None, as_json: bool) -> None:
       btkeras selftest --model saved_models/cpu/1/model.onnx
     """
     from btkeras.inference.backends import locate
+    from btkeras.inference.selftest import format_selftest
     from btkeras.inference.selftest import selftest as run
 
     location = locate(_given(model))
@@ -101,7 +102,7 @@ def selftest(model: Path | None, write: Path | None, as_json: bool) -> None:
         result = run(location.path)
     if write is not None:
         _write_image(location.path.parent, write)
-    click.echo(json.dumps(result.to_json(), indent=2) if as_json else "\n".join(result.lines()))
+    click.echo(json.dumps(result, indent=2) if as_json else "\n".join(format_selftest(result)))
 
 
 def _given(model: Path | None) -> Path:

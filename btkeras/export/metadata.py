@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,14 +44,15 @@ from btkeras.runs import Run
 from btkeras.splitting.splits import SUBSETS
 
 _Json = Mapping[str, Any]
-
 # Of the self-test's probabilities and OOD percentile, by quantization. Another processor rounds otherwise: LiteRT's
 # three sets of kernels differ by 1.3e-6 with float32 weights, by 6e-7 with float16 and by 0.017 in int8, whose
 # activations change by whole steps (12 phantom slices, configs/robust.yaml); processors with 16-bit arithmetic may use
 # it.
-_TOLERANCES: Mapping[str | None, tuple[float, float]] = MappingProxyType(
-    {None: (1e-3, 1.0), "float16": (5e-3, 1.0), "int8": (0.05, 5.0)}
-)
+_TOLERANCES: Mapping[str | None, tuple[float, float]] = {
+    None: (1e-3, 1.0),
+    "float16": (5e-3, 1.0),
+    "int8": (0.05, 5.0),
+}
 _UNEVALUATED_CARD = """# {name}
 
 A network of {classes} for {size} x {size} x {channels} images, made with btkeras {version}. **It was never evaluated:
@@ -123,7 +123,7 @@ def metadata_files(
 
 
 def write_extra(version: Path, texts: Mapping[str, str]) -> None:
-    """Writes texts into ``assets.extra/``, by name."""
+    """Writes texts by their names into ``assets.extra/``."""
     for name, text in texts.items():
         write_text(version / EXTRA / name, text)
 
@@ -150,16 +150,9 @@ def write_image_digests(version: Path, run: Run) -> None:
 
 
 def write_selftest(version: Path, formats: Sequence[str], quantization: str | None) -> dict[str, Any]:
-    """Writes ``assets.extra/selftest.png``, a synthetic slice, and ``selftest.json``.
+    """Writes ``assets.extra/selftest.png``, a synthetic slice, and ``selftest.json``, which it returns.
 
-    Args:
-        version: Its folder, with all files that a prediction needs.
-        formats: Keys of ``model_folder.FILES``.
-        quantization: Of the formats of one file, or None.
-
-    Returns:
-        What ``selftest.json`` holds: the prediction sets' ``coverage`` and, by format in ``formats``, the expected
-        prediction.
+    It holds the prediction sets' ``coverage`` and, by format in ``formats``, the expected prediction.
     """
     (version / SELFTEST_IMAGE).write_bytes(phantom_image())
     expected = {
@@ -207,14 +200,7 @@ def _decided(prediction: FilePrediction, limit: float | None, probability: float
 
 
 def write_manifest(version: Path, network: ExportNetwork, manifest: _Json, selftest: _Json) -> None:
-    """Writes the model card and, last, ``manifest.json`` with the digests of all other files of the version.
-
-    Args:
-        version: Its folder, with all else in it.
-        network: What was exported.
-        manifest: Metadata and measurements.
-        selftest: Of ``write_selftest``.
-    """
+    """Writes the model card and, last, ``manifest.json`` with the digests of all other files of the version."""
     run = network.run
     if run.metrics_file.is_file():
         card = card_text(run)

@@ -28,9 +28,6 @@ Maps = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 def graph_explainer(model: keras.Model) -> Maps | None:
     """The default method of ``explain.cam.explainer`` in TensorFlow's operations.
 
-    Args:
-        model: From ``build_model``, with or without a temperature.
-
     Returns:
         From preprocessed images, uint8 ``[n, size, size, channels]``, and class indices, int32 ``[n]``, -1 for the most
         probable class, to maps, float32 ``[n, size, size]`` in 0..1, and the explained classes' indices; None if the

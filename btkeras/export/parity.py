@@ -38,12 +38,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ParitySlices:
-    """Attributes:
-    origin: Where they come from, for people.
-    names: One for each.
-    encoded: PNG or JPEG files.
-    prepared: The same preprocessed, uint8 ``[n, size, size, channels]``.
-    """
+    """Where the slices come from, their names, PNG or JPEG files, and network inputs ``[n, size, size, channels]``."""
 
     origin: str
     names: tuple[str, ...]
@@ -58,13 +53,12 @@ def parity_slices(run: Run, preprocessor: Preprocessor) -> ParitySlices:
         records = spread(run.split(dataset).validation)
         files = [(record.path, read_image_bytes(dataset.root / record.path)) for record in records]
         origin = "slices of the validation subset"
-        prepared = np.stack([preprocessor.bytes(data, name) for name, data in files])
     except (BTKerasError, OSError):
         slices = [s for patient in range(_PHANTOM.patients) for s in draw_patient(_PHANTOM, patient)]
         files = [(f"{one.patient}, {i}", encode_png(one.image)) for i, one in enumerate(slices)]
         origin = "synthetic slices, as the run's own are gone"
-        prepared = np.stack([preprocessor.bytes(data, name) for name, data in files])
     names, encoded = zip(*files, strict=True)
+    prepared = np.stack([preprocessor.bytes(data, name) for name, data in files])
     return ParitySlices(f"{len(files)} {origin}", names, encoded, prepared)
 
 
@@ -75,22 +69,13 @@ def spread(records: Sequence[Record], most: int = _SLICES) -> list[Record]:
 
 
 def phantom_image() -> bytes:
-    """A synthetic slice with a meningioma, as PNG, for requests that must show no patient.
-
-    One that the pretrained model classifies correctly: of the phantom as a whole it gets half wrong, being made for
-    real slices.
-    """
+    """A synthetic slice with a meningioma, as PNG, for requests that must show no patient."""
+    # One that the pretrained model, made for real slices, classifies correctly.
     return encode_png(draw_patient(_PHANTOM, 1)[1].image)
 
 
 def check_parity(model_format: str, file: Path, checkpoint: InferenceBackend, slices: ParitySlices) -> list[Row]:
-    """Compares a float32 export with its checkpoint.
-
-    Args:
-        model_format: A key of ``model_folder.FILES``.
-        file: What the model is loaded from.
-        checkpoint: The run's.
-        slices: What both classify.
+    """Compares a float32 export, of a key of ``model_folder.FILES``, with its checkpoint.
 
     Returns:
         For each signature ``format``, ``signature``, ``images``, ``labels`` (on how many both have the same most
@@ -121,13 +106,8 @@ def _row(
 ) -> Row:
     labels = found.probabilities.argmax(axis=1) == expected.probabilities.argmax(axis=1)
     largest = {name: float(values.max()) for name, values in differences.items()}
-    return {
-        "format": model_format,
-        "signature": signature,
-        "images": len(labels),
-        "labels": int(labels.sum()),
-        **largest,
-    }
+    row = {"format": model_format, "signature": signature, "images": len(labels), "labels": int(labels.sum())}
+    return row | largest
 
 
 def _differences(found: ModelOutputs, expected: ModelOutputs, checkpoint: InferenceBackend) -> dict[str, _Floats]:

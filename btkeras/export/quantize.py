@@ -35,10 +35,7 @@ _TIMED = 20
 
 @dataclass(frozen=True)
 class LabelledSlices:
-    """Attributes:
-    images: Preprocessed slices, uint8 ``[n, size, size, channels]``.
-    labels: Class indices ``[n]``.
-    """
+    """Network inputs, uint8 ``[n, size, size, channels]``, and class indices ``[n]``."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -46,12 +43,7 @@ class LabelledSlices:
 
 @dataclass(frozen=True)
 class Quantization:
-    """Attributes:
-    kind: One of ``QUANTIZATIONS``.
-    training: Up to 200 preprocessed slices of the training subset, for the activations' ranges.
-    validation: The run's validation subset.
-    test: Its test subset.
-    """
+    """One of ``QUANTIZATIONS``; up to 200 network inputs for the activations' ranges; two subsets to compare on."""
 
     kind: str
     training: NDArray[np.uint8]
@@ -60,11 +52,7 @@ class Quantization:
 
     @classmethod
     def of(cls, kind: str, run: Run, preprocessor: Preprocessor) -> Quantization:
-        """Loads the slices.
-
-        Raises:
-            DataError: If the run's dataset is gone, or was changed.
-        """
+        """Loads the slices; DataError if the run's dataset is gone, or was changed."""
         try:
             dataset = run.dataset()
             records = spread(run.split(dataset).train)
@@ -91,15 +79,9 @@ def subset_slices(run: Run, subset: str) -> LabelledSlices:
 def quantized_calibration(
     kind: str, calibration: Calibration | None, labels: NDArray[np.integer], outputs: ModelOutputs
 ) -> Calibration | None:
-    """The calibration of a quantized network; None if its run is not calibrated.
+    """The calibration of a quantized network from its outputs for the validation subset.
 
-    The temperature is in the weights, and stays.
-
-    Args:
-        kind: One of ``QUANTIZATIONS``.
-        calibration: The checkpoint's.
-        labels: Class indices ``[n]`` of the validation subset.
-        outputs: The quantized network's for it.
+    The temperature is in the weights, and stays the checkpoint's.
     """
     if calibration is None:
         return None
@@ -120,13 +102,7 @@ def compare(
     backends: tuple[InferenceBackend, InferenceBackend],
     data: Quantization,
 ) -> dict[str, Any]:
-    """Compares a quantized file with the float32 one of its format; pairs are of float32 and quantized.
-
-    Args:
-        names: Format and quantization.
-        files: The float32 one, then the quantized.
-        backends: Loaded from these.
-        data: Validation and test subset.
+    """Compares a quantized file with the float32 one of its format; files and backends are float32, then quantized.
 
     Returns:
         ``format``, ``quantization``, ``images`` (of the validation subset), ``correct``, ``only_float32`` and

@@ -23,13 +23,7 @@ Outputs = dict[str, tf.Tensor]
 
 
 def write_warmup(target: Path, name: str, image: bytes) -> None:
-    """Writes requests to ``serving_default``, one for each batch size.
-
-    Args:
-        target: ``assets.extra/tf_serving_warmup_requests``.
-        name: Of the model.
-        image: An encoded image.
-    """
+    """Writes ``tf_serving_warmup_requests``: one to the model's ``serving_default`` for each batch size."""
     with atomic_file(target) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
         for batch in BATCHES:
             writer.write(prediction_log(name, [image] * batch))

@@ -43,14 +43,7 @@ _QUANTIZED = ("Conv", "Gemm", "MatMul", "Add")
 
 
 def write_litert(network: ExportNetwork, file: Path, quantize: str | None, slices: NDArray[np.uint8] | None) -> None:
-    """Writes a LiteRT file.
-
-    Args:
-        network: What to write.
-        file: The target.
-        quantize: ``int8`` or ``float16`` for such weights, or None.
-        slices: Not needed.
-    """
+    """Writes a LiteRT file, with weights in ``int8`` or ``float16`` if wanted; needs no slices."""
     module = tf.Module()
     module.network_variables = [variable.value for variable in network.network.variables]
     module.ood_variables = network.ood_variables
@@ -64,14 +57,10 @@ def write_litert(network: ExportNetwork, file: Path, quantize: str | None, slice
 
 
 def embed_in_litert(file: Path, texts: Mapping[str, str]) -> None:
-    """Appends texts to a file that ``write_litert`` wrote, once.
+    """Appends texts by their names to a file that ``write_litert`` wrote, once.
 
     They are a zip archive, as TensorFlow Lite's metadata keep associated files
     (https://ai.google.dev/edge/litert/conversion/tensorflow/metadata), so that any unzip shows them.
-
-    Args:
-        file: The file.
-        texts: By name.
     """
     with zipfile.ZipFile(file, "a") as archive:
         for name, text in texts.items():
@@ -81,14 +70,8 @@ def embed_in_litert(file: Path, texts: Mapping[str, str]) -> None:
 def write_onnx(network: ExportNetwork, file: Path, quantize: str | None, slices: NDArray[np.uint8] | None) -> None:
     """Writes an ONNX file with the input ``images``.
 
-    Args:
-        network: What to write.
-        file: The target.
-        quantize: ``int8`` for 8-bit weights and activations (QDQ, weights with a scale per channel), or None.
-        slices: Preprocessed training images, from which the activations' ranges come; for ``int8`` only.
-
-    Raises:
-        ModelError: If a package is missing, or the quantization is another.
+    With ``int8``, weights and activations have 8 bits (QDQ, weights with a scale per channel), and the activations'
+    ranges come from ``slices``, preprocessed training images.
     """
     onnx = require_engine("onnx", "onnx")
     proto = _to_onnx(network)

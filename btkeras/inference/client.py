@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import threading
 from collections import deque
@@ -12,8 +11,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
-from PIL import Image
-
+from btkeras.datasets.readers.images import encode_png
 from btkeras.decisions.selective_classifier import REJECTED
 from btkeras.errors import ImageError
 from btkeras.inference.backends import batched
@@ -30,10 +28,7 @@ MODEL_NAME = "btkeras"
 
 
 class ServerPredictions(NamedTuple):
-    """Attributes:
-    classes: Names, in the order of the probabilities; none if no image could be predicted.
-    predictions: One for each slice, in their order.
-    """
+    """Class names in the order of the probabilities (none if no image could be predicted), and the predictions."""
 
     classes: tuple[str, ...]
     predictions: Iterator[FilePrediction]
@@ -72,10 +67,10 @@ class Client:
         self._connection = Connection(self.source, token, self._stop.wait)
 
     def predict_files(self, refs: Sequence[SliceRef]) -> ServerPredictions:
-        """Classifies any number of slices in bounded memory, a few requests at a time.
+        """Classifies any number of slices, in their order, in bounded memory, a few requests at a time.
 
         DICOM and NIfTI are opened here and sent as PNG. If the server rejects a request, its images are sent one by
-        one, and those that are rejected alone get the error.
+        one.
 
         Raises:
             ServerError: If the server cannot be reached or used; with the first predictions or with later ones.
@@ -139,13 +134,10 @@ def _request(open_file: Opener, ref: SliceRef) -> _Request:
     try:
         slices = open_file(ref)
         number = ref.number(slices)
-        if slices.kind in FORMATS:
-            return _Request(place_of(ref, slices, number), read_bytes(ref.path), slices.rejection)
-        image, buffer = slices.image(number), io.BytesIO()
+        data = read_bytes(ref.path) if slices.kind in FORMATS else encode_png(slices.image(number))
     except ImageError as error:
         return _Request(FilePrediction(ref.path, error=str(error), file=ref.path))
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG", compress_level=1)
-    return _Request(place_of(ref, slices, number), buffer.getvalue(), slices.rejection)
+    return _Request(place_of(ref, slices, number), data, slices.rejection)
 
 
 def _prediction(sent: _Request, row: dict[str, Any] | RequestRejected) -> FilePrediction:

@@ -18,7 +18,7 @@ from btkeras.errors import DataError, ImageError
 from btkeras.evaluation.results import EvaluationResult
 from btkeras.inference.backends import InferenceBackend, ModelOutputs
 from btkeras.inference.model_folder import IMAGE_DIGESTS, image_digest, invalid_model
-from btkeras.inference.predictor import PredictionPipeline
+from btkeras.inference.predictor import Predictor
 from btkeras.machine import threads
 from btkeras.splitting.splits import SUBSETS
 
@@ -33,12 +33,6 @@ def evaluate_exported(
 
     If the dataset holds the images of the run's split (known by their content, whatever their names), a subset of that
     split is evaluated; if it holds none of them, all images.
-
-    Args:
-        backend: Of an exported version.
-        dataset: The images.
-        subset: One of ``splitting.splits.SUBSETS``.
-        skip_broken: Leave out what cannot be read.
 
     Returns:
         The predictions and decisions, and the metrics as ``evaluation.evaluate.evaluate_split`` gives them.
@@ -63,7 +57,7 @@ def evaluate_exported(
     if not records:
         raise DataError("A dataset must hold an image that can be read", received=broken[0] if broken else "none")
     rejections = check_files([dataset.root / record.path for record in records])
-    decisions = PredictionPipeline.of(backend).selective.decisions(*outputs, rejections)
+    decisions = Predictor(backend).selective.decisions(*outputs, rejections)
     result = EvaluationResult(tuple(records), backend.classes, outputs.probabilities, backend.calibration, decisions)
     return result, {"dataset": str(dataset.root), "split": name, "broken": len(broken)} | result.metrics()
 
@@ -117,7 +111,7 @@ def _predict(
     backend: InferenceBackend, dataset: Dataset, records: Sequence[Record]
 ) -> tuple[list[Record], ModelOutputs, list[ImageError]]:
     """The readable images, the outputs for them, and the errors of the others."""
-    images = PredictionPipeline.of(backend).preprocessor.files([dataset.root / record.path for record in records])
+    images = Predictor(backend).preprocessor.files([dataset.root / record.path for record in records])
     usable: list[Record] = []
     broken: list[ImageError] = []
 

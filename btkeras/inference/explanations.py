@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from btkeras.errors import ConfigError, ModelError
 from btkeras.explain.methods import DEFAULT_METHOD, Occlusion, method_of, occlude
@@ -28,27 +27,20 @@ class Explainer:
 
     Raises:
         ConfigError: If there is no such method.
-        ModelError: If there is no such model, or it has no gradients and the method needs them.
+        ModelError: If there is no such model, or the method needs gradients and it has none.
     """
 
     def __init__(self, model: str | Path, method: str = DEFAULT_METHOD) -> None:
-        chosen = method_of(method)
+        title = method_of(method).title
         backend = load_backend(model)
         self._preprocessor = Preprocessor(backend.size, backend.channels, backend.harmonize)
         self._classes = backend.classes
         self._open = opener()
-        self._caption = f"{chosen.title} ({method}), {SOFTWARE}, model {backend.source.name}"
-        self._explain = _occlusion(backend, chosen) if isinstance(chosen, Occlusion) else _gradients(backend, method)
+        self._caption = f"{title} ({method}), {SOFTWARE}, model {backend.source.name}"
+        self._explain = _explain(backend, method)
 
     def draw(self, prediction: FilePrediction) -> bytes:
-        """The explanation of a prediction's most probable class, as PNG.
-
-        Args:
-            prediction: For a file that could be read.
-
-        Raises:
-            ImageError: If it can no longer be read.
-        """
+        """The explanation of a prediction's most probable class, as PNG; ImageError if its file cannot be read."""
         slices = self._open(SliceRef(prediction.file or prediction.path, prediction.slice, prediction.axis))
         image = slices.image(prediction.slice)
         index = np.array([self._classes.index(prediction.label)])
@@ -57,14 +49,15 @@ class Explainer:
         return draw_overlay(image, heat, caption, input_window(image, self._preprocessor.harmonize))
 
 
-def _occlusion(backend: InferenceBackend, settings: Occlusion) -> Explain:
-    def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return backend.predict(images.astype(np.uint8)).probabilities
-
-    return lambda images, indices: occlude(probabilities, images.astype(np.float32), indices, settings)
-
-
-def _gradients(backend: InferenceBackend, method: str) -> Explain:
+def _explain(backend: InferenceBackend, method: str) -> Explain:
+    chosen = method_of(method)
+    if isinstance(chosen, Occlusion):
+        return lambda images, indices: occlude(
+            lambda covered: backend.predict(covered.astype(np.uint8)).probabilities,
+            images.astype(np.float32),
+            indices,
+            chosen,
+        )
     if method == DEFAULT_METHOD and backend.explain:
         return backend.explain
     if not (backend.source / "config.yaml").is_file():
@@ -89,18 +82,9 @@ def format_prediction(prediction: FilePrediction) -> str:
 def write_overlays(
     predictions: Iterable[FilePrediction], refs: Sequence[SliceRef], model: Path, out: Path, method: str | None = None
 ) -> Iterator[FilePrediction]:
-    """Passes predictions on, each after its overlay was written; files that cannot be read have none.
+    """Passes the slices' predictions on, each after its overlay was written; those with an error have none.
 
-    Args:
-        predictions: One for each of ``refs``, in their order.
-        refs: The slices.
-        model: As for ``Explainer``.
-        out: As for ``overlay_files``.
-        method: As for ``Explainer``.
-
-    Raises:
-        ConfigError: Before the first prediction, if there is no such method or no place for the overlays.
-        ModelError: Likewise, as ``Explainer``.
+    Arguments as for ``Explainer`` and ``overlay_files``, whose errors come before the first prediction.
     """
     method_of(method or DEFAULT_METHOD)
     targets = overlay_files([ref.image_name for ref in refs], out)

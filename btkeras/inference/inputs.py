@@ -38,11 +38,7 @@ class SliceRef:
         return path if self.index is None else f"{Path(path).stem}-{self.index}.png"
 
     def number(self, slices: Slices) -> int:
-        """The slice's number in its opened file.
-
-        Raises:
-            ImageError: If it has fewer.
-        """
+        """The slice's number in its opened file; ImageError if it has fewer."""
         if slices.count == 1:
             return 0
         number = slices.middle if self.index is None else self.index
@@ -64,15 +60,9 @@ def opener() -> Opener:
 
 
 def references(paths: Sequence[str | Path], which: str = MIDDLE, axis: str | None = None) -> list[SliceRef]:
-    """Turns files into slices.
+    """Turns files into slices; ConfigError unless ``which`` is ``middle``, ``all`` or a number from 0.
 
-    Args:
-        paths: The files. They are only opened for ``all``, to count slices; one that cannot be is passed on.
-        which: ``middle``, ``all``, or a number from 0.
-        axis: As for ``SliceRef``.
-
-    Raises:
-        ConfigError: If ``which`` is something else.
+    Files are only opened for ``all``, to count slices; one that cannot be is passed on.
     """
     if which == ALL:
         return [ref for path in paths for ref in _all_slices(str(path), axis)]
@@ -93,8 +83,6 @@ def _all_slices(path: str, axis: str | None) -> list[SliceRef]:
 
 def expand(arguments: Sequence[str], standard_input: Iterable[str]) -> list[str]:
     """Turns files, folders, glob patterns and ``-`` (a list on standard input, one path a line) into file paths.
-
-    Files are passed on unread: their predictions will have the errors.
 
     Raises:
         DataError: If a folder, a pattern or the list holds no image.

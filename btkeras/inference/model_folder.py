@@ -1,7 +1,6 @@
 """An exported model's folder, ``NAME/VERSION/``: a file for each format, metadata in ``assets.extra/``.
 
-TensorFlow Serving serves the highest ``VERSION`` and ignores ``assets.extra/`` but for the warm-up requests. ONNX and
-LiteRT files have the same metadata embedded, so that the file alone is enough.
+ONNX and LiteRT files have the metadata embedded, so that the file alone is enough.
 """
 
 from __future__ import annotations
@@ -53,13 +52,15 @@ CARD = "model_card.md"
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """Attributes:
-    classes: Names of the outputs.
-    size: Side of the input, pixels.
-    channels: Channels of the input.
-    harmonize: Whether the input is cropped to the head and intensity-normalised.
-    calibration: What prediction sets are made from; None if the model is not calibrated.
-    ood_calibration: The validation slices' OOD scores; None if there are none.
+    """What is known about a model besides its network.
+
+    Attributes:
+        classes: Names of the outputs.
+        size: Side of the input, pixels.
+        channels: Channels of the input.
+        harmonize: Whether the input is cropped to the head and intensity-normalised.
+        calibration: What prediction sets are made from; None if the model is not calibrated.
+        ood_calibration: The validation slices' OOD scores; None if the model has no OOD score.
     """
 
     classes: tuple[str, ...]
@@ -71,18 +72,13 @@ class ModelMetadata:
 
 
 def latest_version(folder: Path) -> Path | None:
-    """The highest version of an exported model, of whatever format, or None."""
+    """The highest version of an exported model, or None."""
     versions = [path for path in folder.glob("*") if path.name.isdecimal() and model_file(path)]
     return max(versions, key=lambda path: int(path.name), default=None)
 
 
 def model_file(version: Path, explained: bool = False) -> Path | None:
-    """The file that a version is loaded from, or None if there is none.
-
-    Args:
-        version: Its folder.
-        explained: Whether to prefer a format with gradients for explanations.
-    """
+    """The file that a version is loaded from, or None; if ``explained``, of a format with gradients if there is one."""
     found = [name for name in ENGINES if (version / FILES[name]).is_file()]
     if explained:
         found.sort(key=lambda name: name != "savedmodel")
@@ -98,8 +94,7 @@ def format_of(file: Path) -> str:
 
 def version_number(version: Path) -> int | None:
     """The number of a version's folder; None if it has another name."""
-    name = version.resolve().name
-    return int(name) if name.isdecimal() else None
+    return int(version.resolve().name) if version.resolve().name.isdecimal() else None
 
 
 def read_metadata(version: Path) -> ModelMetadata:
@@ -113,14 +108,11 @@ def read_metadata(version: Path) -> ModelMetadata:
 
 
 def parse_metadata(texts: Mapping[str, str], source: Path) -> ModelMetadata:
-    """Parses a model's metadata files.
+    """Parses a model's metadata files; ModelError if they are not as ``btkeras export`` writes them.
 
     Args:
         texts: By the names of ``METADATA_FILES``.
         source: Where they come from, for the message.
-
-    Raises:
-        ModelError: If they are not as ``btkeras export`` writes them.
     """
     try:
         parsed: dict[str, Any] = {name: json.loads(text) for name, text in texts.items() if name.endswith(".json")}
@@ -145,15 +137,7 @@ def invalid_model(source: Path, reason: object) -> ModelError:
 
 
 def require_engine(module: str, extra: str) -> Any:
-    """Imports a format's module.
-
-    Args:
-        module: Its name.
-        extra: btkeras' extra that installs it.
-
-    Raises:
-        ModelError: If it is not installed.
-    """
+    """Imports a format's module, of an extra of btkeras; ModelError if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -179,14 +163,9 @@ def resolve_pretrained(path: Path) -> Path:
     return (pretrained_model() or path) if path.name == PRETRAINED and not path.exists() else path
 
 
-def is_pretrained(model: Path, pretrained: Path | None = None) -> bool:
-    """Whether a path is the pretrained model or in it, or a duplicate of it under the same name.
-
-    Args:
-        model: Any path.
-        pretrained: ``pretrained_model()``, where that is known already.
-    """
-    pretrained = pretrained or pretrained_model()
+def is_pretrained(model: Path) -> bool:
+    """Whether a path is the pretrained model or in it, or a duplicate of it under the same name."""
+    pretrained = pretrained_model()
     if pretrained is None:
         return False
     if model.resolve().is_relative_to(pretrained.resolve()):
@@ -198,23 +177,14 @@ def is_pretrained(model: Path, pretrained: Path | None = None) -> bool:
 
 
 def pretrained_summary(file: Path) -> str:
-    """One line on the pretrained model for whoever gets its predictions.
-
-    Args:
-        file: The version's file that predicts.
-    """
+    """What to know about the pretrained model, one of whose files is given, in one line."""
     manifest = json.loads((file.parent / MANIFEST).read_text(encoding="utf-8"))
     summary = model_summary(manifest, format_of(file))
     return f"installed with btkeras, research use only: {summary}; see {file.parent / EXTRA / CARD}"
 
 
 def model_summary(manifest: Mapping[str, Any], model_format: str) -> str:
-    """An exported model's training data and test accuracy, in one line.
-
-    Args:
-        manifest: Of the version.
-        model_format: A key of ``FILES``; a quantized file has metrics of its own.
-    """
+    """An exported model's training data and test accuracy, of a format's file, in one line."""
     split = manifest.get("split")
     trained = f"{split['train']:,} slices of {manifest['dataset']}" if split else "slices that it does not name"
     test = metrics_of(manifest, model_format)

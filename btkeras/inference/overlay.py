@@ -31,7 +31,7 @@ _LONGEST = 78
 
 
 class Window(NamedTuple):
-    """The region of an image that is the network's input, pixels: rows ``top`` to ``bottom - 1``, columns likewise."""
+    """A region of an image, pixels: rows ``top`` to ``bottom - 1``, columns likewise."""
 
     top: int
     left: int
@@ -48,11 +48,7 @@ def input_window(image: NDArray[np.uint8], harmonize: bool) -> Window:
 
 @dataclass(frozen=True)
 class Caption:
-    """Attributes:
-    title: The image's name.
-    decision: Class and probability.
-    method: How the map was made, and by which model.
-    """
+    """The image's name; decision, class and probability; how the map was made, and by which model."""
 
     title: str
     decision: str
@@ -62,16 +58,13 @@ class Caption:
 def draw_overlay(
     image: NDArray[np.uint8], heat: NDArray[np.float32], caption: Caption, window: Window | None = None
 ) -> bytes:
-    """Draws a slice beside the slice under its map.
+    """Draws a slice beside the slice under its map, as PNG.
 
     Args:
         image: uint8 ``[height, width, 1 or 3]``, at the size it was stored in.
         heat: float32 ``[rows, columns]`` in 0..1, stretched over the window.
         caption: The texts.
         window: Of ``input_window``; all of the image unless given.
-
-    Returns:
-        An encoded PNG.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -86,21 +79,20 @@ def draw_overlay(
         figure = Figure((8.4, 4.9), dpi=_DOTS_PER_INCH, facecolor="white")
         plain, covered = (figure.add_axes((left, 0.14, 0.42, 0.71)) for left in (0.02, 0.45))
         for axes in (plain, covered):
-            _show(axes, image)
+            axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+            axes.set_axis_off()
         _cover(covered, heat, window)
-        _scale(figure.add_axes((0.915, 0.14, 0.018, 0.71)))
+        scale = figure.colorbar(mpl.cm.ScalarMappable(cmap=COLORMAP), cax=figure.add_axes((0.915, 0.14, 0.018, 0.71)))
+        scale.ax.axhline(OUTLINE, color="white", linewidth=0.8)
+        scale.set_ticks([0, OUTLINE, 1], labels=["0", f"{OUTLINE:g}\n(line)", "1"], fontsize=8)
+        scale.ax.set_ylabel("importance, share of this image's maximum", fontsize=8)
+        scale.ax.yaxis.set_label_position("left")
         figure.text(0.02, 0.945, _short(caption.title))
         figure.text(0.02, 0.885, caption.decision, fontsize=11, fontweight="bold")
         figure.text(0.02, 0.075, _short(caption.method, 110), fontsize=8)
         figure.text(0.02, 0.03, _WARNING, fontsize=8)
         figure.savefig(buffer, format="png", metadata={"Software": SOFTWARE})
     return buffer.getvalue()
-
-
-def _show(axes: Axes, image: NDArray[np.uint8]) -> None:
-    shown = image[..., 0] if image.shape[-1] == 1 else image
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
-    axes.set_axis_off()
 
 
 def _cover(axes: Axes, heat: NDArray[np.float32], window: Window) -> None:
@@ -122,16 +114,6 @@ def _cover(axes: Axes, heat: NDArray[np.float32], window: Window) -> None:
     axes.add_patch(Rectangle((extent[0], extent[3]), *size, fill=False, edgecolor="white", linewidth=0.5, alpha=0.6))
     axes.set_xlim(limits[0])
     axes.set_ylim(limits[1])
-
-
-def _scale(axes: Axes) -> None:
-    axes.imshow(np.linspace(0, 1, 256)[:, None], cmap=COLORMAP, origin="lower", aspect="auto", extent=(0, 1, 0, 1))
-    axes.axhline(OUTLINE, color="white", linewidth=0.8)
-    axes.set_xticks([])
-    axes.yaxis.tick_right()
-    axes.set_yticks([0, OUTLINE, 1], ["0", f"{OUTLINE:g}\n(line)", "1"], fontsize=8)
-    axes.set_ylabel("importance, share of this image's maximum", fontsize=8)
-    axes.yaxis.set_label_position("left")
 
 
 def _short(text: str, longest: int = _LONGEST) -> str:

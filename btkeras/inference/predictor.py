@@ -63,64 +63,11 @@ class FilePrediction:
 
 
 class PreprocessedInput(NamedTuple):
-    """Attributes:
-    pixels: The network's input, uint8 ``[size, size, channels]``.
-    rejection: Why the image is no brain MRI slice, or None.
-    place: Its prediction without label, probabilities and decision.
-    """
+    """The network's input, why the image is no brain MRI slice, and its prediction but for the network's outputs."""
 
     pixels: NDArray[np.uint8]
     rejection: str | None
     place: FilePrediction = FilePrediction("")
-
-
-@dataclass(frozen=True)
-class PredictionPipeline:
-    """What comes before and after a backend.
-
-    Attributes:
-        classes: Names of the backend's outputs.
-        preprocessor: The preprocessing that the network was trained with.
-        selective: Turns outputs into decisions.
-    """
-
-    classes: tuple[str, ...]
-    preprocessor: Preprocessor
-    selective: SelectiveClassifier
-
-    @classmethod
-    def of(cls, backend: InferenceBackend, coverage: float = COVERAGE) -> PredictionPipeline:
-        """For a backend, with prediction sets of this coverage."""
-        return cls(
-            backend.classes,
-            Preprocessor(backend.size, backend.channels, backend.harmonize),
-            SelectiveClassifier(backend.classes, backend.calibration, backend.ood_calibration, coverage),
-        )
-
-    def preprocess(self, image: NDArray[np.uint8], rejection: str | None = None) -> PreprocessedInput:
-        """Preprocesses a decoded image and checks that it is a brain MRI slice.
-
-        Args:
-            image: uint8 ``[height, width, 1 or 3]``.
-            rejection: ``Slices.rejection``; if the file is rejected already, its pixels are not checked.
-        """
-        return PreprocessedInput(self.preprocessor.array(image), rejection or rejection_reason(image))
-
-    def postprocess(self, outputs: ModelOutputs, inputs: Sequence[PreprocessedInput]) -> list[FilePrediction]:
-        """Turns a backend's outputs for ``inputs`` into predictions."""
-        decisions = self.selective.decisions(*outputs, [each.rejection for each in inputs])
-        return [
-            replace(
-                each.place,
-                label=self.classes[int(row.argmax())],
-                probabilities=dict(zip(self.classes, row.tolist(), strict=True)),
-                decision=decision.decision,
-                set=decision.set,
-                ood_percentile=decision.ood_percentile,
-                reasons=decision.reasons,
-            )
-            for each, row, decision in zip(inputs, outputs.probabilities, decisions, strict=True)
-        ]
 
 
 def place_of(ref: SliceRef, slices: Slices, number: int) -> FilePrediction:
@@ -143,13 +90,15 @@ class Predictor:
     """A trained model with its preprocessing.
 
     Args:
-        model: A run folder or an exported model; without it the newest in ``saved_models/`` or ``runs/``.
+        model: A run folder, an exported model or a loaded one; by default the newest in ``saved_models/`` or ``runs/``.
         coverage: Of the prediction sets: the share of slices like the validation slices whose set has the true class.
-        images: About how many will be predicted, if that is known: for many, a run's network is made faster first.
+        images: About how many will be predicted: for many, a run's network is re-parameterised first.
 
     Attributes:
         backend: The loaded model.
         classes: Class names, in the order of the probabilities.
+        preprocessor: The preprocessing that the model was trained with.
+        selective: Turns outputs into decisions.
 
     Raises:
         ModelError: If there is no such model.
@@ -159,17 +108,45 @@ class Predictor:
         >>> labels, probabilities = Predictor("runs/first").predict(["slice.png"])  # doctest: +SKIP
     """
 
-    def __init__(self, model: str | Path | None = None, *, coverage: float = COVERAGE, images: int = 1) -> None:
+    def __init__(
+        self, model: str | Path | InferenceBackend | None = None, *, coverage: float = COVERAGE, images: int = 1
+    ) -> None:
         check_coverage(coverage)
-        self.backend = load_backend(newest_model() if model is None else model, images)
-        self.classes = self.backend.classes
-        self._pipeline = PredictionPipeline.of(self.backend, coverage)
+        if not isinstance(model, InferenceBackend):
+            model = load_backend(newest_model() if model is None else model, images)
+        self.backend = model
+        self.classes = model.classes
+        self.preprocessor = Preprocessor(model.size, model.channels, model.harmonize)
+        self.selective = SelectiveClassifier(model.classes, model.calibration, model.ood_calibration, coverage)
+
+    def preprocess(self, image: NDArray[np.uint8], rejection: str | None = None) -> PreprocessedInput:
+        """Preprocesses a decoded image, uint8 ``[height, width, 1 or 3]``, and checks that it is a brain MRI slice.
+
+        If the file is rejected already (``Slices.rejection``), its pixels are not checked.
+        """
+        return PreprocessedInput(self.preprocessor.array(image), rejection or rejection_reason(image))
+
+    def postprocess(self, outputs: ModelOutputs, inputs: Sequence[PreprocessedInput]) -> list[FilePrediction]:
+        """Turns a backend's outputs for ``inputs`` into predictions."""
+        decisions = self.selective.decisions(*outputs, [each.rejection for each in inputs])
+        return [
+            replace(
+                each.place,
+                label=self.classes[int(row.argmax())],
+                probabilities=dict(zip(self.classes, row.tolist(), strict=True)),
+                decision=decision.decision,
+                set=decision.set,
+                ood_percentile=decision.ood_percentile,
+                reasons=decision.reasons,
+            )
+            for each, row, decision in zip(inputs, outputs.probabilities, decisions, strict=True)
+        ]
 
     def predict(self, images: Sequence[Image]) -> Predictions:
         """Classifies images.
 
         Args:
-            images: Paths of PNG, JPEG, DICOM or NIfTI files, of which the middle slice is taken, or uint8 arrays
+            images: Paths of PNG, JPEG, DICOM or NIfTI files (their middle slice is taken), or uint8 arrays
                 ``[height, width]`` or ``[height, width, 1 or 3]``.
 
         Raises:
@@ -179,10 +156,7 @@ class Predictor:
         return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities)
 
     def predict_files(self, files: Sequence[str | Path | SliceRef]) -> Iterator[FilePrediction]:
-        """Classifies any number of slices, one prediction each, in their order and in bounded memory.
-
-        Args:
-            files: Paths, of which the middle slice is taken, or ``inputs.references`` to slices.
+        """Classifies any number of files (their middle slice is taken) or slices, in their order, in bounded memory.
 
         Raises:
             MissingExtraError: If one is DICOM or NIfTI and ``btkeras[medical]`` is not installed.
@@ -199,7 +173,7 @@ class Predictor:
         try:
             slices = open_file(ref)
             number = ref.number(slices)
-            item = self._pipeline.preprocess(slices.image(number), slices.rejection)
+            item = self.preprocess(slices.image(number), slices.rejection)
         except ImageError as error:
             return FilePrediction(ref.path, error=str(error), file=ref.path)
         return item._replace(place=place_of(ref, slices, number))
@@ -209,13 +183,13 @@ class Predictor:
         predictions: Iterator[FilePrediction] = iter(())
         if inputs:
             outputs = self.backend.predict(np.stack([item.pixels for item in inputs]))
-            predictions = iter(self._pipeline.postprocess(outputs, inputs))
+            predictions = iter(self.postprocess(outputs, inputs))
         return (item if isinstance(item, FilePrediction) else next(predictions) for item in batch)
 
     def _pixels(self, image: Image) -> NDArray[np.uint8]:
         if isinstance(image, str | Path):
             slices = open_slices(image)
-            return self._pipeline.preprocessor.array(slices.image(slices.middle))
+            return self.preprocessor.array(slices.image(slices.middle))
         array = np.asarray(image)
         if array.ndim == 2:
             array = array[..., None]
@@ -224,4 +198,4 @@ class Predictor:
                 "An array must be uint8 [height, width] or [height, width, 1 or 3]",
                 received=f"{array.dtype} {list(array.shape)}",
             )
-        return self._pipeline.preprocessor.array(array)
+        return self.preprocessor.array(array)

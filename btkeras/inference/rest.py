@@ -63,7 +63,7 @@ class Connection:
 
     Args:
         url: Of ``predict_url``.
-        token: Sent as a bearer token, if there is one.
+        token: A bearer token, or None.
         wait: Waits seconds between two attempts, and returns whether to give up.
     """
 
@@ -75,10 +75,7 @@ class Connection:
         self._local = threading.local()
 
     def predict(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
-        """Sends encoded images in one request.
-
-        Returns:
-            The outputs for each, by name.
+        """Sends encoded images in one request, and returns the outputs of each by name.
 
         Raises:
             RequestRejected: If the server cannot process it, maybe because of one of the images.

@@ -1,7 +1,4 @@
-"""Self-test of an exported model: files unchanged, and the same prediction as at the export.
-
-Without TensorFlow, unless the tested file needs it.
-"""
+"""Self-test of an exported model: unchanged files, and the same prediction as at the export."""
 
 from __future__ import annotations
 
@@ -9,10 +6,8 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from btkeras.errors import ModelError
@@ -30,73 +25,26 @@ from btkeras.inference.model_folder import (
 from btkeras.inference.predictor import FilePrediction, Predictor
 
 # Engine and its package, by a model file's suffix.
-_ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        ".tflite": ("LiteRT", "ai-edge-litert"),
-        ".onnx": ("ONNX Runtime", "onnxruntime"),
-        ".pb": ("TensorFlow", "tensorflow"),
-    }
-)
+_ENGINES = {
+    ".tflite": ("LiteRT", "ai-edge-litert"),
+    ".onnx": ("ONNX Runtime", "onnxruntime"),
+    ".pb": ("TensorFlow", "tensorflow"),
+}
 _TIMED = 10
 _EXPORT_AGAIN = "Export the run again with this btkeras"
 
 
-@dataclass(frozen=True)
-class SelfTest:
-    """A passed self-test.
-
-    Attributes:
-        model: The model's name.
-        version: The exported version's number, or None.
-        file: The tested file.
-        engine: What runs it, with its version.
-        description: Training data and test accuracy.
-        manifest_sha256: Digest of ``manifest.json``, which holds those of the version's other files.
-        files: How many files of the version were compared with their digests.
-        decision: For the self-test image.
-        difference: Largest difference of a probability from the export's.
-        tolerance: Of that difference.
-        load_milliseconds: Loading and the first prediction.
-        milliseconds: For one more image, from its file; the least of several.
-    """
-
-    model: str
-    version: int | None
-    file: Path
-    engine: str
-    description: str
-    manifest_sha256: str
-    files: int
-    decision: str
-    difference: float
-    tolerance: float
-    load_milliseconds: float
-    milliseconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return {"ok": True, **asdict(self), "file": str(self.file)}
-
-    def lines(self) -> list[str]:
-        """As text."""
-        version = "" if self.version is None else f", version {self.version}"
-        rows = {
-            "model": f"{self.model}{version}: {self.file}",
-            "engine": self.engine,
-            "about": self.description,
-            "files": f"ok, {self.files} as they were exported (manifest.json is {self.manifest_sha256})",
-            "decision": f"ok, {self.decision} as at the export; probabilities differ by {self.difference:.1e} at most "
-            f"(allowed: {self.tolerance:g})",
-            "time": f"{self.milliseconds:.1f} ms a slice; {self.load_milliseconds:.0f} ms to the first prediction",
-        }
-        return [*(f"{name:<10}{text}" for name, text in rows.items()), "ok"]
-
-
-def selftest(file: Path) -> SelfTest:
+def selftest(file: Path) -> dict[str, Any]:
     """Compares a version's files with their digests, and its prediction for the self-test image with the export's.
 
     Args:
         file: The version's file to test, ``ModelLocation.path``.
+
+    Returns:
+        ``ok`` (True), ``model`` and ``version`` (name and number), ``file``, ``engine``, ``description`` (training data
+        and test accuracy), ``manifest_sha256``, ``files`` (how many were compared with their digests), ``decision``,
+        ``difference`` (largest of a probability) and its ``tolerance``, ``load_milliseconds`` (until the first
+        prediction) and ``milliseconds`` (for one more image, from its file; the least of several).
 
     Raises:
         ModelError: If a file is missing or changed, the prediction differs, an engine is missing, or the version has
@@ -117,20 +65,36 @@ def selftest(file: Path) -> SelfTest:
     predictor = Predictor(file, coverage=expected["coverage"])
     prediction = _predict(predictor, image)
     loaded = time.perf_counter() - start
-    return SelfTest(
-        model=version.resolve().parent.name,
-        version=version_number(version),
-        file=file,
-        engine=_engine(file),
-        description=model_summary(manifest, format_of(file)),
-        manifest_sha256=sha256(version / MANIFEST),
-        files=len(manifest["files"]),
-        decision=prediction.decision,
-        difference=_difference(file, prediction, own),
-        tolerance=own["tolerance"]["probability"],
-        load_milliseconds=round(1000 * loaded, 1),
-        milliseconds=_milliseconds(predictor, image),
-    )
+    return {
+        "ok": True,
+        "model": version.resolve().parent.name,
+        "version": version_number(version),
+        "file": str(file),
+        "engine": _engine(file),
+        "description": model_summary(manifest, format_of(file)),
+        "manifest_sha256": sha256(version / MANIFEST),
+        "files": len(manifest["files"]),
+        "decision": prediction.decision,
+        "difference": _difference(file, prediction, own),
+        "tolerance": own["tolerance"]["probability"],
+        "load_milliseconds": round(1000 * loaded, 1),
+        "milliseconds": _milliseconds(predictor, image),
+    }
+
+
+def format_selftest(found: Mapping[str, Any]) -> list[str]:
+    """A result of ``selftest`` as lines of text."""
+    version = "" if found["version"] is None else f", version {found['version']}"
+    rows = {
+        "model": f"{found['model']}{version}: {found['file']}",
+        "engine": found["engine"],
+        "about": found["description"],
+        "files": f"ok, {found['files']} as they were exported (manifest.json is {found['manifest_sha256']})",
+        "decision": f"ok, {found['decision']} as at the export; probabilities differ by {found['difference']:.1e} at "
+        f"most (allowed: {found['tolerance']:g})",
+        "time": f"{found['milliseconds']:.1f} ms a slice; {found['load_milliseconds']:.0f} ms to the first prediction",
+    }
+    return [*(f"{name:<10}{text}" for name, text in rows.items()), "ok"]
 
 
 def _documents(version: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -133,9 +133,9 @@ async def _classify_slice(served: ServedModel, request: Request) -> dict[str, An
     body = await read_body(request, served.settings.limits)
     axis = query.get("axis") or None
     description, image, rejection = await served.run(ticket, _read_slice, served, body, name, number, axis)
-    item = await served.run(ticket, served.pipeline.preprocess, image, rejection)
+    item = await served.run(ticket, served.predictor.preprocess, image, rejection)
     outputs = await served.predict(ticket, item.pixels[None])
-    (prediction,) = served.pipeline.postprocess(outputs, [item])
+    (prediction,) = served.predictor.postprocess(outputs, [item])
     # No map of what is no slice.
     heat = None if prediction.decision == REJECTED else await served.explain(ticket, item.pixels, prediction.label)
     return {

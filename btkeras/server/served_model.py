@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from btkeras.inference.backends import InferenceBackend, ModelOutputs
-from btkeras.inference.predictor import PredictionPipeline
+from btkeras.inference.predictor import Predictor
 from btkeras.machine import threads
 from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.image_file import check_image
@@ -36,7 +36,7 @@ class ServedModel:
     Attributes:
         name: The model's name in paths.
         version: The exported version's number; 1 for a run.
-        pipeline: Preprocesses images, and makes predictions of the model's outputs.
+        predictor: Preprocesses images, and makes predictions of the model's outputs.
         metrics: The server's metrics.
         admission: The queue.
         draining: Whether the server is about to stop.
@@ -48,7 +48,7 @@ class ServedModel:
         folder = backend.source.resolve()
         self.name = settings.name or (folder.name if backend.version is None else folder.parent.name)
         self.version = backend.version or 1
-        self.pipeline = PredictionPipeline.of(backend)
+        self.predictor = Predictor(backend)
         self.metrics = Metrics()
         self.admission = Admission(settings.limits)
         self.draining = False
@@ -99,7 +99,7 @@ class ServedModel:
             self.check_encoded(image, name)
             image = decode_checked(image, name)
         self.check_size(image.shape[1], image.shape[0], name)
-        return self.pipeline.preprocessor.array(image)
+        return self.predictor.preprocessor.array(image)
 
     async def predict(self, ticket: Ticket, pixels: ImageArray) -> ModelOutputs:
         """Runs the model on preprocessed images; arguments and result as ``InferenceBackend.predict``."""

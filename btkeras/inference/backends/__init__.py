@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.decisions.calibration import Calibration
-from btkeras.decisions.ood import CalibrationScores
 from btkeras.errors import ModelError
 from btkeras.inference.model_folder import (
     SAVED_MODEL,
@@ -29,7 +26,7 @@ from btkeras.inference.model_folder import (
 
 BATCH = 32
 # The module of this package that loads an exported file, by the file's suffix.
-_LOADERS: Mapping[str, str] = MappingProxyType({".pb": "saved_model", ".onnx": "onnx", ".tflite": "litert"})
+_LOADERS = {".pb": "saved_model", ".onnx": "onnx", ".tflite": "litert"}
 _RUN = "keras"
 _WITHOUT_TENSORFLOW = ("onnx", "litert")
 _MODEL_FOLDERS = ("saved_models", "runs")
@@ -51,18 +48,12 @@ Explain = Callable[[NDArray[np.uint8], NDArray[np.integer]], NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class InferenceBackend:
+class InferenceBackend(ModelMetadata):
     """A loaded model.
 
     Attributes:
         source: The folder it was loaded from.
-        classes: Names of its outputs.
-        size: Side of its input, pixels.
-        channels: Channels of its input.
-        harmonize: Whether its input is cropped to the head and intensity-normalised.
         predict: Outputs for uint8 ``[n, size, size, channels]``.
-        calibration: What prediction sets are made from; None if the model is not calibrated.
-        ood_calibration: The validation slices' OOD scores; None if the model has no OOD score.
         explain: LayerCAM maps, float32 ``[n, size, size]`` in 0..1, for uint8 ``[n, size, size, channels]`` and class
             indices ``[n]``; None if the format has no gradients.
         version: The exported version's number; None for a run.
@@ -70,13 +61,7 @@ class InferenceBackend:
     """
 
     source: Path
-    classes: tuple[str, ...]
-    size: int
-    channels: int
-    harmonize: bool
     predict: Predict
-    calibration: Calibration | None
-    ood_calibration: CalibrationScores | None
     explain: Explain | None = None
     version: int | None = None
     file: Path | None = None
@@ -116,10 +101,7 @@ class ModelLocation:
         return self.loader not in _WITHOUT_TENSORFLOW
 
     def load(self, images: int = 1) -> InferenceBackend:
-        """Loads it.
-
-        Args:
-            images: About how many will be predicted: for many, a run's network is re-parameterised first.
+        """Loads it, for about so many images: for many, a run's network is re-parameterised first.
 
         Raises:
             ModelError: If it cannot be used.
@@ -138,8 +120,8 @@ def locate(path: str | Path, explained: bool = False) -> ModelLocation:
     """Finds a run folder, or an exported model: ``NAME`` (its highest version), ``NAME/VERSION``, or a file in it.
 
     Args:
-        path: The one or the other; ``brain_tumour_mri`` is the pretrained model wherever nothing has this name.
-        explained: Whether to prefer a format with gradients for explanations.
+        path: ``brain_tumour_mri`` is the pretrained model wherever nothing has this name.
+        explained: Whether to prefer a format with gradients.
 
     Raises:
         ModelError: If it is neither.
@@ -147,12 +129,9 @@ def locate(path: str | Path, explained: bool = False) -> ModelLocation:
     given = resolve_pretrained(Path(path))
     if (given / "config.yaml").is_file():
         return ModelLocation(given, _RUN)
-    if given.is_file():
-        file = given if given.name == SAVED_MODEL or given.suffix in (".onnx", ".tflite") else None
-    else:
-        version = given if model_file(given) else latest_version(given)
-        file = model_file(version, explained) if version else None
-    if file is None:
+    version = given if model_file(given) else latest_version(given)
+    file = given if given.is_file() else model_file(version, explained) if version else None
+    if file is None or (file.suffix not in _LOADERS) or (file.suffix == ".pb" and file.name != SAVED_MODEL):
         raise ModelError(
             "A model must be a run folder or an exported model",
             received=path,
@@ -167,16 +146,12 @@ def newest_model(base: Path = Path()) -> Path:
     Raises:
         ModelError: If there is none.
     """
-    pretrained = pretrained_model()
     # The pretrained files' times are those of the clone, and say nothing about the user's own models.
-    found = [
-        path
-        for folder in _MODEL_FOLDERS
-        for path in (base / folder).glob("*")
-        if _modified(path) and not is_pretrained(path, pretrained)
-    ]
+    paths = [path for folder in _MODEL_FOLDERS for path in (base / folder).glob("*")]
+    found = [path for path in paths if _modified(path) and not is_pretrained(path)]
     if found:
         return max(found, key=_modified)
+    pretrained = pretrained_model()
     if pretrained is None:
         raise ModelError(
             "Without --model there must be a model in saved_models/ or runs/",
@@ -209,18 +184,9 @@ def exported_backend(
             )
         return outputs
 
+    version = version_number(file.parent)
     return InferenceBackend(
-        source=file.parent,
-        classes=metadata.classes,
-        size=metadata.size,
-        channels=metadata.channels,
-        harmonize=metadata.harmonize,
-        predict=finite,
-        calibration=metadata.calibration,
-        ood_calibration=metadata.ood_calibration,
-        explain=explain,
-        version=version_number(file.parent),
-        file=file,
+        **vars(metadata), source=file.parent, predict=finite, explain=explain, version=version, file=file
     )
 
 

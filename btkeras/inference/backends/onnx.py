@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,25 +112,13 @@ def _openvino(file: Path, precision: str) -> tuple[ModelMetadata, list[str], Pre
 
 def _in_blocks(compiled: Callable[[int], Callable[[NDArray[np.uint8]], _Outputs]]) -> Predict:
     lock = threading.Lock()
-    graph: Any = functools.cache(compiled)
-
-    def block(images: NDArray[np.uint8], count: int) -> _Outputs:
-        padding = np.zeros((count - len(images), *images.shape[1:]), np.uint8)
-        found: _Outputs = graph(count)(np.concatenate([images, padding]))
-        return {name: rows[: len(images)] for name, rows in found.items()}
+    graph = functools.cache(compiled)
 
     def predict(images: NDArray[np.uint8]) -> ModelOutputs:
+        count = _BLOCK if len(images) >= _LEAST_OF_BLOCK else 1
+        padded = np.concatenate([images, np.zeros((-len(images) % count, *images.shape[1:]), np.uint8)])
         with lock:
-            blocks = [block(images[start : start + count], count) for start, count in _blocks(len(images))]
-        return _outputs({name: np.concatenate([found[name] for found in blocks]) for name in blocks[0]})
+            blocks = [graph(count)(padded[start : start + count]) for start in range(0, len(padded), count)]
+        return _outputs({name: np.concatenate([block[name] for block in blocks])[: len(images)] for name in blocks[0]})
 
     return predict
-
-
-def _blocks(total: int) -> list[tuple[int, int]]:
-    """Start and graph size of each block."""
-    whole = [(start, _BLOCK) for start in range(0, total - total % _BLOCK, _BLOCK)]
-    start = len(whole) * _BLOCK
-    if total - start >= _LEAST_OF_BLOCK:
-        return [*whole, (start, _BLOCK)]
-    return [*whole, *((single, 1) for single in range(start, total))]
