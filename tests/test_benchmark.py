@@ -68,7 +68,7 @@ def test_without_a_format_that_loads_the_reason_is_the_error(tmp_path: Path) -> 
     with pytest.raises(ModelError, match="litert"):
         measure(tmp_path / "model.tflite", (1,), 1)
     with pytest.raises(ModelError, match="run folder or an exported model"):
-        measure(tmp_path, (1,), 1)
+        measure(tmp_path / "nothing", (1,), 1)
 
 
 def test_the_last_lines_name_the_fastest_for_each_batch_and_how_to_use_it(tmp_path: Path) -> None:
