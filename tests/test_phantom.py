@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -33,7 +34,7 @@ SMALL = PhantomConfig(patients=12, slices=2, image_size=48)
 @pytest.fixture(scope="module")
 def drawn() -> list[PhantomSlice]:
     """The default patients, three slices of each."""
-    config = PhantomConfig(slices=3)
+    config = PhantomConfig(slices=3, image_size=72)
     return [one for patient in range(config.patients) for one in draw_patient(config, patient)]
 
 
@@ -99,7 +100,7 @@ def test_unknown_patient() -> None:
 
 def test_shapes(drawn: list[PhantomSlice]) -> None:
     for one in drawn:
-        assert one.image.shape == one.mask.shape == one.brain.shape == (96, 96)
+        assert one.image.shape == one.mask.shape == one.brain.shape == (72, 72)
         assert [array.dtype.name for array in (one.image, one.mask, one.brain)] == ["uint8", "bool", "bool"]
 
 
@@ -133,9 +134,10 @@ def test_meningioma_lies_on_the_dura_and_inside_it(drawn: list[PhantomSlice]) ->
         assert not (one.mask & ~one.brain).any()
 
 
-def test_glioma_keeps_away_from_the_dura_and_has_a_dark_core(drawn: list[PhantomSlice]) -> None:
-    for one in _of(drawn, "glioma"):
-        assert _depth(one) > 1
+def test_glioma_keeps_away_from_the_dura_and_has_a_dark_core() -> None:
+    config = PhantomConfig(slices=3)
+    for one in (one for patient in range(0, 48, 4) for one in draw_patient(config, patient)):
+        assert one.label == "glioma" and _depth(one) > 1
         inside = ndimage.distance_transform_edt(one.mask)
         wall, core = (inside > 0) & (inside <= 2), inside >= 0.9 * inside.max()
         assert one.image[core].mean() < 0.6 * one.image[wall].mean()
@@ -186,7 +188,7 @@ def test_brightness_does_not_tell_the_class(drawn: list[PhantomSlice]) -> None:
     images = np.array([one.image.ravel() for one in drawn], float)
     percentiles = np.percentile(images, [5, 25, 50, 75, 90, 95, 99], axis=1)
     statistics = np.column_stack([images.mean(axis=1), images.std(axis=1), *percentiles])
-    assert _accuracy(statistics, drawn, LogisticRegression(max_iter=1000)) <= 0.45
+    assert _accuracy(statistics, drawn, LinearDiscriminantAnalysis()) <= 0.45
 
 
 def test_outline_does_not_tell_the_class(drawn: list[PhantomSlice]) -> None:
@@ -196,7 +198,7 @@ def test_outline_does_not_tell_the_class(drawn: list[PhantomSlice]) -> None:
         return [float(one.brain.sum()), *places.min(axis=0), *places.max(axis=0), float(sides.mean())]
 
     features = np.array([outline(one) for one in drawn])
-    assert _accuracy(features, drawn, LogisticRegression(max_iter=1000)) <= 0.4
+    assert _accuracy(features, drawn, LinearDiscriminantAnalysis()) <= 0.4
 
 
 # === As a folder ===

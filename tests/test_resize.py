@@ -30,12 +30,12 @@ def noise(height: int, width: int, channels: int, seed: int) -> NDArray[np.uint8
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     height=st.integers(1, 300),
     width=st.integers(1, 300),
     channels=st.sampled_from([1, 3]),
-    size=st.sampled_from([7, 40, 48]),
+    size=st.sampled_from([7, 48]),
     seed=st.integers(0, 99),
 )
 def test_resizing_in_the_graph_and_in_numpy_is_equal(
