@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import io
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from PIL import Image
 
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.inference.backends import InferenceBackend, ModelOutputs
-from btkeras.server.app import DrainingServer
+from btkeras.server.app import DrainingServer, listen
 from btkeras.server.served_model import ServedModel
 from btkeras.server.settings import ServerSettings
 from tests.conftest import CLASSES
@@ -94,8 +94,8 @@ def running(
     Yields:
         A client of it, and its served.
     """
-    listener = socket.create_server(("127.0.0.1", 0))
-    served = ServedModel(backend, settings or ServerSettings())
+    settings = dataclasses.replace(settings or ServerSettings(), port=0)
+    listener, served = listen(settings), ServedModel(backend, settings)
     server = DrainingServer(served)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
     thread.start()

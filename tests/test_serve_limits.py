@@ -181,6 +181,21 @@ def test_idle_connections_end(hasty: tuple[httpx.Client, ServedModel]) -> None:
         assert received(connection).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs Linux")
+def test_a_client_that_does_not_read_is_cut_off() -> None:
+    image = png(noise(0, 1024, 1024, 3))
+    with running(quarters_backend(), ServerSettings(limits=Limits(idle_seconds=1.0))) as (client, _):
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((client.base_url.host, client.base_url.port))
+            connection.sendall(head(len(image), "/api/slices") + image)
+            time.sleep(5)
+            # Read in time, it is more than four million bytes.
+            assert len(received(connection)) < 1_000_000
+        assert len(client.post("/api/slices", content=image).content) > 4_000_000
+
+
 def test_too_many_connections_are_refused_and_the_others_are_served(client: httpx.Client) -> None:
     assert client.get("/healthz").status_code == 200
     others = [connect(client) for _ in range(25)]

@@ -97,7 +97,7 @@ def serve(backend: InferenceBackend, settings: ServerSettings) -> None:
         ConfigError: If the address cannot be had.
         ModelError: If the model cannot be run.
     """
-    with _listen(settings.host, settings.port) as listener:
+    with listen(settings) as listener:
         configure_logging()
         served = ServedModel(backend, settings)
         try:
@@ -149,11 +149,17 @@ class DrainingServer(uvicorn.Server):
         loop.call_soon_threadsafe(loop.call_later, seconds, setattr, self, "should_exit", True)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(settings: ServerSettings) -> socket.socket:
+    """Opens the listening socket; errors as ``serve``."""
+    host, port = settings.host, settings.port
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # Not `reuse_port`: a second server would take requests from the first unnoticed.
-        return socket.create_server(address[:2], family=family, backlog=512)
+        listener = socket.create_server(address[:2], family=family, backlog=512)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # The system (Linux) cuts off clients that do not read; uvicorn would hold their responses for ever.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * settings.limits.idle_seconds))
+        return listener
     except (OSError, UnicodeError) as error:
         raise ConfigError(
             "The address to serve at must be free and this machine's own",

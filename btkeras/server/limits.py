@@ -19,7 +19,6 @@ from btkeras.server.telemetry import log_event
 
 # Inflated at a time, so that a few kilobytes of gzip cannot take gigabytes before they are counted.
 _INFLATE_BYTES = 2**18
-_GZIP = 16 + zlib.MAX_WBITS
 
 
 class Admission:
@@ -46,9 +45,6 @@ class Ticket:
     """One request's places in the queue, freed when it and all its work in threads have ended.
 
     Work of a request that timed out cannot be stopped; what it holds stays counted.
-
-    Raises:
-        HTTPException: 503 if there is no place.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -59,11 +55,7 @@ class Ticket:
         self.nbytes = 0
 
     def reserve(self, *, images: int = 0, nbytes: int = 0) -> None:
-        """Raises the places to at least these, in all.
-
-        Raises:
-            HTTPException: 503 if there is no place.
-        """
+        """Raises the places to at least these, in all; HTTPException (503) if there are not so many."""
         more_images, more_bytes = max(0, images - self.images), max(0, nbytes - self.nbytes)
         self._admission.add(more_images, more_bytes)
         self.images += more_images
@@ -165,7 +157,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     if encoding not in ("identity", "gzip"):
         message = f"A body must be plain or gzip. Received: {encoding[:40]}"
         raise HTTPException(415, message, {"Accept-Encoding": "gzip"})
-    inflater = zlib.decompressobj(_GZIP) if encoding == "gzip" else None
+    inflater = zlib.decompressobj(16 + zlib.MAX_WBITS) if encoding == "gzip" else None
     body = bytearray()
     async for chunk in request.stream():
         for piece in _inflate(inflater, chunk) if inflater else (chunk,):

@@ -26,7 +26,7 @@ class Limits:
         connections: Open connections; 503 beyond.
         body_seconds: Time for a body to arrive; 408 beyond.
         request_seconds: Time from the whole request to its response; 504 beyond.
-        idle_seconds: Time that a connection is kept open between requests.
+        idle_seconds: Time that a connection is kept open between requests, or while a client does not read.
     """
 
     body_bytes: int = 32 * MIB
