@@ -1,4 +1,4 @@
-"""Folders as `btkeras cv` and `btkeras train` leave them, with made-up answers: no network is trained."""
+"""Folders as `btkeras cv` and `btkeras train` leave them, with made-up predictions: no network is trained."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _write_run(
         write_history(run.history_file, _history(config, split))
     if evaluated:
         labels = np.array([dataset.classes.index(record.label) for record in split.test])
-        probabilities = _answers(config, [record.path for record in split.test], labels, len(dataset.classes))
+        probabilities = _probabilities(config, [record.path for record in split.test], labels, len(dataset.classes))
         write_predictions(run.predictions_file, split.test, dataset.classes, probabilities.tolist())
         metrics = summarize(labels, probabilities, dataset.classes)
         write_json(run.metrics_file, {"dataset": str(dataset.root), "split": "test", "chance": 0.25, **metrics})
@@ -89,7 +89,7 @@ def _history(config: ExperimentConfig, split: Split) -> Sequence[Mapping[str, fl
     return rows
 
 
-def _answers(config: ExperimentConfig, paths: Sequence[str], labels: np.ndarray, classes: int) -> np.ndarray:
+def _probabilities(config: ExperimentConfig, paths: Sequence[str], labels: np.ndarray, classes: int) -> np.ndarray:
     """Softmax of noise, of which a part belongs to the image: what is hard for one network is hard for all."""
     name = config.model.name
     own = np.random.default_rng([config.train.seed, *name.encode()])

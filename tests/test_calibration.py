@@ -1,4 +1,4 @@
-"""Calibration: figures against independent implementations, and a run's calibration from its training to its report."""
+"""Calibration: metrics against independent implementations, and a run's calibration from its training to its report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from btkeras.evaluation.evaluate import evaluate_split, load_best
 from btkeras.evaluation.results import calibration_metrics, read_predictions
 from btkeras.experiments import single_run
 from btkeras.inference.predictor import Predictor
-from btkeras.metrics import calibration as figures
+from btkeras.metrics import calibration as metrics_of
 from btkeras.models.head import temperature_of, with_temperature
 from btkeras.runs import Run, open_run
 from tests.test_cli import btkeras, fails
@@ -31,7 +31,7 @@ from tests.test_cli import btkeras, fails
 Config = Callable[..., ExperimentConfig]
 
 
-def answers(n: int = 500, seed: int = 0, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def predictions(n: int = 500, seed: int = 0, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Labels, drawn as often as the softmax of some logits says, and those logits times a temperature."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 3, (n, 4))
@@ -57,110 +57,112 @@ def looped_error(confidence: np.ndarray, right: np.ndarray, bins: int) -> float:
 @pytest.mark.parametrize("bins", [1, 10, 15])
 def test_the_calibration_error_is_that_of_a_plain_loop(bins: int) -> None:
     # So many that the bins divide them: else the loop's borders lie elsewhere.
-    labels, logits = answers(600, temperature=2)
+    labels, logits = predictions(600, temperature=2)
     probabilities = softmax(logits, axis=1)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    found = figures.expected_calibration_error(labels, probabilities, bins)
+    found = metrics_of.expected_calibration_error(labels, probabilities, bins)
     assert found == pytest.approx(looped_error(confidence, right, bins), abs=1e-12)
     each = [looped_error(probabilities[:, i], labels == i, bins) for i in range(4)]
-    assert figures.classwise_calibration_error(labels, probabilities, bins) == pytest.approx(np.mean(each), abs=1e-12)
+    assert metrics_of.classwise_calibration_error(labels, probabilities, bins) == pytest.approx(
+        np.mean(each), abs=1e-12
+    )
 
 
 def test_the_reliability_diagram_is_scikit_learns() -> None:
-    labels, logits = answers(777)
+    labels, logits = predictions(777)
     # Rounded, so that many are equal, and bins fall together.
     probabilities = np.round(softmax(2 * logits, axis=1), 2)
-    confidence, right = figures.top_label(labels, probabilities)
+    confidence, right = metrics_of.top_label(labels, probabilities)
     frequency, mean = calibration_curve(right, confidence, n_bins=15, strategy="quantile")
-    found = figures.reliability(confidence, right)
+    found = metrics_of.reliability(confidence, right)
     np.testing.assert_allclose(found.frequency, frequency)
     np.testing.assert_allclose(found.confidence, mean)
     assert found.images.sum() == 777 and len(found.images) < 15
 
 
 def test_brier_score_and_log_loss_are_scikit_learns() -> None:
-    labels, logits = answers()
+    labels, logits = predictions()
     probabilities = softmax(logits, axis=1)
-    found = figures.calibration_scores(labels, probabilities)
+    found = metrics_of.calibration_scores(labels, probabilities)
     expected = brier_score_loss(labels, probabilities, labels=range(4), scale_by_half=False)
     assert found["brier"] == pytest.approx(expected, rel=1e-12)
     assert found["nll"] == pytest.approx(log_loss(labels, probabilities), rel=1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_figures_of_very_few_answers_are_numbers(size: int) -> None:
-    labels, logits = answers(size)
+def test_metrics_of_very_few_predictions_are_numbers(size: int) -> None:
+    labels, logits = predictions(size)
     found = calibration_metrics(labels, softmax(logits, axis=1), None)
     json.dumps(found, allow_nan=False)
     assert found["before"] == pytest.approx(found["after"]) and found["conformal"] is None
 
 
-def test_the_bias_of_the_error_is_what_calibrated_answers_get() -> None:
+def test_the_bias_of_the_error_is_what_calibrated_predictions_get() -> None:
     errors = []
     for seed in range(60):
-        labels, logits = answers(300, seed)
+        labels, logits = predictions(300, seed)
         probabilities = softmax(logits, axis=1)
-        errors.append(figures.expected_calibration_error(labels, probabilities))
-    mean, high = figures.calibrated_error(probabilities)
+        errors.append(metrics_of.expected_calibration_error(labels, probabilities))
+    mean, high = metrics_of.calibrated_error(probabilities)
     assert mean == pytest.approx(np.mean(errors), rel=0.1)
     # 3 of 60 are expected above; 9 or more have a chance of 0.3 %.
     assert sum(error > high for error in errors) < 9
     overconfident = softmax(3 * logits, axis=1)
-    assert figures.expected_calibration_error(labels, overconfident) > figures.calibrated_error(overconfident)[1]
+    assert metrics_of.expected_calibration_error(labels, overconfident) > metrics_of.calibrated_error(overconfident)[1]
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
 def test_the_temperature_is_the_minimum_that_another_optimiser_finds(temperature: float) -> None:
-    labels, logits = answers(400, temperature=temperature)
+    labels, logits = predictions(400, temperature=temperature)
 
     def loss(inverse: np.ndarray) -> float:
         return log_loss(labels, softmax(logits * inverse[0], axis=1))
 
     expected = 1 / minimize(loss, x0=[1.0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-12}).x[0]
-    found = figures.fit_temperature(labels, logits)
+    found = metrics_of.fit_temperature(labels, logits)
     assert found == pytest.approx(expected, rel=1e-4)
     assert found == pytest.approx(temperature, rel=0.3)
 
 
-def test_answers_that_are_all_right_say_nothing_of_the_temperature() -> None:
-    _, logits = answers()
-    assert figures.fit_temperature(logits.argmax(axis=1), logits) == 1
+def test_correct_predictions_say_nothing_about_the_temperature() -> None:
+    _, logits = predictions()
+    assert metrics_of.fit_temperature(logits.argmax(axis=1), logits) == 1
     # All wrong: as unsure as it goes.
-    assert figures.fit_temperature((logits.argmax(axis=1) + 1) % 4, logits) == pytest.approx(20, rel=1e-3)
+    assert metrics_of.fit_temperature((logits.argmax(axis=1) + 1) % 4, logits) == pytest.approx(20, rel=1e-3)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
 def test_a_temperature_can_be_undone(temperature: float) -> None:
-    _, logits = answers()
+    _, logits = predictions()
     logits *= 3
     after = softmax(logits / temperature, axis=1).astype(np.float32)
-    found = figures.without_temperature(after, temperature)
+    found = metrics_of.without_temperature(after, temperature)
     np.testing.assert_allclose(found, softmax(logits, axis=1), atol=1e-6)
-    np.testing.assert_array_equal(figures.without_temperature(np.array([[1.0, 0.0]]), 0.7), [[1, 0]])
+    np.testing.assert_array_equal(metrics_of.without_temperature(np.array([[1.0, 0.0]]), 0.7), [[1, 0]])
 
 
 def test_risk_and_coverage_are_those_of_a_plain_loop() -> None:
-    labels, logits = answers(200)
+    labels, logits = predictions(200)
     probabilities = softmax(logits, axis=1)
-    coverage, risk = figures.risk_coverage(labels, probabilities)
+    coverage, risk = metrics_of.risk_coverage(labels, probabilities)
     order = sorted(range(200), key=lambda i: -probabilities[i].max())
     wrong = [int(probabilities[i].argmax() != labels[i]) for i in order]
     np.testing.assert_allclose(risk, [np.mean(wrong[: k + 1]) for k in range(200)])
     np.testing.assert_allclose(coverage, np.arange(1, 201) / 200)
-    assert figures.risk_coverage_area(labels, probabilities) == pytest.approx(np.mean(risk))
+    assert metrics_of.risk_coverage_area(labels, probabilities) == pytest.approx(np.mean(risk))
     assert risk[-1] == pytest.approx(np.mean(probabilities.argmax(axis=1) != labels))
 
 
-def test_equally_confident_answers_count_with_their_mean_error() -> None:
+def test_equally_confident_predictions_count_with_their_mean_error() -> None:
     probabilities = np.array([[0.5, 0.5], [0.9, 0.1], [0.1, 0.9], [0.9, 0.1]])
     labels = np.array([0, 1, 1, 0])
     # Three of 0.9, one of them wrong, in whatever order.
     for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
-        _, risk = figures.risk_coverage(labels[order], probabilities[order])
+        _, risk = metrics_of.risk_coverage(labels[order], probabilities[order])
         np.testing.assert_allclose(risk, [1 / 3, 1 / 3, 1 / 3, 1 / 4])
 
 
-def test_a_run_gets_the_temperature_of_its_validation_answers(finished: Run) -> None:
+def test_a_run_gets_the_temperature_of_its_validation_predictions(finished: Run) -> None:
     raw = evaluate_split(finished, "validation")
     assert raw["calibration"]["temperature"] == 1
     classes = finished.classes()
@@ -180,7 +182,7 @@ def test_a_run_gets_the_temperature_of_its_validation_answers(finished: Run) -> 
 
 
 def test_calibrated_twice_it_stays_the_same(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Its few answers are all right, as they are: a temperature comes from a wrong one.
+    # Its few predictions are all correct: a temperature comes from a wrong one.
     monkeypatch.setattr("btkeras.evaluation.calibrate.fit_temperature", lambda labels, logits: 0.8)
     first = calibrate(finished)
     files = {name: (finished.path / name).read_bytes() for name in ("best.keras", "calibration.json")}
@@ -221,7 +223,7 @@ def test_a_training_is_calibrated_and_resuming_it_changes_nothing(
     assert before == {name: (run.path / name).read_bytes() for name in names}
 
 
-def test_the_command_prints_and_writes_the_figures(finished: Run) -> None:
+def test_the_command_prints_and_writes_the_metrics(finished: Run) -> None:
     shown = btkeras("calibrate", finished.path)
     assert shown.exit_code == 0, shown.output
     assert "calibration: temperature" in shown.stdout and "where 95 % is wanted" in shown.stdout
@@ -248,16 +250,16 @@ def test_the_report_says_what_the_evaluation_found(finished: Run, tmp_path: Path
     with_temperature(load_best(finished), 0.8).save(finished.best_model)
     document = Calibration(0.8, tuple(np.linspace(0, 0.5, 99)), 1.0, 0.9).to_json()
     (finished.path / "calibration.json").write_text(json.dumps(document))
-    figures_of_test = evaluate_split(finished)["calibration"]
+    test_metrics = evaluate_split(finished)["calibration"]
     found = blocks(finished, tmp_path / "calibrated.json")
-    before, after = figures_of_test["before"], figures_of_test["after"]
-    expected = [before["ece"], after["ece"], figures_of_test["ece_if_calibrated"]["mean"], before["brier"]]
+    before, after = test_metrics["before"], test_metrics["after"]
+    expected = [before["ece"], after["ece"], test_metrics["ece_if_calibrated"]["mean"], before["brier"]]
     row = found["calibration-errors"]["rows"][0]
     assert row[1] == [0.8]
     assert row[2:6] == pytest.approx(expected, abs=1e-9)
-    assert row[6:] == pytest.approx([after["brier"], before["nll"], after["nll"], figures_of_test["aurc"]], abs=1e-9)
+    assert row[6:] == pytest.approx([after["brier"], before["nll"], after["nll"], test_metrics["aurc"]], abs=1e-9)
     sets = [(row[1], row[2], row[4]) for row in found["prediction-sets"]["rows"]]
-    rows = figures_of_test["conformal"]["sets"]
+    rows = test_metrics["conformal"]["sets"]
     assert sets == [(row["coverage"], row["covered"], row["mean_size"]) for row in rows]
     stages = found["reliability"]["panels"][0]["data"]["stages"]
     assert [stages[stage]["ece"] for stage in ("before", "after")] == pytest.approx(expected[:2], abs=1e-9)

@@ -86,7 +86,7 @@ def test_train_evaluate_predict_export_in_a_row(tmp_path: Path, shared_images: P
     predicted = btkeras("predict", image, "--model", run, "--json")
     keys = {"path", "label", "probabilities", "decision", "set", "ood_percentile", "reasons", "slice", "slices"}
     assert set(json.loads(predicted.stdout)[0]) == keys
-    # A training fits all that an answer rests on.
+    # A training also calibrates.
     assert "calibrate" not in predicted.stderr
     exported = btkeras("export", run, "--out", tmp_path / "models/tiny", "--format", "litert")
     assert exported.stdout.strip() == str(tmp_path / "models/tiny/1")
@@ -98,12 +98,12 @@ def test_predict_prints_json_csv_or_a_table(trained_run: Path, shared_images: Pa
     common = ["predict", good, bad, "--model", trained_run]
     as_json, as_csv, table = btkeras(*common, "--json"), btkeras(*common, "--csv"), btkeras(*common)
     assert {as_json.exit_code, as_csv.exit_code, table.exit_code} == {1}
-    answer, broken = json.loads(as_json.stdout)
-    assert answer["path"] == str(good) and answer["label"] == "pituitary"
-    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    prediction, broken = json.loads(as_json.stdout)
+    assert prediction["path"] == str(good) and prediction["label"] == "pituitary"
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert set(broken) == {"path", "error"} and "which is text" in broken["error"]
     rows = list(csv.DictReader(io.StringIO(as_csv.stdout)))
-    assert float(rows[0]["pituitary"]) == pytest.approx(answer["probabilities"]["pituitary"])
+    assert float(rows[0]["pituitary"]) == pytest.approx(prediction["probabilities"]["pituitary"])
     assert rows[1]["label"] == "" and "which is text" in rows[1]["error"]
     assert "pituitary" in table.stdout and str(bad) not in table.stdout and "1 of 2 images" in table.stderr
 

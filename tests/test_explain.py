@@ -156,14 +156,14 @@ def test_occlusion_equals_a_loop() -> None:
     settings, images = Occlusion("", window=0.5, stride=0.25), sample_images(2, (8, 12, 1))
     weights = RNG.normal(size=(8 * 12, 2)) / 1000
 
-    def answers(covered: np.ndarray) -> np.ndarray:
+    def predict(covered: np.ndarray) -> np.ndarray:
         odds = np.exp(covered.reshape(len(covered), -1) @ weights)
         return odds / odds.sum(axis=1, keepdims=True)
 
     def loss(image: np.ndarray, top: int, left: int) -> float:
         covered = image.copy()
         covered[max(top, 0) : top + 4, max(left, 0) : left + 6] = 0
-        (before,), (after,) = answers(image[None]), answers(covered[None])
+        (before,), (after,) = predict(image[None]), predict(covered[None])
         return float(np.log(before[1] / before[0]) - np.log(after[1] / after[0]))
 
     expected = np.zeros((2, 8, 12))
@@ -177,7 +177,7 @@ def test_occlusion_equals_a_loop() -> None:
                     if top <= i < top + 4 and left <= j < left + 6
                 ]
                 expected[n, i, j] = max(np.mean(squares), 0)
-    np.testing.assert_allclose(occlude(answers, images, np.array([1, 1]), settings), to_one(expected), atol=1e-4)
+    np.testing.assert_allclose(occlude(predict, images, np.array([1, 1]), settings), to_one(expected), atol=1e-4)
 
 
 def test_an_unknown_method_is_refused_with_the_nearest() -> None:

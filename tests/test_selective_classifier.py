@@ -81,8 +81,8 @@ def test_a_coverage_is_between_0_and_1(coverage: float) -> None:
 
 
 def metrics() -> dict:
-    answers = ["glioma", "glioma", "uncertain", "meningioma", "rejected", "uncertain"]
-    decisions = [Decision(answer, None, None) for answer in answers]
+    outcomes = ["glioma", "glioma", "uncertain", "meningioma", "rejected", "uncertain"]
+    decisions = [Decision(outcome, None, None) for outcome in outcomes]
     labels = np.array([0, 1, 0, 1, 1, 0])
     probabilities = np.eye(3)[[0, 0, 0, 1, 1, 1]]
     return selective_metrics(labels, probabilities, decisions, CLASSES)
@@ -136,8 +136,8 @@ def test_an_evaluation_writes_metrics_and_decisions(trained_run: Path, tmp_path:
     assert "coverage" in metrics_table(metrics)
     root = run.dataset().root
     found = Predictor(run.path).predict_files([root / row["path"] for row in rows])
-    for row, answer in zip(rows, found, strict=True):
+    for row, prediction in zip(rows, found, strict=True):
         assert (row["decision"], float(row["ood_percentile"])) == (
-            answer.decision,
-            pytest.approx(answer.ood_percentile, abs=20.0),
+            prediction.decision,
+            pytest.approx(prediction.ood_percentile, abs=20.0),
         )

@@ -24,17 +24,17 @@ from btkeras.experiments.summary import FoldResult, conclusion, summarize_experi
 from btkeras.metrics import Difference, Resampling, clustered_bootstrap
 
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
-FIGURES = ("accuracy", "precision", "recall", "specificity", "f1")
+METRICS = ("accuracy", "precision", "recall", "specificity", "f1")
 MODELS = {"resnet34": 0.9, "resnet34_se": 0.905, "improved_resnet34": 0.97}
 SIZES = {"parameters": 21_300_000, "trainable_parameters": 21_284_672}
 
 
 def fold(model: str, number: int, images: range, *, share: float = 0.9, seed: int = 0) -> FoldResult:
-    """A model's answers, right about as often as told; an image's label is fixed."""
+    """A model's predictions, correct about as often as ``share``; an image's label is fixed."""
     rng = np.random.default_rng((seed, number, *model.encode()))
     labels = np.array([i * 7 % 11 % 4 for i in images])
-    answers = np.where(rng.random(len(labels)) < share, labels, rng.integers(0, 4, len(labels)))
-    probabilities = rng.dirichlet(np.ones(4), len(labels)) * 0.4 + 0.6 * np.eye(4)[answers]
+    predicted = np.where(rng.random(len(labels)) < share, labels, rng.integers(0, 4, len(labels)))
+    probabilities = rng.dirichlet(np.ones(4), len(labels)) * 0.4 + 0.6 * np.eye(4)[predicted]
     return FoldResult(model, seed, number, tuple(f"{i:04d}.png" for i in images), labels, probabilities, SIZES)
 
 
@@ -64,7 +64,7 @@ def plain() -> dict[str, Any]:
     return summary(rotating())
 
 
-def answered(file: Path) -> tuple[list[str], list[str]]:
+def predictions_of(file: Path) -> tuple[list[str], list[str]]:
     """Labels and predictions of a predictions.csv, read without btkeras."""
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
@@ -77,8 +77,8 @@ def write(result: FoldResult, target: Path) -> Path:
     return target
 
 
-def reference_figures(labels: list[str], predictions: list[str]) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """scikit-learn's overall and macro figures, and those per class."""
+def reference_metrics(labels: list[str], predictions: list[str]) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """scikit-learn's overall and macro metrics, and those per class."""
     precision, recall, f1, _ = reference.precision_recall_fscore_support(labels, predictions, labels=CLASSES)
     true, found = np.array(labels), np.array(predictions)
     specificity = [reference.recall_score(true != label, found != label) for label in CLASSES]
@@ -92,15 +92,15 @@ def test_a_fold_and_the_pooled_figures_equal_scikit_learn_on_the_csv(tmp_path: P
     files = [write(result, tmp_path / f"{result.fold}.csv") for result in folds]
     entry = plain["models"]["resnet34"]
     for file, row in zip(files, entry["folds"], strict=True):
-        overall, per_class = reference_figures(*answered(file))
+        overall, per_class = reference_metrics(*predictions_of(file))
         assert row["accuracy"] == pytest.approx(overall["accuracy"])
-        for name in FIGURES[1:]:
+        for name in METRICS[1:]:
             assert row["macro"][name] == pytest.approx(overall[name])
             assert [row["per_class"][label][name] for label in CLASSES] == pytest.approx(list(per_class[name]))
-        matrix = reference.confusion_matrix(*answered(file), labels=CLASSES)
+        matrix = reference.confusion_matrix(*predictions_of(file), labels=CLASSES)
         assert row["confusion_matrix"] == matrix.tolist()
-    labels, predictions = (list(chain(*lists)) for lists in zip(*map(answered, files), strict=True))
-    pooled = reference_figures(labels, predictions)[0]
+    labels, predictions = (list(chain(*lists)) for lists in zip(*map(predictions_of, files), strict=True))
+    pooled = reference_metrics(labels, predictions)[0]
     assert entry["pooled"]["accuracy"] == pytest.approx(pooled["accuracy"])
     assert entry["pooled"]["macro"]["f1"] == pytest.approx(pooled["f1"])
     assert entry["pooled"]["images"] == 301
@@ -108,9 +108,9 @@ def test_a_fold_and_the_pooled_figures_equal_scikit_learn_on_the_csv(tmp_path: P
 
 def test_mean_and_deviation_are_those_over_the_folds(tmp_path: Path, plain: dict[str, Any]) -> None:
     folds = [result for result in rotating() if result.model == "resnet34_se"]
-    rows = [reference_figures(*answered(write(result, tmp_path / "p.csv")))[0] for result in folds]
+    rows = [reference_metrics(*predictions_of(write(result, tmp_path / "p.csv")))[0] for result in folds]
     entry = plain["models"]["resnet34_se"]
-    for name in FIGURES:
+    for name in METRICS:
         values = [row[name] for row in rows]
         assert entry["mean"][name] == pytest.approx(np.mean(values))
         assert entry["std"][name] == pytest.approx(np.std(values, ddof=1))
@@ -178,9 +178,9 @@ def test_the_summary_has_exactly_its_keys_and_is_json(plain: dict[str, Any]) -> 
     assert (entry["parameters"], entry["macs"]) == (21_300_000, None)
     row = {"fold", "seed", "images", "accuracy", "macro", "per_class", "confusion_matrix"}
     assert entry["folds"][0].keys() == row
-    assert entry["mean"].keys() == entry["std"].keys() == set(FIGURES)
-    assert entry["intervals"].keys() == {"accuracy_wilson", *FIGURES, "per_class"}
-    assert entry["intervals"]["per_class"]["glioma"].keys() == set(FIGURES[1:])
+    assert entry["mean"].keys() == entry["std"].keys() == set(METRICS)
+    assert entry["intervals"].keys() == {"accuracy_wilson", *METRICS, "per_class"}
+    assert entry["intervals"]["per_class"]["glioma"].keys() == set(METRICS[1:])
     bootstrap = {"difference", "interval", "bootstrap_p", "bootstrap_p_adjusted"}
     exact = {"discordant", "mcnemar_p", "mcnemar_p_adjusted"}
     assert plain["comparisons"][0].keys() == bootstrap | exact | {"models", "conclusion"}
@@ -213,7 +213,7 @@ def test_a_group_named_as_a_image_and_an_empty_one_are_no_group_of_that_image() 
 
 def test_a_single_fold_has_no_deviation_and_a_single_model_no_comparison() -> None:
     found = summary([fold("resnet34", 0, range(80))])
-    assert found["models"]["resnet34"]["std"] == dict.fromkeys(FIGURES)
+    assert found["models"]["resnet34"]["std"] == dict.fromkeys(METRICS)
     assert found["comparisons"] == []
 
 
@@ -231,7 +231,7 @@ def test_images_answered_in_every_fold_count_once() -> None:
 
 
 def test_several_seeds_answer_the_same_images_again() -> None:
-    """Three seeds of one model and one of another: no single answer to compare, so no McNemar for that pair."""
+    """Three seeds of one model and one of another: no single prediction to compare, so no McNemar for that pair."""
     models = {"a": 0.9, "b": 0.9, "c": 0.9}
     results = [r for r in rotating((0, 1, 2), models) if r.model == "a" or r.seed == 0]
     found = summary(results)
