@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from btkeras.errors import DataError, ImageError
 from btkeras.files import digest
-from btkeras.preprocessing.preprocessor import ImageArray, Preprocessor
+from btkeras.preprocessing.decode import ImageArray
+from btkeras.preprocessing.preprocessor import Preprocessor
 
 # Counts in the folder's name: raised when images are preprocessed or stored by other rules.
 _VERSION = "3"
