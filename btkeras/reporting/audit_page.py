@@ -14,13 +14,13 @@ from btkeras.reporting.document import (
     Column,
     Gallery,
     GalleryImage,
+    Report,
     Row,
     Table,
     Text,
     columns_of,
     count,
     decimals,
-    make_report,
     make_table,
     tenths,
 )
@@ -49,7 +49,7 @@ def write_audit_page(audit: Audit, target: Path) -> None:
         "Broken files and patients": _lists(audit),
         "Provenance": [Text(_provenance(audit), "list")],
     }
-    report = make_report(f"Audit of {Path(audit.dataset).name or audit.dataset}", sections)
+    report = Report(f"Audit of {Path(audit.dataset).name or audit.dataset}", sections)
     write_text(target, render(report, "html"))
 
 

@@ -218,34 +218,16 @@ Block = Text | Table | Figure | Gallery
 
 
 @dataclass(frozen=True)
-class Section:
-    """A chapter of a report."""
-
-    title: str
-    blocks: tuple[Block, ...]
-
-    @property
-    def name(self) -> str:
-        """The title as an anchor."""
-        return slug(self.title)
-
-
-@dataclass(frozen=True)
 class Report:
-    """A whole report."""
+    """A whole report: the blocks of each section by its title; sections without any are not shown."""
 
     title: str
-    sections: tuple[Section, ...]
+    sections: Mapping[str, Sequence[Block]]
 
     @property
     def blocks(self) -> list[Block]:
         """The blocks of all sections."""
-        return [block for section in self.sections for block in section.blocks]
-
-
-def make_report(title: str, sections: Mapping[str, Sequence[Block]]) -> Report:
-    """Builds a report from the blocks of each title; a section without any is left out."""
-    return Report(title, tuple(Section(name, tuple(blocks)) for name, blocks in sections.items() if blocks))
+        return [block for blocks in self.sections.values() for block in blocks]
 
 
 def slug(title: str) -> str:

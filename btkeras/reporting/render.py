@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from btkeras import __version__
 from btkeras.errors import ConfigError
 from btkeras.files import atomic_file, write_text
-from btkeras.reporting.document import Column, Figure, Gallery, GalleryImage, Report, Table, percent
+from btkeras.reporting.document import Column, Figure, Gallery, GalleryImage, Report, Table, percent, slug
 from btkeras.reporting.plots import to_pdf, to_svg
 
 # Endings of a format's files; the first is what a file is given that has no name yet.
@@ -69,7 +69,10 @@ def write_report(report: Report, out: Path, format_name: str) -> None:
 def render(report: Report, format_name: str, folder: str = "") -> str:
     """A report's text; ``folder`` is that of its plots and images, as the text refers to it."""
     if format_name == "json":
-        return json.dumps(_json(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        shown = [(title, blocks) for title, blocks in report.sections.items() if blocks]
+        sections = [{"name": slug(title), "title": title, "blocks": blocks} for title, blocks in shown]
+        document = _json({"title": report.title, "sections": sections})
+        return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     values = {"report": report, "version": __version__, "folder": folder}
     # In HTML, whatever a file name or a label holds is text; the others escape in their templates.
     return fill(_TEMPLATES[format_name], values, autoescape=format_name == "html").rstrip() + "\n"
@@ -181,5 +184,6 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "tex": _latex,
     "rules": _rules,
     "quote": quote,
+    "slug": slug,
     "percent": percent,
 }

@@ -20,7 +20,6 @@ from btkeras.reporting.document import (
     GalleryImage,
     Report,
     Text,
-    make_report,
     percent,
 )
 from btkeras.reporting.figures import (
@@ -100,7 +99,7 @@ def build_report(
         "Provenance": provenance_tables(data),
     }
     title = f"btkeras report: {', '.join(source.path.resolve().name for source in data.sources)}"
-    return make_report(title, sections)
+    return Report(title, sections)
 
 
 def _summary_blocks(data: ReportData) -> list[Block]:
