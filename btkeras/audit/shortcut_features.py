@@ -55,11 +55,7 @@ def _try_features(path: Path) -> ImageFeatures | ImageError:
 
 
 def image_features(path: Path) -> ImageFeatures:
-    """Reads one image.
-
-    Raises:
-        ImageError: If it cannot be read.
-    """
+    """Reads one image; raises ImageError if it cannot be read."""
     data = read_image_bytes(path)
     stored, _ = to_png_or_jpeg(data, str(path))
     with Image.open(io.BytesIO(data)) as image:

@@ -106,10 +106,6 @@ class Shortcuts:
         rows = [asdict(row) | {"beats_chance": row.beats_chance} for row in self.rows]
         return {**asdict(self), "classes": list(self.classes), "rows": rows}
 
-    def row(self, name: str) -> ShortcutRow:
-        """The row of that name."""
-        return next(row for row in self.rows if row.name == name)
-
 
 @dataclass(frozen=True)
 class FeatureTable:

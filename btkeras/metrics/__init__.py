@@ -2,23 +2,18 @@
 
 from btkeras.metrics.classification import (
     METRICS,
-    FloatArray,
-    IntArray,
     accuracy,
     class_metrics,
     confusion_matrix,
     negative_log_likelihood,
     summarize,
 )
-from btkeras.metrics.comparisons import Difference, McNemar, holm, mcnemar, paired_bootstrap
+from btkeras.metrics.comparisons import Difference, holm, mcnemar, paired_bootstrap
 from btkeras.metrics.intervals import Resampling, bootstrap_weights, clustered_bootstrap, wilson
 
 __all__ = [
     "METRICS",
     "Difference",
-    "FloatArray",
-    "IntArray",
-    "McNemar",
     "Resampling",
     "accuracy",
     "bootstrap_weights",

@@ -45,7 +45,7 @@ class Reliability:
 
 
 def reliability(probabilities: FloatArray, events: NDArray[np.bool_], bins: int = BINS) -> Reliability:
-    """Bins of about equal numbers of images; equal probabilities share a bin, so there may be fewer.
+    """Bins of about equal numbers of images; equal probabilities share a bin, so there may be fewer than ``bins``.
 
     Args:
         probabilities: ``[n]``, of an event each.
@@ -87,11 +87,6 @@ def calibrated_error(probabilities: FloatArray, bins: int = BINS, seed: int = 0)
     Predictions are drawn that are right as often as the confidences say (Vaicenavicius et al., "Evaluating Model
     Calibration in Classification", 2019).
 
-    Args:
-        probabilities: ``[n, classes]``.
-        bins: As of the ECE.
-        seed: Of the draws.
-
     Returns:
         Mean, and the 95th percentile of the draws: an ECE above that is more than the estimator's bias.
     """
@@ -130,12 +125,7 @@ def without_temperature(probabilities: FloatArray, temperature: float) -> NDArra
 def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
     """The temperature of the smallest negative log-likelihood, 0.05..20.
 
-    Args:
-        labels: ``[n]`` class indices.
-        logits: ``[n, classes]``.
-
-    Returns:
-        1 where every prediction is right, because the likelihood then grows without end towards a temperature of 0.
+    It is 1 where every prediction is right, because the likelihood then grows without end towards a temperature of 0.
     """
     logits = np.asarray(logits, np.float64)
     # Each logit less that of the true class: log-likelihood without a logarithm of 0.

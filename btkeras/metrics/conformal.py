@@ -23,12 +23,7 @@ from btkeras.metrics.classification import FloatArray, IntArray
 
 
 def nonconformity_scores(labels: IntArray, probabilities: FloatArray) -> NDArray[np.float64]:
-    """Nonconformity scores of the true classes, ``[n]`` in 0..1 and sorted.
-
-    Args:
-        labels: ``[n]`` class indices.
-        probabilities: ``[n, classes]``.
-    """
+    """Nonconformity scores of the true classes, ``[n]`` in 0..1 and sorted."""
     true = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
     return np.sort(np.clip(1 - true, 0, 1))
 
@@ -54,11 +49,7 @@ def prediction_sets(probabilities: FloatArray, threshold: float) -> NDArray[np.b
 
 
 def set_metrics(labels: IntArray, sets: NDArray[np.bool_]) -> dict[str, Any]:
-    """Metrics of prediction sets, as JSON-ready fractions.
-
-    Args:
-        labels: ``[n]`` class indices.
-        sets: ``[n, classes]``.
+    """Metrics of prediction sets ``[n, classes]``, as JSON-ready fractions.
 
     Returns:
         ``covered`` (the true class is in the set), ``covered_by_class`` (the same within each class, None where a class

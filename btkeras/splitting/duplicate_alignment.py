@@ -59,14 +59,7 @@ class Aligner:
         self._smooth, self._bands = (np.concatenate(part).astype(np.float16) for part in zip(*filtered, strict=True))
 
     def correlations(self, pairs: Ints) -> Floats:
-        """Correlations of pairs.
-
-        Args:
-            pairs: ``[n, 4]`` as ``duplicate_hashes.candidates`` returns them.
-
-        Returns:
-            ``[n]``: the correlation, or 0 where a coarser stage already showed two different images.
-        """
+        """Correlations ``[n]`` of ``candidates`` ``[n, 4]``; 0 for a pair that a coarse stage drops."""
         result = np.zeros(len(pairs), np.float32)
         left = np.arange(len(pairs))
         windows = np.array(WINDOWS, np.float32)[pairs[:, 1]]
@@ -154,8 +147,8 @@ def _correlation(moving: Floats, fixed: Floats, places: Floats, margin: float) -
 
 
 def _centered(images: Floats, inside: Bools) -> Floats:
-    count = inside.sum(axis=(1, 2), keepdims=True) + _TINY
-    return (images - (images * inside).sum(axis=(1, 2), keepdims=True) / count) * inside
+    means = (images * inside).sum(axis=(1, 2), keepdims=True) / (inside.sum(axis=(1, 2), keepdims=True) + _TINY)
+    return (images - means) * inside
 
 
 def _sampled(images: Floats, places: Floats, margin: float = 0) -> tuple[Floats, Bools]:

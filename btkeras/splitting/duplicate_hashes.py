@@ -25,15 +25,9 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
-def _windows() -> tuple[tuple[float, float, float], ...]:
-    """Left, top and side, as fractions of the image: the whole, nine of 95 % and thirteen of 90 %."""
-    wide = [(x, y, 0.95) for x in (0, 0.025, 0.05) for y in (0, 0.025, 0.05)]
-    narrow = [(x, y, 0.9) for x in (0, 0.05, 0.1) for y in (0, 0.05, 0.1)]
-    between = [(x, y, 0.9) for x in (0.025, 0.075) for y in (0.025, 0.075)]
-    return ((0.0, 0.0, 1.0), *wide, *narrow, *between)
-
-
-WINDOWS = _windows()
+_OFFSETS = ((1.0, (0.0,)), (0.95, (0, 0.025, 0.05)), (0.9, (0, 0.05, 0.1)), (0.9, (0.025, 0.075)))
+# Left, top and side, as fractions of the image: the whole, nine of 95 % and thirteen of 90 %.
+WINDOWS = tuple((x, y, side) for side, offsets in _OFFSETS for x in offsets for y in offsets)
 # Whether a square image is transposed first, then flipped upside down, then left to right.
 ORIENTATIONS = tuple((bool(t), bool(v), bool(h)) for t in (0, 1) for v in (0, 1) for h in (0, 1))
 ORIENTATION_NAMES = (
@@ -64,14 +58,10 @@ def oriented(images: NDArray[np.generic], orientation: int) -> NDArray[np.generi
 
 
 def hashes(thumbnails: UInt8) -> tuple[UInt8, UInt8]:
-    """Hashes thumbnails.
-
-    Args:
-        thumbnails: ``[n, SIDE, SIDE]``.
+    """Hashes thumbnails ``[n, SIDE, SIDE]``; 144 bits are 18 bytes.
 
     Returns:
-        Of the windows, ``[n, len(WINDOWS), 18]``, and of the whole image in each orientation, ``[n, 8, 18]``: 144
-        bits as bytes.
+        Hashes of the windows, ``[n, len(WINDOWS), 18]``, and of the whole image in each orientation, ``[n, 8, 18]``.
     """
     windows = np.empty((len(thumbnails), len(WINDOWS), _BYTES), np.uint8)
     orientations = np.empty((len(thumbnails), len(ORIENTATIONS), _BYTES), np.uint8)
@@ -113,11 +103,7 @@ def _bits(coefficients: Floats) -> UInt8:
 
 
 def candidates(windows: UInt8, orientations: UInt8) -> Ints:
-    """Finds images that may be duplicates of each other, in any orientation and with a border cropped.
-
-    Args:
-        windows: As ``hashes`` returns them.
-        orientations: As ``hashes`` returns them.
+    """Finds images that may be duplicates of each other, in any orientation and with a border cropped, by ``hashes``.
 
     Returns:
         ``[n, 4]``: image, window of it, another image, orientation of that; each two images once, with the window and

@@ -133,7 +133,7 @@ def _series(dataset: Dataset, records: Sequence[Record], cache: Path | None) -> 
     return groups
 
 
-def _bar(text: str) -> series.Progress:
+def _bar(text: str) -> duplicates.Progress:
     return lambda files: tqdm(files, text, unit=" images", file=sys.stderr, leave=False, disable=None)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -25,11 +25,11 @@ from PIL import Image
 from scipy import ndimage
 
 from btkeras.datasets.dataset import Record
+from btkeras.datasets.readers.images import DAMAGE
 from btkeras.preprocessing.decode import to_uint8
+from btkeras.splitting.duplicates import Progress
 
 FloatArray = NDArray[np.float64]
-Progress = Callable[[Sequence[Path]], Iterable[Path]]
-
 VERSION = 1  # raised with every change of what is found, so that no cache holds the old series
 
 SIDE = 64
@@ -43,7 +43,6 @@ _THRESHOLD_OF_FEW = 0.75  # the median threshold on FigShare
 _ORDERED = 0.3  # share of neighbours above the threshold; by its definition 0.1 where numbers mean nothing
 _LONG = 3  # slices of a series that a single one may join
 _DIGITS = re.compile(r"(\d+)")
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, RuntimeError)
 
 
 def find_series(
@@ -140,7 +139,7 @@ def _band(file: Path) -> FloatArray:
             deep = image.mode.startswith("I")
             grey = Image.fromarray(to_uint8(np.asarray(image))) if deep else image.convert("L")
             pixels = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), np.float64)
-    except _DAMAGE:
+    except DAMAGE:
         # It gets its message where images are decoded for the network.
         return np.zeros((SIDE // 2) ** 2)
     smooth = ndimage.gaussian_filter(np.sqrt(pixels), _SMOOTH)

@@ -21,6 +21,7 @@ from btkeras.splitting import stratified
 from btkeras.splitting.groups import group_records
 
 SUBSETS = ("train", "validation", "test")
+_RESTORE = "Restore it, or start a new run"
 
 
 @dataclass(frozen=True)
@@ -218,9 +219,7 @@ def load_split(source: Path, dataset: Dataset) -> Split:
     document = _read(source)
     names = {name: document[name] for name in SUBSETS}
     if _digest(names) != document["digest"]:
-        raise DataError(
-            f"{source} must be as it was written", received="another digest", remedy="Restore it, or start a new run"
-        )
+        raise DataError(f"{source} must be as it was written", received="another digest", remedy=_RESTORE)
     records = {record.path: record for record in dataset.records}
     known = Counter(chain(*names.values()))
     for path, count in known.most_common(1):
@@ -250,7 +249,7 @@ def _read(source: Path) -> dict[str, Any]:
         raise DataError(
             f"{source} must hold the lists {', '.join(SUBSETS)}, a seed, a digest and a dataset_digest",
             received=f"nothing, or something else, as {', '.join(wrong)}",
-            remedy="Restore it, or start a new run",
+            remedy=_RESTORE,
         )
     return found
 
