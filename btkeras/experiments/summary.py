@@ -16,7 +16,6 @@ from btkeras.errors import ConfigError, RunError
 from btkeras.metrics import (
     METRICS,
     Difference,
-    IntArray,
     Resampling,
     clustered_bootstrap,
     holm,
@@ -25,6 +24,7 @@ from btkeras.metrics import (
     summarize,
     wilson,
 )
+from btkeras.metrics.classification import IntArray
 
 _FOLD_KEYS = ("images", "accuracy", "macro", "per_class", "confusion_matrix")
 SIZES = ("parameters", "trainable_parameters", "macs")
