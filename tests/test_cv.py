@@ -335,5 +335,5 @@ while True:
     with subprocess.Popen([sys.executable, "-c", forgetful], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        executors._stop([executors._Running(Job(0, "tiny", 0, 0), 0, process, io.BytesIO())])
+        executors.stop_jobs([executors.RunningJob(Job(0, "tiny", 0, 0), 0, process, io.BytesIO())])
         assert process.returncode == 3

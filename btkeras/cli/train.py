@@ -61,8 +61,7 @@ def train(  # noqa: PLR0913 - an argument per option
     """
     from btkeras.config_io import load_config
 
-    shorts = {"model.name": model, "model.weights": weights, "data.group_by": group_by}
-    overrides = (*overrides, *(f"{key}={value}" for key, value in shorts.items() if value))
+    overrides = (*overrides, *_shorts({"model.name": model, "model.weights": weights, "data.group_by": group_by}))
     config = load_config(config_files, overrides)
     if data is None and not (resume and out.exists()):
         raise click.UsageError("A new run needs --data DATASET (a folder, or `phantom`).")
@@ -92,13 +91,7 @@ def _stop_on_sigterm() -> None:
 
 
 # Options of `cv` that are short for a --set.
-_SHORTS = {
-    "models": "cv.models",
-    "folds": "cv.folds",
-    "seeds": "cv.seeds",
-    "test": "cv.test",
-    "group_by": "data.group_by",
-}
+_SHORTS = {name: f"cv.{name}" for name in ("models", "folds", "seeds", "test")} | {"group_by": "data.group_by"}
 
 
 @click.command(short_help="Cross-validate networks: folds x models x seeds.")
@@ -117,11 +110,7 @@ _SHORTS = {
 @group_by_option
 @click.option("--jobs", type=click.IntRange(1), help="Folds side by side.  [default: one, or one per GPU]")
 @click.option(
-    "--executor",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Where the folds run: on this machine, or as tasks on a Ray cluster.",
+    "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="What runs the folds."
 )
 @click.option("--ray-address", metavar="ADDRESS", help="Ray's cluster.  [default: $RAY_ADDRESS, or a new local one]")
 @click.option("--cpus", type=click.IntRange(1), default=2, show_default=True, help="With ray: cores of a fold.")
@@ -170,7 +159,7 @@ def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
     from btkeras.config_io import load_config
     from btkeras.runs import require_new
 
-    overrides = (*chosen["overrides"], *_shorts(chosen))
+    overrides = (*chosen["overrides"], *_shorts({key: chosen[name] for name, key in _SHORTS.items()}))
     config = load_config(chosen["config_files"], overrides)
     from btkeras.experiments.experiment import create_experiment, open_experiment
 
@@ -191,9 +180,10 @@ def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
     return create_experiment(out, config, dataset, skip_broken=chosen["skip_broken"])
 
 
-def _shorts(chosen: dict[str, Any]) -> list[str]:
-    values = {key: chosen[name] for name, key in _SHORTS.items() if chosen[name] not in (None, ())}
-    return [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in values.items()]
+def _shorts(values: dict[str, Any]) -> list[str]:
+    """The overrides of options that are short for a --set."""
+    given = {key: value for key, value in values.items() if value not in (None, ())}
+    return [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in given.items()]
 
 
 def _executor(chosen: dict[str, Any]) -> Executor:

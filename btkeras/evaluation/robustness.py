@@ -188,24 +188,21 @@ def _sampling_errors(labels: NDArray[np.int64], probabilities: NDArray[np.float3
 
 
 def read_sheet(run: Run) -> dict[str, Any] | None:
-    """Reads a run's ``robustness.json``; None if it has none.
-
-    Raises:
-        RunError: If it is not as ``btkeras robustness`` writes it.
-    """
+    """Reads a run's ``robustness.json``; None if it has none. Raises ``RunError`` if it is not as it was written."""
     file = run.robustness_file
     if not file.is_file():
         return None
     document = read_json(file)
     try:
-        for row in (document["clean"], document["mean"], *(row["mean"] for row in document["corruptions"])):
-            _numbers(row, MEANS)
-        for row in document["corruptions"]:
+        corruptions, sampled = document["corruptions"], document["sampling_error"]
+        levels = [level for row in corruptions for level in row["levels"]]
+        rows = [document["clean"], document["mean"], *(row["mean"] for row in corruptions), *levels]
+        numbers = [row[name] for row in rows for name in MEANS] + [level["strength"] for level in levels]
+        numbers += [document["images"], document["of"], document["seed"], sampled["clean"], sampled["largest"]]
+        for number in numbers:
+            float(number)
+        for row in corruptions:
             str(row["name"]), str(row["title"]), str(row["unit"])
-            for level in row["levels"]:
-                _numbers(level, ("level", "strength", *MEANS))
-        _numbers(document, ("images", "of", "seed"))
-        _numbers(document["sampling_error"], ("clean", "largest"))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{file} must be as `btkeras robustness` writes it",
@@ -213,11 +210,6 @@ def read_sheet(run: Run) -> dict[str, Any] | None:
             remedy=f"Make it again: btkeras robustness {run.path}",
         ) from error
     return document
-
-
-def _numbers(row: Mapping[str, Any], names: Sequence[str]) -> None:
-    for name in names:
-        float(row[name])
 
 
 def robustness_table(document: Mapping[str, Any]) -> str:

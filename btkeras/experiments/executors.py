@@ -87,7 +87,9 @@ _LOG_LINES = 20
 
 
 @dataclass
-class _Running:
+class RunningJob:
+    """A job's process, which writes to ``log``."""
+
     job: Job
     slot: int
     process: subprocess.Popen[bytes]
@@ -120,7 +122,7 @@ def run_locally(experiment: Experiment, jobs: Sequence[Job], workers: int) -> No
         RunError: If a job fails; the others are stopped after their last finished epoch.
     """
     progress = _Progress(experiment, jobs)
-    waiting, running = list(reversed(jobs)), list[_Running]()
+    waiting, running = list(reversed(jobs)), list[RunningJob]()
     gpus = visible_gpus()
     try:
         while waiting or running:
@@ -135,11 +137,19 @@ def run_locally(experiment: Experiment, jobs: Sequence[Job], workers: int) -> No
                 progress.finish(task.job)
             progress.update()
     finally:
-        _stop(running)
+        stop_jobs(running)
         progress.close()
 
 
-def _start(experiment: Experiment, job: Job, slot: int, workers: int, gpus: Sequence[str]) -> _Running:
+def stop_jobs(running: Sequence[RunningJob]) -> None:
+    """Terminates processes and waits for their ends."""
+    for task in running:
+        task.process.terminate()
+    for task in running:
+        task.end()
+
+
+def _start(experiment: Experiment, job: Job, slot: int, workers: int, gpus: Sequence[str]) -> RunningJob:
     environment = os.environ | thread_environment(max(threads() // workers, 1)) | parent_environment()
     if workers > 1 and gpus:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
@@ -151,14 +161,7 @@ def _start(experiment: Experiment, job: Job, slot: int, workers: int, gpus: Sequ
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
     )
-    return _Running(job, slot, process, log)
-
-
-def _stop(running: Sequence[_Running]) -> None:
-    for task in running:
-        task.process.terminate()
-    for task in running:
-        task.end()
+    return RunningJob(job, slot, process, log)
 
 
 def _failed(experiment: Experiment, job: Job) -> RunError:
@@ -166,12 +169,9 @@ def _failed(experiment: Experiment, job: Job) -> RunError:
     lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     # The command line's own message stands last; without one it was a crash.
     first = max((i for i, line in enumerate(lines) if line.startswith("Error: ")), default=len(lines) - _LOG_LINES)
-    output = "\n  ".join(lines[max(first, 0) :])
-    return _failed_job(
-        job,
-        f" failed:\n  {output}",
-        f"Its whole output is in {file}; go on with: btkeras cv --resume --out {experiment.path}",
-    )
+    reason = " failed:\n  " + "\n  ".join(lines[max(first, 0) :])
+    remedy = f"Its whole output is in {file}; go on with: btkeras cv --resume --out {experiment.path}"
+    return _failed_job(job, reason, remedy)
 
 
 def _failed_job(job: Job, reason: str, remedy: str) -> RunError:
