@@ -2,6 +2,7 @@
 
 from btkeras.metrics.classification import (
     METRICS,
+    IntArray,
     accuracy,
     class_metrics,
     confusion_matrix,
@@ -14,6 +15,7 @@ from btkeras.metrics.intervals import Resampling, bootstrap_weights, clustered_b
 __all__ = [
     "METRICS",
     "Difference",
+    "IntArray",
     "Resampling",
     "accuracy",
     "bootstrap_weights",
