@@ -190,6 +190,18 @@ def exported_formats(tmp_path_factory: pytest.TempPathFactory, calibrated_run: P
 
 
 @pytest.fixture(scope="session")
+def quantized_formats(tmp_path_factory: pytest.TempPathFactory, calibrated_run: Path) -> Path:
+    """Version 1 of the model ``tiny``: a SavedModel, and ONNX and LiteRT in int8; read only."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    from btkeras.export.export import export
+    from btkeras.runs import open_run
+
+    out = tmp_path_factory.mktemp("quantized") / "tiny"
+    return export(open_run(calibrated_run), out, formats=("savedmodel", "onnx", "litert"), quantize="int8")
+
+
+@pytest.fixture(scope="session")
 def exported_model(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -> Path:
     """The tiny run exported as version 1 of the model ``tiny``; read only."""
     from btkeras.export.export import export

@@ -107,7 +107,7 @@ class ExportNetwork:
         harmonize: Whether images are cropped to the head and intensity-normalised.
         calibration: What prediction sets are made from, or None.
         ood: What OOD scores are made from, or None.
-        ood_variables: ``Gaussian.parts``, as variables, which are stored once for all signatures; empty without scores.
+        ood_variables: ``Gaussian.parts``, as variables that all signatures share; empty without scores.
     """
 
     run: Run
@@ -156,12 +156,7 @@ class ExportNetwork:
 
 
 def export_network(run: Run) -> ExportNetwork:
-    """Loads a run's best checkpoint with its calibration, and re-parameterises it.
-
-    Raises:
-        RunError: If there is none yet, or a file of the run is damaged.
-        ModelError: If the checkpoint cannot be used.
-    """
+    """Loads a run's best checkpoint with its calibration, and re-parameterises it; errors as ``load_best``."""
     model = load_best(run)
     calibration, ood = load_calibration(run, model), load_ood(run)
     parts = ood.gaussian.parts() if ood else {}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -144,21 +142,11 @@ def _outputs(model_format: str, file: Path, slices: ParitySlices) -> Iterator[tu
     chunks = [slice(start, start + BATCH) for start in range(0, len(slices.names), BATCH)]
     encoded = [signatures[BYTES](image_bytes=tf.constant(slices.encoded[chunk])) for chunk in chunks]
     yield BYTES, _joined(encoded)
-    yield PIXELS, _by_pixels(lambda images: signatures[PIXELS](images=tf.constant(images)), slices)
+    # One by one, since they have several sizes.
+    images = (decode_checked(data, name) for name, data in zip(slices.names, slices.encoded, strict=True))
+    yield PIXELS, _joined([signatures[PIXELS](images=tf.constant(image[None])) for image in images])
     prepared = [signatures[PREPARED](images=tf.constant(slices.prepared[chunk])) for chunk in chunks]
     yield PREPARED, _joined(prepared)
-
-
-def _by_pixels(predict: Callable[[NDArray[np.uint8]], Any], slices: ParitySlices) -> ModelOutputs:
-    """The outputs for images at their stored sizes: those of one shape go together."""
-    images = [decode_checked(data, name) for name, data in zip(slices.names, slices.encoded, strict=True)]
-    shapes: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for i, image in enumerate(images):
-        shapes[image.shape].append(i)
-    batches = [found[start : start + BATCH] for found in shapes.values() for start in range(0, len(found), BATCH)]
-    probabilities, scores = _joined([predict(np.stack([images[i] for i in batch])) for batch in batches])
-    order = np.argsort([*chain.from_iterable(batches)])
-    return ModelOutputs(probabilities[order], None if scores is None else scores[order])
 
 
 def _joined(batches: Sequence[Mapping[str, tf.Tensor]]) -> ModelOutputs:

@@ -36,15 +36,6 @@ def load(file: Path) -> InferenceBackend:
         loaded = tf.saved_model.load(str(version))
     except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
         raise invalid_model(version, error) from error
-    return backend_of(loaded, version)
-
-
-def backend_of(loaded: Any, version: Path) -> InferenceBackend:
-    """The backend of what ``tf.saved_model.load`` gave for a version's folder.
-
-    Raises:
-        ModelError: If it was not made by ``btkeras export``.
-    """
     metadata = read_metadata(version)
     # Models exported before there was harmonized input have no preprocessed signature, and need none.
     signature = PREPARED if PREPARED in loaded.signatures else PIXELS
