@@ -58,10 +58,6 @@ def write(network: ExportNetwork, folder: Path) -> None:
     ``[n, size, size, channels]``). These give ``probabilities``, ``label``, ``classes`` and, if the run has OOD scores,
     ``ood_score``. ``serving_explained`` takes preprocessed ``images`` and ``class_index`` (int32 ``[n]``, -1 for the
     most probable class) and gives ``map`` (float32 ``[n, size, size]`` in 0..1) and ``label``, the explained class.
-
-    Args:
-        network: What to write.
-        folder: Of the version.
     """
     size, _, channels = network.shape
     archive = keras.export.ExportArchive()

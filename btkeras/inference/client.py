@@ -43,10 +43,9 @@ class _Request(NamedTuple):
 
 
 class Client:
-    """A model on a server.
+    """A model on a server, whose predictions have no prediction sets and no OOD percentiles.
 
-    Its predictions have no prediction sets and no OOD percentiles. The decision is the most probable class, or
-    ``rejected`` where a DICOM file says that it holds no brain MRI slice.
+    The decision is the most probable class, or ``rejected`` if a DICOM file says that it holds no brain MRI slice.
 
     Args:
         server: ``http[s]://HOST[:PORT]``, with a path before ``/v1`` if a proxy has one.

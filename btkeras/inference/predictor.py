@@ -77,10 +77,7 @@ def place_of(ref: SliceRef, slices: Slices, number: int) -> FilePrediction:
 
 
 class Predictions(NamedTuple):
-    """Attributes:
-    labels: The most probable class of each image.
-    probabilities: float32 ``[n, classes]``, in the order of ``Predictor.classes``.
-    """
+    """The most probable class of each image, and float32 ``[n, classes]`` in the order of ``Predictor.classes``."""
 
     labels: list[str]
     probabilities: NDArray[np.float32]

@@ -34,10 +34,7 @@ _T = TypeVar("_T")
 
 
 class ModelOutputs(NamedTuple):
-    """Attributes:
-    probabilities: float32 ``[n, classes]``.
-    ood_scores: float32 ``[n]``; None if the model has none.
-    """
+    """float32 ``[n, classes]``, and float32 ``[n]`` or None if the model has no OOD score."""
 
     probabilities: NDArray[np.float32]
     ood_scores: NDArray[np.float32] | None
@@ -87,10 +84,7 @@ class InferenceBackend(ModelMetadata):
 
 @dataclass(frozen=True)
 class ModelLocation:
-    """Attributes:
-    path: A run's folder, or the file of an exported version.
-    loader: The module that loads it.
-    """
+    """A run's folder or the file of an exported version, and the module that loads it."""
 
     path: Path
     loader: str
@@ -141,11 +135,7 @@ def locate(path: str | Path, explained: bool = False) -> ModelLocation:
 
 
 def newest_model(base: Path = Path()) -> Path:
-    """Finds the newest model in ``saved_models/`` or ``runs/``; without one, the pretrained model.
-
-    Raises:
-        ModelError: If there is none.
-    """
+    """Finds the newest model in ``saved_models/`` or ``runs/``, or else the pretrained one; ModelError if none."""
     # The pretrained files' times are those of the clone, and say nothing about the user's own models.
     paths = [path for folder in _MODEL_FOLDERS for path in (base / folder).glob("*")]
     found = [path for path in paths if _modified(path) and not is_pretrained(path)]

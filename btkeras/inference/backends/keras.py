@@ -24,16 +24,7 @@ _REPARAMETERIZE_FROM = 100
 
 
 def load(folder: Path, images: int = 1) -> InferenceBackend:
-    """Loads a run.
-
-    Args:
-        folder: The run's.
-        images: About how many will be predicted; for many, the network is re-parameterised.
-
-    Raises:
-        RunError: If it has no checkpoint yet, or a file of it is damaged.
-        ModelError: If the checkpoint cannot be used.
-    """
+    """Loads a run's checkpoint, re-parameterised for many images; errors as ``load_best``."""
     run = open_run(folder)
     return backend_of(run, load_best(run), reparameterized=images >= _REPARAMETERIZE_FROM)
 

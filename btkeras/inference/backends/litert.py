@@ -23,11 +23,7 @@ from btkeras.machine import threads
 
 
 def load(file: Path) -> InferenceBackend:
-    """Loads a file, from any folder.
-
-    Raises:
-        ModelError: If LiteRT is missing, or the file is damaged or not made by ``btkeras export``.
-    """
+    """Loads a file; ModelError if LiteRT is missing, or the file is damaged or not made by ``btkeras export``."""
     litert = require_engine("ai_edge_litert.interpreter", "litert")
     metadata = parse_metadata(_embedded_files(file), file)
     try:

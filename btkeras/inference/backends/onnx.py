@@ -43,7 +43,7 @@ _Outputs = dict[str, NDArray[np.float32]]
 
 
 def load(file: Path) -> InferenceBackend:
-    """Loads a file, from any folder.
+    """Loads a file.
 
     Raises:
         ConfigError: If the variable names no engine.

@@ -26,11 +26,7 @@ _EXPLAINED_BATCH = 16
 
 
 def load(file: Path) -> InferenceBackend:
-    """Loads a version from its ``saved_model.pb``.
-
-    Raises:
-        ModelError: If it is damaged, or not made by ``btkeras export``.
-    """
+    """Loads a version from its ``saved_model.pb``; ModelError if it is damaged or not made by ``btkeras export``."""
     version = file.parent
     try:
         loaded = tf.saved_model.load(str(version))
