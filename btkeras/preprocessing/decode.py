@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -21,9 +19,10 @@ ImageArray = NDArray[np.uint8]
 # Where the EXIF orientation is looked for: EXIF is among an image's first segments.
 HEAD = 4096
 # Tag 0x0112, type SHORT, count 1. Eight bytes do not turn up by chance, so the directory around them is not parsed.
-PATTERNS: Mapping[Literal["big", "little"], bytes] = MappingProxyType(
-    {"big": bytes.fromhex("0112000300000001"), "little": bytes.fromhex("1201030001000000")}
-)
+PATTERNS: dict[Literal["big", "little"], bytes] = {
+    "big": bytes.fromhex("0112000300000001"),
+    "little": bytes.fromhex("1201030001000000"),
+}
 # By EXIF orientation: whether rows and columns are exchanged, then the steps through both.
 ORIENTATIONS = {
     1: (False, 1, 1),
