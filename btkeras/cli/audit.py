@@ -10,19 +10,19 @@ from pathlib import Path
 
 import click
 
-from btkeras.cli.common import Failure, group_by_option, open_dataset, quiet_tensorflow
+from btkeras.cli.common import PATH, Failure, group_by_option, open_dataset, quiet_tensorflow
 
 
 @click.command(short_help="Find duplicates, leakage, conflicts and broken files in a dataset.")
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("dataset", type=PATH)
 @click.option(
     "--splits",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="A run's splits.json: what is in several subsets of it? Writes audit.json beside it.",
 )
-@click.option("--against", type=click.Path(path_type=Path), help="Another dataset: what is in both?")
+@click.option("--against", type=PATH, help="Another dataset: what is in both?")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every group, instead of tables.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write a page that shows the groups as images.")
+@click.option("--html", type=PATH, help="Write a page that shows the groups as images.")
 def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: bool, html: Path | None) -> None:
     """Check every image of DATASET.
 
@@ -74,9 +74,7 @@ def _bar(paths: Sequence[Path]) -> Iterable[Path]:
 
 @click.command(short_help="How well a class can be predicted without its tumours.")
 @click.argument("dataset", metavar="DATASET")
-@click.option(
-    "--model", type=click.Path(path_type=Path), metavar="RUN", help="Also test its network; writes RUN/shortcuts.json."
-)
+@click.option("--model", type=PATH, metavar="RUN", help="Also test its network; writes RUN/shortcuts.json.")
 @group_by_option
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Of the split.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

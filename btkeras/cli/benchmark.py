@@ -14,7 +14,7 @@ from unittest import mock
 
 import click
 
-from btkeras.cli.common import quiet_engine, quiet_tensorflow
+from btkeras.cli.common import PATH, quiet_engine, quiet_tensorflow
 from btkeras.errors import BTKerasError, ModelError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class _Format(NamedTuple):
 
 
 @click.command(short_help="Time a model's formats on this machine.")
-@click.option("--model", type=click.Path(path_type=Path), help="A run folder or an exported model.")
+@click.option("--model", type=PATH, help="A run folder or an exported model.")
 @click.option(
     "--batch",
     "batches",

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from btkeras.config import GROUPINGS
-from btkeras.errors import BTKerasError
+from btkeras.errors import BTKerasError, ModelError
 from btkeras.logging import log_to_terminal
 
 if TYPE_CHECKING:
     from btkeras.config import PhantomConfig
     from btkeras.datasets.dataset import Dataset
 
+PATH = click.Path(path_type=Path)
 _Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -32,7 +33,7 @@ config_option: _Option = click.option(
     "--config",
     "config_files",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="YAML file with settings, see configs/; of several, a later one replaces keys of an earlier one.",
 )
 set_option: _Option = click.option(
@@ -48,7 +49,7 @@ group_by_option: _Option = click.option(
 skip_broken_option: _Option = click.option(
     "--skip-broken", is_flag=True, help="Leave out images that cannot be read, and record them."
 )
-run_argument: _Option = click.argument("run", type=click.Path(path_type=Path))
+run_argument: _Option = click.argument("run", type=PATH)
 
 
 class Failure(click.ClickException):
@@ -115,6 +116,26 @@ def quiet_engine() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(null)
+
+
+@contextlib.contextmanager
+def quiet_backend(needs_tensorflow: bool) -> Iterator[None]:
+    """Discards what is printed while an inference backend is loaded; TensorFlow is loaded before, if needed.
+
+    Raises:
+        ModelError: If TensorFlow is needed and not installed.
+    """
+    if not needs_tensorflow:
+        with quiet_engine():
+            yield
+        return
+    try:
+        quiet_tensorflow()
+    except ImportError as error:
+        raise ModelError(
+            "This model needs the package tensorflow", received=error, remedy="Install it: pip install tensorflow"
+        ) from error
+    yield
 
 
 def open_dataset(name: str, phantom: PhantomConfig) -> Dataset:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
-from btkeras.cli.common import open_dataset, quiet_engine, quiet_tensorflow, run_argument, skip_broken_option
+from btkeras.cli.common import PATH, open_dataset, quiet_backend, quiet_tensorflow, run_argument, skip_broken_option
 from btkeras.errors import ConfigError
 
 
 @click.command(short_help="Evaluate a run or an exported model, also on another dataset.")
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN|MODEL")
+@click.argument("run", type=PATH, metavar="RUN|MODEL")
 @click.option("--data", metavar="DATASET", help="Another dataset, all of it; or `phantom`. See above.")
-@click.option("--out", type=click.Path(path_type=Path), help="Of an exported model: the folder for the results.")
+@click.option("--out", type=PATH, help="Of an exported model: the folder for the results.")
 @click.option(
     "--split", "subset", default="test", show_default=True, type=click.Choice(["test", "validation", "train"])
 )
@@ -121,11 +120,9 @@ def _evaluate_exported(
     from btkeras.inference.backends import locate
 
     location = locate(model)
-    if location.needs_tensorflow:
-        quiet_tensorflow()
-    from btkeras.inference.evaluate_exported import evaluate_exported
+    with quiet_backend(location.needs_tensorflow):
+        from btkeras.inference.evaluate_exported import evaluate_exported
 
-    with nullcontext() if location.needs_tensorflow else quiet_engine():
         backend = location.load()
     click.echo(f"model: {location.path}", err=True)
     result, metrics = evaluate_exported(backend, open_dataset(data, PhantomConfig()), subset, skip_broken=skip_broken)

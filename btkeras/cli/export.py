@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
-from btkeras.cli.common import quiet_engine, quiet_tensorflow, run_argument
+from btkeras.cli.common import PATH, quiet_backend, quiet_tensorflow, run_argument
 from btkeras.errors import ModelError
 
 
 @click.command(short_help="Write a SavedModel, ONNX or LiteRT file of a run.")
 @run_argument
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The model's folder, saved_models/NAME.")
+@click.option("--out", required=True, type=PATH, help="The model's folder, saved_models/NAME.")
 @click.option("--version", type=int, help="Version number; by default the next.")
 @click.option(
     "--format",
@@ -60,15 +59,8 @@ def export(run: Path, out: Path, version: int | None, formats: tuple[str, ...], 
 
 
 @click.command(short_help="Check that an exported model is unchanged and predicts as at its export.")
-@click.option(
-    "--model", type=click.Path(path_type=Path), help="An exported model.  [default: the one installed with btkeras]"
-)
-@click.option(
-    "--write",
-    type=click.Path(path_type=Path),
-    metavar="FILE.png",
-    help="Also write the self-test's image.",
-)
+@click.option("--model", type=PATH, help="An exported model.  [default: the one installed with btkeras]")
+@click.option("--write", type=PATH, metavar="FILE.png", help="Also write the self-test's image.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def selftest(model: Path | None, write: Path | None, as_json: bool) -> None:
     """Test an exported model where it is installed, after each installation and update.
@@ -96,9 +88,7 @@ def selftest(model: Path | None, write: Path | None, as_json: bool) -> None:
             received=f"{location.path}, a run",
             remedy=f"Export it first: btkeras export {location.path} --out saved_models/{location.path.resolve().name}",
         )
-    if location.needs_tensorflow:
-        _load_tensorflow()
-    with nullcontext() if location.needs_tensorflow else quiet_engine():
+    with quiet_backend(location.needs_tensorflow):
         result = run(location.path)
     if write is not None:
         _write_image(location.path.parent, write)
@@ -116,15 +106,6 @@ def _given(model: Path | None) -> Path:
             remedy="Name an exported model with --model; `btkeras export` writes them",
         )
     return found
-
-
-def _load_tensorflow() -> None:
-    try:
-        quiet_tensorflow()
-    except ImportError as error:
-        raise ModelError(
-            "A SavedModel needs the package tensorflow", received=error, remedy="Install it: pip install tensorflow"
-        ) from error
 
 
 def _write_image(version: Path, target: Path) -> None:

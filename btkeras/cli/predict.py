@@ -7,14 +7,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from btkeras.cli.common import Failure, quiet_engine, quiet_tensorflow
+from btkeras.cli.common import PATH, Failure, quiet_backend
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,11 +27,9 @@ _KEYS = ("label", "probabilities", "decision", "set", "ood_percentile", "reasons
 
 @click.command(short_help="Classify images.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--model", type=click.Path(path_type=Path), help="A run folder or an exported model; see above.")
+@click.option("--model", type=PATH, help="A run folder or an exported model; see above.")
 @click.option("--coverage", type=float, default=0.95, show_default=True, help="Of prediction sets, between 0 and 1.")
-@click.option(
-    "--explain", type=click.Path(path_type=Path), help="Draw what predictions rest on: FILE.png, or a folder."
-)
+@click.option("--explain", type=PATH, help="Draw what predictions rest on: FILE.png, or a folder.")
 @click.option(
     "--method", help="Of --explain: layercam, gradcam or occlusion.  [default: layercam where the format has gradients]"
 )
@@ -140,11 +137,9 @@ def _local(
 
     chosen = model or newest_model()
     location = locate(chosen, explained=explain is not None and method != "occlusion")
-    if location.needs_tensorflow:
-        quiet_tensorflow()
-    from btkeras.inference.predictor import Predictor
+    with quiet_backend(location.needs_tensorflow):
+        from btkeras.inference.predictor import Predictor
 
-    with nullcontext() if location.needs_tensorflow else quiet_engine():
         predictor = Predictor(location.path, coverage=coverage, images=len(refs))
     backend = predictor.backend
     click.echo(f"model: {backend.file}", err=True)

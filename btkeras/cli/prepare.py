@@ -7,16 +7,16 @@ from typing import Any
 
 import click
 
-from btkeras.cli.common import skip_broken_option
+from btkeras.cli.common import PATH, skip_broken_option
 
 
 @click.command(short_help="Make a dataset from FigShare files, class folders, DICOM, NIfTI.")
-@click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="SOURCE...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The dataset's folder to make.")
+@click.argument("sources", nargs=-1, type=PATH, metavar="SOURCE...")
+@click.option("--out", required=True, type=PATH, help="The dataset's folder to make.")
 @click.option("--download", type=click.Choice(["figshare"]), help="Fetch this collection first, resuming if cut off.")
 @click.option(
     "--download-dir",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("downloads"),
     show_default=True,
     help="Where --download puts its files.",

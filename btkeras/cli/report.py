@@ -6,15 +6,13 @@ from pathlib import Path
 
 import click
 
-from btkeras.cli.common import run_argument
+from btkeras.cli.common import PATH, run_argument
 from btkeras.config import GROUPINGS
 
 
 @click.command(short_help="Tables and plots of runs and cross-validations.")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The file to write.  [default, of one RUN: RUN/report.html]"
-)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
+@click.option("--out", type=PATH, help="The file to write.  [default, of one RUN: RUN/report.html]")
 @click.option(
     "--format",
     "format_name",
@@ -62,11 +60,7 @@ def report(
 
 @click.command(short_help="Write the model card of a run, in Markdown.")
 @run_argument
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="The file to write, or `-` to print it.  [default: RUN/model_card.md]",
-)
+@click.option("--out", type=PATH, help="The file to write, or `-` to print it.  [default: RUN/model_card.md]")
 def card(run: Path, out: Path | None) -> None:
     """Write the model card of RUN: its model, intended use, data, metrics with intervals, and limits.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from btkeras.cli.common import quiet_engine, quiet_tensorflow
+from btkeras.cli.common import PATH, quiet_backend
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,11 +20,11 @@ _MANY_IMAGES = 1_000
 
 
 @click.command(short_help="Serve a model: TensorFlow Serving's REST interface and a web page.")
-@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.argument("model", required=False, type=PATH)
 @click.option("--name", default="", help="The model's name in requests.  [default: its folder's]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8501, show_default=True, help="Port to listen on; 0 takes a free one.")
-@click.option("--token-file", type=click.Path(path_type=Path), help="File with the token that clients must send.")
+@click.option("--token-file", type=PATH, help="File with the token that clients must send.")
 @click.option("--drain-seconds", default=0.0, show_default=True, help="From SIGTERM until it stops accepting.")
 @click.option("--max-queue", default=256, show_default=True, help="Images under way; 503 beyond.")
 @click.option("--max-instances", default=64, show_default=True, help="Images in one request; 413 beyond.")
@@ -84,9 +83,7 @@ def _load(model: Path | None) -> InferenceBackend:
     click.echo(f"model: {location.path}", err=True)
     if model is None and is_pretrained(chosen):
         click.echo(pretrained_summary(location.path), err=True)
-    if location.needs_tensorflow:
-        quiet_tensorflow()
-    with nullcontext() if location.needs_tensorflow else quiet_engine():
+    with quiet_backend(location.needs_tensorflow):
         return location.load(_MANY_IMAGES)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from btkeras.cli.common import (
+    PATH,
     config_option,
     data_option,
     group_by_option,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Train a network on one split of a dataset.")
 @data_option
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The run folder to make.")
+@click.option("--out", required=True, type=PATH, help="The run folder to make.")
 @config_option
 @set_option
 @click.option("--model", help="Short for --set model.name=NAME.")
@@ -96,7 +97,7 @@ _SHORTS = {name: f"cv.{name}" for name in ("models", "folds", "seeds", "test")} 
 
 @click.command(short_help="Cross-validate networks: folds x models x seeds.")
 @data_option
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The experiment's folder to make.")
+@click.option("--out", required=True, type=PATH, help="The experiment's folder to make.")
 @config_option
 @set_option
 @click.option("--model", "models", multiple=True, metavar="NAME", help="A network to train; repeat it for several.")
