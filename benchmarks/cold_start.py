@@ -1,4 +1,4 @@
-"""Times the command line from a cold process: what a user waits for the answer to one image.
+"""Times the command line from a cold process: what a user waits for the prediction of one image.
 
     python -m benchmarks.cold_start slice.png --run runs/first --version saved_models/first/1
     python -m benchmarks.cold_start slice.png --run runs/first --version saved_models/first/1 --out start.json

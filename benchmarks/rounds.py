@@ -121,9 +121,9 @@ class Worker:
         """What the engine says of itself, and the seconds that loading took, its imports included."""
         return self._ask("load")
 
-    def answer(self, images: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
+    def predict(self, images: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
         """Probabilities of the images that the turns to come are about, and the seconds until they were there."""
-        return self._ask("answer", images)
+        return self._ask("predict", images)
 
     def turn(self, seconds: float = TURN_SECONDS) -> list[tuple[float, float]]:
         """Wall and processor seconds of calls that fill that time; of one call if it takes longer."""
@@ -144,14 +144,14 @@ class Worker:
                 "An engine must not end its process", f"its process ended with exit code {code}"
             ) from error
         if state == "failed":
-            raise EngineError("An engine must load the model and answer", value)
+            raise EngineError("An engine must load the model and predict", value)
         return value
 
 
 def measure(
     workers: Mapping[str, Worker], rounds: int, done: Callable[[], object] = lambda: None, seed: int = 0
 ) -> dict[str, Taken]:
-    """Measures engines that have been shown their images (``Worker.answer``).
+    """Measures engines that have been shown their images (``Worker.predict``).
 
     Args:
         workers: By name.

@@ -1,4 +1,4 @@
-"""An engine in a process of its own, which answers when it is told to: the far side of ``benchmarks.rounds``.
+"""An engine in a process of its own, which probabilities when it is told to: the far side of ``benchmarks.rounds``.
 
 A process each, since engines in one would wait for each other's threads, and since only so the memory that one needs
 can be told.
@@ -30,13 +30,13 @@ _LEAST_CALLS = 2
 
 
 def serve(connection: Connection, entry: str, arguments: Mapping[str, Any]) -> None:
-    """Loads an engine and does what it is told until it is told to end.
+    """Loads an engine and runs its commands until the connection ends.
 
     Messages are ``(verb, *values)``, with a reply each, which is ``("done", value)`` or ``("failed", words)``:
 
     - ``("load",)``: what the engine says of itself, and the seconds that loading took, its imports included;
-    - ``("answer", images)``: the answer to images ``[n, size, size, channels]``, which are those of the turns that
-      follow, and the seconds that it took;
+    - ``("predict", images)``: the probabilities of images ``[n, size, size, channels]``, which the turns that follow
+      use too, and the seconds that it took;
     - ``("turn", seconds)``: pairs of wall and processor seconds of calls that fill that time;
     - ``("memory",)``: the most bytes of memory that the process has held so far.
 
@@ -72,7 +72,7 @@ class _Engine:
         self._call, about = getattr(importlib.import_module(module), function)(**self._arguments)
         return about, time.perf_counter() - begin
 
-    def answer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
+    def predict(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
         begin = time.perf_counter()
         self._images = images
         return self._call(images), time.perf_counter() - begin
@@ -91,7 +91,7 @@ class _Engine:
 
 
 def _not_loaded(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    raise ModelError("An engine must be loaded before it answers")
+    raise ModelError("An engine must be loaded before it predicts")
 
 
 def peak_memory() -> int:

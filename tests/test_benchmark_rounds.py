@@ -27,7 +27,7 @@ def test_turns_say_what_a_caller_waits_and_what_the_processor_does() -> None:
         workers = {name: stack.enter_context(Worker(engine)) for name, engine in engines.items()}
         for worker in workers.values():
             worker.load()
-            worker.answer(IMAGES)
+            worker.predict(IMAGES)
         rounds = []
         taken = measure(workers, 3, lambda: rounds.append(0))
 
@@ -46,7 +46,7 @@ def test_turns_say_what_a_caller_waits_and_what_the_processor_does() -> None:
 def test_an_engine_answers_the_images_that_it_is_shown_and_says_what_it_is() -> None:
     with Worker(toy("sleeping", seconds=0.0)) as worker:
         about, seconds = worker.load()
-        answer, _ = worker.answer(IMAGES)
+        answer, _ = worker.predict(IMAGES)
 
     assert about == {"size": 8, "channels": 1}
     assert seconds > 0
@@ -58,7 +58,7 @@ def test_peak_memory_is_the_engine_s_own_also_when_it_was_given_back() -> None:
         for one in (worker, other):
             one.load()
         before = worker.memory()
-        worker.answer(IMAGES)
+        worker.predict(IMAGES)
 
         assert worker.memory() - before > 150 * 2**20
         assert other.memory() < before + 50 * 2**20

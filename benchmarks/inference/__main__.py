@@ -1,11 +1,11 @@
-"""Times the answers of btkeras' networks beside PyTorch, ONNX Runtime, OpenVINO, LiteRT and TensorFlow.
+"""Times the predictions of btkeras' networks beside PyTorch, ONNX Runtime, OpenVINO, LiteRT and TensorFlow.
 
     pip install -e '.[benchmark]'
     python -m benchmarks.inference --out benchmark.json
     python -m benchmarks.inference --networks improved_resnet34 --precisions bfloat16 --batches 16 --rounds 31
 
-Each engine has a process of its own, which also says how much memory it takes to load the network and answer. All
-compute the same network: the weights are carried over, and an engine whose answers are further from the trained
+Each engine has a process of its own, which also says how much memory it takes to load the network and predict. All
+compute the same network: the weights are carried over, and an engine whose probabilities are further from the trained
 network's than its precision allows is left out. They are measured in rounds of one turn each, in an order that is drawn
 anew for each round; so whatever else the machine does meets all of them. ``ratio`` is to the first engine, the median
 of the rounds' quotients; ``processor`` are the seconds of all threads, which hardly change when other processes take
@@ -107,7 +107,7 @@ def matrix_rates(precision: str) -> dict[str, float]:
         workers = {library: stack.enter_context(Worker(engine)) for library, (engine, _) in engines.items()}
         for worker in workers.values():
             worker.load()
-            worker.answer(np.zeros(1))
+            worker.predict(np.zeros(1))
         taken = measure(workers, _MATRIX_ROUNDS) if workers else {}
     return {library: engines[library][1] ** 3 / of.processor for library, of in taken.items()}
 
@@ -128,7 +128,7 @@ def cases(
         options: Of the command line.
         limits: Multiply-accumulates of each form, and of a core a second.
     """
-    images, answers = np.load(folder / "images.npy"), np.load(folder / "answers.npy")
+    images, probabilities = np.load(folder / "images.npy"), np.load(folder / "probabilities.npy")
     macs, rate = limits
     found: list[dict[str, Any]] = []
     memory: dict[str, int] = {}
@@ -143,7 +143,7 @@ def cases(
                 try:
                     if entrant.name not in loading:
                         _, loading[entrant.name] = worker.load()
-                    _check(entrant, worker, images[:batch], answers[:batch])
+                    _check(entrant, worker, images[:batch], probabilities[:batch])
                     memory[entrant.name] = round(worker.memory() / 2**20)
                 except (EngineError, AssertionError) as error:
                     _say(f"{entrant.name} is left out: {error}")
@@ -160,10 +160,10 @@ def cases(
     return [case | {"mebibytes": memory, "loading_seconds": loading} for case in found]
 
 
-def _check(entrant: Entrant, worker: Worker, grey: np.ndarray, answers: np.ndarray) -> None:
-    found, _ = worker.answer(np.repeat(grey, entrant.channels, axis=-1))
-    difference = np.abs(found - answers).max()
-    assert difference <= TOLERANCES[entrant.precision], f"it answers otherwise, by {difference:.2g}"
+def _check(entrant: Entrant, worker: Worker, grey: np.ndarray, probabilities: np.ndarray) -> None:
+    found, _ = worker.predict(np.repeat(grey, entrant.channels, axis=-1))
+    difference = np.abs(found - probabilities).max()
+    assert difference <= TOLERANCES[entrant.precision], f"its probabilities differ by {difference:.2g}"
 
 
 def _say(text: str) -> None:

@@ -2,7 +2,7 @@
 
 # What the images are standardised with.
 MEAN, VARIANCE = 50.0, 2500.0
-# Images that the answers are compared on, and the largest batch.
+# Images that the probabilities are compared on, and the largest batch.
 IMAGES = 32
 # Of the matrices that the machine's rate is measured with.
 SIDE = 2048

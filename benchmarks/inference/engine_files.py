@@ -1,4 +1,4 @@
-"""ONNX Runtime, OpenVINO and LiteRT: what answers with one file."""
+"""ONNX Runtime, OpenVINO and LiteRT: engines of one file."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def litert(folder: str, form: str) -> tuple[Call, dict[str, Any]]:
     """With XNNPACK, its default."""
     from ai_edge_litert.interpreter import Interpreter
 
-    runner = Interpreter(f"{folder}/{form}.tflite", num_threads=threads()).get_signature_runner("answer")
+    runner = Interpreter(f"{folder}/{form}.tflite", num_threads=threads()).get_signature_runner("predict")
     return lambda images: runner(images=images)["probabilities"], {}

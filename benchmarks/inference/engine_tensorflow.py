@@ -16,7 +16,7 @@ def saved_model(folder: str, form: str) -> tuple[Call, dict[str, Any]]:
     """As a script or a server loads one: the weights are variables."""
     loaded = tf.saved_model.load(f"{folder}/{form}_saved_model")
     # The signature alone would hold its variables weakly.
-    return lambda images: loaded.signatures["answer"](images=tf.constant(images))["probabilities"].numpy(), {}
+    return lambda images: loaded.signatures["predict"](images=tf.constant(images))["probabilities"].numpy(), {}
 
 
 def frozen(folder: str, form: str, precision: str = "float32") -> tuple[Call, dict[str, Any]]:

@@ -32,7 +32,7 @@ class Classifier(nn.Module):
 def load(
     folder: str, network: str, compiled: bool = False, frozen: bool = False, cast: str = ""
 ) -> tuple[Call, dict[str, Any]]:
-    """The network, ready to answer.
+    """The network, ready to predict.
 
     Args:
         folder: Where its weights are.

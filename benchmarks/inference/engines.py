@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.rounds import Engine
 
 _HERE = "benchmarks.inference"
-# How far an answer may be from the trained network's in float32.
+# How far a probability may be from the trained network's in float32.
 TOLERANCES: Mapping[str, float] = MappingProxyType({"float32": 1e-4, "bfloat16": 0.1, "int8": 0.2})
 
 

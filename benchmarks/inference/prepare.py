@@ -21,8 +21,8 @@ _OPSET = 18
 def prepare(network: str, size: int, folder: str) -> tuple[None, dict[str, Any]]:
     """Writes, for each of the forms trained, fused and grey, ``FORM.keras``, ``.onnx``, ``.tflite`` and a SavedModel.
 
-    Besides ``FORM_int8.onnx`` and ``.tflite`` of the forms that are deployed, ``weights.npz`` of the trained one by
-    their paths, ``images.npy``, uint8 ``[n, size, size, 1]``, and ``answers.npy``, what the trained one says of them.
+    Besides ``FORM_int8.onnx`` and ``.tflite`` of the re-parameterised forms, ``weights.npz`` of the trained one by
+    their paths, ``images.npy``, uint8 ``[n, size, size, 1]``, and ``probabilities.npy``, the trained one's.
 
     Returns:
         No call, and each form's multiply-accumulates: an entry as ``benchmarks.worker`` takes it.
@@ -31,10 +31,10 @@ def prepare(network: str, size: int, folder: str) -> tuple[None, dict[str, Any]]
     forms = networks(network, size)
     np.savez(out / "weights.npz", **{variable.path: np.asarray(variable) for variable in forms["trained"].variables})
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 1), np.uint8)
-    answers = np.asarray(forms["trained"](np.repeat(images, 3, axis=-1).astype(np.float32), training=False))
-    assert 0.01 < answers.max() < 0.99, "of such answers, equal ones mean nothing"
+    probabilities = np.asarray(forms["trained"](np.repeat(images, 3, axis=-1).astype(np.float32), training=False))
+    assert 0.01 < probabilities.max() < 0.99, "of such probabilities, equal ones mean nothing"
     np.save(out / "images.npy", images)
-    np.save(out / "answers.npy", answers)
+    np.save(out / "probabilities.npy", probabilities)
     for name, form in forms.items():
         form.save(out / f"{name}.keras")
         _write(form, out, name, images)
@@ -65,9 +65,9 @@ def _write(form: keras.Model, out: Path, name: str, samples: np.ndarray) -> None
         lambda images: {"probabilities": form(tf.cast(images, tf.float32), training=False)}, input_signature=[spec]
     )
     module = tf.Module()
-    module.weights, module.answer = [variable.value for variable in form.variables], function
+    module.weights, module.predict = [variable.value for variable in form.variables], function
     saved = str(out / f"{name}_saved_model")
-    tf.saved_model.save(module, saved, signatures={"answer": function})
+    tf.saved_model.save(module, saved, signatures={"predict": function})
     whole = {"": [], "_int8": [tf.lite.Optimize.DEFAULT]} if name != "trained" else {"": []}
     for ending, optimisations in whole.items():
         converter = tf.lite.TFLiteConverter.from_saved_model(saved)
