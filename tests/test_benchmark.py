@@ -50,9 +50,7 @@ def test_a_run_is_timed_as_trained_and_reparameterized(trained_run: Path) -> Non
     assert "no files of other formats" in format_benchmark(found)[-1]
 
 
-def test_a_file_that_cannot_be_loaded_is_named_and_the_others_are_timed(
-    exported_formats: Path, tmp_path: Path
-) -> None:
+def test_a_file_that_cannot_be_loaded_is_named_and_the_others_are_timed(exported_formats: Path, tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "model.onnx").write_bytes(b"no graph")
     (tmp_path / "1" / "model.tflite").write_bytes((exported_formats / "model.tflite").read_bytes())

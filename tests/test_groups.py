@@ -1,4 +1,4 @@
-"""Groups of images that a split must not part, and how whole groups are dealt."""
+"""Groups of images that belong in one subset, and how whole groups are split."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def counts(records: Iterable[Record]) -> Counter[str]:
 
 
 def holders(split: Split) -> list[set[str]]:
-    """The groups of each part."""
+    """The groups of each subset."""
     return [{split.groups.get(record.path, record.path) for record in split.subset(name)} for name in SUBSETS]
 
 
@@ -140,7 +140,7 @@ def test_what_no_image_names_is_refused_with_what_to_do(group_by: str, message: 
         group_records(dataset([Record("a.png", "glioma"), Record("b.png", "no_tumor")]), group_by)
 
 
-def test_by_neighbours_joins_series_of_images_without_id_and_near_copies(
+def test_by_series_joins_series_of_images_without_id_and_near_copies(
     duplicates: Duplicates, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
     unnamed = [Record(f"n/{number}.png", "no_tumor") for number in range(6)]
@@ -156,7 +156,7 @@ def test_by_neighbours_joins_series_of_images_without_id_and_near_copies(
     assert set(groups.values()) == {"group n/0.png", "patient s glioma-0", "patient s glioma-1"}
 
 
-def test_by_neighbours_is_refused_where_numbers_say_nothing(duplicates: Duplicates, tmp_path: Path) -> None:
+def test_by_series_is_refused_where_numbers_say_nothing(duplicates: Duplicates, tmp_path: Path) -> None:
     records = [Record(f"{name}.png", label) for name, label in (("a", "glioma"), ("b", "no_tumor"))]
     with pytest.raises(DataError, match=r"numbered patient by patient.*--group-by duplicate"):
         group_records(dataset(records, tmp_path), "series")
@@ -191,14 +191,14 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
     assert "groups are not cached" in log.text
 
 
-# --- dealing ---
+# --- splits by group ---
 
 GROUPS = st.lists(st.integers(1, 12), min_size=8, max_size=30)
 
 
 @settings(max_examples=12, deadline=None)
 @given(own=st.lists(GROUPS, min_size=2, max_size=4), seed=st.integers(0, 50))
-def test_no_group_is_on_two_sides_and_every_class_in_every_part(own: list[list[int]], seed: int) -> None:
+def test_no_group_is_on_two_sides_and_every_class_in_every_subset(own: list[list[int]], seed: int) -> None:
     images = dataset(patients(dict(zip(CLASSES, own, strict=False))))
     split = make_split(images, DataConfig(split_seed=seed, group_by="patient"))
     assert sorted(r.path for name in SUBSETS for r in split.subset(name)) == [r.path for r in images.records]
@@ -287,7 +287,7 @@ def test_folds_are_as_even_as_those_of_scikit_learn(seed: int) -> None:
     assert ours <= max(1.0, unevenness([Counter(labels[tested].tolist()) for _, tested in folds]))
 
 
-def test_a_group_larger_than_a_part_is_said(log: pytest.LogCaptureFixture) -> None:
+def test_a_group_larger_than_a_subset_is_said(log: pytest.LogCaptureFixture) -> None:
     images = dataset(patients({"glioma": [40, 40, 40], "no_tumor": [1] * 60}))
     split = make_split(images, DataConfig(group_by="patient"))
     assert [counts(split.subset(name))["glioma"] for name in SUBSETS] == [40, 40, 40]
@@ -295,7 +295,7 @@ def test_a_group_larger_than_a_part_is_said(log: pytest.LogCaptureFixture) -> No
 
 
 @pytest.mark.parametrize("group_by", ["patient", "duplicate"])
-def test_a_class_with_fewer_groups_than_parts_is_refused(duplicates: Duplicates, group_by: str) -> None:
+def test_a_class_with_fewer_groups_than_subsets_is_refused(duplicates: Duplicates, group_by: str) -> None:
     images = dataset(patients({"glioma": [10, 10], "no_tumor": [1] * 30}))
     with pytest.raises(DataError, match=r"enough groups for every subset.*no glioma left for (test|validation)"):
         make_split(images, DataConfig(group_by=group_by))
@@ -314,7 +314,7 @@ def figshare(unnamed: int = 25, shift: int = 0) -> Dataset:
     return dataset([*named, *(Record(f"no_tumor/{i:03d}.png", "no_tumor") for i in range(unnamed))])
 
 
-def test_cvind_is_what_each_fold_tests(duplicates: Duplicates) -> None:
+def test_each_fold_tests_an_official_fold(duplicates: Duplicates) -> None:
     images = figshare()
     duplicates.sets = [["000.png", "001.png", "002.png"]]
     splits = make_folds(images, DataConfig(group_by="official"), CVConfig())
@@ -331,12 +331,14 @@ def test_cvind_is_what_each_fold_tests(duplicates: Duplicates) -> None:
         assert single.group_by == "official"
 
 
-def test_cvind_has_as_many_folds_as_it_has(duplicates: Duplicates) -> None:
+def test_there_are_as_many_folds_as_official_ones(duplicates: Duplicates) -> None:
     with pytest.raises(DataError, match=r"as many folds as there are.*cv\.folds = 4 for 5.*--folds 5"):
         make_folds(figshare(), DataConfig(group_by="official"), CVConfig(folds=4))
 
 
-def test_cvind_that_parts_a_patient_is_kept_and_said(duplicates: Duplicates, log: pytest.LogCaptureFixture) -> None:
+def test_official_folds_that_divide_a_patient_are_kept_and_logged(
+    duplicates: Duplicates, log: pytest.LogCaptureFixture
+) -> None:
     records = list(figshare().records)
     odd = next(i for i, record in enumerate(records) if record.path == "glioma/003_00.png")
     records[odd] = replace(records[odd], extra={"official_fold": "1"})
@@ -346,7 +348,7 @@ def test_cvind_that_parts_a_patient_is_kept_and_said(duplicates: Duplicates, log
 
 
 @pytest.mark.parametrize("text", ["x", "0", "-1", "1.5", "²"])
-def test_a_cvind_that_is_no_fold_is_refused(duplicates: Duplicates, text: str) -> None:
+def test_an_official_fold_that_is_no_number_is_refused(duplicates: Duplicates, text: str) -> None:
     records = list(figshare().records)
     records[0] = replace(records[0], extra={"official_fold": text})
     with pytest.raises(DataError, match="An official_fold must be a number from 1 on"):

@@ -117,7 +117,7 @@ def test_where_there_is_none_none_is_found(seed: int, tmp_path: Path) -> None:
     assert np.mean([row.accuracy for row in result.rows]) == pytest.approx(0.5, abs=0.12)
 
 
-def test_a_image_that_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> None:
     root = dataset(tmp_path / "broken", size)
     (root / "glioma/0.png").write_bytes(b"no image")
     result = search(root)
@@ -125,7 +125,7 @@ def test_a_image_that_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> 
     assert "1 images could not be read" in format_shortcuts(result)
 
 
-def test_hidden_boxes_of_healthy_heads_lie_as_the_tumors_do_in_theirs() -> None:
+def test_hidden_boxes_of_tumor_free_heads_lie_as_the_tumors_do_in_theirs() -> None:
     left, right = Box(0.1, 0.0, 0.9, 0.4), Box(0.2, 0.5, 0.8, 1.0)
     records = [Record("a", "glioma", extra={"box": "0.2 0.5 0.1 0.2"}), *(Record(str(i), "no_tumor") for i in range(5))]
     boxes = boxes_to_hide(records, [left, *[right] * 5], ["test"] * 6, seed=0)
@@ -141,7 +141,7 @@ def test_no_box_is_made_up_where_none_is_known() -> None:
     assert boxes_to_hide(records, [whole, whole], ["test", "test"], seed=0) == [None, None]
 
 
-def test_a_box_is_never_known_from_another_part() -> None:
+def test_a_box_is_never_known_from_another_subset() -> None:
     known = Record("a", "glioma", extra={"box": "0.5 0.5 0.1 0.2"})
     records, whole = [known, Record("b", "no_tumor"), Record("c", "no_tumor")], Box(0, 0, 1, 1)
     boxes = boxes_to_hide(records, [whole] * 3, ["train", "train", "test"], seed=0)

@@ -81,7 +81,7 @@ def test_a_fraction_that_gives_a_whole_number_gives_that_number(fraction: float)
     seed=st.integers(0, 9),
     test=st.sampled_from([0.2, 0.3, 0.5]),
 )
-def test_every_image_is_in_exactly_one_part(counts: list[int], seed: int, test: float) -> None:
+def test_every_image_is_in_exactly_one_subset(counts: list[int], seed: int, test: float) -> None:
     images = dataset(**{f"class_{number}": count for number, count in enumerate(counts)})
     config = DataConfig(split_seed=seed, test_fraction=test, validation_fraction=0.4)
     split = make_split(images, config)
@@ -130,7 +130,7 @@ def test_five_images_of_each_class_are_enough_for_the_paper_protocol_when_valida
     assert [len(split.subset(name)) for name in SUBSETS] == [6, 2, 2]
 
 
-def test_a_part_that_does_not_exist_is_refused() -> None:
+def test_a_subset_that_does_not_exist_is_refused() -> None:
     with pytest.raises(DataError, match=r"one of train, validation, test\. Received: 'dev'"):
         make_split(SMALL, DataConfig()).subset("dev")
 
@@ -207,7 +207,7 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
         load_split(tmp_path / "none.json", SMALL)
 
 
-def test_a_image_in_two_parts_is_refused(tmp_path: Path) -> None:
+def test_an_image_in_two_subsets_is_refused(tmp_path: Path) -> None:
     split = make_split(SMALL, DataConfig())
     twice = replace(split, test=(*split.test, split.train[0]))
     save_split(twice, SMALL, tmp_path / "splits.json")
@@ -215,7 +215,7 @@ def test_a_image_in_two_parts_is_refused(tmp_path: Path) -> None:
         load_split(tmp_path / "splits.json", SMALL)
 
 
-def test_a_image_of_another_dataset_is_refused(tmp_path: Path) -> None:
+def test_an_image_of_another_dataset_is_refused(tmp_path: Path) -> None:
     split = Split(SMALL.records[:5], SMALL.records[5:9], (Record("glioma/other.png", "glioma"),))
     save_split(split, SMALL, tmp_path / "splits.json")
     with pytest.raises(DataError, match=r"glioma/other\.png is missing"):
@@ -282,7 +282,7 @@ def test_rotating_tests_every_image_once_in_folds_that_differ_by_one(sizes: list
     assert max(map(len, tests)) - min(map(len, tests)) <= 1
 
 
-def test_fixed_keeps_the_papers_test_part_and_rotates_the_validation() -> None:
+def test_fixed_keeps_the_papers_test_subset_and_rotates_the_validation() -> None:
     images = dataset(**{label: sizes[0] for label, sizes in PAPER.items()})
     splits = make_folds(images, DataConfig(), CVConfig(test="fixed"))
     single = make_split(images, DataConfig())
