@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from unittest import mock
 
 import click
 
@@ -175,6 +174,9 @@ def _formats(model: Path) -> list[_Format]:
 
 
 def _load(chosen: _Format) -> InferenceBackend:
+    # Imported here because it takes half as long as all of the help.
+    from unittest import mock
+
     from btkeras.inference.backends import locate
 
     location = locate(chosen.path)
