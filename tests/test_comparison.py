@@ -124,10 +124,12 @@ def test_layers_are_keras_own_in_one_plain_graph(published: keras.Model) -> None
     assert not any(isinstance(layer, keras.Model) for layer in published.layers)
 
 
-def test_names_do_not_depend_on_what_was_made_before(small: keras.Model) -> None:
+@pytest.mark.parametrize("name", marked([name for name in NAMES if name != "densenet"]))
+def test_names_do_not_depend_on_what_was_made_before(name: str) -> None:
+    first = build_model(name, input_shape=(32, 32, 1))
     keras.layers.ZeroPadding2D()
-    again = build_model(small.name, input_shape=(32, 32, 1))
-    assert [layer.name for layer in again.layers] == [layer.name for layer in small.layers]
+    again = build_model(name, input_shape=(32, 32, 1))
+    assert [layer.name for layer in again.layers] == [layer.name for layer in first.layers]
 
 
 def test_batch_normalization_follows_short_trainings(small: keras.Model) -> None:
@@ -197,7 +199,7 @@ def test_a_grouped_convolution_is_that_of_keras(stride: int) -> None:
     np.testing.assert_allclose(call(ours, pixels(2, 9, 9, 16)), call(its, pixels(2, 9, 9, 16)), rtol=1e-5, atol=1e-3)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_a_grouped_convolution_trains_on_the_cpu(policy: str) -> None:
     with dtype_policy(policy):
         images = keras.Input((16, 16, 8))

@@ -86,7 +86,7 @@ def test_the_stages_halve_the_image_and_double_the_channels(model: keras.Model) 
     assert model.output_shape == (None, 4)
 
 
-@pytest.mark.parametrize("name", ["resnet34", "improved_resnet34"])
+@pytest.mark.parametrize("name", ["improved_resnet34"])
 def test_small_grey_images_go_through_the_same_stages(name: str) -> None:
     model = build_model(name, input_shape=(112, 112, 1), classes=2)
 
@@ -216,11 +216,11 @@ def test_convolutions_are_he_normal(small: keras.Model) -> None:
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"], indirect=True)
 def test_probabilities_are_float32_and_sum_to_one_under_every_policy(policy: str) -> None:
-    model = build_model("improved_resnet34", input_shape=(32, 32, 1), mean=100.0, variance=3600.0)
+    model = build_model("tiny", input_shape=(32, 32, 1), mean=100.0, variance=3600.0)
 
     probabilities = call(model, pixels(3, 32, 32, 1))
 
-    assert model.get_layer("stage4_block3_conv2").compute_dtype == policy.removeprefix("mixed_")
+    assert model.get_layer("stage1_block1_conv2").compute_dtype == policy.removeprefix("mixed_")
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=0, atol=1e-6)

@@ -14,14 +14,18 @@ import pytest
 import tensorflow as tf
 
 from btkeras.config import ExperimentConfig
+from btkeras.config_io import load_config
 from btkeras.datasets import load_dataset
-from btkeras.errors import DataError, RunError
+from btkeras.errors import DataError, ModelError, RunError
 from btkeras.evaluation.evaluate import evaluate_split, load_best
 from btkeras.logging import duration
+from btkeras.models import build_model
 from btkeras.runs import Run, open_run
-from btkeras.training import trainer
+from btkeras.training import device, trainer
 from btkeras.training.callbacks import is_better
-from btkeras.training.device import dtype_policy, resolve_precision
+from btkeras.training.device import dtype_policy, measure_bfloat16_speedup, resolve_precision
+from btkeras.training.optimizers import Schedule, make_optimizer
+from tests.conftest import TINY
 
 Config = Callable[..., ExperimentConfig]
 
@@ -63,21 +67,47 @@ def test_the_best_checkpoint_gives_the_validation_accuracy_of_its_epoch(trained_
     assert metrics["accuracy"] == pytest.approx(float(history(trained_run)[best - 1]["val_accuracy"]))
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(
-    tmp_path: Path, shared_images: Path, tiny_config: Config
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory: pytest.TempPathFactory, shared_images: Path) -> Path:
+    """A run of one epoch; read only."""
+    out = tmp_path_factory.mktemp("one_epoch") / "run"
+    return trainer.train(load_config(None, (*TINY, "train.epochs=1")), load_dataset(shared_images), out).path
+
+
+@pytest.fixture
+def own_run(tmp_path: Path, one_epoch: Path) -> Run:
+    """A copy of that run for a test that changes it."""
+    return Run(Path(shutil.copytree(one_epoch, tmp_path / "run")))
+
+
+def test_the_same_seed_gives_the_same_run_whether_precision_was_measured_or_not(
+    tmp_path: Path, one_epoch: Path, shared_images: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured() -> float:
+        keras.layers.Dense(3).build((None, 3))
+        return 1.0
+
+    monkeypatch.setattr(device, "_gpu_capability", lambda: None)
+    monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(device, "measure_bfloat16_speedup", measured)
+    config = tiny_config("train.precision=auto", "train.epochs=1")
+    trainer.train(config, load_dataset(shared_images), tmp_path / "auto")
+    assert history(tmp_path / "auto") == history(one_epoch)
+    assert all(np.array_equal(x, y) for x, y in zip(weights(tmp_path / "auto"), weights(one_epoch), strict=True))
+
+
+def test_another_seed_gives_another_run(
+    tmp_path: Path, one_epoch: Path, shared_images: Path, tiny_config: Config
+) -> None:
+    trainer.train(tiny_config("train.epochs=1", "train.seed=1"), load_dataset(shared_images), tmp_path / "run")
+    assert history(tmp_path / "run") != history(one_epoch)
+
+
+def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
+    tmp_path: Path, shared_images: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = load_dataset(shared_images)
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        trainer.train(tiny_config("train.epochs=2", f"train.seed={seed}"), dataset, tmp_path / name)
-    assert history(tmp_path / "a") == history(tmp_path / "b") != history(tmp_path / "c")
-    assert all(np.array_equal(x, y) for x, y in zip(weights(tmp_path / "a"), weights(tmp_path / "b"), strict=True))
-
-
-@pytest.mark.parametrize("override", ["optimizer.ema=0.9", "optimizer.name=sgd", "train.label_smoothing=0.1"])
-def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
-    tmp_path: Path, shared_images: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, override: str
-) -> None:
-    dataset, config = load_dataset(shared_images), tiny_config(override)
+    config = tiny_config("optimizer.name=sgd", "optimizer.ema=0.9", "train.label_smoothing=0.1")
     trainer.train(config, dataset, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(trainer.ProgressLine, "on_train_batch_end", _interrupt_in_second_epoch)
@@ -99,34 +129,30 @@ def test_the_schedule_reaches_the_optimizer(trained_run: Path) -> None:
     assert rates[0] == pytest.approx(0.01) and rates == sorted(rates, reverse=True) and rates[-1] < 1e-4
 
 
-def test_averaged_weights_differ_from_the_raw_ones(tmp_path: Path, shared_images: Path, tiny_config: Config) -> None:
-    dataset = load_dataset(shared_images)
-    for name, momentum in (("raw", 0), ("averaged", 0.9)):
-        trainer.train(tiny_config(f"optimizer.ema={momentum}", "train.epochs=1"), dataset, tmp_path / name)
-    pairs = list(zip(weights(tmp_path / "raw"), weights(tmp_path / "averaged"), strict=True))
-    assert not all(np.array_equal(x, y) for x, y in pairs)
-    # The training itself is the same: only what is validated and kept differs.
-    losses = [history(tmp_path / name)[0]["loss"] for name in ("raw", "averaged")]
-    assert losses[0] == losses[1]
+def test_averaged_weights_differ_from_the_raw_ones(
+    tmp_path: Path, one_epoch: Path, shared_images: Path, tiny_config: Config
+) -> None:
+    averaged = tmp_path / "averaged"
+    trainer.train(tiny_config("optimizer.ema=0.9", "train.epochs=1"), load_dataset(shared_images), averaged)
+    assert not all(np.array_equal(x, y) for x, y in zip(weights(one_epoch), weights(averaged), strict=True))
+    # The training itself is the same: only the validated and saved weights differ.
+    assert history(averaged)[0]["loss"] == history(one_epoch)[0]["loss"]
 
 
 def test_early_stopping_ends_the_run_and_resuming_it_changes_nothing(
     tmp_path: Path, shared_images: Path, tiny_config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "btkeras")
-    config = tiny_config("train.early_stopping=1", "train.epochs=40", "optimizer.learning_rate=1e-12")
+    config = tiny_config("train.early_stopping=1", "train.epochs=9", "optimizer.learning_rate=1e-12")
     out = tmp_path / "run"
     trainer.train(config, load_dataset(shared_images), out)
     rows = history(out)
-    assert len(rows) < 40
+    assert len(rows) < 9
     trainer.resume(out)
     assert history(out) == rows and "finished already" in caplog.text
 
 
 def test_weight_decay_spares_biases_and_normalization(shared_images: Path, tiny_config: Config) -> None:
-    from btkeras.models import build_model
-    from btkeras.training.optimizers import Schedule, make_optimizer
-
     config, model = tiny_config(), build_model("tiny", input_shape=(32, 32, 1))
     optimizer = make_optimizer(config.optimizer, Schedule(config.optimizer.learning_rate, config.schedule, 1, 1), model)
     optimizer.build(model.trainable_variables)
@@ -134,7 +160,7 @@ def test_weight_decay_spares_biases_and_normalization(shared_images: Path, tiny_
     assert decayed == {v.path for v in model.trainable_variables if v.path.endswith("kernel")}
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_mixed_precision_trains_and_keeps_a_float32_model(
     tmp_path: Path, shared_images: Path, tiny_config: Config, policy: str
 ) -> None:
@@ -148,8 +174,6 @@ def test_mixed_precision_trains_and_keeps_a_float32_model(
 
 
 def test_mixed_float16_scales_the_loss(tiny_config: Config) -> None:
-    from btkeras.models import build_model
-
     with dtype_policy("mixed_float16"):
         model = build_model("tiny", input_shape=(32, 32, 1))
         model.compile("adam", "categorical_crossentropy")
@@ -163,8 +187,6 @@ def test_the_dtype_policy_is_restored_after_an_error() -> None:
 
 
 def test_auto_precision_measures_only_where_the_processor_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    from btkeras.training import device
-
     monkeypatch.setattr(device, "_gpu_capability", lambda: None)
     monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: False)
     monkeypatch.setattr(device, "measure_bfloat16_speedup", lambda: pytest.fail("measured"))
@@ -185,27 +207,7 @@ def test_auto_precision_follows_the_gpus_capability(
     assert resolve_precision("auto")["precision"] == policy
 
 
-def test_measuring_the_precision_does_not_change_the_weights(
-    tmp_path: Path, shared_images: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from btkeras.training import device
-
-    def measured() -> float:
-        keras.layers.Dense(3).build((None, 3))
-        return 1.0
-
-    monkeypatch.setattr(device, "_gpu_capability", lambda: None)
-    monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: True)
-    monkeypatch.setattr(device, "measure_bfloat16_speedup", measured)
-    for name in ("float32", "auto"):
-        config = tiny_config(f"train.precision={name}", "train.epochs=1")
-        trainer.train(config, load_dataset(shared_images), tmp_path / name)
-    assert history(tmp_path / "float32") == history(tmp_path / "auto")
-
-
 def test_the_self_measurement_gives_a_ratio() -> None:
-    from btkeras.training.device import measure_bfloat16_speedup
-
     assert 0.01 < measure_bfloat16_speedup(rounds=1) < 100
 
 
@@ -241,11 +243,11 @@ def test_a_resumed_run_keeps_its_configuration(trained_run: Path, tiny_config: C
         trainer.resume(trained_run, tiny_config("train.epochs=10", "optimizer.learning_rate=0.5"))
 
 
-def test_a_changed_dataset_cannot_be_resumed(tmp_path: Path, image_folder: Path, tiny_config: Config) -> None:
-    trainer.train(tiny_config("train.epochs=1"), load_dataset(image_folder), tmp_path / "run")
+def test_a_changed_dataset_cannot_be_resumed(own_run: Run, image_folder: Path) -> None:
+    own_run.use_dataset(load_dataset(image_folder))
     (image_folder / "glioma/000.png").rename(image_folder / "glioma/new.png")
     with pytest.raises(DataError, match=r"glioma/000\.png is missing"):
-        trainer.resume(tmp_path / "run")
+        trainer.resume(own_run.path)
 
 
 def test_a_finished_run_of_an_older_revision_is_known_as_such(tmp_path: Path, trained_run: Path) -> None:
@@ -270,27 +272,21 @@ def test_a_dataset_that_has_moved_is_found_again(
         run.use_dataset(load_dataset(image_folder))
 
 
-def test_the_state_of_another_network_is_refused(
-    tmp_path: Path, shared_images: Path, tiny_config: Config, trained_run: Path
-) -> None:
-    out = tmp_path / "run"
-    trainer.train(tiny_config("train.epochs=1"), load_dataset(shared_images), out)
-    config = out / "config.yaml"
+def test_the_state_of_another_network_is_refused(own_run: Run) -> None:
+    config = own_run.path / "config.yaml"
     config.write_text(config.read_text().replace("epochs: 1\n", "epochs: 2\n").replace("name: adamw", "name: sgd"))
-    state = Run(out).state_file
+    state = own_run.state_file
     with np.load(state) as arrays:
         progress = str(arrays["progress"]).replace('"finished": true', '"finished": false')
         np.savez(state, **{**arrays, "progress": np.array(progress)})
     with pytest.raises(RunError, match="must belong to this network and optimizer"):
-        trainer.resume(out)
+        trainer.resume(own_run.path)
 
 
-def test_a_damaged_state_is_one_message(tmp_path: Path, shared_images: Path, tiny_config: Config) -> None:
-    out = tmp_path / "run"
-    trainer.train(tiny_config("train.epochs=1"), load_dataset(shared_images), out)
-    Run(out).state_file.write_bytes(b"PK\x03\x04 but no more")
+def test_a_damaged_state_is_one_message(own_run: Run) -> None:
+    own_run.state_file.write_bytes(b"PK\x03\x04 but no more")
     with pytest.raises(RunError, match="saved state must be readable"):
-        trainer.resume(out)
+        trainer.resume(own_run.path)
 
 
 def test_a_diverging_training_says_so(tmp_path: Path, shared_images: Path, tiny_config: Config) -> None:
@@ -299,17 +295,13 @@ def test_a_diverging_training_says_so(tmp_path: Path, shared_images: Path, tiny_
         trainer.train(config, load_dataset(shared_images), tmp_path / "run")
 
 
-def test_the_checkpoint_of_another_network_is_refused(tmp_path: Path, shared_images: Path, tiny_config: Config) -> None:
-    from btkeras.errors import ModelError
-    from btkeras.models import build_model
-
-    run = trainer.train(tiny_config("train.epochs=1"), load_dataset(shared_images), tmp_path / "run")
-    build_model("tiny", input_shape=(40, 40, 3)).save(run.best_model)
+def test_the_checkpoint_of_another_network_is_refused(own_run: Run) -> None:
+    build_model("tiny", input_shape=(40, 40, 3)).save(own_run.best_model)
     with pytest.raises(ModelError, match=r"must be the network of its run"):
-        load_best(run)
-    run.best_model.write_bytes(b"no checkpoint")
+        load_best(own_run)
+    own_run.best_model.write_bytes(b"no checkpoint")
     with pytest.raises(ModelError, match="must be a whole"):
-        load_best(run)
+        load_best(own_run)
 
 
 def test_the_validation_figure_decides_and_the_other_breaks_ties() -> None:

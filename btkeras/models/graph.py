@@ -20,14 +20,8 @@ OUTPUT = ""
 class ModelGraph:
     """A copy of a network to be rewritten; the network itself stays as it is.
 
-    Layers go by their names. ``drop`` and ``rename`` take effect in ``build``; until then a renamed layer keeps its old
-    name.
-
-    Args:
-        model: A functional network.
-
-    Raises:
-        ModelError: If it is not functional.
+    Layers go by their names; a renamed layer keeps its old name until ``build``. A network that is not functional is a
+    ``ModelError``.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -50,9 +44,6 @@ class ModelGraph:
     def names(self) -> list[str]:
         """The remaining layers in the order of computation."""
         return list(self._entries)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._entries
 
     def layer(self, name: str) -> Any:
         """The network's own layer; None for an operation and for ``OUTPUT``."""
@@ -85,7 +76,7 @@ class ModelGraph:
         return sources[0] if len(sources) == 1 and self.is_called_once(name) else None
 
     def input_shape(self, name: str) -> tuple[int | None, ...]:
-        """Shape, with the batch, of the first tensor that a layer takes in the original network."""
+        """Shape, with the batch, of the first tensor that a layer takes."""
         return tuple(next(self._inputs(name))["shape"])
 
     def is_called_once(self, name: str) -> bool:

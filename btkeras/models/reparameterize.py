@@ -28,7 +28,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
-from btkeras.models.graph import ModelGraph
+from btkeras.models.graph import OUTPUT, ModelGraph
 from btkeras.models.training_layers import (
     FirstChannelConvolution,
     FirstChannelNormalization,
@@ -86,7 +86,7 @@ def reparameterize(model: keras.Model, *, grey: bool = False, trainable: bool = 
         _use_first_channel(graph)
     for rule in TRAINING_RULES if trainable else DEPLOYMENT_RULES:
         for name in graph.names():
-            if name in graph:
+            if name in graph.names():
                 rule(graph, name)
     if grey and not trainable:
         _sum_channels(graph)
@@ -251,7 +251,7 @@ def _from_images(graph: ModelGraph) -> tuple[list[str], list[str], list[str]]:
     others: list[str] = []
     for name in alike:
         for user in graph.users(name):
-            layer, once = graph.layer(user), user in graph and graph.is_called_once(user)
+            layer, once = graph.layer(user), user != OUTPUT and graph.is_called_once(user)
             if once and isinstance(layer, layers.Normalization | layers.ZeroPadding2D):
                 alike.append(user)
             elif once and type(layer) is layers.Conv2D and layer.groups == 1 and layer.data_format == "channels_last":

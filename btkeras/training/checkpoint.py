@@ -1,4 +1,4 @@
-"""What a training needs to go on after a kill, as one file that is replaced in one rename."""
+"""The saved state of a training: weights, optimizer and progress, in one file that is replaced in one rename."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -40,17 +39,16 @@ class Progress:
 
 
 def save_state(target: Path, model: keras.Model, progress: Progress) -> None:
-    """Writes weights, optimizer and progress. Data order and augmentation need no state: they are functions."""
+    """Writes weights, optimizer and progress. Data order and augmentation need no state."""
     with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         # As ``np.savez`` does it, but with a copy of one variable at a time in memory, not of all.
-        for name, variable in _variables(model).items():
-            _add(archive, name, np.asarray(variable))
-        _add(archive, _PROGRESS, np.array(json.dumps(asdict(progress))))
+        for name, value in {**_variables(model), _PROGRESS: _encoded(progress)}.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
 
 
-def _add(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-        np.lib.format.write_array(member, array, allow_pickle=False)
+def _encoded(progress: Progress) -> NDArray[np.str_]:
+    return np.array(json.dumps(asdict(progress)))
 
 
 def load_progress(source: Path) -> Progress:
@@ -60,10 +58,10 @@ def load_progress(source: Path) -> Progress:
 
 
 def drop_weights(target: Path) -> None:
-    """Leaves only the progress, when a training is finished: the rest is three times as large as the model."""
+    """Leaves only the progress of a finished training: the rest is three times as large as the model."""
     progress = load_progress(target)
     with atomic_file(target) as temporary:
-        np.savez(temporary, allow_pickle=False, **{_PROGRESS: np.array(json.dumps(asdict(progress)))})
+        np.savez(temporary, allow_pickle=False, **{_PROGRESS: _encoded(progress)})
 
 
 def restore_state(source: Path, model: keras.Model) -> None:
@@ -75,9 +73,7 @@ def restore_state(source: Path, model: keras.Model) -> None:
     variables = _variables(model)
     with _opened(source) as arrays:
         different = set(arrays.files) ^ {*variables, _PROGRESS}
-        different |= {
-            name for name in variables if name not in different and arrays[name].shape != variables[name].shape
-        }
+        different |= {name for name in variables.keys() - different if arrays[name].shape != variables[name].shape}
         if different:
             raise RunError(
                 "The saved state must belong to this network and optimizer",
@@ -90,16 +86,15 @@ def restore_state(source: Path, model: keras.Model) -> None:
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
     # An optimizer's own name, the first part of its variables' paths, is counted up within a process.
-    optimizer = {variable.path.partition("/")[2]: variable for variable in model.optimizer.variables}
     return {
         **{f"model/{variable.path}": variable for variable in model.weights},
         **{f"model/{path}": variable for path, variable in _random_states(model).items()},
-        **{f"optimizer/{path}": variable for path, variable in optimizer.items()},
+        **{f"optimizer/{variable.path.partition('/')[2]}": variable for variable in model.optimizer.variables},
     }
 
 
 def _random_states(model: keras.Model) -> dict[str, keras.Variable]:
-    """The states of the random generators, of dropout say, which a layer does not count among its weights.
+    """The states of random generators, of dropout say, which are no weights.
 
     Named by their layer: a generator's own path is counted up with every one that the process makes.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -92,7 +93,7 @@ def load_images(
     preprocessor = Preprocessor(size, config.data.channels, config.data.harmonize)
     cache = resolved_cache(config.data.cache, len(records), preprocessor)
     pause = 0.0 if sys.stderr.isatty() else _QUIET_SECONDS
-    pauses = {"delay": pause, "mininterval": max(pause, 0.1), "maxinterval": max(pause, 10.0)}
+    pauses: dict[str, Any] = {"delay": pause, "mininterval": max(pause, 0.1), "maxinterval": max(pause, 10.0)}
     return build_cache(
         [dataset.root / record.path for record in records],
         preprocessor,

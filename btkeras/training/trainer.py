@@ -219,7 +219,8 @@ def _steps(config: ExperimentConfig, images: SplitImages) -> int:
 
 
 def _network(config: ExperimentConfig, images: SplitImages) -> keras.Model:
-    mean, variance = images.caches["train"].statistics()
+    mean, measured = images.caches["train"].statistics()
+    variance: float | list[float] = measured
     shape = (config.data.image_size, config.data.image_size, config.data.channels)
     if config.model.weights != "random":
         variance = scaled_variance(config.model.name, variance)
