@@ -283,7 +283,7 @@ def test_the_test_subset_is_read_but_takes_no_memory(
     }
     config, dataset = tiny_config("data.cache=memory"), load_dataset(image_folder)
     split = make_split(dataset, config.data)
-    kept = load_split_images(dataset, split, config, keep_test=True).caches["test"]
+    kept = load_split_images(dataset, split, config, cache_test=True).caches["test"]
     assert "in memory" in kept.location
     np.testing.assert_array_equal(
         kept.take(np.arange(len(kept))), [Preprocessor(32, 1).file(dataset.root / record.path) for record in split.test]

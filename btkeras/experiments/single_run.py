@@ -61,7 +61,7 @@ def start_run(
     """
     check_model(config)
     if config.model.name not in CLASSIFIERS:
-        run = trainer.train(config, dataset, out, split=split, skip_broken=skip_broken, facts=facts)
+        run = trainer.train(config, dataset, out, split=split, skip_broken=skip_broken, manifest=facts)
         return calibrate_and_evaluate(run)
     require_new(out)
     split = split or make_split(dataset, config.data, cache_folder())
@@ -84,7 +84,7 @@ def resume_run(out: Path, config: ExperimentConfig | None = None) -> dict[str, A
 def _lbp_inputs(config: ExperimentConfig, dataset: Dataset, split: Split, *, skip_broken: bool = False) -> SplitImages:
     # The patterns depend on the scale, so images are whole and nothing is augmented.
     whole = replace(config, augment=AugmentConfig(crop=(1.0, 1.0)))
-    return load_split_images(dataset, split, whole, skip_broken=skip_broken, keep_test=True)
+    return load_split_images(dataset, split, whole, skip_broken=skip_broken, cache_test=True)
 
 
 def _run_lbp(run: Run, dataset: Dataset, split: Split, inputs: SplitImages) -> dict[str, Any]:

@@ -51,13 +51,13 @@ def _conv_layer(filters: int, kernel: int, stride: int, *, name: str) -> layers.
 
 
 def batch_norm(x: KerasTensor, *, relu: bool = True, name: str) -> KerasTensor:
-    """Batch normalisation, with ReLU behind it unless told otherwise."""
+    """Batch normalisation, with ReLU behind it by default."""
     x = layers.BatchNormalization(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
 def conv_bn(x: KerasTensor, filters: int, kernel: int, *, stride: int = 1, relu: bool = True, name: str) -> KerasTensor:
-    """Convolution, batch normalisation, and ReLU unless told otherwise."""
+    """Convolution, batch normalisation, and ReLU by default."""
     return batch_norm(conv(x, filters, kernel, stride=stride, name=name), relu=relu, name=name)
 
 

@@ -81,12 +81,7 @@ def check_pretrained(name: str, channels: int) -> None:
 
 
 def scaled_variance(name: str, variance: float | Sequence[float]) -> float | list[float]:
-    """The variance that makes ``standardize`` give images of the scale that ImageNet weights expect.
-
-    Args:
-        name: A key of ``IMAGENET``.
-        variance: Of the training pixels, one or one a channel.
-    """
+    """The variance (of pixels, one or one a channel) that gives images the scale that ImageNet weights expect."""
     scaled: float | list[float] = (np.asarray(variance) / IMAGENET[name].scale ** 2).tolist()
     return scaled
 

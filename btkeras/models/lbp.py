@@ -126,10 +126,10 @@ def fit_lbp(
 
     Args:
         kind: A key of ``GRIDS``.
-        train: uint8 ``[n, height, width, 1 or 3]``.
-        train_labels: ``[n]`` class indices.
-        validation: uint8 ``[m, height, width, 1 or 3]``.
-        validation_labels: ``[m]`` class indices.
+        train: uint8 ``[n, height, width, 1 or 3]``; ``validation`` likewise.
+        train_labels: ``[n]`` class indices; ``validation_labels`` likewise.
+        validation: Images that the settings are chosen on.
+        validation_labels: Their classes.
         seed: Of the folds that ``svm`` fits its temperature on; nothing else is random.
 
     Raises:

@@ -98,12 +98,12 @@ def _summed(graph: ModelGraph, name: str) -> list[str]:
     if type(graph.layer(name)) is not layers.Add or not graph.is_called_once(name):
         return []
     names = graph.sources(name)
-    if not all(type(graph.layer(part)) is layers.Conv2D and _is_linear(graph, part, name) for part in names):
+    if not all(type(graph.layer(branch)) is layers.Conv2D and _is_linear(graph, branch, name) for branch in names):
         return []
-    configs = [graph.config(part) for part in names]
+    configs = [graph.config(branch) for branch in names]
     alike = all(config[key] == configs[0][key] for config in configs for key in _SUMMED_ALIKE)
-    types = {graph.layer(part).compute_dtype for part in names}
-    inputs = {graph.source(part) for part in names}
+    types = {graph.layer(branch).compute_dtype for branch in names}
+    inputs = {graph.source(branch) for branch in names}
     # With "same" padding and no strides, kernels whose sizes differ by an even number have one centre.
     sizes = np.array([config["kernel_size"] for config in configs])
     centered = ((sizes - sizes[0]) % 2 == 0).all() and configs[0]["padding"] == "same"
@@ -121,13 +121,13 @@ def _merge_sum(graph: ModelGraph, name: str) -> None:
     names = _summed(graph, name)
     if not names:
         return
-    weights, size = [_with_bias(graph, part) for part in names], _largest(graph, names)
-    kept, *others = sorted(names, key=lambda part: -graph.layer(part).kernel_size[0])
+    weights, size = [_with_bias(graph, branch) for branch in names], _largest(graph, names)
+    merged, *others = sorted(names, key=lambda branch: -graph.layer(branch).kernel_size[0])
     kernel = np.sum([_padded(kernel, size) for kernel, _ in weights], axis=0)
-    graph.config(kept).update(kernel_size=size, use_bias=True)
-    graph.set_weights(kept, [kernel, np.sum([bias for _, bias in weights], axis=0)])
-    for part in (*others, name):
-        graph.drop(part, kept)
+    graph.config(merged).update(kernel_size=size, use_bias=True)
+    graph.set_weights(merged, [kernel, np.sum([bias for _, bias in weights], axis=0)])
+    for branch in (*others, name):
+        graph.drop(branch, merged)
 
 
 def _padded(kernel: Floats, size: list[int]) -> Floats:
@@ -142,8 +142,8 @@ def _sum_kernels(graph: ModelGraph, name: str) -> None:
     size, dilation = _largest(graph, names), graph.config(names[0])["dilation_rate"]
     graph.add_source(name, names[0])
     graph.replace(name, SummedConvolution, dilation_rate=dilation)
-    for part in names:
-        graph.replace(part, PaddedKernel, channels=graph.input_shape(part)[-1], size=size)
+    for branch in names:
+        graph.replace(branch, PaddedKernel, channels=graph.input_shape(branch)[-1], size=size)
 
 
 def _are_trainable(graph: ModelGraph, names: list[str]) -> bool:
@@ -181,17 +181,17 @@ def _fold_affine(graph: ModelGraph, name: str) -> None:
     if type(layer) not in _AFFINE or source is None or name == _FEATURES:
         return
     axis, factors, offsets = _AFFINE[type(layer)](layer)
-    parts = _linear_layers(graph, source, name, axis % len(graph.input_shape(name)))
-    if not parts or any(graph.layer(part).compute_dtype != layer.compute_dtype for part in parts):
+    branches = _linear_layers(graph, source, name, axis % len(graph.input_shape(name)))
+    if not branches or any(graph.layer(branch).compute_dtype != layer.compute_dtype for branch in branches):
         return
-    weights = [_with_bias(graph, part) for part in parts]
+    weights = [_with_bias(graph, branch) for branch in branches]
     cuts = np.cumsum([len(bias) for *_, bias in weights])
     split = [np.split(np.broadcast_to(values, cuts[-1]), cuts[:-1]) for values in (factors, offsets)]
-    for part, (*kernels, kernel, bias), factor, offset in zip(parts, weights, *split, strict=True):
-        axes = _OUTPUT_AXES[type(graph.layer(part))]
+    for branch, (*kernels, kernel, bias), factor, offset in zip(branches, weights, *split, strict=True):
+        axes = _OUTPUT_AXES[type(graph.layer(branch))]
         along = factor.reshape([n if i - kernel.ndim in axes else 1 for i, n in enumerate(kernel.shape)])
-        graph.config(part)["use_bias"] = True
-        graph.set_weights(part, [*kernels, kernel * along, bias * factor + offset])
+        graph.config(branch)["use_bias"] = True
+        graph.set_weights(branch, [*kernels, kernel * along, bias * factor + offset])
     graph.drop(name, source)
 
 
@@ -199,8 +199,8 @@ def _linear_layers(graph: ModelGraph, name: str, user: str, axis: int) -> list[s
     """The linear layers whose outputs, concatenated along the axis, are what a layer gives to its only user."""
     layer, rank = graph.layer(name), len(graph.input_shape(user))
     if type(layer) is layers.Concatenate and layer.axis % rank == axis and graph.users(name) == [user]:
-        parts = [_linear_layers(graph, source, name, axis) for source in graph.sources(name)]
-        return [part for found in parts for part in found] if all(parts) else []
+        branches = [_linear_layers(graph, source, name, axis) for source in graph.sources(name)]
+        return [branch for found in branches for branch in found] if all(branches) else []
     if type(layer) not in _OUTPUT_AXES or not _is_linear(graph, name, user):
         return []
     channels = 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1

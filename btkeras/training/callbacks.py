@@ -49,13 +49,7 @@ class MacroRecall(keras.metrics.Metric):
 
 
 class ProgressLine(keras.callbacks.Callback):
-    """A moving line while an epoch runs (on a terminal), and a line for each finished epoch, on standard error.
-
-    Args:
-        epochs: Length of the whole training.
-        steps: Steps per epoch.
-        batch_size: Images per step.
-    """
+    """A moving line while an epoch runs (on a terminal), and a line for each finished epoch, on standard error."""
 
     def __init__(self, epochs: int, steps: int, batch_size: int) -> None:
         super().__init__()
@@ -106,12 +100,7 @@ class BestModel(keras.callbacks.Callback):
     """Saves the model whenever its validation metrics are the best so far.
 
     Works at the end of a validation and not of an epoch, because that is where averaged weights (EMA) are in place.
-
-    Args:
-        run: Where ``best.keras`` goes.
-        portable: The same network under float32, which is what is saved: it predicts the same on any machine.
-        progress: Holds the best metrics.
-        monitor: One of ``config.MONITORS``.
+    What is saved is ``portable``, the same network under float32, which predicts the same on any machine.
     """
 
     def __init__(self, run: Run, portable: keras.Model, progress: Progress, monitor: str) -> None:
@@ -136,12 +125,7 @@ class BestModel(keras.callbacks.Callback):
 class EpochEnd(keras.callbacks.Callback):
     """Records the epoch, saves the state, then decides whether to stop.
 
-    Args:
-        run: Where history and state go.
-        progress: What is recorded.
-        learning_rate: Rate by step.
-        epochs: Length of the whole training.
-        early_stopping: Epochs without a better checkpoint after which to stop; 0 never.
+    The training stops after ``epochs``, and after ``early_stopping`` epochs without a better checkpoint unless it is 0.
     """
 
     def __init__(
@@ -176,17 +160,10 @@ class EpochEnd(keras.callbacks.Callback):
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Writes scalars, the validation's confusion matrix, a grid of augmented images and the hyper-parameters.
+    """Writes scalars, the validation's confusion matrix, some augmented images and the hyper-parameters.
 
     Keras' own callback needs its TensorFlow backend; this one writes through ``tf.summary`` under any.
-
-    Args:
-        run: Events go to its ``tensorboard/train`` and ``tensorboard/validation``.
-        config: Shown as hyper-parameters.
-        classes: Class names.
-        images: A batch of augmented images, float ``[n, size, size, channels]`` in 0..255.
-        learning_rate: Rate by step.
-        images_per_epoch: For the speed.
+    ``images`` is a batch of augmented images, float ``[n, size, size, channels]`` in 0..255.
     """
 
     def __init__(
@@ -210,7 +187,8 @@ class TensorBoard(keras.callbacks.Callback):
 
         with self._train.as_default():
             hparams.hparams(_hyper_parameters(self._config))
-            tf.summary.image("augmented_inputs", _image_grid(self._images)[None], step=0)
+            images = np.clip(np.rint(self._images), 0, 255).astype(np.uint8)
+            tf.summary.image("augmented_inputs", images, step=0, max_outputs=16)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._start = time.perf_counter()
@@ -251,15 +229,6 @@ def _hyper_parameters(config: ExperimentConfig) -> dict[str, Any]:
     settings = config_to_dict(config).items()
     flat = {f"{section}.{key}": value for section, keys in settings for key, value in keys.items()}
     return {key: str(value) if isinstance(value, list | dict) else value for key, value in flat.items()}
-
-
-def _image_grid(images: NDArray[np.floating], columns: int = 4, rows: int = 4) -> NDArray[np.uint8]:
-    """Lays images out in a grid, uint8 ``[rows * size, columns * size, channels]``; empty places are black."""
-    size, channels = images.shape[1], images.shape[3]
-    grid = np.zeros((rows * columns, size, size, channels), np.uint8)
-    shown = images[: rows * columns]
-    grid[: len(shown)] = np.clip(np.rint(shown), 0, 255)
-    return grid.reshape(rows, columns, size, size, channels).swapaxes(1, 2).reshape(rows * size, columns * size, -1)
 
 
 def _confusion_image(matrix: NDArray[np.integer], classes: Sequence[str]) -> NDArray[np.uint8]:

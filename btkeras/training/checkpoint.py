@@ -24,7 +24,7 @@ class Progress:
     """Attributes:
     epochs: Epochs that are finished.
     history: A row per finished epoch.
-    best: The best checkpoint's validation figures, empty before the first.
+    best: The best checkpoint's validation metrics, empty before the first.
     best_epoch: Epoch of the best checkpoint, counted from 1; 0 before the first.
     seconds: Time spent in training so far.
     finished: Whether the training came to its end.

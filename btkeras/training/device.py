@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
+import timeit
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,7 @@ _GPU_POLICIES = (
 
 
 def seed_everything(config: TrainConfig) -> None:
-    """Seeds the weights' initialisation; on request makes TensorFlow's operations deterministic.
-
-    The latter holds for the rest of the process: TensorFlow has no way back.
-    """
+    """Seeds the weights' initialisation; on request makes TensorFlow deterministic for the rest of the process."""
     keras.utils.set_random_seed(config.seed)
     if config.deterministic and keras.backend.backend() == "tensorflow":
         tf.config.experimental.enable_op_determinism()
@@ -120,14 +117,9 @@ def measure_bfloat16_speedup(rounds: int = 5) -> float:
 
     Interleaved medians, because other work on the machine comes and goes.
     """
-    steps = {policy: _measured_step(policy) for policy in ("float32", "mixed_bfloat16")}
-    times: dict[str, list[float]] = {policy: [] for policy in steps}
-    for _ in range(rounds):
-        for policy, step in steps.items():
-            start = time.perf_counter()
-            step()
-            times[policy].append(time.perf_counter() - start)
-    return float(np.median(times["float32"]) / np.median(times["mixed_bfloat16"]))
+    steps = [_measured_step(policy) for policy in ("float32", "mixed_bfloat16")]
+    seconds = np.median([[timeit.timeit(step, number=1) for step in steps] for _ in range(rounds)], axis=0)
+    return float(seconds[0] / seconds[1])
 
 
 def _measured_step(policy: str) -> Callable[[], Any]:

@@ -43,12 +43,10 @@ def _handle(variable: Any) -> tf.Tensor:
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
-class FusedAdam(_OnePass, keras.optimizers.Adam):
-    """``keras.optimizers.Adam``."""
+class _FusedAdam(_OnePass, keras.optimizers.Adam): ...
 
 
-class FusedAdamW(_OnePass, keras.optimizers.AdamW):
-    """``keras.optimizers.AdamW``."""
+class _FusedAdamW(_OnePass, keras.optimizers.AdamW): ...
 
 
 def _cosine(config: ScheduleConfig, epoch: Any, progress: Any) -> Any:
@@ -99,12 +97,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as JSON knows them."""
-        return {
-            "learning_rate": self._peak,
-            "schedule": asdict(self._config),
-            "epochs": self._epochs,
-            "steps": self._steps,
-        }
+        shape = {"schedule": asdict(self._config), "epochs": self._epochs, "steps": self._steps}
+        return {"learning_rate": self._peak, **shape}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Schedule:
@@ -113,14 +107,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 _OPTIMIZERS = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
-_FUSED = {"adam": FusedAdam, "adamw": FusedAdamW}
+_FUSED = {"adam": _FusedAdam, "adamw": _FusedAdamW}
 
 
 def make_optimizer(config: OptimizerConfig, schedule: Schedule, model: keras.Model) -> keras.optimizers.Optimizer:
-    """Builds the optimizer for a model, its slots included.
-
-    Only kernels decay: pulling batch normalisation's scales or biases to zero changes the function for no gain.
-    """
+    """Makes the optimizer for a model. Only kernels decay, not batch normalisation's scales, nor biases."""
     own: dict[str, Any] = {"momentum": config.momentum, "nesterov": True} if config.name == "sgd" else {}
     classes: dict[str, Any] = {**_OPTIMIZERS, **(_FUSED if one_tensorflow_replica() else {})}
     optimizer: keras.optimizers.Optimizer = classes[config.name](

@@ -49,7 +49,7 @@ class SplitImages:
 
 
 def load_split_images(
-    dataset: Dataset, split: Split, config: ExperimentConfig, *, skip_broken: bool = False, keep_test: bool = False
+    dataset: Dataset, split: Split, config: ExperimentConfig, *, skip_broken: bool = False, cache_test: bool = False
 ) -> SplitImages:
     """Decodes every image of the split once, so that a broken one is known before anything is trained.
 
@@ -58,7 +58,7 @@ def load_split_images(
         split: Their subsets.
         config: How they are decoded and where they are cached.
         skip_broken: Leave out what cannot be read.
-        keep_test: Whether the test images take memory too. On disk they are cached for the evaluation anyway.
+        cache_test: Whether the test images take memory too. On disk they are cached for the evaluation anyway.
 
     Raises:
         DataError: If some cannot be read and ``skip_broken`` is not set; it names them. Also if a subset loses all its
@@ -70,7 +70,7 @@ def load_split_images(
     for subset in SUBSETS:
         records, size = split.subset(subset), config.data.image_size
         stored = stored_size(size, config.augment) if subset == "train" else size
-        cache = load_images(dataset, records, stored, config, name=subset, keep=keep_test or subset != "test")
+        cache = load_images(dataset, records, stored, config, name=subset, cached=cache_test or subset != "test")
         broken |= {records[i].path: str(error) for i, error in cache.broken.items()}
         labels[subset] = [dataset.classes.index(r.label) for i, r in enumerate(records) if i not in cache.broken]
         caches[subset] = cache
@@ -87,9 +87,9 @@ def stored_size(image_size: int, config: AugmentConfig) -> int:
 
 
 def load_images(
-    dataset: Dataset, records: Sequence[Record], size: int, config: ExperimentConfig, *, name: str, keep: bool = True
+    dataset: Dataset, records: Sequence[Record], size: int, config: ExperimentConfig, *, name: str, cached: bool = True
 ) -> ImageCache:
-    """Decodes the images of records, with a progress bar of this name; without ``keep`` they take no memory."""
+    """Decodes the images of records, with a progress bar of this name; without ``cached`` they take no memory."""
     preprocessor = Preprocessor(size, config.data.channels, config.data.harmonize)
     cache = resolved_cache(config.data.cache, len(records), preprocessor)
     pause = 0.0 if sys.stderr.isatty() else _QUIET_SECONDS
@@ -97,7 +97,7 @@ def load_images(
     return build_cache(
         [dataset.root / record.path for record in records],
         preprocessor,
-        cache="none" if cache == "memory" and not keep else cache,
+        cache="none" if cache == "memory" and not cached else cache,
         folder=cache_folder() / "images",
         progress=lambda images: tqdm(
             images, f"reading {name}", len(records), unit=" images", file=sys.stderr, leave=False, **pauses
@@ -106,11 +106,7 @@ def load_images(
 
 
 def broken_images(broken: Mapping[str, str]) -> DataError:
-    """The error that names broken images, the first of them where there are many.
-
-    Args:
-        broken: Path and reason of each.
-    """
+    """The error that names broken images (path and reason of each), the first of them where there are many."""
     reasons = [f"\n  {reason.removesuffix('.')}" for reason in list(broken.values())[:_NAMED]]
     more = f"\n  and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
     return DataError(
@@ -135,10 +131,8 @@ def _lesions(dataset: Dataset, split: Split, config: ExperimentConfig, broken: C
     if not config.augment.lesion_cutmix:
         return None
     if unknown := set(classes) - set(dataset.classes):
-        raise DataError(
-            f"augment.cutmix_classes must be classes of the dataset: {', '.join(dataset.classes)}",
-            received=min(unknown),
-        )
+        rule = f"augment.cutmix_classes must be classes of the dataset: {', '.join(dataset.classes)}"
+        raise DataError(rule, received=min(unknown))
     records = [record for record in split.train if record.path not in broken]
     boxes = [record.box for record in records]
     if config.data.harmonize:

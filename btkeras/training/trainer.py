@@ -50,7 +50,7 @@ def train(
     *,
     split: Split | None = None,
     skip_broken: bool = False,
-    facts: Mapping[str, Any] = MappingProxyType({}),
+    manifest: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
     """Starts a run: splits the dataset, trains, and keeps the best checkpoint.
 
@@ -60,7 +60,7 @@ def train(
         out: The run folder, which must not exist.
         split: The subsets; by default made from ``config.data``.
         skip_broken: Leave out images that cannot be read, and record them, instead of stopping.
-        facts: What else the manifest says; a ``precision`` (with ``precision_reason``) there is not decided again.
+        manifest: Further entries of the manifest; a ``precision`` (with ``precision_reason``) there is not decided again.
 
     Raises:
         DataError: If the dataset cannot be split or read.
@@ -74,7 +74,7 @@ def train(
     # Before the run's folder appears, so that a broken image leaves nothing behind.
     images = load_split_images(dataset, split, config, skip_broken=skip_broken)
     broken = [{"path": path, "reason": reason} for path, reason in images.broken.items()]
-    run = create_run(out, config, dataset, split, broken=broken, **facts)
+    run = create_run(out, config, dataset, split, broken=broken, **manifest)
     try:
         return _train(config, run, images, Progress())
     except ModelError:
@@ -157,7 +157,7 @@ def _train(config: ExperimentConfig, run: Run, images: SplitImages, progress: Pr
         _fit(training)
     except KeyboardInterrupt as interrupt:
         raise Interrupted(
-            f"Stopped; {progress.epochs} of {config.train.epochs} epochs of {run.path} are kept",
+            f"Stopped; {progress.epochs} of {config.train.epochs} epochs of {run.path} are saved",
             remedy=f"Go on with: btkeras train --resume --out {run.path}",
         ) from interrupt
     _record_result(run, progress)
