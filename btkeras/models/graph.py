@@ -59,7 +59,7 @@ class ModelGraph:
         return self._edited[name] if name in self._edited else list(self._layers[name].get_weights())
 
     def set_weights(self, name: str, weights: Sequence[NDArray[Any]]) -> None:
-        """Gives a layer weights, in the order of Keras' ``set_weights``, of any shapes that its config asks for."""
+        """Gives a layer weights, as Keras' ``set_weights``, of the shapes that its config asks for."""
         self._edited[name] = list(weights)
 
     def users(self, name: str) -> list[str]:

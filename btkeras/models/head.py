@@ -67,10 +67,9 @@ def backbone_layers(model: keras.Model) -> list[keras.Layer]:
 
 
 def set_backbone_trainable(model: keras.Model, trainable: bool) -> None:
-    """Freezes or frees the backbone; the head stays as it is.
+    """Freezes or frees the backbone; takes effect when the model is compiled.
 
-    Compile the model afterwards: Keras looks at it then. Frozen batch normalisation uses its moving statistics in
-    training too, and keeps them. Stochastic depth (EfficientNetV2) goes on dropping.
+    Frozen batch normalisation uses its moving statistics unchanged; stochastic depth (EfficientNetV2) goes on dropping.
     """
     for layer in backbone_layers(model):
         layer.trainable = trainable

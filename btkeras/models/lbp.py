@@ -74,13 +74,10 @@ class LBPClassifier:
 
 
 def features(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Histograms of the patterns at the three radii, one after the other.
-
-    Args:
-        images: uint8 ``[n, height, width, 1 or 3]``; colour is made grey.
+    """Histograms of the patterns of uint8 images ``[n, height, width, 1 or 3]``; colour is made grey.
 
     Returns:
-        ``[n, 54]``: 10, 18 and 26 shares of the pixels, each with the sum 1.
+        ``[n, 54]``: 10, 18 and 26 fractions of the pixels, one group a radius, each with the sum 1.
 
     Raises:
         ModelError: If scikit-image is not installed.

@@ -60,7 +60,7 @@ def train(
         out: The run folder, which must not exist.
         split: The subsets; by default made from ``config.data``.
         skip_broken: Leave out images that cannot be read, and record them, instead of stopping.
-        manifest: Further entries of the manifest; a ``precision`` (with ``precision_reason``) there is not decided again.
+        manifest: Further entries of the manifest; a ``precision`` (with ``precision_reason``) there is not resolved again.
 
     Raises:
         DataError: If the dataset cannot be split or read.
@@ -84,7 +84,7 @@ def train(
 
 
 def check_network(config: ExperimentConfig) -> None:
-    """Checks what can be checked before images are read, and downloads weights if that is asked for.
+    """Checks the network before images are read, and downloads weights if that is asked for.
 
     Raises:
         ModelError: If the network is unknown, its weights cannot be had, or it cannot be fine-tuned here.
@@ -127,7 +127,7 @@ def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
 
 @dataclass(frozen=True)
 class _Training:
-    """Everything that a training consists of; ``portable`` is the network under float32, which is saved."""
+    """``portable`` is the network under float32, which is saved."""
 
     config: ExperimentConfig
     run: Run
