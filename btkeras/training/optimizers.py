@@ -43,10 +43,12 @@ def _handle(variable: Any) -> tf.Tensor:
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
-class _FusedAdam(_OnePass, keras.optimizers.Adam): ...
+class FusedAdam(_OnePass, keras.optimizers.Adam):
+    """``keras.optimizers.Adam``; Keras allows no leading underscore."""
 
 
-class _FusedAdamW(_OnePass, keras.optimizers.AdamW): ...
+class FusedAdamW(_OnePass, keras.optimizers.AdamW):
+    """``keras.optimizers.AdamW``."""
 
 
 def _cosine(config: ScheduleConfig, epoch: Any, progress: Any) -> Any:
@@ -107,7 +109,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 _OPTIMIZERS = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
-_FUSED = {"adam": _FusedAdam, "adamw": _FusedAdamW}
+_FUSED = {"adam": FusedAdam, "adamw": FusedAdamW}
 
 
 def make_optimizer(config: OptimizerConfig, schedule: Schedule, model: keras.Model) -> keras.optimizers.Optimizer:

@@ -60,7 +60,7 @@ def train(
         out: The run folder, which must not exist.
         split: The subsets; by default made from ``config.data``.
         skip_broken: Leave out images that cannot be read, and record them, instead of stopping.
-        manifest: Further entries of the manifest; a ``precision`` (with ``precision_reason``) there is not resolved again.
+        manifest: Further entries of the manifest; a ``precision`` (with its reason) there is not resolved again.
 
     Raises:
         DataError: If the dataset cannot be split or read.
