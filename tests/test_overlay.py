@@ -65,7 +65,7 @@ def test_any_name_can_be_drawn(title: str) -> None:
     assert drawn(data).any()
 
 
-def test_answers_in_words() -> None:
+def test_a_prediction_is_formatted() -> None:
     sure = FilePrediction("a.png", "glioma", {"glioma": 0.9}, decision="glioma")
     assert format_prediction(sure) == "glioma, probability 0.900"
     unsure = FilePrediction("a.png", "glioma", {"glioma": 0.4}, decision="uncertain")

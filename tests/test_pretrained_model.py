@@ -143,7 +143,7 @@ def test_a_built_package_holds_the_model_and_none_of_the_users(tmp_path: Path) -
     assert built.returncode == 0, built.stderr
     files = [file.relative_to(out) for file in out.rglob("*") if "saved_models" in file.parts and file.is_file()]
     assert files == [Path("btkeras/saved_models", model_folder.PRETRAINED, "1/assets.extra/manifest.json")]
-    # Of one's own models git takes none, of the shipped one this version.
+    # Of one's own models git takes none, of the pretrained one this version.
     subprocess.run(["git", "init", "-q"], cwd=tree, check=True)
     listing = ["git", "ls-files", "--others", "--exclude-standard", "saved_models"]
     kept = subprocess.run(listing, cwd=tree, capture_output=True, text=True, check=True).stdout.split()

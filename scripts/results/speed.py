@@ -43,7 +43,7 @@ def _memory(measured: _Json) -> str:
 
 def _inference(measured: _Json) -> str:
     cases = [case for case in measured["cases"] if case["batch"] == 16 and case["precision"] != "int8"]
-    return f"16 images of 224 px answered as one batch, processor time: {'; '.join(map(_fastest, cases))}"
+    return f"16 images of 224 px predicted as one batch, processor time: {'; '.join(map(_fastest, cases))}"
 
 
 def _fastest(case: _Json) -> str:
@@ -58,7 +58,7 @@ def _fastest(case: _Json) -> str:
     )
 
 
-# By file: the command that writes it, and what it says in words.
+# By file: the command that writes it, and its summary.
 BENCHMARKS: Mapping[str, tuple[str, Callable[[_Json], str]]] = {
     "benchmark_training.json": ("python -m benchmarks.training", _training),
     "benchmark_training_112.json": (
@@ -79,9 +79,9 @@ BENCHMARKS: Mapping[str, tuple[str, Callable[[_Json], str]]] = {
 def table() -> str:
     """What came out, the command, the hardware, the file."""
     rows = []
-    for file, (command, in_words) in BENCHMARKS.items():
+    for file, (command, summarize) in BENCHMARKS.items():
         measured = read_json(RESULTS / file)
         machine = measured["machine"]
         hardware = f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores, load {machine['load']}"
-        rows.append((in_words(measured), f"`{command}`", hardware, f"[{file}](results/{file})"))
+        rows.append((summarize(measured), f"`{command}`", hardware, f"[{file}](results/{file})"))
     return table_of(("what came out", "command", "hardware", "file"), rows)

@@ -145,12 +145,12 @@ def _trust(folder: Path) -> dict[str, str]:
     return {
         "mean accuracy under 45 changes (`robustness.json`)": _percent(sheet["mean"]["accuracy"]),
         "the same images as they are": _percent(sheet["clean"]["accuracy"]),
-        "a tumour put into a tumour-free slice is seen (`shortcuts.json`)": _percent(put_in["detection_accuracy"]),
-        "and named rightly": _percent(put_in["accuracy"]),
-        "a tumour taken out: none is seen": _percent(taken_out["accuracy"]),
+        "a tumour put into a tumour-free slice is detected (`shortcuts.json`)": _percent(put_in["detection_accuracy"]),
+        "and classified correctly": _percent(put_in["accuracy"]),
+        "a tumour taken out: none is detected": _percent(taken_out["accuracy"]),
         "tumour's box hidden: the class is still right": _percent(shown["network, box hidden"]["accuracy"]),
         "LayerCAM's maximum lies in the tumour's box (`explanations.json`)": (
             f"{_percent(layercam['pointing'])} ({100 * low:.1f} to {100 * high:.1f})"
         ),
-        "ECE of the test part, calibrated (`metrics.json`)": _percent(calibration["after"]["ece"]),
+        "ECE of the test subset, calibrated (`metrics.json`)": _percent(calibration["after"]["ece"]),
     }
