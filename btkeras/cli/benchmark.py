@@ -93,13 +93,7 @@ def benchmark(model: Path | None, batches: tuple[int, ...], rounds: int, as_json
 def measure(
     model: Path, batches: Sequence[int], rounds: int, progress: Callable[[str], object] = lambda _: None
 ) -> dict[str, Any]:
-    """Times a model's formats.
-
-    Args:
-        model: A run folder, an exported model, a version or a file of it.
-        batches: Images a call, each 1 or more.
-        rounds: How often each is timed, 1 or more.
-        progress: Called with what was just done.
+    """Times the formats of a run folder, an exported model, a version or a file of it.
 
     Returns:
         ``model``, ``machine``, ``rounds``, ``formats`` (by name ``load_seconds``, the largest ``difference`` of a
