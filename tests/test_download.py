@@ -15,7 +15,7 @@ from subprocess import run
 
 import pytest
 
-from btkeras.datasets.download import download_figshare
+from btkeras.datasets.readers.figshare import download_figshare
 from btkeras.errors import DataError
 
 NAME = "brainTumorDataPublic_1-766.zip"
@@ -94,7 +94,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("btkeras.datasets.download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("btkeras.datasets.readers.figshare.time.sleep", lambda seconds: None)
 
 
 def download(site: Site, folder: Path, retries: int = 0) -> list[Path]:
@@ -209,5 +209,5 @@ def test_no_network(tmp_path: Path) -> None:
 
 
 def test_requests_is_loaded_only_for_a_download() -> None:
-    code = "import sys, btkeras.datasets.download; sys.exit('requests' in sys.modules)"
+    code = "import sys, btkeras.datasets.readers.figshare; sys.exit('requests' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0

@@ -71,7 +71,7 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
     from btkeras.datasets.prepare import prepare as prepare_dataset
 
     if download:
-        from btkeras.datasets.download import download_figshare
+        from btkeras.datasets.readers.figshare import download_figshare
 
         folder = download_dir / download
         download_figshare(folder)

@@ -9,6 +9,7 @@ import os
 import posixpath
 import re
 import secrets
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -109,30 +110,22 @@ def load_key() -> bytes:
         if not file.exists():
             _make_key(file)
         key = file.read_bytes()
+        reason = f"it has {len(key)} bytes, not {_KEY_BYTES}"
     except OSError as error:
-        raise _unusable_key(file, error.strerror) from error
+        key, reason = b"", str(error.strerror)
     if len(key) < _KEY_BYTES:
-        raise _unusable_key(file, f"it has {len(key)} bytes, not {_KEY_BYTES}")
+        raise DataError(
+            "The key of the patients' pseudonyms must be readable",
+            received=f"{file} ({reason})",
+            remedy=f"Let {PSEUDONYM_KEY} name a file, which is made if it is not there",
+        )
     return key
 
 
 def _make_key(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     # Written whole before it has its name, which another process may have taken meanwhile.
-    temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(secrets.token_bytes(_KEY_BYTES))
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, file)
-    finally:
-        temporary.unlink()
-
-
-def _unusable_key(file: Path, reason: object) -> DataError:
-    return DataError(
-        "The key of the patients' pseudonyms must be readable",
-        received=f"{file} ({reason})",
-        remedy=f"Let {PSEUDONYM_KEY} name a file, which is made if it is not there",
-    )
+    with tempfile.NamedTemporaryFile(dir=file.parent) as temporary, contextlib.suppress(FileExistsError):
+        temporary.write(secrets.token_bytes(_KEY_BYTES))
+        temporary.flush()
+        os.link(temporary.name, file)

@@ -65,11 +65,9 @@ def walk(source: Path, stack: ExitStack) -> list[SourceFile]:
     Raises:
         DataError: If the source is missing, cannot be read, or one of its zips is damaged.
     """
-    if source.is_dir():
-        return list(_folder(source, "", stack, frozenset()))
-    if source.is_file():
-        return list(_file(source, source.name, stack))
-    raise DataError("A source must exist", received=source, remedy="Check the spelling")
+    if not source.is_dir() and not source.is_file():
+        raise DataError("A source must exist", received=source, remedy="Check the spelling")
+    return list(_walk(source, "" if source.is_dir() else source.name, stack))
 
 
 def file_on_disk(file: Path, path: str) -> SourceFile:
@@ -92,28 +90,22 @@ def _hidden(parts: Iterable[str]) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
-def _folder(folder: Path, prefix: str, stack: ExitStack, above: frozenset[Path]) -> Iterator[SourceFile]:
-    real = folder.resolve()
+def _walk(file: Path, path: str, stack: ExitStack, above: frozenset[Path] = frozenset()) -> Iterator[SourceFile]:
+    """The files of a folder, a zip or a file that has this path in its source, below the folders ``above``."""
+    if not file.is_dir():
+        is_zip = file.suffix.lower() == ".zip"
+        yield from _zip(file, path, str(file), stack, depth=1) if is_zip else [file_on_disk(file, path)]
+        return
+    real = file.resolve()
     if real in above:
-        raise DataError("A folder must not link to one above it", received=folder, remedy="Remove the link")
+        raise DataError("A folder must not link to one above it", received=file, remedy="Remove the link")
     try:
-        children = sorted(folder.iterdir(), key=_natural)
+        children = sorted(file.iterdir(), key=_natural)
     except OSError as error:
-        raise DataError("A source's folders must be readable", received=f"{folder} ({error.strerror})") from error
+        raise DataError("A source's folders must be readable", received=f"{file} ({error.strerror})") from error
     for child in children:
-        if _hidden([child.name]):
-            continue
-        if child.is_dir():
-            yield from _folder(child, f"{prefix}{child.name}/", stack, above | {real})
-        else:
-            yield from _file(child, prefix + child.name, stack)
-
-
-def _file(file: Path, path: str, stack: ExitStack) -> Iterator[SourceFile]:
-    if file.suffix.lower() == ".zip":
-        yield from _zip(file, path, str(file), stack, depth=1)
-    else:
-        yield file_on_disk(file, path)
+        if not _hidden([child.name]):
+            yield from _walk(child, f"{path}/{child.name}" if path else child.name, stack, above | {real})
 
 
 def _zip(file: Path | IO[bytes], path: str, name: str, stack: ExitStack, depth: int) -> Iterator[SourceFile]:
