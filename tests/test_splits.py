@@ -161,6 +161,12 @@ def test_a_split_of_before_there_were_groups_is_read(saved: Path) -> None:
     assert split.group_by == "image" and split.groups == {}
 
 
+def test_the_key_of_an_older_version_is_refused_with_its_new_name(saved: Path) -> None:
+    saved.write_text(saved.read_text().replace('"group_by": "image"', '"by": "neighbours"'))
+    with pytest.raises(DataError, match=r"must have the current names\. Received: by\. `by` was renamed to `group_by`"):
+        load_split(saved, SMALL)
+
+
 def test_the_file_of_a_split_by_image_is_that_of_version_0_1_but_for_a_key(saved: Path) -> None:
     # So finished runs and new ones can be compared by their files.
     old = saved.read_text().replace('"group_by"', '"by"')

@@ -26,23 +26,14 @@ _RESTORE = "Restore it, or start a new run"
 
 @dataclass(frozen=True)
 class Split:
-    """Which record is used for what.
-
-    Attributes:
-        train: Records that the network learns from.
-        validation: Records that choose the checkpoint.
-        test: Records that are only ever reported on.
-        seed: Seed it was made with.
-        groups: Group by path, from ``group_records``. No group is in two subsets, except with ``group_by`` ``image``.
-        group_by: One of ``btkeras.config.GROUPINGS``.
-    """
+    """Which record is used for what. No group is in two subsets, except with ``group_by`` ``image``."""
 
     train: tuple[Record, ...]
-    validation: tuple[Record, ...]
+    validation: tuple[Record, ...]  # choose the checkpoint
     test: tuple[Record, ...]
-    seed: int = 0
-    groups: Mapping[str, str] = field(default_factory=dict)
-    group_by: str = "image"
+    seed: int = 0  # it was made with
+    groups: Mapping[str, str] = field(default_factory=dict)  # group by path, from ``group_records``
+    group_by: str = "image"  # one of ``btkeras.config.GROUPINGS``
 
     def subset(self, name: str) -> tuple[Record, ...]:
         """The records of one of ``SUBSETS``."""
@@ -63,9 +54,9 @@ class Split:
 
 
 def split_sizes(count: int, config: DataConfig) -> tuple[int, int, int]:
-    """Sizes of training, validation and test for a class of ``count`` images.
+    """Sizes of training, validation and test for a class of ``count`` images: 708 give 454, 113 and 141, as the paper.
 
-    The test subset is rounded down, then the validation subset of the rest: 708 give 454, 113 and 141 (paper, table 1).
+    The test subset is rounded down, then the validation subset of the rest.
     """
     test = _share(count, config.test_fraction)
     validation = _share(count - test, config.validation_fraction)
@@ -77,12 +68,8 @@ def make_split(dataset: Dataset, config: DataConfig, cache: Path | None = None) 
 
     The result depends only on the sorted paths, the labels, ``config.split_seed`` and the groups. Whole groups meet the
     sizes of a split by image as closely as they can; larger differences are logged. With ``official`` the fold
-    ``split_seed`` modulo the number of folds is tested, whatever ``test_fraction`` is.
-
-    Args:
-        dataset: The images.
-        config: Fractions, seed and ``group_by``.
-        cache: Folder for the groups that are found in the images, see ``group_records``.
+    ``split_seed`` modulo the number of folds is tested, whatever ``test_fraction`` is. ``cache`` is as of
+    ``group_records``.
 
     Raises:
         DataError: If a class has too few images or groups for all three subsets, or the dataset cannot be grouped so.
@@ -166,8 +153,7 @@ def _others(folds: Sequence[Sequence[Record]], fold: int) -> list[Record]:
 
 
 def _share(count: int, fraction: float) -> int:
-    """A fraction of a class's images, rounded down."""
-    # The small number keeps 0.2 * 5, a hair below 1 in binary for some fractions, from losing an image.
+    # Rounded down; the small number keeps a product that is a hair below its whole number from losing an image.
     return math.floor(count * fraction + 1e-9)
 
 
@@ -194,19 +180,14 @@ def files_digest(records: Sequence[Record]) -> str:
 
 def save_split(split: Split, dataset: Dataset, target: Path) -> None:
     """Writes ``splits.json``."""
-    paths = {name: [record.path for record in split.subset(name)] for name in SUBSETS}
-    counters = {name: Counter(record.label for record in split.subset(name)) for name in SUBSETS}
-    document = {
-        "group_by": split.group_by,
-        "seed": split.seed,
-        "classes": list(dataset.classes),
-        "counts": {name: {label: counter[label] for label in dataset.classes} for name, counter in counters.items()},
-        "dataset_digest": files_digest(dataset.records),
-        "digest": _digest(paths),
-        **paths,
-        "groups": dict(split.groups),
-    }
-    write_json(target, document)
+    paths, counts = {}, {}
+    for name in SUBSETS:
+        paths[name] = [record.path for record in split.subset(name)]
+        counter = Counter(record.label for record in split.subset(name))
+        counts[name] = {label: counter[label] for label in dataset.classes}
+    head = {"group_by": split.group_by, "seed": split.seed, "classes": list(dataset.classes), "counts": counts}
+    digests = {"dataset_digest": files_digest(dataset.records), "digest": _digest(paths)}
+    write_json(target, head | digests | paths | {"groups": dict(split.groups)})
 
 
 def load_split(source: Path, dataset: Dataset) -> Split:
@@ -222,9 +203,8 @@ def load_split(source: Path, dataset: Dataset) -> Split:
         raise DataError(f"{source} must be as it was written", received="another digest", remedy=_RESTORE)
     records = {record.path: record for record in dataset.records}
     known = Counter(chain(*names.values()))
-    for path, count in known.most_common(1):
-        if count > 1:
-            raise DataError("An image must be in one subset of a split only", received=f"{path} ({source})")
+    if repeated := [path for path, count in known.most_common(1) if count > 1]:
+        raise DataError("An image must be in one subset of a split only", received=f"{repeated[0]} ({source})")
     if files_digest(dataset.records) != document["dataset_digest"] or not records.keys() >= known.keys():
         raise DataError(
             f"The dataset must be the one that {source} was made for",
@@ -232,9 +212,9 @@ def load_split(source: Path, dataset: Dataset) -> Split:
             remedy="Restore the dataset, or start a new run",
         )
     subsets = {name: tuple(records[path] for path in paths) for name, paths in names.items()}
-    # Runs of before there were groups have none.
-    groups, group_by = document.get("groups", {}), document.get("group_by", "image")
-    return Split(**subsets, seed=document["seed"], groups=groups, group_by=group_by)
+    # Splits of before there were groups have neither.
+    grouped = {name: document[name] for name in ("groups", "group_by") if name in document}
+    return Split(**subsets, seed=document["seed"], **grouped)
 
 
 def _read(source: Path) -> dict[str, Any]:
@@ -244,6 +224,12 @@ def _read(source: Path) -> dict[str, Any]:
         raise DataError(f"{source} must be a readable splits.json", received=repr(error)) from error
     types = dict.fromkeys(SUBSETS, list) | {"seed": int, "digest": str, "dataset_digest": str}
     found = document if isinstance(document, dict) else {}
+    if "by" in found:
+        raise DataError(
+            f"{source} must have the current names",
+            received="by",
+            remedy="`by` was renamed to `group_by`, and its values neighbours and cvind to series and official",
+        )
     wrong = [key for key, expected in types.items() if not isinstance(found.get(key), expected)]
     if wrong:
         raise DataError(
