@@ -40,14 +40,19 @@ def threads() -> int:
     return int(text)
 
 
-def map_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """Yields results in the items' order; threads work a few items ahead, so memory stays bounded."""
-    workers = threads()
+def map_in_threads(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], *, most: int = 1024, ahead: int = 4
+) -> Iterator[_Result]:
+    """Yields results in the items' order; ``threads()`` threads, or ``most``, work ``ahead`` items each ahead.
+
+    So memory stays bounded. The items themselves are made in the caller's thread.
+    """
+    workers = min(threads(), most)
     with ThreadPoolExecutor(workers) as pool:
         pending: deque[Future[_Result]] = deque()
         for item in items:
             pending.append(pool.submit(function, item))
-            if len(pending) > 4 * workers:
+            if len(pending) > ahead * workers:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -6,7 +6,6 @@ import csv
 import io
 import posixpath
 from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.errors import DataError
-from btkeras.machine import threads
+from btkeras.machine import map_in_threads
 from btkeras.preprocessing.harmonize import HeadBox, head_box
 from btkeras.preprocessing.preprocessor import decode_file, to_channels
 
@@ -35,7 +34,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class LesionBoxes:
-    """The tumours of a list of images.
+    """The tumours of ``n`` images.
 
     Attributes:
         boxes: float32 ``[n, 4]``: top, left, bottom, right as fractions; all 0 where no box is known.
@@ -54,14 +53,14 @@ def parse_box(text: str, name: str = "an image") -> Box | None:
     """
     if not text:
         return None
-    try:
-        x, y, width, height = map(float, text.split())
-    except ValueError as error:
-        raise DataError(
+    values = _floats(text.split())
+    if len(values) != 4:
+        rule, remedy = (
             "A box must be four fractions, x_center y_center width height",
-            received=f"{text!r} for {name}",
-            remedy="Correct the dataset's manifest.csv",
-        ) from error
+            "Correct the dataset's manifest.csv",
+        )
+        raise DataError(rule, received=f"{text!r} for {name}", remedy=remedy)
+    x, y, width, height = values
     return Box(y - height / 2, x - width / 2, y + height / 2, x + width / 2)
 
 
@@ -107,11 +106,11 @@ def boxes_in_heads(paths: Sequence[Path], boxes: Sequence[Box | None]) -> list[B
     Raises:
         ImageError: If one of them cannot be read.
     """
-    with ThreadPoolExecutor(threads()) as pool:
-        return list(pool.map(_box_in_head, paths, boxes))
+    return list(map_in_threads(_box_in_head, zip(paths, boxes, strict=True)))
 
 
-def _box_in_head(path: Path, box: Box | None) -> Box | None:
+def _box_in_head(image: tuple[Path, Box | None]) -> Box | None:
+    path, box = image
     if box is None:
         return None
     grey = to_channels(decode_file(path), 1)[..., 0]
@@ -125,34 +124,28 @@ def lesion_boxes(labels: Sequence[str], boxes: Sequence[Box | None], classes: Co
 
 
 def read_boxes(data: bytes, folder: str, name: str, images: Collection[str], *, strict: bool = True) -> dict[str, str]:
-    """Reads a ``boxes.csv``.
-
-    Args:
-        data: Its content, UTF-8.
-        folder: Its folder; paths in the file are relative to it.
-        name: What messages call it.
-        images: The images' paths.
-        strict: Whether other columns, and lines of other images, are errors instead of being ignored.
+    """Reads the content of a ``boxes.csv`` in ``folder``, to which its paths are relative; messages call it ``name``.
 
     Returns:
-        By path of an image that has a box, its field of the column ``box``.
+        By path of one of ``images`` that has a box, its field of the column ``box``.
 
     Raises:
-        DataError: If columns or a line are not valid.
+        DataError: If columns or a line are not valid. Other columns, and lines of other images, are errors if
+            ``strict``, otherwise they are ignored.
     """
     rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig", errors="replace")))
-    if list(rows.fieldnames or ())[:5] != list(BOX_COLUMNS):
+    columns = list(rows.fieldnames or ())
+    if columns[:5] != list(BOX_COLUMNS):
         if not strict:
             return {}
-        raise DataError(
-            f"{BOXES} must have the columns {','.join(BOX_COLUMNS)}",
-            received=f"{name} with {','.join(rows.fieldnames or ()) or 'an empty file'}",
-        )
+        received = f"{name} with {','.join(columns) or 'an empty file'}"
+        raise DataError(f"{BOXES} must have the columns {','.join(BOX_COLUMNS)}", received=received)
     boxes = {}
     for number, row in enumerate(rows, start=2):
         path = posixpath.normpath(posixpath.join(folder, row["file"]))
-        values = _fractions(row[column] for column in BOX_COLUMNS[1:])
-        if not values or (strict and path not in images):
+        values = _floats(row[column] for column in BOX_COLUMNS[1:])
+        valid = values and all(0 <= value <= 1 for value in values)
+        if not valid or (strict and path not in images):
             raise DataError(
                 f"A line of {BOXES} must name an image beside it and a box in fractions from 0 to 1",
                 received=f"{name}, line {number}: {','.join(str(value) for value in row.values())}",
@@ -163,10 +156,9 @@ def read_boxes(data: bytes, folder: str, name: str, images: Collection[str], *, 
     return boxes
 
 
-def _fractions(texts: Iterable[str]) -> list[float]:
-    """Numbers from 0 to 1; nothing if one is none."""
+def _floats(texts: Iterable[str | None]) -> list[float]:
+    """Numbers; nothing if one of the texts is none."""
     try:
-        values = [float(text) for text in texts]
+        return [float(text) for text in texts]  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return []
-    return values if all(0 <= value <= 1 for value in values) else []

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import re
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,13 +17,13 @@ from threadpoolctl import threadpool_limits
 from btkeras.datasets.boxes import box_in_crop, clip_box, format_box, mask_box, parse_box
 from btkeras.datasets.layout import SourceImage
 from btkeras.datasets.naming import load_key, pseudonym, volume_stem
-from btkeras.datasets.readers import DICOM_SUFFIXES, check
+from btkeras.datasets.readers import DICOM_SUFFIXES, MissingExtraError, check
 from btkeras.datasets.readers.dicom import is_dicom, read_dicom
 from btkeras.datasets.readers.figshare import read_slice
 from btkeras.datasets.readers.images import encode_png, to_png_or_jpeg
 from btkeras.datasets.readers.nifti import AXES, Volume, is_gzipped_nifti, read_volume, slices_of
 from btkeras.errors import ConfigError, DataError
-from btkeras.machine import threads
+from btkeras.machine import map_in_threads
 from btkeras.preprocessing.decode import to_uint8
 from btkeras.preprocessing.harmonize import HeadBox, harmonize, head_box
 from btkeras.preprocessing.image_file import check_image, sniff
@@ -46,25 +45,22 @@ class PreparedImage:
     """An image as it will be written.
 
     Attributes:
+        data: Encoded PNG or JPEG.
         label: Its class.
         patient: Its patient, "" where unknown.
-        data: Encoded PNG or JPEG.
-        suffix: ``.png`` or ``.jpg``.
-        mask: Encoded PNG of the tumour (0 and 255), as large as the image; None where there is none.
         extra: Further columns of the manifest.
-        name: Of its file, without ending; "" for that of the source's file.
+        mask: Encoded PNG of the tumour (0 and 255), as large as the image; None where there is none.
+        suffix: ``.png`` or ``.jpg``.
+        name: Of its file, without ending.
     """
 
+    data: bytes
     label: str
     patient: str
-    data: bytes
-    suffix: str
-    mask: bytes | None
     extra: Mapping[str, str]
-    name: str = ""
-
-
-_Images = Future[tuple[PreparedImage, ...]]
+    name: str
+    mask: bytes | None = None
+    suffix: str = ".png"
 
 
 def check_slice_choice(choice: str) -> None:
@@ -74,48 +70,50 @@ def check_slice_choice(choice: str) -> None:
 
 
 def convert_all(
-    items: Sequence[SourceImage], size: int = 0, slices: str = MIDDLE_THIRD
-) -> Iterator[tuple[SourceImage, _Images]]:
-    """Yields each item with its future images, or the DataError that its file causes, in the items' order.
+    items: Iterable[SourceImage], size: int = 0, slices: str = MIDDLE_THIRD
+) -> Iterator[tuple[SourceImage, Sequence[PreparedImage] | DataError]]:
+    """Yields each item with its images, or the error that its file causes, in the items' order.
 
     Images are harmonized to squares of ``size`` pixels, unless that is 0; ``slices`` are chosen of volumes.
     """
-    count = min(_MAX_THREADS, threads())
-    window: deque[tuple[SourceImage, _Images]] = deque()
+    convert = functools.partial(_convert, size=size, slices=slices)
     # Linear algebra in one thread each, since the threads share the cores already.
-    with threadpool_limits(1), ThreadPoolExecutor(count) as pool:
-        for item in items:
-            window.append((item, _submit(pool, item, size, slices)))
-            if len(window) >= 2 * count:
-                yield window.popleft()
-        yield from window
+    with threadpool_limits(1):
+        # Files are read one after the other, because a zip can only be read forwards.
+        yield from map_in_threads(convert, map(_read, items), most=_MAX_THREADS, ahead=1)
 
 
-def _submit(pool: ThreadPoolExecutor, item: SourceImage, size: int, slices: str) -> _Images:
+def _read(item: SourceImage) -> tuple[SourceImage, bytes | DataError, bytes | None]:
     try:
-        # Read here, one file after the other, because a zip can only be read forwards.
-        data, mask = item.file.read(), item.mask.read() if item.mask else None
+        return item, item.file.read(), item.mask.read() if item.mask else None
     except DataError as error:
-        failed: _Images = Future()
-        failed.set_exception(error)
-        return failed
-    return pool.submit(_convert, item, data, mask, size, slices)
+        return item, error, None
 
 
-def _convert(item: SourceImage, data: bytes, mask: bytes | None, size: int, slices: str) -> tuple[PreparedImage, ...]:
-    images = _images(item, data, mask, slices)
-    return tuple(_harmonize(image, size) for image in images) if size else images
+def _convert(
+    source: tuple[SourceImage, bytes | DataError, bytes | None], size: int, slices: str
+) -> tuple[SourceImage, Sequence[PreparedImage] | DataError]:
+    item, data, mask = source
+    if isinstance(data, DataError):
+        return item, data
+    try:
+        images = _images(item, data, mask, slices)
+        return item, [_harmonize(image, size) for image in images] if size else images
+    except MissingExtraError:
+        raise
+    except DataError as error:
+        return item, error
 
 
-def _images(item: SourceImage, data: bytes, mask: bytes | None, slices: str) -> tuple[PreparedImage, ...]:
+def _images(item: SourceImage, data: bytes, mask: bytes | None, slices: str) -> list[PreparedImage]:
     if not item.label:
-        return (_figshare_image(item, data),)
+        return [_figshare_image(item, data)]
     kind = sniff(data)
     if kind == "NIfTI" or is_gzipped_nifti(data):
         return _volume_images(item, data, mask, slices)
     if kind == "DICOM" or (item.file.suffix in DICOM_SUFFIXES and is_dicom(data)):
         return _dicom_images(item, data)
-    return (_image(item, data, mask),)
+    return [_image(item, data, mask)]
 
 
 def _figshare_image(item: SourceImage, data: bytes) -> PreparedImage:
@@ -123,7 +121,7 @@ def _figshare_image(item: SourceImage, data: bytes) -> PreparedImage:
     box = mask_box(found.mask)
     extra = {**item.extra, "box": format_box(box)} if box else item.extra
     mask = encode_png(found.mask * np.uint8(255))
-    return PreparedImage(found.label, found.patient, encode_png(to_uint8(found.image)), ".png", mask, extra)
+    return PreparedImage(encode_png(to_uint8(found.image)), found.label, found.patient, extra, item.file.stem, mask)
 
 
 def _image(item: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
@@ -143,10 +141,10 @@ def _image(item: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
             f"{item.mask.name}, {sniff(mask)} of {size[0]} x {size[1]}, for {expected[0]} x {expected[1]}",
             "Make it again, or empty the field mask",
         )
-    return PreparedImage(item.label, item.patient, stored, suffix, mask, item.extra)
+    return PreparedImage(stored, item.label, item.patient, item.extra, item.file.stem, mask, suffix)
 
 
-def _dicom_images(item: SourceImage, data: bytes) -> tuple[PreparedImage, ...]:
+def _dicom_images(item: SourceImage, data: bytes) -> list[PreparedImage]:
     """Each frame, with pseudonyms of patient and series; no name of the file, which often is a person's."""
     name = item.file.name
     slices, identity = read_dicom(data, name)
@@ -160,22 +158,17 @@ def _dicom_images(item: SourceImage, data: bytes) -> tuple[PreparedImage, ...]:
     # In a series' order, so that neighbours are found; a file without a number gets one from its own name.
     number = pseudonym(item.file.path, key, "F") if identity.instance is None else f"{max(identity.instance, 0):04d}"
     stem = "-".join(text for text in (patient[:9], series[:9], number) if text)
-    several = slices.count > 1
-    return tuple(
+    if slices.count == 1:
+        return [PreparedImage(encode_png(slices.image(0)), item.label, patient, extra, stem)]
+    return [
         PreparedImage(
-            item.label,
-            patient,
-            encode_png(slices.image(index)),
-            ".png",
-            None,
-            {**extra, "slice": str(index)} if several else extra,
-            f"{stem}-{index:04d}" if several else stem,
+            encode_png(slices.image(index)), item.label, patient, {**extra, "slice": str(index)}, f"{stem}-{index:04d}"
         )
         for index in range(slices.count)
-    )
+    ]
 
 
-def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, choice: str) -> tuple[PreparedImage, ...]:
+def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, choice: str) -> list[PreparedImage]:
     """The chosen slices of a volume, with their slices of the mask."""
     volume = read_volume(data, item.file.name)
     slices = slices_of(volume, item.file.name)
@@ -192,8 +185,8 @@ def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, choice: s
             encoded = encode_png(np.asarray(resized) * np.uint8(255))
         name = f"{volume_stem(item.file.path)}-{index:04d}"
         png = encode_png(slices.image(index))
-        found.append(PreparedImage(item.label, item.patient, png, ".png", encoded, extra, name))
-    return tuple(found)
+        found.append(PreparedImage(png, item.label, item.patient, extra, name, encoded))
+    return found
 
 
 def _chosen_slices(choice: str, count: int, with_tumor: Sequence[int] | None) -> Sequence[int]:

@@ -48,7 +48,7 @@ class Record:
         label: One of ``CLASSES``.
         patient: Identifier of the patient, "" where unknown.
         source: The collection the slice comes from, "" where unknown.
-        extra: Further columns of the manifest, as text.
+        extra: Further columns of the manifest.
     """
 
     path: str
@@ -106,18 +106,14 @@ def load_dataset(folder: str | Path) -> Dataset:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise DataError(
-            "A dataset must be a folder",
-            received=root,
-            remedy="Give a folder made by `btkeras prepare`, a folder of class folders, or `phantom`",
-        )
+        remedy = "Give a folder made by `btkeras prepare`, a folder of class folders, or `phantom`"
+        raise DataError("A dataset must be a folder", received=root, remedy=remedy)
     records = _from_manifest(root) if (root / MANIFEST).is_file() else _from_class_folders(root)
     dataset = Dataset(root, tuple(sorted(records, key=lambda record: record.path)))
     if len(dataset.classes) < 2:
+        found, remedy = dataset.counts() or "no image", f"Name the class folders {', '.join(CLASSES)}"
         raise DataError(
-            "A dataset must hold images of at least two classes",
-            received=f"{dataset.counts() or 'no image'} in {root}",
-            remedy=f"Name the class folders {', '.join(CLASSES)}",
+            "A dataset must hold images of at least two classes", received=f"{found} in {root}", remedy=remedy
         )
     return dataset
 
@@ -125,12 +121,9 @@ def load_dataset(folder: str | Path) -> Dataset:
 def _from_class_folders(root: Path) -> list[Record]:
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if any(folder.name.lower() in SUBSETS for folder in folders):
-        names = " ".join(str(folder) for folder in folders)
-        raise DataError(
-            "A dataset's folders must be classes",
-            received=f"{root} with {', '.join(folder.name for folder in folders)}",
-            remedy=f"Join the subsets first: btkeras prepare {names} --out DATASET",
-        )
+        received = f"{root} with {', '.join(folder.name for folder in folders)}"
+        remedy = f"Join the subsets first: btkeras prepare {' '.join(map(str, folders))} --out DATASET"
+        raise DataError("A dataset's folders must be classes", received=received, remedy=remedy)
     labels: dict[str, str] = {}
     for folder in folders:
         label = class_name(folder.name)
@@ -165,8 +158,9 @@ def _images(folder: Path, root: Path) -> list[str]:
         )
     images = [path.as_posix() for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
-        rule = "A class folder must hold PNG or JPEG images"
-        raise DataError(rule, received=f"{folder} without any", remedy="Remove it")
+        raise DataError(
+            "A class folder must hold PNG or JPEG images", received=f"{folder} without any", remedy="Remove it"
+        )
     # Bytes of a file name that are no UTF-8 reach Python as lone surrogates.
     if odd := next((path for path in images if path.encode(errors="replace") != path.encode(errors="ignore")), None):
         raise DataError("An image's name must be UTF-8", received=repr(odd), remedy="Rename it")
@@ -202,15 +196,15 @@ def _record_of(row: dict[str, str], manifest: Path, line: int) -> Record:
     if None in row or None in row.values():
         rule = f"{manifest} must have as many fields in each line as in its header"
         raise DataError(rule, received=f"line {line}: {row}")
-    path = Path(row["path"])
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in row["path"]:
+    text = row.pop("path")
+    path = Path(text)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in text:
         rule = f"A path in {manifest} must lie inside the dataset's folder"
-        raise DataError(rule, received=f"line {line}: {row['path']!r}")
-    extra = {name: value for name, value in row.items() if name not in MANIFEST_COLUMNS}
-    label = class_name(row["label"], f" in line {line} of {manifest}")
+        raise DataError(rule, received=f"line {line}: {text!r}")
+    label = class_name(row.pop("label"), f" in line {line} of {manifest}")
     # One string for all records of a patient or source: there may be hundreds of thousands.
-    patient, source = sys.intern(row.get("patient", "")), sys.intern(row.get("source", ""))
-    return Record(path.as_posix(), label, patient, source, extra)
+    patient, source = sys.intern(row.pop("patient", "")), sys.intern(row.pop("source", ""))
+    return Record(path.as_posix(), label, patient, source, row)
 
 
 def write_manifest(root: Path, records: list[Record]) -> None:

@@ -6,7 +6,7 @@ import itertools
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -32,7 +32,7 @@ class SourceImage:
         label: Its class; "" for a FigShare slice, whose file says class and patient.
         patient: Its patient, "" where unknown.
         extra: Further columns of the manifest.
-        mask: The file of its tumour mask, if there is one.
+        mask: The file of its tumour mask.
     """
 
     file: SourceFile
@@ -79,18 +79,13 @@ def _source_names(sources: Sequence[Path]) -> list[str]:
     if repeated or not sources:
         found = f"{repeated[0]} twice" if repeated else "none"
         raise DataError("Sources must be given, each of them once", received=found)
-    anchors = [_absolute(source).parent if _named_by_parent(source) else _absolute(source) for source in sources]
     names: dict[Path, str] = {}
-    for anchor in anchors:
-        if anchor not in names:
-            name = anchor.stem if anchor.is_file() else anchor.name
-            names[anchor] = _unique(name or "source", names.values())
+    anchors = [_absolute(source).parent if _named_by_parent(source) else _absolute(source) for source in sources]
+    for anchor in dict.fromkeys(anchors):
+        name = (anchor.stem if anchor.is_file() else anchor.name) or "source"
+        numbered = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        names[anchor] = next(unique for unique in numbered if unique not in names.values())
     return [names[anchor] for anchor in anchors]
-
-
-def _unique(name: str, taken: Collection[str]) -> str:
-    numbered = (f"{name}-{number}" for number in itertools.count(2))
-    return next(unique for unique in itertools.chain([name], numbered) if unique not in taken)
 
 
 def _absolute(source: Path) -> Path:
@@ -101,10 +96,9 @@ def _absolute(source: Path) -> Path:
 def _named_by_parent(source: Path) -> bool:
     """Whether a source is a subset (``Training``) or a class (``glioma``) of the collection it lies in."""
     path = _absolute(source)
-    if not path.is_dir():
-        return False
-    is_class = find_class(path.name) is not None and not any(child.is_dir() for child in path.iterdir())
-    return is_class or path.name.lower() in SUBSETS
+    if not path.is_dir() or path.name.lower() in SUBSETS:
+        return path.is_dir()
+    return find_class(path.name) is not None and not any(child.is_dir() for child in path.iterdir())
 
 
 def _manifest_image(root: Path, record: Record, name: str) -> SourceImage:
@@ -112,14 +106,8 @@ def _manifest_image(root: Path, record: Record, name: str) -> SourceImage:
     mask = extra.get("mask", "")
     if ".." in PurePosixPath(mask).parts or mask.startswith("/"):
         raise DataError(f"A mask in {root / MANIFEST} must lie inside the dataset's folder", received=repr(mask))
-    return SourceImage(
-        file_on_disk(root / record.path, record.path),
-        record.source or name,
-        record.label,
-        record.patient,
-        extra,
-        file_on_disk(root / mask, mask) if mask else None,
-    )
+    file, mask_file = file_on_disk(root / record.path, record.path), file_on_disk(root / mask, mask) if mask else None
+    return SourceImage(file, record.source or name, record.label, record.patient, extra, mask_file)
 
 
 def _folder_images(source: Path, name: str, files: list[SourceFile]) -> tuple[list[SourceImage], list[SourceFile]]:
@@ -140,13 +128,10 @@ def _folder_images(source: Path, name: str, files: list[SourceFile]) -> tuple[li
 
 
 def _check_others(source: Path, others: Sequence[SourceFile], any_image: bool) -> None:
-    for file in others:
-        if file.basename == MANIFEST:
-            raise DataError(
-                f"A dataset with {MANIFEST} must be given as a source of its own",
-                received=file.name,
-                remedy="Give its folder; unzip it first if it lies in a zip",
-            )
+    if manifests := [file.name for file in others if file.basename == MANIFEST]:
+        rule = f"A dataset with {MANIFEST} must be given as a source of its own"
+        remedy = "Give its folder; unzip it first if it lies in a zip"
+        raise DataError(rule, received=manifests[0], remedy=remedy)
     if not any_image and not any(file.basename.lower() == CVIND for file in others):
         raise DataError(
             "A source must hold FigShare slices (.mat) or class folders of images, DICOM or NIfTI",
@@ -162,7 +147,9 @@ def _labelled_images(
     prefix = [_absolute(source).name] if _named_by_parent(source) else []
     folders = [prefix + _folders(file) for file in images]
     labels = _labels(images, [[folder for folder in above if folder.lower() not in SUBSETS] for above in folders])
-    boxes = _boxes(others, {file.path for file in images})
+    paths, boxes = {file.path for file in images}, dict[str, str]()
+    for table in (file for file in others if file.basename.lower() == BOXES):
+        boxes |= read_boxes(table.read(), posixpath.dirname(table.path), table.name, paths)
     found = []
     for file, label, above in zip(images, labels, folders, strict=True):
         subset = next((SUBSETS[folder.lower()] for folder in above if folder.lower() in SUBSETS), "")
@@ -192,24 +179,12 @@ def _labels(images: Sequence[SourceFile], folders: list[list[str]]) -> list[str]
 
 def _label(file: SourceFile, folders: list[str]) -> str:
     if not folders:
-        raise DataError(
-            f"Each image must lie in a folder named after its class ({', '.join(CLASSES)})",
-            received=file.name,
-            remedy="Move it into such a folder, or remove it",
-        )
+        rule = f"Each image must lie in a folder named after its class ({', '.join(CLASSES)})"
+        raise DataError(rule, received=file.name, remedy="Move it into such a folder, or remove it")
     labels = {class_name(folders[0], f", where {file.name} lies"), *filter(None, map(find_class, folders))}
     if len(labels) > 1:
         raise DataError("Class folders must not lie in each other", received=file.name, remedy="Move the inner one")
     return labels.pop()
-
-
-def _boxes(files: Sequence[SourceFile], images: set[str]) -> dict[str, str]:
-    """Reads each ``boxes.csv``: by path of the image, the column ``box``."""
-    boxes: dict[str, str] = {}
-    for file in files:
-        if file.basename.lower() == BOXES:
-            boxes |= read_boxes(file.read(), posixpath.dirname(file.path), file.name, images)
-    return boxes
 
 
 def _with_folds(images: list[SourceImage], files: list[SourceFile]) -> list[SourceImage]:

@@ -10,7 +10,6 @@ import shlex
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from tqdm import tqdm
 from btkeras.datasets.convert import MIDDLE_THIRD, PreparedImage, check_slice_choice, convert_all
 from btkeras.datasets.dataset import Record, write_manifest
 from btkeras.datasets.layout import SourceImage, find_images
-from btkeras.datasets.readers import MissingExtraError
 from btkeras.errors import DataError
 from btkeras.files import atomic_folder
 
@@ -48,8 +46,7 @@ class PrepareReport:
 
     Attributes:
         out: The new dataset's folder.
-        classes: Number of images per class.
-        sources: Number of images per source.
+        classes: Number of images per class; likewise ``sources``.
         patients: Number of different patients.
         without_patient: Number of images whose patient is not known.
         duplicates: Number of images whose bytes occur earlier in the dataset.
@@ -146,16 +143,11 @@ def _progress_bar(items: Iterable[Any], total: int) -> Iterable[Any]:
 
 def _check_target(out: Path, sources: Sequence[Path]) -> None:
     if os.path.lexists(out):
-        raise DataError(
-            "A new dataset needs a new folder", received=f"{out}, which exists", remedy="Remove it or name another"
-        )
-    for source in sources:
-        if out.resolve().is_relative_to(source.resolve()):
-            raise DataError(
-                "A new dataset must not lie in one of its sources",
-                received=f"{out} in {source}",
-                remedy="Name a folder beside it",
-            )
+        rule, remedy = "A new dataset needs a new folder", "Remove it or name another"
+        raise DataError(rule, received=f"{out}, which exists", remedy=remedy)
+    if inside := [source for source in sources if out.resolve().is_relative_to(source.resolve())]:
+        rule, remedy = "A new dataset must not lie in one of its sources", "Name a folder beside it"
+        raise DataError(rule, received=f"{out} in {inside[0]}", remedy=remedy)
 
 
 def _broken_error(broken: Sequence[BrokenImage], total: int) -> DataError:
@@ -178,17 +170,13 @@ class _Writer:
         self._names: set[tuple[str, str]] = set()
         self._repeats: Counter[tuple[str, str]] = Counter()
 
-    def add(self, item: SourceImage, images: Future[tuple[PreparedImage, ...]]) -> None:
+    def add(self, item: SourceImage, images: Sequence[PreparedImage] | DataError) -> None:
         """Writes an item's images, or notes that it is broken."""
-        try:
-            found = images.result()
-        except MissingExtraError:
-            raise
-        except DataError as error:
-            self.broken.append(BrokenImage(item.file.name, str(error)))
+        if isinstance(images, DataError):
+            self.broken.append(BrokenImage(item.file.name, str(images)))
             return
-        for image in found:
-            self._add(item, image)
+        for image in images:
+            self._add(item.source, image)
 
     def finish(self) -> None:
         """Writes the manifest, and the list of what is broken."""
@@ -198,15 +186,15 @@ class _Writer:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerows([BrokenImage._fields, *self.broken])
 
-    def _add(self, item: SourceImage, image: PreparedImage) -> None:
-        name = self._name(image.label, image.name or item.file.stem)
+    def _add(self, source: str, image: PreparedImage) -> None:
+        name = self._name(image.label, image.name)
         path = f"images/{image.label}/{name}{image.suffix}"
         self._write(path, image.data)
         extra = {**image.extra, "sha256": hashlib.sha256(image.data).hexdigest(), "bytes": str(len(image.data))}
         if image.mask is not None:
             extra["mask"] = f"masks/{image.label}/{name}.png"
             self._write(extra["mask"], image.mask)
-        self.records.append(Record(path, image.label, image.patient, item.source, extra))
+        self.records.append(Record(path, image.label, image.patient, source, extra))
 
     def _write(self, path: str, data: bytes) -> None:
         target = self._root / path
