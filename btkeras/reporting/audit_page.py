@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from btkeras.audit.audit import Audit, ClassStatistics, DuplicateGroup, GroupMember
+from btkeras.audit.audit import Audit, DuplicateGroup, GroupMember
 from btkeras.audit.format import duplicates_by_class, format_group, format_leakage, format_notes
 from btkeras.files import write_text
 from btkeras.reporting.document import (
@@ -15,7 +14,6 @@ from btkeras.reporting.document import (
     Gallery,
     GalleryImage,
     Report,
-    Row,
     Table,
     Text,
     columns_of,
@@ -97,27 +95,23 @@ def _duplicate_table(audit: Audit) -> Table:
 def _statistics_table(audit: Audit) -> Table:
     sides = {"different sizes": "sizes", "shortest side": "smallest", "longest side": "largest"}
     columns = (
-        *columns_of({"class": "label", "commonest size": "commonest_size"}),
+        Column("class", key="label"),
+        Column("commonest size", key=lambda row: "{} x {}".format(*row.commonest_size)),
         *columns_of({"its share, %": "commonest_share", "dark border, %": "dark_border"}, tenths),
         *columns_of(sides, count),
         *columns_of({"border": "border"}, decimals(1)),
         *columns_of({"mean": "mean", "spread": "mean_spread", "contrast": "contrast"}, decimals(1), "grey levels"),
-        Column("modes"),
+        Column("modes", key=lambda row: ", ".join(f"{mode} {images:,}" for mode, images in row.modes.items())),
     )
     return make_table(
         "statistics-table",
         "Sizes in pixels, border and grey levels (0 to 255), and modes of the files",
         columns,
-        map(_statistics_row, audit.statistics),
+        audit.statistics,
         "Border: median grey level of the outermost 2 %; dark: below 8. Mean and its spread between images; contrast: "
         "the standard deviation within an image.",
         "What differs between classes here can be learnt instead of tumours.",
     )
-
-
-def _statistics_row(row: ClassStatistics) -> Row:
-    modes = ", ".join(f"{mode} {images:,}" for mode, images in row.modes.items())
-    return {**asdict(row), "commonest_size": "{} x {}".format(*row.commonest_size), "modes": modes}
 
 
 def _lists(audit: Audit) -> list[Block]:

@@ -7,7 +7,7 @@ of the run. The card names no folder of the machine, so that it can be published
 from __future__ import annotations
 
 import shlex
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,7 +18,7 @@ from btkeras.evaluation.robustness import read_sheet
 from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.files import read_json, sha256
 from btkeras.metrics import wilson
-from btkeras.reporting.document import Column, Row, Table, columns_of, count, fact_table, make_table, percent
+from btkeras.reporting.document import Column, Table, columns_of, count, fact_table, make_table, percent
 from btkeras.reporting.measurements import calibration_table, robustness_table, set_table
 from btkeras.reporting.render import fill
 from btkeras.reporting.report import split_caveats, synthetic_warning
@@ -47,8 +47,8 @@ def card_text(run: Run) -> str:
             remedy="Name one of the runs in it, or report all of it: btkeras report",
         )
     data = load_report_data([run.path])
-    model, metrics, manifest, dataset = data.models[0], run.metrics(), run.manifest(), _dataset(run)
-    revision, notes = manifest.get("git_revision") or "", run.notes_file
+    model, metrics, manifest, notes = data.models[0], run.metrics(), run.manifest(), run.notes_file
+    confounded, collections = _collections(run)
     values = {
         "run": run.path.resolve().name,
         "model": model,
@@ -60,28 +60,15 @@ def card_text(run: Run) -> str:
         "caveats": split_caveats(model.source),
         "details": fact_table("details", "The model", _details(run, manifest)),
         "dataset": PurePath(str(manifest["dataset"])).name,
-        "confounded": _confounded(dataset),
-        "data_tables": [subset_table(model.source, paper=False), *_collection_table(dataset)],
+        "confounded": confounded,
+        "data_tables": [subset_table(model.source, paper=False), *collections],
         "overview": [overview_table(data), class_table(data, paper=False)],
         "tables": _measured(run, data, metrics),
         "tumor_errors": _tumor_errors(metrics),
-        "classical": "classifier" in manifest,
-        "fold": manifest.get("fold"),
         "notes": notes.read_text(encoding="utf-8").strip() if notes.is_file() else None,
-        "command": _command(_started_by(run, manifest)),
-        "revision": revision.removesuffix("-dirty"),
-        "changed": revision.endswith("-dirty"),
+        "command": _command(run, manifest),
     }
     return fill("card.md.jinja", values).rstrip() + "\n"
-
-
-def _dataset(run: Run) -> Dataset | None:
-    """The run's dataset, if it is still there as it was."""
-    try:
-        dataset = run.dataset()
-    except (BTKerasError, OSError):
-        return None
-    return dataset if files_digest(dataset.records) == read_json(run.splits_file)["dataset_digest"] else None
 
 
 def _details(run: Run, manifest: _Json) -> dict[str, Any]:
@@ -105,41 +92,44 @@ def _details(run: Run, manifest: _Json) -> dict[str, Any]:
     }
 
 
-def _confounded(dataset: Dataset | None) -> list[str]:
-    """The classes whose collections hold nothing of any other class; none where collections are not named."""
-    labels: dict[str, set[str]] = defaultdict(set)
-    for record in dataset.records if dataset else ():
-        labels[record.source].add(record.label)
-    if dataset is None or "" in labels:
-        return []
-    return [name for name in dataset.classes if all(found == {name} for found in labels.values() if name in found)]
-
-
-def _collection_table(dataset: Dataset | None) -> list[Table]:
-    """Images of each collection by class; none where no image names its collection."""
+def _collections(run: Run) -> tuple[list[str], list[Table]]:
+    """The classes whose collections hold nothing else, and images by collection and class; where these are known."""
+    dataset = _dataset(run)
     images = Counter((record.source, record.label) for record in dataset.records) if dataset else Counter()
-    sources = sorted({source for source, _ in images})
-    if dataset is None or sources == [""]:
-        return []
-    rows = [(source or "not named", *(images[source, label] for label in dataset.classes)) for source in sources]
+    labels = {source: {label for own, label in images if own == source} for source, _ in sorted(images)}
+    if dataset is None or set(labels) == {""}:
+        return [], []
+    alone = [name for name in dataset.classes if all(found == {name} for found in labels.values() if name in found)]
+    rows = [(source or "not named", *(images[source, label] for label in dataset.classes)) for source in labels]
     columns = (Column("collection"), *columns_of(dataset.classes, count))
-    return [make_table("collections", "Images by collection and class", columns, rows)]
+    table = make_table("collections", "Images by collection and class", columns, rows)
+    return alone if "" not in labels else [], [table]
+
+
+def _dataset(run: Run) -> Dataset | None:
+    """The run's dataset, if it is still there as it was."""
+    try:
+        dataset = run.dataset()
+    except (BTKerasError, OSError):
+        return None
+    return dataset if files_digest(dataset.records) == read_json(run.splits_file)["dataset_digest"] else None
 
 
 def _measured(run: Run, data: ReportData, metrics: _Json) -> dict[str, Table | None]:
     """The tables of what was measured, by name; None in place of the others."""
-    model, calibration, sheet = data.models[0], metrics.get("calibration"), read_sheet(run)
-    own = run.metrics_file
+    model, sheet, own = data.models[0], read_sheet(run), run.metrics_file
+    others = [(file.parent.name, read_json(file)) for file in sorted(run.evaluations.glob(f"*/{own.name}"))]
+    others = [(name, found) for name, found in others if found.get("split") == "all"]
     return {
         "confusion": _table(own, _confusion_table, metrics),
-        "calibration": calibration_table(data) if calibration else None,
+        "calibration": calibration_table(data) if metrics.get("calibration") else None,
         "sets": set_table(data) if model.is_calibrated else None,
         "selective": _table(own, _selective_table, metrics.get("selective")),
         "robustness": robustness_table(model.name, model.slug, sheet) if sheet else None,
         "explanations": _table(run.explanations_file, _explanation_table),
         "shortcuts": _table(run.shortcuts_file, _shortcut_table),
         "duplicates": _table(run.audit_file, _duplicate_table),
-        "others": _table(run.evaluations, _other_table, _evaluations(run)),
+        "others": _table(run.evaluations, _other_table, others),
     }
 
 
@@ -165,22 +155,16 @@ def _confusion_table(metrics: _Json) -> Table:
 
 def _tumor_errors(metrics: _Json) -> str:
     """Missed tumours and false alarms, where there is a class without tumour."""
-    classes, matrix = metrics["classes"], metrics["confusion_matrix"]
-    if _NO_TUMOR not in classes or len(classes) < 2:
+    rows = dict(zip(metrics["classes"], metrics["confusion_matrix"], strict=True))
+    without = rows.pop(_NO_TUMOR, None)
+    if without is None or not rows:
         return ""
-    without = classes.index(_NO_TUMOR)
-    tumors = [row for i, row in enumerate(matrix) if i != without]
+    i = metrics["classes"].index(_NO_TUMOR)
     return (
-        f"Of {sum(map(sum, tumors)):,} test images of tumours, {sum(row[without] for row in tumors):,} are predicted "
-        f"as {_NO_TUMOR}; of {sum(matrix[without]):,} without a tumour, "
-        f"{sum(matrix[without]) - matrix[without][without]:,} are predicted as one."
+        f"Of {sum(map(sum, rows.values())):,} test images of tumours, {sum(row[i] for row in rows.values()):,} are "
+        f"predicted as {_NO_TUMOR}; of {sum(without):,} without a tumour, {sum(without) - without[i]:,} are predicted "
+        "as one."
     )
-
-
-def _evaluations(run: Run) -> list[tuple[str, _Json]]:
-    """Names and metrics of the other datasets that the model was tested on."""
-    found = [(file.parent.name, read_json(file)) for file in sorted(run.evaluations.glob(f"*/{run.metrics_file.name}"))]
-    return [(name, metrics) for name, metrics in found if metrics.get("split") == "all"]
 
 
 def _other_table(evaluations: Sequence[tuple[str, _Json]]) -> Table:
@@ -191,7 +175,7 @@ def _other_table(evaluations: Sequence[tuple[str, _Json]]) -> Table:
     return make_table("evaluations", "Other datasets, percent", columns, rows, note)
 
 
-def _other_row(name: str, metrics: _Json) -> Row:
+def _other_row(name: str, metrics: _Json) -> Sequence[Any]:
     images, selective = metrics["images"], metrics.get("selective") or {}
     correct = sum(row[i] for i, row in enumerate(metrics["confusion_matrix"]))
     recalls = [row["recall"] for row in metrics["per_class"].values() if row["images"]]
@@ -201,40 +185,38 @@ def _other_row(name: str, metrics: _Json) -> Row:
 
 
 def _selective_table(selective: _Json) -> Table:
-    shares = {
-        "coverage": "coverage",
-        "uncertain": "abstained",
-        "rejected": "rejected",
-        "accuracy of the covered": "accuracy",
-        "of the others": "withheld_accuracy",
-    }
+    shares = {"coverage": "coverage", "uncertain": "abstained", "rejected": "rejected"}
+    shares |= {"accuracy of the covered": "accuracy", "of the others": "withheld_accuracy"}
     columns = (Column("class"), Column("images", count), *columns_of(shares, percent))
-    rows = [{"class": "all classes", **selective}]
-    rows += [{"class": label, **row} for label, row in selective["per_class"].items()]
+    rows = [{"class": label, **row} for label, row in {"all classes": selective, **selective["per_class"]}.items()]
     return make_table("selective", "Selective classification of the test subset, percent", columns, rows)
 
 
 def _explanation_table(scores: _Json) -> Table:
-    shares = {"pointing game (95 % Wilson)": "pointing", "energy inside": "energy", "IoU": "iou"}
-    columns = (*columns_of({"map": "title", "weights": "network"}), *columns_of(shares, percent))
-    pointing = [{"value": row["pointing"], "interval": row["pointing_interval"]} for row in scores["rows"]]
-    rows = [{**row, "pointing": found} for row, found in zip(scores["rows"], pointing, strict=True)]
+    columns = (
+        *columns_of({"map": "title", "weights": "network"}),
+        Column("pointing game (95 % Wilson)", percent, _pointing),
+        *columns_of({"energy inside": "energy", "IoU": "iou"}, percent),
+    )
     caption = f"Explanations of {scores['images']:,} correctly classified tumours with a {scores['region']}, percent"
     note = "A map that does no better than the baselines, or than random weights, explains nothing."
-    return make_table("explanations", caption, columns, rows, note)
+    return make_table("explanations", caption, columns, scores["rows"], note)
+
+
+def _pointing(row: _Json) -> _Json:
+    return {"value": row["pointing"], "interval": row["pointing_interval"]}
 
 
 def _shortcut_table(found: _Json) -> Table:
-    shares = {
-        "accuracy": "accuracy",
-        "most frequent class": "chance",
-        "tumour detection": "detection_accuracy",
-        "the more frequent": "detection_chance",
-    }
-    columns = (*columns_of({"features": "features", "predicted by": "predicted_by"}), *columns_of(shares, percent))
-    rows = [{**row, "features": f"{row['name']}: {row['shows']}"} for row in found["rows"]]
+    shares = {"accuracy": "accuracy", "most frequent class": "chance"}
+    shares |= {"tumour detection": "detection_accuracy", "the more frequent": "detection_chance"}
+    columns = (
+        Column("features", key=lambda row: f"{row['name']}: {row['shows']}"),
+        Column("predicted by", key="predicted_by"),
+        *columns_of(shares, percent),
+    )
     caption = f"Prediction without the tumour's appearance, split by {found['group_by']}; percent"
-    return make_table("shortcuts", caption, columns, rows)
+    return make_table("shortcuts", caption, columns, found["rows"])
 
 
 def _duplicate_table(audit: _Json) -> Table:
@@ -255,18 +237,17 @@ def _duplicate_table(audit: _Json) -> Table:
     return make_table("duplicates", caption, (Column("what"), Column("count", count)), list(facts.items()))
 
 
-def _started_by(run: Run, manifest: _Json) -> Sequence[str]:
-    """The arguments of the command that began it all: a cross-validation's, which its folds' need not be."""
+def _command(run: Run, manifest: _Json) -> str | None:
+    """The command that began it all, with names in place of this machine's folders; None if it was Python.
+
+    A fold's is that of its cross-validation, whose folds may have been started by others.
+    """
     above = next((folder for folder in run.path.resolve().parents if is_experiment(folder)), None)
-    if manifest.get("fold") is None or above is None:
-        return manifest.get("command") or []
-    experiment = Experiment(above)
-    return experiment.manifest().get("command") or [] if experiment.manifest_file.is_file() else []
-
-
-def _command(arguments: Sequence[str]) -> str | None:
-    """The command that started the training, with names in place of this machine's folders; None if it was Python."""
-    if not arguments or arguments[0] not in ("train", "cv"):
+    if manifest.get("fold") is not None and above is not None:
+        experiment = Experiment(above)
+        manifest = experiment.manifest() if experiment.manifest_file.is_file() else {}
+    arguments = manifest.get("command") or [""]
+    if arguments[0] not in ("train", "cv"):
         return None
     return " ".join(shlex.join(["btkeras", *map(_without_folder, map(str, arguments))]).split())
 

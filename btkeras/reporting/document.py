@@ -79,11 +79,15 @@ def decimals(digits: int, unit: float = 1) -> Format:
 
 @dataclass(frozen=True)
 class Column:
-    """A table's column: its header, below that of a group, the format of its values, and their key in mappings."""
+    """A table's column: its header below that of a group, the format of its values, and where rows have them.
+
+    The key leads through mappings and attributes, such as ``spreads.f1``, or is a function of the row; without one,
+    it is the title.
+    """
 
     title: str
     format: Format = text
-    key: str = ""
+    key: str | Callable[[Any], Any] = ""
     group: str = ""
 
     @property
@@ -96,6 +100,15 @@ class Column:
         """Group and title in one line."""
         return f"{self.group}, {self.title}" if self.group else self.title
 
+    def value(self, row: Any) -> Any:
+        """What its key leads to; None below what is None."""
+        if callable(self.key):
+            return self.key(row)
+        for name in (self.key or self.title).split("."):
+            if row is not None:
+                row = row[name] if isinstance(row, Mapping) else getattr(row, name)
+        return row
+
     def cell(self, value: Any) -> str:
         """A value's text."""
         return UNKNOWN if value is None else self.format(value)
@@ -103,14 +116,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first column names its rows.
+    """A table whose first column names its rows; notes are sentences below it.
 
-    Attributes:
-        name: Short and unique, of letters, digits and hyphens.
-        caption: What it shows.
-        columns: Headers and formats.
-        rows: A JSON-ready value per column in each; None where it is not known.
-        notes: Sentences below it.
+    The name is unique, of letters, digits and hyphens; rows hold a JSON-ready value per column, None if not known.
     """
 
     name: str
@@ -132,17 +140,11 @@ class Table:
         return [((found := [column for _, column in items])[0].group, found) for _, items in numbered]
 
 
-Row = Mapping[str, Any] | Sequence[Any]
-
-
-def make_table(name: str, caption: str, columns: Iterable[Column], rows: Iterable[Row], *notes: str) -> Table:
-    """Builds a table from mappings, of which each column takes its key or title, or from a value per column."""
+def make_table(name: str, caption: str, columns: Iterable[Column], rows: Iterable[Any], *notes: str) -> Table:
+    """Builds a table from rows that have a value per column, if they are sequences, or else the columns' keys."""
     columns = tuple(columns)
-    values = (
-        tuple(row[column.key or column.title] for column in columns) if isinstance(row, Mapping) else tuple(row)
-        for row in rows
-    )
-    return Table(name, caption, columns, tuple(values), notes)
+    values = (row if isinstance(row, list | tuple) else [column.value(row) for column in columns] for row in rows)
+    return Table(name, caption, columns, tuple(map(tuple, values)), notes)
 
 
 def columns_of(titles: Iterable[str], formatter: Format = text, group: str = "") -> tuple[Column, ...]:
@@ -179,14 +181,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class GalleryImage:
-    """An image of the dataset.
+    """An image of the dataset: its name, JPEG file (None where it cannot be shown), alternative text, lines beside it.
 
-    Attributes:
-        name: Short and unique, of letters, digits and hyphens.
-        jpeg: Its file; None where it cannot be shown.
-        alt: What it shows, for those who do not see it.
-        lines: The text beside it.
-        data: The same, JSON-ready.
+    ``data`` is what JSON has of it.
     """
 
     name: str

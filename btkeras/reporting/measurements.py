@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from btkeras.logging import duration
@@ -12,7 +12,6 @@ from btkeras.metrics.conformal import set_metrics
 from btkeras.reporting.document import (
     DASH,
     Column,
-    Row,
     Table,
     columns_of,
     count,
@@ -43,56 +42,64 @@ _SET_NOTE = (
 
 def comparison_table(data: ReportData) -> Table:
     """Differences in accuracy between all pairs of models."""
+    only = {
+        f"only {which} right": lambda pair, i=i: pair["discordant"] and pair["discordant"][i]
+        for i, which in enumerate(("first", "second"))
+    }
     columns = (
-        *columns_of(("model", "less model")),
-        *columns_of(("difference, points", f"{format_level(data.sources[0])} interval"), points),
-        *columns_of(("p", "adjusted"), p_value, "bootstrap"),
-        *columns_of(("only first right", "only second right"), count, "McNemar"),
-        *columns_of(("p", "adjusted"), p_value, "McNemar"),
+        Column("model", key=lambda pair: pair["models"][0]),
+        Column("less model", key=lambda pair: pair["models"][1]),
+        Column("difference, points", points, "difference"),
+        Column(f"{format_level(data.sources[0])} interval", points, lambda pair: list(pair["interval"])),
+        *columns_of({"p": "bootstrap_p", "adjusted": "bootstrap_p_adjusted"}, p_value, "bootstrap"),
+        *columns_of(only, count, "McNemar"),
+        *columns_of({"p": "mcnemar_p", "adjusted": "mcnemar_p_adjusted"}, p_value, "McNemar"),
     )
     return make_table(
         "pairs",
         "Differences in accuracy between all pairs of models",
         columns,
-        map(_comparison_row, data.comparisons),
+        data.comparisons,
         "Points are percentage points of accuracy. The bootstrap draws whole groups, the same for all models, and "
         "decides. McNemar's exact test takes every image as independent, and is for comparison with other reports; it "
         "needs one prediction an image. p values are adjusted over all pairs by Holm's method.",
     )
 
 
-def _comparison_row(pair: Mapping[str, Any]) -> Row:
-    keys = ("bootstrap_p", "bootstrap_p_adjusted", "mcnemar_p", "mcnemar_p_adjusted")
-    bootstrap, adjusted, mcnemar, mcnemar_adjusted = (pair[key] for key in keys)
-    only = pair["discordant"] or (None, None)
-    interval = list(pair["interval"])
-    return (*pair["models"], pair["difference"], interval, bootstrap, adjusted, *only, mcnemar, mcnemar_adjusted)
-
-
 def calibration_table(data: ReportData) -> Table:
     """Calibration errors of every model before and after the temperature."""
+    scores = {"ECE": ("ece", percent), "Brier score": ("brier", decimals(4)), "log loss": ("nll", decimals(4))}
+    before_and_after = {
+        title: columns_of({stage: f"{stage}.{key}" for stage in STAGES}, formatter, title)
+        for title, (key, formatter) in scores.items()
+    }
     columns = (
         Column("model"),
         Column("temperature", _temperatures),
-        *columns_of((*STAGES, "if perfect"), percent, "ECE"),
-        *(column for title in ("Brier score", "log loss") for column in columns_of(STAGES, decimals(4), title)),
+        *before_and_after["ECE"],
+        Column("if perfect", percent, group="ECE"),
+        *before_and_after["Brier score"],
+        *before_and_after["log loss"],
         Column("AURC", decimals(3, 0.01)),
     )
     caption = f"Calibration of {data.pooled}, before and after the temperature"
     return make_table("calibration-errors", caption, columns, map(_calibration_row, data.models), _ERROR_NOTE)
 
 
-def _calibration_row(model: ReportedModel) -> Row:
-    scores = {stage: calibration_scores(model.labels, p) for stage, p in model.stages.items()}
-    ece, brier, loss = ([scores.get(stage, {}).get(name) for stage in STAGES] for name in ("ece", "brier", "nll"))
+def _calibration_row(model: ReportedModel) -> Mapping[str, Any]:
     final = list(model.stages.values())[-1]
-    perfect, area = calibrated_error(final)[0], risk_coverage_area(model.labels, final)
-    return model.name, model.temperatures if model.is_calibrated else None, *ece, perfect, *brier, *loss, area
+    return {
+        "model": model.name,
+        "temperature": model.temperatures,
+        **dict.fromkeys(STAGES),
+        **{stage: calibration_scores(model.labels, p) for stage, p in model.stages.items()},
+        "if perfect": calibrated_error(final)[0],
+        "AURC": risk_coverage_area(model.labels, final),
+    }
 
 
 def _temperatures(values: Sequence[float]) -> str:
-    ends = sorted({f"{end:.3f}" for end in (min(values), max(values))}, key=float)
-    return DASH.join(ends)
+    return DASH.join(sorted({f"{end:.3f}" for end in (min(values), max(values))}, key=float))
 
 
 def set_table(data: ReportData) -> Table:
@@ -100,24 +107,21 @@ def set_table(data: ReportData) -> Table:
     columns = (
         Column("model"),
         Column("wanted", lambda share: f"{100 * share:g}"),
-        *columns_of(("coverage", "coverage, least covered class"), percent),
-        Column("classes a set", decimals(2)),
-        *columns_of(("empty", "of one class", "of those right"), percent),
+        *columns_of({"coverage": "covered", "coverage, least covered class": "least"}, percent),
+        Column("classes a set", decimals(2), "mean_size"),
+        *columns_of({"empty": "empty", "of one class": "single", "of those right": "single_right"}, percent),
     )
-    rows = [
-        _set_row(model, wanted, set_metrics(model.labels, sets))
-        for model in data.models
-        for wanted, sets in model.prediction_sets().items()
-    ]
     caption = f"How often prediction sets hold the true class, of {data.pooled}"
+    rows = (row for model in data.models for row in _set_rows(model))
     return make_table("prediction-sets", caption, columns, rows, _SET_NOTE)
 
 
-def _set_row(model: ReportedModel, wanted: float, metrics: Mapping[str, Any]) -> Row:
-    by_class = zip(model.source.manifest["classes"], metrics["covered_by_class"], strict=True)
-    least, label = min((share, label) for label, share in by_class if share is not None)
-    sizes = (metrics[key] for key in ("mean_size", "empty", "single", "single_right"))
-    return model.name, wanted, metrics["covered"], {"class": label, "value": least}, *sizes
+def _set_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
+    for wanted, sets in model.prediction_sets().items():
+        metrics = set_metrics(model.labels, sets)
+        by_class = zip(model.source.manifest["classes"], metrics["covered_by_class"], strict=True)
+        share, label = min((share, label) for label, share in by_class if share is not None)
+        yield {"model": model.name, "wanted": wanted, "least": {"class": label, "value": share}, **metrics}
 
 
 def robustness_table(title: str, slug: str, sheet: Mapping[str, Any]) -> Table:
@@ -129,22 +133,24 @@ def robustness_table(title: str, slug: str, sheet: Mapping[str, Any]) -> Table:
         sheet: As ``robustness.read_sheet`` gives it.
     """
     levels = [str(level["level"]) for level in sheet["corruptions"][0]["levels"]]
-    blank = [None] * len(levels)
+    means = {"balanced accuracy": "mean.balanced_accuracy", "confidence": "mean.confidence", "ECE": "mean.ece"}
+    columns = (
+        Column("corruption", key="name"),
+        *columns_of({level: f"levels.{level}" for level in levels}, tenths, "accuracy"),
+        Column("mean", tenths, "mean.accuracy", "accuracy"),
+        *columns_of(means, tenths, "means over the strengths"),
+    )
     rows = [
-        *((row["name"], [level["accuracy"] for level in row["levels"]], row["mean"]) for row in sheet["corruptions"]),
-        ("all of them", blank, sheet["mean"]),
-        ("uncorrupted", blank, sheet["clean"]),
+        {**row, "levels": {str(level["level"]): level["accuracy"] for level in row["levels"]}}
+        for row in sheet["corruptions"]
     ]
-    means = ("accuracy", "balanced_accuracy", "confidence", "ece")
+    totals = {"all of them": sheet["mean"], "uncorrupted": sheet["clean"]}
+    rows += [{"name": name, "levels": None, "mean": mean} for name, mean in totals.items()]
     return make_table(
         f"robustness-table-{slug}",
         f"{title}: accuracy in percent on {sheet['images']:,} of {sheet['of']:,} images, by strength",
-        (
-            Column("corruption"),
-            *columns_of((*levels, "mean"), tenths, "accuracy"),
-            *columns_of(("balanced accuracy", "confidence", "ECE"), tenths, "means over the strengths"),
-        ),
-        [(name, *accuracies, *(mean[key] for key in means)) for name, accuracies, mean in rows],
+        columns,
+        rows,
         f"{'. '.join(map(_unit, sheet['corruptions']))}.",
         _uncertainty(sheet),
     )
@@ -156,9 +162,9 @@ def _unit(row: Mapping[str, Any]) -> str:
 
 
 def _uncertainty(sheet: Mapping[str, Any]) -> str:
-    errors = sheet["sampling_error"]
     if sheet["images"] == sheet["of"]:
         return "All images of the test subset; the same image gets the same corruption each time."
+    errors = sheet["sampling_error"]
     return (
         f"Drawn at random from each class (seed {sheet['seed']}): an accuracy may be off by {tenths(errors['clean'])} "
         f"points where it is as of the uncorrupted images, and by {tenths(errors['largest'])} near 50 % (95 % "
@@ -169,47 +175,42 @@ def _uncertainty(sheet: Mapping[str, Any]) -> str:
 def provenance_tables(data: ReportData) -> list[Table]:
     """A table of each source, one of the software, one of the trainings."""
     several = len(data.sources) > 1
-    sources = [
-        fact_table(
-            f"source-{number}",
-            f"Source: {source.path}" if several else "Source",
-            _source_facts(source),
-        )
-        for number, source in enumerate(data.sources, start=1)
+    captions = [f"Source: {source.path}" if several else "Source" for source in data.sources]
+    return [
+        *(
+            fact_table(f"source-{number}", caption, _source_facts(source))
+            for number, (caption, source) in enumerate(zip(captions, data.sources, strict=True), start=1)
+        ),
+        _software_table(data),
+        _training_table(data),
     ]
-    return [*sources, _software_table(data), _training_table(data)]
 
 
 def _source_facts(source: Source) -> dict[str, Any]:
-    bootstrap, seeds = source.summary["bootstrap"], dict.fromkeys(run.seed for run in source.runs)
+    bootstrap, config, manifest = source.summary["bootstrap"], source.config, source.manifest
     folds = f"{len(source.splits)} folds, {source.test} test subset" if source.test else "one"
-    config, command = source.config, source.manifest.get("command")
+    command, train, optimizer = manifest.get("command"), config.train, config.optimizer
+    training = (
+        f"{train.epochs} epochs, batch {train.batch_size}, {optimizer.name}, learning rate "
+        f"{optimizer.learning_rate:g}, {config.schedule.name} schedule; the checkpoint by {train.monitor}"
+    )
+    # Nothing of the training applies to classical models.
+    networks = any("classifier" not in run.manifest for run in source.runs)
     return {
         "folder": str(source.path),
-        "started": source.manifest.get("started"),
+        "started": manifest.get("started"),
         "command": command and shlex.join(["btkeras", *map(str, command)]),
-        "dataset": source.manifest.get("dataset"),
-        "images": ", ".join(f"{label} {images:,}" for label, images in source.manifest["images"].items()),
-        "patients": source.manifest.get("patients") or "not named by the dataset",
+        "dataset": manifest.get("dataset"),
+        "images": ", ".join(f"{label} {images:,}" for label, images in manifest["images"].items()),
+        "patients": manifest.get("patients") or "not named by the dataset",
         "digest of the dataset's list of files": source.dataset_digest,
         "split": f"by {source.group_by}, {folds}, seed {config.data.split_seed}",
-        "seeds of the trainings": ", ".join(map(str, seeds)),
+        "seeds of the trainings": ", ".join(map(str, dict.fromkeys(run.seed for run in source.runs))),
         "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}",
-        "training": _training(source),
+        "training": training if networks else None,
         "intervals": f"bootstrap of {bootstrap['samples']:,} resamples of {bootstrap['groups']:,} groups of "
         f"{bootstrap['images']:,} images, by {source.regrouped_by or source.group_by}, seed {bootstrap['seed']}",
     }
-
-
-def _training(source: Source) -> str | None:
-    """How networks were trained; None where there are only classical models, to which none of it applies."""
-    if all("classifier" in run.manifest for run in source.runs):
-        return None
-    train, optimizer = source.config.train, source.config.optimizer
-    return (
-        f"{train.epochs} epochs, batch {train.batch_size}, {optimizer.name}, learning rate "
-        f"{optimizer.learning_rate:g}, {source.config.schedule.name} schedule; the checkpoint by {train.monitor}"
-    )
 
 
 def _software_table(data: ReportData) -> Table:
@@ -226,17 +227,19 @@ def _distinct(manifests: Iterable[Mapping[str, Any]], key: str) -> list[str]:
 
 
 def _training_table(data: ReportData) -> Table:
-    runs = [(model.name, run) for model in data.models for run in model.runs]
-    known = [float(run.manifest["training_seconds"]) for _, run in runs if run.manifest.get("training_seconds")]
+    keys = {"epochs": "epochs", "best epoch": "best_epoch", "duration": "training_seconds", "started": "started"}
+    rows: list[dict[str, Any]] = [
+        {"model": model.name, "seed": run.seed, "fold": run.fold, "folder": str(run.run.path)}
+        | {title: run.manifest.get(key) for title, key in keys.items()}
+        for model in data.models
+        for run in model.runs
+    ]
     columns = (
         Column("model"),
         *columns_of(("seed", "fold", "epochs", "best epoch"), count),
         Column("duration", duration),
         *columns_of(("started", "folder")),
     )
-    keys = ("epochs", "best_epoch", "training_seconds", "started")
-    rows = [
-        (name, run.seed, run.fold, *(run.manifest.get(key) for key in keys), str(run.run.path)) for name, run in runs
-    ]
-    total = [f"Together {duration(sum(known))} of training."] if len(known) == len(runs) > 1 else []
+    known = [float(row["duration"]) for row in rows if row["duration"]]
+    total = [f"Together {duration(sum(known))} of training."] if len(known) == len(rows) > 1 else []
     return make_table("trainings", "The trainings", columns, rows, *total)

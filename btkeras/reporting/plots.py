@@ -11,7 +11,6 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,13 +27,14 @@ INK = "#010203"
 BLUE, RED, GREEN, PINK = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 COLORS = (BLUE, RED, GREEN, PINK)
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)))
-
+# A line to compare with, and that comparison for a rate.
+GREY = {"color": INK, "alpha": 0.3, "linewidth": 0.8}
+DIAGONAL = ([0, 1], [0, 1], GREY)
 # CSS pixels are 1/96 inch, points 1/72.
 _PIXELS, _POINTS = 96, 72
 _SHADE = 0.55
 _STYLE: dict[Any, Any] = {
-    **dict.fromkeys((f"{part}.color" for part in ("grid", "text", "xtick", "ytick")), INK),
-    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor"), INK),
+    **dict.fromkeys((f"{of}color" for of in ("grid.", "text.", "xtick.", "ytick.", "axes.edge", "axes.label")), INK),
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
     **dict.fromkeys(("axes.linewidth", "grid.linewidth"), 0.6),
     **dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False),
@@ -53,25 +53,14 @@ _STANDALONE = (
     "<style>svg{color:#1b1f24;font-family:system-ui,sans-serif}"
     "@media(prefers-color-scheme:dark){svg{color:#e6e9ed}}</style>"
 )
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a plot: its points, and Matplotlib's arguments for it, among them ``yerr`` for error bars."""
-
-    x: ArrayLike
-    y: ArrayLike
-    style: dict[str, Any] = field(default_factory=dict)
-
-    def draw(self, area: Axes) -> None:
-        """Draws it."""
-        plot = area.errorbar if "yerr" in self.style else area.plot
-        plot(self.x, self.y, **self.style)
-
-
-def thin(x: ArrayLike, y: ArrayLike) -> Line:
-    """A grey line to compare with."""
-    return Line(x, y, {"color": INK, "alpha": 0.3, "linewidth": 0.8})
+# What is left out of an SVG: its document's parts, fonts, names that nothing refers to, line breaks.
+_NOISE = (
+    r"^.*?<svg[^>]*>|</svg>\s*$|<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->",
+    r"(?<=<g) id=\"[^\"]*\"| font-family: [^;\"]*;?| transform=\"rotate\(-0 [^\"]*\"|(?<=>)\s+(?=<)",
+)
+_NUMBERS = r' (d|x|y|width|height|transform)="[^"]*"'
+# Points of a line and Matplotlib's arguments for it, among them ``yerr`` for error bars.
+Line = tuple[ArrayLike, ArrayLike, dict[str, Any]]
 
 
 def nth_style(number: int) -> dict[str, Any]:
@@ -79,55 +68,48 @@ def nth_style(number: int) -> dict[str, Any]:
     return {"color": COLORS[number % len(COLORS)], "linestyle": DASHES[(number + number // len(COLORS)) % len(DASHES)]}
 
 
-@dataclass(frozen=True)
-class LinePlot:
-    """A plot of lines: its title, the labels of its axes, and its lines in the order of drawing.
+def draw_lines(
+    title: str,
+    labels: tuple[str, str],
+    lines: Sequence[Line],
+    *,
+    size: tuple[int, int] = (340, 310),
+    limits: tuple[Any, Any] = (None, None),
+    **legend: Any,
+) -> Figure:
+    """Plots lines.
 
-    The size is in CSS pixels; a limit that is None is what the lines need; ``legend`` holds Matplotlib's arguments.
+    Args:
+        title: Above the plot.
+        labels: Of the axes.
+        lines: In the order of drawing.
+        size: In CSS pixels.
+        limits: Of the axes; None for what the lines need.
+        **legend: Matplotlib's arguments for the legend.
     """
-
-    title: str
-    labels: tuple[str, str]
-    lines: Sequence[Line]
-    size: tuple[int, int] = (340, 310)
-    limits: tuple[Any, Any] = (None, None)
-    legend: dict[str, Any] = field(default_factory=lambda: {"loc": "best"})
-
-    def draw(self) -> Figure:
-        """Draws it."""
-        figure, area = _axes(self.size, self.title)
-        for line in self.lines:
-            line.draw(area)
-        area.set(xlabel=self.labels[0], ylabel=self.labels[1])
-        area.set_xlim(self.limits[0])
-        area.set_ylim(self.limits[1])
-        area.grid(visible=True)
-        area.legend(**self.legend)
-        return figure
+    figure, area = _axes(size, title)
+    for x, y, style in lines:
+        (area.errorbar if "yerr" in style else area.plot)(x, y, **style)
+    area.set(xlabel=labels[0], ylabel=labels[1])
+    area.set_xlim(limits[0])
+    area.set_ylim(limits[1])
+    area.grid(visible=True)
+    area.legend(**legend)
+    return figure
 
 
-@dataclass(frozen=True)
-class MatrixPlot:
-    """A confusion matrix, ``[classes, classes]``: rows are true classes, columns predicted ones; size in CSS pixels."""
-
-    title: str
-    matrix: Sequence[Sequence[int]]
-    labels: Sequence[str]
-    size: tuple[int, int]
-
-    def draw(self) -> Figure:
-        """Draws it."""
-        figure, area = _axes(self.size, self.title)
-        counts = np.array(self.matrix)
-        for i, j in np.ndindex(*counts.shape):
-            _draw_cell(area, i, j, int(counts[i, j]), counts[i, j] / max(counts[i].sum(), 1))
-        middles = np.arange(len(self.labels)) + 0.5
-        area.set(xlim=(0, len(self.labels)), ylim=(len(self.labels), 0), xlabel="predicted class", ylabel="true class")
-        area.set_xticks(middles, self.labels)
-        area.set_yticks(middles, self.labels)
-        area.tick_params(length=0)
-        area.spines[:].set_visible(False)
-        return figure
+def draw_matrix(title: str, matrix: Sequence[Sequence[int]], labels: Sequence[str], *, size: tuple[int, int]) -> Figure:
+    """Plots a confusion matrix, ``[classes, classes]``: rows are true classes, columns predicted ones."""
+    figure, area = _axes(size, title)
+    counts, middles = np.array(matrix), np.arange(len(labels)) + 0.5
+    for i, j in np.ndindex(*counts.shape):
+        _draw_cell(area, i, j, int(counts[i, j]), counts[i, j] / max(counts[i].sum(), 1))
+    area.set(xlim=(0, len(labels)), ylim=(len(labels), 0), xlabel="predicted class", ylabel="true class")
+    area.set_xticks(middles, labels)
+    area.set_yticks(middles, labels)
+    area.tick_params(length=0)
+    area.spines[:].set_visible(False)
+    return figure
 
 
 def _draw_cell(area: Axes, i: int, j: int, images: int, share: float) -> None:
@@ -150,22 +132,20 @@ def _axes(size: tuple[int, int], title: str) -> tuple[Figure, Axes]:
 
 
 def to_svg(panel: Panel, *, standalone: bool = False) -> str:
-    """Draws a panel as an ``svg`` element.
-
-    Args:
-        panel: What to draw.
-        standalone: Whether it becomes a file, which brings its own colors for light and dark, or part of a page.
-    """
+    """Draws a panel as an ``svg`` element: part of a page, or a file with its own colors for light and dark."""
     with _style(panel.name):
         figure, buffer = panel.draw(), io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         width, height = (round(side * _PIXELS) for side in figure.get_size_inches())
+    drawing = re.sub("|".join(_NOISE), "", buffer.getvalue(), flags=re.DOTALL)
+    # No number is finer than a hundredth of a point.
+    drawing = re.sub(_NUMBERS, lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), drawing)
+    drawing = drawing.replace(INK, "currentColor").strip()
     scale = _POINTS / _PIXELS
     size = f'viewBox="0 0 {width * scale:g} {height * scale:g}" width="{width}" height="{height}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" class="plot" {size} '
-        f'role="img" aria-label="{escape(panel.alt)}">{_STANDALONE if standalone else ""}'
-        f"{_tidied(buffer.getvalue(), panel.name)}</svg>\n"
+        f'role="img" aria-label="{escape(panel.alt)}">{_STANDALONE if standalone else ""}{drawing}</svg>\n'
     )
 
 
@@ -181,29 +161,8 @@ def to_pdf(panel: Panel) -> bytes:
 def _style(salt: str) -> Iterator[None]:
     import matplotlib as mpl
 
-    # The user's own matplotlibrc must not change a report.
+    # The user's own matplotlibrc must not change a report. The salt makes names of an SVG's parts unique in a page.
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update({**_STYLE, "svg.hashsalt": salt})
         yield
-
-
-# What is left out of an SVG: its document's parts, fonts, and numbers finer than a hundredth of a point.
-_NOISE = (
-    (r"<metadata>.*?</metadata>\s*|<defs>\s*<style.*?</style>\s*</defs>\s*|<!--.*?-->\s*", ""),
-    (r" font-family: [^;\"]*;?", ""),
-    (r' transform="rotate\(-0 [^"]*"', ""),
-)
-
-
-def _tidied(svg: str, name: str) -> str:
-    """The drawing without its document's head, with names that are unique in a page and the page's font and ink."""
-    svg = re.sub(r"^.*?<svg[^>]*>|</svg>\s*$", "", svg, flags=re.DOTALL)
-    for pattern, replacement in _NOISE:
-        svg = re.sub(pattern, replacement, svg, flags=re.DOTALL)
-    names = {first or second for first, second in re.findall(r'url\(#([^)"]+)\)|xlink:href="#([^"]+)"', svg)}
-    svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in names else "", svg)
-    svg = re.sub(r'(url\(#|xlink:href="#)', rf"\g<1>{name}-", svg)
-    numbers = r' (d|x|y|width|height|transform)="[^"]*"'
-    svg = re.sub(numbers, lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), svg)
-    return re.sub(r"\s*\n\s*", " ", svg).replace("> <", "><").replace(INK, "currentColor").strip()

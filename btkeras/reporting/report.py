@@ -132,10 +132,10 @@ def _accuracy(model: ReportedModel) -> str:
 
 
 def _counts(model: ReportedModel) -> str:
-    per_class, total = model.metrics["pooled"]["per_class"], model.metrics["pooled"]["images"]
+    per_class, total, wrong = model.metrics["pooled"]["per_class"], len(model.labels), len(model.wrong)
     label = max(per_class, key=lambda name: per_class[name]["images"])
     return (
-        f"{model.correct:,} of {total:,} predictions are right, {total - model.correct:,} wrong. Always "
+        f"{total - wrong:,} of {total:,} predictions are right, {wrong:,} wrong. Always "
         f"predicting {label}, the most frequent class, would get {percent(per_class[label]['images'] / total)} %."
     )
 
@@ -178,7 +178,7 @@ def _leakage(source: Source) -> list[str]:
 
 
 def _against_the_paper(data: ReportData) -> list[str]:
-    known, points = published.ABLATION_ACCURACY[published.IMPROVED], []
+    known, points = published.ABLATION[published.IMPROVED]["accuracy"], []
     for model in data.of_model(published.IMPROVED):
         low, high = model.accuracy_interval
         place = "inside" if low <= known <= high else "below" if known < low else "above"
@@ -229,7 +229,7 @@ def _comparison_blocks(data: ReportData) -> list[Block]:
 def _misclassified_blocks(data: ReportData, *, images: bool) -> list[Block]:
     """The images that the best model was wrong about and most sure of."""
     model = data.best
-    wrong = np.flatnonzero(model.probabilities.argmax(axis=1) != model.labels)
+    wrong = model.wrong
     if not wrong.size:
         return [Text((f"{model.name} made no mistake on its test images.",))]
     root = Path(str(model.source.manifest.get("dataset", "")))
@@ -264,7 +264,7 @@ def _misclassified(data: ReportData, i: int, number: int, root: Path | None) -> 
 def _others(data: ReportData, path: str) -> str:
     """How many models of the same dataset have the image wrong at least once."""
     models = [model for model in data.models if model.source.dataset_digest == data.best.source.dataset_digest]
-    wrong = sum(path in model.misclassified for model in models)
+    wrong = sum(path in {model.paths[i] for i in model.wrong} for model in models)
     return f"wrong in {wrong} of {len(models)} models" if len(models) > 1 else ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -88,7 +88,10 @@ class Source:
     @cached_property
     def summary(self) -> Mapping[str, Any]:
         """Classes, metrics and comparisons of the models, and the bootstrap, as in a ``summary.json``."""
-        results = [run.result for run in self.runs]
+        return self.summarize([run.result for run in self.runs])
+
+    def summarize(self, results: Sequence[FoldResult]) -> Mapping[str, Any]:
+        """Summarizes results on the source's splits."""
         return summarize_experiment(results, self.manifest["classes"], groups=self.groups, test=self.test or "fixed")
 
     @property
@@ -136,10 +139,8 @@ def read_source(path: Path, group_by: str | None = None, cache: Path | None = No
             received=f"{path}, which is neither",
             remedy="Name folders given to `btkeras cv --out` or `btkeras train --out`",
         )
-    return _regroup(source, group_by, cache) if group_by else source
-
-
-def _regroup(source: Source, group_by: str, cache: Path | None) -> Source:
+    if not group_by:
+        return source
     dataset = dataset_of(source.manifest)
     if files_digest(dataset.records) != source.dataset_digest:
         raise DataError(

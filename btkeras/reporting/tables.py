@@ -1,4 +1,4 @@
-"""A report's tables: the paper's, with the published figures beside, and those of models, trainings and software."""
+"""The paper's tables with the published figures beside, the overview of the models, and their size and speed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from btkeras.metrics import METRICS, wilson
 from btkeras.reporting import published
 from btkeras.reporting.document import (
     Block,
     Column,
-    Row,
     Table,
     Text,
     check,
@@ -24,9 +22,10 @@ from btkeras.reporting.document import (
     make_table,
     percent,
 )
-from btkeras.reporting.published import CLASS_METRICS, SUBSETS
+from btkeras.reporting.published import CLASS_METRICS
 from btkeras.reporting.report_data import ReportData, ReportedModel
 from btkeras.reporting.sources import Source
+from btkeras.splitting.splits import SUBSETS
 
 TITLES = {"f1": "F1", "train": "training"}
 _SPREAD = (
@@ -45,30 +44,29 @@ def format_level(source: Source) -> str:
 
 
 def metric_columns(names: Iterable[str], *, paper: bool = True) -> tuple[Column, ...]:
-    """Columns of metrics in percent, each with the paper's beside it if wanted."""
+    """Columns of metrics in percent from a row's ``here``, each with that from ``paper`` beside it if wanted."""
     if not paper:
-        return columns_of((TITLES.get(name, name) for name in names), percent)
-    return tuple(column for name in names for column in columns_of(("here", "paper"), percent, TITLES.get(name, name)))
-
-
-def _pairs(here: Mapping[str, Any], paper: Mapping[str, Any], names: Iterable[str]) -> Iterator[Any]:
-    for name in names:
-        yield from (here[name], paper.get(name))
+        return columns_of({TITLES.get(name, name): f"here.{name}" for name in names}, percent)
+    return tuple(
+        Column(side, percent, f"{side}.{name}", TITLES.get(name, name)) for name in names for side in ("here", "paper")
+    )
 
 
 def overview_table(data: ReportData) -> Table:
     """Every model of the report, the best first."""
+    interval = f"{format_level(data.sources[0])} interval"
     columns = (
-        Column("model"),
-        *columns_of(("accuracy", f"{format_level(data.sources[0])} interval", "F1"), percent),
-        Column("log loss", decimals(4)),
-        *columns_of(("wrong", "images", "trainings"), count),
+        Column("model", key="name"),
+        *columns_of({"accuracy": "spreads.accuracy", interval: "accuracy_interval", "F1": "spreads.f1"}, percent),
+        Column("log loss", decimals(4), "metrics.pooled.negative_log_likelihood"),
+        *columns_of({"wrong": "wrong.size", "images": "metrics.pooled.images"}, count),
+        Column("trainings", count, lambda model: len(model.runs)),
     )
     return make_table(
         "overview",
         "All models, the best first" if len(data.models) > 1 else "All test images",
         columns,
-        map(_overview_row, data.ranked),
+        data.ranked,
         "Accuracy and F1 in percent, mean ± standard deviation over the trainings. The interval is of the accuracy on "
         "all test images, from a bootstrap that draws whole groups (slices of one patient, duplicates of one image) "
         "where the dataset names them. Log loss is the mean negative natural logarithm of the true class's "
@@ -76,23 +74,23 @@ def overview_table(data: ReportData) -> Table:
     )
 
 
-def _overview_row(model: ReportedModel) -> Row:
-    pooled, spreads = model.metrics["pooled"], model.spreads
-    interval, loss = model.accuracy_interval, pooled["negative_log_likelihood"]
-    counts = (pooled["images"] - model.correct, pooled["images"], len(model.runs))
-    return model.name, spreads["accuracy"], interval, spreads["f1"], loss, *counts
-
-
 def paper_tables(data: ReportData) -> list[Block]:
     """The tables of the paper, and size and speed."""
+    huang = "The paper also lists a multiscale residual network (Huang 2022, 98.58), which btkeras does not have."
     return [
         Text((f"Laid out as in {published.PAPER}. Columns “paper” hold its figures, misprints included.",)),
         *_dataset_tables(data),
-        _ablation_table(data),
+        _model_table(
+            data,
+            "Table 2. Ablation: inception downsampling (A), multi-scale stem (B), squeeze-and-excitation (C)",
+            published.ABLATION,
+            "The paper's table has the accuracy; its other figures are the averages of its table 3.",
+            modules="ABC",
+        ),
         class_table(data),
         _fold_table(data),
-        _model_table(data, "table-5", "Table 5. Comparison with other networks", published.NETWORKS),
-        _model_table(data, "table-6", "Table 6. Comparison with other methods", published.METHODS, published.HUANG),
+        _model_table(data, "Table 5. Comparison with other networks", published.NETWORKS),
+        _model_table(data, "Table 6. Comparison with other methods", published.METHODS, huang),
         _size_table(data),
     ]
 
@@ -111,34 +109,28 @@ def _dataset_tables(data: ReportData) -> list[Table]:
 
 def subset_table(source: Source, suffix: str = "", where: str = "", *, paper: bool = True) -> Table:
     """Table 1: images per class and subset, of all folds of a source."""
-    folds = [split["counts"] for split in source.splits]
-    classes = source.manifest["classes"]
-    rows = [_subset_row(label, folds, [label], paper=paper) for label in classes]
     groups = (*(TITLES.get(subset, subset) for subset in SUBSETS), "all subsets")
-    cells = tuple(column for group in groups for column in columns_of(("here", "paper"), count, group))
+    rows = {label: [label] for label in source.manifest["classes"]} | {"all": source.manifest["classes"]}
+    titles = [columns_of(("here", "paper"), count, group) if paper else columns_of((group,), count) for group in groups]
     return make_table(
         f"table-1{suffix}",
         f"{'Table 1. ' if paper else ''}Images per class and subset{where}",
-        (Column("class"), *(cells if paper else columns_of(groups, count))),
-        [*rows, _subset_row("all", folds, classes, paper=paper)],
+        (Column("class"), *(column for columns in titles for column in columns)),
+        [_subset_row(source, name, labels, paper=paper) for name, labels in rows.items()],
         *([_split_note(source)] if paper else []),
     )
 
 
-def _subset_row(name: str, folds: Sequence[Any], labels: Sequence[str], *, paper: bool) -> Row:
+def _subset_row(source: Source, name: str, labels: Sequence[str], *, paper: bool) -> list[Any]:
     cells: list[Any] = [name]
     for subsets in (*((subset,) for subset in SUBSETS), SUBSETS):
-        here = [sum(fold[subset].get(label, 0) for subset in subsets for label in labels) for fold in folds]
-        known = all(label in published.IMAGES for label in labels)
-        there = sum(published.IMAGES[label][subset] for subset in subsets for label in labels) if known else None
-        cells += [_range(here), there] if paper else [_range(here)]
+        here = {sum(fold["counts"][s].get(label, 0) for s in subsets for label in labels) for fold in source.splits}
+        # A range where the folds differ.
+        cells.append([min(here), max(here)] if len(here) > 1 else here.pop())
+        if paper:
+            known = set(labels) <= set(published.IMAGES)
+            cells.append(sum(published.IMAGES[label][s] for s in subsets for label in labels) if known else None)
     return cells
-
-
-def _range(values: Sequence[int]) -> int | list[int]:
-    """A number, or the least and the largest where folds differ."""
-    low, high = min(values), max(values)
-    return low if low == high else [low, high]
 
 
 def _split_note(source: Source) -> str:
@@ -148,28 +140,22 @@ def _split_note(source: Source) -> str:
     return f"{len(source.splits)} folds, split {split}: {_ROTATION[source.test]}. A range where the folds differ."
 
 
-def _ablation_table(data: ReportData) -> Table | Text:
-    """Table 2: what each of the three modules does."""
-    caption = "Table 2. Ablation: inception downsampling (A), multi-scale stem (B), squeeze-and-excitation (C)"
-    paper = {name: published.ablation_metrics(name) for name in published.ABLATION}
-    note = "The paper's table has the accuracy; its other figures are the averages of its table 3."
-    return _model_table(data, "table-2", caption, paper, note, modules=True)
-
-
 def _model_table(
-    data: ReportData, name: str, caption: str, paper: Mapping[str, Any], *notes: str, modules: bool = False
+    data: ReportData, caption: str, paper: Mapping[str, Mapping[str, Any]], *notes: str, modules: str = ""
 ) -> Table | Text:
     """A table of models; a sentence where none of what it compares was run."""
     missing = [model for model in paper if not data.of_model(model)]
     if not set(paper) - {published.IMPROVED, *missing}:
         return Text((f"{caption}: left out, for none of {', '.join(missing)} is in this report.",))
     rows = [
-        (model.name, *(published.ABLATION[key] if modules else ()), *_pairs(model.spreads, there, METRICS))
+        {"model": model.name, "here": model.spreads, "paper": there}
+        | {letter: letter in published.MODULES[key] for letter in modules}
         for key, there in paper.items()
         for model in data.of_model(key)
     ]
     absent = [f"In the paper's table, but not in this report: {', '.join(missing)}."] if missing else []
-    columns = (Column("model"), *columns_of("ABC" if modules else "", check), *metric_columns(METRICS))
+    columns = (Column("model"), *columns_of(modules, check), *metric_columns(METRICS))
+    name = caption.split(".")[0].lower().replace(" ", "-")
     return make_table(name, caption, columns, rows, _SPREAD, *notes, *absent)
 
 
@@ -177,79 +163,79 @@ def class_table(data: ReportData, *, paper: bool = True) -> Table:
     """Table 3: metrics per class of the models of the ablation, or, where none was run, of the best model."""
     models = [model for name in published.ABLATION for model in data.of_model(name)] or [data.best]
     several = len(models) > 1
-    rows = [row if several else row[1:] for model in models for row in _class_rows(model, paper=paper)]
-    titles = ("model", "class") if several else ("class",)
     return make_table(
         "table-3",
         f"{'Table 3. ' if paper else ''}Metrics per class{'' if several else f' of {models[0].name}'}",
-        (*columns_of(titles), *metric_columns(CLASS_METRICS, paper=paper), Column("images", count)),
-        rows,
+        (
+            *columns_of(("model", "class") if several else ("class",)),
+            *metric_columns(CLASS_METRICS, paper=paper),
+            Column("images", count),
+        ),
+        [row for model in models for row in _class_rows(model)],
         f"Percent, of {data.pooled}, one class against the rest, with {format_level(data.sources[0])} intervals: "
         "bootstrap over groups, or Wilson's where all resamples agree.",
         *(["The paper's are means of its folds."] if paper else []),
     )
 
 
-def _class_rows(model: ReportedModel, *, paper: bool) -> Iterator[tuple[Any, ...]]:
+def _class_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
     pooled, intervals = model.metrics["pooled"], model.metrics["intervals"]
-    rows = [*pooled["per_class"].items(), ("macro average", {**pooled["macro"], "images": pooled["images"]})]
-    matrix, known = np.array(pooled["confusion_matrix"]), published.PER_CLASS.get(model.model, {})
-    for i, (label, row) in enumerate(rows):
-        trials = _trials(matrix, i) if i < len(matrix) else {}
-        own = intervals["per_class"].get(label, intervals)
-        here = {name: _with_interval(row[name], own[name], *trials.get(name, (0, 0))) for name in CLASS_METRICS}
-        there = known.get(label if i < len(matrix) else published.AVERAGE, {})
-        cells = _pairs(here, there, CLASS_METRICS) if paper else here.values()
-        yield model.name, label, *cells, row["images"]
+    matrix, paper = np.array(pooled["confusion_matrix"]), published.PER_CLASS.get(model.model, {})
+    trials = {label: _trials(matrix, i) for i, label in enumerate(pooled["per_class"])}
+    rows = {**pooled["per_class"], "macro average": {**pooled["macro"], "images": pooled["images"]}}
+    for label, row in rows.items():
+        own, proportions = intervals["per_class"].get(label, intervals), trials.get(label, {})
+        here = {name: _with_interval(row[name], own[name], proportions.get(name)) for name in CLASS_METRICS}
+        there = paper.get(label if proportions else published.AVERAGE)
+        yield {"model": model.name, "class": label, "here": here, "paper": there, "images": row["images"]}
 
 
-def _trials(matrix: NDArray[np.int64], i: int) -> dict[str, tuple[int, int]]:
+def _trials(matrix: Any, i: int) -> dict[str, tuple[int, int]]:
     """Successes and trials of the metrics of a class that are proportions."""
     hits, actual, predicted, total = (int(n) for n in (matrix[i, i], matrix[i].sum(), matrix[:, i].sum(), matrix.sum()))
     specificity = (total - actual - predicted + hits, total - actual)
     return {"precision": (hits, predicted), "recall": (hits, actual), "specificity": specificity}
 
 
-def _with_interval(value: float | None, bootstrap: Sequence[float] | None, hits: int, trials: int) -> Any:
+def _with_interval(value: float | None, bootstrap: Sequence[float] | None, trials: tuple[int, int] | None) -> Any:
     """A metric with the bootstrap's interval, or Wilson's where that has no width and there is one."""
     has_width = bootstrap is not None and bootstrap[0] < bootstrap[1]
-    interval = bootstrap if has_width or not trials else wilson(hits, trials)
+    interval = bootstrap if has_width or not (trials and trials[1]) else wilson(*trials)
     return None if value is None else {"value": value, "interval": interval and list(interval)}
 
 
 def _fold_table(data: ReportData) -> Table | Text:
     """Table 4: the improved model's trainings."""
     caption = f"Table 4. The folds of {published.IMPROVED}"
-    models = [model for model in data.of_model(published.IMPROVED) if len(model.runs) > 1]
-    if not models:
+    rows = [row for model in data.of_model(published.IMPROVED) if len(model.runs) > 1 for row in _fold_rows(model)]
+    if not rows:
         return Text((f"{caption}: left out, for this report has no cross-validation of it.",))
-    return make_table(
-        "table-4",
-        caption,
-        (*columns_of(("model", "training")), *metric_columns(METRICS)),
-        [row for model in models for row in _fold_rows(model)],
-        "Percent. The paper's folds share one test subset; they are not the folds here.",
-    )
+    columns = (*columns_of(("model", "training")), *metric_columns(METRICS))
+    note = "Percent. The paper's folds share one test subset; they are not the folds here."
+    return make_table("table-4", caption, columns, rows, note)
 
 
-def _fold_rows(model: ReportedModel) -> Iterator[Row]:
+def _fold_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
+    *folds, average = published.FOLDS
     for fold in model.metrics["folds"]:
-        here = {**fold["macro"], "accuracy": fold["accuracy"]}
-        paper = published.FOLDS[fold["fold"]] if fold["fold"] < len(published.FOLDS) - 1 else {}
-        yield model.name, f"seed {fold['seed']}, fold {fold['fold']}", *_pairs(here, paper, METRICS)
-    yield model.name, "average", *_pairs(model.spreads, published.FOLDS[-1], METRICS)
+        here, name = {**fold["macro"], "accuracy": fold["accuracy"]}, f"seed {fold['seed']}, fold {fold['fold']}"
+        paper = folds[fold["fold"]] if fold["fold"] < len(folds) else None
+        yield {"model": model.name, "training": name, "here": here, "paper": paper}
+    yield {"model": model.name, "training": "average", "here": model.spreads, "paper": average}
 
 
 def _size_table(data: ReportData) -> Table:
+    parameters = "parameters, millions"
     columns = (
-        Column("model"),
-        Column("here", decimals(2, 1e6), group="parameters, millions"),
-        Column("paper", decimals(1, 1e6), group="parameters, millions"),
-        Column("trainable, millions", decimals(2, 1e6)),
-        Column("MACs, billions", decimals(2, 1e9)),
+        Column("model", key="model.name"),
+        Column("here", decimals(2, 1e6), "model.metrics.parameters", parameters),
+        Column("paper", decimals(1, 1e6), "parameters", parameters),
+        Column("trainable, millions", decimals(2, 1e6), "model.metrics.trainable_parameters"),
+        Column("MACs, billions", decimals(2, 1e9), "model.metrics.macs"),
         *columns_of(("training", "testing"), decimals(1), "images per second"),
         Column("device"),
-        *metric_columns(("accuracy",)),
+        Column("here", percent, "model.spreads.accuracy", "accuracy"),
+        Column("paper", percent, "paper.accuracy", "accuracy"),
     )
     return make_table(
         "size-and-speed",
@@ -262,17 +248,16 @@ def _size_table(data: ReportData) -> Table:
     )
 
 
-def _size_row(model: ReportedModel) -> Row:
-    speeds = [model.known(f"{phase}_images_per_second") for phase in ("training", "evaluation")]
-    paper = {**published.ABLATION_ACCURACY, **{name: row["accuracy"] for name, row in published.NETWORKS.items()}}
-    return (
-        model.name,
-        model.metrics.get("parameters"),
-        published.PARAMETERS.get(model.model),
-        model.metrics.get("trainable_parameters"),
-        model.metrics.get("macs"),
-        *(fmean(speed) if speed else None for speed in speeds),
-        sorted(set(map(str, model.known("device")))) or None,
-        model.spreads["accuracy"],
-        paper.get(model.model),
-    )
+def _size_row(model: ReportedModel) -> Mapping[str, Any]:
+    speeds = {
+        name: [run.manifest[key] for run in model.runs if run.manifest.get(key) is not None]
+        for name, key in {"training": "training_images_per_second", "testing": "evaluation_images_per_second"}.items()
+    }
+    devices = {str(run.manifest["device"]) for run in model.runs if run.manifest.get("device") is not None}
+    return {
+        "model": model,
+        "parameters": published.PARAMETERS.get(model.model),
+        "paper": {**published.NETWORKS, **published.ABLATION}.get(model.model),
+        "device": sorted(devices) or None,
+        **{name: fmean(speed) if speed else None for name, speed in speeds.items()},
+    }

@@ -11,7 +11,7 @@ import yaml
 
 from btkeras.files import read_json
 from btkeras.metrics.intervals import wilson
-from btkeras.reporting.published import ABLATION_ACCURACY, NETWORKS, PAPER, PARAMETERS
+from btkeras.reporting.published import ABLATION, NETWORKS, PAPER, PARAMETERS
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 
@@ -30,11 +30,9 @@ def _percent(value: float) -> str:
 
 def published() -> str:
     """The paper's accuracies, none of them measured here."""
-    models = {name: (2, accuracy) for name, accuracy in ABLATION_ACCURACY.items()}
-    models |= {name: (5, figures["accuracy"]) for name, figures in NETWORKS.items() if name not in models}
     rows = [
-        (f"`{name}`", _percent(accuracy), _parameters(name), f"table {number}")
-        for name, (number, accuracy) in models.items()
+        (f"`{name}`", _percent(row["accuracy"]), _parameters(name), f"table {2 if name in ABLATION else 5}")
+        for name, row in {**ABLATION, **NETWORKS}.items()
     ]
     return f"{PAPER}:\n\n" + table_of(("model", "accuracy", "parameters", "where"), rows)
 
