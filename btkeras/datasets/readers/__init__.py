@@ -23,11 +23,8 @@ def require(module: str, kind: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtraError(
-            f"{kind} files need {module.partition('.')[0]}",
-            received=error,
-            remedy="Install it: pip install 'btkeras[medical]'",
-        ) from error
+        rule, remedy = f"{kind} files need {module.partition('.')[0]}", "Install it: pip install 'btkeras[medical]'"
+        raise MissingExtraError(rule, received=error, remedy=remedy) from error
 
 
 def check(valid: object, rule: str, received: str, remedy: str = "") -> None:
@@ -56,5 +53,4 @@ class Slices:
 
     @property
     def middle(self) -> int:
-        """The number of the middle slice."""
         return self.count // 2

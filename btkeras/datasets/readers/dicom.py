@@ -1,9 +1,8 @@
 """DICOM files to slices, shown as a viewer shows them (DICOM PS3.3, C.7.6.3 and C.11).
 
-Only the tags below are parsed, so that a patient's name never is. Sizes stay as stored, overlays are ignored, and color
-stays color. Grey levels pass the modality LUT or rescale, then the VOI LUT or window (the first if there are several),
-then the inversion of MONOCHROME1. Without a window they are those of a PNG of the values: 8 bits as they are, more from
-their lowest to their highest value.
+Only the tags below are parsed, so that a patient's name never is. Sizes and color stay as stored; overlays are ignored.
+Grey levels pass the modality LUT or rescale, the VOI LUT or (first) window, and the inversion of MONOCHROME1. Without a
+window they are those of a PNG of the values: 8 bits as they are, more from their lowest to their highest value.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _PIXEL_TAGS = (
     "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PixelPaddingValue", "PixelPaddingRangeLimit",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
-_IDENTITY_TAGS = ("PatientID", "SeriesInstanceUID", "InstanceNumber", "BurnedInAnnotation")
+_IDENTITY_TAGS = ("PatientID", "SeriesInstanceUID", "BurnedInAnnotation", "InstanceNumber")
 # What odd values raise where numbers are made of them.
 _UNUSABLE = (TypeError, ValueError, AttributeError, OverflowError, LookupError)
 # Modalities that are no images, though some have pixels.
@@ -53,10 +52,10 @@ _Floats = NDArray[np.float64]
 
 
 class DicomIdentity(NamedTuple):
-    """Whose file it is, in clear text: never to be written anywhere.
+    """Whose file it is, in clear text, never to be written anywhere: "" and None where unknown.
 
-    The ids of patient and series ("" where unknown), the file's number in its series (None where unknown), and whether
-    the header says that the pixels hold text about the patient.
+    ``instance`` is the file's number in its series; ``burned_in``: whether the header says that the pixels hold text
+    about the patient.
     """
 
     patient: str
@@ -93,14 +92,10 @@ def open_dicom(data: bytes, name: str) -> Slices:
 def read_dicom(data: bytes, name: str) -> tuple[Slices, DicomIdentity]:
     """Opens a DICOM file's frames and reads whose it is; errors as ``open_dicom``."""
     dataset = _parsed(data, name, (*_PIXEL_TAGS, *_IDENTITY_TAGS))
+    patient, series, burned_in = (str(dataset.get(tag) or "").strip() for tag in _IDENTITY_TAGS[:3])
     number = dataset.get("InstanceNumber")
-    identity = DicomIdentity(
-        str(dataset.get("PatientID") or "").strip(),
-        str(dataset.get("SeriesInstanceUID") or "").strip(),
-        None if number in (None, "") else int(number),
-        str(dataset.get("BurnedInAnnotation") or "").upper() == "YES",
-    )
-    return _slices(dataset, name), identity
+    instance = None if number in (None, "") else int(number)
+    return _slices(dataset, name), DicomIdentity(patient, series, instance, burned_in.upper() == "YES")
 
 
 def _parsed(data: bytes, name: str, tags: tuple[str, ...]) -> Any:
@@ -163,12 +158,9 @@ def _check_size(dataset: Any, modality: str, name: str) -> int:
     found = f"{name}, of the kind {modality}" if modality.isalnum() else f"{name} without any"
     check(has_image, "A DICOM file must hold an image", found, "Give the images of the series")
     rows, columns, count = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
+    valid = min(rows, columns) >= MIN_SIDE and rows * columns <= MAX_PIXELS and 0 < count <= MAX_FRAMES
     limits = f"frames of at least {MIN_SIDE} x {MIN_SIDE} and at most {MAX_PIXELS / 1e6:.0f} million pixels"
-    check(
-        min(rows, columns) >= MIN_SIDE and rows * columns <= MAX_PIXELS and 0 < count <= MAX_FRAMES,
-        f"A DICOM file must have up to {MAX_FRAMES} {limits}",
-        f"{name} with {count} of {columns} x {rows}",
-    )
+    check(valid, f"A DICOM file must have up to {MAX_FRAMES} {limits}", f"{name} with {count} of {columns} x {rows}")
     return count
 
 
@@ -180,19 +172,16 @@ def _check_pixel_format(dataset: Any, name: str) -> None:
     high = int(dataset.get("HighBit", stored - 1))
     grey = samples == 1 and meaning in _GREY and allocated in (8, 16, 32) and 1 < stored <= allocated
     color = samples == 3 and meaning in _COLOR and allocated == stored == 8
-    check(
-        (grey or color) and high == stored - 1,
-        "A DICOM image must be grey of up to 32 bits, or color of 8 bits a sample",
-        f"{name} with {samples} x {stored} of {allocated} bits up to bit {high}, {meaning[:16]!r}",
-        "Export it as grey, or as PNG",
-    )
+    rule = "A DICOM image must be grey of up to 32 bits, or color of 8 bits a sample"
+    found = f"{name} with {samples} x {stored} of {allocated} bits up to bit {high}, {meaning[:16]!r}"
+    check((grey or color) and high == stored - 1, rule, found, "Export it as grey, or as PNG")
 
 
 @np.errstate(all="ignore")
 def _grey_levels(values: NDArray[np.integer], dataset: Any, index: int, name: str) -> ImageArray:
     """Maps a frame's stored values ``[rows, columns]`` to grey; padding becomes black."""
-    scale = _frame_item(dataset, index, "PixelValueTransformationSequence") or dataset
-    view = _frame_item(dataset, index, "FrameVOILUTSequence") or dataset
+    scale = _frame_item(dataset, index, "PixelValueTransformationSequence")
+    view = _frame_item(dataset, index, "FrameVOILUTSequence")
     modality_luts = dataset.get("ModalityLUTSequence")
     slope, intercept = (1.0, 0.0) if modality_luts else _rescale(scale, name)
     rescaled = values.astype(np.float64) * slope + intercept
@@ -275,12 +264,10 @@ def _padding(values: NDArray[np.integer], dataset: Any) -> NDArray[np.bool_] | N
 
 
 def _frame_item(dataset: Any, index: int, sequence: str) -> Any:
-    """The item of a functional group, of the frame or shared by all; None if there is none."""
-    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    for group in (*frames[index : index + 1], *(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]):
-        if items := group.get(sequence):
-            return items[0]
-    return None
+    """The item of a functional group, of the frame or shared by all; the dataset itself if there is none."""
+    frames, shared = (dataset.get(f"{name}FunctionalGroupsSequence") or [] for name in ("PerFrame", "Shared"))
+    groups = (*frames[index : index + 1], *shared[:1])
+    return next((items[0] for group in groups if (items := group.get(sequence))), dataset)
 
 
 def _number(value: Any, default: float) -> float:

@@ -73,52 +73,49 @@ def stored_values(dataset: Any, index: int, name: str) -> NDArray[Any]:
     Raises:
         ImageError: If its content is broken, or no installed decoder knows its compression.
     """
-    pixels = require("pydicom.pixels", "DICOM")
     with quiet():
-        syntax = _transfer_syntax(dataset)
+        # Without a statement of it, pixels are encoded as the elements were.
+        stated = str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", "") or "")
+        syntax = stated or _UNCOMPRESSED.get(dataset.original_encoding, _EXPLICIT)
         try:
-            decoder = pixels.get_decoder(syntax)
-        except NotImplementedError as error:
-            raise _no_decoder(syntax, name) from error
-    try:
-        values = _decode(decoder, dataset, index, syntax, name)
-    except ImageError:
-        raise
-    except Exception as error:  # What decoders raise on broken bytes has no list.
-        reason = _reason(error)
-        # 12-bit JPEG, for instance.
-        raise _no_decoder(syntax, name) if "does not support" in reason else damaged(name, reason) from error
+            values = _decode(_pydicom("pixels").get_decoder(syntax), dataset, index, syntax, name)
+        except ImageError:
+            raise
+        except Exception as error:  # What decoders raise on broken bytes has no list.
+            reason = _reason(error)
+            # No decoder at all, or 12-bit JPEG, for instance.
+            unknown = isinstance(error, NotImplementedError) or "does not support" in reason
+            raise _no_decoder(syntax, name) if unknown else damaged(name, reason) from error
+    if isinstance(values, bytes):
+        values = _decode_by_gdcm(dataset, values, syntax, name)
     if values.shape[:2] != (int(dataset.Rows), int(dataset.Columns)):
         raise damaged(name, f"frame {index} has the shape {values.shape}")
     return values
 
 
-def _transfer_syntax(dataset: Any) -> str:
-    """How the pixels are encoded; without a statement of it, as the elements were read."""
-    meta = getattr(dataset, "file_meta", None)
-    stated = str(meta.get("TransferSyntaxUID", "") or "") if meta is not None else ""
-    return stated or _UNCOMPRESSED.get(dataset.original_encoding, _EXPLICIT)
+def _pydicom(module: str) -> Any:
+    return require(f"pydicom.{module}", "DICOM")
 
 
-def _decode(decoder: Any, dataset: Any, index: int, syntax: str, name: str) -> NDArray[Any]:
+def _decode(decoder: Any, dataset: Any, index: int, syntax: str, name: str) -> NDArray[Any] | bytes:
+    """The values of a frame, or the encoded frame where GDCM alone can decode it."""
     plugins: list[str | None] = [plugin for plugin in _DECODERS if plugin in decoder.available_plugins]
-    with quiet():
-        if decoder.is_encapsulated and syntax != _RLE:
-            frame = _frame(dataset, index)
-            _check_frame_size(frame, dataset, name)
-        elif not decoder.is_encapsulated:
-            plugins = [None]
-        for place, plugin in enumerate(plugins, start=1):
-            try:
-                options = {"decoding_plugin": plugin} if plugin else {}
-                return np.asarray(decoder.as_array(dataset, index=index, **options)[0])
-            except RuntimeError:
-                # Pillow lacks some kinds of JPEG 2000, for instance.
-                if place == len(plugins):
-                    raise
+    if decoder.is_encapsulated and syntax != _RLE:
+        frame = _frame(dataset, index)
+        _check_frame_size(frame, dataset, name)
+    elif not decoder.is_encapsulated:
+        plugins = [None]
+    for place, plugin in enumerate(plugins, start=1):
+        try:
+            options = {"decoding_plugin": plugin} if plugin else {}
+            return np.asarray(decoder.as_array(dataset, index=index, **options)[0])
+        except RuntimeError:
+            # Pillow lacks some kinds of JPEG 2000, for instance.
+            if place == len(plugins):
+                raise
     if "gdcm" not in decoder.available_plugins:
         raise _no_decoder(syntax, name)
-    return _decode_by_gdcm(dataset, frame, syntax, name)
+    return frame
 
 
 def _decode_by_gdcm(dataset: Any, frame: bytes, syntax: str, name: str) -> NDArray[Any]:
@@ -138,15 +135,14 @@ def _decode_by_gdcm(dataset: Any, frame: bytes, syntax: str, name: str) -> NDArr
 
 def _one_frame_file(dataset: Any, frame: bytes, syntax: str) -> bytes:
     """A DICOM file of one frame and what it takes to decode it."""
-    pydicom, encaps = require("pydicom", "DICOM"), require("pydicom.encaps", "DICOM")
-    single, buffer = pydicom.Dataset(), io.BytesIO()
-    single.file_meta = pydicom.dataset.FileMetaDataset()
+    datasets, buffer = _pydicom("dataset"), io.BytesIO()
+    single = datasets.Dataset()
+    single.file_meta = datasets.FileMetaDataset()
     single.file_meta.TransferSyntaxUID = syntax
     single.SOPClassUID = single.SOPInstanceUID = _SECONDARY_CAPTURE
-    for key in _NEEDED_TO_DECODE:
-        if key in dataset:
-            single[key] = dataset[key]
-    single.PixelData = encaps.encapsulate([frame])
+    for key in filter(dataset.__contains__, _NEEDED_TO_DECODE):
+        single[key] = dataset[key]
+    single.PixelData = _pydicom("encaps").encapsulate([frame])
     with quiet():
         single.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
@@ -154,13 +150,9 @@ def _one_frame_file(dataset: Any, frame: bytes, syntax: str) -> bytes:
 
 def _frame(dataset: Any, index: int) -> bytes:
     offsets = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
-    found = require("pydicom.encaps", "DICOM").get_frame(
-        dataset.PixelData,
-        index,
-        number_of_frames=int(dataset.get("NumberOfFrames") or 1),
-        extended_offsets=offsets if all(offsets) else None,
-    )
-    return bytes(found)
+    count, offsets_given = int(dataset.get("NumberOfFrames") or 1), offsets if all(offsets) else None
+    get_frame = _pydicom("encaps").get_frame
+    return bytes(get_frame(dataset.PixelData, index, number_of_frames=count, extended_offsets=offsets_given))
 
 
 def _check_frame_size(frame: bytes, dataset: Any, name: str) -> None:
@@ -198,8 +190,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int, int] | None:
 
 
 def _no_decoder(syntax: str, name: str) -> ImageError:
-    with quiet():
-        named = require("pydicom.uid", "DICOM").UID(syntax).name[:80]
+    named = _pydicom("uid").UID(syntax).name[:80]
     return ImageError(
         "A DICOM file's pixels must be compressed in a way that an installed decoder knows",
         received=f"{name} with {named!r}",
@@ -214,20 +205,18 @@ def _reason(error: Exception) -> str:
 
 def _limit_process() -> None:
     """Bounds memory and time where the system can."""
-    try:
+    with contextlib.suppress(ImportError):
         import resource
-    except ImportError:
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (_GDCM_BYTES, _GDCM_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_GDCM_SECONDS, _GDCM_SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+        for name, limit in (("AS", _GDCM_BYTES), ("CPU", _GDCM_SECONDS), ("CORE", 0)):
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
 
 
 def _main() -> None:
     """Decodes a DICOM file on standard input by GDCM, to NumPy's format on standard output."""
     _limit_process()
     dataset = require("pydicom", "DICOM").dcmread(io.BytesIO(sys.stdin.buffer.read()))
-    decoder = require("pydicom.pixels", "DICOM").get_decoder(dataset.file_meta.TransferSyntaxUID)
+    decoder = _pydicom("pixels").get_decoder(dataset.file_meta.TransferSyntaxUID)
     np.save(sys.stdout.buffer, decoder.as_array(dataset, decoding_plugin="gdcm")[0])
 
 

@@ -97,7 +97,7 @@ def read_cvind(data: bytes, name: str = CVIND) -> tuple[int, ...]:
         found = file.get("cvind")
         readable = isinstance(found, h5py.Dataset | np.ndarray) and found.size and found.size <= MAX_PIXELS
         _check(readable, f"{CVIND} must hold the variable cvind", f"{name} with {', '.join(file) or 'no variable'}")
-        folds = np.asarray(found[()]).ravel()
+        folds = np.asarray(file["cvind"][()]).ravel()
     _check(
         folds.dtype.kind in "iuf" and np.isin(folds, range(1, FOLDS + 1)).all(),
         f"The folds in {CVIND} must be whole numbers from 1 to {FOLDS}",

@@ -1,9 +1,8 @@
 """NIfTI volumes to slices as a radiologist sees them.
 
-The affine says which way the axes run. The volume is turned to the nearest axes (right, anterior, superior), never
-resampled at an angle. Slices are drawn in radiological convention: the right side on the left, anterior up (axial);
-right on the left, head up (coronal); anterior on the left, head up (sagittal). They are counted from 0: from the feet,
-the back, or the left.
+By its affine, a volume is turned to the nearest axes (right, anterior, superior), never resampled at an angle. Slices
+are drawn in radiological convention: right on the left, anterior up (axial); right on the left, head up (coronal);
+anterior on the left, head up (sagittal). They are counted from 0: from the feet, the back, or the left.
 
 Grey levels span the 0.1 to the 99.9 percentile of the volume; per slice, noise of an empty one would be as bright as a
 head. Voxels that are not square become so.
@@ -66,10 +65,8 @@ class Volume:
         single = [name for name, axis in AXES.items() if self.voxels.shape[axis] == 1]
         if len(single) == 1:
             return single[0]
-        thickest = max(AXES, key=lambda name: self.spacing[AXES[name]])
-        across = self.spacing[AXES[thickest]]
-        others = [self.spacing[axis] for name, axis in AXES.items() if name != thickest]
-        return thickest if across > _THICK * max(others) else "axial"
+        *_, second, across = sorted(self.spacing)
+        return list(AXES)[self.spacing.index(across)] if across > _THICK * second else "axial"
 
     def plane(self, axis: str, index: int) -> NDArray[Any]:
         """A slice as a radiologist sees it: ``[h, w]``, one pixel a voxel."""
@@ -134,18 +131,15 @@ def read_volume(data: bytes, name: str) -> Volume:
         header = _header(nibabel, _stream(data).read(544), name)
         # From the start again: gzip cannot go back, and volumes follow their header closely.
         voxels = _voxels(header, _stream(data), name)
-        affine = header.get_best_affine()
-        turn = nibabel.orientations.io_orientation(affine)
-        turned = nibabel.orientations.apply_orientation(voxels, turn)
-        # As the axes are turned, so are their spacings.
-        x, y, z = map(float, nibabel.affines.voxel_sizes(affine)[np.argsort(turn[:, 0])])
+        turned = nibabel.as_closest_canonical(nibabel.spatialimages.SpatialImage(voxels, header.get_best_affine()))
+        x, y, z = map(float, nibabel.affines.voxel_sizes(turned.affine))
         slope = header.get_slope_inter()[0]
     except ImageError:
         raise
     except (*_DAMAGE, nibabel.spatialimages.HeaderDataError, nibabel.orientations.OrientationError) as error:
         raise damaged(name, str(error).splitlines()[0][:120] if str(error) else type(error).__name__) from error
     usable = all(math.isfinite(side) and side > 0 for side in (x, y, z))
-    return Volume(turned, (x, y, z) if usable else (1.0, 1.0, 1.0), bool(slope and slope < 0))
+    return Volume(np.asarray(turned.dataobj), (x, y, z) if usable else (1.0, 1.0, 1.0), bool(slope and slope < 0))
 
 
 def is_gzipped_nifti(data: bytes) -> bool:
@@ -184,11 +178,9 @@ def _voxels(header: Any, stream: io.BytesIO | gzip.GzipFile, name: str) -> NDArr
     real = dtype.kind in "iuf" and dtype.itemsize <= 8
     check(real, "A volume must hold real numbers of up to 64 bits", f"{name} with {dtype}", "Convert it")
     wanted = math.prod(int(side) for side in shape) * dtype.itemsize
-    check(
-        stated and min(stated) >= 1 and 0 < wanted <= MAX_VOLUME_BYTES and 0 <= offset <= _MAX_OFFSET,
-        f"A volume must have at most {MAX_VOLUME_BYTES // 2**20} MiB, and sides of at least 1",
-        f"{name} with {' x '.join(map(str, stated))} of {dtype}",
-    )
+    valid = stated and min(stated) >= 1 and 0 < wanted <= MAX_VOLUME_BYTES and 0 <= offset <= _MAX_OFFSET
+    rule = f"A volume must have at most {MAX_VOLUME_BYTES // 2**20} MiB, and sides of at least 1"
+    check(valid, rule, f"{name} with {' x '.join(map(str, stated))} of {dtype}")
     stream.read(offset)
     # No more than this, whatever a gzip file would unpack to.
     content = stream.read(wanted)
