@@ -24,7 +24,7 @@ from statistics import median
 
 from btkeras.config import PhantomConfig
 from btkeras.config_io import load_config
-from btkeras.datasets.phantom.dataset import write_phantom
+from btkeras.datasets.phantom import write_phantom
 from btkeras.files import write_json
 from btkeras.machine import describe, load
 

@@ -21,10 +21,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from btkeras.config import PhantomConfig
-from btkeras.datasets import CLASSES, load_dataset
+from btkeras.datasets import CLASSES, load_dataset, phantom
 from btkeras.datasets.dataset import Record, write_manifest
-from btkeras.datasets.phantom import dataset
-from btkeras.datasets.phantom.dataset import cached_phantom, write_phantom
+from btkeras.datasets.phantom import cached_phantom, write_phantom
 from btkeras.datasets.phantom.patient import PhantomSlice, draw_patient
 from btkeras.errors import DataError
 
@@ -242,7 +241,7 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             raise KeyboardInterrupt
         return draw_patient(config, patient)
 
-    monkeypatch.setattr(dataset, "draw_patient", fail_late)
+    monkeypatch.setattr(phantom, "draw_patient", fail_late)
     with pytest.raises(KeyboardInterrupt):
         cached_phantom(SMALL, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -264,7 +263,7 @@ def test_two_at_once_both_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         write_manifest(root, records)
         both_have_drawn.wait()
 
-    monkeypatch.setattr(dataset, "write_manifest", wait)
+    monkeypatch.setattr(phantom, "write_manifest", wait)
     got = []
     config = replace(SMALL, patients=4)
     threads = [threading.Thread(target=lambda: got.append(cached_phantom(config, tmp_path))) for _ in range(2)]

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from btkeras.cli import main
 from btkeras.config import PhantomConfig
 from btkeras.datasets.dataset import Dataset, load_dataset
-from btkeras.datasets.phantom.dataset import write_phantom
+from btkeras.datasets.phantom import write_phantom
 from btkeras.datasets.prepare import prepare
 from btkeras.preprocessing.harmonize import harmonize
 from btkeras.preprocessing.resize import resize

@@ -13,7 +13,7 @@ from PIL import Image
 
 from btkeras.config import PhantomConfig
 from btkeras.datasets import Dataset, Record, load_dataset
-from btkeras.datasets.phantom.dataset import write_phantom
+from btkeras.datasets.phantom import write_phantom
 from btkeras.splitting.series import _band, find_series, link_series
 from btkeras.splitting.stratified import split_records
 

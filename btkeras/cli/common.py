@@ -141,7 +141,7 @@ def quiet_backend(needs_tensorflow: bool) -> Iterator[None]:
 def open_dataset(name: str, phantom: PhantomConfig) -> Dataset:
     """The dataset that ``--data`` names: a folder, or ``phantom``."""
     if name == "phantom":
-        from btkeras.datasets.phantom.dataset import cached_phantom
+        from btkeras.datasets.phantom import cached_phantom
         from btkeras.machine import cache_folder
 
         return cached_phantom(phantom, cache_folder())
