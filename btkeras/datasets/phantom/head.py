@@ -101,7 +101,7 @@ class CrossSection:
     def paint(
         self, distance: Array, signal: float | Array, softness: float = 0.0, opacity: float | Array = 1.0
     ) -> Array:
-        """Paints where a distance is negative, with an edge of ``softness`` or a pixel; returns the fractions painted."""
+        """Paints where a distance is negative, its edge ``softness`` or a pixel wide; returns the fractions painted."""
         painted = _coverage(distance, max(self.pixel, softness)) * opacity
         self.image += painted * (signal - self.image)
         return painted
