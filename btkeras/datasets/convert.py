@@ -42,17 +42,7 @@ _MAX_THREADS = 8
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image as it will be written.
-
-    Attributes:
-        data: Encoded PNG or JPEG.
-        label: Its class.
-        patient: Its patient, "" where unknown.
-        extra: Further columns of the manifest.
-        mask: Encoded PNG of the tumour (0 and 255), as large as the image; None where there is none.
-        suffix: ``.png`` or ``.jpg``.
-        name: Of its file, without ending.
-    """
+    """An image as it will be written: encoded, with its mask (0 and 255, of its size) and further columns."""
 
     data: bytes
     label: str

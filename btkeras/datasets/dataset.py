@@ -7,7 +7,7 @@ import difflib
 import re
 import sys
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -41,15 +41,7 @@ _CLASS_OF = {spelling: name for name, spellings in _SPELLINGS.items() for spelli
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One slice.
-
-    Attributes:
-        path: Relative to the dataset's folder, with forward slashes.
-        label: One of ``CLASSES``.
-        patient: Identifier of the patient, "" where unknown.
-        source: The collection the slice comes from, "" where unknown.
-        extra: Further columns of the manifest.
-    """
+    """One slice; ``path`` is relative to the dataset's folder, ``extra`` has the manifest's further columns."""
 
     path: str
     label: str
@@ -128,21 +120,15 @@ def _from_class_folders(root: Path) -> list[Record]:
     for folder in folders:
         label = class_name(folder.name)
         labels |= dict.fromkeys(_images(folder, root), label)
-    boxes = _boxes(root, labels)
-    return [Record(path, label, extra=boxes.get(path, {})) for path, label in labels.items()]
-
-
-def _boxes(root: Path, images: Collection[str]) -> dict[str, dict[str, str]]:
-    """The column ``box`` of the images that ``boxes.csv`` beside the class folders has one for."""
-    file = root / BOXES
-    if not file.is_file():
-        return {}
+    file, boxes = root / BOXES, dict[str, str]()
     try:
-        data = file.read_bytes()
+        if file.is_file():
+            # A file of that name may be anything, and images may have been taken away.
+            boxes = read_boxes(file.read_bytes(), "", str(file), labels, strict=False)
     except OSError as error:
         raise DataError(f"{BOXES} must be readable", received=f"{file} ({error.strerror})") from error
-    # A file of that name may be anything, and images may have been taken away.
-    return {path: {"box": box} for path, box in read_boxes(data, "", str(file), images, strict=False).items()}
+    extras = {path: {"box": box} for path, box in boxes.items()}
+    return [Record(path, label, extra=extras.get(path, {})) for path, label in labels.items()]
 
 
 def _images(folder: Path, root: Path) -> list[str]:
@@ -212,8 +198,8 @@ def write_manifest(root: Path, records: list[Record]) -> None:
     extra = sorted({name for record in records for name in record.extra})
     rows = [[*MANIFEST_COLUMNS, *extra]]
     for record in sorted(records, key=lambda record: record.path):
-        values = [record.extra.get(name, "") for name in extra]
-        rows.append([record.path, record.label, record.patient, record.source, *values])
+        fixed = (getattr(record, name) for name in MANIFEST_COLUMNS)
+        rows.append([*fixed, *(record.extra.get(name, "") for name in extra)])
     # Python before 3.13 leaves a carriage return unquoted and takes it for a line's end when it reads.
     odd = any("\r" in value for row in rows for value in row)
     with atomic_file(root / MANIFEST) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

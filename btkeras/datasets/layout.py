@@ -24,16 +24,7 @@ FIGSHARE = "figshare"
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One file to prepare: an image, or several slices.
-
-    Attributes:
-        file: The file.
-        source: The collection it comes from.
-        label: Its class; "" for a FigShare slice, whose file says class and patient.
-        patient: Its patient, "" where unknown.
-        extra: Further columns of the manifest.
-        mask: The file of its tumour mask.
-    """
+    """One file of an image, or of several slices; class and patient are "" where the file itself has to say them."""
 
     file: SourceFile
     source: str
@@ -44,11 +35,7 @@ class SourceImage:
 
 
 def find_images(sources: Sequence[Path], stack: ExitStack) -> tuple[list[SourceImage], Counter[str]]:
-    """Finds the images of all sources; only names and tables are read, no image.
-
-    Args:
-        sources: Folders, zips and ``.mat`` files.
-        stack: Keeps zips open until the images have been read.
+    """Finds the images of all sources; only names and tables are read, no image. ``stack`` keeps their zips open.
 
     Returns:
         The images, in their order, and how many files of other kinds lie beside them, by their ending.
@@ -193,17 +180,14 @@ def _with_folds(images: list[SourceImage], files: list[SourceFile]) -> list[Sour
     if len(tables) > 1:
         found = " and ".join(file.name for file in files)
         raise DataError(f"There must be one {CVIND}", received=found, remedy="Remove one")
-    folds = dict(enumerate(tables.pop(), start=1))
+    folds = {str(number): str(fold) for number, fold in enumerate(tables.pop(), start=1)}
     return [_with_fold(image, folds) if image.file.suffix == ".mat" else image for image in images]
 
 
-def _with_fold(image: SourceImage, folds: Mapping[int, int]) -> SourceImage:
-    stem = image.file.stem
-    number = int(stem) if stem.isascii() and stem.isdecimal() and len(stem) < 9 else 0
-    if number not in folds:
-        raise DataError(
-            f"{CVIND} must have a fold for each slice, which it finds by the number in the file's name",
-            received=f"{image.file.name} beside a {CVIND} of {len(folds)} folds",
-            remedy=f"Give the slice its number back, or leave {CVIND} out",
-        )
-    return replace(image, extra={**image.extra, "official_fold": str(folds[number])})
+def _with_fold(image: SourceImage, folds: Mapping[str, str]) -> SourceImage:
+    fold = folds.get(image.file.stem.lstrip("0"))
+    if fold is None:
+        rule = f"{CVIND} must have a fold for each slice, which it finds by the number in the file's name"
+        found = f"{image.file.name} beside a {CVIND} of {len(folds)} folds"
+        raise DataError(rule, received=found, remedy=f"Give the slice its number back, or leave {CVIND} out")
+    return replace(image, extra={**image.extra, "official_fold": fold})

@@ -42,16 +42,10 @@ class BrokenImage(NamedTuple):
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What ``prepare`` did.
+    """What ``prepare`` did: the new dataset's folder, and numbers of images.
 
-    Attributes:
-        out: The new dataset's folder.
-        classes: Number of images per class; likewise ``sources``.
-        patients: Number of different patients.
-        without_patient: Number of images whose patient is not known.
-        duplicates: Number of images whose bytes occur earlier in the dataset.
-        ignored: Number of files of other kinds among the sources, by their ending.
-        broken: The images left out.
+    ``patients`` is the number of different patients; ``duplicates`` are images whose bytes occur earlier; ``ignored``
+    are files of other kinds, by their ending.
     """
 
     out: Path
@@ -95,21 +89,17 @@ def prepare(
     A source is a FigShare ``.mat`` file, class folders of images, DICOM files or NIfTI volumes, also below ``Training``
     and ``Testing``, or a folder, zip, or zip in a zip, of these; or the folder of a dataset with ``manifest.csv``.
 
-    PNG and JPEG files that are upright 8-bit grey or RGB keep their bytes; everything else becomes PNG. The manifest
-    gets the columns ``original`` (path in the source), ``sha256`` and ``bytes`` (of the stored image), and where
-    they are known ``mask``, ``box`` ("x_center y_center width height", fractions), ``subset`` (of the source: train,
-    validation, test) and ``official_fold`` (the FigShare authors' fold, 1 to 5).
-
-    DICOM frames and slices of volumes become PNG as ``predict`` shows them. Of DICOM nothing in clear text is stored:
-    ``patient`` and ``series`` are pseudonyms, of which file names are made too, and ``original`` is left out.
+    Upright 8-bit PNG and JPEG files keep their bytes; all else becomes PNG. The manifest gets the columns ``original``
+    (path in the source), ``sha256`` and ``bytes`` (of the stored image), and where they are known ``mask``, ``box``
+    ("x_center y_center width height", fractions), ``subset`` and ``official_fold`` (the FigShare authors', 1 to 5). Of
+    DICOM nothing in clear text is stored: ``patient`` and ``series`` are pseudonyms, of which file names are made.
 
     Args:
         sources: Folders and files.
         out: The new dataset; must not exist.
         skip_broken: Leave broken images out and list them in ``broken.csv``, instead of failing.
-        harmonize: Side, in pixels, of the squares to which every image is made: grey, cropped to the head, on one scale
-            of intensity (``btkeras.preprocessing.harmonize``). Masks and boxes follow, and the column ``harmonized``
-            says the side. 0 leaves the images as they are.
+        harmonize: Side, in pixels, of the grey squares to which images are made, with their masks and boxes
+            (``btkeras.preprocessing.harmonize``; column ``harmonized``). 0 leaves the images as they are.
         slices: Which slices of volumes become images: ``middle-third``, ``all`` or ``every-N``; where a mask lies
             beside a volume (``NAME_seg.nii.gz``), all or every N-th of those that show the tumour.
         progress: Wraps the images, given their number; None shows a bar on standard error.
@@ -134,7 +124,7 @@ def prepare(
             if writer.broken and not (skip_broken and writer.records):
                 raise _broken_error(writer.broken, len(items))
             writer.finish()
-    return _report(target, writer, ignored)
+    return writer.report(target, ignored)
 
 
 def _progress_bar(items: Iterable[Any], total: int) -> Iterable[Any]:
@@ -186,6 +176,14 @@ class _Writer:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerows([BrokenImage._fields, *self.broken])
 
+    def report(self, out: Path, ignored: Mapping[str, int]) -> PrepareReport:
+        counts = [Counter(getattr(record, key) for record in self.records) for key in ("label", "source")]
+        classes, sources = (dict(sorted(counter.items())) for counter in counts)
+        patients = [record.patient for record in self.records]
+        duplicates = len(patients) - len({record.extra["sha256"] for record in self.records})
+        known, unknown = len({*patients} - {""}), patients.count("")
+        return PrepareReport(out, classes, sources, known, unknown, duplicates, dict(ignored), tuple(self.broken))
+
     def _add(self, source: str, image: PreparedImage) -> None:
         name = self._name(image.label, image.name)
         path = f"images/{image.label}/{name}{image.suffix}"
@@ -212,17 +210,3 @@ class _Writer:
             name = f"{stem}-{self._repeats[label, stem.casefold()] + 1}"
         self._names.add((label, name.casefold()))
         return name
-
-
-def _report(out: Path, writer: _Writer, ignored: Mapping[str, int]) -> PrepareReport:
-    records = writer.records
-    return PrepareReport(
-        out=out,
-        classes=dict(sorted(Counter(record.label for record in records).items())),
-        sources=dict(sorted(Counter(record.source for record in records).items())),
-        patients=len({record.patient for record in records if record.patient}),
-        without_patient=sum(not record.patient for record in records),
-        duplicates=len(records) - len({record.extra["sha256"] for record in records}),
-        ignored=dict(ignored),
-        broken=tuple(writer.broken),
-    )

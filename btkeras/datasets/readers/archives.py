@@ -72,13 +72,9 @@ def walk(source: Path, stack: ExitStack) -> list[SourceFile]:
 
 def file_on_disk(file: Path, path: str) -> SourceFile:
     """A file on disk as a source's file, with the path that it has there."""
-    return _source_file(path, str(file), functools.partial(_read_file, file))
-
-
-def _source_file(path: str, name: str, read: Callable[[], bytes]) -> SourceFile:
     # Names on disk may be bytes that are no text; the manifest must be UTF-8.
-    path, name = (text.encode(errors="replace").decode() for text in (path, name))
-    return SourceFile(path, name, read)
+    path, name = (text.encode(errors="replace").decode() for text in (path, str(file)))
+    return SourceFile(path, name, functools.partial(_read_file, file))
 
 
 def _natural(path: Path) -> list[int | str]:
@@ -93,8 +89,10 @@ def _hidden(parts: Iterable[str]) -> bool:
 def _walk(file: Path, path: str, stack: ExitStack, above: frozenset[Path] = frozenset()) -> Iterator[SourceFile]:
     """The files of a folder, a zip or a file that has this path in its source, below the folders ``above``."""
     if not file.is_dir():
-        is_zip = file.suffix.lower() == ".zip"
-        yield from _zip(file, path, str(file), stack, depth=1) if is_zip else [file_on_disk(file, path)]
+        if file.suffix.lower() == ".zip":
+            yield from _zip(functools.partial(file.open, "rb"), path, str(file), stack)
+        else:
+            yield file_on_disk(file, path)
         return
     real = file.resolve()
     if real in above:
@@ -108,23 +106,21 @@ def _walk(file: Path, path: str, stack: ExitStack, above: frozenset[Path] = froz
             yield from _walk(child, f"{path}/{child.name}" if path else child.name, stack, above | {real})
 
 
-def _zip(file: Path | IO[bytes], path: str, name: str, stack: ExitStack, depth: int) -> Iterator[SourceFile]:
+def _zip(
+    opened: Callable[[], IO[bytes]], path: str, name: str, stack: ExitStack, depth: int = 1
+) -> Iterator[SourceFile]:
     if depth > MAX_ZIP_DEPTH:
         raise DataError(f"Zips may lie {MAX_ZIP_DEPTH} deep in each other", received=name, remedy="Unzip the outer one")
     try:
-        archive = stack.enter_context(zipfile.ZipFile(file))
+        archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(opened())))
     except _ZIP_DAMAGE as error:
         raise _broken_zip(name, error) from error
     for member, inner in _members(archive, name):
+        inner_path, inner_name = (f"{outer}/{inner}".encode(errors="replace").decode() for outer in (path, name))
         if inner.lower().endswith(".zip"):
-            try:
-                opened = stack.enter_context(archive.open(member))
-            except _ZIP_DAMAGE as error:
-                raise _broken_zip(f"{name}/{inner}", error) from error
-            yield from _zip(opened, f"{path}/{inner}", f"{name}/{inner}", stack, depth + 1)
+            yield from _zip(functools.partial(archive.open, member), inner_path, inner_name, stack, depth + 1)
         else:
-            read = functools.partial(_read_member, archive, member, f"{name}/{inner}")
-            yield _source_file(f"{path}/{inner}", f"{name}/{inner}", read)
+            yield SourceFile(inner_path, inner_name, functools.partial(_read_member, archive, member, inner_name))
 
 
 def _members(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[zipfile.ZipInfo, str]]:
@@ -136,11 +132,9 @@ def _members(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[zipfile.ZipI
     for member in members:
         parts = PurePosixPath(member.filename.replace("\\", "/")).parts
         if ".." in parts or member.filename.startswith("/"):
-            raise DataError(
-                "The names in a zip must lie inside it",
-                received=f"{name} with {member.filename!r}",
-                remedy="Do not trust this file: get it from its authors",
-            )
+            remedy = "Do not trust this file: get it from its authors"
+            found = f"{name} with {member.filename!r}"
+            raise DataError("The names in a zip must lie inside it", received=found, remedy=remedy)
         if not member.is_dir() and not _hidden(parts):
             yield member, "/".join(parts)
 

@@ -60,7 +60,7 @@ def open_slices(source: str | Path | bytes, name: str = "", axis: str | None = N
     Args:
         source: A file, or its content.
         name: What messages call it; by default the path.
-        axis: The view of a NIfTI volume, a key of ``nifti.AXES``; None takes the one that was scanned, or axial.
+        axis: As of ``nifti.open_nifti``.
 
     Raises:
         ImageError: If it cannot be read, is of another kind, or is broken.
@@ -93,8 +93,13 @@ def to_png_or_jpeg(data: bytes, name: str = "the image") -> tuple[bytes, str]:
         check_image(data, name)
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-            if kind in _CONVERTED:
-                _check_still(image, name)
+            pixels, frames = image.width * image.height, getattr(image, "n_frames", 1)
+            check(
+                kind in _UNCHANGED or (frames == 1 and pixels <= MAX_PIXELS),
+                f"An image must be one still image of at most {MAX_PIXELS / 1e6:.0f} million pixels",
+                f"{name} with {frames} frames of {pixels / 1e6:.1f} million pixels",
+                "Save the frame you mean as PNG, smaller if need be",
+            )
             image.load()
             if kind in _UNCHANGED and _is_plain(image, data):
                 return data, _UNCHANGED[kind]
@@ -111,16 +116,6 @@ def encode_png(pixels: ImageArray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if grey else pixels).save(buffer, "PNG", compress_level=_COMPRESSION)
     return buffer.getvalue()
-
-
-def _check_still(image: Image.Image, name: str) -> None:
-    pixels, frames = image.width * image.height, getattr(image, "n_frames", 1)
-    check(
-        frames == 1 and pixels <= MAX_PIXELS,
-        f"An image must be one still image of at most {MAX_PIXELS / 1e6:.0f} million pixels",
-        f"{name} with {frames} frames of {pixels / 1e6:.1f} million pixels",
-        "Save the frame you mean as PNG, smaller if need be",
-    )
 
 
 def _is_plain(image: Image.Image, data: bytes) -> bool:
