@@ -9,7 +9,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +19,7 @@ from markupsafe import Markup, escape
 from btkeras import __version__
 from btkeras.errors import ConfigError
 from btkeras.files import atomic_file, write_text
-from btkeras.reporting.document import Column, Figure, Gallery, GalleryImage, Report, Table, percent, slug
+from btkeras.reporting.document import Column, Figure, Gallery, GalleryImage, Report, percent, slug
 from btkeras.reporting.plots import to_pdf, to_svg
 
 # Endings of a format's files; the first is what a file is given that has no name yet.
@@ -31,11 +30,6 @@ FORMATS = {
     "json": (".json",),
 }
 _TEMPLATES = {"html": "report.html.jinja", "markdown": "report.md.jinja", "latex": "report.tex.jinja"}
-# Of the plots that Markdown and LaTeX keep in files.
-_PLOTS: Mapping[str, tuple[str, Callable[..., bytes]]] = {
-    "markdown": ("svg", lambda panel: to_svg(panel, standalone=True).encode()),
-    "latex": ("pdf", lambda panel: to_pdf(panel)),
-}
 
 
 def format_of(out: Path) -> str:
@@ -68,12 +62,12 @@ def write_report(report: Report, out: Path, format_name: str) -> None:
 
 def render(report: Report, format_name: str, folder: str = "") -> str:
     """A report's text; ``folder`` is that of its plots and images, as the text refers to it."""
+    sections = {title: blocks for title, blocks in report.sections.items() if blocks}
     if format_name == "json":
-        shown = [(title, blocks) for title, blocks in report.sections.items() if blocks]
-        sections = [{"name": slug(title), "title": title, "blocks": blocks} for title, blocks in shown]
-        document = _json({"title": report.title, "sections": sections})
+        listed = [{"name": slug(title), "title": title, "blocks": blocks} for title, blocks in sections.items()]
+        document = _json({"title": report.title, "sections": listed})
         return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    values = {"report": report, "version": __version__, "folder": folder}
+    values = {"report": report, "sections": sections, "version": __version__, "folder": folder}
     # In HTML, whatever a file name or a label holds is text; the others escape in their templates.
     return fill(_TEMPLATES[format_name], values, autoescape=format_name == "html").rstrip() + "\n"
 
@@ -93,14 +87,13 @@ def fill(name: str, values: Mapping[str, Any], *, autoescape: bool = False) -> s
 
 
 def _files(report: Report, format_name: str) -> Iterator[tuple[str, bytes]]:
-    if format_name not in _PLOTS:
-        return
-    ending, draw = _PLOTS[format_name]
-    for block in report.blocks:
-        if isinstance(block, Figure):
-            yield from ((f"{panel.name}.{ending}", draw(panel)) for panel in block.panels)
-        elif isinstance(block, Gallery):
+    for block in report.blocks if format_name in ("markdown", "latex") else ():
+        if isinstance(block, Gallery):
             yield from ((f"{image.name}.jpg", image.jpeg) for image in block.images if image.jpeg)
+        elif isinstance(block, Figure) and format_name == "latex":
+            yield from ((f"{panel.name}.pdf", to_pdf(panel)) for panel in block.panels)
+        elif isinstance(block, Figure):
+            yield from ((f"{panel.name}.svg", to_svg(panel, standalone=True).encode()) for panel in block.panels)
 
 
 def _json(value: Any) -> Any:
@@ -128,15 +121,6 @@ def _breakable(text: str) -> Markup:
     return Markup(re.sub("([_/])", r"\1<wbr>", str(escape(text))))
 
 
-def _flowing(text: str) -> str:
-    """Sentences whose numbers keep their percent sign on the line."""
-    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)
-
-
-def _jpeg(data: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
-
-
 def _markdown(text: str) -> str:
     """Text as text, on one line; no line begins with a text that comes from a file."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -154,35 +138,26 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    """Text as text; what pdfLaTeX has no letter for becomes its number in Unicode."""
-    return "".join(_LATEX.get(character) or _letter(character) for character in " ".join(text.split()))
+    """Text as text; what pdfLaTeX's fonts, which are Latin, have no letter for becomes its number in Unicode."""
+    return "".join(map(_latex_letter, " ".join(text.split())))
 
 
-def _letter(character: str) -> str:
-    # Combining accents are put together with their letter; the fonts have Latin letters only.
-    if character.isascii() and character.isprintable():
-        return character
+def _latex_letter(character: str) -> str:
     is_latin = unicodedata.name(character, "").startswith("LATIN ") and ord(character) < 0x180
-    return character if is_latin else f"[U+{ord(character):04X}]"
-
-
-def _rules(table: Table) -> list[tuple[int, int]]:
-    """First and last column, from 1, of each group of a table's header that has a title."""
-    groups = table.header_groups
-    ends = accumulate(len(columns) for _, columns in groups)
-    return [(end - len(columns) + 1, end) for end, (title, columns) in zip(ends, groups, strict=True) if title]
+    known = character if is_latin or (character.isascii() and character.isprintable()) else None
+    return _LATEX.get(character) or known or f"[U+{ord(character):04X}]"
 
 
 _FILTERS: dict[str, Callable[..., Any]] = {
     "kind": _kind,
     # Matplotlib escapes what it draws.
     "svg": lambda panel: Markup(to_svg(panel)),
-    "jpeg": _jpeg,
+    "jpeg": lambda data: f"data:image/jpeg;base64,{base64.b64encode(data).decode()}",
     "breakable": _breakable,
-    "flowing": _flowing,
+    # Numbers keep their percent sign on the line.
+    "flowing": lambda text: re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text),
     "md": _markdown,
     "tex": _latex,
-    "rules": _rules,
     "quote": quote,
     "slug": slug,
     "percent": percent,
