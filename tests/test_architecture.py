@@ -18,9 +18,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BASE = ("errors", "files", "logging", "machine", "config", "config_io")
 LAYERS = (
     BASE,
+    ("models", "metrics"),
     ("preprocessing",),
     ("datasets",),
-    ("augmentation", "splitting", "models", "metrics"),
+    ("augmentation", "splitting"),
     ("runs",),
     ("decisions",),
     ("training",),

@@ -82,9 +82,9 @@ def resume_run(out: Path, config: ExperimentConfig | None = None) -> dict[str, A
 
 
 def _lbp_inputs(config: ExperimentConfig, dataset: Dataset, split: Split, *, skip_broken: bool = False) -> SplitImages:
-    # The patterns depend on the scale, so images are whole and nothing is augmented.
-    whole = replace(config, augment=AugmentConfig(crop=(1.0, 1.0)))
-    return load_split_images(dataset, split, whole, skip_broken=skip_broken, cache_test=True)
+    # The patterns are of grey images and depend on the scale, so images are whole and nothing is augmented.
+    grey = replace(config, augment=AugmentConfig(crop=(1.0, 1.0)), data=replace(config.data, channels=1))
+    return load_split_images(dataset, split, grey, skip_broken=skip_broken, cache_test=True)
 
 
 def _run_lbp(run: Run, dataset: Dataset, split: Split, inputs: SplitImages) -> dict[str, Any]:

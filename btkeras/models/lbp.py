@@ -24,7 +24,6 @@ from sklearn.svm import SVC
 from tqdm import tqdm
 
 from btkeras.errors import DataError, ModelError
-from btkeras.preprocessing.preprocessor import to_channels
 
 # Name of a model -> its classifier.
 CLASSIFIERS: Mapping[str, str] = MappingProxyType({"lbp_knn": "knn", "lbp_svm": "svm"})
@@ -46,14 +45,7 @@ _FOLDS = 5
 
 @dataclass(frozen=True)
 class LBPClassifier:
-    """A fitted classifier.
-
-    Attributes:
-        kind: A key of ``GRIDS``.
-        settings: The entry of the grid that was best on the validation subset.
-        validation_accuracy: Its accuracy there, in 0..1.
-        estimator: From features to probabilities.
-    """
+    """A fitted classifier: a key of ``GRIDS``, the best entry there, its validation accuracy (0..1), the estimator."""
 
     kind: str
     settings: Mapping[str, float]
@@ -65,7 +57,7 @@ class LBPClassifier:
         return f"{self.kind} with {settings} (validation accuracy {self.validation_accuracy:.4f})"
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Predicts images ``[n, height, width, 1 or 3]``: ``[n, classes]``, each row with the sum 1.
+        """Predicts grey images ``[n, height, width, 1]``: ``[n, classes]``, each row with the sum 1.
 
         ``knn`` gives the neighbours' votes. ``svm`` gives a softmax of the one-against-rest decision values over a
         temperature, which was fitted by cross-validation within the training subset.
@@ -74,7 +66,7 @@ class LBPClassifier:
 
 
 def features(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Histograms of the patterns of uint8 images ``[n, height, width, 1 or 3]``; colour is made grey.
+    """Histograms of the patterns of grey uint8 images ``[n, height, width, 1]``.
 
     Returns:
         ``[n, 54]``: 10, 18 and 26 fractions of the pixels, one group a radius, each with the sum 1.
@@ -86,20 +78,16 @@ def features(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     try:
         from skimage.feature import local_binary_pattern
     except ImportError as error:
-        raise ModelError(
-            "Local binary patterns need scikit-image",
-            received=error,
-            remedy="Install it: pip install 'btkeras[classical]'",
-        ) from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise DataError(
-            "Images must be uint8 of the shape (n, height, width, 1 or 3)", received=f"{images.dtype} {images.shape}"
-        )
+        remedy = "Install it: pip install 'btkeras[classical]'"
+        raise ModelError("Local binary patterns need scikit-image", received=error, remedy=remedy) from error
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 1:
+        received = f"{images.dtype} {images.shape}"
+        raise DataError("Images must be uint8 of the shape (n, height, width, 1)", received=received)
     counts = np.empty((len(images), FEATURES))
-    for i, image in enumerate(tqdm(images, desc="patterns", unit=" images", leave=False, disable=None)):
-        grey, histograms = to_channels(image, 1)[..., 0], []
+    for i, image in enumerate(tqdm(images[..., 0], desc="patterns", unit=" images", leave=False, disable=None)):
+        histograms = []
         for radius, points in NEIGHBORS.items():
-            codes = local_binary_pattern(grey, points, radius, method="uniform").astype(int)
+            codes = local_binary_pattern(image, points, radius, method="uniform").astype(int)
             histograms.append(np.bincount(codes.ravel(), minlength=points + 2))
         counts[i] = np.concatenate(histograms)
     return counts / (images.shape[1] * images.shape[2])
@@ -123,10 +111,10 @@ def fit_lbp(
 
     Args:
         kind: A key of ``GRIDS``.
-        train: uint8 ``[n, height, width, 1 or 3]``; ``validation`` likewise.
-        train_labels: ``[n]`` class indices; ``validation_labels`` likewise.
-        validation: Images that the settings are chosen on.
-        validation_labels: Their classes.
+        train: Grey images, uint8 ``[n, height, width, 1]``.
+        train_labels: Their class indices, ``[n]``.
+        validation: Images that the settings are chosen on, as ``train``.
+        validation_labels: Their class indices.
         seed: Of the folds that ``svm`` fits its temperature on; nothing else is random.
 
     Raises:
