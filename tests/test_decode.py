@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from btkeras.errors import ImageError
-from btkeras.preprocessing import decode
 from btkeras.preprocessing import graph as image_graph
-from btkeras.preprocessing.preprocessor import Preprocessor, decode_checked
+from btkeras.preprocessing.decode import PATTERNS, decode, orientation
+from btkeras.preprocessing.preprocessor import Preprocessor
 from tests.images import (
     GREY,
     GREY_ALPHA,
@@ -72,7 +72,7 @@ def graph(data: bytes) -> NDArray[np.uint8] | None:
 
 def ours(data: bytes) -> NDArray[np.uint8] | None:
     try:
-        return decode_checked(data)
+        return decode(data)
     except ImageError:
         return None
 
@@ -156,7 +156,7 @@ DAMAGED = {
 def test_a_damaged_image_is_an_error_in_both(name: str) -> None:
     assert graph(DAMAGED[name]) is None
     with pytest.raises(ImageError, match=r"must be whole.*damaged"):
-        decode_checked(DAMAGED[name])
+        decode(DAMAGED[name])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -174,9 +174,9 @@ def test_no_damage_gives_different_pixels(name: str) -> None:
 @pytest.mark.parametrize("code", [0, *range(1, 10), 258])
 def test_orientation_is_the_graphs(code: int, endian: str) -> None:
     data = turned(code, endian)
-    pattern = decode.PATTERNS["little" if endian == "<" else "big"]
+    pattern = PATTERNS["little" if endian == "<" else "big"]
     for end in (len(data), *(data.index(pattern) + cut for cut in range(11))):
-        assert decode.orientation(data[:end]) == image_graph.orientation(tf.constant(data[:end])).numpy()
+        assert orientation(data[:end]) == image_graph.orientation(tf.constant(data[:end])).numpy()
 
 
 @pytest.mark.parametrize(("channels", "harmonize"), [(1, True), (3, False)])

@@ -16,7 +16,7 @@ from btkeras.datasets.naming import load_key, pseudonym
 from btkeras.datasets.prepare import prepare
 from btkeras.datasets.readers.images import open_slices
 from btkeras.errors import ConfigError, DataError
-from btkeras.preprocessing.preprocessor import decode_file
+from btkeras.preprocessing.decode import decode_file
 from tests.dicom_files import NAME, dicom
 from tests.prepare_files import encoded, pixels, put, quiet, rows, run, tree
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from btkeras.errors import DataError
 from btkeras.machine import map_in_threads
+from btkeras.preprocessing.decode import decode_file
 from btkeras.preprocessing.harmonize import HeadBox, head_box
-from btkeras.preprocessing.preprocessor import decode_file, to_channels
+from btkeras.preprocessing.preprocessor import to_channels
 
 NO_TUMOR = "no_tumor"
 BOXES = "boxes.csv"

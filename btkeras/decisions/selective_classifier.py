@@ -17,7 +17,7 @@ from btkeras.decisions.mri_check import rejection_reason
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.files import atomic_file
 from btkeras.machine import map_in_threads
-from btkeras.preprocessing.preprocessor import decode_file
+from btkeras.preprocessing.decode import decode_file
 
 UNCERTAIN, REJECTED = "uncertain", "rejected"
 

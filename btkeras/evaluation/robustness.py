@@ -25,7 +25,8 @@ from btkeras.logging import logger
 from btkeras.machine import map_in_threads
 from btkeras.metrics import class_metrics, confusion_matrix, wilson
 from btkeras.metrics.calibration import ESTIMATOR, expected_calibration_error
-from btkeras.preprocessing.preprocessor import Preprocessor, decode_file
+from btkeras.preprocessing.decode import decode_file
+from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.runs import Run
 
 if TYPE_CHECKING:

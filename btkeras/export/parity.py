@@ -18,8 +18,9 @@ from btkeras.datasets.readers.images import encode_png
 from btkeras.errors import BTKerasError, ModelError
 from btkeras.inference.backends import BATCH, InferenceBackend, ModelOutputs, load_backend
 from btkeras.inference.model_folder import BYTES, EXPLAINED, OOD_SCORE, PIXELS, PREPARED, PROBABILITIES
+from btkeras.preprocessing.decode import decode
 from btkeras.preprocessing.image_file import read_image_bytes
-from btkeras.preprocessing.preprocessor import Preprocessor, decode_checked
+from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.runs import Run
 
 # Largest allowed differences, per slice: of a probability (all of it rounding, since re-parameterised weights are
@@ -143,7 +144,7 @@ def _outputs(model_format: str, file: Path, slices: ParitySlices) -> Iterator[tu
     encoded = [signatures[BYTES](image_bytes=tf.constant(slices.encoded[chunk])) for chunk in chunks]
     yield BYTES, _joined(encoded)
     # One by one, since they have several sizes.
-    images = (decode_checked(data, name) for name, data in zip(slices.names, slices.encoded, strict=True))
+    images = (decode(data, name) for name, data in zip(slices.names, slices.encoded, strict=True))
     yield PIXELS, _joined([signatures[PIXELS](images=tf.constant(image[None])) for image in images])
     prepared = [signatures[PREPARED](images=tf.constant(slices.prepared[chunk])) for chunk in chunks]
     yield PREPARED, _joined(prepared)

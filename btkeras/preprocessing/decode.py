@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from btkeras.preprocessing.image_file import BROKEN, damaged, open_image, sniff
+from btkeras.preprocessing.image_file import BROKEN, check_image, damaged, open_image, read_bytes, sniff
 
 ImageArray = NDArray[np.uint8]
 
@@ -24,16 +25,8 @@ PATTERNS: dict[Literal["big", "little"], bytes] = {
     "little": bytes.fromhex("1201030001000000"),
 }
 # By EXIF orientation: whether rows and columns are exchanged, then the steps through both.
-ORIENTATIONS = {
-    1: (False, 1, 1),
-    2: (False, 1, -1),
-    3: (False, -1, -1),
-    4: (False, -1, 1),
-    5: (True, 1, 1),
-    6: (True, 1, -1),
-    7: (True, -1, -1),
-    8: (True, -1, 1),
-}
+_STEPS = ((1, 1), (1, -1), (-1, -1), (-1, 1), (1, 1), (1, -1), (-1, -1), (-1, 1))
+ORIENTATIONS = {code: (code > 4, *steps) for code, steps in enumerate(_STEPS, 1)}
 _UPRIGHT = 1
 # PNG color types, and how many channels each has.
 _GREY, _PALETTE, _GREY_ALPHA, _RGB_ALPHA = 0, 3, 4, 6
@@ -78,8 +71,8 @@ def upright(image: ImageArray, data: bytes) -> ImageArray:
     return np.ascontiguousarray((image.swapaxes(0, 1) if exchanged else image)[::down, ::across])
 
 
-def decode(data: bytes, name: str) -> ImageArray:
-    """Decodes PNG (8 or 16 bits) or JPEG bytes that passed ``image_file.check_image``, turned upright.
+def decode(data: bytes, name: str = "the image") -> ImageArray:
+    """Decodes PNG (8 or 16 bits) or JPEG bytes, turned upright.
 
     16-bit images are scaled from their own lowest..highest value to 0..255. Transparency is ignored.
 
@@ -87,8 +80,9 @@ def decode(data: bytes, name: str) -> ImageArray:
         uint8 ``[height, width, 1 (grey) or 3 (RGB)]``.
 
     Raises:
-        ImageError: If they are damaged.
+        ImageError: If they are no PNG or JPEG that may be decoded (``image_file.check_image``), or damaged.
     """
+    check_image(data, name)
     kind = sniff(data)
     # An EXIF thumbnail has an end of its own, before the first scan.
     if data.rfind(_ENDS[kind]) < data.rfind(_JPEG_SCAN if kind == "JPEG" else data[:1]):
@@ -99,6 +93,11 @@ def decode(data: bytes, name: str) -> ImageArray:
         reason = " ".join(str(error).split())[:120].rstrip(". ")
         raise damaged(name, reason or type(error).__name__) from error
     return upright(pixels if pixels.ndim == 3 else pixels[..., None], data)
+
+
+def decode_file(path: str | Path) -> ImageArray:
+    """Decodes a file, as ``decode``; a file that cannot be read is an ImageError too."""
+    return decode(read_bytes(path), str(path))
 
 
 def _decode_png(data: bytes) -> ImageArray:

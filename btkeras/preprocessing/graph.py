@@ -17,6 +17,7 @@ from btkeras.preprocessing.harmonize import (
     SMALLEST_FRACTION,
     SMALLEST_SIDE,
     WHITE_PERCENT,
+    rounded_ratio,
 )
 from btkeras.preprocessing.image_file import MAX_PIXELS, MIN_SIDE
 from btkeras.preprocessing.resize import QUARTERS, UNIT
@@ -102,13 +103,9 @@ def _intensity_table(crop: tf.Tensor, low: tf.Tensor, threshold: tf.Tensor) -> t
     head = tf.where(values > threshold, _histogram(crop), 0)
     middle = tf.maximum(_percentile(head, 50), low + 1)
     high = tf.maximum(_percentile(head, WHITE_PERCENT), middle + 1)
-    dark = _line(tf.clip_by_value(values, low, middle) - low, MIDDLE, middle - low)
-    bright = _line(tf.clip_by_value(values, middle, high) - middle, 255 - MIDDLE, high - middle)
+    dark = rounded_ratio(tf.clip_by_value(values, low, middle) - low, MIDDLE, middle - low)
+    bright = rounded_ratio(tf.clip_by_value(values, middle, high) - middle, 255 - MIDDLE, high - middle)
     return tf.cast(dark + bright, tf.uint8)
-
-
-def _line(values: tf.Tensor, rise: int, run: tf.Tensor) -> tf.Tensor:
-    return (2 * values * rise + run) // (2 * run)
 
 
 def _levels(grey: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -275,5 +272,4 @@ def _scale_16_bit(image: tf.Tensor) -> tf.Tensor:
     """The graph form of ``btkeras.preprocessing.decode.to_uint8``."""
     values = tf.cast(image, tf.int32)
     values -= tf.reduce_min(values)
-    span = tf.maximum(tf.reduce_max(values), 1)
-    return tf.cast((values * 510 + span) // (2 * span), tf.uint8)
+    return tf.cast(rounded_ratio(values, 255, tf.maximum(tf.reduce_max(values), 1)), tf.uint8)

@@ -85,13 +85,13 @@ def _intensity_table(histogram: NDArray[np.int64], low: int, threshold: int) -> 
     head = np.where(values > threshold, histogram, 0)
     middle = max(_percentile(head, 50), low + 1)
     high = max(_percentile(head, WHITE_PERCENT), middle + 1)
-    dark = _line(np.clip(values, low, middle) - low, MIDDLE, middle - low)
-    bright = _line(np.clip(values, middle, high) - middle, 255 - MIDDLE, high - middle)
+    dark = rounded_ratio(np.clip(values, low, middle) - low, MIDDLE, middle - low)
+    bright = rounded_ratio(np.clip(values, middle, high) - middle, 255 - MIDDLE, high - middle)
     return (dark + bright).astype(np.uint8)
 
 
-def _line(values: NDArray[np.int64], rise: int, run: int) -> NDArray[np.int64]:
-    """``values * rise / run``, rounded."""
+def rounded_ratio(values: NDArray[np.int64], rise: int, run: int) -> NDArray[np.int64]:
+    """Returns ``values * rise / run``, rounded half up; of tensors too."""
     return (2 * values * rise + run) // (2 * run)
 
 

@@ -85,22 +85,14 @@ def check_image(data: bytes, name: str = "the image") -> tuple[int, int]:
     except BROKEN as error:
         raise damaged(name, str(error).rstrip(". ")) from error
     (width, height), frames = image.size, getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise ImageError(
-            "An image must be one still image",
-            received=f"{name} with {frames} frames",
-            remedy="Save the frame you mean as PNG",
-        )
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(
-            f"An image must be at least {MIN_SIDE} x {MIN_SIDE} pixels", received=f"{name} with {width} x {height}"
-        )
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"An image must have at most {MAX_PIXELS / 1e6:.0f} million pixels",
-            received=f"{name} with {width} x {height}",
-            remedy="Make it smaller first",
-        )
+    size, smallest, largest = f"{width} x {height}", f"{MIN_SIDE} x {MIN_SIDE}", f"{MAX_PIXELS / 1e6:.0f} million"
+    for met, rule, found, remedy in (
+        (frames <= 1, "be one still image", f"{frames} frames", "Save the frame you mean as PNG"),
+        (min(width, height) >= MIN_SIDE, f"be at least {smallest} pixels", size, ""),
+        (width * height <= MAX_PIXELS, f"have at most {largest} pixels", size, "Make it smaller first"),
+    ):
+        if not met:
+            raise ImageError(f"An image must {rule}", received=f"{name} with {found}", remedy=remedy)
     return width, height
 
 

@@ -18,9 +18,8 @@ from starlette.exceptions import HTTPException
 from btkeras.inference.backends import InferenceBackend, ModelOutputs
 from btkeras.inference.predictor import Predictor
 from btkeras.machine import threads
-from btkeras.preprocessing.decode import ImageArray
+from btkeras.preprocessing.decode import ImageArray, decode
 from btkeras.preprocessing.image_file import check_image
-from btkeras.preprocessing.preprocessor import decode_checked
 from btkeras.server.limits import Admission, Ticket
 from btkeras.server.settings import ServerSettings
 from btkeras.server.telemetry import Metrics
@@ -97,7 +96,7 @@ class ServedModel:
     def _preprocess(self, image: bytes | ImageArray, name: str) -> ImageArray:
         if isinstance(image, bytes):
             self.check_encoded(image, name)
-            image = decode_checked(image, name)
+            image = decode(image, name)
         self.check_size(image.shape[1], image.shape[0], name)
         return self.predictor.preprocessor.array(image)
 

@@ -13,9 +13,8 @@ from PIL import Image, ImageOps
 
 from btkeras.datasets.dataset import IMAGE_SUFFIXES
 from btkeras.datasets.readers import DICOM_SUFFIXES, VOLUME_SUFFIXES, Slices, check, dicom, nifti
-from btkeras.preprocessing.decode import ImageArray, to_uint8
+from btkeras.preprocessing.decode import ImageArray, decode, to_uint8
 from btkeras.preprocessing.image_file import FORMATS, MAX_PIXELS, check_image, damaged, read_bytes, remedy_for, sniff
-from btkeras.preprocessing.preprocessor import decode_checked
 
 # GIF and WebP are among them to be rejected by name instead of passed over.
 READABLE_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".gif", ".webp")
@@ -76,7 +75,7 @@ def open_slices(source: str | Path | bytes, name: str = "", axis: str | None = N
     rule = "An image must be a PNG or JPEG file, or DICOM, or NIfTI"
     check(kind in FORMATS, rule, f"{name}, which is {kind}", remedy_for(kind))
     check_image(data, name)
-    return Slices(kind, 1, lambda _: decode_checked(data, name))
+    return Slices(kind, 1, lambda _: decode(data, name))
 
 
 def to_png_or_jpeg(data: bytes, name: str = "the image") -> tuple[bytes, str]:
