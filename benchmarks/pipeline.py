@@ -170,7 +170,7 @@ def datasets(config: ExperimentConfig, store: ImageCache, batch: int) -> dict[st
     return found
 
 
-def measure_decoding(decoder: Preprocessor, drawn: NDArray[np.uint8], rounds: int) -> NDArray[np.float64]:
+def measure_decoding(preprocessor: Preprocessor, drawn: NDArray[np.uint8], rounds: int) -> NDArray[np.float64]:
     """Seconds, as ``measure``, of decoding the drawn slices, ``DECODED`` times, from PNG files of their own size."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.png" for number in range(len(drawn))]
@@ -181,7 +181,7 @@ def measure_decoding(decoder: Preprocessor, drawn: NDArray[np.uint8], rounds: in
             """The decoded images, as often as they are iterated over."""
 
             def __iter__(self) -> Any:
-                return decoder.files(DECODED * paths)
+                return preprocessor.files(DECODED * paths)
 
         return measure({"decoding": Files()}, rounds)["decoding"]
 

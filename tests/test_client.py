@@ -18,10 +18,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from btkeras.cli import main
-from btkeras.inference import client, rest
-from btkeras.inference.client import Client
+from btkeras.inference import client
+from btkeras.inference.client import Client, predict_url
 from btkeras.inference.inputs import references
-from btkeras.inference.rest import predict_url
 from tests.rest_server import CLASSES, Fake, Reply, fake_server, outputs
 
 SIDE = 24
@@ -46,8 +45,8 @@ def slices(tmp_path: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest, "_FIRST_WAIT", 0.01)
-    monkeypatch.delenv(rest.TOKEN, raising=False)
+    monkeypatch.setattr(client, "_FIRST_WAIT", 0.01)
+    monkeypatch.delenv(client.TOKEN, raising=False)
 
 
 def run(*arguments: str) -> Result:
@@ -94,7 +93,7 @@ def test_table_and_csv_have_the_shape_of_a_local_prediction(server: Fake, slices
 def test_a_version_a_label_a_name_and_a_token_are_sent(
     server: Fake, slices: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(rest.TOKEN, "secret")
+    monkeypatch.setenv(client.TOKEN, "secret")
     assert run(slices[0], "--server", f"{server.url}/", "--model-version", "3").exit_code == 0
     assert run(slices[0], "--server", server.url, "--model-version", "stable").exit_code == 0
     missing = run(slices[0], "--server", server.url, "--name", "a b")
@@ -113,7 +112,7 @@ def test_the_token_is_not_replaced_by_a_netrc_file(
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv(rest.TOKEN, "secret")
+    monkeypatch.setenv(client.TOKEN, "secret")
     assert run(slices[0], "--server", server.url).exit_code == 0
     assert server.tokens == ["Bearer secret"]
 
@@ -151,8 +150,8 @@ def test_a_busy_server_is_asked_again_and_says_when(
         return False
 
     asked = Client(server.url)
-    monkeypatch.setattr(asked._connection, "_wait", wait)
-    answers = list(asked.predict_files(references(slices[:1])).predictions)
+    monkeypatch.setattr(asked, "_wait", wait)
+    answers = list(asked.predict_files(references(slices[:1]))[1])
     assert not answers[0].error and len(server.paths) == 4
     assert waited == [7.0, 0.02, 0.04]
 
@@ -178,7 +177,7 @@ def test_no_server_there_is_one_message(slices: list[str]) -> None:
 
 
 def test_a_silent_server_is_one_message(server: Fake, slices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest, "_TIMEOUTS", (1.0, 0.2))
+    monkeypatch.setattr(client, "_TIMEOUTS", (1.0, 0.2))
 
     def late(number: int) -> Reply | None:
         time.sleep(0.5)

@@ -185,11 +185,11 @@ def test_the_networks_input_is_the_graphs(channels: int, harmonize: bool) -> Non
         lambda data: image_graph.preprocess(data, 56, channels, harmonize),
         input_signature=[tf.TensorSpec([], tf.string)],
     )
-    decoder = Preprocessor(56, channels, harmonize)
+    preprocessor = Preprocessor(56, channels, harmonize)
     for number in range(8):
         height, width = np.random.default_rng(number).integers(16, 200, 2).tolist()
         data = encode(scene(height, width, number), "PNG" if number % 2 else "JPEG", mode="L" if number % 3 else "RGB")
-        np.testing.assert_array_equal(decoder.bytes(data), traced(tf.constant(data)).numpy())
+        np.testing.assert_array_equal(preprocessor.bytes(data), traced(tf.constant(data)).numpy())
 
 
 @pytest.mark.data
@@ -198,12 +198,12 @@ def test_real_slices_are_read_as_by_the_graph(real_slices: Path, harmonize: bool
     traced = tf.function(
         lambda data: image_graph.preprocess(data, 112, 1, harmonize), input_signature=[tf.TensorSpec([], tf.string)]
     )
-    decoder = Preprocessor(112, 1, harmonize)
+    preprocessor = Preprocessor(112, 1, harmonize)
     files = sorted(real_slices.glob("*/*.*"))[::10]
     assert len(files) > 100
     for file in files:
         expected = traced(tf.constant(file.read_bytes())).numpy()
-        np.testing.assert_array_equal(decoder.file(file), expected, err_msg=str(file))
+        np.testing.assert_array_equal(preprocessor.file(file), expected, err_msg=str(file))
 
 
 def test_reading_images_loads_neither_tensorflow_nor_scipy(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from btkeras.cli import main
 from btkeras.errors import ModelError
-from btkeras.inference.backends import ModelOutputs, exported_backend, load_backend, locate
+from btkeras.inference.backends import exported_backend, load_backend, locate
 from btkeras.inference.backends import keras as keras_backend
 from btkeras.inference.model_folder import ModelMetadata
 from tests.test_cli import fails
@@ -139,7 +139,7 @@ def test_answers_that_are_no_numbers_are_an_error(version: Path) -> None:
     file = version / "model.tflite"
     metadata = ModelMetadata(("a", "b", "c", "d"), 2, 1, harmonize=False, calibration=None, ood_calibration=None)
     nan = np.full((1, 4), np.nan, np.float32)
-    damaged = exported_backend(file, metadata, lambda images: ModelOutputs(nan, None))
+    damaged = exported_backend(file, metadata, lambda images: {"probabilities": nan})
     with pytest.raises(ModelError, match=f"finite numbers.*selftest --model {file}"):
         damaged.predict(np.zeros((1, 2, 2, 1), np.uint8))
 

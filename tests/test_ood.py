@@ -111,10 +111,10 @@ def test_a_run_is_fitted_on_its_training_subset_with_the_validation_subset_as_re
     found = fit_ood(opened)
     model, dataset = load_best(opened), opened.dataset()
     network = keras.Model(model.input, model.get_layer("features").output)
-    decoder = Preprocessor(32, 1)
+    preprocessor = Preprocessor(32, 1)
 
     def of(subset: str) -> np.ndarray:
-        images = [decoder.file(dataset.root / record.path) for record in opened.split(dataset).subset(subset)]
+        images = [preprocessor.file(dataset.root / record.path) for record in opened.split(dataset).subset(subset)]
         return np.asarray(network.predict_on_batch(np.stack(images).astype(np.float32)))
 
     np.testing.assert_allclose(found.gaussian.mean, of("train").mean(axis=0), rtol=1e-4, atol=1e-5)

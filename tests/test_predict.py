@@ -93,7 +93,7 @@ def judged_run(calibrated_run: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def mixed(shared_images: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Images of the dataset, which the guard takes for noise, a synthetic slice, which passes it, and a photo."""
+    """Images of the dataset, which the MRI check takes for noise, a synthetic slice, which passes it, and a photo."""
     folder = tmp_path_factory.mktemp("mixed")
     drawn = draw_patient(PhantomConfig(image_size=96), 0)[0].image
     Image.fromarray(drawn).save(folder / "phantom.png")

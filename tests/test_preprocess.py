@@ -37,7 +37,7 @@ from tests.images import (
 )
 
 # Tracing takes longer than all images together.
-decoder = functools.cache(Preprocessor)
+preprocessor = functools.cache(Preprocessor)
 BITS = np.random.default_rng(0).integers(0, 16, (45, 70))
 ALPHA = np.arange(70, dtype=np.uint8)[None, :, None].repeat(45, 0)
 
@@ -73,7 +73,7 @@ IMAGES = {
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_is_what_pillow_and_numpy_make_of_it(name: str, channels: int) -> None:
     data = IMAGES[name]
-    np.testing.assert_array_equal(decoder(40, channels).bytes(data), twin(data, 40, channels))
+    np.testing.assert_array_equal(preprocessor(40, channels).bytes(data), twin(data, 40, channels))
 
 
 @pytest.mark.parametrize("endian", ["<", ">"])
@@ -81,19 +81,19 @@ def test_an_image_is_what_pillow_and_numpy_make_of_it(name: str, channels: int) 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_exif_turns_an_image_upright(kind: str, code: int, endian: str) -> None:
     data = turned(code, endian, kind)
-    np.testing.assert_array_equal(decoder(40, 3).bytes(data), twin(data, 40, 3))
+    np.testing.assert_array_equal(preprocessor(40, 3).bytes(data), twin(data, 40, 3))
 
 
 def test_exif_behind_another_segment_is_found() -> None:
     data = turned(8)
     comment = b"\xff\xfe" + struct.pack(">H", 2 + 3000) + bytes(3000)
     data = data[:2] + comment + data[2:]
-    np.testing.assert_array_equal(decoder(40, 3).bytes(data), twin(data, 40, 3))
+    np.testing.assert_array_equal(preprocessor(40, 3).bytes(data), twin(data, 40, 3))
 
 
 def test_a_turned_grey_jpeg_is_turned_too() -> None:
     data = turned(5, mode="L")
-    np.testing.assert_array_equal(decoder(40, 3).bytes(data), twin(data, 40, 3))
+    np.testing.assert_array_equal(preprocessor(40, 3).bytes(data), twin(data, 40, 3))
 
 
 @pytest.mark.parametrize(("code", "read"), [(0, 1), (9, 1), (258, 1), (3, 3)])
@@ -118,7 +118,7 @@ def test_luma_rounds_as_pillow_does_for_every_color_it_could_get_wrong() -> None
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grey_given_as_grey_and_as_rgb_is_the_same(channels: int) -> None:
     grey = scene()[..., :1]
-    once, thrice = (decoder(40, channels).array(image) for image in (grey, grey.repeat(3, axis=-1)))
+    once, thrice = (preprocessor(40, channels).array(image) for image in (grey, grey.repeat(3, axis=-1)))
     np.testing.assert_array_equal(once, thrice)
 
 
@@ -139,7 +139,7 @@ def test_16_bits_are_scaled_from_lowest_to_highest_and_not_cut_off(pixels: NDArr
     expected = resize(to_uint8(visible), 40)
     for interlaced in (False, True):
         data = png(pixels, 16, color, interlaced=interlaced)
-        np.testing.assert_array_equal(decoder(40, 3).bytes(data), np.broadcast_to(expected, (40, 40, 3)))
+        np.testing.assert_array_equal(preprocessor(40, 3).bytes(data), np.broadcast_to(expected, (40, 40, 3)))
 
 
 @functools.cache
@@ -185,7 +185,7 @@ GREY_JPEG, COLOUR_JPEG, COLOUR_PNG = (IMAGES[name] for name in ("grey JPEG", "JP
 def test_what_cannot_be_read_is_an_image_error_that_names_the_file(data: bytes, rule: str, tmp_path: Path) -> None:
     path = tmp_path / "slice.jpg"
     path.write_bytes(data)
-    error = decoder(40, 3).try_file(path)
+    error = preprocessor(40, 3).try_file(path)
     assert isinstance(error, ImageError)
     assert rule in str(error)
     assert str(path) in str(error)
@@ -193,7 +193,7 @@ def test_what_cannot_be_read_is_an_image_error_that_names_the_file(data: bytes, 
 
 def test_the_reason_of_damage_is_named() -> None:
     with pytest.raises(ImageError) as caught:
-        decoder(40, 3).bytes(COLOUR_PNG[:-20], "slice.png")
+        preprocessor(40, 3).bytes(COLOUR_PNG[:-20], "slice.png")
     assert re.search(r"slice.png, which is damaged \(it breaks off\)\. Get it again", str(caught.value))
 
 
@@ -202,7 +202,7 @@ def test_many_files_come_in_order_with_errors_among_them(tmp_path: Path) -> None
     for number, path in enumerate(paths):
         if number % 7:
             path.write_bytes(encode(np.full((16, 16), number % 256, np.uint8)))
-    for number, image in enumerate(decoder(40, 1).files(paths)):
+    for number, image in enumerate(preprocessor(40, 1).files(paths)):
         if number % 7:
             assert isinstance(image, np.ndarray)
             assert (image == number % 256).all()
@@ -210,7 +210,7 @@ def test_many_files_come_in_order_with_errors_among_them(tmp_path: Path) -> None
             assert isinstance(image, ImageError)
 
 
-GUARDED = {
+REJECTED_BY_THE_GRAPH = {
     "nothing": b"",
     "text": b"hello",
     "PNG signature": COLOUR_PNG[:8],
@@ -228,10 +228,10 @@ GUARDED = {
 }
 
 
-@pytest.mark.parametrize("name", GUARDED)
+@pytest.mark.parametrize("name", REJECTED_BY_THE_GRAPH)
 def test_the_graph_itself_rejects_before_it_decodes(name: str) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
-        served()(tf.constant(GUARDED[name]))
+        served()(tf.constant(REJECTED_BY_THE_GRAPH[name]))
     assert "image" in str(caught.value) or "JPEG" in str(caught.value)
 
 

@@ -141,7 +141,7 @@ def measure(
 
 def _formats(model: Path) -> list[_Format]:
     from btkeras.inference.backends import locate
-    from btkeras.inference.backends.onnx import ENGINE, OPENVINO
+    from btkeras.inference.backends.single_file import ENGINE, OPENVINO
     from btkeras.inference.model_folder import FILES
     from btkeras.machine import describe
 

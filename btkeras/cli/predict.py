@@ -117,8 +117,7 @@ def _check_server_options(context: click.Context) -> None:
 
 def _by_server(refs: Sequence[SliceRef], options: Mapping[str, Any]) -> tuple[Sequence[str], Iterator[FilePrediction]]:
     # Imported here because it takes a third as long as a local prediction.
-    from btkeras.inference.client import MODEL_NAME, Client
-    from btkeras.inference.rest import TOKEN
+    from btkeras.inference.client import MODEL_NAME, TOKEN, Client
 
     name, version = options["name"] or MODEL_NAME, options["model_version"] or ""
     client = Client(options["server"], name, version, os.environ.get(TOKEN))

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from btkeras.datasets.dataset import Dataset, Record
-from btkeras.decisions.selective_classifier import check_files
-from btkeras.errors import DataError, ImageError
+from btkeras.decisions.selective_classifier import Decision
+from btkeras.errors import DataError
 from btkeras.evaluation.results import EvaluationResult
-from btkeras.inference.backends import InferenceBackend, ModelOutputs
+from btkeras.inference.backends import InferenceBackend
 from btkeras.inference.model_folder import IMAGE_DIGESTS, image_digest, invalid_model
 from btkeras.inference.predictor import Predictor
-from btkeras.machine import threads
+from btkeras.machine import map_in_threads
 from btkeras.splitting.splits import SUBSETS
 
 ALL = "all"
@@ -35,7 +32,7 @@ def evaluate_exported(
     split is evaluated; if it holds none of them, all images.
 
     Returns:
-        The predictions and decisions, and the metrics as ``evaluation.evaluate.evaluate_split`` gives them.
+        The result, and its metrics as ``evaluation.evaluate.evaluate_split`` gives them.
 
     Raises:
         DataError: If the dataset holds some of the split's images but not the whole subset, a class that the model
@@ -47,26 +44,28 @@ def evaluate_exported(
             received=", ".join(sorted(unknown)),
         )
     chosen, name = _chosen(backend.source, dataset, subset)
-    records, outputs, broken = _predict(backend, dataset, chosen)
+    predictions = list(Predictor(backend).predict_files([dataset.root / record.path for record in chosen]))
+    broken = [prediction.error for prediction in predictions if prediction.error]
     if broken and not skip_broken:
         raise DataError(
             "Every image of a dataset must be readable",
             received=f"{len(broken)} broken, the first: {broken[0]}",
             remedy="Mend or remove them, or leave them out: --skip-broken",
         )
-    if not records:
+    if len(broken) == len(chosen):
         raise DataError("A dataset must hold an image that can be read", received=broken[0] if broken else "none")
-    rejections = check_files([dataset.root / record.path for record in records])
-    decisions = Predictor(backend).selective.decisions(*outputs, rejections)
-    result = EvaluationResult(tuple(records), backend.classes, outputs.probabilities, backend.calibration, decisions)
+    records = tuple(record for record, found in zip(chosen, predictions, strict=True) if not found.error)
+    found = [prediction for prediction in predictions if not prediction.error]
+    probabilities = np.array([[each.probabilities[name] for name in backend.classes] for each in found], np.float32)
+    decisions = [Decision(each.decision, each.set, each.ood_percentile, each.reasons) for each in found]
+    result = EvaluationResult(records, backend.classes, probabilities, backend.calibration, decisions)
     return result, {"dataset": str(dataset.root), "split": name, "broken": len(broken)} | result.metrics()
 
 
 def _chosen(version: Path, dataset: Dataset, subset: str) -> tuple[list[Record], str]:
     """The images to evaluate, and the subset that they are."""
     known = _split_digests(version)
-    with ThreadPoolExecutor(threads()) as pool:
-        digests = list(pool.map(lambda record: image_digest(dataset.root / record.path), dataset.records))
+    digests = list(map_in_threads(lambda record: image_digest(dataset.root / record.path), dataset.records))
     places: dict[_Key, list[Record]] = defaultdict(list)
     for record, digest in zip(dataset.records, digests, strict=True):
         places[record.label, digest].append(record)
@@ -105,23 +104,3 @@ def _split_digests(version: Path) -> dict[str, Counter[_Key]]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise invalid_model(file, error) from error
-
-
-def _predict(
-    backend: InferenceBackend, dataset: Dataset, records: Sequence[Record]
-) -> tuple[list[Record], ModelOutputs, list[ImageError]]:
-    """The readable images, the outputs for them, and the errors of the others."""
-    images = Predictor(backend).preprocessor.files([dataset.root / record.path for record in records])
-    usable: list[Record] = []
-    broken: list[ImageError] = []
-
-    def readable() -> Iterator[NDArray[np.uint8]]:
-        for record, image in zip(records, images, strict=True):
-            if isinstance(image, ImageError):
-                broken.append(image)
-            else:
-                usable.append(record)
-                yield image
-
-    outputs = backend.predict_all(readable())
-    return usable, outputs, broken

@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from btkeras.errors import ConfigError, ModelError
 from btkeras.explain.methods import DEFAULT_METHOD, Occlusion, method_of, occlude
 from btkeras.files import atomic_file
-from btkeras.inference.backends import Explain, InferenceBackend, load_backend
+from btkeras.inference.backends import Explain, InferenceBackend
 from btkeras.inference.inputs import SliceRef, opener
 from btkeras.inference.overlay import SOFTWARE, Caption, draw_overlay, input_window
-from btkeras.inference.predictor import FilePrediction
-from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.inference.predictor import FilePrediction, Predictor
 
 
 class Explainer:
     """Draws explanations of a model's predictions.
 
-    Args:
-        model: A run folder, or an exported model. A SavedModel has the default method inside, any model can be
-            explained by ``occlusion``, and the other methods need the run.
-        method: A key of ``explain.methods.METHODS``.
-
-    Raises:
-        ConfigError: If there is no such method.
-        ModelError: If there is no such model, or the method needs gradients and it has none.
+    A SavedModel has the default method inside, any model can be explained by ``occlusion``, and the other methods need
+    the run. ConfigError if the method is none of ``METHODS``, ModelError if there is no such model, or the method needs
+    gradients and it has none.
     """
 
     def __init__(self, model: str | Path, method: str = DEFAULT_METHOD) -> None:
         title = method_of(method).title
-        backend = load_backend(model)
-        self._preprocessor = Preprocessor(backend.size, backend.channels, backend.harmonize)
-        self._classes = backend.classes
+        self._predictor = Predictor(model)
+        backend = self._predictor.backend
         self._open = opener()
         self._caption = f"{title} ({method}), {SOFTWARE}, model {backend.source.name}"
         self._explain = _explain(backend, method)
@@ -43,21 +38,21 @@ class Explainer:
         """The explanation of a prediction's most probable class, as PNG; ImageError if its file cannot be read."""
         slices = self._open(SliceRef(prediction.file or prediction.path, prediction.slice, prediction.axis))
         image = slices.image(prediction.slice)
-        index = np.array([self._classes.index(prediction.label)])
-        heat = self._explain(self._preprocessor.array(image)[None], index)[0]
+        index = np.array([self._predictor.classes.index(prediction.label)])
+        preprocessor = self._predictor.preprocessor
+        (heat,) = self._explain(preprocessor.array(image)[None], index)
         caption = Caption(prediction.path, format_prediction(prediction), self._caption)
-        return draw_overlay(image, heat, caption, input_window(image, self._preprocessor.harmonize))
+        return draw_overlay(image, heat, caption, input_window(image, preprocessor.harmonize))
 
 
 def _explain(backend: InferenceBackend, method: str) -> Explain:
     chosen = method_of(method)
     if isinstance(chosen, Occlusion):
-        return lambda images, indices: occlude(
-            lambda covered: backend.predict(covered.astype(np.uint8)).probabilities,
-            images.astype(np.float32),
-            indices,
-            chosen,
-        )
+
+        def predict(covered: NDArray[np.float32]) -> NDArray[np.float32]:
+            return backend.predict(covered.astype(np.uint8)).probabilities
+
+        return lambda images, indices: occlude(predict, images.astype(np.float32), indices, chosen)
     if method == DEFAULT_METHOD and backend.explain:
         return backend.explain
     if not (backend.source / "config.yaml").is_file():
@@ -92,54 +87,41 @@ def write_overlays(
 
     def written(prediction: FilePrediction, target: Path) -> FilePrediction:
         if not prediction.error:
-            data = explainer.draw(prediction)
             with atomic_file(target) as temporary:
-                temporary.write_bytes(data)
+                temporary.write_bytes(explainer.draw(prediction))
         return prediction
 
-    return (written(prediction, target) for prediction, target in zip(predictions, targets, strict=True))
+    return map(written, predictions, targets)
 
 
 def overlay_files(paths: Sequence[str], out: Path) -> list[Path]:
     """Where the overlay of each file goes: ``out`` itself if it ends in ``.png``, else a file each in that folder.
 
-    Raises:
-        ConfigError: If that cannot be, or would replace something that is no overlay.
+    ConfigError if that cannot be, or would replace something that is no overlay.
     """
-    if out.is_dir() or not (out.suffix or out.exists()):
-        targets = [out / name for name in _names(paths)]
-    elif out.suffix.lower() != ".png":
-        raise ConfigError(
-            "Explanations are written as PNG, or into a folder",
-            received=f"{out}, which is a file" if out.exists() else out,
-            remedy="End the name in .png, or name a folder",
-        )
-    elif len(paths) > 1:
-        raise ConfigError(
-            "Explanations of several images go into a folder",
-            received=f"{len(paths)} images and {out}",
-            remedy="Give a folder's name to --explain",
-        )
-    else:
-        targets = [out]
-    for target in targets:
-        if target.exists() and not _is_overlay(target):
-            raise ConfigError(
-                "An explanation must not replace another image", received=target, remedy="Give another --explain"
-            )
+    folder = out.is_dir() or not (out.suffix or out.exists())
+    targets = [out / name for name in _names(paths)] if folder else [out]
+    rule = received = remedy = ""
+    if not folder and out.suffix.lower() != ".png":
+        rule, remedy = "Explanations are written as PNG, or into a folder", "End the name in .png, or name a folder"
+        received = f"{out}, which is a file" if out.exists() else str(out)
+    elif not folder and len(paths) > 1:
+        rule, remedy = "Explanations of several images go into a folder", "Give a folder's name to --explain"
+        received = f"{len(paths)} images and {out}"
+    elif replaced := [target for target in targets if target.exists() and not _is_overlay(target)]:
+        rule, remedy = "An explanation must not replace another image", "Give another --explain"
+        received = str(replaced[0])
+    if rule:
+        raise ConfigError(rule, received=received, remedy=remedy)
     return targets
 
 
 def _names(paths: Sequence[str]) -> list[str]:
     """``slice.png``, and ``slice-2.png`` for another file of this name."""
     names: dict[str, None] = {}
-    for path in paths:
-        stem = name = Path(path).stem
-        number = 1
-        while f"{name}.png" in names:
-            number += 1
-            name = f"{stem}-{number}"
-        names[f"{name}.png"] = None
+    for stem in (Path(path).stem for path in paths):
+        candidates = chain([f"{stem}.png"], (f"{stem}-{number}.png" for number in count(2)))
+        names[next(name for name in candidates if name not in names)] = None
     return list(names)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import glob
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from btkeras.datasets.readers import Slices
+from btkeras.datasets.readers import Slices, check
 from btkeras.datasets.readers.images import has_slice_suffix, is_dicom_file, open_slices
 from btkeras.errors import ConfigError, DataError, ImageError
 
@@ -23,7 +24,7 @@ class SliceRef:
 
     Attributes:
         path: The file.
-        index: From 0; None for the middle one. A file of one slice has no other.
+        index: From 0; None for the middle one. Without effect in a file of one slice.
         axis: The view of a NIfTI volume, a key of ``nifti.AXES``; None for the one that was scanned, or axial.
     """
 
@@ -42,11 +43,8 @@ class SliceRef:
         if slices.count == 1:
             return 0
         number = slices.middle if self.index is None else self.index
-        if number >= slices.count:
-            raise ImageError(
-                f"A slice's number must be 0 to {slices.count - 1}",
-                received=f"{number} for {self.path}, which has {slices.count}",
-            )
+        rule, received = f"A slice's number must be 0 to {slices.count - 1}", f"{number} for {self.path}"
+        check(number < slices.count, rule, f"{received}, which has {slices.count}")
         return number
 
 
@@ -73,19 +71,17 @@ def references(paths: Sequence[str | Path], which: str = MIDDLE, axis: str | Non
 
 
 def _all_slices(path: str, axis: str | None) -> list[SliceRef]:
-    try:
-        count = open_slices(path, axis=axis).count
-    except ImageError:
-        # Its prediction will have the error.
-        count = 1
-    return [SliceRef(path, index, axis) for index in range(count)] if count > 1 else [SliceRef(path, None, axis)]
+    # The prediction of a file that cannot be opened will have the error.
+    with suppress(ImageError):
+        if (count := open_slices(path, axis=axis).count) > 1:
+            return [SliceRef(path, index, axis) for index in range(count)]
+    return [SliceRef(path, None, axis)]
 
 
 def expand(arguments: Sequence[str], standard_input: Iterable[str]) -> list[str]:
     """Turns files, folders, glob patterns and ``-`` (a list on standard input, one path a line) into file paths.
 
-    Raises:
-        DataError: If a folder, a pattern or the list holds no image.
+    DataError if a folder, a pattern or the list holds no image.
     """
     return [path for argument in arguments for path in _expand(argument, standard_input)]
 

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,12 +109,7 @@ def read_metadata(version: Path) -> ModelMetadata:
 
 
 def parse_metadata(texts: Mapping[str, str], source: Path) -> ModelMetadata:
-    """Parses a model's metadata files; ModelError if they are not as ``btkeras export`` writes them.
-
-    Args:
-        texts: By the names of ``METADATA_FILES``.
-        source: Where they come from, for the message.
-    """
+    """Parses texts by the names of ``METADATA_FILES``; ModelError if they are not as ``btkeras export`` writes them."""
     try:
         parsed: dict[str, Any] = {name: json.loads(text) for name, text in texts.items() if name.endswith(".json")}
         manifest, ood = parsed[METADATA], parsed.get(OOD_CALIBRATION)
@@ -127,13 +123,14 @@ def parse_metadata(texts: Mapping[str, str], source: Path) -> ModelMetadata:
             ood_calibration=CalibrationScores(np.array(ood["scores"], np.float32)) if ood else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RunError) as error:
-        reason = f"without {error}" if isinstance(error, KeyError) else error
-        raise invalid_model(source, reason) from error
+        raise invalid_model(source, error) from error
 
 
 def invalid_model(source: Path, reason: object) -> ModelError:
     """The error for an exported model that cannot be used."""
-    return ModelError("An exported model must be whole and made by `btkeras export`", received=f"{source} ({reason})")
+    text = f"without {reason}" if isinstance(reason, KeyError) else str(reason)
+    received = f"{source} ({textwrap.shorten(text, 300, placeholder='...')})"
+    return ModelError("An exported model must be whole and made by `btkeras export`", received=received)
 
 
 def require_engine(module: str, extra: str) -> Any:
@@ -158,22 +155,15 @@ def pretrained_model() -> Path | None:
     return next((folder / PRETRAINED for folder in PRETRAINED_FOLDERS if latest_version(folder / PRETRAINED)), None)
 
 
-def resolve_pretrained(path: Path) -> Path:
-    """The pretrained model for a path that ends in its name and does not exist; else the path."""
-    return (pretrained_model() or path) if path.name == PRETRAINED and not path.exists() else path
-
-
 def is_pretrained(model: Path) -> bool:
     """Whether a path is the pretrained model or in it, or a duplicate of it under the same name."""
     pretrained = pretrained_model()
-    if pretrained is None:
-        return False
-    if model.resolve().is_relative_to(pretrained.resolve()):
-        return True
+    if pretrained is None or model.resolve().is_relative_to(pretrained.resolve()):
+        return pretrained is not None
     # As in a clone beside an installed package.
-    same_name = next((path for path in (model, *model.parents[:2]) if path.name == PRETRAINED), None)
-    versions = latest_version(same_name) if same_name else None, latest_version(pretrained)
-    return None not in versions and len({(version / MANIFEST).read_bytes() for version in versions if version}) == 1
+    same_name = [path for path in (model, *model.parents[:2]) if path.name == PRETRAINED]
+    manifests = [version / MANIFEST for version in map(latest_version, [*same_name[:1], pretrained]) if version]
+    return len(manifests) == 2 and manifests[0].read_bytes() == manifests[1].read_bytes()
 
 
 def pretrained_summary(file: Path) -> str:

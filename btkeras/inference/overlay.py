@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -27,7 +26,6 @@ OUTLINE = 0.5
 _WARNING = "Shows what the prediction rests on, not where a tumour is. Research use only."
 _OPACITY = 0.6
 _DOTS_PER_INCH = 120
-_LONGEST = 78
 
 
 class Window(NamedTuple):
@@ -46,8 +44,7 @@ def input_window(image: NDArray[np.uint8], harmonize: bool) -> Window:
     return Window(*head_box(to_channels(image, 1)[..., 0]))
 
 
-@dataclass(frozen=True)
-class Caption:
+class Caption(NamedTuple):
     """The image's name; decision, class and probability; how the map was made, and by which model."""
 
     title: str
@@ -60,16 +57,13 @@ def draw_overlay(
 ) -> bytes:
     """Draws a slice beside the slice under its map, as PNG.
 
-    Args:
-        image: uint8 ``[height, width, 1 or 3]``, at the size it was stored in.
-        heat: float32 ``[rows, columns]`` in 0..1, stretched over the window.
-        caption: The texts.
-        window: Of ``input_window``; all of the image unless given.
+    ``image`` is uint8 ``[height, width, 1 or 3]``, at the size it was stored in; ``heat``, float32 ``[rows, columns]``
+    in 0..1, is stretched over the window (of ``input_window``), by default over all of the image.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    window = window or Window(0, 0, *image.shape[:2])
+    window = window or input_window(image, harmonize=False)
     buffer = io.BytesIO()
     # The user's matplotlibrc must not change it, a name with $ is no formula, and glyphs that the font lacks are boxes.
     with mpl.rc_context(), warnings.catch_warnings():
@@ -99,24 +93,24 @@ def _cover(axes: Axes, heat: NDArray[np.float32], window: Window) -> None:
     import matplotlib as mpl
     from matplotlib.patches import Rectangle
 
-    rows, columns = heat.shape
     # Pixels are squares around whole numbers.
-    extent = (window.left - 0.5, window.right - 0.5, window.bottom - 0.5, window.top - 0.5)
+    top, left, bottom, right = (edge - 0.5 for edge in window)
     colors = mpl.colormaps[COLORMAP](heat)
     colors[..., 3] = _OPACITY * np.sqrt(heat)
-    limits = axes.get_xlim(), axes.get_ylim()
-    axes.imshow(colors, extent=extent, interpolation="bilinear", aspect=axes.get_aspect())
+    limits = {"xlim": axes.get_xlim(), "ylim": axes.get_ylim()}
+    axes.imshow(colors, extent=(left, right, bottom, top), interpolation="bilinear", aspect=axes.get_aspect())
     if (heat >= OUTLINE).any() and (heat < OUTLINE).any():
-        x = window.left - 0.5 + (np.arange(columns) + 0.5) * (window.right - window.left) / columns
-        y = window.top - 0.5 + (np.arange(rows) + 0.5) * (window.bottom - window.top) / rows
+        y, x = (
+            low + (np.arange(cells) + 0.5) * (high - low) / cells
+            for low, high, cells in zip((top, left), (bottom, right), heat.shape, strict=True)
+        )
         axes.contour(x, y, heat, levels=[OUTLINE], colors="white", linewidths=0.8)
-    size = window.right - window.left, window.bottom - window.top
-    axes.add_patch(Rectangle((extent[0], extent[3]), *size, fill=False, edgecolor="white", linewidth=0.5, alpha=0.6))
-    axes.set_xlim(limits[0])
-    axes.set_ylim(limits[1])
+    frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linewidth=0.5, alpha=0.6)
+    axes.add_patch(frame)
+    axes.set(**limits)
 
 
-def _short(text: str, longest: int = _LONGEST) -> str:
+def _short(text: str, longest: int = 78) -> str:
     """A text that fits on one line: its middle is left out."""
     # A file's name may hold anything, even bytes that are no text.
     text = "".join(character if character.isprintable() else "?" for character in text)
@@ -126,9 +120,8 @@ def _short(text: str, longest: int = _LONGEST) -> str:
 
 # Longer sides are shown smaller: slices are 256 to 512 pixels.
 LONGEST = 1024
-# Palette entries for the map's levels; the last one is the outline.
+# Palette entries of the map's levels; behind them comes the outline's.
 _LEVELS = 255
-_LINE = 255
 
 
 def image_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -141,10 +134,7 @@ def image_png(pixels: NDArray[np.uint8]) -> bytes:
 def map_png(heat: NDArray[np.float32], window: Window, shape: tuple[int, int]) -> bytes:
     """Draws a map as a transparent PNG to be laid over ``image_png``, in the colours of ``predict --explain``.
 
-    Args:
-        heat: float32 ``[rows, columns]`` in 0..1, stretched over the window.
-        window: Of ``input_window``.
-        shape: The image's height and width before it was made smaller.
+    Args as for ``draw_overlay``; ``shape`` is the image's height and width before it was made smaller.
     """
     scale = min(1.0, LONGEST / max(shape))
     height, width = (max(1, round(side * scale)) for side in shape)
@@ -152,11 +142,10 @@ def map_png(heat: NDArray[np.float32], window: Window, shape: tuple[int, int]) -
     size = max(1, right - left), max(1, bottom - top)
     values = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
     levels = np.round(np.clip(values, 0, 1) * (_LEVELS - 1)).astype(np.uint8)
-    levels[_outline(values >= OUTLINE)] = _LINE
+    levels[_outline(values >= OUTLINE)] = _LEVELS
     canvas = np.zeros((height, width), np.uint8)
     canvas[top : top + size[1], left : left + size[0]] = levels[: height - top, : width - left]
-    image = Image.fromarray(canvas).convert("P")
-    palette, opacities = _palette()
+    image, (palette, opacities) = Image.fromarray(canvas).convert("P"), _palette()
     image.putpalette(palette)
     return _png(image, transparency=opacities)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.datasets.readers import Slices
+from btkeras.datasets.readers import Slices, check
 from btkeras.datasets.readers.images import open_slices
 from btkeras.decisions.calibration import COVERAGE, check_coverage
 from btkeras.decisions.mri_check import rejection_reason
@@ -20,11 +19,8 @@ from btkeras.decisions.selective_classifier import SelectiveClassifier
 from btkeras.errors import ImageError
 from btkeras.inference.backends import BATCH, InferenceBackend, ModelOutputs, batched, load_backend, newest_model
 from btkeras.inference.inputs import Opener, SliceRef, opener
-from btkeras.machine import threads
+from btkeras.machine import map_in_threads
 from btkeras.preprocessing.preprocessor import Preprocessor
-
-# Files opened ahead of the network.
-_CHUNK = 256
 
 Image = str | Path | NDArray[np.uint8]
 
@@ -84,18 +80,12 @@ class Predictions(NamedTuple):
 
 
 class Predictor:
-    """A trained model with its preprocessing.
+    """A trained model with its preprocessing; ``classes`` has the names in the order of the probabilities.
 
     Args:
         model: A run folder, an exported model or a loaded one; by default the newest in ``saved_models/`` or ``runs/``.
         coverage: Of the prediction sets: the share of slices like the validation slices whose set has the true class.
         images: About how many will be predicted: for many, a run's network is re-parameterised first.
-
-    Attributes:
-        backend: The loaded model.
-        classes: Class names, in the order of the probabilities.
-        preprocessor: The preprocessing that the model was trained with.
-        selective: Turns outputs into decisions.
 
     Raises:
         ModelError: If there is no such model.
@@ -126,17 +116,11 @@ class Predictor:
     def postprocess(self, outputs: ModelOutputs, inputs: Sequence[PreprocessedInput]) -> list[FilePrediction]:
         """Turns a backend's outputs for ``inputs`` into predictions."""
         decisions = self.selective.decisions(*outputs, [each.rejection for each in inputs])
+        named = [dict(zip(self.classes, row.tolist(), strict=True)) for row in outputs.probabilities]
+        labels = self._labels(outputs.probabilities)
         return [
-            replace(
-                each.place,
-                label=self.classes[int(row.argmax())],
-                probabilities=dict(zip(self.classes, row.tolist(), strict=True)),
-                decision=decision.decision,
-                set=decision.set,
-                ood_percentile=decision.ood_percentile,
-                reasons=decision.reasons,
-            )
-            for each, row, decision in zip(inputs, outputs.probabilities, decisions, strict=True)
+            replace(each.place, label=label, probabilities=probabilities, **vars(decision))
+            for each, label, probabilities, decision in zip(inputs, labels, named, decisions, strict=True)
         ]
 
     def predict(self, images: Sequence[Image]) -> Predictions:
@@ -150,20 +134,20 @@ class Predictor:
             ImageError: If one cannot be read; ``predict_files`` predicts the others.
         """
         probabilities = self.backend.predict_all(map(self._pixels, images)).probabilities
-        return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities)
+        return Predictions(self._labels(probabilities), probabilities)
 
     def predict_files(self, files: Sequence[str | Path | SliceRef]) -> Iterator[FilePrediction]:
         """Classifies any number of files (their middle slice is taken) or slices, in their order, in bounded memory.
 
-        Raises:
-            MissingExtraError: If one is DICOM or NIfTI and ``btkeras[medical]`` is not installed.
+        MissingExtraError if one is DICOM or NIfTI and ``btkeras[medical]`` is not installed.
         """
         refs = [file if isinstance(file, SliceRef) else SliceRef(str(file)) for file in files]
         read = partial(self._read, opener())
-        with ThreadPoolExecutor(threads()) as pool:
-            for chunk in batched(refs, _CHUNK):
-                for batch in batched(pool.map(read, chunk), BATCH):
-                    yield from self._predictions(batch)
+        for batch in batched(map_in_threads(read, refs), BATCH):
+            yield from self._predictions(batch)
+
+    def _labels(self, probabilities: NDArray[np.float32]) -> list[str]:
+        return [self.classes[i] for i in probabilities.argmax(axis=1)]
 
     def _read(self, open_file: Opener, ref: SliceRef) -> PreprocessedInput | FilePrediction:
         """A slice's input, or the error as its prediction."""
@@ -177,10 +161,8 @@ class Predictor:
 
     def _predictions(self, batch: Sequence[PreprocessedInput | FilePrediction]) -> Iterator[FilePrediction]:
         inputs = [item for item in batch if isinstance(item, PreprocessedInput)]
-        predictions: Iterator[FilePrediction] = iter(())
-        if inputs:
-            outputs = self.backend.predict(np.stack([item.pixels for item in inputs]))
-            predictions = iter(self.postprocess(outputs, inputs))
+        outputs = self.backend.predict_all(item.pixels for item in inputs)
+        predictions = iter(self.postprocess(outputs, inputs))
         return (item if isinstance(item, FilePrediction) else next(predictions) for item in batch)
 
     def _pixels(self, image: Image) -> NDArray[np.uint8]:
@@ -188,11 +170,8 @@ class Predictor:
             slices = open_slices(image)
             return self.preprocessor.array(slices.image(slices.middle))
         array = np.asarray(image)
-        if array.ndim == 2:
-            array = array[..., None]
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (1, 3):
-            raise ImageError(
-                "An array must be uint8 [height, width] or [height, width, 1 or 3]",
-                received=f"{array.dtype} {list(array.shape)}",
-            )
+        array = array[..., None] if array.ndim == 2 else array
+        valid = array.dtype == np.uint8 and array.ndim == 3 and array.shape[-1] in (1, 3)
+        rule = "An array must be uint8 [height, width] or [height, width, 1 or 3]"
+        check(valid, rule, f"{array.dtype} {list(array.shape)}")
         return self.preprocessor.array(array)

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
 from btkeras.inference.model_folder import (
+    OOD_SCORE,
+    PRETRAINED,
+    PROBABILITIES,
     SAVED_MODEL,
     ModelMetadata,
     is_pretrained,
     latest_version,
     model_file,
     pretrained_model,
-    resolve_pretrained,
     version_number,
 )
 
 BATCH = 32
-# The module of this package that loads an exported file, by the file's suffix.
-_LOADERS = {".pb": "saved_model", ".onnx": "onnx", ".tflite": "litert"}
-_RUN = "keras"
-_WITHOUT_TENSORFLOW = ("onnx", "litert")
+# Modules of this package: of a run, and of an exported file by its suffix.
+_RUN, _LIGHT = "keras", "single_file"
+_LOADERS = {".pb": "saved_model", ".onnx": _LIGHT, ".tflite": _LIGHT}
 _MODEL_FOLDERS = ("saved_models", "runs")
 _T = TypeVar("_T")
 
@@ -41,6 +42,8 @@ class ModelOutputs(NamedTuple):
 
 
 Predict = Callable[[NDArray[np.uint8]], ModelOutputs]
+# Outputs by name.
+Signature = Callable[[NDArray[np.uint8]], Mapping[str, Any]]
 Explain = Callable[[NDArray[np.uint8], NDArray[np.integer]], NDArray[np.float32]]
 
 
@@ -74,12 +77,10 @@ class InferenceBackend(ModelMetadata):
     def missing(self) -> str | None:
         """Which parts of a prediction this model cannot give and how to add them; None if it gives all."""
         parts = {"prediction sets": self.calibration, "OOD scores": self.ood_calibration}
-        lacking = [name for name, value in parts.items() if value is None]
-        if not lacking:
-            return None
+        lacking = " and no ".join(name for name, value in parts.items() if value is None)
         run = (self.source / "config.yaml").is_file()
         remedy = f"btkeras calibrate {self.source}" if run else "btkeras calibrate RUN, then export it again"
-        return f"{self.source} has no {' and no '.join(lacking)}; get them with: {remedy}"
+        return f"{self.source} has no {lacking}; get them with: {remedy}" if lacking else None
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,12 @@ class ModelLocation:
     @property
     def needs_tensorflow(self) -> bool:
         """Whether loading it imports TensorFlow, which takes seconds."""
-        return self.loader not in _WITHOUT_TENSORFLOW
+        return self.loader != _LIGHT
 
     def load(self, images: int = 1) -> InferenceBackend:
         """Loads it, for about so many images: for many, a run's network is re-parameterised first.
 
-        Raises:
-            ModelError: If it cannot be used.
-            RunError: If it is a run without a checkpoint, or a file of it is damaged.
+        ModelError if it cannot be used, RunError if it is a run without a checkpoint or with a damaged file.
         """
         load: Callable[..., InferenceBackend] = importlib.import_module(f"{__name__}.{self.loader}").load
         return load(self.path, images) if self.loader == _RUN else load(self.path)
@@ -113,19 +112,17 @@ def load_backend(path: str | Path, images: int = 1) -> InferenceBackend:
 def locate(path: str | Path, explained: bool = False) -> ModelLocation:
     """Finds a run folder, or an exported model: ``NAME`` (its highest version), ``NAME/VERSION``, or a file in it.
 
-    Args:
-        path: ``brain_tumour_mri`` is the pretrained model wherever nothing has this name.
-        explained: Whether to prefer a format with gradients.
-
-    Raises:
-        ModelError: If it is neither.
+    ``brain_tumour_mri`` is the pretrained model wherever nothing has this name. If ``explained``, a format with
+    gradients is preferred. ModelError if there is no model.
     """
-    given = resolve_pretrained(Path(path))
+    given = Path(path)
+    if given.name == PRETRAINED and not given.exists():
+        given = pretrained_model() or given
     if (given / "config.yaml").is_file():
         return ModelLocation(given, _RUN)
     version = given if model_file(given) else latest_version(given)
-    file = given if given.is_file() else model_file(version, explained) if version else None
-    if file is None or (file.suffix not in _LOADERS) or (file.suffix == ".pb" and file.name != SAVED_MODEL):
+    file = given if given.is_file() else version and model_file(version, explained)
+    if file is None or file.suffix not in _LOADERS or (file.suffix == ".pb" and file.name != SAVED_MODEL):
         raise ModelError(
             "A model must be a run folder or an exported model",
             received=path,
@@ -138,17 +135,14 @@ def newest_model(base: Path = Path()) -> Path:
     """Finds the newest model in ``saved_models/`` or ``runs/``, or else the pretrained one; ModelError if none."""
     # The pretrained files' times are those of the clone, and say nothing about the user's own models.
     paths = [path for folder in _MODEL_FOLDERS for path in (base / folder).glob("*")]
-    found = [path for path in paths if _modified(path) and not is_pretrained(path)]
-    if found:
-        return max(found, key=_modified)
-    pretrained = pretrained_model()
-    if pretrained is None:
-        raise ModelError(
-            "Without --model there must be a model in saved_models/ or runs/",
-            received=f"none in {base.resolve()}",
-            remedy="Train one (btkeras train --data DATASET --out runs/first) or name one with --model",
-        )
-    return pretrained
+    own = [path for path in paths if _modified(path) and not is_pretrained(path)]
+    if found := max(own, key=_modified, default=pretrained_model()):
+        return found
+    raise ModelError(
+        "Without --model there must be a model in saved_models/ or runs/",
+        received=f"none in {base.resolve()}",
+        remedy="Train one (btkeras train --data DATASET --out runs/first) or name one with --model",
+    )
 
 
 def _modified(path: Path) -> float:
@@ -159,24 +153,25 @@ def _modified(path: Path) -> float:
 
 
 def exported_backend(
-    file: Path, metadata: ModelMetadata, predict: Predict, explain: Explain | None = None
+    file: Path, metadata: ModelMetadata, signature: Signature, explain: Explain | None = None
 ) -> InferenceBackend:
-    """The backend of an exported file; arguments as ``InferenceBackend``."""
+    """The backend of an exported file, whose outputs ``signature`` gives."""
 
-    def finite(images: NDArray[np.uint8]) -> ModelOutputs:
-        outputs = predict(images)
+    def predict(images: NDArray[np.uint8]) -> ModelOutputs:
+        found = signature(images)
+        outputs = {name: np.asarray(found[name]) for name in (PROBABILITIES, OOD_SCORE) if name in found}
         # Damaged weights may still load.
-        if not all(np.isfinite(values).all() for values in outputs if values is not None):
+        if not all(np.isfinite(values).all() for values in outputs.values()):
             raise ModelError(
                 "A model's outputs must be finite numbers",
                 received=f"others from {file}",
                 remedy=f"Is it damaged? btkeras selftest --model {file}",
             )
-        return outputs
+        return ModelOutputs(outputs[PROBABILITIES], outputs.get(OOD_SCORE))
 
     version = version_number(file.parent)
     return InferenceBackend(
-        **vars(metadata), source=file.parent, predict=finite, explain=explain, version=version, file=file
+        **vars(metadata), source=file.parent, predict=predict, explain=explain, version=version, file=file
     )
 
 

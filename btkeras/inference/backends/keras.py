@@ -30,7 +30,7 @@ def load(folder: Path, images: int = 1) -> InferenceBackend:
 
 
 def backend_of(run: Run, model: keras.Model, reparameterized: bool = False) -> InferenceBackend:
-    """The backend of a run whose checkpoint is loaded already; predicts with the re-parameterised network if wanted."""
+    """The backend of a run whose checkpoint ``model`` is loaded already."""
     data, classes = run.config().data, run.classes()
     calibration, ood = load_calibration(run, model), load_ood(run)
     network = with_features(reparameterize(model) if reparameterized else model)

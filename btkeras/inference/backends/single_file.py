@@ -1,6 +1,7 @@
-"""An exported ONNX file as a backend, run by ONNX Runtime or, where ``$BTKERAS_ENGINE`` says so, by OpenVINO.
+"""An exported LiteRT or ONNX file as a backend, run by an engine of its own.
 
-On x86 OpenVINO is the faster of the two, most of all in int8 (docs/performance.md).
+ONNX files are run by ONNX Runtime or, where ``$BTKERAS_ENGINE`` says so, by OpenVINO, which is faster on x86, most of
+all in int8 (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.errors import ConfigError
-from btkeras.inference.backends import InferenceBackend, ModelOutputs, Predict, exported_backend
+from btkeras.inference.backends import InferenceBackend, Signature, exported_backend
 from btkeras.inference.model_folder import (
     METADATA_FILES,
-    OOD_SCORE,
+    PREPARED,
     PROBABILITIES,
     ModelMetadata,
     invalid_model,
@@ -39,31 +41,47 @@ _ERRORS_ONLY = 3
 _BLOCK = 8
 # From this many images on, a padded block is faster than single images.
 _LEAST_OF_BLOCK = 4
-_Outputs = dict[str, NDArray[np.float32]]
+
+_Loaded = tuple[ModelMetadata, Collection[str], Signature]
 
 
 def load(file: Path) -> InferenceBackend:
-    """Loads a file.
-
-    Raises:
-        ConfigError: If the variable names no engine.
-        ModelError: If the engine is missing, or the file is damaged or not made by ``btkeras export``.
-    """
-    name = os.environ.get(ENGINE) or _ONNX_RUNTIME
-    if name != _ONNX_RUNTIME and name not in OPENVINO:
-        raise ConfigError(f"{ENGINE} must be one of {', '.join((_ONNX_RUNTIME, *OPENVINO))}", received=name)
-    open_file = _onnx_runtime if name == _ONNX_RUNTIME else functools.partial(_openvino, precision=OPENVINO[name])
-    metadata, names, run = open_file(file)
+    """Loads a file; ConfigError if the variable names no engine, ModelError if the engine or the file is no good."""
+    metadata, names, signature = _litert(file) if file.suffix == ".tflite" else _onnx(file)
     if PROBABILITIES not in names:
         raise invalid_model(file, f"without the output {PROBABILITIES}")
-    return exported_backend(file, metadata, run)
+    return exported_backend(file, metadata, signature)
 
 
-def _outputs(found: Mapping[str, NDArray[np.float32]]) -> ModelOutputs:
-    return ModelOutputs(found[PROBABILITIES], found.get(OOD_SCORE))
+def _litert(file: Path) -> _Loaded:
+    litert = require_engine("ai_edge_litert.interpreter", "litert")
+    try:
+        # The archive behind the model, where TensorFlow Lite's metadata keep associated files.
+        with zipfile.ZipFile(file) as archive:
+            embedded = {name: archive.read(name).decode() for name in METADATA_FILES if name in archive.namelist()}
+        metadata = parse_metadata(embedded, file)
+        interpreter = litert.Interpreter(model_path=str(file), num_threads=threads())
+        # Now and not with the first image: what it prepares and prints belongs to loading.
+        interpreter.allocate_tensors()
+        run = interpreter.get_signature_runner(PREPARED)
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        raise invalid_model(file, error) from error
+    # An interpreter has one set of buffers.
+    lock = threading.Lock()
+
+    def signature(images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        with lock:
+            return dict(run(images=np.ascontiguousarray(images)))
+
+    return metadata, run.get_output_details(), signature
 
 
-def _onnx_runtime(file: Path) -> tuple[ModelMetadata, list[str], Predict]:
+def _onnx(file: Path) -> _Loaded:
+    name = os.environ.get(ENGINE) or _ONNX_RUNTIME
+    if name in OPENVINO:
+        return _openvino(file, OPENVINO[name])
+    if name != _ONNX_RUNTIME:
+        raise ConfigError(f"{ENGINE} must be one of {', '.join((_ONNX_RUNTIME, *OPENVINO))}", received=name)
     onnxruntime = require_engine("onnxruntime", "onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
@@ -71,17 +89,13 @@ def _onnx_runtime(file: Path) -> tuple[ModelMetadata, list[str], Predict]:
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no other common class.
-        raise invalid_model(file, " ".join(str(error).split())[:200]) from error
+        raise invalid_model(file, error) from error
     names = [output.name for output in session.get_outputs()]
     metadata = parse_metadata(session.get_modelmeta().custom_metadata_map, file)
-    return (
-        metadata,
-        names,
-        lambda images: _outputs(dict(zip(names, session.run(names, {"images": images}), strict=True))),
-    )
+    return metadata, names, lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
 
 
-def _openvino(file: Path, precision: str) -> tuple[ModelMetadata, list[str], Predict]:
+def _openvino(file: Path, precision: str) -> _Loaded:
     # OpenVINO's converters, which are not used here, report their use to its makers; without this package they cannot.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     core = require_engine("openvino", "openvino").Core()
@@ -90,35 +104,34 @@ def _openvino(file: Path, precision: str) -> tuple[ModelMetadata, list[str], Pre
         # OpenVINO keeps a file's `metadata_props` under this key.
         keys = {name: ["framework", name] for name in METADATA_FILES}
         embedded = {name: model.get_rt_info(key).astype(str) for name, key in keys.items() if model.has_rt_info(key)}
-        metadata = parse_metadata(embedded, file)
     except RuntimeError as error:
-        raise invalid_model(file, " ".join(str(error).split())[:200]) from error
-    names = [output.get_any_name() for output in model.outputs]
-    settings = {
+        raise invalid_model(file, error) from error
+    metadata, names = parse_metadata(embedded, file), [output.get_any_name() for output in model.outputs]
+    config = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
 
-    def compiled(count: int) -> Callable[[NDArray[np.uint8]], _Outputs]:
+    def compiled(count: int) -> Signature:
         sized = model.clone()
         sized.reshape([count, metadata.size, metadata.size, metadata.channels])
-        request = core.compile_model(sized, "CPU", settings).create_infer_request()
+        request = core.compile_model(sized, "CPU", config).create_infer_request()
         # Copied, since the next call overwrites the request's memory.
         return lambda images: dict(zip(names, map(np.array, request.infer([images]).values()), strict=True))
 
     return metadata, names, _in_blocks(compiled)
 
 
-def _in_blocks(compiled: Callable[[int], Callable[[NDArray[np.uint8]], _Outputs]]) -> Predict:
+def _in_blocks(compiled: Callable[[int], Signature]) -> Signature:
     lock = threading.Lock()
     graph = functools.cache(compiled)
 
-    def predict(images: NDArray[np.uint8]) -> ModelOutputs:
+    def signature(images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         count = _BLOCK if len(images) >= _LEAST_OF_BLOCK else 1
         padded = np.concatenate([images, np.zeros((-len(images) % count, *images.shape[1:]), np.uint8)])
         with lock:
             blocks = [graph(count)(padded[start : start + count]) for start in range(0, len(padded), count)]
-        return _outputs({name: np.concatenate([block[name] for block in blocks])[: len(images)] for name in blocks[0]})
+        return {name: np.concatenate([block[name] for block in blocks])[: len(images)] for name in blocks[0]}
 
-    return predict
+    return signature
