@@ -36,6 +36,13 @@ class SliceFeatures:
 
     Args:
         image: uint8 ``[height, width]`` or ``[height, width, 1 or 3]``.
+
+    Attributes:
+        grey_levels: Number of different grey levels in the whole image.
+        color: Fraction of pixels that are clearly coloured.
+        grey: The small copy in grey levels, float32.
+        brightest: Its 99.5th percentile, grey levels.
+        contrast: Distance of that from the 0.5th percentile.
     """
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
@@ -43,33 +50,12 @@ class SliceFeatures:
         whole = Image.fromarray(np.ascontiguousarray(pixels))
         scale = min(1.0, SIDE / max(whole.size))
         size = max(SMALLEST, round(whole.width * scale)), max(SMALLEST, round(whole.height * scale))
-        self._whole = whole.convert("L")
-        self._small = whole.resize(size, Image.Resampling.BOX)
-
-    @cached_property
-    def grey_levels(self) -> int:
-        """Number of different grey levels in the whole image."""
-        return int(np.count_nonzero(self._whole.histogram()))
-
-    @cached_property
-    def color(self) -> float:
-        """Fraction of pixels that are clearly coloured."""
-        return float((np.ptp(np.atleast_3d(np.asarray(self._small)), axis=2) > COLOR).mean())
-
-    @cached_property
-    def grey(self) -> Floats:
-        """The small copy in grey levels."""
-        return np.asarray(self._small.convert("L"), np.float32)
-
-    @cached_property
-    def brightest(self) -> float:
-        """99.5th percentile, grey levels."""
-        return float(np.percentile(self.grey, 99.5))
-
-    @cached_property
-    def contrast(self) -> float:
-        """Distance of the 99.5th from the 0.5th percentile, grey levels."""
-        return self.brightest - float(np.percentile(self.grey, 0.5))
+        small = whole.resize(size, Image.Resampling.BOX)
+        self.grey_levels = int(np.count_nonzero(whole.convert("L").histogram()))
+        self.color = float((np.ptp(np.atleast_3d(np.asarray(small)), axis=2) > COLOR).mean())
+        self.grey = np.asarray(small.convert("L"), np.float32)
+        darkest, self.brightest = np.percentile(self.grey, [0.5, 99.5]).tolist()
+        self.contrast = self.brightest - darkest
 
     @cached_property
     def content(self) -> Floats:

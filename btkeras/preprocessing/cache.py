@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import shutil
-import stat
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -233,7 +231,12 @@ def _disk_cache(paths: Sequence[Path], preprocessor: Preprocessor, folder: Path,
         def make(shape: Shape) -> CacheBackend:
             # One that turned out too narrow makes room first; it can still be read.
             (new / _IMAGES).unlink(missing_ok=True)
-            _check_room(shape, folder)
+            if math.prod(shape) > (free := shutil.disk_usage(folder).free):
+                raise DataError(
+                    "The decoded images must fit onto the disk",
+                    received=f"{_megabytes(shape)}, and {free / 1e6:.0f} MB free in {folder}",
+                    remedy="Let BTKERAS_CACHE name a folder with more room, or set data.cache=none",
+                )
             return DiskCache(new / _IMAGES, shape)
 
         built = _fill(make, paths, preprocessor, progress)
@@ -252,16 +255,6 @@ def _disk_cache(paths: Sequence[Path], preprocessor: Preprocessor, folder: Path,
     return replace(built, location=f"{size} in {target}")
 
 
-def _check_room(shape: Shape, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if math.prod(shape) > free:
-        raise DataError(
-            "The decoded images must fit onto the disk",
-            received=f"{_megabytes(shape)}, and {free / 1e6:.0f} MB free in {folder}",
-            remedy="Let BTKERAS_CACHE name a folder with more room, or set data.cache=none",
-        )
-
-
 def _reopened(target: Path, preprocessor: Preprocessor) -> ImageCache:
     images = DiskCache(target / _IMAGES)
     location = f"{_megabytes(images.shape)} in {target} (from an earlier run)"
@@ -272,14 +265,12 @@ def _reopened(target: Path, preprocessor: Preprocessor) -> ImageCache:
 def _key(paths: Sequence[Path], preprocessor: Preprocessor) -> str:
     parts = [_VERSION, str(preprocessor.size), str(preprocessor.channels)]
     parts += ["harmonized"] if preprocessor.harmonize else []
-    resolved = functools.cache(Path.resolve)
     for path in paths:
         try:
-            link, state = path.lstat(), path.stat()
+            state = path.stat()
         except OSError:
             # A file that is missing gets its message when it is read.
             parts.append(str(path))
-            continue
-        whole = path.resolve() if stat.S_ISLNK(link.st_mode) else resolved(path.parent) / path.name
-        parts.append(f"{whole}\n{state.st_size}\n{state.st_mtime_ns}")
+        else:
+            parts.append(f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}")
     return digest(parts)[:24]

@@ -147,10 +147,9 @@ def preprocess_pixels(image: tf.Tensor, size: int, channels: int, harmonized: bo
     Returns:
         uint8 ``[size, size, channels]``.
     """
-    if harmonized:
-        return tf.repeat(resize(harmonize(to_channels(image, 1)), size), channels, axis=-1)
-    if channels == 1:
-        return resize(to_channels(image, 1), size)
+    if harmonized or channels == 1:
+        image = to_channels(image, 1)
+        return to_channels(resize(harmonize(image) if harmonized else image, size), channels)
     # Each channel is resized alike, so a grey image gets its three only afterwards.
     return tf.cond(
         _is_grey(image),

@@ -7,7 +7,6 @@ rounded to quarters of a grey level between the products: all sums stay below 2*
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +15,6 @@ UNIT = 4096.0
 QUARTERS = 4.0
 # Rows of weights multiplied at once: too few for a linear-algebra library to use threads, which images use already.
 _BLOCK = 8
-
-
-class _Band(NamedTuple):
-    """Source pixels ``first`` to ``last - 1``, and their float32 weights ``[up to _BLOCK, last - first]``."""
-
-    first: int
-    last: int
-    weights: NDArray[np.float32]
 
 
 def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -39,18 +30,17 @@ def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     height, width, channels = image.shape
     low = np.empty((size, width * channels), np.float32)
     values = image.reshape(height, width * channels).astype(np.float32)
-    for number, band in enumerate(_bands(height, size)):
-        np.matmul(band.weights, values[band.first : band.last], out=low[number * _BLOCK : (number + 1) * _BLOCK])
+    for out, pixels, weights in _bands(height, size):
+        np.matmul(weights, values[pixels], out=low[out])
     low = _rounded(low, QUARTERS / UNIT)
     if channels > 1:
         # One channel below the other, so that the columns of all are multiplied at once.
         low = np.ascontiguousarray(low.reshape(size, width, channels).transpose(2, 0, 1)).reshape(-1, width)
     small = np.empty((channels * size, size), np.float32)
-    for number, band in enumerate(_bands(width, size)):
-        columns = slice(number * _BLOCK, (number + 1) * _BLOCK)
-        np.matmul(low[:, band.first : band.last], band.weights.T, out=small[:, columns])
-    pixels = _rounded(small, 1 / (QUARTERS * UNIT)).astype(np.uint8)
-    return pixels.reshape(channels, size, size).transpose(1, 2, 0)
+    for out, pixels, weights in _bands(width, size):
+        np.matmul(low[:, pixels], weights.T, out=small[:, out])
+    resized = _rounded(small, 1 / (QUARTERS * UNIT)).astype(np.uint8)
+    return resized.reshape(channels, size, size).transpose(1, 2, 0)
 
 
 def _rounded(values: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
@@ -61,8 +51,8 @@ def _rounded(values: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
 
 # A dataset has a few sizes; cropped to heads, some hundred.
 @functools.lru_cache(1024)
-def _bands(source: int, target: int) -> tuple[_Band, ...]:
-    """The matrix of weights in blocks of rows, without most of its zeros."""
+def _bands(source: int, target: int) -> tuple[tuple[slice, slice, NDArray[np.float32]], ...]:
+    """The matrix of weights in blocks of rows, without most of its zeros: rows, columns and weights of each."""
     places = np.minimum(np.arange(-(-target // _BLOCK) * _BLOCK, dtype=np.int64), target - 1).reshape(-1, _BLOCK)
     # In units of half a source pixel divided by `target`, where everything is whole.
     out = (2 * places + 1) * source
@@ -77,8 +67,8 @@ def _bands(source: int, target: int) -> tuple[_Band, ...]:
     rest = int(UNIT) - units.sum(axis=2, keepdims=True)
     largest = weights.argmax(axis=2)[..., None]
     np.put_along_axis(units, largest, rest + np.take_along_axis(units, largest, 2), 2)
-    rows = target - _BLOCK * np.arange(len(units))
+    starts = range(0, target, _BLOCK)
     return tuple(
-        _Band(begin, end, np.ascontiguousarray(block[:count, : end - begin], np.float32))
-        for begin, end, block, count in zip(first.tolist(), last.tolist(), units, rows.tolist(), strict=True)
+        (slice(start, start + _BLOCK), slice(low, high), block[: target - start, : high - low].astype(np.float32))
+        for start, low, high, block in zip(starts, first.tolist(), last.tolist(), units, strict=True)
     )
