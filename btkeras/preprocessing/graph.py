@@ -149,7 +149,7 @@ def preprocess_pixels(image: tf.Tensor, size: int, channels: int, harmonized: bo
     """
     if harmonized or channels == 1:
         image = to_channels(image, 1)
-        return to_channels(resize(harmonize(image) if harmonized else image, size), channels)
+        return tf.repeat(resize(harmonize(image) if harmonized else image, size), channels, axis=-1)
     # Each channel is resized alike, so a grey image gets its three only afterwards.
     return tf.cond(
         _is_grey(image),
