@@ -30,11 +30,10 @@ def report(
 ) -> None:
     """Report the results of RUNs: each the folder of a cross-validation or of a single training.
 
-    It has the paper's tables with the published figures beside yours, intervals, comparisons of models, learning
-    curves, confusion matrices, ROC and precision-recall curves, calibration, robustness, the misclassified images
-    that the model was most sure of, and the provenance. RUNs of the same dataset and splits are compared; where these
-    differ, the report says so. HTML is one file that needs nothing else; Markdown and LaTeX have their plots in
-    NAME_files/ beside them.
+    It has the paper's tables with the published figures beside yours, intervals, comparisons, all curves, calibration,
+    robustness, the misclassified images that the model was most sure of, and the provenance. RUNs of the same dataset
+    and splits are compared; where these differ, the report says so. HTML is one file that needs nothing else;
+    Markdown and LaTeX have their plots in NAME_files/ beside them.
 
     \b
     Examples:
@@ -42,7 +41,6 @@ def report(
       btkeras report runs/ablation runs/others --out report.html
       btkeras report runs/cv --out paper/tables.tex
       btkeras report runs/cpu --no-images --out report.json
-      btkeras report runs/cpu --intervals-group-by series
     """
     from btkeras.machine import cache_folder
     from btkeras.reporting.render import FORMATS, format_of, write_report
@@ -64,9 +62,8 @@ def report(
 def card(run: Path, out: Path | None) -> None:
     """Write the model card of RUN: its model, intended use, data, metrics with intervals, and limits.
 
-    It holds what `train`, `evaluate`, `calibrate`, `robustness` and others measured, and says of everything else
-    that it was not measured, and which command does. It names no folder of this machine. Your own notes
-    in RUN/notes.md (Markdown) become a section of the card.
+    What was not measured, it says with the command that does. It names no folder of this machine. Your own notes in
+    RUN/notes.md (Markdown) become a section of the card.
 
     \b
     Examples:

@@ -16,10 +16,8 @@ from btkeras.reporting.document import (
     Report,
     Table,
     Text,
-    columns_of,
     count,
     decimals,
-    make_table,
     tenths,
 )
 from btkeras.reporting.render import render
@@ -36,9 +34,10 @@ def write_audit_page(audit: Audit, target: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    largest = sorted(audit.own_groups, key=lambda group: -len(group.own))
+    leaks, largest = tuple(format_leakage(audit)), sorted(audit.own_groups, key=lambda group: -len(group.own))
+    verdict = Text(leaks, "warning") if leaks else Text(("No leakage and no broken file was found.",), "summary")
     sections: dict[str, Sequence[Block]] = {
-        "Findings": _findings(audit),
+        "Findings": [verdict, Text(tuple(format_notes(audit)), "list"), _duplicate_table(audit)],
         "Duplicates with different labels": _galleries(audit, audit.conflicts, "conflict"),
         "Duplicates across the subsets": _galleries(audit, audit.across, "across"),
         f"Duplicates in {audit.against}": _galleries(audit, audit.overlap, "overlap"),
@@ -49,12 +48,6 @@ def write_audit_page(audit: Audit, target: Path) -> None:
     }
     report = Report(f"Audit of {Path(audit.dataset).name or audit.dataset}", sections)
     write_text(target, render(report, "html"))
-
-
-def _findings(audit: Audit) -> list[Block]:
-    leaks = tuple(format_leakage(audit))
-    first = Text(leaks, "warning") if leaks else Text(("No leakage and no broken file was found.",), "summary")
-    return [first, Text(tuple(format_notes(audit)), "list"), _duplicate_table(audit)]
 
 
 def _galleries(audit: Audit, groups: Sequence[DuplicateGroup], name: str) -> list[Block]:
@@ -87,9 +80,9 @@ def _image(audit: Audit, member: GroupMember, name: str) -> GalleryImage:
 def _duplicate_table(audit: Audit) -> Table:
     titles = ("images", "groups of equal pixels", "groups of near-duplicates", "in groups", "largest group", "distinct")
     rows = [(label, *row.values()) for label, row in duplicates_by_class(audit).items()]
-    columns = (Column("class"), *columns_of(titles, count))
     note = "Distinct: images, with a group counted once."
-    return make_table("duplicates-table", "Duplicates per class", columns, rows, note)
+    columns = (Column("class"), *Column.several(titles, count))
+    return Table.from_rows("duplicates-table", "Duplicates per class", columns, rows, note)
 
 
 def _statistics_table(audit: Audit) -> Table:
@@ -97,13 +90,13 @@ def _statistics_table(audit: Audit) -> Table:
     columns = (
         Column("class", key="label"),
         Column("commonest size", key=lambda row: "{} x {}".format(*row.commonest_size)),
-        *columns_of({"its share, %": "commonest_share", "dark border, %": "dark_border"}, tenths),
-        *columns_of(sides, count),
-        *columns_of({"border": "border"}, decimals(1)),
-        *columns_of({"mean": "mean", "spread": "mean_spread", "contrast": "contrast"}, decimals(1), "grey levels"),
+        *Column.several({"its share, %": "commonest_share", "dark border, %": "dark_border"}, tenths),
+        *Column.several(sides, count),
+        Column("border", decimals(1)),
+        *Column.several({"mean": "mean", "spread": "mean_spread", "contrast": "contrast"}, decimals(1), "grey levels"),
         Column("modes", key=lambda row: ", ".join(f"{mode} {images:,}" for mode, images in row.modes.items())),
     )
-    return make_table(
+    return Table.from_rows(
         "statistics-table",
         "Sizes in pixels, border and grey levels (0 to 255), and modes of the files",
         columns,
@@ -117,12 +110,11 @@ def _statistics_table(audit: Audit) -> Table:
 def _lists(audit: Audit) -> list[Block]:
     broken = [f"{path}: {why}" for path, why in audit.unreadable.items()]
     patients = [f"Patient {patient}: {', '.join(subsets)}" for patient, subsets in audit.patients_across.items()]
-    return [Text(_cut(lines), "list") for lines in (broken, patients) if lines]
-
-
-def _cut(lines: list[str]) -> tuple[str, ...]:
-    more = [f"and {len(lines) - _LINES:,} more"] if lines[_LINES:] else []
-    return (*lines[:_LINES], *more)
+    return [
+        Text((*lines[:_LINES], *([f"and {len(lines) - _LINES:,} more"] if lines[_LINES:] else [])), "list")
+        for lines in (broken, patients)
+        if lines
+    ]
 
 
 def _provenance(audit: Audit) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
+from statistics import fmean
 from typing import Any
 
 from btkeras.datasets.dataset import Dataset
@@ -18,7 +19,7 @@ from btkeras.evaluation.robustness import read_sheet
 from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.files import read_json, sha256
 from btkeras.metrics import wilson
-from btkeras.reporting.document import Column, Table, columns_of, count, fact_table, make_table, percent
+from btkeras.reporting.document import Column, Table, count, percent
 from btkeras.reporting.measurements import calibration_table, robustness_table, set_table
 from btkeras.reporting.render import fill
 from btkeras.reporting.report import split_caveats, synthetic_warning
@@ -58,7 +59,7 @@ def card_text(run: Run) -> str:
         "split": model.source.splits[0],
         "warnings": synthetic_warning(data),
         "caveats": split_caveats(model.source),
-        "details": fact_table("details", "The model", _details(run, manifest)),
+        "details": Table.from_facts("details", "The model", _details(run, manifest)),
         "dataset": PurePath(str(manifest["dataset"])).name,
         "confounded": confounded,
         "data_tables": [subset_table(model.source, paper=False), *collections],
@@ -101,8 +102,8 @@ def _collections(run: Run) -> tuple[list[str], list[Table]]:
         return [], []
     alone = [name for name in dataset.classes if all(found == {name} for found in labels.values() if name in found)]
     rows = [(source or "not named", *(images[source, label] for label in dataset.classes)) for source in labels]
-    columns = (Column("collection"), *columns_of(dataset.classes, count))
-    table = make_table("collections", "Images by collection and class", columns, rows)
+    columns = (Column("collection"), *Column.several(dataset.classes, count))
+    table = Table.from_rows("collections", "Images by collection and class", columns, rows)
     return alone if "" not in labels else [], [table]
 
 
@@ -118,8 +119,8 @@ def _dataset(run: Run) -> Dataset | None:
 def _measured(run: Run, data: ReportData, metrics: _Json) -> dict[str, Table | None]:
     """The tables of what was measured, by name; None in place of the others."""
     model, sheet, own = data.models[0], read_sheet(run), run.metrics_file
-    others = [(file.parent.name, read_json(file)) for file in sorted(run.evaluations.glob(f"*/{own.name}"))]
-    others = [(name, found) for name, found in others if found.get("split") == "all"]
+    others = {file.parent.name: read_json(file) for file in sorted(run.evaluations.glob(f"*/{own.name}"))}
+    others = {name: found for name, found in others.items() if found.get("split") == "all"}
     return {
         "confusion": _table(own, _confusion_table, metrics),
         "calibration": calibration_table(data) if metrics.get("calibration") else None,
@@ -148,9 +149,11 @@ def _table(file: Path, build: Callable[[Any], Table], value: Any = ...) -> Table
 
 
 def _confusion_table(metrics: _Json) -> Table:
-    columns = (Column("class"), *columns_of(metrics["classes"], count))
+    columns = (Column("class"), *Column.several(metrics["classes"], count))
     rows = [(label, *row) for label, row in zip(metrics["classes"], metrics["confusion_matrix"], strict=True)]
-    return make_table("confusion", "Confusion matrix: true classes (rows), predicted classes (columns)", columns, rows)
+    return Table.from_rows(
+        "confusion", "Confusion matrix: true classes (rows), predicted classes (columns)", columns, rows
+    )
 
 
 def _tumor_errors(metrics: _Json) -> str:
@@ -167,44 +170,38 @@ def _tumor_errors(metrics: _Json) -> str:
     )
 
 
-def _other_table(evaluations: Sequence[tuple[str, _Json]]) -> Table:
+def _other_table(evaluations: Mapping[str, _Json]) -> Table:
     shares = ("accuracy (95 % Wilson)", "mean recall", "most frequent class", "coverage", "accuracy of the covered")
-    columns = (Column("dataset"), Column("images", count), *columns_of(shares, percent))
+    columns = (Column("dataset"), Column("images", count), *Column.several(shares, percent))
     note = "Accuracy and recall are those of all images. Mean recall: over the classes that the dataset has."
-    rows = [_other_row(*evaluation) for evaluation in evaluations]
-    return make_table("evaluations", "Other datasets, percent", columns, rows, note)
-
-
-def _other_row(name: str, metrics: _Json) -> Sequence[Any]:
-    images, selective = metrics["images"], metrics.get("selective") or {}
-    correct = sum(row[i] for i, row in enumerate(metrics["confusion_matrix"]))
-    recalls = [row["recall"] for row in metrics["per_class"].values() if row["images"]]
-    accuracy = {"value": metrics["accuracy"], "interval": wilson(correct, images)}
-    covered = (selective.get("coverage"), selective.get("accuracy"))
-    return name, images, accuracy, sum(recalls) / len(recalls), metrics["chance"], *covered
+    rows = []
+    for name, metrics in evaluations.items():
+        images, selective = metrics["images"], metrics.get("selective") or {}
+        correct = sum(row[i] for i, row in enumerate(metrics["confusion_matrix"]))
+        recall = fmean(row["recall"] for row in metrics["per_class"].values() if row["images"])
+        accuracy = {"value": metrics["accuracy"], "interval": wilson(correct, images)}
+        covered = (selective.get("coverage"), selective.get("accuracy"))
+        rows.append((name, images, accuracy, recall, metrics["chance"], *covered))
+    return Table.from_rows("evaluations", "Other datasets, percent", columns, rows, note)
 
 
 def _selective_table(selective: _Json) -> Table:
     shares = {"coverage": "coverage", "uncertain": "abstained", "rejected": "rejected"}
     shares |= {"accuracy of the covered": "accuracy", "of the others": "withheld_accuracy"}
-    columns = (Column("class"), Column("images", count), *columns_of(shares, percent))
+    columns = (Column("class"), Column("images", count), *Column.several(shares, percent))
     rows = [{"class": label, **row} for label, row in {"all classes": selective, **selective["per_class"]}.items()]
-    return make_table("selective", "Selective classification of the test subset, percent", columns, rows)
+    return Table.from_rows("selective", "Selective classification of the test subset, percent", columns, rows)
 
 
 def _explanation_table(scores: _Json) -> Table:
-    columns = (
-        *columns_of({"map": "title", "weights": "network"}),
-        Column("pointing game (95 % Wilson)", percent, _pointing),
-        *columns_of({"energy inside": "energy", "IoU": "iou"}, percent),
-    )
+    shares = {"pointing game (95 % Wilson)": "pointing", "energy inside": "energy", "IoU": "iou"}
+    columns = (*Column.several({"map": "title", "weights": "network"}), *Column.several(shares, percent))
+    rows = [
+        row | {"pointing": {"value": row["pointing"], "interval": row["pointing_interval"]}} for row in scores["rows"]
+    ]
     caption = f"Explanations of {scores['images']:,} correctly classified tumours with a {scores['region']}, percent"
     note = "A map that does no better than the baselines, or than random weights, explains nothing."
-    return make_table("explanations", caption, columns, scores["rows"], note)
-
-
-def _pointing(row: _Json) -> _Json:
-    return {"value": row["pointing"], "interval": row["pointing_interval"]}
+    return Table.from_rows("explanations", caption, columns, rows, note)
 
 
 def _shortcut_table(found: _Json) -> Table:
@@ -213,10 +210,10 @@ def _shortcut_table(found: _Json) -> Table:
     columns = (
         Column("features", key=lambda row: f"{row['name']}: {row['shows']}"),
         Column("predicted by", key="predicted_by"),
-        *columns_of(shares, percent),
+        *Column.several(shares, percent),
     )
     caption = f"Prediction without the tumour's appearance, split by {found['group_by']}; percent"
-    return make_table("shortcuts", caption, columns, found["rows"])
+    return Table.from_rows("shortcuts", caption, columns, found["rows"])
 
 
 def _duplicate_table(audit: _Json) -> Table:
@@ -227,14 +224,12 @@ def _duplicate_table(audit: _Json) -> Table:
         "unreadable images": len(audit["unreadable"]),
     }
     if split:
-        leaked = split["test_with_duplicate_in_training"]
-        facts |= {
-            "groups in several subsets": split["groups_across"],
-            f"of {split['images']['test']:,} test images, with a duplicate in the training subset": leaked,
-            "patients in several subsets": len(split["patients_across"]),
-        }
+        leaked = f"of {split['images']['test']:,} test images, with a duplicate in the training subset"
+        facts["groups in several subsets"] = split["groups_across"]
+        facts[leaked] = split["test_with_duplicate_in_training"]
+        facts["patients in several subsets"] = len(split["patients_across"])
     caption = "Duplicates, also resized, re-encoded, flipped or rotated"
-    return make_table("duplicates", caption, (Column("what"), Column("count", count)), list(facts.items()))
+    return Table.from_rows("duplicates", caption, (Column("what"), Column("count", count)), list(facts.items()))
 
 
 def _command(run: Run, manifest: _Json) -> str | None:

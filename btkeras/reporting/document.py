@@ -79,16 +79,19 @@ def decimals(digits: int, unit: float = 1) -> Format:
 
 @dataclass(frozen=True)
 class Column:
-    """A table's column: its header below that of a group, the format of its values, and where rows have them.
-
-    The key leads through mappings and attributes, such as ``spreads.f1``, or is a function of the row; without one,
-    it is the title.
-    """
+    """A table's column."""
 
     title: str
     format: Format = text
+    # Leads through a row's mappings and attributes, such as ``spreads.f1``, or is a function of the row; or the title.
     key: str | Callable[[Any], Any] = ""
-    group: str = ""
+    group: str = ""  # the header above the title
+
+    @classmethod
+    def several(cls, titles: Iterable[str], formatter: Format = text, group: str = "") -> tuple[Column, ...]:
+        """Columns of the same format and group; ``titles`` may be a mapping to the columns' keys."""
+        keys = titles if isinstance(titles, Mapping) else {}
+        return tuple(cls(title, formatter, keys.get(title, ""), group) for title in titles)
 
     @property
     def numeric(self) -> bool:
@@ -97,7 +100,6 @@ class Column:
 
     @property
     def full_title(self) -> str:
-        """Group and title in one line."""
         return f"{self.group}, {self.title}" if self.group else self.title
 
     def value(self, row: Any) -> Any:
@@ -110,53 +112,41 @@ class Column:
         return row
 
     def cell(self, value: Any) -> str:
-        """A value's text."""
         return UNKNOWN if value is None else self.format(value)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first column names its rows; notes are sentences below it.
+    """A table whose first column names its rows."""
 
-    The name is unique, of letters, digits and hyphens; rows hold a JSON-ready value per column, None if not known.
-    """
-
-    name: str
+    name: str  # unique, of letters, digits and hyphens
     caption: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Any, ...], ...]
-    notes: tuple[str, ...] = ()
+    rows: tuple[tuple[Any, ...], ...]  # a JSON-ready value per column, None if not known
+    notes: tuple[str, ...] = ()  # sentences below it
+
+    @classmethod
+    def from_rows(cls, name: str, caption: str, columns: Iterable[Column], rows: Iterable[Any], *notes: str) -> Table:
+        """Builds a table from rows that are sequences, with a value per column, or else have the columns' keys."""
+        columns = tuple(columns)
+        values = (row if isinstance(row, list | tuple) else [column.value(row) for column in columns] for row in rows)
+        return cls(name, caption, columns, tuple(map(tuple, values)), notes)
+
+    @classmethod
+    def from_facts(cls, name: str, caption: str, facts: Mapping[str, Any], *notes: str) -> Table:
+        """Two columns; what is None or empty is left out."""
+        rows = [item for item in facts.items() if item[1] not in (None, "", [])]
+        return cls.from_rows(name, caption, Column.several(("fact", "value")), rows, *notes)
 
     @property
     def cells(self) -> list[list[str]]:
-        """The texts of its rows."""
         return [[column.cell(value) for column, value in zip(self.columns, row, strict=True)] for row in self.rows]
 
     @property
     def header_groups(self) -> list[tuple[str, list[Column]]]:
         """The upper row of its header: each group with its columns; a column without one alone."""
-        # A column without a group is a group of its own, by its number.
-        numbered = groupby(enumerate(self.columns), key=lambda item: item[1].group or item[0])
-        return [((found := [column for _, column in items])[0].group, found) for _, items in numbered]
-
-
-def make_table(name: str, caption: str, columns: Iterable[Column], rows: Iterable[Any], *notes: str) -> Table:
-    """Builds a table from rows that have a value per column, if they are sequences, or else the columns' keys."""
-    columns = tuple(columns)
-    values = (row if isinstance(row, list | tuple) else [column.value(row) for column in columns] for row in rows)
-    return Table(name, caption, columns, tuple(map(tuple, values)), notes)
-
-
-def columns_of(titles: Iterable[str], formatter: Format = text, group: str = "") -> tuple[Column, ...]:
-    """Columns of the same format and group; ``titles`` may be a mapping to the columns' keys."""
-    keys = titles if isinstance(titles, Mapping) else {}
-    return tuple(Column(title, formatter, keys.get(title, ""), group) for title in titles)
-
-
-def fact_table(name: str, caption: str, facts: Mapping[str, Any], *notes: str) -> Table:
-    """Two columns; what is None or empty is left out."""
-    rows = [item for item in facts.items() if item[1] not in (None, "", [])]
-    return make_table(name, caption, columns_of(("fact", "value")), rows, *notes)
+        grouped = groupby(self.columns, key=lambda column: column.group or column)
+        return [("" if isinstance(group, Column) else group, list(columns)) for group, columns in grouped]
 
 
 @dataclass(frozen=True)
@@ -181,15 +171,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class GalleryImage:
-    """An image of the dataset: its name, JPEG file (None where it cannot be shown), alternative text, lines beside it.
-
-    ``data`` is what JSON has of it.
-    """
+    """An image of the dataset; ``data`` is what JSON has of it."""
 
     name: str
-    jpeg: bytes | None
+    jpeg: bytes | None  # None where it cannot be shown
     alt: str
-    lines: tuple[str, ...]
+    lines: tuple[str, ...]  # beside it
     data: Any = None
 
 
@@ -223,7 +210,6 @@ class Report:
 
     @property
     def blocks(self) -> list[Block]:
-        """The blocks of all sections."""
         return [block for blocks in self.sections.values() for block in blocks]
 
 

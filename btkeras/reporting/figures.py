@@ -10,11 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.metrics import wilson
-from btkeras.metrics.calibration import ESTIMATOR, reliability, risk_coverage, top_label
+from btkeras.metrics.calibration import ESTIMATOR, Reliability, reliability, risk_coverage, top_label
 from btkeras.reporting.document import Block, Figure, Panel, Text, percent, tenths
 from btkeras.reporting.plots import BLUE, DIAGONAL, GREY, RED, Line, draw_lines, draw_matrix, nth_style
 from btkeras.reporting.report_data import ReportData, ReportedModel
 
+# Axes of a kind of curves, and the area under it.
+_RATES = {
+    "roc": ("false_positive_rate", "true_positive_rate", "area_under_the_ROC_curve"),
+    "precision-recall": ("recall", "precision", "average_precision"),
+}
 # Sides of the corner that is shown, the smallest that holds the curves' bend.
 _CORNERS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SCALES = "The scales differ: each plot shows the corner in which its curves bend."
@@ -61,20 +66,14 @@ def _line_panel(
 def learning_blocks(data: ReportData) -> list[Block]:
     """Accuracy and loss over the epochs, as ``history.csv`` has them: a figure each with a panel per model."""
     learning = [model for model in data.models if any(run.history for run in model.runs)]
-    without = [model.name for model in data.models if model not in learning]
+    without = ", ".join(model.name for model in data.models if model not in learning)
     note = "A thin line per training; the thick line is their mean, as far as all of them went."
-    blocks: list[Block] = [
-        _figure(
-            f"{metric}-over-epochs",
-            f"{metric.capitalize()} over the epochs",
-            learning,
-            partial(_learning_panel, metric),
-            note,
-        )
-        for metric in (("accuracy", "loss") if learning else ())
-    ]
+    blocks: list[Block] = []
+    for metric in ("accuracy", "loss") if learning else ():
+        caption, panel = f"{metric.capitalize()} over the epochs", partial(_learning_panel, metric)
+        blocks.append(_figure(f"{metric}-over-epochs", caption, learning, panel, note))
     if without:
-        blocks.append(Text((f"Without learning curves, for they do not learn in epochs: {', '.join(without)}.",)))
+        blocks.append(Text((f"Without learning curves, for they do not learn in epochs: {without}.",)))
     return blocks
 
 
@@ -102,14 +101,8 @@ def _mean_lines(name: str, curves: Sequence[Sequence[float]]) -> list[Line]:
 
 def matrix_blocks(data: ReportData) -> list[Block]:
     """The pooled confusion matrices, then those of the folds."""
-    pooled = _figure("confusion", f"Confusion matrices of {data.pooled}", data.models, _pooled_panel, _SHADING)
+    pooled = _figure("confusion", f"Confusion matrices of {data.pooled}", data.models, _matrix_panel, _SHADING)
     return [pooled, *(_fold_figure(model) for model in data.models if len(model.runs) > 1)]
-
-
-def _pooled_panel(model: ReportedModel) -> Panel:
-    pooled = model.metrics["pooled"]
-    draw = partial(draw_matrix, model.name, pooled["confusion_matrix"], pooled["classes"], size=(390, 330))
-    return _matrix_panel(model, "", "", draw, {"confusion_matrix": pooled["confusion_matrix"]})
 
 
 def _fold_figure(model: ReportedModel) -> Figure:
@@ -117,82 +110,73 @@ def _fold_figure(model: ReportedModel) -> Figure:
     # The shortest beginnings that tell the classes apart.
     length = next(n for n in range(1, 100) if len({label[:n] for label in classes}) == len(set(classes)))
     short = {label: label[:length].capitalize() for label in classes}
-    panels = tuple(_fold_panel(model, fold, list(short.values())) for fold in model.metrics["folds"])
+    panels = tuple(_matrix_panel(model, fold, list(short.values())) for fold in model.metrics["folds"])
     caption = f"Confusion matrices of the single folds of {model.name}, with their accuracies"
     note = ", ".join(f"{beginning} {label}" for label, beginning in short.items())
     return Figure(f"folds-{model.slug}", caption, panels, (f"{note}.",))
 
 
-def _fold_panel(model: ReportedModel, fold: Mapping[str, Any], labels: Sequence[str]) -> Panel:
-    several_seeds = len({run.seed for run in model.runs}) > 1
-    where = f"fold {fold['fold']}" + (f", seed {fold['seed']}" if several_seeds else "")
-    title = f"{where}: {percent(fold['accuracy'])} %"
-    draw = partial(draw_matrix, title, fold["confusion_matrix"], labels, size=(170, 175))
-    data = {key: fold[key] for key in ("fold", "seed", "accuracy", "confusion_matrix")}
-    return _matrix_panel(model, f"-seed-{fold['seed']}-fold-{fold['fold']}", f", {where}", draw, data)
+def _matrix_panel(model: ReportedModel, fold: Mapping[str, Any] | None = None, short: Sequence[str] = ()) -> Panel:
+    """The matrix of all predictions, or, smaller and with short labels, of a fold's."""
+    classes, matrix = model.metrics["pooled"]["classes"], (fold or model.metrics["pooled"])["confusion_matrix"]
+    name, title, where, data = f"confusion-{model.slug}", model.name, "", {}
+    if fold:
+        several_seeds = len({run.seed for run in model.runs}) > 1
+        where = f"fold {fold['fold']}" + (f", seed {fold['seed']}" if several_seeds else "")
+        name, title = f"{name}-seed-{fold['seed']}-fold-{fold['fold']}", f"{where}: {percent(fold['accuracy'])} %"
+        data = {key: fold[key] for key in ("fold", "seed", "accuracy")}
+    alt = f"Confusion matrix of {model.name}{where and f', {where}'}: {_format_matrix(classes, np.array(matrix))}"
+    draw = partial(draw_matrix, title, matrix, short or classes, size=(170, 175) if fold else (390, 330))
+    return Panel(name, alt, draw, {"model": model.name, "classes": classes, **data, "confusion_matrix": matrix})
 
 
-def _matrix_panel(model: ReportedModel, suffix: str, where: str, draw: Any, data: Mapping[str, Any]) -> Panel:
-    classes, counts = model.metrics["pooled"]["classes"], np.array(data["confusion_matrix"])
+def _format_matrix(classes: Sequence[str], counts: NDArray[np.int64]) -> str:
     wrong = [(counts[i, j], classes[i], classes[j]) for i, j in zip(*np.nonzero(counts), strict=True) if i != j]
     # Python's sort keeps the order of equals, so that the text is the same each time.
     wrong = sorted(wrong, key=lambda each: -each[0])[:3]
     most = ", ".join(f"{n} of {label} predicted as {other}" for n, label, other in wrong)
-    right = f"{counts.trace():,} of {counts.sum():,} right" + (f"; most often wrong: {most}" if most else "")
-    alt = f"Confusion matrix of {model.name}{where}: {right}"
-    return Panel(f"confusion-{model.slug}{suffix}", alt, draw, {"model": model.name, "classes": classes, **data})
+    return f"{counts.trace():,} of {counts.sum():,} right" + (f"; most often wrong: {most}" if most else "")
 
 
 def curve_blocks(data: ReportData) -> list[Block]:
     """ROC and precision-recall curves, each class against the rest."""
     of = f"of {data.pooled}, each class against the rest"
-    recall = f"Precision-recall curves {of}, and average precisions"
+    captions = {
+        "roc": f"ROC curves {of}, and the areas under them",
+        "precision-recall": f"Precision-recall curves {of}, and average precisions",
+    }
     return [
-        _figure("roc", f"ROC curves {of}, and the areas under them", data.models, _roc_panel, _SCALES),
-        _figure("precision-recall", recall, data.models, _precision_recall_panel, _SCALES),
+        _figure(kind, caption, data.models, partial(_rate_panel, kind), _SCALES) for kind, caption in captions.items()
     ]
 
 
-def _classes(model: ReportedModel) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.float64]]]:
-    """Truth and probability of each class that some of the test images have, and some have not."""
-    found = {
-        name: (model.labels == i, model.probabilities[:, i]) for i, name in enumerate(model.source.manifest["classes"])
-    }
-    return {name: pair for name, pair in found.items() if 0 < pair[0].mean() < 1}
+def _rates(kind: str, truth: NDArray[np.bool_], p: NDArray[np.float64]) -> tuple[Any, Any, float]:
+    """Points of a curve and the area under it."""
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+    if kind == "roc":
+        return *roc_curve(truth, p)[:2], float(roc_auc_score(truth, p))
+    precision, recall, _ = precision_recall_curve(truth, p, drop_intermediate=True)
+    return recall, precision, float(average_precision_score(truth, p))
 
 
-def _roc_panel(model: ReportedModel) -> Panel:
-    from sklearn.metrics import roc_auc_score, roc_curve
-
-    found = {name: (*roc_curve(*pair)[:2], roc_auc_score(*pair)) for name, pair in _classes(model).items()}
-    keys = ("false_positive_rate", "true_positive_rate", "area_under_the_ROC_curve")
-    return _rate_panel("roc", model, keys, found)
-
-
-def _precision_recall_panel(model: ReportedModel) -> Panel:
-    from sklearn.metrics import average_precision_score, precision_recall_curve
-
-    found = {}
-    for name, pair in _classes(model).items():
-        precision, recall, _ = precision_recall_curve(*pair, drop_intermediate=True)
-        found[name] = (recall, precision, average_precision_score(*pair))
-    return _rate_panel("precision-recall", model, ("recall", "precision", "average_precision"), found)
-
-
-def _rate_panel(kind: str, model: ReportedModel, keys: Sequence[str], curves: Mapping[str, Any]) -> Panel:
-    """A curve per class, from its points and the area under it; a ROC curve rises."""
-    rises = kind == "roc"
-    x, y, measure = (key.replace("_", " ") for key in keys)
-    areas = {name: f"{name} {area:.4f}" for name, (_, _, area) in curves.items()}
+def _rate_panel(kind: str, model: ReportedModel) -> Panel:
+    """A curve for each class that some of the test images have, and some have not."""
+    truths = {name: model.labels == i for i, name in enumerate(model.source.manifest["classes"])}
+    pairs = {name: (truth, p) for (name, truth), p in zip(truths.items(), model.probabilities.T, strict=True)}
+    curves = {name: _rates(kind, *pair) for name, pair in pairs.items() if 0 < pair[0].mean() < 1}
+    x, y, measure = (key.replace("_", " ") for key in _RATES[kind])
+    labels = {name: f"{name} {area:.4f}" for name, (_, _, area) in curves.items()}
     lines: list[Line] = [
-        (xs, ys, {**nth_style(number), "label": areas[name]})
+        (xs, ys, {**nth_style(number), "label": labels[name]})
         for number, (name, (xs, ys, _)) in enumerate(curves.items())
     ]
     shown = {
-        name: dict(zip(keys, (xs.tolist(), ys.tolist(), float(area)), strict=True))
+        name: dict(zip(_RATES[kind], (xs.tolist(), ys.tolist(), area), strict=True))
         for name, (xs, ys, area) in curves.items()
     }
-    # The side of the corner around the ideal point that shows the bend of every curve.
+    # A ROC curve rises. The side of the corner around the ideal point that shows the bend of every curve.
+    rises = kind == "roc"
     bends = [float(np.maximum(np.abs(xs - (not rises)), 1 - ys).min()) for xs, ys, _ in curves.values()]
     side = next(side for side in _CORNERS if max(bends, default=1.0) <= side / 2 or side == 1)
     # A little beyond the ideal point, so that the edge does not hide lines along it.
@@ -200,7 +184,7 @@ def _rate_panel(kind: str, model: ReportedModel, keys: Sequence[str], curves: Ma
     plot = {"limits": ((-0.02 * side, side) if rises else top, top), "loc": f"lower {'right' if rises else 'left'}"}
     lines += [DIAGONAL] if rises else []
     return _line_panel(
-        kind, model, f"{measure}: {', '.join(areas.values())}", {"classes": shown}, (x, y), lines, **plot
+        kind, model, f"{measure}: {', '.join(labels.values())}", {"classes": shown}, (x, y), lines, **plot
     )
 
 
@@ -224,27 +208,27 @@ def _reliability_panel(model: ReportedModel) -> Panel:
         stage: {"ece": curve.error, **{key: getattr(curve, key).tolist() for key in keys}}
         for stage, curve in curves.items()
     }
-    lines: list[Line] = []
-    for stage, curve in curves.items():
-        right = np.rint(curve.frequency * curve.images)
-        bounds = np.array([wilson(float(k), int(n)) for k, n in zip(right, curve.images, strict=True)]).T
-        label = f"{f'{stage}: ' if len(curves) > 1 else ''}ECE {errors[stage]}"
-        style = {"markersize": 3.5, "linewidth": 1, "elinewidth": 0.6, "alpha": 0.9, "label": label}
-        errorbars = {"yerr": np.abs(bounds - curve.frequency)}
-        lines.append((curve.confidence, curve.frequency, {**_STAGE_STYLES[stage], **style, **errorbars}))
+    labels = {stage: f"{stage}: ECE {error}" if len(curves) > 1 else f"ECE {error}" for stage, error in errors.items()}
+    lines = [
+        _reliability_line(curve, {**_STAGE_STYLES[stage], "label": labels[stage]}) for stage, curve in curves.items()
+    ]
     least = min(float(values.min()) for curve in curves.values() for values in (curve.confidence, curve.frequency))
     lowest = np.floor(10 * least - 1e-9) / 10
     limits = (lowest, 1 + 0.02 * (1 - lowest))
-    return _line_panel(
-        "reliability",
-        model,
-        f"expected calibration error {', '.join(f'{stage} {error}' for stage, error in errors.items())}",
+    alt = f"expected calibration error {', '.join(map(' '.join, errors.items()))}"
+    data, axes = (
         {"estimator": ESTIMATOR, "stages": shown},
         ("probability of the most probable class", "share of right predictions"),
-        [*lines, DIAGONAL],
-        limits=(limits, limits),
-        loc="upper left",
     )
+    plot: dict[str, Any] = {"limits": (limits, limits), "loc": "upper left"}
+    return _line_panel("reliability", model, alt, data, axes, [*lines, DIAGONAL], **plot)
+
+
+def _reliability_line(curve: Reliability, style: dict[str, Any]) -> Line:
+    right = np.rint(curve.frequency * curve.images)
+    bounds = np.array([wilson(float(k), int(n)) for k, n in zip(right, curve.images, strict=True)]).T
+    style = {"markersize": 3.5, "linewidth": 1, "elinewidth": 0.6, "alpha": 0.9, **style}
+    return curve.confidence, curve.frequency, {**style, "yerr": np.abs(bounds - curve.frequency)}
 
 
 def _risk_panel(model: ReportedModel) -> Panel:
@@ -255,17 +239,12 @@ def _risk_panel(model: ReportedModel) -> Panel:
     shown = np.unique(np.linspace(0, len(risk) - 1, _POINTS).astype(int))
     curves = {"coverage": coverage[shown], "risk": risk[shown], "least_risk": best[shown]}
     x, y, least = (100 * values for values in curves.values())
-    area = f"{percent(aurc, 3)} %"
-    return _line_panel(
-        "risk-coverage",
-        model,
-        f"area under the risk-coverage curve {area}",
-        {"aurc": aurc, **{name: values.tolist() for name, values in curves.items()}},
-        ("coverage, %", "wrong among the covered, %"),
-        [(x, least, GREY), (x, y, {"color": BLUE, "label": f"AURC {area}"})],
-        limits=((0, 102), (0, None)),
-        loc="upper left",
-    )
+    area, labels = f"{percent(aurc, 3)} %", ("coverage, %", "wrong among the covered, %")
+    alt = f"area under the risk-coverage curve {area}"
+    lines: list[Line] = [(x, least, GREY), (x, y, {"color": BLUE, "label": f"AURC {area}"})]
+    data = {"aurc": aurc, **{name: values.tolist() for name, values in curves.items()}}
+    limits = ((0, 102), (0, None))
+    return _line_panel("risk-coverage", model, alt, data, labels, lines, limits=limits, loc="upper left")
 
 
 def robustness_panel(title: str, slug: str, sheet: Mapping[str, Any]) -> Panel:

@@ -9,20 +9,7 @@ from typing import Any
 from btkeras.logging import duration
 from btkeras.metrics.calibration import ESTIMATOR, calibrated_error, calibration_scores, risk_coverage_area
 from btkeras.metrics.conformal import set_metrics
-from btkeras.reporting.document import (
-    DASH,
-    Column,
-    Table,
-    columns_of,
-    count,
-    decimals,
-    fact_table,
-    make_table,
-    p_value,
-    percent,
-    points,
-    tenths,
-)
+from btkeras.reporting.document import DASH, Column, Table, count, decimals, p_value, percent, points, tenths
 from btkeras.reporting.report_data import STAGES, ReportData, ReportedModel
 from btkeras.reporting.sources import Source
 from btkeras.reporting.tables import format_level
@@ -51,11 +38,11 @@ def comparison_table(data: ReportData) -> Table:
         Column("less model", key=lambda pair: pair["models"][1]),
         Column("difference, points", points, "difference"),
         Column(f"{format_level(data.sources[0])} interval", points, lambda pair: list(pair["interval"])),
-        *columns_of({"p": "bootstrap_p", "adjusted": "bootstrap_p_adjusted"}, p_value, "bootstrap"),
-        *columns_of(only, count, "McNemar"),
-        *columns_of({"p": "mcnemar_p", "adjusted": "mcnemar_p_adjusted"}, p_value, "McNemar"),
+        *Column.several({"p": "bootstrap_p", "adjusted": "bootstrap_p_adjusted"}, p_value, "bootstrap"),
+        *Column.several(only, count, "McNemar"),
+        *Column.several({"p": "mcnemar_p", "adjusted": "mcnemar_p_adjusted"}, p_value, "McNemar"),
     )
-    return make_table(
+    return Table.from_rows(
         "pairs",
         "Differences in accuracy between all pairs of models",
         columns,
@@ -70,7 +57,7 @@ def calibration_table(data: ReportData) -> Table:
     """Calibration errors of every model before and after the temperature."""
     scores = {"ECE": ("ece", percent), "Brier score": ("brier", decimals(4)), "log loss": ("nll", decimals(4))}
     before_and_after = {
-        title: columns_of({stage: f"{stage}.{key}" for stage in STAGES}, formatter, title)
+        title: Column.several({stage: f"{stage}.{key}" for stage in STAGES}, formatter, title)
         for title, (key, formatter) in scores.items()
     }
     columns = (
@@ -83,7 +70,7 @@ def calibration_table(data: ReportData) -> Table:
         Column("AURC", decimals(3, 0.01)),
     )
     caption = f"Calibration of {data.pooled}, before and after the temperature"
-    return make_table("calibration-errors", caption, columns, map(_calibration_row, data.models), _ERROR_NOTE)
+    return Table.from_rows("calibration-errors", caption, columns, map(_calibration_row, data.models), _ERROR_NOTE)
 
 
 def _calibration_row(model: ReportedModel) -> Mapping[str, Any]:
@@ -107,13 +94,13 @@ def set_table(data: ReportData) -> Table:
     columns = (
         Column("model"),
         Column("wanted", lambda share: f"{100 * share:g}"),
-        *columns_of({"coverage": "covered", "coverage, least covered class": "least"}, percent),
+        *Column.several({"coverage": "covered", "coverage, least covered class": "least"}, percent),
         Column("classes a set", decimals(2), "mean_size"),
-        *columns_of({"empty": "empty", "of one class": "single", "of those right": "single_right"}, percent),
+        *Column.several({"empty": "empty", "of one class": "single", "of those right": "single_right"}, percent),
     )
     caption = f"How often prediction sets hold the true class, of {data.pooled}"
     rows = (row for model in data.models for row in _set_rows(model))
-    return make_table("prediction-sets", caption, columns, rows, _SET_NOTE)
+    return Table.from_rows("prediction-sets", caption, columns, rows, _SET_NOTE)
 
 
 def _set_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
@@ -136,9 +123,9 @@ def robustness_table(title: str, slug: str, sheet: Mapping[str, Any]) -> Table:
     means = {"balanced accuracy": "mean.balanced_accuracy", "confidence": "mean.confidence", "ECE": "mean.ece"}
     columns = (
         Column("corruption", key="name"),
-        *columns_of({level: f"levels.{level}" for level in levels}, tenths, "accuracy"),
+        *Column.several({level: f"levels.{level}" for level in levels}, tenths, "accuracy"),
         Column("mean", tenths, "mean.accuracy", "accuracy"),
-        *columns_of(means, tenths, "means over the strengths"),
+        *Column.several(means, tenths, "means over the strengths"),
     )
     rows = [
         {**row, "levels": {str(level["level"]): level["accuracy"] for level in row["levels"]}}
@@ -146,7 +133,7 @@ def robustness_table(title: str, slug: str, sheet: Mapping[str, Any]) -> Table:
     ]
     totals = {"all of them": sheet["mean"], "uncorrupted": sheet["clean"]}
     rows += [{"name": name, "levels": None, "mean": mean} for name, mean in totals.items()]
-    return make_table(
+    return Table.from_rows(
         f"robustness-table-{slug}",
         f"{title}: accuracy in percent on {sheet['images']:,} of {sheet['of']:,} images, by strength",
         columns,
@@ -178,7 +165,7 @@ def provenance_tables(data: ReportData) -> list[Table]:
     captions = [f"Source: {source.path}" if several else "Source" for source in data.sources]
     return [
         *(
-            fact_table(f"source-{number}", caption, _source_facts(source))
+            Table.from_facts(f"source-{number}", caption, _source_facts(source))
             for number, (caption, source) in enumerate(zip(captions, data.sources, strict=True), start=1)
         ),
         _software_table(data),
@@ -219,7 +206,9 @@ def _software_table(data: ReportData) -> Table:
     keys = ("python", "git_revision", "platform", "device", "precision", "precision_reason", "classifier")
     facts = {key.replace("_", " "): _distinct(manifests, key) for key in keys}
     facts |= {name: _distinct(versions, name) for found in versions for name in found}
-    return fact_table("software", "Software and machine", facts, "Of all trainings; several values where they differ.")
+    return Table.from_facts(
+        "software", "Software and machine", facts, "Of all trainings; several values where they differ."
+    )
 
 
 def _distinct(manifests: Iterable[Mapping[str, Any]], key: str) -> list[str]:
@@ -236,10 +225,10 @@ def _training_table(data: ReportData) -> Table:
     ]
     columns = (
         Column("model"),
-        *columns_of(("seed", "fold", "epochs", "best epoch"), count),
+        *Column.several(("seed", "fold", "epochs", "best epoch"), count),
         Column("duration", duration),
-        *columns_of(("started", "folder")),
+        *Column.several(("started", "folder")),
     )
     known = [float(row["duration"]) for row in rows if row["duration"]]
     total = [f"Together {duration(sum(known))} of training."] if len(known) == len(rows) > 1 else []
-    return make_table("trainings", "The trainings", columns, rows, *total)
+    return Table.from_rows("trainings", "The trainings", columns, rows, *total)

@@ -23,12 +23,7 @@ from btkeras.reporting.document import Column, Figure, Gallery, GalleryImage, Re
 from btkeras.reporting.plots import to_pdf, to_svg
 
 # Endings of a format's files; the first is what a file is given that has no name yet.
-FORMATS = {
-    "html": (".html", ".htm"),
-    "markdown": (".md", ".markdown"),
-    "latex": (".tex",),
-    "json": (".json",),
-}
+FORMATS = {"html": (".html", ".htm"), "markdown": (".md", ".markdown"), "latex": (".tex",), "json": (".json",)}
 _TEMPLATES = {"html": "report.html.jinja", "markdown": "report.md.jinja", "latex": "report.tex.jinja"}
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,15 +12,7 @@ from btkeras.datasets.readers.images import to_png_or_jpeg
 from btkeras.errors import ImageError
 from btkeras.evaluation.robustness import read_sheet
 from btkeras.reporting import published
-from btkeras.reporting.document import (
-    Block,
-    Figure,
-    Gallery,
-    GalleryImage,
-    Report,
-    Text,
-    percent,
-)
+from btkeras.reporting.document import Block, Figure, Gallery, GalleryImage, Report, Text, percent
 from btkeras.reporting.figures import (
     calibration_figures,
     curve_blocks,
@@ -81,6 +72,7 @@ def build_report(
         RunError: If a folder is no finished source or is named twice.
     """
     data = load_report_data(paths, intervals_group_by, cache)
+    sets = [set_table(data)] if any(model.is_calibrated for model in data.models) else []
     sections: dict[str, Sequence[Block]] = {
         "Summary": _summary_blocks(data),
         "Tables of the paper": paper_tables(data),
@@ -88,28 +80,25 @@ def build_report(
         "Learning curves": learning_blocks(data),
         "Confusion matrices": matrix_blocks(data),
         "ROC and precision-recall curves": curve_blocks(data),
-        "Calibration": [
-            calibration_table(data),
-            *([set_table(data)] if any(m.is_calibrated for m in data.models) else []),
-            *calibration_figures(data),
-        ],
+        "Calibration": [calibration_table(data), *sets, *calibration_figures(data)],
         "Robustness": _robustness_blocks(data),
         "Misclassified images": _misclassified_blocks(data, images=images),
         "Limits": [Text((_faults(data),)), Text((*published.FAULTS, RESEARCH_ONLY), "list")],
         "Provenance": provenance_tables(data),
     }
-    title = f"btkeras report: {', '.join(source.path.resolve().name for source in data.sources)}"
-    return Report(title, sections)
+    return Report(f"btkeras report: {', '.join(source.path.resolve().name for source in data.sources)}", sections)
 
 
 def _summary_blocks(data: ReportData) -> list[Block]:
     """What to know of the report if nothing else of it is read."""
+    best, spread = data.best, data.best.spreads["accuracy"]["std"]
+    over = f" ± {percent(spread)} over {len(best.runs)} trainings" if spread is not None else ""
+    interval = f"({format_level(best.source)} interval {percent(best.accuracy_interval)})"
     warnings = (*synthetic_warning(data), *data.differences)
-    best = data.best
     points = (_counts(best), *split_caveats(best.source), *_against_the_paper(data), *_against_the_others(data))
     return [
         *([Text(warnings, "warning")] if warnings else []),
-        Text((_accuracy(best),), "summary"),
+        Text((f"{best.name}: {percent(best.accuracy)} % accuracy{over} {interval}.",), "summary"),
         Text(points, "list"),
         overview_table(data),
     ]
@@ -122,21 +111,12 @@ def synthetic_warning(data: ReportData) -> list[str]:
     return ["These images are drawn by a program (btkeras' phantom): the metrics say nothing about real slices."]
 
 
-def _accuracy(model: ReportedModel) -> str:
-    spread = model.spreads["accuracy"]["std"]
-    over = f" ± {percent(spread)} over {len(model.runs)} trainings" if spread is not None else ""
-    interval = percent(model.accuracy_interval)
-    return (
-        f"{model.name}: {percent(model.accuracy)} % accuracy{over} ({format_level(model.source)} interval {interval})."
-    )
-
-
 def _counts(model: ReportedModel) -> str:
     per_class, total, wrong = model.metrics["pooled"]["per_class"], len(model.labels), len(model.wrong)
     label = max(per_class, key=lambda name: per_class[name]["images"])
     return (
-        f"{total - wrong:,} of {total:,} predictions are right, {wrong:,} wrong. Always "
-        f"predicting {label}, the most frequent class, would get {percent(per_class[label]['images'] / total)} %."
+        f"{total - wrong:,} of {total:,} predictions are right, {wrong:,} wrong. Always predicting {label}, the most "
+        f"frequent class, would get {percent(per_class[label]['images'] / total)} %."
     )
 
 
@@ -145,73 +125,68 @@ def split_caveats(source: Source) -> list[str]:
     group_by = source.group_by
     caveats = [_CAVEATS.get(group_by, f"The split is by {group_by}.")]
     if group_by in ("duplicate", "series"):
-        caveats.append(_PATIENTS[_names_patients(source)])
+        caveats.append(_PATIENTS[bool(source.manifest.get("patients"))])
     if group_by not in ("patient", "official"):
         caveats.append(_INFLATED)
-    if group_by == "image" or source.regrouped_by:
-        caveats += _leakage(source)
+    # Runs of before splits had groups recorded none.
+    if source.regrouped_by or (group_by == "image" and "groups" in source.splits[0]):
+        caveats.append(_leakage(source))
     return [*caveats, "Nothing here says how the models do on another hospital's scanner."]
 
 
-def _names_patients(source: Source) -> bool:
-    return bool(source.manifest.get("patients"))
-
-
-def _leakage(source: Source) -> list[str]:
-    """How many test images have a relative among the training images; nothing of runs that recorded no groups."""
-    if "groups" not in source.splits[0] and not source.regrouped_by:
-        return []
+def _leakage(source: Source) -> str:
+    """How many test images have a relative among the training images."""
     if not source.groups:
-        return ["The dataset names no patients and has no equal files: how much the split leaks cannot be counted."]
+        return "The dataset names no patients and has no equal files: how much the split leaks cannot be counted."
     tested = related = 0
     for split in source.splits:
         known = {source.groups[path] for path in split["train"] if path in source.groups}
         tested += len(split["test"])
         related += sum(source.groups.get(path) in known for path in split["test"])
-    named = _names_patients(source)
+    named = bool(source.manifest.get("patients"))
     relatives = _RELATIVES.get(source.regrouped_by, ("byte-for-byte duplicate",))
     kinds = " or ".join(("slice of the same patient", *relatives) if named else relatives)
     counted = "not all slices of one patient can" if source.regrouped_by == "series" else "slices of one patient cannot"
     unknown = "" if named else f" The dataset names no patients, so {counted} be counted."
     share = f"{related:,} of {tested:,} test images ({percent(related / tested)} %)"
-    return [f"{share} have a {kinds} in the training subset.{unknown}"]
+    return f"{share} have a {kinds} in the training subset.{unknown}"
 
 
-def _against_the_paper(data: ReportData) -> list[str]:
-    known, points = published.ABLATION[published.IMPROVED]["accuracy"], []
+def _against_the_paper(data: ReportData) -> Iterator[str]:
+    known = published.ABLATION[published.IMPROVED]["accuracy"]
     for model in data.of_model(published.IMPROVED):
         low, high = model.accuracy_interval
         place = "inside" if low <= known <= high else "below" if known < low else "above"
-        points.append(
+        yield (
             f"The paper reports {percent(known)} % for {model.model}, {place} the interval {percent([low, high])} of "
             f"{model.name} here. Its images and splits are not known here, so this neither confirms nor refutes it."
         )
-    return points
 
 
-def _against_the_others(data: ReportData) -> list[str]:
+def _against_the_others(data: ReportData) -> Iterator[str]:
     # Models that were tested on other images do not compare; the warning says so.
     if len(data.models) == 1 or data.differences:
-        return []
+        return
     best, *others = data.ranked
     rivals = {model.name for model in (*others[:1], *data.of_model(published.BASELINE))} - {best.name}
-    chosen = [pair["conclusion"] for pair in data.comparisons if set(pair["models"]) - rivals == {best.name}]
-    rank = (
+    for pair in data.comparisons:
+        if set(pair["models"]) - rivals == {best.name}:
+            yield f"{pair['conclusion']}."
+    yield (
         f"{best.name} is the best of {len(data.models)} on the same images that its accuracy is of, which flatters it: "
         "judge by the comparisons, not by the rank."
     )
-    return [*(f"{conclusion}." for conclusion in chosen), rank]
 
 
 def _faults(data: ReportData) -> str:
     kinds = sorted({source.group_by for source in data.sources})
-    if kinds == ["image"]:
-        return "Known faults of the published protocol. A report on a split that follows it shares them."
-    whose = "The splits here are" if len(data.sources) > 1 else "The split here is"
-    return (
-        f"Known faults of the published protocol. {whose} by {' and '.join(kinds)}; the summary says how much of the "
-        "first fault is left then."
+    splits = "splits here are" if len(data.sources) > 1 else "split here is"
+    consequence = (
+        "A report on a split that follows it shares them."
+        if kinds == ["image"]
+        else f"The {splits} by {' and '.join(kinds)}; the summary says how much of the first fault is left then."
     )
+    return f"Known faults of the published protocol. {consequence}"
 
 
 def _comparison_blocks(data: ReportData) -> list[Block]:
@@ -220,25 +195,24 @@ def _comparison_blocks(data: ReportData) -> list[Block]:
         alone = "There is one model in this report, so there is nothing to compare."
         apart = "No two models of this report were tested on the same images."
         return [Text((alone if len(data.models) == 1 else apart,))]
-    chosen = [pair for pair in pairs if len(pairs) <= _SENTENCES or best in pair["models"]]
+    chosen = [f"{pair['conclusion']}." for pair in pairs if len(pairs) <= _SENTENCES or best in pair["models"]]
     rest = len(pairs) - len(chosen)
-    more = (f"The other {rest} pairs are in the table.",) if rest else ()
-    return [Text((*(f"{pair['conclusion']}." for pair in chosen), *more), "list"), comparison_table(data)]
+    more = [f"The other {rest} pairs are in the table."] if rest else []
+    return [Text((*chosen, *more), "list"), comparison_table(data)]
 
 
 def _misclassified_blocks(data: ReportData, *, images: bool) -> list[Block]:
     """The images that the best model was wrong about and most sure of."""
     model = data.best
-    wrong = model.wrong
-    if not wrong.size:
+    if not model.wrong.size:
         return [Text((f"{model.name} made no mistake on its test images.",))]
     root = Path(str(model.source.manifest.get("dataset", "")))
     gone = images and not root.is_dir()
     # By path where equally sure, so that the order is the same each time.
-    ranked = sorted(wrong.tolist(), key=lambda i: (-float(model.probabilities[i].max()), model.paths[i]))[:_SHOWN]
+    ranked = sorted(model.wrong.tolist(), key=lambda i: (-model.probabilities[i].max(), model.paths[i]))[:_SHOWN]
     shown_from = root if images and not gone else None
     shown = tuple(_misclassified(data, i, number, shown_from) for number, i in enumerate(ranked, start=1))
-    caption = f"The {len(shown)} of {wrong.size:,} misclassified images of {model.name} that it was most sure of"
+    caption = f"The {len(shown)} of {model.wrong.size:,} misclassified images of {model.name} that it was most sure of"
     note = Text((f"The dataset is no longer at {root}, so its images are not shown.",))
     return [*([note] if gone else []), Gallery("misclassified", caption, shown, ("Some labels may be wrong.",))]
 
@@ -251,21 +225,16 @@ def _misclassified(data: ReportData, i: int, number: int, root: Path | None) -> 
     label, prediction = classes[model.labels[i]], next(iter(probabilities))
     jpeg, problem = thumbnail(root, path) if root else (None, "")
     shares = ", ".join(f"{name} {100 * p:.1f} %" for name, p in probabilities.items())
-    lines = (path, f"{label}, predicted as {prediction}", shares, _others(data, path), problem)
+    peers = [peer for peer in data.models if peer.source.dataset_digest == model.source.dataset_digest]
+    wrong = sum(path in {peer.paths[j] for j in peer.wrong} for peer in peers)
+    others = f"wrong in {wrong} of {len(peers)} models" if len(peers) > 1 else ""
     return GalleryImage(
         f"misclassified-{number}",
         jpeg,
         f"Slice of class {label} that was predicted as {prediction}",
-        tuple(filter(None, lines)),
+        tuple(filter(None, (path, f"{label}, predicted as {prediction}", shares, others, problem))),
         {"path": path, "label": label, "prediction": prediction, "probabilities": probabilities},
     )
-
-
-def _others(data: ReportData, path: str) -> str:
-    """How many models of the same dataset have the image wrong at least once."""
-    models = [model for model in data.models if model.source.dataset_digest == data.best.source.dataset_digest]
-    wrong = sum(path in {model.paths[i] for i in model.wrong} for model in models)
-    return f"wrong in {wrong} of {len(models)} models" if len(models) > 1 else ""
 
 
 def thumbnail(root: Path, path: str) -> tuple[bytes | None, str]:
@@ -288,13 +257,14 @@ def thumbnail(root: Path, path: str) -> tuple[bytes | None, str]:
 
 def _robustness_blocks(data: ReportData) -> list[Block]:
     """A table and a panel for each run that was measured; nothing where none was."""
-    found: list[tuple[str, str, Mapping[str, Any]]] = []
+    tables, panels = [], []
     for model in data.models:
         for run in model.runs:
-            several = len(model.runs) > 1
-            title = model.name + (f", seed {run.seed}, fold {run.fold}" if several else "")
+            of_fold = (f", seed {run.seed}, fold {run.fold}", f"-{run.seed}-{run.fold}")
+            title, suffix = of_fold if len(model.runs) > 1 else ("", "")
             sheet = read_sheet(run.run)
-            found += [(title, model.slug + (f"-{run.seed}-{run.fold}" if several else ""), sheet)] if sheet else []
+            if sheet:
+                tables.append(robustness_table(model.name + title, model.slug + suffix, sheet))
+                panels.append(robustness_panel(model.name + title, model.slug + suffix, sheet))
     caption = "Accuracy by strength of corruption: 0 is the uncorrupted image"
-    figure = Figure("robustness", caption, tuple(robustness_panel(*sheet) for sheet in found))
-    return [*(robustness_table(*sheet) for sheet in found), figure] if found else []
+    return [*tables, Figure("robustness", caption, tuple(panels))] if tables else []

@@ -31,13 +31,13 @@ STAGES = ("before", "after")
 
 @dataclass(frozen=True)
 class ReportedModel:
-    """A model of a report: a unique name and its slug, its name in the registry, source, summary and trainings."""
+    """A model of a report, with the predictions of all its trainings."""
 
-    name: str
-    slug: str
-    model: str
+    name: str  # unique in the report
+    slug: str  # the same for anchors and files
+    model: str  # in the registry
     source: Source
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, Any]  # of the source's summary
     runs: tuple[TrainedRun, ...]
 
     @property
@@ -80,7 +80,6 @@ class ReportedModel:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether every training is."""
         return all(run.calibration.get("conformal") for run in self.runs)
 
     @property
@@ -111,19 +110,12 @@ class ReportedModel:
 
 @dataclass(frozen=True)
 class ReportData:
-    """What a report is about.
+    """What a report is about."""
 
-    Attributes:
-        sources: As they were named.
-        models: Every model of every source.
-        comparisons: Of all pairs that were tested on the same images, as in a summary.
-        differences: Why some models must not be compared, as sentences.
-    """
-
-    sources: tuple[Source, ...]
-    models: tuple[ReportedModel, ...]
-    comparisons: tuple[Mapping[str, Any], ...]
-    differences: tuple[str, ...]
+    sources: tuple[Source, ...]  # as they were named
+    models: tuple[ReportedModel, ...]  # of every source
+    comparisons: tuple[Mapping[str, Any], ...]  # of all pairs that were tested on the same images, as in a summary
+    differences: tuple[str, ...]  # why some models must not be compared, as sentences
 
     @property
     def ranked(self) -> list[ReportedModel]:

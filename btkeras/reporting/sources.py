@@ -31,7 +31,6 @@ class TrainedRun:
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
-        """What is known about the run."""
         return self.run.manifest()
 
     @cached_property
@@ -44,14 +43,11 @@ class TrainedRun:
     def history(self) -> dict[str, list[float]]:
         """The columns of ``history.csv``; empty for what does not learn in epochs."""
         file = self.run.history_file
-        if not file.is_file():
-            return {}
         try:
-            with file.open(newline="", encoding="utf-8") as lines:
-                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+            rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
+            return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
         except (OSError, ValueError, TypeError, csv.Error) as error:
             raise RunError(f"{file} must be a CSV file of numbers, a line per epoch", received=error) from error
-        return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
     @cached_property
     def calibration(self) -> Mapping[str, Any]:
@@ -63,35 +59,24 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Source:
-    """A finished cross-validation, or a single run as one of one fold.
+    """A finished cross-validation, or a single run as one of one fold."""
 
-    Attributes:
-        path: The folder.
-        config: The configuration as it was resolved.
-        manifest: What is known about it.
-        splits: The documents of the folds' splits.
-        runs: Every training.
-        test: ``rotating`` or ``fixed``, see ``CvConfig.test``; "" for a single run.
-        groups: Group of an image, such as its patient, by path: what intervals are clustered by.
-        regrouped_by: What the groups are of, if it is not what the splits say; else "".
-    """
-
-    path: Path
-    config: ExperimentConfig
-    manifest: Mapping[str, Any]
-    splits: tuple[Mapping[str, Any], ...]
-    runs: tuple[TrainedRun, ...]
-    test: str
-    groups: Mapping[str, str]
-    regrouped_by: str = ""
+    path: Path  # the folder
+    config: ExperimentConfig  # as it was resolved
+    manifest: Mapping[str, Any]  # what is known about it
+    splits: tuple[Mapping[str, Any], ...]  # documents of the folds' splits
+    runs: tuple[TrainedRun, ...]  # every training
+    test: str  # "rotating" or "fixed", see ``CvConfig.test``; "" for a single run
+    groups: Mapping[str, str]  # group of an image, such as its patient, by path: what intervals are clustered by
+    regrouped_by: str = ""  # what the groups are of, if it is not what the splits say
 
     @cached_property
     def summary(self) -> Mapping[str, Any]:
-        """Classes, metrics and comparisons of the models, and the bootstrap, as in a ``summary.json``."""
+        """Metrics and comparisons of the models, and the bootstrap, as in a ``summary.json``."""
         return self.summarize([run.result for run in self.runs])
 
     def summarize(self, results: Sequence[FoldResult]) -> Mapping[str, Any]:
-        """Summarizes results on the source's splits."""
+        """The same of other results on its splits."""
         return summarize_experiment(results, self.manifest["classes"], groups=self.groups, test=self.test or "fixed")
 
     @property
@@ -106,7 +91,6 @@ class Source:
 
     @property
     def split_digests(self) -> tuple[str, ...]:
-        """Digests of the folds' splits."""
         return tuple(str(split["digest"]) for split in self.splits)
 
     @property

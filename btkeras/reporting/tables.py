@@ -10,18 +10,7 @@ import numpy as np
 
 from btkeras.metrics import METRICS, wilson
 from btkeras.reporting import published
-from btkeras.reporting.document import (
-    Block,
-    Column,
-    Table,
-    Text,
-    check,
-    columns_of,
-    count,
-    decimals,
-    make_table,
-    percent,
-)
+from btkeras.reporting.document import Block, Column, Format, Table, Text, check, count, decimals, percent
 from btkeras.reporting.published import CLASS_METRICS
 from btkeras.reporting.report_data import ReportData, ReportedModel
 from btkeras.reporting.sources import Source
@@ -43,13 +32,13 @@ def format_level(source: Source) -> str:
     return f"{100 * source.summary['bootstrap']['level']:g} %"
 
 
-def metric_columns(names: Iterable[str], *, paper: bool = True) -> tuple[Column, ...]:
-    """Columns of metrics in percent from a row's ``here``, each with that from ``paper`` beside it if wanted."""
+def metric_columns(names: Iterable[str], formatter: Format = percent, *, paper: bool = True) -> tuple[Column, ...]:
+    """Columns of values from a row's ``here``, each with that from ``paper`` beside it if wanted."""
+    titles = {name: TITLES.get(name, name) for name in names}
     if not paper:
-        return columns_of({TITLES.get(name, name): f"here.{name}" for name in names}, percent)
-    return tuple(
-        Column(side, percent, f"{side}.{name}", TITLES.get(name, name)) for name in names for side in ("here", "paper")
-    )
+        return Column.several({title: f"here.{name}" for name, title in titles.items()}, formatter)
+    sides = ("here", "paper")
+    return tuple(Column(side, formatter, f"{side}.{name}", title) for name, title in titles.items() for side in sides)
 
 
 def overview_table(data: ReportData) -> Table:
@@ -57,12 +46,12 @@ def overview_table(data: ReportData) -> Table:
     interval = f"{format_level(data.sources[0])} interval"
     columns = (
         Column("model", key="name"),
-        *columns_of({"accuracy": "spreads.accuracy", interval: "accuracy_interval", "F1": "spreads.f1"}, percent),
+        *Column.several({"accuracy": "spreads.accuracy", interval: "accuracy_interval", "F1": "spreads.f1"}, percent),
         Column("log loss", decimals(4), "metrics.pooled.negative_log_likelihood"),
-        *columns_of({"wrong": "wrong.size", "images": "metrics.pooled.images"}, count),
+        *Column.several({"wrong": "wrong.size", "images": "metrics.pooled.images"}, count),
         Column("trainings", count, lambda model: len(model.runs)),
     )
-    return make_table(
+    return Table.from_rows(
         "overview",
         "All models, the best first" if len(data.models) > 1 else "All test images",
         columns,
@@ -109,28 +98,26 @@ def _dataset_tables(data: ReportData) -> list[Table]:
 
 def subset_table(source: Source, suffix: str = "", where: str = "", *, paper: bool = True) -> Table:
     """Table 1: images per class and subset, of all folds of a source."""
-    groups = (*(TITLES.get(subset, subset) for subset in SUBSETS), "all subsets")
     rows = {label: [label] for label in source.manifest["classes"]} | {"all": source.manifest["classes"]}
-    titles = [columns_of(("here", "paper"), count, group) if paper else columns_of((group,), count) for group in groups]
-    return make_table(
+    return Table.from_rows(
         f"table-1{suffix}",
         f"{'Table 1. ' if paper else ''}Images per class and subset{where}",
-        (Column("class"), *(column for columns in titles for column in columns)),
-        [_subset_row(source, name, labels, paper=paper) for name, labels in rows.items()],
+        (Column("class"), *metric_columns((*SUBSETS, "all subsets"), count, paper=paper)),
+        [{"class": name, **_subset_counts(source, labels)} for name, labels in rows.items()],
         *([_split_note(source)] if paper else []),
     )
 
 
-def _subset_row(source: Source, name: str, labels: Sequence[str], *, paper: bool) -> list[Any]:
-    cells: list[Any] = [name]
-    for subsets in (*((subset,) for subset in SUBSETS), SUBSETS):
-        here = {sum(fold["counts"][s].get(label, 0) for s in subsets for label in labels) for fold in source.splits}
+def _subset_counts(source: Source, labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    counts: dict[str, dict[str, Any]] = {"here": {}, "paper": {}}
+    for name, subsets in {**{subset: (subset,) for subset in SUBSETS}, "all subsets": SUBSETS}.items():
+        pairs = [(subset, label) for subset in subsets for label in labels]
+        here = {sum(split["counts"][subset].get(label, 0) for subset, label in pairs) for split in source.splits}
         # A range where the folds differ.
-        cells.append([min(here), max(here)] if len(here) > 1 else here.pop())
-        if paper:
-            known = set(labels) <= set(published.IMAGES)
-            cells.append(sum(published.IMAGES[label][s] for s in subsets for label in labels) if known else None)
-    return cells
+        counts["here"][name] = [min(here), max(here)] if len(here) > 1 else here.pop()
+        known = set(labels) <= set(published.IMAGES)
+        counts["paper"][name] = sum(published.IMAGES[label][subset] for subset, label in pairs) if known else None
+    return counts
 
 
 def _split_note(source: Source) -> str:
@@ -154,20 +141,20 @@ def _model_table(
         for model in data.of_model(key)
     ]
     absent = [f"In the paper's table, but not in this report: {', '.join(missing)}."] if missing else []
-    columns = (Column("model"), *columns_of(modules, check), *metric_columns(METRICS))
+    columns = (Column("model"), *Column.several(modules, check), *metric_columns(METRICS))
     name = caption.split(".")[0].lower().replace(" ", "-")
-    return make_table(name, caption, columns, rows, _SPREAD, *notes, *absent)
+    return Table.from_rows(name, caption, columns, rows, _SPREAD, *notes, *absent)
 
 
 def class_table(data: ReportData, *, paper: bool = True) -> Table:
     """Table 3: metrics per class of the models of the ablation, or, where none was run, of the best model."""
     models = [model for name in published.ABLATION for model in data.of_model(name)] or [data.best]
     several = len(models) > 1
-    return make_table(
+    return Table.from_rows(
         "table-3",
         f"{'Table 3. ' if paper else ''}Metrics per class{'' if several else f' of {models[0].name}'}",
         (
-            *columns_of(("model", "class") if several else ("class",)),
+            *Column.several(("model", "class") if several else ("class",)),
             *metric_columns(CLASS_METRICS, paper=paper),
             Column("images", count),
         ),
@@ -210,9 +197,9 @@ def _fold_table(data: ReportData) -> Table | Text:
     rows = [row for model in data.of_model(published.IMPROVED) if len(model.runs) > 1 for row in _fold_rows(model)]
     if not rows:
         return Text((f"{caption}: left out, for this report has no cross-validation of it.",))
-    columns = (*columns_of(("model", "training")), *metric_columns(METRICS))
+    columns = (*Column.several(("model", "training")), *metric_columns(METRICS))
     note = "Percent. The paper's folds share one test subset; they are not the folds here."
-    return make_table("table-4", caption, columns, rows, note)
+    return Table.from_rows("table-4", caption, columns, rows, note)
 
 
 def _fold_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
@@ -227,17 +214,16 @@ def _fold_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
 def _size_table(data: ReportData) -> Table:
     parameters = "parameters, millions"
     columns = (
-        Column("model", key="model.name"),
-        Column("here", decimals(2, 1e6), "model.metrics.parameters", parameters),
+        Column("model"),
+        Column("here", decimals(2, 1e6), "metrics.parameters", parameters),
         Column("paper", decimals(1, 1e6), "parameters", parameters),
-        Column("trainable, millions", decimals(2, 1e6), "model.metrics.trainable_parameters"),
-        Column("MACs, billions", decimals(2, 1e9), "model.metrics.macs"),
-        *columns_of(("training", "testing"), decimals(1), "images per second"),
+        Column("trainable, millions", decimals(2, 1e6), "metrics.trainable_parameters"),
+        Column("MACs, billions", decimals(2, 1e9), "metrics.macs"),
+        *Column.several(("training", "testing"), decimals(1), "images per second"),
         Column("device"),
-        Column("here", percent, "model.spreads.accuracy", "accuracy"),
-        Column("paper", percent, "paper.accuracy", "accuracy"),
+        *metric_columns(("accuracy",)),
     )
-    return make_table(
+    return Table.from_rows(
         "size-and-speed",
         "Size and speed",
         columns,
@@ -249,15 +235,17 @@ def _size_table(data: ReportData) -> Table:
 
 
 def _size_row(model: ReportedModel) -> Mapping[str, Any]:
-    speeds = {
+    keys = {"training": "training_images_per_second", "testing": "evaluation_images_per_second", "device": "device"}
+    known = {
         name: [run.manifest[key] for run in model.runs if run.manifest.get(key) is not None]
-        for name, key in {"training": "training_images_per_second", "testing": "evaluation_images_per_second"}.items()
+        for name, key in keys.items()
     }
-    devices = {str(run.manifest["device"]) for run in model.runs if run.manifest.get("device") is not None}
     return {
-        "model": model,
+        "model": model.name,
+        "metrics": model.metrics,
         "parameters": published.PARAMETERS.get(model.model),
+        "here": model.spreads,
         "paper": {**published.NETWORKS, **published.ABLATION}.get(model.model),
-        "device": sorted(devices) or None,
-        **{name: fmean(speed) if speed else None for name, speed in speeds.items()},
+        "device": sorted(set(map(str, known.pop("device")))) or None,
+        **{name: fmean(speeds) if speeds else None for name, speeds in known.items()},
     }
