@@ -29,17 +29,14 @@ _SET_NOTE = (
 
 def comparison_table(data: ReportData) -> Table:
     """Differences in accuracy between all pairs of models."""
-    only = {
-        f"only {which} right": lambda pair, i=i: pair["discordant"] and pair["discordant"][i]
-        for i, which in enumerate(("first", "second"))
-    }
     columns = (
         Column("model", key=lambda pair: pair["models"][0]),
         Column("less model", key=lambda pair: pair["models"][1]),
         Column("difference, points", points, "difference"),
         Column(f"{format_level(data.sources[0])} interval", points, lambda pair: list(pair["interval"])),
         *Column.several({"p": "bootstrap_p", "adjusted": "bootstrap_p_adjusted"}, p_value, "bootstrap"),
-        *Column.several(only, count, "McNemar"),
+        Column("only first right", count, lambda pair: pair["discordant"] and pair["discordant"][0], "McNemar"),
+        Column("only second right", count, lambda pair: pair["discordant"] and pair["discordant"][1], "McNemar"),
         *Column.several({"p": "mcnemar_p", "adjusted": "mcnemar_p_adjusted"}, p_value, "McNemar"),
     )
     return Table.from_rows(
@@ -55,18 +52,12 @@ def comparison_table(data: ReportData) -> Table:
 
 def calibration_table(data: ReportData) -> Table:
     """Calibration errors of every model before and after the temperature."""
-    scores = {"ECE": ("ece", percent), "Brier score": ("brier", decimals(4)), "log loss": ("nll", decimals(4))}
-    before_and_after = {
-        title: Column.several({stage: f"{stage}.{key}" for stage in STAGES}, formatter, title)
-        for title, (key, formatter) in scores.items()
-    }
     columns = (
         Column("model"),
         Column("temperature", _temperatures),
-        *before_and_after["ECE"],
-        Column("if perfect", percent, group="ECE"),
-        *before_and_after["Brier score"],
-        *before_and_after["log loss"],
+        *Column.several({"before": "before.ece", "after": "after.ece", "if perfect": "if perfect"}, percent, "ECE"),
+        *Column.several({stage: f"{stage}.brier" for stage in STAGES}, decimals(4), "Brier score"),
+        *Column.several({stage: f"{stage}.nll" for stage in STAGES}, decimals(4), "log loss"),
         Column("AURC", decimals(3, 0.01)),
     )
     caption = f"Calibration of {data.pooled}, before and after the temperature"
@@ -162,15 +153,11 @@ def _uncertainty(sheet: Mapping[str, Any]) -> str:
 def provenance_tables(data: ReportData) -> list[Table]:
     """A table of each source, one of the software, one of the trainings."""
     several = len(data.sources) > 1
-    captions = [f"Source: {source.path}" if several else "Source" for source in data.sources]
-    return [
-        *(
-            Table.from_facts(f"source-{number}", caption, _source_facts(source))
-            for number, (caption, source) in enumerate(zip(captions, data.sources, strict=True), start=1)
-        ),
-        _software_table(data),
-        _training_table(data),
+    sources = [
+        Table.from_facts(f"source-{i}", f"Source: {source.path}" if several else "Source", _source_facts(source))
+        for i, source in enumerate(data.sources, start=1)
     ]
+    return [*sources, _software_table(data), _training_table(data)]
 
 
 def _source_facts(source: Source) -> dict[str, Any]:

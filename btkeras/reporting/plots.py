@@ -77,12 +77,12 @@ def draw_lines(
     limits: tuple[Any, Any] = (None, None),
     **legend: Any,
 ) -> Figure:
-    """Plots lines.
+    """Plots lines in their order.
 
     Args:
         title: Above the plot.
         labels: Of the axes.
-        lines: In the order of drawing.
+        lines: Points and style of each.
         size: In CSS pixels.
         limits: Of the axes; None for what the lines need.
         **legend: Matplotlib's arguments for the legend.

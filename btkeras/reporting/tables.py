@@ -90,18 +90,15 @@ def _dataset_tables(data: ReportData) -> list[Table]:
     for source in data.sources:
         different.setdefault((source.dataset_digest, source.split_digests), source)
     several = len(different) > 1
-    return [
-        subset_table(source, f"-{number}" if several else "", f" in {source.path}" if several else "")
-        for number, source in enumerate(different.values(), start=1)
-    ]
+    return [subset_table(source, several and number) for number, source in enumerate(different.values(), start=1)]
 
 
-def subset_table(source: Source, suffix: str = "", where: str = "", *, paper: bool = True) -> Table:
-    """Table 1: images per class and subset, of all folds of a source."""
+def subset_table(source: Source, number: int = 0, *, paper: bool = True) -> Table:
+    """Table 1: images per class and subset, of all folds of a source; numbered from 1 if it is one of several."""
     rows = {label: [label] for label in source.manifest["classes"]} | {"all": source.manifest["classes"]}
     return Table.from_rows(
-        f"table-1{suffix}",
-        f"{'Table 1. ' if paper else ''}Images per class and subset{where}",
+        f"table-1-{number}" if number else "table-1",
+        f"{'Table 1. ' if paper else ''}Images per class and subset{f' in {source.path}' if number else ''}",
         (Column("class"), *metric_columns((*SUBSETS, "all subsets"), count, paper=paper)),
         [{"class": name, **_subset_counts(source, labels)} for name, labels in rows.items()],
         *([_split_note(source)] if paper else []),
