@@ -30,7 +30,7 @@ from PIL import Image
 from btkeras.config import AugmentConfig, ExperimentConfig, IntensityConfig, PhantomConfig
 from btkeras.config_io import load_config
 from btkeras.datasets.boxes import LesionBoxes
-from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.datasets.phantom import draw_patient
 from btkeras.files import write_json
 from btkeras.machine import describe, load
 from btkeras.preprocessing.cache import ImageCache

@@ -30,7 +30,7 @@ from PIL import Image
 
 from btkeras.config import PhantomConfig
 from btkeras.datasets.dataset import CLASSES, Record, write_manifest
-from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.datasets.phantom import draw_patient
 from btkeras.files import write_json
 from btkeras.machine import describe
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy import ndimage
 
 from btkeras.config import PhantomConfig
-from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.datasets.phantom import draw_patient
 
 ImageArray = NDArray[np.uint8]
 Rng = np.random.Generator

@@ -18,7 +18,7 @@ from btkeras.config import PhantomConfig
 from btkeras.config_io import dump_config, load_config
 from btkeras.datasets import load_dataset
 from btkeras.datasets.boxes import Box, box_in_crop, clip_box
-from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.datasets.phantom import draw_patient
 from btkeras.export.export import export
 from btkeras.inference.model_folder import MANIFEST
 from btkeras.preprocessing.cache import build_cache

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from btkeras.config import PhantomConfig
-from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.datasets.phantom import draw_patient
 from btkeras.decisions import mri_check
 from btkeras.decisions.mri_check import rejection_reason
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from btkeras import Predictor
 from btkeras.config import PhantomConfig
-from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.datasets.phantom import draw_patient
 from btkeras.inference.backends import InferenceBackend, load_backend
 from btkeras.inference.overlay import LONGEST
 from btkeras.preprocessing.harmonize import head_box

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from btkeras.config import PhantomConfig
-from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.datasets.phantom import draw_patient
 from btkeras.inference.backends import InferenceBackend, ModelOutputs
 from btkeras.server.settings import Limits, ServerSettings
 from tests.serve_tools import quarters_backend, quarters_outputs, running

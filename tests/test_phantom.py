@@ -23,8 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from btkeras.config import PhantomConfig
 from btkeras.datasets import CLASSES, load_dataset, phantom
 from btkeras.datasets.dataset import Record, write_manifest
-from btkeras.datasets.phantom import cached_phantom, write_phantom
-from btkeras.datasets.phantom.patient import PhantomSlice, draw_patient
+from btkeras.datasets.phantom import PhantomSlice, cached_phantom, draw_patient, write_phantom
 from btkeras.errors import DataError
 
 SMALL = PhantomConfig(patients=12, slices=2, image_size=48)
@@ -70,7 +69,7 @@ def _depth(one: PhantomSlice) -> float:
 def test_same_bytes_in_another_process() -> None:
     script = (
         "import sys; from btkeras.config import PhantomConfig; "
-        "from btkeras.datasets.phantom.patient import draw_patient;"
+        "from btkeras.datasets.phantom import draw_patient;"
         "one = draw_patient(PhantomConfig(patients=12, slices=2, image_size=48), 5)[1];"
         "sys.stdout.buffer.write(one.image.tobytes() + one.mask.tobytes())"
     )

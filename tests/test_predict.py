@@ -12,7 +12,7 @@ from PIL import Image
 
 from btkeras import Predictor
 from btkeras.config import PhantomConfig
-from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.datasets.phantom import draw_patient
 from btkeras.errors import ConfigError, DataError, ImageError, ModelError
 from btkeras.inference.backends import newest_model
 from btkeras.inference.inputs import expand

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from btkeras.config import PhantomConfig
 from btkeras.datasets.dataset import Record
-from btkeras.datasets.phantom.patient import draw_patient
+from btkeras.datasets.phantom import draw_patient
 from btkeras.datasets.readers.images import encode_png
 from btkeras.errors import BTKerasError, ModelError
 from btkeras.inference.backends import BATCH, InferenceBackend, ModelOutputs, load_backend
