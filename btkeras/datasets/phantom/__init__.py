@@ -258,9 +258,8 @@ def _write_slice(root: Path, drawn: PhantomSlice, number: int) -> Record:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
     mask, box = (f"masks/{name}", _box(drawn.mask)) if "masks" in files else ("", "")
-    return Record(
-        f"images/{name}", drawn.label, drawn.patient, "phantom", {"view": drawn.view, "mask": mask, "box": box}
-    )
+    extra = {"view": drawn.view, "mask": mask, "box": box}
+    return Record(f"images/{name}", drawn.label, drawn.patient, "phantom", extra)
 
 
 def _box(mask: Mask) -> str:
