@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -58,6 +59,12 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, value: Any) -> None:
     """Writes indented JSON atomically. NaN is refused: JSON has none."""
     write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(target: Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
+    """Writes CSV atomically, UTF-8 with Unix line ends."""
+    with atomic_file(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import platform
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys, dump_config, load_config
 from btkeras.datasets.dataset import Dataset, load_dataset
 from btkeras.errors import DataError, RunError
-from btkeras.files import atomic_file, atomic_folder, digest, read_json, write_json, write_text
+from btkeras.files import atomic_folder, digest, read_json, write_csv, write_json, write_text
 from btkeras.machine import package_versions
 from btkeras.splitting.splits import SUBSETS, Split, files_digest, load_split, save_split
 
@@ -223,10 +222,7 @@ def require_same_config(run: Run, config: ExperimentConfig | None) -> None:
 
 def write_history(target: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes ``history.csv``, a line per epoch; without durations, so that equal trainings give equal files."""
-    with atomic_file(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(target, rows[0], [[row[name] for name in rows[0]] for row in rows])
 
 
 def first_manifest(config: ExperimentConfig, dataset: Dataset) -> dict[str, Any]:

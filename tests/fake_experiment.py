@@ -12,8 +12,7 @@ from btkeras.config import ExperimentConfig
 from btkeras.config_io import load_config
 from btkeras.datasets.dataset import Dataset
 from btkeras.evaluation.results import write_predictions
-from btkeras.experiments.cross_validation import write_summary
-from btkeras.experiments.experiment import Experiment, create_experiment
+from btkeras.experiments.experiment import Experiment, create_experiment, write_summary
 from btkeras.files import write_json
 from btkeras.metrics import summarize
 from btkeras.runs import Run, create_run, write_history

@@ -12,8 +12,7 @@ import pytest
 
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import RunError
-from btkeras.evaluation.calibrate import calibrate
-from btkeras.evaluation.evaluate import evaluate_dataset, evaluate_split
+from btkeras.evaluation.evaluate import calibrate, evaluate_dataset, evaluate_split
 from btkeras.evaluation.robustness import measure_robustness
 from btkeras.metrics import wilson
 from btkeras.reporting.card import card_text

@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import betabinom
 
-from btkeras.decisions.calibration import Calibration
+from btkeras.decisions.calibration import (
+    Calibration,
+    conformal_threshold,
+    nonconformity_scores,
+    prediction_sets,
+    set_metrics,
+)
 from btkeras.errors import ConfigError
-from btkeras.metrics.conformal import conformal_threshold, nonconformity_scores, prediction_sets, set_metrics
 
 
 def exchangeable(n: int, rng: np.random.Generator, sharpness: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

@@ -25,8 +25,16 @@ from btkeras.config_io import load_config
 from btkeras.datasets import load_dataset
 from btkeras.errors import ConfigError, ModelError, RunError
 from btkeras.experiments import executors
-from btkeras.experiments.cross_validation import cross_validate, summary_table, unfinished, write_summary
-from btkeras.experiments.experiment import Experiment, Job, create_experiment, open_experiment
+from btkeras.experiments.experiment import (
+    Experiment,
+    Job,
+    create_experiment,
+    cross_validate,
+    open_experiment,
+    summary_table,
+    unfinished,
+    write_summary,
+)
 from btkeras.experiments.single_run import check_models, run_job
 from btkeras.training import trainer
 from tests.cli_with_tiny import COMMAND

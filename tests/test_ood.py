@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from btkeras.decisions import ood as module
 from btkeras.decisions.ood import CalibrationScores, Gaussian, OODDetector, load_ood, save_ood
 from btkeras.errors import RunError
-from btkeras.evaluation.calibrate import fit_ood
+from btkeras.evaluation.evaluate import fit_ood
 from btkeras.runs import Run, open_run
 
 MIX = np.random.default_rng(1).normal(size=(6, 6))

@@ -12,9 +12,8 @@ import pytest
 
 from btkeras.config_io import load_config
 from btkeras.datasets import load_dataset
-from btkeras.experiments.cross_validation import cross_validate
 from btkeras.experiments.executors import run_on_ray
-from btkeras.experiments.experiment import Experiment, create_experiment
+from btkeras.experiments.experiment import Experiment, create_experiment, cross_validate
 from tests.conftest import TINY
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]

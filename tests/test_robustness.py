@@ -17,7 +17,7 @@ from btkeras.datasets import Record
 from btkeras.errors import ConfigError
 from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS, corrupt
 from btkeras.evaluation.results import read_predictions
-from btkeras.evaluation.robustness import MEANS, Sampling, draw, measure_robustness
+from btkeras.evaluation.robustness import MEANS, draw, measure_robustness
 from btkeras.reporting.render import write_report
 from btkeras.reporting.report import build_report
 from btkeras.runs import Run, open_run
@@ -100,16 +100,16 @@ def test_the_image_beside_it_shows_them_all(run: Run) -> None:
 
 def test_a_sample_is_stratified_and_always_the_same() -> None:
     records = [Record(f"{label}/{i}", label) for label, n in (("a", 500), ("b", 290), ("c", 3)) for i in range(n)]
-    drawn = draw(records, Sampling(100))
+    drawn = draw(records, 100)
     # 63.05, 36.57 and 0.38, of which one each.
     assert Counter(record.label for record in drawn) == {"a": 63, "b": 36, "c": 1}
     places = [records.index(record) for record in drawn]
     assert len(set(places)) == 100 and places == sorted(places)
-    assert draw(records, Sampling(100)) == drawn != draw(records, Sampling(100, seed=1))
-    assert draw(records, Sampling(None)) == draw(records, Sampling(793)) == tuple(records)
-    assert Counter(record.label for record in draw(records, Sampling(3))) == {"a": 1, "b": 1, "c": 1}
+    assert draw(records, 100) == drawn != draw(records, 100, seed=1)
+    assert draw(records, None) == draw(records, 793) == tuple(records)
+    assert Counter(record.label for record in draw(records, 3)) == {"a": 1, "b": 1, "c": 1}
     with pytest.raises(ConfigError, match="image of each class"):
-        draw(records, Sampling(2))
+        draw(records, 2)
 
 
 def test_the_command_takes_a_sample_and_says_how_far_it_may_be_off(run: Run, tmp_path: Path) -> None:

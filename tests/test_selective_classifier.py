@@ -120,8 +120,7 @@ def test_decisions_are_written_a_line_each(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_writes_metrics_and_decisions(trained_run: Path, tmp_path: Path) -> None:
-    from btkeras.evaluation.calibrate import fit_ood
-    from btkeras.evaluation.evaluate import evaluate_split
+    from btkeras.evaluation.evaluate import evaluate_split, fit_ood
     from btkeras.evaluation.results import metrics_table
     from btkeras.inference.predictor import Predictor
     from btkeras.runs import open_run

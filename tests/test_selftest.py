@@ -157,8 +157,8 @@ def test_a_quantized_file_is_compared_with_itself(made: Path, run: Path) -> None
     """The percentages and sets of float32 mislead: int8 moves the scores of the validation slices themselves."""
     import numpy as np
 
+    from btkeras.decisions.calibration import nonconformity_scores
     from btkeras.export.quantize import subset_slices
-    from btkeras.metrics.conformal import nonconformity_scores
 
     network, checkpoint = load_backend(made / "model.tflite"), load_backend(run)
     subset = subset_slices(open_run(run), "validation")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from btkeras.datasets.dataset import Dataset, Record
-from btkeras.splitting.duplicates import Duplicates, ImageStats, Progress, match_duplicates, scan_images
+from btkeras.splitting.duplicates import DuplicatePair, Duplicates, ImageStats, Progress, match_duplicates, scan_images
 from btkeras.splitting.splits import SUBSETS, Split
 
 _DARK = 8  # grey level
@@ -76,7 +76,6 @@ class DuplicateGroup:
 
     @property
     def conflicting(self) -> bool:
-        """Whether its images have different labels."""
         return len(self.labels) > 1
 
     @property
@@ -139,13 +138,9 @@ def audit(
     against: Dataset | None = None,
     progress: Progress = lambda paths: paths,
 ) -> Audit:
-    """Audits every image of a dataset.
+    """Audits every image of a dataset; ``progress`` wraps the files while they are read.
 
-    Args:
-        dataset: The images.
-        split: Searched for duplicates and patients in several subsets.
-        against: Another dataset, searched for duplicates of this one's images.
-        progress: Wraps the files while they are read.
+    ``split`` is searched for duplicates and patients in several subsets, the dataset ``against`` for duplicates.
     """
     subset_of = split.subset_of() if split else {}
     members = [GroupMember(record.path, record.label, subset_of.get(record.path, "")) for record in dataset.records]
@@ -193,17 +188,18 @@ def _groups(found: Duplicates, members: Sequence[GroupMember]) -> tuple[Duplicat
     pairs = defaultdict(list)
     for pair in found.pairs:
         pairs[group_of[pair.first]].append(pair)
-    groups = [
-        DuplicateGroup(
-            members=tuple(sorted((members[i] for i in group), key=lambda member: (member.other, member.path))),
-            exact=all(pair.exact for pair in pairs[number]),
-            exact_duplicates=sum(pair.exact for pair in pairs[number]),
-            correlation=min(pair.correlation for pair in pairs[number]),
-            orientations=tuple(sorted({pair.orientation for pair in pairs[number]} - {"as it is"})),
-        )
-        for number, group in enumerate(indices)
-    ]
+    groups = [_group([members[i] for i in group], pairs[number]) for number, group in enumerate(indices)]
     return tuple(sorted(groups, key=_importance))
+
+
+def _group(members: Sequence[GroupMember], pairs: Sequence[DuplicatePair]) -> DuplicateGroup:
+    return DuplicateGroup(
+        members=tuple(sorted(members, key=lambda member: (member.other, member.path))),
+        exact=all(pair.exact for pair in pairs),
+        exact_duplicates=sum(pair.exact for pair in pairs),
+        correlation=min(pair.correlation for pair in pairs),
+        orientations=tuple(sorted({pair.orientation for pair in pairs} - {"as it is"})),
+    )
 
 
 def _importance(group: DuplicateGroup) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,8 @@ def format_leakage(audit: Audit) -> list[str]:
     if audit.conflicts:
         images = sum(len(group.members) for group in audit.conflicts)
         lines.append(
-            f"CONFLICTING LABELS: {_count(len(audit.conflicts), 'group')} of duplicates ({images:,} images) with more "
-            "than one class. At most one label of each group is right."
+            f"CONFLICTING LABELS: {_groups(audit.conflicts)} of duplicates ({images:,} images) with more than one "
+            "class. At most one label of each group is right."
         )
     if audit.across:
         test, validation = (
@@ -31,8 +32,8 @@ def format_leakage(audit: Audit) -> list[str]:
             for subset in ("test", "validation")
         )
         lines.append(
-            f"DUPLICATES ACROSS THE SPLIT: {_count(len(audit.across), 'group')} in several subsets of the split; "
-            f"{test} and {validation} images have a duplicate in training."
+            f"DUPLICATES ACROSS THE SPLIT: {_groups(audit.across)} in several subsets of the split; {test} and "
+            f"{validation} images have a duplicate in training."
         )
     if audit.patients_across:
         lines.append(
@@ -70,8 +71,8 @@ def _format_duplicates(audit: Audit) -> str:
     exact = sum(group.exact for group in groups)
     images = sum(len(group.own) for group in groups)
     return (
-        f"{images:,} of {sum(audit.counts.values()):,} images are in {_count(len(groups), 'group')} of duplicates "
-        f"({exact:,} with equal pixels throughout, {len(groups) - exact:,} of near-duplicates; the largest has "
+        f"{images:,} of {sum(audit.counts.values()):,} images are in {_groups(groups)} of duplicates ({exact:,} with "
+        f"equal pixels throughout, {len(groups) - exact:,} of near-duplicates; the largest has "
         f"{max(len(group.own) for group in groups):,}). {images - len(groups):,} images are redundant, "
         f"{sum(group.exact_duplicates for group in groups):,} of them pixel for pixel."
     )
@@ -106,15 +107,9 @@ def format_group(group: DuplicateGroup) -> str:
 def format_audit(audit: Audit) -> str:
     """The audit for a terminal."""
     leaks = [f"! {line}" for line in format_leakage(audit)] or ["No leakage and no broken file was found."]
-    blocks = [
-        f"{audit.dataset}: {sum(audit.counts.values()):,} images, {len(audit.counts)} classes",
-        "\n".join(leaks),
-        "\n".join(format_notes(audit)),
-        _duplicates_table(audit),
-        _statistics_table(audit),
-        *_lists(audit),
-    ]
-    return "\n\n".join(blocks)
+    head = f"{audit.dataset}: {sum(audit.counts.values()):,} images, {len(audit.counts)} classes"
+    tables = (_duplicates_table(audit), _statistics_table(audit), *_lists(audit))
+    return "\n\n".join([head, "\n".join(leaks), "\n".join(format_notes(audit)), *tables])
 
 
 def audit_json(audit: Audit) -> dict[str, Any]:
@@ -138,18 +133,16 @@ def audit_json(audit: Audit) -> dict[str, Any]:
         "duplicates": duplicates_by_class(audit),
         "split": split if audit.split else None,
         "unreadable": dict(audit.unreadable),
-        "groups": [_group_json(group) for group in audit.groups],
+        "groups": [
+            asdict(one) | {"across_split": one.across, "conflicting": one.conflicting, "overlapping": one.overlapping}
+            for one in audit.groups
+        ],
         "statistics": [asdict(statistic) for statistic in audit.statistics],
     }
 
 
-def _group_json(group: DuplicateGroup) -> dict[str, Any]:
-    flags = {"across_split": group.across, "conflicting": group.conflicting, "overlapping": group.overlapping}
-    return asdict(group) | flags
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+def _groups(groups: Sequence[DuplicateGroup]) -> str:
+    return f"{len(groups):,} group" + ("" if len(groups) == 1 else "s")
 
 
 def _duplicates_table(audit: Audit) -> str:
@@ -181,17 +174,14 @@ def _lists(audit: Audit) -> list[str]:
         f"Duplicates in {audit.against}": [_members(group) for group in audit.overlap],
         "Patients across the split": [f"{name}: {', '.join(found)}" for name, found in audit.patients_across.items()],
     }
-    return ["\n".join([f"{title}:", *_shortened(lines)]) for title, lines in found.items() if lines]
+    for lines in found.values():
+        lines[_SHOWN:] = [f"and {len(lines) - _SHOWN:,} more"] if lines[_SHOWN:] else []
+    return ["\n  ".join([f"{title}:", *lines]) for title, lines in found.items() if lines]
 
 
 def _members(group: DuplicateGroup) -> str:
     names = [f"{member.path} ({member.subset or member.label})" for member in group.members[:4]]
     return ", ".join(names) + (f" and {len(group.members) - 4:,} more" if group.members[4:] else "")
-
-
-def _shortened(lines: list[str]) -> list[str]:
-    more = [f"  and {len(lines) - _SHOWN:,} more"] if lines[_SHOWN:] else []
-    return [*(f"  {line}" for line in lines[:_SHOWN]), *more]
 
 
 def format_shortcuts(found: Shortcuts) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,18 +41,17 @@ class ImageFeatures:
     head: Box  # box of the head, as fractions of the image
 
 
-def extract_features(paths: Sequence[Path]) -> Iterator[ImageFeatures | ImageError]:
-    """Reads PNG and JPEG files in threads; one that cannot be read gives its error."""
+def extract_features(paths: Sequence[Path]) -> Iterator[ImageFeatures | None]:
+    """Reads PNG and JPEG files in threads; gives None for one that cannot be read."""
     # Matrix products that share the cores among themselves, in threads that share them already, wait for each other.
     with threadpool_limits(1):
         yield from map_in_threads(_try_features, paths)
 
 
-def _try_features(path: Path) -> ImageFeatures | ImageError:
-    try:
+def _try_features(path: Path) -> ImageFeatures | None:
+    with suppress(ImageError):
         return image_features(path)
-    except ImageError as error:
-        return error
+    return None
 
 
 def image_features(path: Path) -> ImageFeatures:
@@ -107,17 +107,10 @@ def boxes_to_hide(
 ) -> list[Box | None]:
     """The box of each image to hide: its tumour's; without a tumour, that of some tumour, in its own head.
 
-    So whether a box is hidden, how large it is and where, says nothing of whether there was a tumour.
-
-    Args:
-        records: The images.
-        heads: Boxes of their heads, as fractions.
-        subsets: Subset of each. A box is drawn from the same subset; otherwise a classifier would know the tested
-            tumours' boxes from images without a tumour.
-        seed: Of the choice of boxes.
-
-    Returns:
-        Boxes as fractions of the image; None for a tumour whose box is not known, and where there is none to draw.
+    So whether a box is hidden, how large it is and where, says nothing of whether there was a tumour. A box is drawn
+    from the same subset; otherwise a classifier would know the tested tumours' boxes from images without a tumour.
+    Boxes, also of the heads, are fractions of the image; it is None for a tumour whose box is not known, and where
+    there is none to draw.
     """
     boxes = [record.box if record.label != NO_TUMOR else None for record in records]
     known: dict[str, list[Box]] = {subset: [] for subset in subsets}
@@ -127,13 +120,9 @@ def boxes_to_hide(
     rng = np.random.default_rng(seed)
     for i, (record, subset) in enumerate(zip(records, subsets, strict=True)):
         if record.label == NO_TUMOR and known[subset]:
-            boxes[i] = _in_image(known[subset][rng.integers(len(known[subset]))], heads[i])
+            box, head = known[subset][rng.integers(len(known[subset]))], np.array(heads[i]).reshape(2, 2)
+            boxes[i] = Box(*(head[0] + np.reshape(box, (2, 2)) * (head[1] - head[0])).ravel().tolist())
     return boxes
-
-
-def _in_image(box: Box, head: Box) -> Box:
-    start, size = np.array(head[:2] * 2), np.array([head.bottom - head.top, head.right - head.left] * 2)
-    return Box(*(start + np.array(box) * size).tolist())
 
 
 def box_pixels(box: Box, height: int, width: int) -> tuple[slice, slice]:

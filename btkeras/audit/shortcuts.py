@@ -1,9 +1,8 @@
 """Shortcuts: how well the class can be predicted without looking at a tumour.
 
 Where each class comes from its own collection, the size of an image, its border or its brightness may predict the
-class, and a high accuracy says little (Geirhos et al., "Shortcut learning in deep neural networks", 2020; DeGrave et
-al., "AI for radiographic COVID-19 detection selects shortcuts over signal", 2021). Here simple classifiers predict from
-such features alone, under the split that the network is trained and tested with.
+class, and a high accuracy says little (Geirhos et al., "Shortcut learning in deep neural networks", 2020). Here simple
+classifiers predict from such features alone, under the split that the network is trained and tested with.
 """
 
 from __future__ import annotations
@@ -81,14 +80,15 @@ class ShortcutRow:
     @property
     def beats_chance(self) -> bool:
         """Whether chance lies below the accuracy's 95 % interval (Wilson)."""
-        return wilson(self.accuracy * self.images, self.images)[0] > self.chance
+        return self._above(self.accuracy, self.chance)
 
     @property
     def detects_tumors(self) -> bool:
         """Whether ``detection_chance`` lies below the interval of ``detection_accuracy``."""
-        if self.detection_accuracy is None or self.detection_chance is None:
-            return False
-        return wilson(self.detection_accuracy * self.images, self.images)[0] > self.detection_chance
+        return self._above(self.detection_accuracy, self.detection_chance)
+
+    def _above(self, share: float | None, chance: float | None) -> bool:
+        return share is not None and chance is not None and wilson(share * self.images, self.images)[0] > chance
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,8 @@ def find_shortcuts(
 ) -> Shortcuts:
     """Measures how well the class can be predicted without looking at a tumour; shows progress on standard error.
 
-    Args:
-        dataset: The images; boxes are those of its column ``box``.
-        split: Training, validation and test images.
-        network_rows: Adds rows of a network, see ``btkeras.audit.shortcut_network``.
-        seed: Of the random forest, and of the boxes hidden where there is no tumour.
+    ``network_rows`` adds rows of a network, see ``btkeras.audit.shortcut_network``; ``seed`` is that of the random
+    forest, and of the boxes hidden where there is no tumour.
 
     Raises:
         DataError: If no image can be read.
@@ -143,18 +140,16 @@ def find_shortcuts(
     readable = [(record, image) for record, image in zip(records, bar, strict=True) if isinstance(image, ImageFeatures)]
     if not readable:
         raise DataError("A dataset must hold images that can be read", received=f"none in {dataset.root}")
-    subset_of = split.subset_of()
-    subsets = np.array([subset_of[record.path] for record, _ in readable])
-    table = _feature_table(dataset.root, readable, subsets, seed)
+    table = _feature_table(dataset.root, readable, split.subset_of(), seed)
     rows = [*_simple_rows(table, seed), *(network_rows(table) if network_rows else ())]
     return Shortcuts(str(dataset.root), split.group_by, dataset.classes, tuple(rows), len(records) - len(readable))
 
 
 def _feature_table(
-    root: Path, readable: Sequence[tuple[Record, ImageFeatures]], subsets: NDArray[np.str_], seed: int
+    root: Path, readable: Sequence[tuple[Record, ImageFeatures]], subset_of: Mapping[str, str], seed: int
 ) -> FeatureTable:
     records, images = zip(*readable, strict=True)
-    heads = [image.head for image in images]
+    subsets, heads = np.array([subset_of[record.path] for record in records]), [image.head for image in images]
     hidden = boxes_to_hide(records, heads, subsets.tolist(), seed)
     features = {name: np.stack([image.values[name] for image in images]) for name in images[0].values}
     if any(hidden):
@@ -184,15 +179,11 @@ def _best(
     train: Features, labels: NDArray[np.str_], validation: Features, held_out: NDArray[np.str_], seed: int
 ) -> tuple[str, Any]:
     """The classifier with the highest balanced accuracy on the validation subset; among equals the first."""
-    fitted, scores = {}, {}
-    for name, make in CLASSIFIERS.items():
-        with warnings.catch_warnings():
-            # The weights of separable classes grow for ever; the predictions have long converged.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted[name] = make(seed).fit(train, labels)
-        scores[name] = balanced_accuracy_score(held_out, fitted[name].predict(validation))
-    best = max(scores, key=lambda name: scores[name])
-    return best, fitted[best]
+    with warnings.catch_warnings():
+        # The weights of separable classes grow for ever; the predictions have long converged.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = {name: make(seed).fit(train, labels) for name, make in CLASSIFIERS.items()}
+    return max(fitted.items(), key=lambda each: balanced_accuracy_score(held_out, each[1].predict(validation)))
 
 
 def score(

@@ -147,7 +147,7 @@ def calibrate(run: Path, as_json: bool) -> None:
       btkeras calibrate runs/cpu --json
     """
     quiet_tensorflow()
-    from btkeras.evaluation.calibrate import calibrate_and_evaluate
+    from btkeras.evaluation.evaluate import calibrate_and_evaluate
     from btkeras.evaluation.results import metrics_table
     from btkeras.runs import open_run
 
@@ -191,10 +191,10 @@ def robustness(run: Path, data: str | None, images: int | None, as_json: bool) -
       btkeras robustness runs/cpu --data data/other-hospital
     """
     quiet_tensorflow()
-    from btkeras.evaluation.robustness import Sampling, measure_robustness, robustness_table
+    from btkeras.evaluation.robustness import measure_robustness, robustness_table
     from btkeras.runs import open_run
 
     opened = open_run(run)
     dataset = open_dataset(data, opened.config().phantom) if data else None
-    document = measure_robustness(opened, dataset, Sampling(images))
+    document = measure_robustness(opened, dataset, images)
     click.echo(json.dumps(document, indent=2) if as_json else robustness_table(document))

@@ -21,8 +21,7 @@ from btkeras.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from btkeras.experiments.cross_validation import Executor
-    from btkeras.experiments.experiment import Experiment
+    from btkeras.experiments.experiment import Executor, Experiment
 
 
 @click.command(short_help="Train a network on one split of a dataset.")
@@ -144,7 +143,7 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
         click.echo(_plan(experiment))
         return
     quiet_tensorflow()
-    from btkeras.experiments.cross_validation import cross_validate, summary_table
+    from btkeras.experiments.experiment import cross_validate, summary_table
 
     try:
         summary = cross_validate(experiment, _executor(chosen))

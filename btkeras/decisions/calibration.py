@@ -1,7 +1,17 @@
-"""A network's calibration: temperature and conformal scores, and their file ``calibration.json``."""
+"""A network's calibration (temperature and conformal scores), its file ``calibration.json``, and prediction sets.
+
+A split conformal prediction set holds the classes that cannot be ruled out at a wanted coverage. The nonconformity
+score of a class is 1 - its probability (least ambiguous sets, LAC: Sadinle, Lei and Wasserman, JASA 2019), which gives
+the smallest sets on average. A class is in an image's set unless its score is above the finite-sample quantile of the
+true classes' scores on other images. If those and the new one are exchangeable, the true class is in the set with at
+least the wanted probability, averaged over all images and not within each class (Vovk, Gammerman and Shafer,
+"Algorithmic Learning in a Random World"). A set may be empty where the network is right more often than the coverage
+asks for; sets that always held the most probable class would then hold a single one, however unsure the network is.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,59 +21,83 @@ from numpy.typing import NDArray
 
 from btkeras.errors import ConfigError, RunError
 from btkeras.files import read_json, write_json
-from btkeras.metrics.conformal import conformal_threshold, prediction_sets
+from btkeras.metrics.classification import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import keras
 
     from btkeras.runs import Run
 
-
 METHOD = "temperature by negative log-likelihood; split conformal sets, score 1 - p (LAC)"
 COVERAGE = 0.95
 _REMEDY = "Calibrate it again: btkeras calibrate RUN"
 
 
-def check_coverage(coverage: float) -> None:
-    """Checks a wanted coverage.
+def nonconformity_scores(labels: IntArray, probabilities: FloatArray) -> NDArray[np.float64]:
+    """Nonconformity scores of the true classes, ``[n]`` in 0..1 and sorted."""
+    true = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
+    return np.sort(np.clip(1 - true, 0, 1))
 
-    Raises:
-        ConfigError: If it is not above 0 and below 1.
+
+def conformal_threshold(scores: FloatArray, coverage: float) -> float:
+    """The score up to which a class is in a set: the ceil((n + 1) coverage)-th smallest of n sorted ones.
+
+    It is 1, which every class is within, where n images are too few to promise the coverage.
     """
+    # Less a little, for (n + 1) coverage may come out above the whole number that it is.
+    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
+    return float(scores[rank - 1]) if rank <= len(scores) else 1.0
+
+
+def prediction_sets(probabilities: FloatArray, threshold: float) -> NDArray[np.bool_]:
+    """Which classes are in each image's set ``[n, classes]``; the threshold is of ``conformal_threshold``."""
+    return 1 - np.asarray(probabilities, np.float64) <= threshold
+
+
+def set_metrics(labels: IntArray, sets: NDArray[np.bool_]) -> dict[str, Any]:
+    """Metrics of prediction sets ``[n, classes]``, as JSON-ready fractions; None where there are no images.
+
+    Returns:
+        ``covered`` (the true class is in the set), ``covered_by_class`` (the same within each class), ``mean_size``,
+        ``empty``, ``single`` (of one class), and ``single_right`` (the share of those that are the true class).
+    """
+    hit, sizes = sets[np.arange(len(labels)), labels], sets.sum(axis=1)
+    single = sizes == 1
+    return {
+        "covered": float(hit.mean()),
+        "covered_by_class": [
+            float(hit[labels == i].mean()) if (labels == i).any() else None for i in range(sets.shape[1])
+        ],
+        "mean_size": float(sizes.mean()),
+        "empty": float((sizes == 0).mean()),
+        "single": float(single.mean()),
+        "single_right": float(hit[single].mean()) if single.any() else None,
+    }
+
+
+def check_coverage(coverage: float) -> None:
+    """Raises ``ConfigError`` if a coverage is not above 0 and below 1."""
     if not 0 < coverage < 1:
         raise ConfigError("A coverage must be above 0 and below 1", received=coverage, remedy="Give 0.95, say")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Attributes:
-    temperature: Divisor of the logits; above 1 makes the network less confident.
-    scores: Conformal scores of the validation images, 0..1, sorted (see ``metrics.conformal``).
-    nll_before: Negative log-likelihood of the validation subset without the temperature, nats.
-    nll_after: The same with it.
-    method: Its description.
-    """
+    """The content of ``calibration.json``."""
 
-    temperature: float
-    scores: tuple[float, ...]
-    nll_before: float
-    nll_after: float
+    temperature: float  # divisor of the logits; above 1 makes the network less confident
+    scores: tuple[float, ...]  # conformal scores of the validation images, 0..1, sorted
+    nll_before: float  # negative log-likelihood of the validation subset without the temperature, nats
+    nll_after: float  # the same with it
     method: str = METHOD
 
     def threshold(self, coverage: float) -> float:
-        """The conformal score up to which a class is in a prediction set, 0..1; 1 if the images were too few.
-
-        Raises:
-            ConfigError: If the coverage is not above 0 and below 1.
-        """
+        """The conformal score up to which a class is in a prediction set, 0..1; errors as ``check_coverage``."""
         check_coverage(coverage)
         return conformal_threshold(np.array(self.scores), coverage)
 
     def sets(self, probabilities: NDArray[np.floating], coverage: float) -> NDArray[np.bool_]:
-        """Prediction sets, the classes that cannot be ruled out, of probabilities: both ``[n, classes]``.
-
-        The share of sets that hold the true class is ``coverage``, above 0 and below 1. A set may be empty.
-        """
+        """Prediction sets of probabilities, both ``[n, classes]``; ``coverage`` of them hold the true class."""
         return prediction_sets(probabilities, self.threshold(coverage))
 
     def to_json(self) -> dict[str, Any]:
@@ -78,11 +112,7 @@ class Calibration:
 
     @staticmethod
     def from_json(document: Mapping[str, Any], where: str = "calibration.json") -> Calibration:
-        """Reads what ``to_json`` made.
-
-        Raises:
-            RunError: If it is something else; the message names ``where``.
-        """
+        """Reads what ``to_json`` made; raises ``RunError``, which names ``where``, if it is something else."""
         try:
             nll = document["negative_log_likelihood"]
             scores = tuple(map(float, document["scores"]))
@@ -102,9 +132,7 @@ class Calibration:
 def load_calibration(run: Run, model: keras.Model | None = None) -> Calibration | None:
     """Reads a run's ``calibration.json``; None if it was not calibrated.
 
-    Args:
-        run: The run.
-        model: Its network, to check that it has the temperature of the file.
+    With ``model``, its network, it is checked that this has the temperature of the file.
 
     Raises:
         RunError: If the file cannot be read, or does not belong to the network.

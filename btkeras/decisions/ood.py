@@ -23,7 +23,6 @@ from btkeras.files import atomic_file
 if TYPE_CHECKING:
     from btkeras.runs import Run
 
-
 # Share of the validation slices whose score is below the threshold.
 OOD_PERCENTILE = 0.99
 # Directions with a variance of their own: VGG has 4,096 features, whose weak directions share one.
@@ -39,18 +38,12 @@ Floats = NDArray[np.floating]
 class Gaussian:
     """A normal distribution of features; beyond its strongest directions, all have one variance, as in probabilistic
     PCA (Tipping and Bishop, J. Royal Statistical Society B 1999).
-
-    Attributes:
-        mean: ``[d]``.
-        directions: ``[d, k]``, orthonormal.
-        variances: ``[k]``, above 0, along these.
-        rest: The variance of each other direction; 0 if there is none.
     """
 
-    mean: Floats
-    directions: Floats
-    variances: Floats
-    rest: float
+    mean: Floats  # ``[d]``
+    directions: Floats  # ``[d, k]``, orthonormal
+    variances: Floats  # ``[k]``, above 0, along these
+    rest: float  # the variance of each other direction; 0 if there is none
 
     @staticmethod
     def fit(features: Floats) -> Gaussian:
@@ -78,10 +71,7 @@ class Gaussian:
 def squared_distance(features: Any, parts: Mapping[str, Any], square_sum: Callable[[Any], Any]) -> Any:
     """Squared Mahalanobis distances ``[n]`` of float32 ``[n, d]``, of arrays or, in an exported model, of tensors.
 
-    Args:
-        features: The features.
-        parts: Of ``Gaussian.parts``, as arrays or tensors.
-        square_sum: The sum of squares over the last axis.
+    ``parts`` are those of ``Gaussian.parts``; ``square_sum`` is the sum of squares over the last axis.
     """
     offsets = features - parts["mean"]
     along = offsets @ parts["directions"]
@@ -132,11 +122,7 @@ def save_ood(run: Run, ood: OODDetector) -> None:
 
 
 def load_ood(run: Run) -> OODDetector | None:
-    """Reads a run's ``ood.npz``; None if there is none.
-
-    Raises:
-        RunError: If it is not as ``save_ood`` writes it.
-    """
+    """Reads a run's ``ood.npz``; None if there is none. Raises ``RunError`` if it is not as ``save_ood`` writes it."""
     file = run.ood_file
     if not file.is_file():
         return None

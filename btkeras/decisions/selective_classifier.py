@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from btkeras.datasets.dataset import Record
 from btkeras.decisions.calibration import COVERAGE, Calibration
 from btkeras.decisions.mri_check import rejection_reason
 from btkeras.decisions.ood import CalibrationScores
-from btkeras.files import atomic_file
+from btkeras.files import write_csv
 from btkeras.machine import map_in_threads
 from btkeras.preprocessing.decode import decode_file
 
@@ -26,35 +25,24 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Decision:
-    """Attributes:
-    decision: A class name, ``uncertain`` or ``rejected``.
-    set: The classes that cannot be ruled out at the wanted coverage; None if the network was not calibrated.
-    ood_percentile: Percent of the validation slices with at most this OOD score; None if not known.
-    reasons: Why the decision is no class.
-    """
+    """The decision on an image."""
 
-    decision: str
-    set: tuple[str, ...] | None
-    ood_percentile: float | None
-    reasons: tuple[str, ...] = ()
+    decision: str  # a class name, ``uncertain`` or ``rejected``
+    set: tuple[str, ...] | None  # the classes that cannot be ruled out; None if the network was not calibrated
+    ood_percentile: float | None  # percent of the validation slices with at most this OOD score; None if not known
+    reasons: tuple[str, ...] = ()  # why the decision is no class
 
 
 @dataclass(frozen=True)
 class SelectiveClassifier:
     """The rules, in this order: what is no brain MRI slice is rejected; an image out of distribution is uncertain, and
     so is one whose prediction set has not exactly one class; else the decision is the most probable class.
-
-    Attributes:
-        classes: Names, in the order of the probabilities.
-        calibration: Gives the prediction sets; None leaves that rule out.
-        reference: The validation slices' OOD scores; None leaves that rule out.
-        coverage: Of the prediction sets, above 0 and below 1.
     """
 
-    classes: tuple[str, ...]
-    calibration: Calibration | None
-    reference: CalibrationScores | None
-    coverage: float = COVERAGE
+    classes: tuple[str, ...]  # names, in the order of the probabilities
+    calibration: Calibration | None  # gives the prediction sets; None leaves that rule out
+    reference: CalibrationScores | None  # the validation slices' OOD scores; None leaves that rule out
+    coverage: float = COVERAGE  # of the prediction sets, above 0 and below 1
 
     def decisions(
         self, probabilities: Floats, scores: Floats | None, rejections: Sequence[str | None]
@@ -78,12 +66,7 @@ class SelectiveClassifier:
         return [self._decision(*row) for row in rows]
 
     def _decision(
-        self,
-        probabilities: Floats,
-        members: NDArray[np.bool_] | None,
-        percentile: float | None,
-        beyond: bool | None,
-        rejection: str | None,
+        self, probabilities: Floats, members: Any, percentile: float | None, beyond: bool | None, rejection: str | None
     ) -> Decision:
         names = None if members is None else tuple(n for n, m in zip(self.classes, members, strict=True) if m)
         ood_percentile = None if percentile is None else round(float(percentile), 2)
@@ -93,9 +76,8 @@ class SelectiveClassifier:
         if names is not None and len(names) != 1:
             several = f"{' or '.join(names)} at {self.coverage:.0%} coverage"
             reasons += (several if names else f"no class is probable enough for {self.coverage:.0%} coverage",)
-        return Decision(
-            UNCERTAIN if reasons else self.classes[int(probabilities.argmax())], names, ood_percentile, reasons
-        )
+        decision = UNCERTAIN if reasons else self.classes[int(probabilities.argmax())]
+        return Decision(decision, names, ood_percentile, reasons)
 
 
 def check_files(paths: Sequence[Path]) -> list[str | None]:
@@ -110,12 +92,6 @@ def selective_metrics(
     classes: Sequence[str],
 ) -> dict[str, Any]:
     """Metrics of selective classification as JSON-ready fractions; None where there are no images.
-
-    Args:
-        labels: ``[n]`` class indices.
-        probabilities: ``[n, classes]``.
-        decisions: One an image.
-        classes: Names, in the order of the indices.
 
     Returns:
         Shares ``coverage`` (of images with a class as the decision), ``abstained`` and ``rejected``; ``accuracy`` and
@@ -137,18 +113,13 @@ def selective_metrics(
 def _shares(correct: NDArray[np.bool_], outcomes: NDArray[np.str_]) -> dict[str, Any]:
     uncertain, rejected = outcomes == UNCERTAIN, outcomes == REJECTED
     covered = ~(uncertain | rejected)
+    shares = {"coverage": covered, "abstained": uncertain, "rejected": rejected}
+    accuracies = {"accuracy": correct[covered], "withheld_accuracy": correct[~covered]}
     return {
         "images": len(correct),
-        "coverage": float(covered.mean()),
-        "abstained": float(uncertain.mean()),
-        "rejected": float(rejected.mean()),
-        "accuracy": _mean(correct[covered]),
-        "withheld_accuracy": _mean(correct[~covered]),
+        **{name: float(chosen.mean()) for name, chosen in shares.items()},
+        **{name: float(right.mean()) if right.size else None for name, right in accuracies.items()},
     }
-
-
-def _mean(values: NDArray[np.bool_]) -> float | None:
-    return float(values.mean()) if values.size else None
 
 
 def format_selective(metrics: Mapping[str, Any]) -> list[str]:
@@ -172,10 +143,9 @@ def _percent(share: float | None, digits: int = 1) -> str:
 
 def write_decisions(target: Path, records: Sequence[Record], decisions: Sequence[Decision]) -> None:
     """Writes ``decisions.csv``; sets and reasons are joined by semicolons."""
-    with atomic_file(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "label", "decision", "ood_percentile", "set", "reasons"])
-        for record, decision in zip(records, decisions, strict=True):
-            percentile = "" if decision.ood_percentile is None else f"{decision.ood_percentile:g}"
-            members, reasons = ";".join(decision.set or ()), ";".join(decision.reasons)
-            writer.writerow([record.path, record.label, decision.decision, percentile, members, reasons])
+    rows = []
+    for record, decision in zip(records, decisions, strict=True):
+        percentile = "" if decision.ood_percentile is None else f"{decision.ood_percentile:g}"
+        members, reasons = ";".join(decision.set or ()), ";".join(decision.reasons)
+        rows.append([record.path, record.label, decision.decision, percentile, members, reasons])
+    write_csv(target, ["path", "label", "decision", "ood_percentile", "set", "reasons"], rows)

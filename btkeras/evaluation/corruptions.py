@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +32,13 @@ _DEGREE = 3
 
 @dataclass(frozen=True)
 class Corruption:
-    """Attributes:
-    title: What it is.
-    unit: Unit of its strengths.
-    strengths: Of the levels 1 to 5.
-    change: From float32 ``[height, width, channels]`` in 0..1, a strength and random numbers to the same shape; values
-        outside 0..1 are cut off afterwards.
-    """
+    """One kind of corruption."""
 
     title: str
-    unit: str
-    strengths: tuple[float, float, float, float, float]
+    unit: str  # of its strengths
+    strengths: tuple[float, float, float, float, float]  # of the levels 1 to 5
+    # From float32 ``[height, width, channels]`` in 0..1, a strength and random numbers to the same shape; values
+    # outside 0..1 are cut off afterwards.
     change: _Change
 
 
@@ -111,7 +108,7 @@ def _rotation(x: Floats, degrees: float, rng: np.random.Generator) -> Floats:
 
 def _jpeg(x: Floats, quality: float, rng: np.random.Generator) -> Floats:
     buffer = io.BytesIO()
-    _to_pillow(x).save(buffer, "JPEG", quality=int(quality))
+    _to_pillow(255 * x).save(buffer, "JPEG", quality=int(quality))
     return _from_pillow(Image.open(buffer))
 
 
@@ -121,9 +118,9 @@ def _contrast(x: Floats, share: float, rng: np.random.Generator) -> Floats:
 
 
 def _resolution(x: Floats, share: float, rng: np.random.Generator) -> Floats:
-    image = _to_pillow(x)
-    coarse = tuple(max(1, round(share * side)) for side in image.size)
-    small = image.resize((coarse[0], coarse[1]), Image.Resampling.BOX)
+    image = _to_pillow(255 * x)
+    width, height = (max(1, round(share * side)) for side in image.size)
+    small = image.resize((width, height), Image.Resampling.BOX)
     return _from_pillow(small.resize(image.size, Image.Resampling.BILINEAR))
 
 
@@ -131,8 +128,8 @@ def _inversion(x: Floats, share: float, rng: np.random.Generator) -> Floats:
     return np.asarray((1 - share) * x + share * (1 - x), np.float32)
 
 
-def _to_pillow(x: Floats) -> Image.Image:
-    pixels = np.rint(255 * x).astype(np.uint8)
+def _to_pillow(levels: NDArray[Any]) -> Image.Image:
+    pixels = np.rint(levels).astype(np.uint8)
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
@@ -185,8 +182,7 @@ def contact_sheet(image: ImageArray, cell: int = 160) -> NDArray[np.uint8]:
         for level, title in enumerate(("as it is", *(f"{strength:g}" for strength in corruption.strengths))):
             left = _MARGIN + level * cell
             draw.text((left + 4, top + 3), title, "black", font)
-            pixels = corrupt(image, name, level)
-            small = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+            small = _to_pillow(corrupt(image, name, level))
             method = Image.Resampling.BOX if min(small.size) > cell else Image.Resampling.BILINEAR
             sheet.paste(small.resize((cell, cell), method), (left, top + _LINE))
     return np.asarray(sheet)

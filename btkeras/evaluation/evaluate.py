@@ -1,7 +1,8 @@
-"""Metrics of a run's best checkpoint, on its own split or on another dataset."""
+"""Calibrates a run, and evaluates its best checkpoint on its own split or on another dataset."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +12,22 @@ from typing import Any
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from btkeras.datasets.dataset import Dataset, Record
-from btkeras.decisions.calibration import load_calibration
-from btkeras.decisions.ood import load_ood
+from btkeras.decisions.calibration import Calibration, load_calibration, nonconformity_scores, save_calibration
+from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores, Gaussian, OODDetector, load_ood, save_ood
 from btkeras.decisions.selective_classifier import SelectiveClassifier, check_files
 from btkeras.errors import DataError, ModelError, RunError
 from btkeras.evaluation.results import EvaluationResult
-from btkeras.models.head import with_features
+from btkeras.files import atomic_file
+from btkeras.logging import logger
+from btkeras.metrics import negative_log_likelihood
+from btkeras.metrics.calibration import fit_temperature
+from btkeras.models.head import logits_network, temperature_of, with_features, with_temperature
 from btkeras.runs import Run
 from btkeras.splitting.splits import Split
+from btkeras.training.checkpoint import load_progress
 from btkeras.training.pipeline import broken_images, evaluation_batches, load_images
 
 # No gradients are kept, but the batch of a large GPU may be too large for the machine that evaluates.
@@ -87,9 +94,7 @@ def load_best(run: Run) -> keras.Model:
 def evaluate_split(run: Run | LoadedRun, subset: str = "test") -> dict[str, Any]:
     """Evaluates on a subset of the run's own dataset.
 
-    Args:
-        run: A run that has finished an epoch.
-        subset: ``test``, whose results go to the run folder; ``train`` or ``validation``, to ``evaluations/SUBSET/``.
+    Results for ``test`` go to the run folder, those for ``train`` and ``validation`` to ``evaluations/SUBSET/``.
 
     Returns:
         ``dataset``, ``split``, ``broken`` (number of images left out) and ``EvaluationResult.metrics``.
@@ -136,39 +141,27 @@ def _evaluate(
     rejections = check_files([dataset.root / record.path for record in found.records])
     decisions = selective.decisions(probabilities, ood.score(features) if ood else None, rejections)
     result = EvaluationResult(found.records, classes, probabilities, calibration, decisions)
-    broken = len(records) - len(found.records)
-    metrics = {"dataset": str(dataset.root), "split": subset, "broken": broken, **result.metrics()}
+    metrics = result.metrics(dataset, subset, broken=len(records) - len(found.records))
     result.write(run.create_results(subset, dataset if subset == "all" else None).path, metrics)
     return metrics
 
 
 @dataclass(frozen=True)
 class PredictedRecords:
-    """A network's outputs for images.
+    """A network's outputs for images."""
 
-    Attributes:
-        records: The images, without those that could not be read.
-        outputs: ``[len(records), outputs]`` float32.
-        images_per_second: After the first batch, in which the graph is traced; None for a single batch.
-    """
-
-    records: tuple[Record, ...]
-    outputs: NDArray[np.float32]
-    images_per_second: float | None
+    records: tuple[Record, ...]  # the images, without those that could not be read
+    outputs: NDArray[np.float32]  # ``[len(records), outputs]``
+    images_per_second: float | None  # after the first batch, in which the graph is traced; None for a single batch
 
 
 def predict_records(
     run: Run, model: keras.Model, dataset: Dataset, records: Sequence[Record], name: str, *, skip_broken: bool = False
 ) -> PredictedRecords:
-    """Preprocesses images as the run's configuration says, and predicts them.
+    """Preprocesses a dataset's images as the run's configuration says, and predicts them.
 
-    Args:
-        run: Gives image size, channels and batch size.
-        model: Its network, or one with its layers.
-        dataset: Where the images are.
-        records: The images.
-        name: Of them, for the progress bar.
-        skip_broken: Leave out images that cannot be read, instead of raising ``DataError``.
+    ``model`` is the run's network, or one with its layers; ``name`` is the images', for the progress bar. Images that
+    cannot be read are left out with ``skip_broken``, and raise ``DataError`` without.
     """
     classes, config = run.classes(), run.config()
     images = load_images(dataset, records, config.data.image_size, config, name=name)
@@ -190,3 +183,81 @@ def _outputs(model: keras.Model, batches: Any) -> tuple[NDArray[np.float32], flo
         start = time.perf_counter() if len(outputs) == 1 else start
     timed = sum(map(len, outputs[1:]))
     return np.concatenate(outputs), round(timed / (time.perf_counter() - start), 1) if timed else None
+
+
+def calibrate_and_evaluate(run: Run) -> dict[str, Any]:
+    """Calibrates a finished run, fits its OOD detector and evaluates it on its test subset; as ``evaluate_split``."""
+    opened = LoadedRun(run)
+    calibrate(opened)
+    fit_ood(opened)
+    return evaluate_split(opened)
+
+
+def calibrate(run: Run | LoadedRun) -> Calibration:
+    """Fits a temperature on a finished run's validation subset and writes it into ``best.keras``.
+
+    The conformal scores go to ``calibration.json``. Calibrating again gives the same, since the logits are fitted.
+
+    Raises:
+        RunError: If the run is not finished.
+        ModelError: If it has no network.
+    """
+    opened = loaded(run)
+    run = opened.run
+    _require_finished(run)
+    found = predict_records(run, logits_network(opened.model), opened.dataset, opened.split.validation, "validation")
+    labels = np.array([run.classes().index(record.label) for record in found.records])
+    temperature = fit_temperature(labels, found.outputs)
+    # float32, as the network's probabilities, with whose scores these are compared.
+    before, after = (softmax(found.outputs / t, axis=1).astype(np.float32) for t in (1.0, temperature))
+    calibration = Calibration(
+        temperature,
+        tuple(nonconformity_scores(labels, after).tolist()),
+        nll_before=negative_log_likelihood(labels, before),
+        nll_after=negative_log_likelihood(labels, after),
+    )
+    if not math.isclose(temperature_of(opened.model), temperature, rel_tol=1e-9):
+        opened.model = with_temperature(opened.model, temperature)
+        with atomic_file(run.best_model) as temporary:
+            opened.model.save(temporary)
+    # Last: if the process is killed before, readers refuse the mismatch, and calibrating again mends it.
+    save_calibration(run, calibration)
+    logger.info(
+        f"temperature {temperature:.3f}: validation log loss {calibration.nll_before:.4f} -> "
+        f"{calibration.nll_after:.4f} ({len(labels):,} images)"
+    )
+    return calibration
+
+
+def fit_ood(run: Run | LoadedRun) -> OODDetector:
+    """Fits the OOD detector on a run's training images as they are, and its threshold on the validation images.
+
+    It is saved as ``ood.npz`` in the run. Errors are as of ``load_best``.
+    """
+    opened = loaded(run)
+    network = keras.Model(opened.model.input, opened.model.get_layer("features").output)
+    features = {
+        name: predict_records(opened.run, network, opened.dataset, opened.split.subset(name), name).outputs
+        for name in ("train", "validation")
+    }
+    gaussian = Gaussian.fit(features["train"])
+    scores = OODDetector(gaussian, CalibrationScores(np.empty(0))).score(features["validation"])
+    found = OODDetector(gaussian, CalibrationScores(np.sort(scores)))
+    save_ood(opened.run, found)
+    logger.info(
+        f"OOD threshold {found.reference.threshold:.1f}, above which {1 - OOD_PERCENTILE:.0%} of {len(scores):,} "
+        "validation slices are"
+    )
+    return found
+
+
+def _require_finished(run: Run) -> None:
+    # Of a run whose training state was deleted, the metrics say that it is finished.
+    state = run.state_file
+    finished = load_progress(state).finished if state.is_file() else run.metrics_file.is_file()
+    if not finished:
+        raise RunError(
+            "A run must be finished before it is calibrated",
+            received=f"{run.path}, in which epochs are left",
+            remedy=f"Train on with: btkeras train --resume --out {run.path}",
+        )

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.datasets.dataset import Record
-from btkeras.decisions.calibration import Calibration
+from btkeras.datasets.dataset import Dataset, Record
+from btkeras.decisions.calibration import Calibration, set_metrics
 from btkeras.decisions.selective_classifier import Decision, format_selective, selective_metrics, write_decisions
 from btkeras.errors import RunError
-from btkeras.files import atomic_file, write_json
+from btkeras.files import write_csv, write_json
 from btkeras.metrics import summarize
 from btkeras.metrics.calibration import (
     ESTIMATOR,
@@ -25,27 +25,22 @@ from btkeras.metrics.calibration import (
     risk_coverage_area,
     without_temperature,
 )
-from btkeras.metrics.conformal import set_metrics
 from btkeras.runs import Results
 
 COVERAGES = (0.9, 0.95, 0.99)
+_REMEDY = "Evaluate the run again"
 
 
 def calibration_metrics(
     labels: NDArray[np.integer], probabilities: NDArray[np.floating], calibration: Calibration | None
 ) -> dict[str, Any]:
-    """How well probabilities are calibrated, JSON-ready.
-
-    Args:
-        labels: ``[n]`` class indices.
-        probabilities: ``[n, classes]``, of the calibrated network.
-        calibration: The network's; None if it was not calibrated.
+    """How well a network's probabilities ``[n, classes]`` are calibrated, JSON-ready.
 
     Returns:
         ``estimator`` (of the ECE), ``temperature``, ``before`` and ``after`` (``metrics.calibration_scores`` without
         and with the temperature), ``ece_if_calibrated`` (``mean`` and ``high``, its 95th percentile, of the estimator's
-        bias), ``aurc``, and ``conformal``: None, or ``method``, ``images`` and, for each ``coverage`` in ``sets``, the
-        ``threshold`` and ``metrics.conformal.set_metrics``.
+        bias), ``aurc``, and ``conformal``: None without a calibration, or ``method``, ``images`` and, for each
+        ``coverage`` in ``sets``, the ``threshold`` and ``decisions.calibration.set_metrics``.
     """
     # As precise as predictions.csv, so that metrics from the file are the same.
     probabilities = np.asarray(probabilities, np.float64)
@@ -102,10 +97,18 @@ class EvaluationResult:
     calibration: Calibration | None
     decisions: Sequence[Decision] | None = None
 
-    def metrics(self) -> dict[str, Any]:
-        """``btkeras.metrics.summarize``, ``chance``, ``calibration`` and, with decisions, ``selective``."""
+    def metrics(self, dataset: Dataset, split: str, broken: int) -> dict[str, Any]:
+        """The content of ``metrics.json``.
+
+        Returns:
+            ``dataset``, ``split``, ``broken``, ``chance``, ``btkeras.metrics.summarize``, ``calibration`` and, with
+            decisions, ``selective``.
+        """
         labels = np.array([self.classes.index(record.label) for record in self.records])
         found = {
+            "dataset": str(dataset.root),
+            "split": split,
+            "broken": broken,
             "chance": float(np.bincount(labels).max() / len(labels)),
             **summarize(labels, self.probabilities, self.classes),
             "calibration": calibration_metrics(labels, self.probabilities, self.calibration),
@@ -116,7 +119,6 @@ class EvaluationResult:
 
     def write(self, folder: Path, metrics: Mapping[str, Any]) -> None:
         """Writes ``predictions.csv``, with decisions ``decisions.csv``, and, last, ``metrics.json``."""
-        folder.mkdir(parents=True, exist_ok=True)
         results = Results(folder)
         if self.decisions is not None:
             write_decisions(results.decisions_file, self.records, self.decisions)
@@ -128,11 +130,9 @@ def write_predictions(
     target: Path, records: Sequence[Record], classes: Sequence[str], probabilities: Sequence[Sequence[float]]
 ) -> None:
     """Writes ``predictions.csv``: path, label, prediction, and a probability per class."""
-    with atomic_file(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "label", "prediction", *classes])
-        for record, row in zip(records, probabilities, strict=True):
-            writer.writerow([record.path, record.label, classes[int(np.argmax(row))], *row])
+    images = zip(records, probabilities, strict=True)
+    rows = [[record.path, record.label, classes[int(np.argmax(row))], *row] for record, row in images]
+    write_csv(target, ["path", "label", "prediction", *classes], rows)
 
 
 def read_predictions(
@@ -150,15 +150,13 @@ def read_predictions(
         with source.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
     except (OSError, ValueError, csv.Error) as error:
-        raise RunError(
-            f"{source} must be a CSV file with a header", received=error, remedy="Evaluate the run again"
-        ) from error
+        raise RunError(f"{source} must be a CSV file with a header", received=error, remedy=_REMEDY) from error
     expected = ["path", "label", "prediction", *classes]
     if header != expected or not rows:
         raise RunError(
             f"{source} must have the columns {','.join(expected)}, and images",
             received=f"{','.join(header)} and {len(rows)} lines",
-            remedy="Evaluate the run again",
+            remedy=_REMEDY,
         )
     found = [_prediction(row, classes, f"line {line} of {source}") for line, row in enumerate(rows, start=2)]
     paths, labels, probabilities = zip(*found, strict=True)
@@ -177,7 +175,7 @@ def _prediction(row: Sequence[str], classes: Sequence[str], where: str) -> tuple
     raise RunError(
         f"A prediction must be a path, a label, the most probable class and {len(classes)} probabilities",
         received=f"{','.join(row)[:200]!r} in {where}",
-        remedy="Evaluate the run again",
+        remedy=_REMEDY,
     )
 
 

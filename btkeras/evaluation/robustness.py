@@ -7,7 +7,6 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,20 +37,9 @@ MEANS = ("accuracy", "balanced_accuracy", "confidence", "ece")
 SETTINGS = (("noise", 0), *((name, level) for name in CORRUPTIONS for level in LEVELS))
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """A stratified sample of images.
-
-    Attributes:
-        images: How many; None for all.
-        seed: Seed of the draw.
-    """
-
-    images: int | None = 200
-    seed: int = 0
-
-
-def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampling | None = None) -> dict[str, Any]:
+def measure_robustness(
+    run: Run, dataset: Dataset | None = None, images: int | None = 200, seed: int = 0
+) -> dict[str, Any]:
     """Writes ``robustness.json``, and ``robustness.png``, one of the images under all corruptions.
 
     They go to the run's folder, or to ``evaluations/NAME/`` in it for another dataset.
@@ -59,14 +47,14 @@ def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampl
     Args:
         run: A trained run.
         dataset: Another dataset, all of it; None for the run's own test subset.
-        sampling: Of these images; 200 by default.
+        images: How many of these to draw, see ``draw``.
+        seed: Of the draw.
 
     Returns:
         The content of ``robustness.json``. Its metrics are ``accuracy`` with Wilson's ``accuracy_interval``,
         ``balanced_accuracy`` (mean recall), ``confidence`` (mean highest probability) and ``ece``.
 
     Raises:
-        RunError: If the run has no network.
         DataError: If an image cannot be read, or its class is not one of the network's.
         ConfigError: If fewer images are wanted than there are classes.
     """
@@ -79,8 +67,7 @@ def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampl
         require_known_classes(run, dataset)
     own = dataset or run.dataset()
     records = dataset.records if dataset else run.split(own).test
-    sampling = sampling or Sampling()
-    drawn = draw(records, sampling)
+    drawn = draw(records, images, seed)
     logger.info(f"{len(drawn):,} of {len(records):,} images, each as it is and with {len(SETTINGS) - 1} corruptions")
     labels = np.array([run.classes().index(record.label) for record in drawn])
     probabilities = _predict_corrupted(run, model, [own.root / record.path for record in drawn])
@@ -89,7 +76,7 @@ def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampl
         "split": "all" if dataset else "test",
         "images": len(drawn),
         "of": len(records),
-        "seed": sampling.seed,
+        "seed": seed,
         "per_class": dict(sorted(Counter(record.label for record in drawn).items())),
         "temperature": calibration.temperature if calibration else 1.0,
         **_sheet(labels, probabilities),
@@ -103,16 +90,14 @@ def measure_robustness(run: Run, dataset: Dataset | None = None, sampling: Sampl
     return document
 
 
-def draw(records: Sequence[Record], sampling: Sampling) -> tuple[Record, ...]:
+def draw(records: Sequence[Record], wanted: int | None, seed: int = 0) -> tuple[Record, ...]:
     """A random sample of images, stratified by class, with at least one image of each, in the order of ``records``.
 
-    Raises:
-        ConfigError: If fewer are wanted than there are classes.
+    None wants all. Raises ``ConfigError`` if fewer are wanted than there are classes.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for i, record in enumerate(records):
         members[record.label].append(i)
-    wanted = sampling.images
     if wanted is None or wanted >= len(records):
         return tuple(records)
     if wanted < len(members):
@@ -126,7 +111,7 @@ def draw(records: Sequence[Record], sampling: Sampling) -> tuple[Record, ...]:
             (one for one in counts if step > 0 or counts[one] > 1), key=lambda one: shares[one] - counts[one]
         )
         counts[label] += step
-    rng = np.random.default_rng(sampling.seed)
+    rng = np.random.default_rng(seed)
     chosen = [rng.choice(members[label], counts[label], replace=False) for label in sorted(members)]
     return tuple(records[i] for i in sorted(np.concatenate(chosen).tolist()))
 
@@ -195,15 +180,10 @@ def read_sheet(run: Run) -> dict[str, Any] | None:
         return None
     document = read_json(file)
     try:
-        corruptions, sampled = document["corruptions"], document["sampling_error"]
-        levels = [level for row in corruptions for level in row["levels"]]
-        rows = [document["clean"], document["mean"], *(row["mean"] for row in corruptions), *levels]
-        numbers = [row[name] for row in rows for name in MEANS] + [level["strength"] for level in levels]
-        numbers += [document["images"], document["of"], document["seed"], sampled["clean"], sampled["largest"]]
-        for number in numbers:
+        robustness_table(document)
+        levels = [level for row in document["corruptions"] for level in row["levels"]]
+        for number in (document["seed"], *(level[name] for level in levels for name in MEANS)):
             float(number)
-        for row in corruptions:
-            str(row["name"]), str(row["title"]), str(row["unit"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{file} must be as `btkeras robustness` writes it",

@@ -24,57 +24,38 @@ class _Progress:
     """A progress bar of jobs, read from their run folders."""
 
     def __init__(self, experiment: Experiment, jobs: Sequence[Job]) -> None:
-        self._experiment = experiment
         self._runs = {job: experiment.run(job) for job in jobs}
-        self._epochs = {job: _epochs(experiment, job) for job in jobs}
+        self._epochs = {j: 1 if j.model in CLASSIFIERS else experiment.config_of(j).train.epochs for j in jobs}
         self._done: set[Job] = set()
         self._first, self._start = self._worked(), time.perf_counter()
-        self._bar: tqdm[Any] = tqdm(
-            total=sum(self._epochs.values()),
-            initial=self._first,
-            desc=f"0/{len(jobs)} folds",
-            unit=" epochs",
-            file=sys.stderr,
-            leave=False,
-            disable=None,
+        total = sum(self._epochs.values())
+        self.bar: tqdm[Any] = tqdm(
+            total=total, initial=self._first, unit=" epochs", file=sys.stderr, leave=False, disable=None
         )
 
     def update(self) -> None:
         """Shows the finished epochs."""
-        self._bar.n = self._worked()
-        self._bar.set_description(f"{len(self._done)}/{len(self._runs)} folds", refresh=False)
-        self._bar.refresh()
+        self.bar.n = self._worked()
+        self.bar.set_description(f"{len(self._done)}/{len(self._runs)} folds")
 
     def finish(self, job: Job) -> None:
         """Shows that a job is finished."""
         self._done.add(job)
-        metrics = self._runs[job].metrics()
-        line = f"{job.model}, seed {job.seed}, fold {job.fold}: test accuracy {100 * metrics['accuracy']:.2f} %"
-        self._bar.write(f"{line}  ({len(self._done)} of {len(self._runs)}{self._left()})", file=sys.stderr)
+        accuracy, seconds = self._runs[job].metrics()["accuracy"], time.perf_counter() - self._start
+        worked, left = self._worked() - self._first, sum(self._epochs.values()) - self._worked()
+        text = f", about {duration(seconds / worked * left)} left" if worked and left else ""
+        line = f"{job}: test accuracy {100 * accuracy:.2f} %  ({len(self._done)} of {len(self._runs)}{text})"
+        self.bar.write(line, file=sys.stderr)
         self.update()
 
-    def close(self) -> None:
-        """Removes the bar."""
-        self._bar.close()
-
-    def _left(self) -> str:
-        worked, seconds = self._worked() - self._first, time.perf_counter() - self._start
-        left = sum(self._epochs.values()) - self._worked()
-        return f", about {duration(seconds / worked * left)} left" if worked and left else ""
-
     def _worked(self) -> int:
-        return sum(self._worked_on(job) for job in self._runs)
-
-    def _worked_on(self, job: Job) -> int:
         # A job that stopped early has nothing left to do.
-        if job in self._done:
-            return self._epochs[job]
-        history = self._runs[job].history_file
-        return max(history.read_text(encoding="utf-8").count("\n") - 1, 0) if history.is_file() else 0
+        runs = self._runs.items()
+        return sum(self._epochs[job] if job in self._done else _lines(run.history_file) for job, run in runs)
 
 
-def _epochs(experiment: Experiment, job: Job) -> int:
-    return 1 if job.model in CLASSIFIERS else experiment.config_of(job).train.epochs
+def _lines(history: Path) -> int:
+    return max(history.read_text(encoding="utf-8").count("\n") - 1, 0) if history.is_file() else 0
 
 
 # How the command line is started in a process of its own.
@@ -84,6 +65,7 @@ _POLL_SECONDS = 0.5
 # SIGTERM is repeated, since Python drops an exception that is raised while an object is destroyed.
 _PATIENCE_SECONDS, _REQUESTS = 12, 5
 _LOG_LINES = 20
+_SUCCEED = "Every job of a cross-validation must succeed"
 
 
 @dataclass
@@ -104,14 +86,12 @@ class RunningJob:
 
     def end(self) -> None:
         """Waits for the end of a terminated process, terminates it again, and kills it at last."""
-        for _ in range(_REQUESTS):
+        for end in (*[self.process.terminate] * _REQUESTS, self.process.kill):
             try:
                 self.process.wait(_PATIENCE_SECONDS)
                 break
             except subprocess.TimeoutExpired:
-                self.process.terminate()
-        else:
-            self.process.kill()
+                end()
         self.close()
 
 
@@ -138,7 +118,7 @@ def run_locally(experiment: Experiment, jobs: Sequence[Job], workers: int) -> No
             progress.update()
     finally:
         stop_jobs(running)
-        progress.close()
+        progress.bar.close()
 
 
 def stop_jobs(running: Sequence[RunningJob]) -> None:
@@ -171,12 +151,7 @@ def _failed(experiment: Experiment, job: Job) -> RunError:
     first = max((i for i, line in enumerate(lines) if line.startswith("Error: ")), default=len(lines) - _LOG_LINES)
     reason = " failed:\n  " + "\n  ".join(lines[max(first, 0) :])
     remedy = f"Its whole output is in {file}; go on with: btkeras cv --resume --out {experiment.path}"
-    return _failed_job(job, reason, remedy)
-
-
-def _failed_job(job: Job, reason: str, remedy: str) -> RunError:
-    received = f"job {job.index} ({job.model}, seed {job.seed}, fold {job.fold}){reason}"
-    return RunError("Every job of a cross-validation must succeed", received=received, remedy=remedy)
+    return RunError(_SUCCEED, received=f"job {job.index} ({job}){reason}", remedy=remedy)
 
 
 # How often a task is retried when its node dies; a task that fails is not retried.
@@ -190,9 +165,11 @@ def run_on_ray(experiment: Experiment, jobs: Sequence[Job], *, address: str | No
     A task whose node dies runs again elsewhere and resumes after its last finished epoch. The job's lock excludes the
     old process, should it still run.
 
+    The experiment's folder, and its dataset's, must be at the same path on every node.
+
     Args:
-        experiment: Its folder, and its dataset's, must be at the same path on every node.
-        jobs: What to do.
+        experiment: The cross-validation.
+        jobs: Its jobs to run.
         address: The cluster; None takes ``$RAY_ADDRESS``, or starts one on this machine.
         cpus: Cores that a job needs; it uses as many threads.
         gpus: GPUs that a job needs.
@@ -217,7 +194,7 @@ def run_on_ray(experiment: Experiment, jobs: Sequence[Job], *, address: str | No
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
-        progress.close()
+        progress.bar.close()
 
 
 def _task(path: str, index: int, cpus: int) -> None:
@@ -233,8 +210,8 @@ def _collect(ray: Any, reference: Any, job: Job) -> None:
     try:
         ray.get(reference)
     except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None) or error
-        raise _failed_job(job, f": {cause}", "Mend the cause, and go on with --resume") from error
+        received = f"job {job.index} ({job}): {getattr(error, 'cause', None) or error}"
+        raise RunError(_SUCCEED, received=received, remedy="Mend the cause, and go on with --resume") from error
 
 
 def _import_ray() -> Any:

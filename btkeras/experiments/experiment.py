@@ -1,9 +1,9 @@
-"""The folder of a cross-validation: its settings, splits, jobs and runs."""
+"""A cross-validation: its folder with settings, splits, jobs and runs; running it; and its summary."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -16,9 +16,12 @@ from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys, dump_config, load_config, override_config
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import RunError
+from btkeras.evaluation.results import read_predictions
+from btkeras.experiments.summary import FoldResult, summarize_experiment
 from btkeras.files import atomic_folder, read_json, write_json, write_text
 from btkeras.logging import logger
 from btkeras.machine import cache_folder
+from btkeras.metrics import METRICS
 from btkeras.runs import MemberPath, Run, dataset_of, first_manifest, require_new
 from btkeras.splitting.splits import Split, load_split, make_folds, save_split
 
@@ -34,6 +37,9 @@ class Job:
     model: str
     seed: int
     fold: int
+
+    def __str__(self) -> str:
+        return f"{self.model}, seed {self.seed}, fold {self.fold}"
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,9 @@ class Experiment:
         return self.splits / f"fold_{fold}.json"
 
     def config(self) -> ExperimentConfig:
-        """The experiment's configuration, with every default."""
         return _read_config(self.config_file)
 
     def manifest(self) -> dict[str, Any]:
-        """Dataset, versions, seeds, precision."""
         return read_json(self.manifest_file)
 
     def jobs(self) -> list[Job]:
@@ -67,13 +71,11 @@ class Experiment:
 
     def run(self, job: Job) -> Run:
         """The run folder of a job, which may not be there yet."""
-        several = len(self.config().cv.seeds) > 1
-        seed = Path(f"seed_{job.seed}") if several else Path()
+        seed = f"seed_{job.seed}" if len(self.config().cv.seeds) > 1 else ""
         return Run(self.path / job.model / seed / f"fold_{job.fold}")
 
     def is_finished(self, job: Job) -> bool:
-        """Whether a job has been trained and tested."""
-        # Written last.
+        """Whether a job has been trained and tested: the metrics are written last."""
         return self.run(job).metrics_file.is_file()
 
     def log_file(self, job: Job) -> Path:
@@ -149,13 +151,14 @@ def create_experiment(
     """
     require_new(path)
     folds = make_folds(dataset, config.data, config.cv, cache_folder())
-    facts = {"skip_broken": skip_broken, "seeds": {"train": list(config.cv.seeds), "split": config.data.split_seed}}
+    seeds = {"train": list(config.cv.seeds), "split": config.data.split_seed}
     with atomic_folder(path) as temporary:
         experiment = Experiment(temporary)
         write_text(experiment.config_file, dump_config(config))
         for fold, split in enumerate(folds):
             save_split(split, dataset, experiment.splits_file(fold))
-        write_json(experiment.manifest_file, first_manifest(config, dataset) | facts)
+        manifest = first_manifest(config, dataset) | {"skip_broken": skip_broken, "seeds": seeds}
+        write_json(experiment.manifest_file, manifest)
     return Experiment(path)
 
 
@@ -185,3 +188,81 @@ def open_experiment(path: Path, config: ExperimentConfig | None = None) -> Exper
             remedy=f"Leave the options that set it away, or start a new one (its own is in {experiment.config_file})",
         )
     return experiment
+
+
+Executor = Callable[[Experiment, Sequence[Job]], None]
+
+
+def unfinished(experiment: Experiment) -> list[Job]:
+    """The jobs that are not finished."""
+    return [job for job in experiment.jobs() if not experiment.is_finished(job)]
+
+
+def cross_validate(experiment: Experiment, executor: Executor) -> dict[str, Any]:
+    """Runs the unfinished jobs by ``executor``, which returns when all are finished, and writes the summary."""
+    jobs = unfinished(experiment)
+    if jobs:
+        executor(experiment, jobs)
+    return write_summary(experiment)
+
+
+def write_summary(experiment: Experiment) -> dict[str, Any]:
+    """Computes ``summary.json`` from the folds' predictions.
+
+    It holds no times and no paths of the machine, so that two runs of the same experiment give equal files.
+
+    Raises:
+        RunError: If a fold is missing, or an image was tested twice.
+    """
+    missing = unfinished(experiment)
+    if missing:
+        raise RunError(
+            "A cross-validation is summarised when every fold is finished",
+            received=f"{len(missing)} unfinished, {missing[0]} among them",
+            remedy=f"Go on with: btkeras cv --resume --out {experiment.path}",
+        )
+    config, manifest = experiment.config(), experiment.manifest()
+    split = read_json(experiment.splits_file(0))
+    results = []
+    for job in experiment.jobs():
+        run = experiment.run(job)
+        found = read_predictions(run.predictions_file, manifest["classes"])
+        results.append(FoldResult(job.model, job.seed, job.fold, *found, run.manifest()))
+    summary = {
+        "protocol": {
+            "group_by": split["group_by"],
+            "test": config.cv.test,
+            "folds": config.cv.folds,
+            "seeds": list(config.cv.seeds),
+            "split_seed": config.data.split_seed,
+            "models": list(models(config)),
+        },
+        "dataset": {"images": manifest["images"], "digest": split["dataset_digest"], "patients": manifest["patients"]},
+        **summarize_experiment(results, manifest["classes"], groups=split["groups"], test=config.cv.test),
+    }
+    write_json(experiment.summary_file, summary)
+    return summary
+
+
+def summary_table(summary: dict[str, Any]) -> str:
+    """The summary as text: mean and standard deviation over the folds in percent, and the comparisons."""
+    width = max(len(name) for name in summary["models"]) + 2
+    lines = [f"{'':{width}}" + "".join(f"{name:>15}" for name in METRICS) + f"{'95 % interval':>18}{'parameters':>13}"]
+    for name, entry in summary["models"].items():
+        cells = "".join(f"{_spread(entry, metric):>15}" for metric in METRICS)
+        low, high = (100 * end for end in entry["intervals"]["accuracy"])
+        size = f"{entry['parameters']:,}" if entry["parameters"] else "-"
+        lines.append(f"{name:{width}}{cells}{f'{low:.2f} to {high:.2f}':>18}{size:>13}")
+    notes = [f"- {comparison['conclusion']}" for comparison in summary["comparisons"]]
+    bootstrap = summary["bootstrap"]
+    explained = (
+        "Percent, mean and standard deviation over folds and seeds; precision, recall, specificity and F1 are means "
+        "over classes. The interval is accuracy's, by a bootstrap over "
+        f"{bootstrap['groups']:,} groups of {bootstrap['images']:,} images."
+    )
+    return "\n".join([*lines, "", explained, *notes])
+
+
+def _spread(entry: dict[str, Any], metric: str) -> str:
+    mean, deviation = entry["mean"][metric], (entry["std"] or {}).get(metric)
+    return f"{100 * mean:.2f}" + (f" ± {100 * deviation:.2f}" if deviation is not None else "")

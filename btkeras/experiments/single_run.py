@@ -13,7 +13,7 @@ import numpy as np
 from btkeras.config import AugmentConfig, ExperimentConfig
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import ModelError, RunError
-from btkeras.evaluation.calibrate import calibrate_and_evaluate
+from btkeras.evaluation.evaluate import calibrate_and_evaluate
 from btkeras.evaluation.results import EvaluationResult
 from btkeras.experiments.experiment import Experiment, Job, model_config, models
 from btkeras.logging import logger
@@ -104,8 +104,7 @@ def _run_lbp(run: Run, dataset: Dataset, split: Split, inputs: SplitImages) -> d
     run.update_manifest(precision="float64", classifier=str(classifier))
     records = tuple(record for record in split.test if record.path not in inputs.broken)
     result = EvaluationResult(records, run.classes(), classifier.probabilities(images["test"]), calibration=None)
-    broken = len(split.test) - len(records)
-    metrics = {"dataset": str(dataset.root), "split": "test", "broken": broken, **result.metrics()}
+    metrics = result.metrics(dataset, "test", broken=len(split.test) - len(records))
     result.write(run.path, metrics)
     return metrics
 

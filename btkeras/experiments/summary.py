@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.config import TESTS
-from btkeras.errors import ConfigError, RunError
+from btkeras.errors import RunError
 from btkeras.metrics import (
     METRICS,
     Difference,
@@ -37,29 +36,17 @@ _RESAMPLING = Resampling()
 
 @dataclass(frozen=True)
 class FoldResult:
-    """A model's predictions for the test subset of one fold.
-
-    Attributes:
-        model: Name of the network.
-        seed: Seed of the training.
-        fold: Number of the fold, from 0.
-        paths: The images.
-        labels: ``[n]`` class indices.
-        probabilities: ``[n, classes]``.
-        parameters: ``parameters``, ``trainable_parameters`` and ``macs`` of the network, where known.
-    """
+    """A model's predictions for the test subset of one fold."""
 
     model: str
-    seed: int
-    fold: int
-    paths: tuple[str, ...]
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-    parameters: Mapping[str, Any]
+    seed: int  # of the training
+    fold: int  # from 0
+    paths: tuple[str, ...]  # the images
+    labels: NDArray[np.int64]  # ``[n]`` class indices
+    probabilities: NDArray[np.float64]  # ``[n, classes]``
+    parameters: Mapping[str, Any]  # those of ``SIZES`` that are known
 
-    @property
-    def name(self) -> str:
-        """The fold, for messages."""
+    def __str__(self) -> str:
         return f"{self.model}, seed {self.seed}, fold {self.fold}"
 
 
@@ -108,9 +95,7 @@ def summarize_experiment(
         JSON-ready, without NaN; equal results give an equal summary.
 
     Raises:
-        ConfigError: If ``test`` is neither.
-        RunError: If there is no result, a fold is there twice or its arrays do not fit each other, an image is tested
-            more often than ``test`` says, its label differs, or models or seeds were tested on different images.
+        RunError: If the results cannot be summarised together.
     """
     _check_results(results, len(classes), test)
     models: dict[str, list[FoldResult]] = {}
@@ -147,15 +132,11 @@ def _group_numbers(paths: Sequence[str], groups: Mapping[str, str]) -> IntArray:
 
 def _check_results(results: Sequence[FoldResult], classes: int, test: str) -> None:
     """Checks that results can be summarised together; errors as ``summarize_experiment``."""
-    if test not in TESTS:
-        raise ConfigError(f"test must be one of {', '.join(TESTS)}", received=repr(test))
     if not results:
         raise RunError("An experiment must have a finished fold before it can be summarised", received="none")
     for result in results:
         _check_arrays(result, classes)
-    repeated = _first_repeated([result.name for result in results])
-    if repeated:
-        raise RunError("A fold must be there once", received=f"{repeated} twice")
+    _require_once("A fold must be there once", map(str, results))
     _check_images(results, test)
 
 
@@ -165,29 +146,25 @@ def _check_arrays(result: FoldResult, classes: int) -> None:
     if not count or shapes != ((count,), (count, classes)):
         raise RunError(
             "A fold must have a label and a probability per class for each of its images, of which it has some",
-            received=f"{shapes} for {count} images and {classes} classes in {result.name}",
+            received=f"{shapes} for {count} images and {classes} classes in {result}",
         )
     if not np.isfinite(result.probabilities).all():
-        raise RunError("Probabilities must be numbers", received=f"NaN or infinity in {result.name}")
+        raise RunError("Probabilities must be numbers", received=f"NaN or infinity in {result}")
     if not (result.labels.min() >= 0 and result.labels.max() < classes):
-        raise RunError(f"Labels must be in 0..{classes - 1}", received=f"others in {result.name}")
+        raise RunError(f"Labels must be in 0..{classes - 1}", received=f"others in {result}")
 
 
 def _check_images(results: Sequence[FoldResult], test: str) -> None:
     """Checks that all models and seeds were tested on the same images, and on each as often as ``test`` says."""
-    tested: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    tested: dict[str, list[str]] = defaultdict(list)
     labels: dict[str, int] = {}
     for result in results:
-        key = (result.model, result.seed) if test == "rotating" else (result.model, result.seed, result.fold)
-        tested[key] += result.paths
+        tested[f"{result.model}, seed {result.seed}" if test == "rotating" else str(result)] += result.paths
         for path, label in zip(result.paths, result.labels.tolist(), strict=True):
             if labels.setdefault(path, label) != label:
-                raise RunError("An image must have one label in all folds", received=f"two of {path}: {result.name}")
-    for (model, seed, *fold), paths in tested.items():
-        where = f"{model}, seed {seed}" + "".join(f", fold {number}" for number in fold)
-        repeated = _first_repeated(paths)
-        if repeated:
-            raise RunError("An image must be tested once per model and seed", received=f"{repeated} twice in {where}")
+                raise RunError("An image must have one label in all folds", received=f"two of {path}: {result}")
+    for where, paths in tested.items():
+        _require_once("An image must be tested once per model and seed", paths, f" in {where}")
         missing = labels.keys() - set(paths)
         if missing:
             others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
@@ -198,8 +175,10 @@ def _check_images(results: Sequence[FoldResult], test: str) -> None:
             )
 
 
-def _first_repeated(names: Sequence[str]) -> str | None:
-    return next((name for name, count in Counter(names).items() if count > 1), None)
+def _require_once(rule: str, names: Iterable[str], where: str = "") -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise RunError(rule, received=f"{name} twice{where}")
 
 
 def _summary(

@@ -29,13 +29,13 @@ _BATCH = 16
 
 
 def explain(model: keras.Model, images: NDArray[np.generic], classes: Indices, method: str = DEFAULT_METHOD) -> Floats:
-    """Makes a map for each image.
+    """Makes a map for each image, by one of ``METHODS``.
 
     Args:
         model: From ``build_model``, with or without a temperature.
         images: ``[n, height, width, channels]`` as the network takes them, values 0..255.
         classes: ``[n]`` index of the class to explain.
-        method: A key of ``METHODS``.
+        method: Its name.
 
     Returns:
         float32 ``[n, height, width]``, the largest value of each map 1; all 0 where nothing supports the class.
@@ -51,20 +51,8 @@ def explainer(model: keras.Model, method: str = DEFAULT_METHOD) -> Callable[[NDA
     """``explain`` of one network, whose graph of gradients is built once; errors as there."""
     chosen = method_of(method)
     if isinstance(chosen, Occlusion):
-
-        def predict(covered: Floats) -> Floats:
-            return np.asarray(model.predict_on_batch(covered))
-
-        return lambda images, classes: occlude(predict, np.asarray(images, np.float32), classes, chosen)
-    network = _CamNetwork(model, chosen)
-
-    def maps(images: NDArray[np.generic], classes: Indices) -> Floats:
-        pixels = np.asarray(images, np.float32)
-        batches = [slice(start, start + _BATCH) for start in range(0, len(pixels), _BATCH)]
-        empty = np.zeros((0, *pixels.shape[1:3]), np.float32)
-        return np.concatenate([empty, *(network.maps(pixels[batch], classes[batch]) for batch in batches)])
-
-    return maps
+        return lambda images, classes: occlude(model.predict_on_batch, np.asarray(images, np.float32), classes, chosen)
+    return _CamNetwork(model, chosen)
 
 
 class _CamNetwork:
@@ -86,7 +74,13 @@ class _CamNetwork:
         outputs = [*(stage.tensor for stage in self._stages), network.output]
         self._gradients = _gradients(keras.Model(network.input, outputs))
 
-    def maps(self, images: Floats, classes: Indices) -> Floats:
+    def __call__(self, images: NDArray[np.generic], classes: Indices) -> Floats:
+        pixels = np.asarray(images, np.float32)
+        batches = [slice(start, start + _BATCH) for start in range(0, len(pixels), _BATCH)]
+        empty = np.zeros((0, *pixels.shape[1:3]), np.float32)
+        return np.concatenate([empty, *(self._maps(pixels[batch], classes[batch]) for batch in batches)])
+
+    def _maps(self, images: Floats, classes: Indices) -> Floats:
         drawn = self._stage_maps(images, classes)
         if self._cam.mirrored:
             mirrored = self._stage_maps(images[:, :, ::-1], classes)
@@ -97,8 +91,9 @@ class _CamNetwork:
         """Each stage's map at the images' size."""
         features, slopes = self._gradients(images, classes)
         drawn = []
-        for stage, maps, gradients in zip(self._stages, features, slopes, strict=True):
-            low = np.maximum(self._cam.combine(_float(maps), _float(gradients)), 0)
+        for stage, *tensors in zip(self._stages, features, slopes, strict=True):
+            # A network of another dtype policy has 16-bit maps.
+            low = np.maximum(self._cam.combine(*(np.asarray(tensor).astype(np.float32) for tensor in tensors)), 0)
             drawn.append(to_one(stage.enlarge(low, (images.shape[1], images.shape[2]))))
         return drawn
 
@@ -121,22 +116,12 @@ def _gradients(network: keras.Model) -> Callable[[Floats, Indices], tuple[list[A
     return lambda images, classes: gradients(tf.constant(images), tf.constant(classes, tf.int64))
 
 
-def _float(tensor: object) -> Floats:
-    # A network of another dtype policy has 16-bit maps.
-    return np.asarray(tensor).astype(np.float32)
-
-
 @dataclass(frozen=True)
 class Axis:
-    """Where the cells of a feature map lie along rows or columns, in pixels of the network's input.
+    """Where the cells of a feature map lie along rows or columns, in pixels of the network's input."""
 
-    Attributes:
-        start: Place of the first cell; the first pixel's centre is 0.
-        step: Distance between cells.
-    """
-
-    start: float = 0.0
-    step: float = 1.0
+    start: float = 0.0  # place of the first cell; the first pixel's centre is 0
+    step: float = 1.0  # distance between cells
 
     def weights(self, cells: int, pixels: int) -> NDArray[np.float32]:
         """Linear interpolation from cells to pixels, constant beyond the outermost cells: ``[pixels, cells]``."""
@@ -146,17 +131,11 @@ class Axis:
 
 @dataclass(frozen=True)
 class Stage:
-    """The last feature map of one size.
+    """The last feature map of one size."""
 
-    Attributes:
-        name: The layer that makes it.
-        tensor: The map, ``(batch, height, width, channels)``.
-        axes: Where its rows and its columns lie.
-    """
-
-    name: str
-    tensor: Any
-    axes: tuple[Axis, Axis]
+    name: str  # the layer that makes it
+    tensor: Any  # the map, ``(batch, height, width, channels)``
+    axes: tuple[Axis, Axis]  # where its rows and its columns lie
 
     def enlarge(self, maps: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
         """Draws maps ``[n, height, width]`` of this stage at the image's ``shape``, each cell where it belongs."""

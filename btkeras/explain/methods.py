@@ -19,18 +19,15 @@ Floats = NDArray[np.float32]
 class Cam:
     """A class activation map: a feature map's channels, weighted by the gradient of the class's logit.
 
-    Attributes:
-        title: Its name in the literature.
-        combine: From feature maps and gradients ``[n, h, w, channels]`` to ``[n, h, w]``; values below 0 are cut off.
-        stages: Of the feature maps, 0 for the last stage, 1 for the one before. Several maps are scaled to the
-            image's size and to 1, and multiplied: the last stages know the class and the early ones the place.
-        mirrored: Whether the map of the mirrored image, mirrored back, is added.
+    The maps of several stages are scaled to the image's size and to 1, and multiplied: the last stages know the class
+    and the early ones the place.
     """
 
-    title: str
+    title: str  # its name in the literature
+    # From feature maps and gradients ``[n, h, w, channels]`` to ``[n, h, w]``; values below 0 are cut off.
     combine: Callable[[Floats, Floats], Floats]
-    stages: tuple[int, ...] = (0,)
-    mirrored: bool = False
+    stages: tuple[int, ...] = (0,)  # 0 for the last stage, 1 for the one before
+    mirrored: bool = False  # whether the map of the mirrored image, mirrored back, is added
 
 
 @dataclass(frozen=True)
@@ -38,16 +35,11 @@ class Occlusion:
     """Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901): the log odds that a class loses if a square is black.
 
     A pixel's value is the mean over the squares that cover it; values below 0 are cut off.
-
-    Attributes:
-        title: Its name in the literature.
-        window: Side of a square as a fraction of the image's.
-        stride: Distance between squares, likewise.
     """
 
-    title: str
-    window: float
-    stride: float
+    title: str  # its name in the literature
+    window: float  # side of a square as a fraction of the image's
+    stride: float  # distance between squares, likewise
 
 
 def _gradcam(maps: Floats, gradients: Floats) -> Floats:
@@ -72,11 +64,7 @@ DEFAULT_METHOD = "layercam"
 
 
 def method_of(name: str) -> Cam | Occlusion:
-    """The method of this name.
-
-    Raises:
-        ConfigError: If there is none; it suggests the nearest.
-    """
+    """The method of this name. Raises ``ConfigError`` if there is none, and suggests the nearest."""
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"Did you mean {near[0]!r}" if near else ""
@@ -98,7 +86,7 @@ def occlude(predict: Predict, images: Floats, classes: Indices, settings: Occlus
         predict: From float32 ``[k, height, width, channels]`` to probabilities ``[k, classes]``.
         images: float32 ``[n, height, width, channels]``.
         classes: ``[n]`` index of the class to explain.
-        settings: Size and distance of the squares.
+        settings: The squares.
     """
     rows, columns = (_squares(side, settings) for side in images.shape[1:3])
     covers = np.einsum("ia,jb->abij", rows, columns).reshape(-1, *images.shape[1:3], 1)

@@ -51,25 +51,18 @@ def score_explanations(
     methods: Sequence[str] = (DEFAULT_METHOD,),
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """Scores explanation methods on the tumours of a subset of the run's dataset, or of another dataset.
+    """Scores explanation methods on the tumours of a subset of the run's dataset, or of all of another dataset.
 
     Each method is scored with the network and with random weights, and the rank correlation of both maps is computed
     (Adebayo et al. 2018, arXiv:1810.03292): a method whose maps hardly change does not explain what was learnt.
-
-    Args:
-        run: A finished run.
-        subset: Of the run's own dataset.
-        dataset: Another one, all of it.
-        methods: Keys of ``explain.methods.METHODS``.
-        limit: At most so many images, drawn evenly from the list.
+    ``limit`` images at most are drawn evenly from the list.
 
     Returns:
         The content of ``explanations.json``, beside ``metrics.json``.
 
     Raises:
-        ConfigError: If there is no such method.
         DataError: If there is no correctly classified tumour with a box or mask.
-        ModelError: As ``cam.explain``.
+        ConfigError, ModelError: As ``cam.explain``.
     """
     for name in methods:
         method_of(name)
@@ -115,8 +108,7 @@ def _tumors(opened: LoadedRun, dataset: Dataset, records: Sequence[Record], limi
         raise broken_images({known[i].path: str(error) for i, error in store.broken.items()})
     images = store.take(np.arange(len(known))).astype(np.float32)
     labels = np.array([classes.index(record.label) for record in known])
-    subsets = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
-    right = np.concatenate([np.asarray(model.predict_on_batch(one)).argmax(axis=1) for one in subsets]) == labels
+    right = model.predict(images, batch_size=_BATCH, verbose=0).argmax(axis=1) == labels
     regions = regions_of(dataset, known, images.shape[1:3], kind, harmonized=config.data.harmonize)
     right &= regions.any(axis=(1, 2))
     if not right.any():
@@ -129,7 +121,7 @@ def _tumors(opened: LoadedRun, dataset: Dataset, records: Sequence[Record], limi
 def regions_of(
     dataset: Dataset, records: Sequence[Record], shape: tuple[int, int], kind: str, *, harmonized: bool = False
 ) -> _Bools:
-    """Where the tumours are in the network's image: bool ``[n, height, width]``; all False where that is unknown.
+    """Where tumours are in the network's image: bool ``[n, height, width]``; all False where that is unknown.
 
     ``kind`` is box or mask; ``harmonized`` images are cropped to the head, as boxes then are.
     """
@@ -203,20 +195,18 @@ def _row(title: str, network: str, maps: _Floats, tumors: _Tumors, classes: Sequ
         "iou": local.iou(maps, tumors.regions),
         "iou_same_area": local.iou_of_same_area(maps, tumors.regions),
     }
-    present = [i for i in range(len(classes)) if (tumors.labels == i).any()]
+
+    def means(chosen: Any) -> dict[str, float]:
+        return {name: float(values[chosen].mean()) for name, values in scores.items()}
+
+    per_class = {classes[i]: tumors.labels == i for i in np.unique(tumors.labels)}
     return {
         "title": title,
         "network": network,
-        **{name: float(values.mean()) for name, values in scores.items()},
+        **means(...),
         "pointing_interval": list(wilson(int(hits.sum()), len(hits))),
         "empty": int((maps.max(axis=(1, 2)) <= 0).sum()),
-        "per_class": {
-            classes[i]: {
-                **{name: float(values[tumors.labels == i].mean()) for name, values in scores.items()},
-                "images": int((tumors.labels == i).sum()),
-            }
-            for i in present
-        },
+        "per_class": {label: means(own) | {"images": int(own.sum())} for label, own in per_class.items()},
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.decisions.calibration import METHOD, Calibration
+from btkeras.decisions.calibration import METHOD, Calibration, nonconformity_scores
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.decisions.selective_classifier import Decision, SelectiveClassifier
 from btkeras.errors import DataError, ImageError
@@ -22,7 +22,6 @@ from btkeras.export.parity import spread
 from btkeras.inference.backends import InferenceBackend, ModelOutputs
 from btkeras.metrics import negative_log_likelihood, summarize
 from btkeras.metrics.comparisons import mcnemar
-from btkeras.metrics.conformal import nonconformity_scores
 from btkeras.metrics.intervals import wilson
 from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.runs import Run

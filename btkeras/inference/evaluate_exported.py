@@ -59,7 +59,7 @@ def evaluate_exported(
     probabilities = np.array([[each.probabilities[name] for name in backend.classes] for each in found], np.float32)
     decisions = [Decision(each.decision, each.set, each.ood_percentile, each.reasons) for each in found]
     result = EvaluationResult(records, backend.classes, probabilities, backend.calibration, decisions)
-    return result, {"dataset": str(dataset.root), "split": name, "broken": len(broken)} | result.metrics()
+    return result, result.metrics(dataset, name, broken=len(broken))
 
 
 def _chosen(version: Path, dataset: Dataset, subset: str) -> tuple[list[Record], str]:

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from btkeras.decisions.calibration import set_metrics
 from btkeras.logging import duration
 from btkeras.metrics.calibration import ESTIMATOR, calibrated_error, calibration_scores, risk_coverage_area
-from btkeras.metrics.conformal import set_metrics
 from btkeras.reporting.document import DASH, Column, Table, count, decimals, p_value, percent, points, tenths
 from btkeras.reporting.report_data import STAGES, ReportData, ReportedModel
 from btkeras.reporting.sources import Source

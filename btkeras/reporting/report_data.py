@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.config_io import changed_keys
+from btkeras.decisions.calibration import prediction_sets
 from btkeras.errors import RunError
 from btkeras.metrics import METRICS
 from btkeras.metrics.calibration import without_temperature
-from btkeras.metrics.conformal import prediction_sets
 from btkeras.reporting.document import slug
 from btkeras.reporting.sources import Source, TrainedRun, read_source
 

@@ -2,11 +2,9 @@
 
 Alignment is by Lucas and Kanade ("An iterative image registration technique", IJCAI 1981): a shift and a scale along
 each axis, and a gain and an offset of the grey levels, at three resolutions. The correlation is that of a band of
-spatial frequencies. It leaves out brightness and large shapes, which all heads share, and what JPEG or another size
-takes away, but tells a duplicate from the next slice of the same head.
-
-``THRESHOLD`` lies in a gap of 4,564 real slices (FigShare and Br35H): planted duplicates have 0.967 and more, and of
-FigShare's 3,064 slices at distances of 7 mm no two have more than 0.961. ``docs/trust.md`` has the measurements.
+spatial frequencies, without brightness and large shapes, which all heads share, and without what JPEG or another size
+takes away. ``THRESHOLD`` lies in a gap: planted duplicates have 0.967 and more, and of FigShare's slices, which are
+7 mm apart, no two have more than 0.961 (``docs/trust.md``).
 """
 
 from __future__ import annotations
@@ -88,13 +86,8 @@ def _filtered(images: UInt8, stage: _Stage) -> tuple[Floats, Floats]:
     """What is aligned, and what is then correlated."""
     size = SIDE // stage.factor
     small = images.reshape(-1, size, stage.factor, size, stage.factor).mean(axis=(2, 4), dtype=np.float32)
-    fine, coarse = stage.band
-    return _smooth(small, 1), _smooth(small, fine) - _smooth(small, coarse)
-
-
-def _smooth(images: Floats, sigma: float) -> Floats:
-    smooth: Floats = ndimage.gaussian_filter(images, (0, sigma, sigma), truncate=3)
-    return smooth
+    smooth, fine, coarse = (ndimage.gaussian_filter(small, (0, s, s), truncate=3) for s in (1, *stage.band))
+    return smooth, fine - coarse
 
 
 def _oriented(images: Floats, orientations: Ints) -> Floats:
@@ -140,15 +133,11 @@ def _step(moving: Floats, fixed: Floats, places: Floats) -> Floats:
 def _correlation(moving: Floats, fixed: Floats, places: Floats, margin: float) -> Floats:
     """The correlation over what both show, less a margin in which the band depends on what lies outside."""
     sampled, inside = _sampled(moving, places, margin)
-    a, b = (_centered(image, inside) for image in (sampled, fixed))
+    counts = inside.sum(axis=(1, 2), keepdims=True) + _TINY
+    a, b = ((x - (x * inside).sum(axis=(1, 2), keepdims=True) / counts) * inside for x in (sampled, fixed))
     products, a_squares, b_squares = (np.einsum("nij,nij->n", *pair) for pair in ((a, b), (a, a), (b, b)))
     result: Floats = products / np.sqrt(a_squares * b_squares + _TINY)
     return result
-
-
-def _centered(images: Floats, inside: Bools) -> Floats:
-    means = (images * inside).sum(axis=(1, 2), keepdims=True) / (inside.sum(axis=(1, 2), keepdims=True) + _TINY)
-    return (images - means) * inside
 
 
 def _sampled(images: Floats, places: Floats, margin: float = 0) -> tuple[Floats, Bools]:

@@ -1,9 +1,8 @@
 """Duplicates among images, exact or nearly so, and groups of them.
 
 Exact duplicates have equal grey pixels. Near-duplicates are found by perceptual hash (``duplicate_hashes``) and
-confirmed by correlation after alignment (``duplicate_alignment``, where the threshold is explained): the same image
-stored anew, at another size, brighter or darker, flipped, rotated by a multiple of 90 degrees, or with up to 5 % of
-each side cut off. Slices that lie next to each other in a head look alike but are no duplicates.
+confirmed by correlation after alignment (``duplicate_alignment``): the same image stored anew, at another size,
+brighter or darker, flipped, rotated by a multiple of 90 degrees, or with up to 5 % of each side cut off.
 """
 
 from __future__ import annotations
@@ -60,13 +59,12 @@ def scan_images(paths: Sequence[Path], progress: Progress = lambda paths: paths)
 def _try_stats(path: Path) -> ImageStats | str:
     try:
         data = read_image_bytes(path)
-        try:
-            with Image.open(io.BytesIO(data), formats=(sniff(data),)) as image:
-                return _stats(image)
-        except DAMAGE as error:
-            raise damaged(str(path), error) from error
+        with Image.open(io.BytesIO(data), formats=(sniff(data),)) as image:
+            return _stats(image)
     except ImageError as error:
         return str(error)
+    except DAMAGE as error:
+        return str(damaged(str(path), error))
 
 
 def _stats(image: Image.Image) -> ImageStats:
@@ -104,7 +102,7 @@ class DuplicatePair:
     """Two images, one of which is a duplicate of the other."""
 
     first: int  # index of an image
-    second: int  # index of another, higher
+    second: int  # of another, higher
     correlation: float  # of the aligned images, ``THRESHOLD``..1
     exact: bool  # whether their pixels are equal
     orientation: str  # what makes the second look like the first, one of ``duplicate_hashes.ORIENTATION_NAMES``
@@ -119,7 +117,7 @@ class Duplicates:
     unreadable: dict[int, str]  # why, by index, for those that could not be read
 
     def groups(self) -> list[list[Path]]:
-        """Paths of the images that pairs connect, directly or through others: groups of two and more."""
+        """Images that pairs connect, directly or through others: groups of two and more."""
         return [[self.paths[i] for i in group] for group in self.index_groups()]
 
     def index_groups(self) -> list[list[int]]:

@@ -45,13 +45,8 @@ def group_records(dataset: Dataset, group_by: str, cache: Path | None = None) ->
     - ``patient`` and ``official``: patients, and near-duplicates among the images that name none; in the usual datasets
       those are the tumour-free class, of another collection.
 
-    Args:
-        dataset: The images.
-        group_by: One of ``btkeras.config.GROUPINGS``.
-        cache: Folder where what was found in the images is kept between calls; None keeps nothing.
-
-    Returns:
-        As ``find_groups``.
+    ``cache`` is the folder where what was found in the images is kept between calls; None keeps nothing. The result is
+    as ``find_groups``.
 
     Raises:
         DataError: If no image names what ``group_by`` needs, or, with ``series``, no numbers follow any series.

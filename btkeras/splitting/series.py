@@ -5,10 +5,7 @@ root, which evens out the coil's bright rim. They are not aligned: the head's pl
 within a scan and differs between patients. The threshold is local, because sagittal slices of one patient differ most:
 neighbours belong together if they are more alike than nine tenths of the pairs around them whose numbers are 8 to 30
 apart. A single slice joins the longer series beside it that it resembles more, because the outermost slices of a head
-resemble nothing. A folder where neighbours are no more alike than by chance has no series.
-
-Joining two patients is harmless to a split; dividing one leaks. ``docs/trust.md`` has measurements, and what is not
-found: the other views of a patient, where a collection lists view after view.
+resemble nothing. Joining two patients is harmless to a split; dividing one leaks. ``docs/trust.md`` has measurements.
 """
 
 from __future__ import annotations
@@ -50,10 +47,7 @@ def find_series(
 ) -> tuple[list[list[str]], list[str]]:
     """Finds series among a dataset's images, within each folder of each class and source.
 
-    Args:
-        root: The dataset's folder.
-        records: The images, in any order.
-        progress: Wraps the files while they are read.
+    ``progress`` wraps the files while they are read.
 
     Returns:
         The paths of each series of two or more, in order; and the folders whose numbers, if any, follow no series.
@@ -76,14 +70,10 @@ def find_series(
 
 
 def link_series(bands: FloatArray) -> NDArray[np.int64] | None:
-    """Numbers the series of a sequence of images.
+    """Numbers the series of a sequence of images: ``[n]``, growing from 0.
 
-    Args:
-        bands: ``[n, pixels]``, in order, each of mean 0 and length 1, or all 0 for an image that resembles nothing.
-
-    Returns:
-        ``[n]``, growing from 0; None if neighbours are hardly more alike than images further apart, so that the
-        order says nothing.
+    ``bands`` are ``[n, pixels]``, in order, each of mean 0 and length 1, or all 0 for an image that resembles nothing.
+    The result is None if neighbours are hardly more alike than images further apart, so that the order says nothing.
     """
     alike = _products(bands, 1)
     joined = alike >= (_thresholds(bands) if len(bands) >= _FEW else _THRESHOLD_OF_FEW)

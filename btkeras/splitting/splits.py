@@ -213,8 +213,8 @@ def load_split(source: Path, dataset: Dataset) -> Split:
         )
     subsets = {name: tuple(records[path] for path in paths) for name, paths in names.items()}
     # Splits of before there were groups have neither.
-    grouped = {name: document[name] for name in ("groups", "group_by") if name in document}
-    return Split(**subsets, seed=document["seed"], **grouped)
+    groups, group_by = document.get("groups", {}), document.get("group_by", "image")
+    return Split(**subsets, seed=document["seed"], groups=groups, group_by=group_by)
 
 
 def _read(source: Path) -> dict[str, Any]:

@@ -147,17 +147,10 @@ def split_records(
     rng: np.random.Generator,
     least: int = 1,
 ) -> list[list[Record]]:
-    """Splits records into subsets, no group into two.
+    """Splits records into subsets, no group into two; a record without a group (by path) stands alone.
 
-    The sizes are met as closely as whole groups allow: exactly where enough images stand alone; a subset with a group
-    that is larger than it should be is larger too.
-
-    Args:
-        records: What is split.
-        groups: Group by path; a record without one stands alone.
-        sizes: By class, how many images each subset should get.
-        rng: Source of the draws.
-        least: Groups of each class that each subset gets, if there are as many.
+    ``sizes`` says how many images of a class each subset should get, and is met as closely as whole groups allow. Each
+    subset gets ``least`` groups of each class, if there are as many.
     """
     classes = sorted({record.label for record in records})
     members: dict[tuple[str, bool], list[Record]] = {}
@@ -185,7 +178,7 @@ def split_groups(counts: IntArray, targets: FloatArray, rng: np.random.Generator
         counts: ``[groups, classes]`` images.
         targets: ``[subsets, classes]`` images wanted, above 0.
         rng: Source of the draws.
-        least: Groups of each class that each subset should get.
+        least: As of ``split_records``.
 
     Returns:
         ``[groups]`` numbers of subsets.
