@@ -48,12 +48,36 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Run(Results):
-    """A run folder. Nothing else knows the names of its files."""
+class TrainingFolder:
+    """What the folder of a run and that of a cross-validation have in common."""
+
+    path: Path
 
     config_file = MemberPath("config.yaml")
-    splits_file = MemberPath("splits.json")
     manifest_file = MemberPath("manifest.json")
+
+    def config(self) -> ExperimentConfig:
+        """The configuration, with every default."""
+        return load_config(self.config_file)
+
+    def manifest(self) -> dict[str, Any]:
+        """Dataset, versions, device, precision, seeds, durations."""
+        return read_json(self.manifest_file)
+
+    def update_manifest(self, **values: Any) -> None:
+        """Adds to the manifest, or replaces values."""
+        write_json(self.manifest_file, self.manifest() | values)
+
+    def dataset(self) -> Dataset:
+        """Its dataset; errors as ``dataset_of``."""
+        return dataset_of(self.manifest())
+
+
+@dataclass(frozen=True)
+class Run(Results, TrainingFolder):
+    """A run folder. Nothing else knows the names of its files."""
+
+    splits_file = MemberPath("splits.json")
     history_file = MemberPath("history.csv")
     best_model = MemberPath("best.keras")
     state_file = MemberPath("last/state.npz")
@@ -67,29 +91,13 @@ class Run(Results):
     notes_file = MemberPath("notes.md")
     card_file = MemberPath("model_card.md")
 
-    def config(self) -> ExperimentConfig:
-        """The run's configuration, with every default."""
-        return load_config(self.config_file)
-
-    def manifest(self) -> dict[str, Any]:
-        """Dataset, versions, device, precision, seeds, durations."""
-        return read_json(self.manifest_file)
-
     def metrics(self) -> dict[str, Any]:
         """The metrics of the test subset."""
         return read_json(self.metrics_file)
 
-    def update_manifest(self, **values: Any) -> None:
-        """Adds to the manifest, or replaces values."""
-        write_json(self.manifest_file, self.manifest() | values)
-
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the network's outputs."""
         return tuple(self.manifest()["classes"])
-
-    def dataset(self) -> Dataset:
-        """The run's dataset; errors as ``dataset_of``."""
-        return dataset_of(self.manifest())
 
     def use_dataset(self, dataset: Dataset) -> None:
         """Records where the run's dataset is now.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import runpy
@@ -343,5 +342,5 @@ while True:
     with subprocess.Popen([sys.executable, "-c", forgetful], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        executors.stop_jobs([executors.RunningJob(Job(0, "tiny", 0, 0), 0, process, io.BytesIO())])
+        executors.stop_jobs([executors.RunningJob(Job(0, "tiny", 0, 0), 0, process)])
         assert process.returncode == 3

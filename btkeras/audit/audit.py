@@ -150,6 +150,10 @@ def audit(
         files += [against.root / record.path for record in against.records]
     images = list(scan_images(files, progress))
     found = match_duplicates(files, images)
+    readable: dict[str, list[ImageStats]] = defaultdict(list)
+    for record, image in zip(dataset.records, images, strict=False):
+        if isinstance(image, ImageStats):
+            readable[record.label].append(image)
     names = [str(file) if member.other else member.path for member, file in zip(members, files, strict=True)]
     return Audit(
         dataset=str(dataset.root),
@@ -160,7 +164,7 @@ def audit(
         unreadable={names[i]: reason for i, reason in found.unreadable.items()},
         groups=_groups(found, members),
         patients_across=_patients_across(dataset.records, subset_of),
-        statistics=_class_statistics(dataset.records, images),
+        statistics=tuple(_statistics(label, own) for label, own in sorted(readable.items())),
         subset_sizes={subset: len(split.subset(subset)) for subset in SUBSETS} if split else {},
     )
 
@@ -205,14 +209,6 @@ def _group(members: Sequence[GroupMember], pairs: Sequence[DuplicatePair]) -> Du
 def _importance(group: DuplicateGroup) -> tuple[object, ...]:
     kinds = (not group.conflicting, not group.across, not group.overlapping)
     return (*kinds, -len(group.members), group.members[0].path)
-
-
-def _class_statistics(records: Sequence[Record], images: Sequence[ImageStats | str]) -> tuple[ClassStatistics, ...]:
-    members: dict[str, list[ImageStats]] = defaultdict(list)
-    for record, image in zip(records, images, strict=False):
-        if isinstance(image, ImageStats):
-            members[record.label].append(image)
-    return tuple(_statistics(label, members[label]) for label in sorted(members))
 
 
 def _statistics(label: str, images: Sequence[ImageStats]) -> ClassStatistics:

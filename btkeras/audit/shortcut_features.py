@@ -120,8 +120,8 @@ def boxes_to_hide(
     rng = np.random.default_rng(seed)
     for i, (record, subset) in enumerate(zip(records, subsets, strict=True)):
         if record.label == NO_TUMOR and known[subset]:
-            box, head = known[subset][rng.integers(len(known[subset]))], np.array(heads[i]).reshape(2, 2)
-            boxes[i] = Box(*(head[0] + np.reshape(box, (2, 2)) * (head[1] - head[0])).ravel().tolist())
+            chosen, (start, end) = known[subset][rng.integers(len(known[subset]))], np.reshape(heads[i], (2, 2))
+            boxes[i] = Box(*(start + np.reshape(chosen, (2, 2)) * (end - start)).ravel().tolist())
     return boxes
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -55,56 +54,40 @@ class NetworkInput(NamedTuple):
     boxed: bool = True  # whether only images with a known box count
 
 
-INPUTS: Mapping[str, NetworkInput] = MappingProxyType(
-    {
-        "network": NetworkInput("the whole image", lambda image, box: image, boxed=False),
-        "network, box hidden": NetworkInput("tumour's box filled with its surroundings' mean", hide),
-        "network, box alone": NetworkInput("tumour's box, black around it", _box_alone),
-        "network, outline": NetworkInput("border and rim of the head, its inside black", _outline, boxed=False),
-    }
-)
+INPUTS: Mapping[str, NetworkInput] = {
+    "network": NetworkInput("the whole image", lambda image, box: image, boxed=False),
+    "network, box hidden": NetworkInput("tumour's box filled with its surroundings' mean", hide),
+    "network, box alone": NetworkInput("tumour's box, black around it", _box_alone),
+    "network, outline": NetworkInput("border and rim of the head, its inside black", _outline, boxed=False),
+}
 
 
 class _TestImages:
-    """The test images of a table, as a run's network gets them."""
+    """The test images of a table, as a run's network gets them; boxes are fractions of its input."""
 
     def __init__(self, run: Run, table: FeatureTable) -> None:
         data = run.config().data
         labels = np.array([record.label for record in table.records])
-        self.trained_on = labels[table.subsets == "train"]
-        self._positions = np.flatnonzero(table.subsets == "test")
-        self.labels = labels[self._positions]
-        self._table, self._harmonized = table, data.harmonize
+        positions = np.flatnonzero(table.subsets == "test")
+        self.trained_on, self.labels = labels[table.subsets == "train"], labels[positions]
+        self._paths = [table.root / table.records[i].path for i in positions]
         self._preprocessor = Preprocessor(data.image_size, data.channels, data.harmonize)
+
+        def in_input(box: Box | None, head: Box) -> Box | None:
+            return box_in_crop(box, head) if box and data.harmonize else box
+
+        self.hidden = [in_input(table.hidden[i], table.heads[i]) for i in positions]
+        self.tumors = [in_input(table.records[i].box, table.heads[i]) for i in positions]
 
     def read(self, chosen: NDArray[np.intp]) -> ImageArray:
         """Network inputs ``[n, side, side, channels]`` by their positions among the test images."""
-        paths = [self._table.root / self._table.records[i].path for i in self._positions[chosen]]
-        return np.stack(list(map_in_threads(self._preprocessor.file, paths)))
-
-    def hidden(self) -> list[Box | None]:
-        """The box of each to hide, as fractions of the input."""
-        return self._in_input(self._table.hidden)
-
-    def tumors(self) -> NDArray[np.float32]:
-        """Boxes of the tumours ``[n, 4]`` as fractions of the input; all 0 where not known."""
-        boxes = self._in_input([record.box for record in self._table.records])
-        return np.array([(box and clip_box(box)) or (0, 0, 0, 0) for box in boxes], np.float32)
-
-    def _in_input(self, boxes: Sequence[Box | None]) -> list[Box | None]:
-        pairs = [(boxes[i], self._table.heads[i]) for i in self._positions.tolist()]
-        return [box_in_crop(box, head) if box and self._harmonized else box for box, head in pairs]
+        return np.stack(list(map_in_threads(self._preprocessor.file, [self._paths[i] for i in chosen])))
 
 
 def network_rows(run: Run, table: FeatureTable) -> list[ShortcutRow]:
-    """Rows of the run's network on the test subset: whole images, parts of them, and exchanged tumours.
+    """Rows of a run's network on the test subset: whole images, parts of them, and exchanged tumours.
 
-    Args:
-        run: The run; the table must be of its split.
-        table: The images.
-
-    Raises:
-        RunError, ModelError: If the run has no network to load.
+    The table must be of the run's split. Errors are as of ``evaluation.evaluate.load_best``.
     """
     model, classes, images = load_best(run), np.array(run.classes()), _TestImages(run, table)
 
@@ -113,14 +96,13 @@ def network_rows(run: Run, table: FeatureTable) -> list[ShortcutRow]:
         batches = [model.predict_on_batch(inputs[start : start + _BATCH].astype(np.float32)) for start in starts]
         return classes[np.concatenate(batches).argmax(axis=1)]
 
-    exchanged = exchange_rows(
-        images.read, images.labels, images.tumors(), predict, classes, trained_on=images.trained_on
-    )
+    boxes = np.array([(box and clip_box(box)) or (0, 0, 0, 0) for box in images.tumors], np.float32)
+    exchanged = exchange_rows(images.read, images.labels, boxes, predict, classes, trained_on=images.trained_on)
     return [*_input_rows(images, predict), *exchanged]
 
 
 def _input_rows(images: _TestImages, predict: Predict) -> list[ShortcutRow]:
-    labels, hidden = images.labels, images.hidden()
+    labels, hidden = images.labels, images.hidden
     boxed = np.array([box is not None for box in hidden])
     inputs = {name: each for name, each in INPUTS.items() if boxed.any() or not each.boxed}
     predictions: dict[str, list[Labels]] = {name: [] for name in inputs}
@@ -158,8 +140,7 @@ def exchange_rows(
         trained_on: Classes of the training subset.
 
     Returns:
-        A row per direction; none where there are no pairs. ``detection_accuracy`` is the share that is detected
-        rightly as with or without a tumour.
+        A row per direction that has pairs; ``detection_accuracy`` is the share that is detected rightly.
     """
     tumor = np.isin(labels, _CLASSES) & boxes.any(axis=1)
     order = np.random.default_rng(0).permutation(np.flatnonzero(tumor | (labels == NO_TUMOR)))

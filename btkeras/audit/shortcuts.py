@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,33 +33,27 @@ from btkeras.metrics.intervals import wilson
 from btkeras.splitting.splits import SUBSETS, Split
 
 # Kind of feature -> what it is made of. None of it shows the tumour, except the thumbnail, an image of 16 x 16.
-SHORTCUTS: Mapping[str, str] = MappingProxyType(
-    {
-        "size": "width, height, aspect, colour mode",
-        "border": "outer 5 % of the image",
-        "file size": "bytes, bytes per pixel",
-        "histogram": "share of each of 32 grey levels",
-        "outline": "the head's silhouette",
-        "thumbnail": "the image in 16 x 16 pixels",
-        "box hidden": "thumbnail, tumour's box filled",
-        "box alone": "place and size of the tumour's box",
-    }
-)
+SHORTCUTS: Mapping[str, str] = {
+    "size": "width, height, aspect, colour mode",
+    "border": "outer 5 % of the image",
+    "file size": "bytes, bytes per pixel",
+    "histogram": "share of each of 32 grey levels",
+    "outline": "the head's silhouette",
+    "thumbnail": "the image in 16 x 16 pixels",
+    "box hidden": "thumbnail, tumour's box filled",
+    "box alone": "place and size of the tumour's box",
+}
 # Slices that exchanged a tumour, shown to a network -> what they are, and whether they had no tumour before.
-EXCHANGED: Mapping[str, tuple[str, bool]] = MappingProxyType(
-    {
-        "network, tumour put in": ("a tumour-free slice with another's tumour", True),
-        "network, tumour taken out": ("a tumour's slice with another's healthy tissue", False),
-    }
-)
+EXCHANGED: Mapping[str, tuple[str, bool]] = {
+    "network, tumour put in": ("a tumour-free slice with another's tumour", True),
+    "network, tumour taken out": ("a tumour's slice with another's healthy tissue", False),
+}
 # Name -> the classifier, not fitted, for a seed.
-CLASSIFIERS: Mapping[str, Callable[[int], Any]] = MappingProxyType(
-    {
-        "logistic regression": lambda seed: make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500)),
-        "nearest neighbours": lambda seed: make_pipeline(StandardScaler(), KNeighborsClassifier(5)),
-        "random forest": lambda seed: RandomForestClassifier(100, random_state=seed, n_jobs=1),
-    }
-)
+CLASSIFIERS: Mapping[str, Callable[[int], Any]] = {
+    "logistic regression": lambda seed: make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500)),
+    "nearest neighbours": lambda seed: make_pipeline(StandardScaler(), KNeighborsClassifier(5)),
+    "random forest": lambda seed: RandomForestClassifier(100, random_state=seed, n_jobs=1),
+}
 
 
 @dataclass(frozen=True)

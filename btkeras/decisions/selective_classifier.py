@@ -53,9 +53,6 @@ class SelectiveClassifier:
             probabilities: ``[n, classes]``.
             scores: ``[n]`` of ``OODDetector.score``; None if they are not known.
             rejections: Reason of each image to be rejected, or None.
-
-        Raises:
-            ConfigError: If the coverage is out of range.
         """
         unknown: Sequence[Any] = [None] * len(rejections)
         sets = self.calibration.sets(probabilities, self.coverage) if self.calibration else unknown

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -43,18 +42,10 @@ class Corruption:
 
 
 def corrupt(image: ImageArray, name: str, level: int) -> ImageArray:
-    """Corrupts a decoded image at its stored size, before any preprocessing; all channels change alike.
-
-    Args:
-        image: uint8 ``[height, width, 1 or 3]``.
-        name: One of ``CORRUPTIONS``.
-        level: 1 to 5; 0 changes nothing.
-
-    Returns:
-        uint8 of the same shape.
+    """Corrupts a decoded image, uint8 ``[height, width, 1 or 3]``, at its stored size; all channels change alike.
 
     Raises:
-        ConfigError: If there is no such corruption or level.
+        ConfigError: If ``name`` is none of ``CORRUPTIONS``, or ``level`` not 0 (which changes nothing) to 5.
     """
     if name not in CORRUPTIONS or level not in (0, *LEVELS):
         raise ConfigError(
@@ -138,32 +129,28 @@ def _from_pillow(image: Image.Image) -> Floats:
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
-    {
-        "noise": Corruption("Rician noise", "sigma, fraction of the range", (0.02, 0.04, 0.07, 0.1, 0.14), _noise),
-        "blur": Corruption(
-            "Gaussian blur", "sigma, fraction of the shorter side", (0.002, 0.004, 0.006, 0.009, 0.012), _blur
-        ),
-        "gamma": Corruption(
-            "gamma, half of the images darker", "exponent, or one over it", (1.15, 1.3, 1.6, 2.0, 2.5), _gamma
-        ),
-        "bias field": Corruption(
-            "smooth change of brightness", "largest either way, octaves", (0.3, 0.7, 1.2, 1.7, 2.4), _bias_field
-        ),
-        "rotation": Corruption("rotation to either side", "degrees", (3.0, 8.0, 15.0, 25.0, 45.0), _rotation),
-        "jpeg": Corruption("JPEG compression", "quality", (60.0, 30.0, 15.0, 8.0, 5.0), _jpeg),
-        "contrast": Corruption(
-            "less contrast about the image's mean", "fraction left", (0.8, 0.6, 0.45, 0.3, 0.2), _contrast
-        ),
-        "resolution": Corruption(
-            "fewer pixels, enlarged again", "fraction of each side left", (0.6, 0.4, 0.28, 0.2, 0.14), _resolution
-        ),
-        # 0.5 would be uniform grey, so it is skipped: the last two are negatives.
-        "inversion": Corruption(
-            "blend with the negative", "share of the negative", (0.1, 0.2, 0.3, 0.75, 1.0), _inversion
-        ),
-    }
-)
+CORRUPTIONS: Mapping[str, Corruption] = {
+    "noise": Corruption("Rician noise", "sigma, fraction of the range", (0.02, 0.04, 0.07, 0.1, 0.14), _noise),
+    "blur": Corruption(
+        "Gaussian blur", "sigma, fraction of the shorter side", (0.002, 0.004, 0.006, 0.009, 0.012), _blur
+    ),
+    "gamma": Corruption(
+        "gamma, half of the images darker", "exponent, or one over it", (1.15, 1.3, 1.6, 2.0, 2.5), _gamma
+    ),
+    "bias field": Corruption(
+        "smooth change of brightness", "largest either way, octaves", (0.3, 0.7, 1.2, 1.7, 2.4), _bias_field
+    ),
+    "rotation": Corruption("rotation to either side", "degrees", (3.0, 8.0, 15.0, 25.0, 45.0), _rotation),
+    "jpeg": Corruption("JPEG compression", "quality", (60.0, 30.0, 15.0, 8.0, 5.0), _jpeg),
+    "contrast": Corruption(
+        "less contrast about the image's mean", "fraction left", (0.8, 0.6, 0.45, 0.3, 0.2), _contrast
+    ),
+    "resolution": Corruption(
+        "fewer pixels, enlarged again", "fraction of each side left", (0.6, 0.4, 0.28, 0.2, 0.14), _resolution
+    ),
+    # 0.5 would be uniform grey, so it is skipped: the last two are negatives.
+    "inversion": Corruption("blend with the negative", "share of the negative", (0.1, 0.2, 0.3, 0.75, 1.0), _inversion),
+}
 
 _MARGIN, _LINE = 96, 16
 

@@ -197,10 +197,7 @@ def calibrate(run: Run | LoadedRun) -> Calibration:
     """Fits a temperature on a finished run's validation subset and writes it into ``best.keras``.
 
     The conformal scores go to ``calibration.json``. Calibrating again gives the same, since the logits are fitted.
-
-    Raises:
-        RunError: If the run is not finished.
-        ModelError: If it has no network.
+    Raises ``RunError`` if the run is not finished.
     """
     opened = loaded(run)
     run = opened.run

@@ -42,13 +42,8 @@ def measure_robustness(
 ) -> dict[str, Any]:
     """Writes ``robustness.json``, and ``robustness.png``, one of the images under all corruptions.
 
-    They go to the run's folder, or to ``evaluations/NAME/`` in it for another dataset.
-
-    Args:
-        run: A trained run.
-        dataset: Another dataset, all of it; None for the run's own test subset.
-        images: How many of these to draw, see ``draw``.
-        seed: Of the draw.
+    They are of ``images`` (see ``draw``) from the run's test subset, and go to its folder, or from all of another
+    ``dataset``, and go to ``evaluations/NAME/`` in it.
 
     Returns:
         The content of ``robustness.json``. Its metrics are ``accuracy`` with Wilson's ``accuracy_interval``,

@@ -7,9 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -68,31 +67,12 @@ _LOG_LINES = 20
 _SUCCEED = "Every job of a cross-validation must succeed"
 
 
-@dataclass
-class RunningJob:
-    """A job's process, which writes to ``log``."""
+class RunningJob(NamedTuple):
+    """A job's process."""
 
     job: Job
     slot: int
     process: subprocess.Popen[bytes]
-    log: IO[bytes]
-
-    def close(self) -> int:
-        """Waits for the end and returns the exit code."""
-        try:
-            return self.process.wait()
-        finally:
-            self.log.close()
-
-    def end(self) -> None:
-        """Waits for the end of a terminated process, terminates it again, and kills it at last."""
-        for end in (*[self.process.terminate] * _REQUESTS, self.process.kill):
-            try:
-                self.process.wait(_PATIENCE_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                end()
-        self.close()
 
 
 def run_locally(experiment: Experiment, jobs: Sequence[Job], workers: int) -> None:
@@ -112,7 +92,7 @@ def run_locally(experiment: Experiment, jobs: Sequence[Job], workers: int) -> No
             time.sleep(_POLL_SECONDS)
             for task in [task for task in running if task.process.poll() is not None]:
                 running.remove(task)
-                if task.close():
+                if task.process.returncode:
                     raise _failed(experiment, task.job)
                 progress.finish(task.job)
             progress.update()
@@ -122,11 +102,17 @@ def run_locally(experiment: Experiment, jobs: Sequence[Job], workers: int) -> No
 
 
 def stop_jobs(running: Sequence[RunningJob]) -> None:
-    """Terminates processes and waits for their ends."""
+    """Terminates processes, more than once if need be, kills those that stay, and waits for their ends."""
     for task in running:
         task.process.terminate()
-    for task in running:
-        task.end()
+    for process in (task.process for task in running):
+        for end in (*[process.terminate] * _REQUESTS, process.kill):
+            try:
+                process.wait(_PATIENCE_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                end()
+        process.wait()
 
 
 def _start(experiment: Experiment, job: Job, slot: int, workers: int, gpus: Sequence[str]) -> RunningJob:
@@ -135,13 +121,13 @@ def _start(experiment: Experiment, job: Job, slot: int, workers: int, gpus: Sequ
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     file = experiment.log_file(job)
     file.parent.mkdir(exist_ok=True)
-    log = file.open("ab")
     command = [*COMMAND, "cv", "--out", str(experiment.path), "--task", str(job.index)]
-    # A session of its own: Ctrl-C reaches this process alone, which then asks its children to end.
-    process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-    )
-    return RunningJob(job, slot, process, log)
+    with file.open("ab") as log:
+        # A session of its own: Ctrl-C reaches this process alone, which then asks its children to end.
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    return RunningJob(job, slot, process)
 
 
 def _failed(experiment: Experiment, job: Job) -> RunError:
@@ -165,14 +151,9 @@ def run_on_ray(experiment: Experiment, jobs: Sequence[Job], *, address: str | No
     A task whose node dies runs again elsewhere and resumes after its last finished epoch. The job's lock excludes the
     old process, should it still run.
 
-    The experiment's folder, and its dataset's, must be at the same path on every node.
-
-    Args:
-        experiment: The cross-validation.
-        jobs: Its jobs to run.
-        address: The cluster; None takes ``$RAY_ADDRESS``, or starts one on this machine.
-        cpus: Cores that a job needs; it uses as many threads.
-        gpus: GPUs that a job needs.
+    The experiment's folder, and its dataset's, must be at the same path on every node. A job needs so many ``cpus``,
+    and uses as many threads, and ``gpus``. Without an address, ``$RAY_ADDRESS`` is taken, or a cluster is started on
+    this machine.
 
     Raises:
         ConfigError: If Ray is not installed.
@@ -188,8 +169,14 @@ def run_on_ray(experiment: Experiment, jobs: Sequence[Job], *, address: str | No
         while running:
             done, _ = ray.wait(list(running), num_returns=1, timeout=_RAY_POLL_SECONDS)
             for reference in done:
-                _collect(ray, reference, running[reference])
-                progress.finish(running.pop(reference))
+                job = running.pop(reference)
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    received = f"job {job.index} ({job}): {getattr(error, 'cause', None) or error}"
+                    remedy = "Mend the cause, and go on with --resume"
+                    raise RunError(_SUCCEED, received=received, remedy=remedy) from error
+                progress.finish(job)
             progress.update()
     finally:
         for reference in running:
@@ -204,14 +191,6 @@ def _task(path: str, index: int, cpus: int) -> None:
     from btkeras.experiments.single_run import run_job
 
     run_job(Experiment(Path(path)), index)
-
-
-def _collect(ray: Any, reference: Any, job: Job) -> None:
-    try:
-        ray.get(reference)
-    except ray.exceptions.RayError as error:
-        received = f"job {job.index} ({job}): {getattr(error, 'cause', None) or error}"
-        raise RunError(_SUCCEED, received=received, remedy="Mend the cause, and go on with --resume") from error
 
 
 def _import_ray() -> Any:

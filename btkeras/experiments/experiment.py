@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -22,7 +22,7 @@ from btkeras.files import atomic_folder, read_json, write_json, write_text
 from btkeras.logging import logger
 from btkeras.machine import cache_folder
 from btkeras.metrics import METRICS
-from btkeras.runs import MemberPath, Run, dataset_of, first_manifest, require_new
+from btkeras.runs import MemberPath, Run, TrainingFolder, first_manifest, require_new
 from btkeras.splitting.splits import Split, load_split, make_folds, save_split
 
 # A wait for a lock that takes longer is logged.
@@ -43,13 +43,9 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(TrainingFolder):
     """A cross-validation's folder: ``config.yaml``, ``manifest.json``, ``splits/``, a run per job, ``summary.json``."""
 
-    path: Path
-
-    config_file = MemberPath("config.yaml")
-    manifest_file = MemberPath("manifest.json")
     summary_file = MemberPath("summary.json")
     splits = MemberPath("splits")
 
@@ -59,9 +55,6 @@ class Experiment:
 
     def config(self) -> ExperimentConfig:
         return _read_config(self.config_file)
-
-    def manifest(self) -> dict[str, Any]:
-        return read_json(self.manifest_file)
 
     def jobs(self) -> list[Job]:
         """Every training, fold by fold, so that all networks have some folds early."""
@@ -87,10 +80,6 @@ class Experiment:
         config = model_config(self.config(), job.model)
         return replace(config, train=replace(config.train, seed=job.seed))
 
-    def dataset(self) -> Dataset:
-        """The dataset of the experiment; errors as ``dataset_of``."""
-        return dataset_of(self.manifest())
-
     def use_dataset(self, dataset: Dataset) -> None:
         """Records where the dataset is now, also in unfinished runs; errors as ``Run.use_dataset``."""
         load_split(self.splits_file(0), dataset)
@@ -104,25 +93,16 @@ class Experiment:
         """The split of a fold, verified against the dataset."""
         return load_split(self.splits_file(fold), dataset)
 
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Waits for a lock and holds it, also across machines that share the folder."""
+    def lock(self, name: str) -> AbstractContextManager[Any]:
+        """Waits for a lock, also across machines that share the folder; a context in which it is held."""
         file = self.path / "locks" / f"{name}.lock"
         file.parent.mkdir(exist_ok=True)
         lock = FileLock(file)
         try:
-            lock.acquire(timeout=_PATIENCE_SECONDS)
+            return lock.acquire(timeout=_PATIENCE_SECONDS)
         except Timeout:
             logger.info(f"waiting for another process, which holds {file}")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def update_manifest(self, **values: Any) -> None:
-        """Adds to the manifest, or replaces values; call it under a lock."""
-        write_json(self.manifest_file, self.manifest() | values)
+            return lock.acquire()
 
 
 # The configuration is read for every job, and never changes.
@@ -145,9 +125,7 @@ def create_experiment(
 ) -> Experiment:
     """Makes an experiment's folder with its configuration, the splits of all folds and its manifest, all at once.
 
-    Raises:
-        RunError: If something is there already.
-        DataError: If the dataset cannot be split into folds.
+    Raises ``RunError`` if something is there already.
     """
     require_new(path)
     folds = make_folds(dataset, config.data, config.cv, cache_folder())

@@ -33,11 +33,7 @@ def _check_name(name: str) -> None:
 
 
 def check_model(config: ExperimentConfig) -> None:
-    """Checks that ``config.model`` can be trained, before anything is read; downloads weights if it asks for them.
-
-    Raises:
-        ModelError: If not; for an unknown name it suggests the nearest.
-    """
+    """Raises ``ModelError`` if ``config.model`` cannot be trained, before anything is read; downloads its weights."""
     _check_name(config.model.name)
     if config.model.name not in CLASSIFIERS:
         trainer.check_network(config)
@@ -54,11 +50,7 @@ def start_run(
     skip_broken: bool = False,
     facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Trains, calibrates and tests; arguments and errors as ``training.trainer.train``.
-
-    Returns:
-        The test metrics, as ``evaluation.evaluate.evaluate_split``.
-    """
+    """Trains, calibrates and tests; as ``training.trainer.train``, but it returns the test metrics."""
     check_model(config)
     if config.model.name not in CLASSIFIERS:
         run = trainer.train(config, dataset, out, split=split, skip_broken=skip_broken, manifest=facts)
@@ -110,26 +102,16 @@ def _run_lbp(run: Run, dataset: Dataset, split: Split, inputs: SplitImages) -> d
 
 
 def check_models(config: ExperimentConfig) -> None:
-    """Checks all models of a cross-validation before anything is read, and downloads their weights once.
-
-    Raises:
-        ModelError: If a network is unknown, or its weights cannot be had.
-        ConfigError: If ``cv.overrides`` names a wrong key.
-    """
-    names = models(config)
+    """Checks all models of a cross-validation and their ``cv.overrides``, as ``check_model``."""
     # Overrides of known models that are not trained are allowed.
-    for name in (*names, *config.cv.overrides):
+    for name in (*models(config), *config.cv.overrides):
         _check_name(name)
-    for name in names:
+    for name in models(config):
         check_model(model_config(config, name))
 
 
 def run_job(experiment: Experiment, index: int) -> None:
-    """Does what is left of a job; nothing if it is finished. A second process with the same job waits for the first.
-
-    Raises:
-        RunError: If there is no such job, or as ``start_run``.
-    """
+    """Does what is left of a job; nothing if it is finished. A second process with the same job waits for the first."""
     jobs = experiment.jobs()
     if not 0 <= index < len(jobs):
         raise RunError(

@@ -91,19 +91,19 @@ def summarize_experiment(
         test: ``rotating`` where each image is tested in one fold, ``fixed`` where every fold tests the same ones.
         resampling: Least number of resamples (200 a pair of models are taken), seed, level.
 
-    Returns:
-        JSON-ready, without NaN; equal results give an equal summary.
-
     Raises:
         RunError: If the results cannot be summarised together.
     """
-    _check_results(results, len(classes), test)
+    _check_results(results, test)
     models: dict[str, list[FoldResult]] = {}
     for result in results:
         models.setdefault(result.model, []).append(result)
     models = {model: sorted(folds, key=lambda fold: (fold.seed, fold.fold)) for model, folds in models.items()}
     paths = sorted({path for result in results for path in result.paths})
-    members = _group_numbers(paths, groups)
+    # The flag keeps a group's name from being taken for a path.
+    keys = [(groups[path], True) if groups.get(path) else (path, False) for path in paths]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    members = np.array([numbers[key] for key in keys])
     found = {model: _Predictions(folds, paths) for model, folds in models.items()}
     pairs = len(models) * (len(models) - 1) // 2
     resampling = replace(resampling, samples=max(resampling.samples, _SAMPLES_PER_PAIR * pairs))
@@ -123,35 +123,12 @@ def summarize_experiment(
     }
 
 
-def _group_numbers(paths: Sequence[str], groups: Mapping[str, str]) -> IntArray:
-    numbers: dict[tuple[str, bool], int] = {}
-    # The flag keeps a group's name from being taken for a path.
-    keys = [(groups[path], True) if groups.get(path) else (path, False) for path in paths]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
-
-
-def _check_results(results: Sequence[FoldResult], classes: int, test: str) -> None:
+def _check_results(results: Sequence[FoldResult], test: str) -> None:
     """Checks that results can be summarised together; errors as ``summarize_experiment``."""
     if not results:
         raise RunError("An experiment must have a finished fold before it can be summarised", received="none")
-    for result in results:
-        _check_arrays(result, classes)
     _require_once("A fold must be there once", map(str, results))
     _check_images(results, test)
-
-
-def _check_arrays(result: FoldResult, classes: int) -> None:
-    count = len(result.paths)
-    shapes = (result.labels.shape, result.probabilities.shape)
-    if not count or shapes != ((count,), (count, classes)):
-        raise RunError(
-            "A fold must have a label and a probability per class for each of its images, of which it has some",
-            received=f"{shapes} for {count} images and {classes} classes in {result}",
-        )
-    if not np.isfinite(result.probabilities).all():
-        raise RunError("Probabilities must be numbers", received=f"NaN or infinity in {result}")
-    if not (result.labels.min() >= 0 and result.labels.max() < classes):
-        raise RunError(f"Labels must be in 0..{classes - 1}", received=f"others in {result}")
 
 
 def _check_images(results: Sequence[FoldResult], test: str) -> None:

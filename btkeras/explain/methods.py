@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,15 +50,13 @@ def _layercam(maps: Floats, gradients: Floats) -> Floats:
 
 
 # docs/trust.md has measurements, also of other variants.
-METHODS: Mapping[str, Cam | Occlusion] = MappingProxyType(
-    {
-        # Selvaraju et al. 2017, arXiv:1610.02391.
-        "gradcam": Cam("Grad-CAM", _gradcam),
-        # Jiang et al. 2021, IEEE Transactions on Image Processing 30, 5875; there the stages' maximum is taken.
-        "layercam": Cam("LayerCAM of four stages", _layercam, stages=(0, 1, 2, 3), mirrored=True),
-        "occlusion": Occlusion("Occlusion", window=1 / 4, stride=1 / 8),
-    }
-)
+METHODS: Mapping[str, Cam | Occlusion] = {
+    # Selvaraju et al. 2017, arXiv:1610.02391.
+    "gradcam": Cam("Grad-CAM", _gradcam),
+    # Jiang et al. 2021, IEEE Transactions on Image Processing 30, 5875; there the stages' maximum is taken.
+    "layercam": Cam("LayerCAM of four stages", _layercam, stages=(0, 1, 2, 3), mirrored=True),
+    "occlusion": Occlusion("Occlusion", window=1 / 4, stride=1 / 8),
+}
 DEFAULT_METHOD = "layercam"
 
 

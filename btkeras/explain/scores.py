@@ -70,7 +70,9 @@ def score_explanations(
     run, model, own = opened.run, opened.model, dataset or opened.dataset
     records = own.records if dataset else opened.split.subset(subset)
     tumors = _tumors(opened, own, records, limit)
-    training = [] if dataset else _training_regions(opened, tumors.regions.shape[1:])
+    boxed = () if dataset else [one for one in opened.split.train if one.label != NO_TUMOR and one.box]
+    harmonized, shape = run.config().data.harmonize, tumors.images.shape[1:3]
+    training = list(regions_of(own, boxed, shape, "box", harmonized=harmonized)) if boxed else []
     rows = _baselines(tumors, training, run.classes())
     other = reinitialized(model)
     for name in methods:
@@ -144,12 +146,6 @@ def _mask(file: Path, shape: tuple[int, int]) -> _Bools:
     # Pixels that the tumour fills by half at least; the fullest if there are none.
     values = np.asarray(small)
     return np.asarray((values >= min(128, int(values.max()))) & (values > 0))
-
-
-def _training_regions(opened: LoadedRun, shape: tuple[int, int]) -> list[_Bools]:
-    records = [record for record in opened.split.train if record.label != NO_TUMOR and record.box]
-    harmonized = opened.run.config().data.harmonize
-    return list(regions_of(opened.dataset, records, shape, "box", harmonized=harmonized)) if records else []
 
 
 def _baselines(tumors: _Tumors, training: Sequence[_Bools], classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -67,7 +67,9 @@ class Aligner:
             smooth, band = self._stage(pairs[left, 0], stage)
             smooth_other, band_other = (_oriented(x, pairs[left, 3]) for x in self._stage(pairs[left, 2], stage))
             for _ in range(stage.steps):
-                places = _moved(places, _step(smooth, smooth_other, places))
+                places = places + _step(smooth, smooth_other, places)
+                places[:, ::2] = np.clip(places[:, ::2], -_SHIFT, _SHIFT)
+                places[:, 1::2] = np.clip(places[:, 1::2], *_SCALES)
             found = _correlation(band, band_other, places, margin=stage.band[1])
             passed = found >= stage.least
             left, places, found = left[passed], places[passed], found[passed]
@@ -96,13 +98,6 @@ def _oriented(images: Floats, orientations: Ints) -> Floats:
         chosen = orientations == orientation
         result[chosen] = oriented(images[chosen], int(orientation))
     return result
-
-
-def _moved(places: Floats, steps: Floats) -> Floats:
-    moved = places + steps
-    moved[:, ::2] = np.clip(moved[:, ::2], -_SHIFT, _SHIFT)
-    moved[:, 1::2] = np.clip(moved[:, 1::2], *_SCALES)
-    return moved
 
 
 def _step(moving: Floats, fixed: Floats, places: Floats) -> Floats:

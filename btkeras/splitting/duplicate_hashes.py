@@ -64,13 +64,18 @@ def hashes(thumbnails: UInt8) -> tuple[UInt8, UInt8]:
     """
     windows = np.empty((len(thumbnails), len(WINDOWS), _BYTES), np.uint8)
     orientations = np.empty((len(thumbnails), len(ORIENTATIONS), _BYTES), np.uint8)
+    # A flip changes the sign of the odd cosines.
+    flipped, same = np.where(np.arange(_BITS) % 2, -1, 1).astype(np.float32), np.ones(_BITS, np.float32)
     for start in range(0, len(thumbnails), _BATCH):
         batch = slice(start, start + _BATCH)
         images = thumbnails[batch].astype(np.float32)
         for number, window in enumerate(WINDOWS):
             windows[batch, number] = _bits(_coefficients(images, window))
-        for number, coefficients in enumerate(_oriented_coefficients(_coefficients(images, WINDOWS[0]))):
-            orientations[batch, number] = _bits(coefficients)
+        whole = _coefficients(images, WINDOWS[0])
+        for number, (transposed, vertical, horizontal) in enumerate(ORIENTATIONS):
+            rows, columns = flipped if vertical else same, flipped if horizontal else same
+            turned = np.swapaxes(whole, 1, 2) if transposed else whole
+            orientations[batch, number] = _bits(turned * rows[:, None] * columns)
     return windows, orientations
 
 
@@ -86,14 +91,6 @@ def _cosines(start: float, length: float) -> Floats:
     places = (np.arange(SIDE) + 0.5 - start * SIDE) / (length * SIDE)
     waves = np.cos(np.pi * np.arange(_BITS)[:, None] * places)
     return (waves * np.diff(edges)).astype(np.float32)
-
-
-def _oriented_coefficients(whole: Floats) -> Iterator[Floats]:
-    # A flip changes the sign of the odd cosines.
-    flipped, same = np.where(np.arange(_BITS) % 2, -1, 1).astype(np.float32), np.ones(_BITS, np.float32)
-    for transposed, vertical, horizontal in ORIENTATIONS:
-        rows, columns = flipped if vertical else same, flipped if horizontal else same
-        yield (np.swapaxes(whole, 1, 2) if transposed else whole) * rows[:, None] * columns
 
 
 def _bits(coefficients: Floats) -> UInt8:

@@ -139,8 +139,7 @@ def connected_groups(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[
 def find_near_duplicates(paths: Sequence[Path], progress: Progress = lambda paths: paths) -> Duplicates:
     """Finds exact and near-duplicates among PNG and JPEG files; those that cannot be read are listed, not raised.
 
-    Time and memory grow about linearly: each image is decoded once, and a thumbnail of 14 kB is kept of it.
-    ``progress`` wraps the paths while they are read.
+    ``progress`` wraps the paths while they are read. Time and memory (14 kB an image) grow about linearly.
     """
     return match_duplicates(paths, list(scan_images(paths, progress)))
 

@@ -60,7 +60,13 @@ def group_records(dataset: Dataset, group_by: str, cache: Path | None = None) ->
     if group_by == "series" and unnamed:
         links += _series(dataset, unnamed, cache)
     groups = _merged(dataset, links)
-    _log(dataset, group_by, groups, len(unnamed))
+    count, images = count_groups((record.path for record in dataset.records), groups), len(dataset.records)
+    text = (
+        f"grouped by {group_by}: {count:,} groups of {images:,} images, {images - len(groups):,} of which stand alone"
+    )
+    if group_by in ("patient", "official") and unnamed:
+        text += f"; {len(unnamed):,} name no patient and are grouped by near-duplicates only"
+    logger.info(text)
     return groups
 
 
@@ -175,12 +181,3 @@ def _merged(dataset: Dataset, links: PathGroups) -> dict[str, str]:
         # A group of several patients, or of none, is called by its first image.
         groups |= dict.fromkeys(found, names.pop() if len(names) == 1 else f"group {min(found)}")
     return dict(sorted(groups.items()))
-
-
-def _log(dataset: Dataset, group_by: str, groups: Mapping[str, str], unnamed: int) -> None:
-    paths = [record.path for record in dataset.records]
-    count, alone = count_groups(paths, groups), len(paths) - len(groups)
-    text = f"grouped by {group_by}: {count:,} groups of {len(paths):,} images, {alone:,} of which stand alone"
-    if group_by in ("patient", "official") and unnamed:
-        text += f"; {unnamed:,} name no patient and are grouped by near-duplicates only"
-    logger.info(text)

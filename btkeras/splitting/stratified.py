@@ -37,11 +37,7 @@ def split_images(
 
 
 def image_folds(records: Sequence[Record], count: int, seed: int) -> list[list[Record]]:
-    """Splits image by image into folds: neither a class nor the whole differs by more than one between folds.
-
-    Raises:
-        DataError: If a class has fewer images than there are folds.
-    """
+    """Splits image by image into folds: neither a class nor the whole differs by more than one between folds."""
     rng, position = np.random.default_rng(seed), 0
     folds: list[list[Record]] = [[] for _ in range(count)]
     for label, members in _by_class(records).items():
@@ -64,11 +60,7 @@ def _by_class(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def group_folds(records: Sequence[Record], groups: Mapping[str, str], count: int, seed: int) -> list[list[Record]]:
-    """Splits whole groups into folds of equal sizes, class by class, as closely as groups allow.
-
-    Raises:
-        DataError: If a class has fewer groups than there are folds.
-    """
+    """Splits whole groups into folds of equal sizes, class by class, as closely as groups allow."""
     sizes = _even_sizes(records, count)
     # Of two folds, each has to give a training and a validation subset while the other is tested.
     folds = split_records(records, groups, sizes, np.random.default_rng(seed), least=2 if count == 2 else 1)
@@ -80,10 +72,7 @@ def official_folds(records: Sequence[Record], groups: Mapping[str, str], seed: i
     """The folds of FigShare's authors (``cvind.mat``, doi 10.6084/m9.figshare.1512427), in their order.
 
     Images without one, such as a tumour-free class of another collection, are split by whole groups; one whose group
-    has a fold goes there.
-
-    Raises:
-        DataError: If a record's ``official_fold`` is no number from 1 on, or a class is missing in a fold.
+    has a fold goes there. Raises ``DataError`` if an ``official_fold`` is no number from 1 on, or a fold lacks a class.
     """
     fold_of = {record.path: _official_fold(record) for record in records if record.extra.get("official_fold")}
     count = max(fold_of.values())
@@ -119,11 +108,7 @@ def _even_sizes(records: Sequence[Record], count: int) -> dict[str, list[float]]
 def check_subsets(
     subsets: Sequence[Sequence[Record]], sizes: Mapping[str, Sequence[float]], names: Sequence[str]
 ) -> None:
-    """Checks that each subset has every class, and logs where its size is far from the wanted one in ``sizes``.
-
-    Raises:
-        DataError: If a subset has no image of a class.
-    """
+    """Raises ``DataError`` if a subset lacks a class, and logs where its size is far from the one wanted."""
     for number, name in enumerate(names):
         counts = Counter(record.label for record in subsets[number])
         for label, wanted in sizes.items():
@@ -178,7 +163,7 @@ def split_groups(counts: IntArray, targets: FloatArray, rng: np.random.Generator
         counts: ``[groups, classes]`` images.
         targets: ``[subsets, classes]`` images wanted, above 0.
         rng: Source of the draws.
-        least: As of ``split_records``.
+        least: Groups of each class.
 
     Returns:
         ``[groups]`` numbers of subsets.
