@@ -122,10 +122,7 @@ def find_shortcuts(
     """Measures how well the class can be predicted without looking at a tumour; shows progress on standard error.
 
     ``network_rows`` adds rows of a network, see ``btkeras.audit.shortcut_network``; ``seed`` is that of the random
-    forest, and of the boxes hidden where there is no tumour.
-
-    Raises:
-        DataError: If no image can be read.
+    forest, and of the boxes hidden where there is no tumour. Raises ``DataError`` if no image can be read.
     """
     records = [record for subset in SUBSETS for record in split.subset(subset)]
     extracted = extract_features([dataset.root / record.path for record in records])

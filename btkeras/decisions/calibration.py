@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.errors import ConfigError, RunError
-from btkeras.files import read_json, write_json
+from btkeras.files import read_json
 from btkeras.metrics.classification import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -132,10 +132,7 @@ class Calibration:
 def load_calibration(run: Run, model: keras.Model | None = None) -> Calibration | None:
     """Reads a run's ``calibration.json``; None if it was not calibrated.
 
-    With ``model``, its network, it is checked that this has the temperature of the file.
-
-    Raises:
-        RunError: If the file cannot be read, or does not belong to the network.
+    Raises ``RunError`` if the file cannot be read, or if ``model``, the run's network, has another temperature.
     """
     file = run.calibration_file
     found = Calibration.from_json(read_json(file), str(file)) if file.is_file() else None
@@ -151,8 +148,3 @@ def load_calibration(run: Run, model: keras.Model | None = None) -> Calibration 
                 remedy=f"Calibrate it again: btkeras calibrate {run.path}",
             )
     return found
-
-
-def save_calibration(run: Run, calibration: Calibration) -> None:
-    """Writes ``calibration.json``."""
-    write_json(run.calibration_file, calibration.to_json())

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from btkeras.datasets.dataset import Dataset, Record
-from btkeras.decisions.calibration import Calibration, load_calibration, nonconformity_scores, save_calibration
+from btkeras.decisions.calibration import Calibration, load_calibration, nonconformity_scores
 from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores, Gaussian, OODDetector, load_ood, save_ood
 from btkeras.decisions.selective_classifier import SelectiveClassifier, check_files
 from btkeras.errors import DataError, ModelError, RunError
 from btkeras.evaluation.results import EvaluationResult
-from btkeras.files import atomic_file
+from btkeras.files import atomic_file, write_json
 from btkeras.logging import logger
 from btkeras.metrics import negative_log_likelihood
 from btkeras.metrics.calibration import fit_temperature
@@ -97,11 +97,10 @@ def evaluate_split(run: Run | LoadedRun, subset: str = "test") -> dict[str, Any]
     Results for ``test`` go to the run folder, those for ``train`` and ``validation`` to ``evaluations/SUBSET/``.
 
     Returns:
-        ``dataset``, ``split``, ``broken`` (number of images left out) and ``EvaluationResult.metrics``.
+        As ``EvaluationResult.metrics``.
 
     Raises:
         RunError: If there is no checkpoint yet, or it does not match the calibration.
-        DataError: If the dataset is gone or an image cannot be read.
     """
     opened = loaded(run)
     return _evaluate(opened, opened.dataset, opened.split.subset(subset), subset, skip_broken=False)
@@ -218,7 +217,7 @@ def calibrate(run: Run | LoadedRun) -> Calibration:
         with atomic_file(run.best_model) as temporary:
             opened.model.save(temporary)
     # Last: if the process is killed before, readers refuse the mismatch, and calibrating again mends it.
-    save_calibration(run, calibration)
+    write_json(run.calibration_file, calibration.to_json())
     logger.info(
         f"temperature {temperature:.3f}: validation log loss {calibration.nll_before:.4f} -> "
         f"{calibration.nll_after:.4f} ({len(labels):,} images)"

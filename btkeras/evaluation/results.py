@@ -98,11 +98,8 @@ class EvaluationResult:
     decisions: Sequence[Decision] | None = None
 
     def metrics(self, dataset: Dataset, split: str, broken: int) -> dict[str, Any]:
-        """The content of ``metrics.json``.
-
-        Returns:
-            ``dataset``, ``split``, ``broken``, ``chance``, ``btkeras.metrics.summarize``, ``calibration`` and, with
-            decisions, ``selective``.
+        """The content of ``metrics.json``: ``dataset``, ``split``, ``broken`` (number of images left out), ``chance``,
+        ``btkeras.metrics.summarize``, ``calibration`` and, with decisions, ``selective``.
         """
         labels = np.array([self.classes.index(record.label) for record in self.records])
         found = {

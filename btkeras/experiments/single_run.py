@@ -135,21 +135,16 @@ def run_job(experiment: Experiment, index: int) -> None:
 
 
 def _start(experiment: Experiment, job: Job) -> None:
-    dataset = experiment.dataset()
+    # The precision of all folds is chosen by the first: measured in each, it might differ.
+    with experiment.lock("manifest"):
+        if "precision" not in experiment.manifest():
+            experiment.update_manifest(**resolve_precision(experiment.config().train.precision))
+    manifest, dataset = experiment.manifest(), experiment.dataset()
     start_run(
         experiment.config_of(job),
         dataset,
         experiment.run(job).path,
         split=experiment.split(job.fold, dataset),
-        skip_broken=experiment.manifest()["skip_broken"],
-        facts={"fold": job.fold, **_precision(experiment)},
+        skip_broken=manifest["skip_broken"],
+        facts={"fold": job.fold} | {key: manifest[key] for key in ("precision", "precision_reason")},
     )
-
-
-def _precision(experiment: Experiment) -> dict[str, str]:
-    """The precision of all folds, chosen by the first: measured in each, it might differ."""
-    with experiment.lock("manifest"):
-        if "precision" not in experiment.manifest():
-            experiment.update_manifest(**resolve_precision(experiment.config().train.precision))
-    manifest = experiment.manifest()
-    return {key: manifest[key] for key in ("precision", "precision_reason")}

@@ -103,7 +103,7 @@ def candidates(windows: UInt8, orientations: UInt8) -> Ints:
 
     Returns:
         ``[n, 4]``: image, window of it, another image, orientation of that; each two images once, with the window and
-        the orientation whose hashes differ least. Those that differ least come first.
+        the orientation whose hashes differ least, in the order of the difference.
     """
     best = np.zeros((0, 5), np.int64)
     for found in _collisions(windows.reshape(-1, _BYTES), orientations.reshape(-1, _BYTES)):
