@@ -95,10 +95,9 @@ def summarize_experiment(
         RunError: If the results cannot be summarised together.
     """
     _check_results(results, test)
-    models: dict[str, list[FoldResult]] = {}
-    for result in results:
-        models.setdefault(result.model, []).append(result)
-    models = {model: sorted(folds, key=lambda fold: (fold.seed, fold.fold)) for model, folds in models.items()}
+    order = sorted(results, key=lambda fold: (fold.seed, fold.fold))
+    names = dict.fromkeys(result.model for result in results)
+    models = {model: [fold for fold in order if fold.model == model] for model in names}
     paths = sorted({path for result in results for path in result.paths})
     # The flag keeps a group's name from being taken for a path.
     keys = [(groups[path], True) if groups.get(path) else (path, False) for path in paths]
@@ -128,11 +127,6 @@ def _check_results(results: Sequence[FoldResult], test: str) -> None:
     if not results:
         raise RunError("An experiment must have a finished fold before it can be summarised", received="none")
     _require_once("A fold must be there once", map(str, results))
-    _check_images(results, test)
-
-
-def _check_images(results: Sequence[FoldResult], test: str) -> None:
-    """Checks that all models and seeds were tested on the same images, and on each as often as ``test`` says."""
     tested: dict[str, list[str]] = defaultdict(list)
     labels: dict[str, int] = {}
     for result in results:
