@@ -110,7 +110,8 @@ class SliceFeatures:
     @cached_property
     def largest_fraction(self) -> float:
         """Fraction of the objects' area that the largest one has, holes filled; 0 without objects."""
-        return float(self._areas.max() / self._areas.sum()) if self._areas.size else 0.0
+        areas = self._objects[1]
+        return float(areas.max() / areas.sum()) if areas.size else 0.0
 
     @cached_property
     def ellipse(self) -> float:
@@ -120,13 +121,12 @@ class SliceFeatures:
         """
         if self._covariance is None:
             return 0.0
-        rows, columns = np.nonzero(self._largest)
-        y, x = np.indices(self._largest.shape)
-        offsets = np.stack([y - rows.mean(), x - columns.mean()], axis=-1)
+        largest, _ = self._objects
+        offsets = np.moveaxis(np.indices(largest.shape), 0, -1) - np.argwhere(largest).mean(axis=0)
         inverse = np.linalg.inv(self._covariance + 1e-6 * np.eye(2))
         # An ellipse's points lie within two standard deviations of a filled one.
         inside = np.einsum("...i,ij,...j", offsets, inverse, offsets) <= 4
-        return float((inside & self._largest).sum() / (inside | self._largest).sum())
+        return float((inside & largest).sum() / (inside | largest).sum())
 
     @cached_property
     def elongation(self) -> float:
@@ -137,24 +137,19 @@ class SliceFeatures:
         return float(np.sqrt(large / max(small, 1e-3)))
 
     @cached_property
-    def _objects(self) -> NDArray[np.int64]:
+    def _objects(self) -> tuple[Mask, NDArray[np.int64]]:
+        """The largest object, and the areas of all of them."""
         # Padded, since closing must not erode what lies at the edge.
         closed = eroded(eroded(dilated(dilated(np.pad(self.normalized > OBJECT, 4)))))[4:-4, 4:-4]
-        return labelled(dilated(eroded(filled(closed))))
-
-    @cached_property
-    def _areas(self) -> NDArray[np.int64]:
-        return np.bincount(self._objects.ravel())[1:]
-
-    @cached_property
-    def _largest(self) -> Mask:
-        return self._objects == 1 + int(self._areas.argmax())
+        objects = labelled(dilated(eroded(filled(closed))))
+        areas = np.bincount(objects.ravel())[1:]
+        return objects == 1 + (int(areas.argmax()) if areas.size else 0), areas
 
     @cached_property
     def _covariance(self) -> Floats | None:
         """Of the largest object's coordinates; None where there is no object to measure."""
-        measurable = self._areas.size and self._areas.max() >= 3
-        return np.cov(np.stack(np.nonzero(self._largest))) if measurable else None
+        largest, areas = self._objects
+        return np.cov(np.stack(np.nonzero(largest))) if areas.max(initial=0) >= 3 else None
 
 
 def _without_frame(grey: Floats) -> Floats:

@@ -79,20 +79,16 @@ def paired_bootstrap(correct: FloatArray, groups: IntArray, resampling: Resampli
         # Sums of fractions are inexact, but a tie must stay a tie.
         drawn = np.round(accuracies[:, a] - accuracies[:, b], 12)
         value = float(np.round(observed[a] - observed[b], 12))
-        found.append(Difference(a, b, value, percentile_interval(drawn, resampling.level), _two_sided(drawn)))
+        rarer = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+        p = min(1.0, 2 * (1 + rarer) / (len(drawn) + 1))
+        found.append(Difference(a, b, value, percentile_interval(drawn, resampling.level), p))
     return found
-
-
-def _two_sided(differences: FloatArray) -> float:
-    rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    return min(1.0, 2 * (1 + rarer) / (len(differences) + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction: p values that hold for all of the tests together, in the same order."""
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for done, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - done) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted
+    values = np.asarray(p_values, float)
+    order = np.argsort(values, kind="stable")
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
+    return adjusted.tolist()

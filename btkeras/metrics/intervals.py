@@ -123,10 +123,13 @@ def clustered_bootstrap(
         in place of an interval that no resample has a value for.
     """
     size = len(classes)
-    counts = np.zeros((int(groups.max()) + 1, size * size))
-    np.add.at(counts, (groups, labels * size + predictions), 1)
+    counts = group_sums(np.eye(size * size)[labels * size + predictions], groups)
     matrices = resampled_sums(counts, resampling).reshape(-1, size, size)
-    metrics = _defined_metrics(matrices, counts.sum(axis=0).reshape(size, size))
+    observed = class_metrics(counts.sum(axis=0).reshape(size, size), undefined=np.nan)
+    metrics = {
+        name: np.where(np.isnan(observed[name]), 0.0, values)
+        for name, values in class_metrics(matrices, undefined=np.nan).items()
+    }
     overall = np.trace(matrices, axis1=1, axis2=2) / matrices.sum(axis=(1, 2))
 
     def interval(values: FloatArray) -> list[float] | None:
@@ -140,10 +143,3 @@ def clustered_bootstrap(
             label: {name: interval(metrics[name][:, i]) for name in INTERVAL_METRICS} for i, label in enumerate(classes)
         },
     }
-
-
-def _defined_metrics(matrices: FloatArray, observed: FloatArray) -> dict[str, FloatArray]:
-    """Metrics ``[samples, classes]``, NaN where only a resample lacks the denominator."""
-    metrics = class_metrics(matrices, undefined=np.nan)
-    missing = class_metrics(observed, undefined=np.nan)
-    return {name: np.where(np.isnan(missing[name]), 0.0, values) for name, values in metrics.items()}

@@ -97,14 +97,9 @@ def rank_correlation(first: FloatArray, second: FloatArray) -> NDArray[np.float6
     Returns:
         float64 ``[n]`` in -1..1; NaN where a map is the same everywhere.
     """
-    correlations = np.full(len(first), np.nan)
-    for i, pair in enumerate(zip(first, second, strict=True)):
-        ranks = np.stack([rankdata(one, axis=None) for one in pair])
-        ranks -= ranks.mean(axis=1, keepdims=True)
-        norms = np.sqrt((ranks**2).sum(axis=1))
-        if norms.all():
-            correlations[i] = (ranks[0] @ ranks[1]) / norms.prod()
-    return correlations
+    with np.errstate(invalid="ignore"):
+        pairs = zip(first, second, strict=True)
+        return np.array([np.corrcoef([rankdata(one, axis=None) for one in pair])[0, 1] for pair in pairs])
 
 
 def _overlap(marked: BoolArray, regions: BoolArray) -> NDArray[np.float64]:
