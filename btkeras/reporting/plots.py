@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,8 +29,8 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)
 # A line to compare with, and that comparison for a rate.
 GREY = {"color": INK, "alpha": 0.3, "linewidth": 0.8}
 DIAGONAL = ([0, 1], [0, 1], GREY)
-# CSS pixels are 1/96 inch, points 1/72.
-_PIXELS, _POINTS = 96, 72
+# CSS pixels an inch, of which a point, an SVG's unit here, is 4/3.
+_PIXELS = 96
 _SHADE = 0.55
 _STYLE: dict[Any, Any] = {
     **dict.fromkeys((f"{of}color" for of in ("grid.", "text.", "xtick.", "ytick.", "axes.edge", "axes.label")), INK),
@@ -100,26 +99,23 @@ def draw_lines(
 
 def draw_matrix(title: str, matrix: Sequence[Sequence[int]], labels: Sequence[str], *, size: tuple[int, int]) -> Figure:
     """Plots a confusion matrix, ``[classes, classes]``: rows are true classes, columns predicted ones."""
+    from matplotlib.patches import Rectangle
+
     figure, area = _axes(size, title)
     counts, middles = np.array(matrix), np.arange(len(labels)) + 0.5
     for i, j in np.ndindex(*counts.shape):
-        _draw_cell(area, i, j, int(counts[i, j]), counts[i, j] / max(counts[i].sum(), 1))
+        share = counts[i, j] / max(counts[i].sum(), 1)
+        # The root makes an error of one in a hundred visible.
+        shade, color, weight = (share, BLUE, "bold") if i == j else (np.cbrt(share), RED, "normal")
+        if shade:
+            area.add_patch(Rectangle((j, i), 1, 1, facecolor=color, alpha=_SHADE * float(shade), linewidth=0))
+        area.text(j + 0.5, i + 0.5, f"{counts[i, j]:,}", ha="center", va="center", fontweight=weight)
     area.set(xlim=(0, len(labels)), ylim=(len(labels), 0), xlabel="predicted class", ylabel="true class")
     area.set_xticks(middles, labels)
     area.set_yticks(middles, labels)
     area.tick_params(length=0)
     area.spines[:].set_visible(False)
     return figure
-
-
-def _draw_cell(area: Axes, i: int, j: int, images: int, share: float) -> None:
-    from matplotlib.patches import Rectangle
-
-    # The root makes an error of one in a hundred visible.
-    shade, color, weight = (share, BLUE, "bold") if i == j else (np.cbrt(share), RED, "normal")
-    if images:
-        area.add_patch(Rectangle((j, i), 1, 1, facecolor=color, alpha=_SHADE * float(shade), linewidth=0))
-    area.text(j + 0.5, i + 0.5, f"{images:,}", ha="center", va="center", fontweight=weight)
 
 
 def _axes(size: tuple[int, int], title: str) -> tuple[Figure, Axes]:
@@ -133,16 +129,12 @@ def _axes(size: tuple[int, int], title: str) -> tuple[Figure, Axes]:
 
 def to_svg(panel: Panel, *, standalone: bool = False) -> str:
     """Draws a panel as an ``svg`` element: part of a page, or a file with its own colors for light and dark."""
-    with _style(panel.name):
-        figure, buffer = panel.draw(), io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        width, height = (round(side * _PIXELS) for side in figure.get_size_inches())
-    drawing = re.sub("|".join(_NOISE), "", buffer.getvalue(), flags=re.DOTALL)
+    data, (width, height) = _save(panel, "svg", ("Date", "Creator", "Format", "Type"))
+    drawing = re.sub("|".join(_NOISE), "", data.decode(), flags=re.DOTALL)
     # No number is finer than a hundredth of a point.
     drawing = re.sub(_NUMBERS, lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), drawing)
     drawing = drawing.replace(INK, "currentColor").strip()
-    scale = _POINTS / _PIXELS
-    size = f'viewBox="0 0 {width * scale:g} {height * scale:g}" width="{width}" height="{height}"'
+    size = f'viewBox="0 0 {width * 0.75:g} {height * 0.75:g}" width="{width}" height="{height}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" class="plot" {size} '
         f'role="img" aria-label="{escape(panel.alt)}">{_STANDALONE if standalone else ""}{drawing}</svg>\n'
@@ -151,18 +143,18 @@ def to_svg(panel: Panel, *, standalone: bool = False) -> str:
 
 def to_pdf(panel: Panel) -> bytes:
     """Draws a panel as a PDF of one page."""
-    with _style(panel.name):
-        figure, buffer = panel.draw(), io.BytesIO()
-        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    return buffer.getvalue()
+    return _save(panel, "pdf", ("CreationDate", "Producer", "Creator"))[0]
 
 
-@contextmanager
-def _style(salt: str) -> Iterator[None]:
+def _save(panel: Panel, format_name: str, omitted: Sequence[str]) -> tuple[bytes, list[int]]:
+    """A drawing's file, without the metadata that change, and its size in CSS pixels."""
     import matplotlib as mpl
 
+    buffer = io.BytesIO()
     # The user's own matplotlibrc must not change a report. The salt makes names of an SVG's parts unique in a page.
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update({**_STYLE, "svg.hashsalt": salt})
-        yield
+        mpl.rcParams.update({**_STYLE, "svg.hashsalt": panel.name})
+        figure = panel.draw()
+        figure.savefig(buffer, format=format_name, metadata=dict.fromkeys(omitted))
+    return buffer.getvalue(), [round(side * _PIXELS) for side in figure.get_size_inches()]

@@ -22,9 +22,8 @@ from btkeras.files import atomic_file, write_text
 from btkeras.reporting.document import Column, Figure, Gallery, GalleryImage, Report, percent, slug
 from btkeras.reporting.plots import to_pdf, to_svg
 
-# Endings of a format's files; the first is what a file is given that has no name yet.
+# Endings of a format's files; the first is its template's too, and what a file is given that has no name yet.
 FORMATS = {"html": (".html", ".htm"), "markdown": (".md", ".markdown"), "latex": (".tex",), "json": (".json",)}
-_TEMPLATES = {"html": "report.html.jinja", "markdown": "report.md.jinja", "latex": "report.tex.jinja"}
 
 
 def format_of(out: Path) -> str:
@@ -64,7 +63,7 @@ def render(report: Report, format_name: str, folder: str = "") -> str:
         return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     values = {"report": report, "sections": sections, "version": __version__, "folder": folder}
     # In HTML, whatever a file name or a label holds is text; the others escape in their templates.
-    return fill(_TEMPLATES[format_name], values, autoescape=format_name == "html").rstrip() + "\n"
+    return fill(f"report{FORMATS[format_name][0]}.jinja", values, autoescape=format_name == "html").rstrip() + "\n"
 
 
 def fill(name: str, values: Mapping[str, Any], *, autoescape: bool = False) -> str:

@@ -11,40 +11,27 @@ import numpy as np
 from btkeras.datasets.readers.images import to_png_or_jpeg
 from btkeras.errors import ImageError
 from btkeras.evaluation.robustness import read_sheet
-from btkeras.reporting import published
+from btkeras.reporting import figures, measurements, published, tables
 from btkeras.reporting.document import Block, Figure, Gallery, GalleryImage, Report, Text, percent
-from btkeras.reporting.figures import (
-    calibration_figures,
-    curve_blocks,
-    learning_blocks,
-    matrix_blocks,
-    robustness_panel,
-)
-from btkeras.reporting.measurements import (
-    calibration_table,
-    comparison_table,
-    provenance_tables,
-    robustness_table,
-    set_table,
-)
 from btkeras.reporting.report_data import ReportData, ReportedModel, load_report_data
 from btkeras.reporting.sources import Source
-from btkeras.reporting.tables import format_level, overview_table, paper_tables
 
 RESEARCH_ONLY = "Research use only: btkeras is no medical device."
 # More sentences of comparisons than these nobody reads; the table has all pairs.
 _SENTENCES = 12
 _SHOWN, _SIDE = 12, 192
+_NEW_PATIENTS = (
+    "the accuracy is one on new patients, of the same scanners and collections. Of images that name no patient, "
+    "near-duplicates are in one subset."
+)
 _CAVEATS = {
     "image": "The split is by image: slices of one patient may be in both the training and the test subset.",
     "duplicate": "The split is by duplicate: near-duplicates are in one subset.",
     "series": "The split is by series: near-duplicates are in one subset, and so are slices with neighbouring numbers "
     "that look alike. They are taken for one patient's; where a collection lists its views one after the other, other "
     "views of that patient may be in another subset.",
-    "patient": "The split is by patient: the accuracy is one on new patients, of the same scanners and collections. Of "
-    "images that name no patient, near-duplicates are in one subset.",
-    "official": "The split is that of FigShare's authors, by patient: the accuracy is one on new patients, of the same "
-    "scanners and collections. Of images that name no patient, near-duplicates are in one subset.",
+    "patient": f"The split is by patient: {_NEW_PATIENTS}",
+    "official": f"The split is that of FigShare's authors, by patient: {_NEW_PATIENTS}",
 }
 # Of splits by duplicate and by series: whether patients are named.
 _PATIENTS = {
@@ -72,19 +59,19 @@ def build_report(
         RunError: If a folder is no finished source or is named twice.
     """
     data = load_report_data(paths, intervals_group_by, cache)
-    sets = [set_table(data)] if any(model.is_calibrated for model in data.models) else []
+    sets = [measurements.set_table(data)] if any(model.is_calibrated for model in data.models) else []
     sections: dict[str, Sequence[Block]] = {
         "Summary": _summary_blocks(data),
-        "Tables of the paper": paper_tables(data),
+        "Tables of the paper": tables.paper_tables(data),
         "Comparisons": _comparison_blocks(data),
-        "Learning curves": learning_blocks(data),
-        "Confusion matrices": matrix_blocks(data),
-        "ROC and precision-recall curves": curve_blocks(data),
-        "Calibration": [calibration_table(data), *sets, *calibration_figures(data)],
+        "Learning curves": figures.learning_blocks(data),
+        "Confusion matrices": figures.matrix_blocks(data),
+        "ROC and precision-recall curves": figures.curve_blocks(data),
+        "Calibration": [measurements.calibration_table(data), *sets, *figures.calibration_figures(data)],
         "Robustness": _robustness_blocks(data),
         "Misclassified images": _misclassified_blocks(data, images=images),
         "Limits": [Text((_faults(data),)), Text((*published.FAULTS, RESEARCH_ONLY), "list")],
-        "Provenance": provenance_tables(data),
+        "Provenance": measurements.provenance_tables(data),
     }
     return Report(f"btkeras report: {', '.join(source.path.resolve().name for source in data.sources)}", sections)
 
@@ -93,14 +80,14 @@ def _summary_blocks(data: ReportData) -> list[Block]:
     """What to know of the report if nothing else of it is read."""
     best, spread = data.best, data.best.spreads["accuracy"]["std"]
     over = f" ± {percent(spread)} over {len(best.runs)} trainings" if spread is not None else ""
-    interval = f"({format_level(best.source)} interval {percent(best.accuracy_interval)})"
+    interval = f"({tables.format_level(best.source)} interval {percent(best.accuracy_interval)})"
     warnings = (*synthetic_warning(data), *data.differences)
     points = (_counts(best), *split_caveats(best.source), *_against_the_paper(data), *_against_the_others(data))
     return [
         *([Text(warnings, "warning")] if warnings else []),
         Text((f"{best.name}: {percent(best.accuracy)} % accuracy{over} {interval}.",), "summary"),
         Text(points, "list"),
-        overview_table(data),
+        tables.overview_table(data),
     ]
 
 
@@ -198,7 +185,7 @@ def _comparison_blocks(data: ReportData) -> list[Block]:
     chosen = [f"{pair['conclusion']}." for pair in pairs if len(pairs) <= _SENTENCES or best in pair["models"]]
     rest = len(pairs) - len(chosen)
     more = [f"The other {rest} pairs are in the table."] if rest else []
-    return [Text((*chosen, *more), "list"), comparison_table(data)]
+    return [Text((*chosen, *more), "list"), measurements.comparison_table(data)]
 
 
 def _misclassified_blocks(data: ReportData, *, images: bool) -> list[Block]:
@@ -257,14 +244,14 @@ def thumbnail(root: Path, path: str) -> tuple[bytes | None, str]:
 
 def _robustness_blocks(data: ReportData) -> list[Block]:
     """A table and a panel for each run that was measured; nothing where none was."""
-    tables, panels = [], []
+    found, panels = [], []
     for model in data.models:
         for run in model.runs:
             of_fold = (f", seed {run.seed}, fold {run.fold}", f"-{run.seed}-{run.fold}")
             title, suffix = of_fold if len(model.runs) > 1 else ("", "")
             sheet = read_sheet(run.run)
             if sheet:
-                tables.append(robustness_table(model.name + title, model.slug + suffix, sheet))
-                panels.append(robustness_panel(model.name + title, model.slug + suffix, sheet))
+                found.append(measurements.robustness_table(model.name + title, model.slug + suffix, sheet))
+                panels.append(figures.robustness_panel(model.name + title, model.slug + suffix, sheet))
     caption = "Accuracy by strength of corruption: 0 is the uncorrupted image"
-    return [*tables, Figure("robustness", caption, tuple(panels))] if tables else []
+    return [*found, Figure("robustness", caption, tuple(panels))] if found else []
