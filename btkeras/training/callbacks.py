@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,13 +15,14 @@ from keras import ops
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from btkeras.config import ExperimentConfig
+from btkeras.config import ExperimentConfig, TrainConfig
 from btkeras.config_io import config_to_dict
 from btkeras.errors import RunError
 from btkeras.files import atomic_file
 from btkeras.logging import duration, logger
 from btkeras.runs import Run, write_history
 from btkeras.training.checkpoint import Progress, save_state
+from btkeras.training.optimizers import Schedule
 
 Logs = Mapping[str, float] | None
 
@@ -48,43 +49,55 @@ class MacroRecall(keras.metrics.Metric):
         return ops.mean(ops.diagonal(self.matrix) / ops.maximum(actual, 1.0))
 
 
-class ProgressLine(keras.callbacks.Callback):
-    """A moving line while an epoch runs (on a terminal), and a line for each finished epoch, on standard error."""
+def _learning_rate(model: keras.Model, schedule: Schedule) -> float:
+    """That of the last step."""
+    return float(np.asarray(schedule(int(model.optimizer.iterations.numpy()) - 1)))
 
-    def __init__(self, epochs: int, steps: int, batch_size: int) -> None:
+
+class _TimedEpochs(keras.callbacks.Callback):
+    """Measures how long an epoch trains until its validation begins."""
+
+    def __init__(self, images_per_epoch: int) -> None:
         super().__init__()
-        self._epochs, self._steps, self._batch_size = epochs, steps, batch_size
+        self._images_per_epoch = images_per_epoch
         self._starts: list[float] = []
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._starts.append(time.perf_counter())
-        self._bar: tqdm[Any] = tqdm(
-            total=self._steps * self._batch_size,
-            desc=f"epoch {epoch + 1}/{self._epochs}",
-            unit=" images",
-            file=sys.stderr,
-            leave=False,
-            disable=None,
-        )
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        self._trained = time.perf_counter()
+
+    def _images_per_second(self) -> float:
+        return self._images_per_epoch / (self._trained - self._starts[-1])
+
+
+class ProgressLine(_TimedEpochs):
+    """A moving line while an epoch runs (on a terminal), and a line for each finished epoch, on standard error."""
+
+    def __init__(self, epochs: int, steps: int, batch_size: int) -> None:
+        super().__init__(steps * batch_size)
+        self._epochs, self._batch_size = epochs, batch_size
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        super().on_epoch_begin(epoch)
+        name, total = f"epoch {epoch + 1}/{self._epochs}", self._images_per_epoch
+        self._bar = tqdm(total=total, desc=name, unit=" images", file=sys.stderr, leave=False, disable=None)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         if not self._bar.disable and logs:
             self._bar.set_postfix(loss=f"{logs['loss']:.3f}", accuracy=f"{logs['accuracy']:.3f}", refresh=False)
             self._bar.update(self._batch_size)
 
-    def on_test_begin(self, logs: Logs = None) -> None:
-        self._trained = time.perf_counter()
-
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self._bar.close()
-        speed = self._steps * self._batch_size / (self._trained - self._starts[-1])
         # The first epoch holds the graph's tracing: it is left out of the forecast as soon as there is another.
         timed = self._starts[1:] or self._starts
         left = (time.perf_counter() - timed[0]) / len(timed) * (self._epochs - epoch - 1)
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
         metrics = "  ".join(f"{name} {(logs or {})[name]:.4f}" for name in names)
-        line = f"epoch {epoch + 1}/{self._epochs}  {metrics}  {speed:.0f} images/s  {duration(left)} left"
-        logger.info(line)
+        speed = f"{self._images_per_second():.0f} images/s"
+        logger.info(f"epoch {epoch + 1}/{self._epochs}  {metrics}  {speed}  {duration(left)} left")
 
 
 def is_better(new: Mapping[str, float], old: Mapping[str, float], monitor: str) -> bool:
@@ -125,15 +138,12 @@ class BestModel(keras.callbacks.Callback):
 class EpochEnd(keras.callbacks.Callback):
     """Records the epoch, saves the state, then decides whether to stop.
 
-    The training stops after ``epochs``, and after ``early_stopping`` epochs without a better checkpoint unless it is 0.
+    The training stops after its last epoch, and after ``early_stopping`` epochs without a better checkpoint, unless 0.
     """
 
-    def __init__(
-        self, run: Run, progress: Progress, learning_rate: Callable[[int], float], epochs: int, early_stopping: int
-    ) -> None:
+    def __init__(self, run: Run, progress: Progress, schedule: Schedule, config: TrainConfig) -> None:
         super().__init__()
-        self._run, self._progress, self._learning_rate = run, progress, learning_rate
-        self._epochs, self._patience = epochs, early_stopping
+        self._run, self._progress, self._schedule, self._config = run, progress, schedule, config
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._start = time.perf_counter()
@@ -147,19 +157,19 @@ class EpochEnd(keras.callbacks.Callback):
                 remedy="Lower optimizer.learning_rate, add schedule.warmup_epochs, or use train.precision=float32",
             )
         progress = self._progress
-        rate = self._learning_rate(int(self.model.optimizer.iterations.numpy()) - 1)
+        rate, patience = _learning_rate(self.model, self._schedule), self._config.early_stopping
         progress.history.append({"epoch": epoch + 1, "learning_rate": rate, **metrics})
         progress.epochs = epoch + 1
         progress.seconds += time.perf_counter() - self._start
-        stale = self._patience and progress.epochs - progress.best_epoch >= self._patience
-        progress.finished = bool(stale) or progress.epochs == self._epochs
+        stale = 0 < patience <= progress.epochs - progress.best_epoch
+        progress.finished = stale or progress.epochs == self._config.epochs
         # History first: it is made again from the state, should the run die between the two.
         write_history(self._run.history_file, progress.history)
         save_state(self._run.state_file, self.model, progress)
         self.model.stop_training = progress.finished
 
 
-class TensorBoard(keras.callbacks.Callback):
+class TensorBoard(_TimedEpochs):
     """Writes scalars, the validation's confusion matrix, some augmented images and the hyper-parameters.
 
     Keras' own callback needs its TensorFlow backend; this one writes through ``tf.summary`` under any.
@@ -170,16 +180,15 @@ class TensorBoard(keras.callbacks.Callback):
         self,
         run: Run,
         config: ExperimentConfig,
+        schedule: Schedule,
         classes: Sequence[str],
         images: NDArray[np.floating],
-        learning_rate: Callable[[int], float],
         images_per_epoch: int,
     ) -> None:
-        super().__init__()
+        super().__init__(images_per_epoch)
         self._train = tf.summary.create_file_writer(str(run.tensorboard / "train"))
         self._validation = tf.summary.create_file_writer(str(run.tensorboard / "validation"))
-        self._config, self._classes, self._images = config, classes, images
-        self._learning_rate, self._images_per_epoch = learning_rate, images_per_epoch
+        self._config, self._schedule, self._classes, self._images = config, schedule, classes, images
 
     def on_train_begin(self, logs: Logs = None) -> None:
         # Imported here, because it drags in TensorBoard's web server.
@@ -190,32 +199,27 @@ class TensorBoard(keras.callbacks.Callback):
             images = np.clip(np.rint(self._images), 0, 255).astype(np.uint8)
             tf.summary.image("augmented_inputs", images, step=0, max_outputs=16)
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        self._start = time.perf_counter()
-
-    def on_test_begin(self, logs: Logs = None) -> None:
-        self._trained = time.perf_counter()
-
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        logs = logs or {}
-        rate = self._learning_rate(int(self.model.optimizer.iterations.numpy()) - 1)
-        speed = self._images_per_epoch / (self._trained - self._start)
+        logs, step = logs or {}, epoch + 1
         train = {name: value for name, value in logs.items() if not name.startswith("val_")}
-        self._write(self._train, epoch + 1, {**train, "learning_rate": rate, "images_per_second": speed})
-        validation = {name.removeprefix("val_"): logs[name] for name in logs.keys() - train.keys()}
+        speed = {
+            "learning_rate": _learning_rate(self.model, self._schedule),
+            "images_per_second": self._images_per_second(),
+        }
         with self._validation.as_default():
-            tf.summary.image("confusion_matrix", _confusion_image(self._matrix(), self._classes)[None], epoch + 1)
-        self._write(self._validation, epoch + 1, validation)
+            tf.summary.image("confusion_matrix", _confusion_image(self._matrix(), self._classes)[None], step)
+        for writer, scalars in (
+            (self._train, train | speed),
+            (self._validation, {name.removeprefix("val_"): logs[name] for name in logs.keys() - train.keys()}),
+        ):
+            with writer.as_default():
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value, step)
+            writer.flush()
 
     def on_train_end(self, logs: Logs = None) -> None:
         self._train.close()
         self._validation.close()
-
-    def _write(self, writer: tf.summary.SummaryWriter, step: int, scalars: Mapping[str, float]) -> None:
-        with writer.as_default():
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value, step)
-        writer.flush()
 
     def _matrix(self) -> NDArray[np.int64]:
         # Metrics still hold the validation's counts: they are reset when the next epoch begins.

@@ -6,7 +6,6 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -76,7 +75,7 @@ def train(
     broken = [{"path": path, "reason": reason} for path, reason in images.broken.items()]
     run = create_run(out, config, dataset, split, broken=broken, **manifest)
     try:
-        return _train(config, run, images, Progress())
+        return _Training(config, run, images, Progress()).fit()
     except ModelError:
         # Weights that do not fit are found when the network is there; nothing has been trained then.
         shutil.rmtree(out)
@@ -115,178 +114,153 @@ def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
     run = open_run(run_folder)
     require_same_config(run, config)
     dataset, own = run.dataset(), run.config()
-    split = run.split(dataset)
     progress = load_progress(run.state_file) if run.state_file.is_file() else Progress()
     if progress.finished:
         logger.info(f"{run.path} is finished already")
         # Perhaps it was killed between its last epoch and this.
         _record_result(run, progress)
         return run
-    return _train(own, run, load_split_images(dataset, split, own), progress)
-
-
-@dataclass(frozen=True)
-class _Training:
-    """``portable`` is the network under float32, which is saved."""
-
-    config: ExperimentConfig
-    run: Run
-    images: SplitImages
-    model: keras.Model
-    portable: keras.Model
-    schedule: Schedule
-    progress: Progress
-
-    @property
-    def steps(self) -> int:
-        return _steps(self.config, self.images)
-
-    def learning_rate(self, step: int) -> float:
-        return float(np.asarray(self.schedule(step)))
-
-
-def _train(config: ExperimentConfig, run: Run, images: SplitImages, progress: Progress) -> Run:
-    training = _prepare(config, run, images, progress)
-    counts = ", ".join(f"{subset} {len(cache):,}" for subset, cache in images.caches.items())
-    logger.info(
-        f"{config.model.name}: {training.model.count_params():,} parameters; images {counts}; "
-        f"training images: {images.caches['train'].location}"
-    )
-    logger.info(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
-    try:
-        _fit(training)
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(
-            f"Stopped; {progress.epochs} of {config.train.epochs} epochs of {run.path} are saved",
-            remedy=f"Go on with: btkeras train --resume --out {run.path}",
-        ) from interrupt
-    _record_result(run, progress)
-    return run
+    return _Training(own, run, load_split_images(dataset, run.split(dataset), own), progress).fit()
 
 
 def _record_result(run: Run, progress: Progress) -> None:
     """Writes to the manifest what came of a training; its speed counts the validations' time too."""
     # A run of an older revision has no number of images, and so no speed.
     images = run.manifest().get("images_per_epoch")
-    speed = round(images * progress.epochs / progress.seconds, 1) if images else None
     run.update_manifest(
         best_epoch=progress.best_epoch,
         epochs=progress.epochs,
         training_seconds=round(progress.seconds, 1),
-        training_images_per_second=speed,
+        training_images_per_second=round(images * progress.epochs / progress.seconds, 1) if images else None,
     )
 
 
-# --- The network ---
+class _Training:
+    """A network that is ready to be trained, new or as it was saved; ``portable`` is the same under float32."""
 
+    def __init__(self, config: ExperimentConfig, run: Run, images: SplitImages, progress: Progress) -> None:
+        self.config, self.run, self.images, self.progress = config, run, images, progress
+        self.steps = steps_per_epoch(len(images.caches["train"]), config.train.batch_size)
+        self.schedule = Schedule(config.optimizer.learning_rate, config.schedule, config.train.epochs, self.steps)
+        precision = self._precision()
+        # After the precision was measured, which draws random weights of its own.
+        seed_everything(config.train)
+        with strategy_scope():
+            with dtype_policy(precision):
+                # Augmentation changes all channels of an image alike.
+                grey = images.caches["train"].grey and images.caches["validation"].grey
+                self.model = reparameterize(self._network(), grey=grey, trainable=True)
+            self._compile(make_optimizer(config.optimizer, self.schedule, self.model))
+            # Before anything is frozen: the state for resuming is that of all weights in every epoch.
+            self.model.optimizer.build(self.model.trainable_variables)
+        if progress.epochs:
+            restore_state(run.state_file, self.model)
+            logger.info(f"resuming {run.path} after epoch {progress.epochs}")
+        elif config.model.weights != "random":
+            load_pretrained(self.model, config.model.weights)
+        with dtype_policy("float32"):
+            self.portable = self._network()
+        run.update_manifest(
+            parameters=self.portable.count_params(),
+            trainable_parameters=sum(math.prod(variable.shape) for variable in self.portable.trainable_variables),
+            macs=count_macs(self.portable),
+            images_per_epoch=self.steps * config.train.batch_size,
+        )
 
-def _prepare(config: ExperimentConfig, run: Run, images: SplitImages, progress: Progress) -> _Training:
-    if "precision" not in run.manifest():
-        # Resolved once: a resumed run must not measure again and decide otherwise.
-        run.update_manifest(**resolve_precision(config.train.precision))
-    run.update_manifest(device=describe_device())
-    manifest = run.manifest()
-    logger.info(f"precision {manifest['precision']}: {manifest['precision_reason']}")
-    schedule = Schedule(config.optimizer.learning_rate, config.schedule, config.train.epochs, _steps(config, images))
-    # After the precision was measured, which draws random weights of its own.
-    seed_everything(config.train)
-    with strategy_scope():
-        with dtype_policy(manifest["precision"]):
-            # Augmentation changes all channels of an image alike.
-            grey = images.caches["train"].grey and images.caches["validation"].grey
-            model = reparameterize(_network(config, images), grey=grey, trainable=True)
-        _compile(model, config, make_optimizer(config.optimizer, schedule, model))
-        # Before anything is frozen: the state for resuming is that of all weights in every epoch.
-        model.optimizer.build(model.trainable_variables)
-    if progress.epochs:
-        restore_state(run.state_file, model)
-        logger.info(f"resuming {run.path} after epoch {progress.epochs}")
-    elif config.model.weights != "random":
-        load_pretrained(model, config.model.weights)
-    with dtype_policy("float32"):
-        portable = _network(config, images)
-    run.update_manifest(
-        parameters=portable.count_params(),
-        trainable_parameters=sum(math.prod(variable.shape) for variable in portable.trainable_variables),
-        macs=count_macs(portable),
-        images_per_epoch=_steps(config, images) * config.train.batch_size,
-    )
-    return _Training(config, run, images, model, portable, schedule, progress)
+    def fit(self) -> Run:
+        """Trains all epochs that are left."""
+        config, run, progress, caches = self.config, self.run, self.progress, self.images.caches
+        counts = ", ".join(f"{subset} {len(cache):,}" for subset, cache in caches.items())
+        logger.info(
+            f"{config.model.name}: {self.model.count_params():,} parameters; images {counts}; "
+            f"training images: {caches['train'].location}"
+        )
+        logger.info(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
+        try:
+            self._fit_phases()
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(
+                f"Stopped; {progress.epochs} of {config.train.epochs} epochs of {run.path} are saved",
+                remedy=f"Go on with: btkeras train --resume --out {run.path}",
+            ) from interrupt
+        _record_result(run, progress)
+        return run
 
+    def _precision(self) -> str:
+        if "precision" not in self.run.manifest():
+            # Resolved once: a resumed run must not measure again and decide otherwise.
+            self.run.update_manifest(**resolve_precision(self.config.train.precision))
+        self.run.update_manifest(device=describe_device())
+        manifest = self.run.manifest()
+        logger.info(f"precision {manifest['precision']}: {manifest['precision_reason']}")
+        return str(manifest["precision"])
 
-def _steps(config: ExperimentConfig, images: SplitImages) -> int:
-    return steps_per_epoch(len(images.caches["train"]), config.train.batch_size)
+    def _network(self) -> keras.Model:
+        name, data = self.config.model.name, self.config.data
+        mean, measured = self.images.caches["train"].statistics()
+        return build_model(
+            name,
+            input_shape=(data.image_size, data.image_size, data.channels),
+            classes=len(self.images.classes),
+            mean=mean,
+            variance=measured if self.config.model.weights == "random" else scaled_variance(name, measured),
+        )
 
+    def _compile(self, optimizer: keras.optimizers.Optimizer) -> None:
+        train = self.config.train
+        self.model.compile(
+            optimizer=optimizer,
+            loss=keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), MacroRecall(self.model.output_shape[-1])],
+            jit_compile=train.jit_compile,
+        )
 
-def _network(config: ExperimentConfig, images: SplitImages) -> keras.Model:
-    mean, measured = images.caches["train"].statistics()
-    variance: float | list[float] = measured
-    shape = (config.data.image_size, config.data.image_size, config.data.channels)
-    if config.model.weights != "random":
-        variance = scaled_variance(config.model.name, variance)
-    return build_model(config.model.name, input_shape=shape, classes=len(images.classes), mean=mean, variance=variance)
+    def _fit_phases(self) -> None:
+        config, progress, start = self.config, self.progress, time.perf_counter()
+        for phase in phases(config):
+            epochs = range(max(phase.epochs.start, progress.epochs), phase.epochs.stop)
+            if not epochs or progress.finished:
+                continue
+            if config.model.frozen_epochs:
+                self._freeze(backbone_learns=phase.backbone_learns)
+            if phase.is_cooldown:
+                logger.info(f"augmentation cool-down from epoch {phase.epochs.start + 1}")
+            self._fit_epochs(epochs, cooldown_config(config) if phase.is_cooldown else config)
+        logger.info(
+            f"trained in {duration(time.perf_counter() - start)}; best checkpoint: epoch {progress.best_epoch} with "
+            f"val_accuracy {progress.best['accuracy']:.4f}, val_loss {progress.best['loss']:.4f}"
+        )
 
+    def _freeze(self, *, backbone_learns: bool) -> None:
+        set_backbone_trainable(self.model, backbone_learns)
+        with strategy_scope():
+            self._compile(self.model.optimizer)
+        logger.info("all layers learn" if backbone_learns else "the head alone learns")
 
-def _compile(model: keras.Model, config: ExperimentConfig, optimizer: keras.optimizers.Optimizer) -> None:
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.train.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), MacroRecall(model.output_shape[-1])],
-        jit_compile=config.train.jit_compile,
-    )
+    def _fit_epochs(self, epochs: range, config: ExperimentConfig) -> None:
+        images, size = self.images, config.train.batch_size
+        batches = training_batches(images, config, epochs)
+        cache, labels = images.caches["validation"], images.labels["validation"]
+        self.model.fit(
+            batches,
+            validation_data=evaluation_batches(cache, labels, len(images.classes), size),
+            initial_epoch=epochs.start,
+            epochs=epochs.stop,
+            steps_per_epoch=self.steps,
+            callbacks=self._callbacks(np.asarray(next(iter(batches))[0])),
+            shuffle=False,
+            verbose=0,
+        )
 
-
-def _fit(training: _Training) -> None:
-    config, progress = training.config, training.progress
-    start = time.perf_counter()
-    for phase in phases(config):
-        epochs = range(max(phase.epochs.start, progress.epochs), phase.epochs.stop)
-        if not epochs or progress.finished:
-            continue
-        if config.model.frozen_epochs:
-            _freeze(training, backbone_learns=phase.backbone_learns)
-        if phase.is_cooldown:
-            logger.info(f"augmentation cool-down from epoch {phase.epochs.start + 1}")
-        _fit_epochs(training, epochs, cooldown_config(config) if phase.is_cooldown else config)
-    logger.info(
-        f"trained in {duration(time.perf_counter() - start)}; best checkpoint: epoch {progress.best_epoch} with "
-        f"val_accuracy {progress.best['accuracy']:.4f}, val_loss {progress.best['loss']:.4f}"
-    )
-
-
-def _freeze(training: _Training, *, backbone_learns: bool) -> None:
-    set_backbone_trainable(training.model, backbone_learns)
-    with strategy_scope():
-        _compile(training.model, training.config, training.model.optimizer)
-    logger.info("all layers learn" if backbone_learns else "the head alone learns")
-
-
-def _fit_epochs(training: _Training, epochs: range, config: ExperimentConfig) -> None:
-    images, size = training.images, config.train.batch_size
-    batches = training_batches(images, config, epochs)
-    training.model.fit(
-        batches,
-        validation_data=evaluation_batches(
-            images.caches["validation"], images.labels["validation"], len(images.classes), size
-        ),
-        initial_epoch=epochs.start,
-        epochs=epochs.stop,
-        steps_per_epoch=training.steps,
-        callbacks=_callbacks(training, np.asarray(next(iter(batches))[0])),
-        shuffle=False,
-        verbose=0,
-    )
-
-
-def _callbacks(training: _Training, examples: np.ndarray) -> list[keras.callbacks.Callback]:
-    config, run, progress = training.config, training.run, training.progress
-    epochs, steps, rate = config.train.epochs, training.steps, training.learning_rate
-    # Behind BestModel, which needs the averaged weights that this puts in place for the validation.
-    averaging = [keras.callbacks.SwapEMAWeights()] if config.optimizer.ema else []
-    return [
-        BestModel(run, training.portable, progress, config.train.monitor),
-        *averaging,
-        TensorBoard(run, config, training.images.classes, examples, rate, steps * config.train.batch_size),
-        ProgressLine(epochs, steps, config.train.batch_size),
-        EpochEnd(run, progress, rate, epochs, config.train.early_stopping),
-    ]
+    def _callbacks(self, examples: np.ndarray) -> list[keras.callbacks.Callback]:
+        config, run, progress = self.config, self.run, self.progress
+        images_per_epoch = self.steps * config.train.batch_size
+        # Behind BestModel, which needs the averaged weights that this puts in place for the validation.
+        averaging = [keras.callbacks.SwapEMAWeights()] if config.optimizer.ema else []
+        return [
+            BestModel(run, self.portable, progress, config.train.monitor),
+            *averaging,
+            TensorBoard(run, config, self.schedule, self.images.classes, examples, images_per_epoch),
+            ProgressLine(config.train.epochs, self.steps, config.train.batch_size),
+            EpochEnd(run, progress, self.schedule, config.train),
+        ]
