@@ -114,13 +114,14 @@ def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
     run = open_run(run_folder)
     require_same_config(run, config)
     dataset, own = run.dataset(), run.config()
+    split = run.split(dataset)
     progress = load_progress(run.state_file) if run.state_file.is_file() else Progress()
     if progress.finished:
         logger.info(f"{run.path} is finished already")
         # Perhaps it was killed between its last epoch and this.
         _record_result(run, progress)
         return run
-    return _Training(own, run, load_split_images(dataset, run.split(dataset), own), progress).fit()
+    return _Training(own, run, load_split_images(dataset, split, own), progress).fit()
 
 
 def _record_result(run: Run, progress: Progress) -> None:
