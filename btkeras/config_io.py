@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import typing
@@ -141,20 +142,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError("A configuration must be a readable file", received=f"{path} ({error.strerror})") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} must be YAML", received=" ".join(str(error).split())) from error
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
+    if not isinstance(tree, dict | None):
         raise ConfigError(f"{path} must hold sections such as `train:`", received=type(tree).__name__)
-    return tree
+    return tree or {}
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     path = key.strip().split(".")
     if not equals or len(path) != 2:
-        raise ConfigError(
-            "--set takes SECTION.KEY=VALUE", received=repr(override), remedy="Example: --set train.epochs=10"
-        )
+        remedy = "Example: --set train.epochs=10"
+        raise ConfigError("--set takes SECTION.KEY=VALUE", received=repr(override), remedy=remedy)
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
@@ -193,17 +191,11 @@ def _convert(kind: Any, value: object, where: str) -> object:
         return _convert_dict(typing.get_args(kind), value, where)
     # YAML 1.1 reads 1e-3 as text and 1 as a whole number.
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
-        value = _as_float(value)
+        with contextlib.suppress(ValueError, OverflowError):
+            value = float(value)
     if type(value) is not kind:
         raise ConfigError(f"{where} must be of type {kind.__name__}", received=repr(value))
     return value
-
-
-def _as_float(value: int | str) -> object:
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return value
 
 
 def _convert_dict(kinds: tuple[Any, ...], value: object, where: str) -> dict[Any, object]:
@@ -213,10 +205,8 @@ def _convert_dict(kinds: tuple[Any, ...], value: object, where: str) -> dict[Any
 
 
 def _convert_tuple(kinds: tuple[Any, ...], value: object, where: str) -> tuple[object, ...]:
-    if kinds[1:] == (...,):
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where} must be a list", received=repr(value))
-        return tuple(_convert(kinds[0], item, where) for item in value)
-    if not isinstance(value, list | tuple) or len(value) != len(kinds):
-        raise ConfigError(f"{where} must be a list of {len(kinds)}", received=repr(value))
-    return tuple(_convert(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+    length = "" if kinds[1:] == (...,) else f" of {len(kinds)}"
+    if not isinstance(value, list | tuple) or (length and len(value) != len(kinds)):
+        raise ConfigError(f"{where} must be a list{length}", received=repr(value))
+    each = kinds if length else [kinds[0]] * len(value)
+    return tuple(_convert(kind, item, where) for kind, item in zip(each, value, strict=True))

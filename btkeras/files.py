@@ -16,9 +16,10 @@ from typing import Any
 from btkeras.errors import RunError
 
 
-def _temporary(target: Path) -> Path:
+def _temporary(target: Path, suffix: str = "") -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, because a rename is only atomic within one file system.
-    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}")
 
 
 @contextlib.contextmanager
@@ -27,9 +28,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
     The temporary name ends in the target's suffix, because some writers choose the format by it.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(target)
-    temporary = temporary.with_name(temporary.name + target.suffix)
+    temporary = _temporary(target, target.suffix)
     try:
         yield temporary
         os.replace(temporary, target)
@@ -40,7 +39,6 @@ def atomic_file(target: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yields a temporary folder that is renamed to ``target``, which must not exist yet."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target)
     temporary.mkdir()
     try:
@@ -68,11 +66,7 @@ def write_csv(target: Path, header: Iterable[object], rows: Iterable[Iterable[ob
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        RunError: If it cannot be read or is something else.
-    """
+    """Reads a JSON object; ``RunError`` if it cannot be read or is something else."""
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -25,18 +26,13 @@ _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "a
 
 
 def threads() -> int:
-    """Threads to use: ``$BTKERAS_THREADS``, or all cores.
-
-    Raises:
-        ConfigError: If the variable is not a whole number from 1.
-    """
+    """Threads to use: ``$BTKERAS_THREADS``, or all cores; ``ConfigError`` if that is not a whole number from 1."""
     text = os.environ.get(_THREADS)
     if not text:
         return os.cpu_count() or 1
     if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(
-            f"{_THREADS} must be a whole number from 1", received=repr(text), remedy="Unset it for all cores"
-        )
+        rule = f"{_THREADS} must be a whole number from 1"
+        raise ConfigError(rule, received=repr(text), remedy="Unset it for all cores")
     return int(text)
 
 
@@ -111,18 +107,17 @@ def describe(packages: Sequence[str] = ()) -> dict[str, Any]:
         packages: Distributions to give the versions of; those that are not installed are left out.
 
     Returns:
-        ``processor``, ``cores``, ``threads`` (of this process), ``instructions``, ``memory_gib``, ``load`` (see
-        ``load``), ``system``, ``python`` and ``packages``.
+        ``processor``, ``cores``, ``threads`` (of this process), ``instructions``, ``memory_gib``, ``load``, ``system``,
+        ``python`` and ``packages``.
     """
     # Imported here because `threads` is asked for at every start.
     import platform
 
     import psutil
 
-    processor = _cpuinfo()
-    flags = processor.get("flags", processor.get("Features", "")).split()
+    processor, flags = cpu_info()
     return {
-        "processor": processor.get("model name") or platform.processor() or platform.machine(),
+        "processor": processor or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": threads(),
         "instructions": [name for name in _INSTRUCTIONS if name in flags],
@@ -139,14 +134,14 @@ def load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def _cpuinfo() -> dict[str, str]:
-    """``/proc/cpuinfo`` of one core; empty where there is none."""
+def cpu_info() -> tuple[str, list[str]]:
+    """Name of the processor and its instruction sets, from ``/proc/cpuinfo``; empty where there is none."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return {}
-    pairs = (line.split(":", 1) for line in lines if ":" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
+        return "", []
+    info = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return info.get("model name", ""), info.get("flags", info.get("Features", "")).split()
 
 
 def package_versions(packages: Sequence[str]) -> dict[str, str]:
@@ -155,8 +150,6 @@ def package_versions(packages: Sequence[str]) -> dict[str, str]:
 
     found = {}
     for name in packages:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found

@@ -100,11 +100,7 @@ class Run(Results, TrainingFolder):
         return tuple(self.manifest()["classes"])
 
     def use_dataset(self, dataset: Dataset) -> None:
-        """Records where the run's dataset is now.
-
-        Raises:
-            DataError: If it is not the one that was split.
-        """
+        """Records where the run's dataset is now; ``DataError`` if it is not the one that was split."""
         load_split(self.splits_file, dataset)
         self.update_manifest(dataset=str(dataset.root.resolve()))
 
@@ -121,10 +117,8 @@ class Run(Results, TrainingFolder):
             dataset: Another one. Its folder is ``evaluations/NAME``, or ``evaluations/NAME-DIGEST`` where NAME is taken
                 by a dataset with other files.
         """
-        if dataset is None and subset == "test":
-            return self
         if dataset is None:
-            found = Results(self.evaluations / subset)
+            found = self if subset == "test" else Results(self.evaluations / subset)
         else:
             name, files = dataset.root.resolve().name, _digest(dataset)
             found = Results(self.evaluations / name)
@@ -147,11 +141,7 @@ def _digest_in(results: Results) -> str | None:
 
 
 def dataset_of(manifest: Mapping[str, Any]) -> Dataset:
-    """The dataset that a manifest names.
-
-    Raises:
-        DataError: If it is no longer there.
-    """
+    """The dataset that a manifest names; ``DataError`` if it is no longer there."""
     folder = Path(manifest["dataset"])
     if not folder.is_dir():
         raise DataError(
@@ -192,11 +182,7 @@ _EXPORTED = (
 
 
 def open_run(path: str | Path) -> Run:
-    """Opens a run folder.
-
-    Raises:
-        RunError: If it is none.
-    """
+    """Opens a run folder; ``RunError`` if it is none."""
     run = Run(Path(path))
     missing = [file.name for file in (run.config_file, run.splits_file, run.manifest_file) if not file.is_file()]
     if missing:
@@ -214,11 +200,7 @@ def _is_exported(path: Path) -> bool:
 
 
 def require_same_config(run: Run, config: ExperimentConfig | None) -> None:
-    """Checks that a configuration, if given, is that of the run to resume.
-
-    Raises:
-        RunError: If it differs.
-    """
+    """Raises ``RunError`` if a configuration is given and is not that of the run to resume."""
     different = changed_keys(run.config(), config) if config else []
     if different:
         raise RunError(
@@ -253,9 +235,8 @@ def first_manifest(config: ExperimentConfig, dataset: Dataset) -> dict[str, Any]
 
 def _git_revision() -> str | None:
     """The revision of btkeras' own checkout; None for an installed package."""
-    folder = Path(__file__).parent
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

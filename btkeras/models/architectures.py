@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import keras
 from keras import KerasTensor, initializers, layers
@@ -30,7 +29,6 @@ _GOOGLENET_STAGES = (
     ),
     ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
 )
-_GOOGLENET_DROPOUT = 0.2
 
 
 @dataclass(frozen=True)
@@ -57,32 +55,28 @@ class ResNet34:
                 if halve and self.inception:
                     x = blocks.inception_downsample(x, name=name)
                 else:
-                    stride = 2 if halve else 1
-                    x = blocks.residual_block(x, filters, stride=stride, attention=self.attention, name=name)
+                    x = blocks.residual_block(x, filters, stride=1 + halve, attention=self.attention, name=name)
         return x
 
 
 # The ablation of the paper's table 3.
-RESNET34_VARIANTS: Mapping[str, ResNet34] = MappingProxyType(
-    {
-        "resnet34": ResNet34(),
-        "resnet34_inception": ResNet34(inception=True),
-        "resnet34_multiscale": ResNet34(multi_scale=True),
-        "resnet34_se": ResNet34(attention=True),
-        "improved_resnet34": ResNet34(inception=True, multi_scale=True, attention=True),
-    }
-)
+RESNET34_VARIANTS: Mapping[str, ResNet34] = {
+    "resnet34": ResNet34(),
+    "resnet34_inception": ResNet34(inception=True),
+    "resnet34_multiscale": ResNet34(multi_scale=True),
+    "resnet34_se": ResNet34(attention=True),
+    "improved_resnet34": ResNet34(inception=True, multi_scale=True, attention=True),
+}
 
 
 @dataclass(frozen=True)
 class ResNeXt101:
-    """Attributes:
-    groups: Groups of each 3 x 3 convolution.
-    width: Channels of a group in the first stage; doubles from stage to stage. The paper does not say which: 8 is the
-        one ResNeXt-101 that PyTorch has had from the start (32x8d); 4 is the ResNeXt paper's 32x4d, half the size.
+    """32 groups of ``width`` channels in each 3 x 3 convolution of the first stage, twice as many in each next stage.
+
+    The paper does not say which: 8 is the one ResNeXt-101 that PyTorch has had from the start (32x8d); 4 is the ResNeXt
+    paper's 32x4d, half the size.
     """
 
-    groups: int = 32
     width: int = 8
 
     def __call__(self, x: KerasTensor) -> KerasTensor:
@@ -90,13 +84,9 @@ class ResNeXt101:
         x = blocks.max_pool(blocks.plain_stem(x), name="stem_pool")
         for stage, (filters, count) in enumerate(_RESNEXT101_STAGES, start=1):
             for block in range(1, count + 1):
+                stride, name = 2 if stage > 1 and block == 1 else 1, f"stage{stage}_block{block}"
                 x = blocks.bottleneck_block(
-                    x,
-                    4 * filters,
-                    filters * self.width * self.groups // 64,
-                    stride=2 if stage > 1 and block == 1 else 1,
-                    groups=self.groups,
-                    name=f"stage{stage}_block{block}",
+                    x, 4 * filters, filters * self.width // 2, stride=stride, groups=32, name=name
                 )
         return x
 
@@ -113,7 +103,7 @@ def googlenet(x: KerasTensor) -> KerasTensor:
             x = _halved(x, 3 if stage == 2 else 2, name=f"stage{stage}_pool")
         for number, filters in enumerate(modules, start=1):
             x = _inception(x, filters, name=f"stage{stage}_module{number}")
-    return blocks.pooled_dropout(x, _GOOGLENET_DROPOUT)
+    return blocks.pooled_dropout(x, 0.2)
 
 
 def _halved(x: KerasTensor, size: int, *, name: str) -> KerasTensor:
@@ -150,9 +140,7 @@ class Application:
 
     def __call__(self, x: KerasTensor) -> KerasTensor:
         """Applies the network to images and returns its last feature map, or the vector that its own head makes."""
-        network = self.backbone(input_tensor=x)
-        _train_like_ours(network.layers)
-        x = network.output
+        x = _train_like_ours(self.backbone(input_tensor=x)).output
         if not self.dense:
             return blocks.pooled_dropout(x, self.dropout) if self.dropout else x
         x = layers.Flatten(name="flatten")(x)
@@ -168,14 +156,14 @@ class Application:
         return network
 
 
-def _train_like_ours(network: Sequence[keras.Layer]) -> None:
+def _train_like_ours(network: keras.Model) -> keras.Model:
     """Initialisation and moving statistics as in ``blocks``; what the network computes stays Keras' own.
 
     Keras' default initialisation is made for tanh: through VGG's layers, which nothing normalises, it lets an image
     fade to nothing. DenseNet's two paddings get names, because Keras counts those of unnamed layers up.
     """
     names = iter(("conv1_pad", "pool1_pad"))
-    for layer in network:
+    for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = blocks.BN_MOMENTUM
         elif isinstance(layer, layers.ZeroPadding2D) and layer.name.startswith("zero_padding2d"):
@@ -183,20 +171,19 @@ def _train_like_ours(network: Sequence[keras.Layer]) -> None:
         elif isinstance(layer, layers.Conv2D) and isinstance(layer.kernel_initializer, initializers.GlorotUniform):
             layer.kernel_initializer = initializers.HeNormal()
             layer.kernel.assign(layer.kernel_initializer(layer.kernel.shape))
+    return network
 
 
 # The paper's tables 5 (trained from nothing) and 6 (fine-tuned from ImageNet: ``vgg19`` and ``resnet50_gap``, Kumar et
 # al. 2021, "Multi-class brain tumor classification using residual network and global average pooling"). ResNet50 ends
 # in global average pooling as it is, so ``resnet50`` and ``resnet50_gap`` are one network here.
-APPLICATIONS: Mapping[str, Application] = MappingProxyType(
-    {
-        "vgg16": Application(keras.applications.VGG16, dense=(4096, 4096), dropout=0.5),
-        "vgg19": Application(keras.applications.VGG19, dense=(4096, 4096), dropout=0.5),
-        "resnet50": Application(keras.applications.ResNet50),
-        "resnet50_gap": Application(keras.applications.ResNet50),
-        "efficientnetv2": Application(
-            functools.partial(keras.applications.EfficientNetV2S, include_preprocessing=False), dropout=0.2
-        ),
-        "densenet": Application(keras.applications.DenseNet121),
-    }
-)
+APPLICATIONS: Mapping[str, Application] = {
+    "vgg16": Application(keras.applications.VGG16, dense=(4096, 4096), dropout=0.5),
+    "vgg19": Application(keras.applications.VGG19, dense=(4096, 4096), dropout=0.5),
+    "resnet50": Application(keras.applications.ResNet50),
+    "resnet50_gap": Application(keras.applications.ResNet50),
+    "efficientnetv2": Application(
+        functools.partial(keras.applications.EfficientNetV2S, include_preprocessing=False), dropout=0.2
+    ),
+    "densenet": Application(keras.applications.DenseNet121),
+}

@@ -136,14 +136,12 @@ def multi_scale_stem(x: KerasTensor) -> KerasTensor:
     """
     # All pairs come before what halves them: a seed's weights follow the order of the layers.
     scales = (("stem_fine", (3, 5), 3), ("stem_coarse", (7, 11), 5))
-    pairs = [_summed_pair(x, kernels, name=name) for name, kernels, _ in scales]
+    pairs = []
+    for name, kernels, _ in scales:
+        convolved = [conv(x, 32, kernel, name=f"{name}_conv{kernel}x{kernel}") for kernel in kernels]
+        pairs.append(batch_norm(layers.Add(name=f"{name}_add")(convolved), name=name))
     halved = [
         conv_bn(pair, 32, kernel, stride=2, name=f"{name}_down")
         for pair, (name, _, kernel) in zip(pairs, scales, strict=True)
     ]
     return layers.Concatenate(name="stem_concat")(halved)
-
-
-def _summed_pair(x: KerasTensor, kernels: tuple[int, int], *, name: str) -> KerasTensor:
-    pair = [conv(x, 32, kernel, name=f"{name}_conv{kernel}x{kernel}") for kernel in kernels]
-    return batch_norm(layers.Add(name=f"{name}_add")(pair), name=name)

@@ -6,7 +6,6 @@ import difflib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import keras
 from keras import KerasTensor, layers
@@ -16,22 +15,20 @@ from btkeras.models.architectures import APPLICATIONS, RESNET34_VARIANTS, ResNeX
 from btkeras.models.imagenet import check_pretrained, load_pretrained, scaled_variance
 
 # Name -> function from standardised images to the last feature map, or to the vector that its own head makes.
-MODELS: Mapping[str, Callable[[KerasTensor], KerasTensor]] = MappingProxyType(
-    {**RESNET34_VARIANTS, **APPLICATIONS, "resnext101": ResNeXt101(), "googlenet": googlenet}
-)
+MODELS: Mapping[str, Callable[[KerasTensor], KerasTensor]] = {
+    **RESNET34_VARIANTS,
+    **APPLICATIONS,
+    "resnext101": ResNeXt101(),
+    "googlenet": googlenet,
+}
 _COUNTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 # Elementwise: merges into a convolution, or is as nothing beside it.
 _FREE = (layers.BatchNormalization, layers.Normalization)
 
 
 def check_name(name: str, known: Collection[str] | None = None) -> None:
-    """Checks that there is a model of this name: in ``MODELS``, or among others that the caller knows.
-
-    Raises:
-        ModelError: If not; it names the nearest.
-    """
-    names = MODELS if known is None else known
-    if name not in names:
+    """Raises ``ModelError``, with the nearest name, unless a model is one of ``MODELS``, or of ``known``."""
+    if name not in (names := MODELS if known is None else known):
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"Did you mean {near[0]!r}" if near else ""
         raise ModelError(f"A model must be one of {', '.join(names)}", received=repr(name), remedy=hint)
@@ -86,19 +83,13 @@ def build_model(
 
 
 def count_macs(model: keras.Model) -> int:
-    """Counts the multiply-accumulates of one image, in convolutions (grouped and depthwise too) and dense layers.
-
-    Raises:
-        ModelError: If another layer has weights, whose cost is not known here.
-    """
+    """Counts the multiply-accumulates of one image; ``ModelError`` if a layer has weights and its cost is not known."""
     macs = 0
     for layer in model.layers:
         if isinstance(layer, _COUNTED):
             # Each value of the kernel is used once at each place of the output.
             macs += math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
         elif layer.weights and not isinstance(layer, _FREE):
-            raise ModelError(
-                "Multiply-accumulates are counted for convolutions and dense layers",
-                received=f"{layer.name}, a {type(layer).__name__}",
-            )
+            rule = "Multiply-accumulates are counted for convolutions and dense layers"
+            raise ModelError(rule, received=f"{layer.name}, a {type(layer).__name__}")
     return macs

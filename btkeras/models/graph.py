@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -18,11 +18,7 @@ OUTPUT = ""
 
 
 class ModelGraph:
-    """A copy of a network to be rewritten; the network itself stays as it is.
-
-    Layers go by their names; a renamed layer keeps its old name until ``build``. A network that is not functional is a
-    ``ModelError``.
-    """
+    """A copy of a functional network to be rewritten by its layers' names; new names hold from ``build`` on."""
 
     def __init__(self, model: keras.Model) -> None:
         self._config: dict[str, Any] = model.get_config()
@@ -38,7 +34,7 @@ class ModelGraph:
         for name in self._entries:
             for source in self.sources(name):
                 self._users[source].append(name)
-        for reference in _references(self._config["output_layers"]):
+        for reference in _found(self._config["output_layers"], _is_reference):
             self._users[reference[0]].append(OUTPUT)
 
     def names(self) -> list[str]:
@@ -68,7 +64,8 @@ class ModelGraph:
 
     def sources(self, name: str) -> list[str]:
         """The layers whose outputs a layer takes, in the order of its arguments."""
-        return [self._resolved(tensor["keras_history"][0]) for tensor in self._inputs(name)]
+        tensors = _found(self._entries[name]["inbound_nodes"], _is_tensor)
+        return [self._resolved(tensor["config"]["keras_history"][0]) for tensor in tensors]
 
     def source(self, name: str) -> str | None:
         """The only layer whose output a layer takes, if it is called once; else None."""
@@ -77,7 +74,7 @@ class ModelGraph:
 
     def input_shape(self, name: str) -> tuple[int | None, ...]:
         """Shape, with the batch, of the first tensor that a layer takes."""
-        return tuple(next(self._inputs(name))["shape"])
+        return tuple(next(_found(self._entries[name]["inbound_nodes"], _is_tensor))["config"]["shape"])
 
     def is_called_once(self, name: str) -> bool:
         """Whether a layer is called at one place, and as for inference."""
@@ -118,16 +115,16 @@ class ModelGraph:
             config = entry["config"]
             # Drawing weights that are overwritten takes as long as all the rest.
             config.update({key: "zeros" for key in config if key.endswith("_initializer")})
-            for tensor in _tensors(entry["inbound_nodes"]):
-                tensor["keras_history"][0] = self._final(tensor["keras_history"][0])
+            for tensor in _found(entry["inbound_nodes"], _is_tensor):
+                history = tensor["config"]["keras_history"]
+                history[0] = self._final(history[0])
             entry["name"] = config["name"] = self._final(entry["name"])
-        for reference in _references(self._config["output_layers"]):
+        for reference in _found(self._config["output_layers"], _is_reference):
             reference[0] = self._final(reference[0])
         config = {**self._config, "layers": list(self._entries.values())}
         model: keras.Model = keras.Model.from_config(config, custom_objects=self._classes)
-        for name in self._entries:
-            if name in self._layers:
-                self._fill(name, model.get_layer(self._final(name)))
+        for name in self._entries.keys() & self._layers.keys():
+            self._fill(name, model.get_layer(self._final(name)))
         return model
 
     def _fill(self, name: str, layer: layers.Layer) -> None:
@@ -143,9 +140,6 @@ class ModelGraph:
             # It computes with constants that it derives from its weights.
             layer.finalize_state()
 
-    def _inputs(self, name: str) -> Iterator[dict[str, Any]]:
-        return _tensors(self._entries[name]["inbound_nodes"])
-
     def _resolved(self, name: str) -> str:
         while name in self._stands_for:
             name = self._stands_for[name]
@@ -156,22 +150,19 @@ class ModelGraph:
         return self._renamed.get(resolved, resolved)
 
 
-def _tensors(value: Any) -> Iterator[dict[str, Any]]:
-    """The tensors among a call's arguments: ``shape``, ``dtype`` and ``keras_history`` (layer, call, output)."""
-    if isinstance(value, dict):
-        if value.get("class_name") == "__keras_tensor__":
-            yield value["config"]
-            return
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
 
 
-def _references(value: Any) -> Iterator[list[Any]]:
-    """``[layer, call, output]`` of each of a network's outputs, in whatever structure they are."""
-    if isinstance(value, list) and value and isinstance(value[0], str):
+def _is_reference(value: Any) -> bool:
+    """``[layer, call, output]``."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
+
+
+def _found(value: Any, is_wanted: Callable[[Any], bool]) -> Iterator[Any]:
+    """What is wanted in a structure of lists and dictionaries."""
+    if is_wanted(value):
         yield value
     elif isinstance(value, dict | list | tuple):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _references(item)
+            yield from _found(item, is_wanted)

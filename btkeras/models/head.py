@@ -17,11 +17,7 @@ def temperature_of(model: keras.Model) -> float:
 
 
 def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
-    """Makes the same network with a temperature, in place of the one that it may have.
-
-    Args:
-        model: From ``build_model``, or from this function. Its layers are shared, but for the head, which is copied.
-        temperature: Above 0.
+    """Makes the same network with a temperature, in place of the one that it may have; layers as ``logits_network``.
 
     Raises:
         ModelError: If the network has another head, or the temperature is not a number above 0.
@@ -35,10 +31,7 @@ def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
 
 
 def logits_network(model: keras.Model) -> keras.Model:
-    """The network up to its logits, ``[n, classes]`` float32, without softmax and temperature.
-
-    Args:
-        model: From ``build_model`` or ``with_temperature``. Its layers are shared, but for the head, which is copied.
+    """The network up to its logits, ``[n, classes]`` float32; layers are shared, but for the head, which is copied.
 
     Raises:
         ModelError: If the network has another head.

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import h5py
 import keras
@@ -28,8 +27,7 @@ class ImageNet:
     """Attributes:
     path: Where the file is below Keras' address; it is without the layers behind the last feature map.
     md5: Its checksum.
-    scale: Standard deviation of the images that the network was trained on, in the units that it takes them in.
-        Our images have 1, so they are multiplied by it.
+    scale: Standard deviation of the images that the network was trained on. Ours have 1, so they are multiplied by it.
     """
 
     path: str
@@ -41,41 +39,27 @@ class ImageNet:
         """Where Keras offers the file."""
         return f"{_ADDRESS}/{self.path}"
 
-    @property
-    def file_name(self) -> str:
-        """The file's name, there and in Keras' cache."""
-        return Path(self.path).name
-
 
 # VGG and ResNet50 take Caffe's images (0..255 less their mean), DenseNet PyTorch's (standardised), EfficientNetV2
 # 0..255 divided by 128, less 1. The order of the colours, and means per colour, do not matter to grey images.
 _RESNET50 = ImageNet(f"resnet/resnet50_{_NOTOP}", "4d473c1dd8becc155b73f8504c6f6626", _DEVIATION)
-IMAGENET: Mapping[str, ImageNet] = MappingProxyType(
-    {
-        "vgg16": ImageNet(f"vgg16/vgg16_{_NOTOP}", "6d6bbae143d832006294945121d1f1fc", _DEVIATION),
-        "vgg19": ImageNet(f"vgg19/vgg19_{_NOTOP}", "253f8cb515780f3b799900260a226db6", _DEVIATION),
-        "resnet50": _RESNET50,
-        "resnet50_gap": _RESNET50,
-        "efficientnetv2": ImageNet(
-            "efficientnet_v2/efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070", _DEVIATION / 128
-        ),
-        "densenet": ImageNet(f"densenet/densenet121_{_NOTOP}", "30ee3e1110167f948a6b9946edeeb738", 1.0),
-    }
-)
+IMAGENET: Mapping[str, ImageNet] = {
+    "vgg16": ImageNet(f"vgg16/vgg16_{_NOTOP}", "6d6bbae143d832006294945121d1f1fc", _DEVIATION),
+    "vgg19": ImageNet(f"vgg19/vgg19_{_NOTOP}", "253f8cb515780f3b799900260a226db6", _DEVIATION),
+    "resnet50": _RESNET50,
+    "resnet50_gap": _RESNET50,
+    "efficientnetv2": ImageNet(
+        "efficientnet_v2/efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070", _DEVIATION / 128
+    ),
+    "densenet": ImageNet(f"densenet/densenet121_{_NOTOP}", "30ee3e1110167f948a6b9946edeeb738", 1.0),
+}
 
 
 def check_pretrained(name: str, channels: int) -> None:
-    """Checks that Keras has ImageNet weights for a network.
-
-    Raises:
-        ModelError: If not, or if they do not fit images with so many channels.
-    """
+    """Raises ``ModelError`` unless Keras has ImageNet weights for a network, and they fit so many channels."""
     if name not in IMAGENET:
-        raise ModelError(
-            f"Weights, of ImageNet or from a file, can be loaded into {', '.join(IMAGENET)}",
-            received=name,
-            remedy="Start from random weights",
-        )
+        rule = f"Weights, of ImageNet or from a file, can be loaded into {', '.join(IMAGENET)}"
+        raise ModelError(rule, received=name, remedy="Start from random weights")
     if channels not in (1, 3):
         raise ModelError("Networks with ImageNet weights take 1 or 3 channels", received=channels)
 
@@ -87,11 +71,7 @@ def scaled_variance(name: str, variance: float | Sequence[float]) -> float | lis
 
 
 def weights_file(name: str, weights: str | Path) -> Path:
-    """The file that weights come from; ``imagenet`` is downloaded unless it is there.
-
-    Args:
-        name: A key of ``IMAGENET``.
-        weights: ``imagenet``, or a file.
+    """The file that weights come from, for a key of ``IMAGENET``; ``imagenet`` is downloaded unless it is there.
 
     Raises:
         ModelError: If there is no such file, or it cannot be downloaded.
@@ -102,7 +82,7 @@ def weights_file(name: str, weights: str | Path) -> Path:
         raise ModelError(
             "Weights must be random, imagenet, or a .weights.h5 or .h5 file that is there",
             received=weights if file.is_file() else f"{weights}, which does not exist",
-            remedy=f"Keras' own for {name} is called {source.file_name}",
+            remedy=f"Keras' own for {name} is called {Path(source.path).name}",
         )
     return file
 
@@ -110,13 +90,11 @@ def weights_file(name: str, weights: str | Path) -> Path:
 def load_pretrained(model: keras.Model, weights: str | Path) -> None:
     """Puts ImageNet weights into a network's backbone; its head stays random.
 
-    With one channel, the first convolution's kernels are summed over their input channels: that is what they make of
-    a grey image.
+    With one channel, the first convolution's kernels are summed over their input channels.
 
     Args:
         model: A network from ``build_model``, one of ``IMAGENET``.
-        weights: ``imagenet``, or a file that holds the weights of the network in ``keras.applications`` without its
-            top: Keras' ``.weights.h5``, or the older ``.h5`` that it offers for download.
+        weights: ``imagenet``, or a ``.weights.h5`` or ``.h5`` file of the ``keras.applications`` network without top.
 
     Raises:
         ModelError: If there is no such file, or it holds anything else; the network is as before then.
@@ -157,16 +135,14 @@ def _download(source: ImageNet) -> Path:
     """Downloads a file to Keras' cache, unless it is there."""
     import pooch
 
-    target = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models" / source.file_name
+    target = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models" / Path(source.path).name
     if not target.is_file():
         logger.info(f"downloading {source.url} to {target}")
     try:
         # Not keras.utils.get_file: it never gives up on a silent server, and leaves half a file to a second process.
         pooch.retrieve(source.url, f"md5:{source.md5}", fname=target.name, path=target.parent, progressbar=True)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError.
-        raise ModelError(
-            "ImageNet weights are downloaded once",
-            received=f"{source.url} ({error})",
-            remedy=f"Without a network, put the file to {target}, or give the path of {target.name} as weights",
-        ) from error
+        remedy = f"Without a network, put the file to {target}, or give the path of {target.name} as weights"
+        received = f"{source.url} ({error})"
+        raise ModelError("ImageNet weights are downloaded once", received=received, remedy=remedy) from error
     return target

@@ -1,16 +1,14 @@
 """Local binary patterns with a classical classifier, which the paper's table 6 compares the networks with.
 
 Ojala et al., "Multiresolution gray-scale and rotation invariant texture classification with local binary patterns":
-each pixel is described by which of its neighbours on a circle are at least as bright. Only the uniform patterns, with
-at most two changes around the circle, are distinguished, by the number of brighter neighbours; so an image and the same
-image turned have the same histogram.
+each pixel is described by the number of neighbours on a circle that are at least as bright. Patterns with more than two
+changes around the circle share a bin. An image and the same image turned have the same histogram.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,20 +24,18 @@ from tqdm import tqdm
 from btkeras.errors import DataError, ModelError
 
 # Name of a model -> its classifier.
-CLASSIFIERS: Mapping[str, str] = MappingProxyType({"lbp_knn": "knn", "lbp_svm": "svm"})
+CLASSIFIERS: Mapping[str, str] = {"lbp_knn": "knn", "lbp_svm": "svm"}
 
 # Radius in pixels -> neighbours.
-NEIGHBORS: Mapping[int, int] = MappingProxyType({1: 8, 2: 16, 3: 24})
+NEIGHBORS: Mapping[int, int] = {1: 8, 2: 16, 3: 24}
 # Number of brighter neighbours, 0 to all of them, and one bin for all that is not uniform.
 FEATURES = sum(points + 2 for points in NEIGHBORS.values())
 
 # Candidate settings; among equals the first is taken, so the smoother stand first.
-GRIDS: Mapping[str, Sequence[Mapping[str, float]]] = MappingProxyType(
-    {
-        "knn": [{"n_neighbors": k} for k in (9, 7, 5, 3, 1)],
-        "svm": [{"C": c, "gamma": gamma} for c in (1.0, 10.0, 100.0, 1000.0) for gamma in (0.005, 0.02, 0.08)],
-    }
-)
+GRIDS: Mapping[str, Sequence[Mapping[str, float]]] = {
+    "knn": [{"n_neighbors": k} for k in (9, 7, 5, 3, 1)],
+    "svm": [{"C": c, "gamma": gamma} for c in (1.0, 10.0, 100.0, 1000.0) for gamma in (0.005, 0.02, 0.08)],
+}
 _FOLDS = 5
 
 
@@ -93,7 +89,7 @@ def features(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     return counts / (images.shape[1] * images.shape[2])
 
 
-def make_classifier(kind: str, settings: Mapping[str, float] = MappingProxyType({})) -> Pipeline:
+def make_classifier(kind: str, settings: Mapping[str, float]) -> Pipeline:
     """Makes a classifier of standardised features, not fitted yet; ``settings`` as an entry of ``GRIDS[kind]``."""
     classifier = KNeighborsClassifier(**settings) if kind == "knn" else SVC(kernel="rbf", **settings)
     return make_pipeline(StandardScaler(), classifier)
@@ -135,7 +131,6 @@ def fit_lbp(
     estimator: Any = fitted[best]
     if kind == "svm":
         folds = StratifiedKFold(min(_FOLDS, rarest), shuffle=True, random_state=seed)
-        estimator = CalibratedClassifierCV(
-            make_classifier(kind, candidates[best]), method="temperature", cv=folds, ensemble=False
-        ).fit(fitting, train_labels)
+        estimator = CalibratedClassifierCV(estimator, method="temperature", cv=folds, ensemble=False)
+        estimator.fit(fitting, train_labels)
     return LBPClassifier(kind, candidates[best], accuracies[best], estimator)

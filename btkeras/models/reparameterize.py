@@ -10,8 +10,7 @@ algebra, done in float64 and rounded once:
 - a softmax behind a dense layer is that layer's activation, under the softmax' name.
 
 ``reparameterize(model, trainable=True)`` keeps all weights and computes with them more cheaply: batch normalisation by
-TensorFlow's kernel, where Keras makes a dozen passes over its input, and summed convolutions by one convolution
-(docs/performance.md, "Training").
+TensorFlow's kernel, and summed convolutions by one convolution (docs/performance.md, "Training").
 
 Where a rule does not fit, say because a layer is shared, all stays as it is.
 """
@@ -19,7 +18,6 @@ Where a rule does not fit, say because a layer is shared, all stays as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -45,18 +43,15 @@ Floats = NDArray[np.float64]
 _FEATURES = "features"
 
 # Layers that are linear in their input up to a bias -> axes of the last kernel that the output's channels run along.
-_OUTPUT_AXES: Mapping[type, tuple[int, ...]] = MappingProxyType(
-    {
-        **dict.fromkeys((layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D), (-1,)),
-        **dict.fromkeys((layers.SeparableConv1D, layers.SeparableConv2D), (-1,)),
-        **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), (-2, -1)),
-        **dict.fromkeys((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), (-2,)),
-    }
-)
+_OUTPUT_AXES: Mapping[type, tuple[int, ...]] = {
+    **dict.fromkeys((layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.SeparableConv2D), (-1,)),
+    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), (-2, -1)),
+    **dict.fromkeys((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), (-2,)),
+}
 # What convolutions must have in common to be summed.
 _SUMMED_ALIKE = ("filters", "strides", "padding", "dilation_rate", "groups", "data_format")
 # Convolutions of these settings have counterparts among the training layers.
-_TRAINABLE = MappingProxyType({"use_bias": False, "groups": 1, "data_format": "channels_last"})
+_TRAINABLE: Mapping[str, object] = {"use_bias": False, "groups": 1, "data_format": "channels_last"}
 
 
 def reparameterize(model: keras.Model, *, grey: bool = False, trainable: bool = False) -> keras.Model:
@@ -69,11 +64,7 @@ def reparameterize(model: keras.Model, *, grey: bool = False, trainable: bool = 
         grey: Whether all images have equal channels. A deployed network then takes one channel; a trained one takes
             all and uses the first, where it begins with plain convolutions.
         trainable: Whether the result is trained: it then has the network's weights with their names, shapes and order,
-            but layers that Keras does not know. A deployed network has Keras' layers only.
-
-    Returns:
-        The new network; with ``trainable`` the network itself under another backend than TensorFlow, whose compiler
-        fuses by itself, and with several replicas, which share statistics in Keras' way.
+            but layers that Keras does not know. It is the network itself where TensorFlow does not train on one device.
 
     Raises:
         ModelError: If the network is not functional. Without ``trainable``, if ``grey`` is asked of a network that does
@@ -118,26 +109,20 @@ def _largest(graph: ModelGraph, names: list[str]) -> list[int]:
 
 def _merge_sum(graph: ModelGraph, name: str) -> None:
     """Deployment: one convolution with the sum of the kernels, in place of the one with the tallest."""
-    names = _summed(graph, name)
-    if not names:
+    if not (names := _summed(graph, name)):
         return
     weights, size = [_with_bias(graph, branch) for branch in names], _largest(graph, names)
     merged, *others = sorted(names, key=lambda branch: -graph.layer(branch).kernel_size[0])
-    kernel = np.sum([_padded(kernel, size) for kernel, _ in weights], axis=0)
+    kernel = np.sum([np.pad(kernel, kernel_padding(kernel.shape, size)) for kernel, _ in weights], axis=0)
     graph.config(merged).update(kernel_size=size, use_bias=True)
     graph.set_weights(merged, [kernel, np.sum([bias for _, bias in weights], axis=0)])
     for branch in (*others, name):
         graph.drop(branch, merged)
 
 
-def _padded(kernel: Floats, size: list[int]) -> Floats:
-    return np.pad(kernel, kernel_padding(kernel.shape, size))
-
-
 def _sum_kernels(graph: ModelGraph, name: str) -> None:
     """Training: layers that give their padded kernels, and one convolution with the sum of these."""
-    names = _summed(graph, name)
-    if not names or not _are_trainable(graph, names):
+    if not (names := _summed(graph, name)) or not _are_trainable(graph, names):
         return
     size, dilation = _largest(graph, names), graph.config(names[0])["dilation_rate"]
     graph.add_source(name, names[0])
@@ -159,28 +144,23 @@ def _fuse_normalization(graph: ModelGraph, name: str) -> None:
         graph.replace(name, FusedBatchNormalization)
 
 
-def _normalization(layer: layers.BatchNormalization) -> tuple[int, Floats, Floats]:
+def _affine(layer: Any) -> tuple[int, Floats, Floats] | None:
+    """The axis, factors and offsets of a layer that multiplies and adds constants; None for any other."""
+    if type(layer) is layers.Rescaling:
+        return -1, np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
+    if type(layer) is not layers.BatchNormalization:
+        return None
     mean, variance = (np.asarray(value, np.float64) for value in (layer.moving_mean, layer.moving_variance))
     factor = (np.asarray(layer.gamma, np.float64) if layer.scale else 1.0) / np.sqrt(variance + layer.epsilon)
     return layer.axis, factor, (np.asarray(layer.beta, np.float64) if layer.center else 0.0) - mean * factor
 
 
-def _rescaling(layer: layers.Rescaling) -> tuple[int, Floats, Floats]:
-    return -1, np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
-
-
-# Layers that multiply and add constants -> the axis of these, factors and offsets.
-_AFFINE: Mapping[type, Callable[[Any], tuple[int, Floats, Floats]]] = MappingProxyType(
-    {layers.BatchNormalization: _normalization, layers.Rescaling: _rescaling}
-)
-
-
 def _fold_affine(graph: ModelGraph, name: str) -> None:
     """Deployment: a layer that multiplies and adds constants, into the linear layers before it."""
     layer, source = graph.layer(name), graph.source(name)
-    if type(layer) not in _AFFINE or source is None or name == _FEATURES:
+    if (affine := _affine(layer)) is None or source is None or name == _FEATURES:
         return
-    axis, factors, offsets = _AFFINE[type(layer)](layer)
+    axis, factors, offsets = affine
     branches = _linear_layers(graph, source, name, axis % len(graph.input_shape(name)))
     if not branches or any(graph.layer(branch).compute_dtype != layer.compute_dtype for branch in branches):
         return

@@ -82,8 +82,7 @@ class FirstChannelConvolution(layers.Conv2D):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = self.kernel_for(inputs)
-        outputs = ops.conv(inputs, kernel, self.strides, self.padding, dilation_rate=self.dilation_rate)
-        return self.activation(outputs)
+        return self.activation(ops.conv(inputs, kernel, self.strides, self.padding, dilation_rate=self.dilation_rate))
 
     def kernel_for(self, inputs: tf.Tensor) -> tf.Tensor:
         """The kernel, summed over its input channels where the images have one."""

@@ -40,8 +40,7 @@ class MacroRecall(keras.metrics.Metric):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Counts a batch of one-hot labels and probabilities, both ``[batch, classes]``."""
         predicted = ops.one_hot(ops.argmax(y_pred, axis=-1), y_pred.shape[-1], dtype="float32")
-        counts = ops.matmul(ops.transpose(ops.cast(y_true, "float32")), predicted)
-        self.matrix.assign_add(counts)
+        self.matrix.assign_add(ops.matmul(ops.transpose(ops.cast(y_true, "float32")), predicted))
 
     def result(self) -> Any:
         """The macro recall, 0..1."""
@@ -75,9 +74,9 @@ class _TimedEpochs(keras.callbacks.Callback):
 class ProgressLine(_TimedEpochs):
     """A moving line while an epoch runs (on a terminal), and a line for each finished epoch, on standard error."""
 
-    def __init__(self, epochs: int, steps: int, batch_size: int) -> None:
-        super().__init__(steps * batch_size)
-        self._epochs, self._batch_size = epochs, batch_size
+    def __init__(self, config: TrainConfig, steps: int) -> None:
+        super().__init__(steps * config.batch_size)
+        self._epochs, self._batch_size = config.epochs, config.batch_size
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         super().on_epoch_begin(epoch)
@@ -110,10 +109,9 @@ def is_better(new: Mapping[str, float], old: Mapping[str, float], monitor: str) 
 
 
 class BestModel(keras.callbacks.Callback):
-    """Saves the model whenever its validation metrics are the best so far.
+    """Saves the model, as ``portable``, whenever its validation metrics are the best so far.
 
     Works at the end of a validation and not of an epoch, because that is where averaged weights (EMA) are in place.
-    What is saved is ``portable``, the same network under float32, which predicts the same on any machine.
     """
 
     def __init__(self, run: Run, portable: keras.Model, progress: Progress, monitor: str) -> None:
@@ -172,8 +170,7 @@ class EpochEnd(keras.callbacks.Callback):
 class TensorBoard(_TimedEpochs):
     """Writes scalars, the validation's confusion matrix, some augmented images and the hyper-parameters.
 
-    Keras' own callback needs its TensorFlow backend; this one writes through ``tf.summary`` under any.
-    ``images`` is a batch of augmented images, float ``[n, size, size, channels]`` in 0..255.
+    Keras' own callback needs its TensorFlow backend. ``images`` is a batch of augmented images in 0..255.
     """
 
     def __init__(
@@ -183,9 +180,8 @@ class TensorBoard(_TimedEpochs):
         schedule: Schedule,
         classes: Sequence[str],
         images: NDArray[np.floating],
-        images_per_epoch: int,
     ) -> None:
-        super().__init__(images_per_epoch)
+        super().__init__(schedule.steps * config.train.batch_size)
         self._train = tf.summary.create_file_writer(str(run.tensorboard / "train"))
         self._validation = tf.summary.create_file_writer(str(run.tensorboard / "validation"))
         self._config, self._schedule, self._classes, self._images = config, schedule, classes, images
@@ -195,7 +191,9 @@ class TensorBoard(_TimedEpochs):
         from tensorboard.plugins.hparams import api as hparams
 
         with self._train.as_default():
-            hparams.hparams(_hyper_parameters(self._config))
+            sections = config_to_dict(self._config).items()
+            settings = {f"{section}.{key}": value for section, keys in sections for key, value in keys.items()}
+            hparams.hparams({key: str(v) if isinstance(v, list | dict) else v for key, v in settings.items()})
             images = np.clip(np.rint(self._images), 0, 255).astype(np.uint8)
             tf.summary.image("augmented_inputs", images, step=0, max_outputs=16)
 
@@ -228,13 +226,6 @@ class TensorBoard(_TimedEpochs):
         return np.asarray(matrix).astype(np.int64)
 
 
-def _hyper_parameters(config: ExperimentConfig) -> dict[str, Any]:
-    """The configuration as flat ``section.key`` values that TensorBoard's table can sort."""
-    settings = config_to_dict(config).items()
-    flat = {f"{section}.{key}": value for section, keys in settings for key, value in keys.items()}
-    return {key: str(value) if isinstance(value, list | dict) else value for key, value in flat.items()}
-
-
 def _confusion_image(matrix: NDArray[np.integer], classes: Sequence[str]) -> NDArray[np.uint8]:
     """Draws a confusion matrix, uint8 ``[height, width, 3]``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -242,9 +233,8 @@ def _confusion_image(matrix: NDArray[np.integer], classes: Sequence[str]) -> NDA
     from sklearn.metrics import ConfusionMatrixDisplay
 
     # Without pyplot: no global figure list, no display.
-    figure = Figure(figsize=(5, 4.5), dpi=110, layout="tight")
-    canvas = FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(Figure(figsize=(5, 4.5), dpi=110, layout="tight"))
     display = ConfusionMatrixDisplay(matrix, display_labels=list(classes))
-    display.plot(ax=figure.add_subplot(), cmap="Blues", colorbar=False, xticks_rotation=30)
+    display.plot(ax=canvas.figure.add_subplot(), cmap="Blues", colorbar=False, xticks_rotation=30)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -85,25 +85,16 @@ def restore_state(source: Path, model: keras.Model) -> None:
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
-    # An optimizer's own name, the first part of its variables' paths, is counted up within a process.
-    return {
-        **{f"model/{variable.path}": variable for variable in model.weights},
-        **{f"model/{path}": variable for path, variable in _random_states(model).items()},
-        **{f"optimizer/{variable.path.partition('/')[2]}": variable for variable in model.optimizer.variables},
-    }
-
-
-def _random_states(model: keras.Model) -> dict[str, keras.Variable]:
-    """The states of random generators, of dropout say, which are no weights.
-
-    Named by their layer: a generator's own path is counted up with every one that the process makes.
-    """
     weights = {id(variable) for variable in model.weights}
-    return {
-        f"{layer.name}/random_state_{number}": variable
+    # Random generators' states, of dropout say, are no weights. Generators' paths and an optimizer's own name, the
+    # first part of its variables' paths, are counted up within a process.
+    states = {
+        f"model/{layer.name}/random_state_{number}": variable
         for layer in model.layers
         for number, variable in enumerate(v for v in layer.variables if id(v) not in weights)
     }
+    optimizer = {f"optimizer/{variable.path.partition('/')[2]}": variable for variable in model.optimizer.variables}
+    return {**{f"model/{variable.path}": variable for variable in model.weights}, **states, **optimizer}
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import contextlib
 import os
 import timeit
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,15 +13,16 @@ import numpy as np
 import tensorflow as tf
 
 from btkeras.config import TrainConfig
+from btkeras.machine import cpu_info
 from btkeras.models.reparameterize import reparameterize
 
 # bfloat16 must be so much faster before it replaces float32: below that, noise decides.
 _MIN_SPEEDUP = 1.1
-# Least compute capability of an NVIDIA GPU, its policy, and the reason.
+# Least compute capability of an NVIDIA GPU; its policy, and the reason.
 _GPU_POLICIES = (
-    ((8, 0), "mixed_bfloat16", "has bfloat16"),
-    ((7, 0), "mixed_float16", "has float16, not bfloat16"),
-    ((0, 0), "float32", "has no fast 16-bit arithmetic"),
+    ((8, 0), ("mixed_bfloat16", "has bfloat16")),
+    ((7, 0), ("mixed_float16", "has float16, not bfloat16")),
+    ((0, 0), ("float32", "has no fast 16-bit arithmetic")),
 )
 
 
@@ -48,8 +48,7 @@ def describe_device() -> str:
         import jax
 
         return f"jax: {len(jax.devices())} x {jax.devices()[0].device_kind}"
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
+    if not (gpus := tf.config.list_physical_devices("GPU")):
         return f"{backend}: {os.cpu_count()} CPU cores"
     return f"{backend}: {len(gpus)} x {tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU')}"
 
@@ -66,19 +65,14 @@ def dtype_policy(name: str) -> Iterator[None]:
 
 
 def resolve_precision(requested: str) -> dict[str, str]:
-    """Turns ``auto`` into the dtype policy that suits the device; other names stay what they are.
-
-    Returns:
-        What a run's manifest says of it: ``precision``, the policy, and ``precision_reason``.
-    """
+    """A run's dtype policy, ``precision``, and ``precision_reason``; ``auto`` takes what suits the device."""
     policy, reason = (requested, "as configured") if requested != "auto" else _best_policy()
     return {"precision": policy, "precision_reason": reason}
 
 
 def _best_policy() -> tuple[str, str]:
-    capability = _gpu_capability()
-    if capability is not None:
-        policy, reason = next((policy, reason) for least, policy, reason in _GPU_POLICIES if capability >= least)
+    if (capability := _gpu_capability()) is not None:
+        policy, reason = next(found for least, found in _GPU_POLICIES if capability >= least)
         return policy, f"the GPU (compute capability {capability[0]}.{capability[1]}) {reason}"
     if keras.backend.backend() != "tensorflow":
         return "float32", "no GPU, and only TensorFlow's CPU kernels are measured"
@@ -99,24 +93,19 @@ def _gpu_capability() -> tuple[int, int] | None:
             return None
         major, _, minor = str(device.compute_capability).partition(".")
         return int(major), int(minor or 0)
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
+    if not (gpus := tf.config.list_physical_devices("GPU")):
         return None
-    capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-    return int(capability[0]), int(capability[1])
+    major, minor = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+    return int(major), int(minor)
 
 
 def _cpu_has_bfloat16() -> bool:
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu_info()[1])
 
 
 def measure_bfloat16_speedup(rounds: int = 5) -> float:
-    """Time of a float32 training step over that of a bfloat16 one, for a small stack of convolutions (about 2 s).
-
-    Interleaved medians, because other work on the machine comes and goes.
-    """
+    """Time of a float32 training step over that of a bfloat16 one, for a small stack of convolutions (about 2 s)."""
+    # Interleaved medians, because other work on the machine comes and goes.
     steps = [_measured_step(policy) for policy in ("float32", "mixed_bfloat16")]
     seconds = np.median([[timeit.timeit(step, number=1) for step in steps] for _ in range(rounds)], axis=0)
     return float(seconds[0] / seconds[1])

@@ -80,27 +80,27 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, learning_rate: float, schedule: ScheduleConfig, epochs: int, steps: int) -> None:
         super().__init__()
-        self._peak, self._config, self._epochs, self._steps = learning_rate, schedule, epochs, steps
+        self._peak, self._config, self._epochs, self.steps = learning_rate, schedule, epochs, steps
         rise = _ONE_CYCLE_RISE * epochs if schedule.name == "one_cycle" else 0.0
         self._warmup = min(schedule.warmup_epochs or rise, epochs)
 
     def __call__(self, step: Any) -> Any:
         """The rate of the given step (0 is the first), a float32 scalar."""
-        epoch = ops.cast(step, "float32") / self._steps
+        epoch = ops.cast(step, "float32") / self.steps
         progress = ops.clip((epoch - self._warmup) / max(self._epochs - self._warmup, 1e-9), 0.0, 1.0)
         rate = self._peak * _SHAPES[self._config.name](self._config, epoch, progress)
         if not self._warmup:
             return rate
         # One step ahead, so that the first step already learns.
-        rise = ops.minimum((epoch + 1 / self._steps) / self._warmup, 1.0)
+        rise = ops.minimum((epoch + 1 / self.steps) / self._warmup, 1.0)
         if self._config.name == "one_cycle":
             rise = (1 - ops.cos(math.pi * rise)) / 2
         return ops.where(epoch < self._warmup, self._peak * rise, rate)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as JSON knows them."""
-        shape = {"schedule": asdict(self._config), "epochs": self._epochs, "steps": self._steps}
-        return {"learning_rate": self._peak, **shape}
+        schedule = asdict(self._config)
+        return {"learning_rate": self._peak, "schedule": schedule, "epochs": self._epochs, "steps": self.steps}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Schedule:
@@ -108,15 +108,18 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return cls(**{**config, "schedule": ScheduleConfig(**config["schedule"])})
 
 
-_OPTIMIZERS = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
-_FUSED = {"adam": FusedAdam, "adamw": FusedAdamW}
+# What Keras has, and what trains faster on one device.
+_OPTIMIZERS = {
+    "adam": (keras.optimizers.Adam, FusedAdam),
+    "adamw": (keras.optimizers.AdamW, FusedAdamW),
+    "sgd": (keras.optimizers.SGD, keras.optimizers.SGD),
+}
 
 
 def make_optimizer(config: OptimizerConfig, schedule: Schedule, model: keras.Model) -> keras.optimizers.Optimizer:
     """Makes the optimizer for a model. Only kernels decay, not batch normalisation's scales, nor biases."""
     own: dict[str, Any] = {"momentum": config.momentum, "nesterov": True} if config.name == "sgd" else {}
-    classes: dict[str, Any] = {**_OPTIMIZERS, **(_FUSED if one_tensorflow_replica() else {})}
-    optimizer: keras.optimizers.Optimizer = classes[config.name](
+    optimizer: keras.optimizers.Optimizer = _OPTIMIZERS[config.name][one_tensorflow_replica()](
         learning_rate=schedule,
         weight_decay=config.weight_decay or None,
         use_ema=config.ema > 0,
@@ -130,11 +133,7 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule, model: keras.Mod
 
 @dataclass(frozen=True)
 class Phase:
-    """Attributes:
-    epochs: Which epochs, counted from 0.
-    backbone_learns: Whether all layers learn, or the head alone.
-    is_cooldown: Whether images are augmented less, as ``cooldown`` says.
-    """
+    """Epochs, counted from 0; whether all layers learn in them, or the head alone; whether ``cooldown`` holds."""
 
     epochs: range
     backbone_learns: bool = True
@@ -154,8 +153,8 @@ def phases(config: ExperimentConfig) -> list[Phase]:
 def cooldown_config(config: ExperimentConfig) -> ExperimentConfig:
     """The configuration of the cool-down; background CutMix keeps its ratio to lesion CutMix."""
     cooldown, augment = config.cooldown, config.augment
-    lesion, background = cooldown.lesion_cutmix, augment.background_cutmix
-    background = background * lesion / augment.lesion_cutmix if augment.lesion_cutmix else 0
+    lesion = cooldown.lesion_cutmix
+    background = augment.background_cutmix * lesion / augment.lesion_cutmix if augment.lesion_cutmix else 0
     return replace(
         config,
         augment=replace(augment, lesion_cutmix=lesion, background_cutmix=background),

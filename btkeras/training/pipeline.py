@@ -38,7 +38,7 @@ class SplitImages:
         caches: Images of each subset.
         labels: Class indices of each subset's images.
         broken: Path (relative to the dataset) and reason of each image that could not be read.
-        lesions: Boxes of the training images, where ``augment.lesion_cutmix`` needs them.
+        lesions: Boxes of the training images, if ``augment.lesion_cutmix`` is on.
     """
 
     classes: tuple[str, ...]
@@ -53,16 +53,11 @@ def load_split_images(
 ) -> SplitImages:
     """Decodes every image of the split once, so that a broken one is known before anything is trained.
 
-    Args:
-        dataset: The images.
-        split: Their subsets.
-        config: How they are decoded and where they are cached.
-        skip_broken: Leave out what cannot be read.
-        cache_test: Whether the test images take memory too. On disk they are cached for the evaluation anyway.
+    ``skip_broken`` leaves out what cannot be read. With ``cache_test`` the test images may take memory too; on disk
+    they are cached for the evaluation anyway.
 
     Raises:
-        DataError: If some cannot be read and ``skip_broken`` is not set; it names them. Also if a subset loses all its
-            images of a class.
+        DataError: If one cannot be read and ``skip_broken`` is not set, or a subset loses a class.
     """
     caches: dict[str, ImageCache] = {}
     labels: dict[str, list[int]] = {}
@@ -76,9 +71,9 @@ def load_split_images(
         caches[subset] = cache
     if broken and not skip_broken:
         raise broken_images(broken)
-    for subset in SUBSETS:
-        _check_classes_left(subset, split.subset(subset), broken)
-    return SplitImages(dataset.classes, caches, labels, broken, _lesions(dataset, split, config, broken))
+    _check_classes_left(split, broken)
+    lesions = _lesions(dataset, split, config, broken) if config.augment.lesion_cutmix else None
+    return SplitImages(dataset.classes, caches, labels, broken, lesions)
 
 
 def stored_size(image_size: int, config: AugmentConfig) -> int:
@@ -116,20 +111,19 @@ def broken_images(broken: Mapping[str, str]) -> DataError:
     )
 
 
-def _check_classes_left(subset: str, records: Sequence[Record], broken: Collection[str]) -> None:
-    lost = {r.label for r in records} - {r.label for r in records if r.path not in broken}
-    if lost:
-        raise DataError(
-            "Each subset of a split must have a readable image of each of its classes",
-            received=f"no readable {min(lost)} in {subset}",
-            remedy="Mend the broken images, or remove them and start a new run",
-        )
+def _check_classes_left(split: Split, broken: Collection[str]) -> None:
+    for subset in SUBSETS:
+        records = split.subset(subset)
+        if lost := {r.label for r in records} - {r.label for r in records if r.path not in broken}:
+            raise DataError(
+                "Each subset of a split must have a readable image of each of its classes",
+                received=f"no readable {min(lost)} in {subset}",
+                remedy="Mend the broken images, or remove them and start a new run",
+            )
 
 
-def _lesions(dataset: Dataset, split: Split, config: ExperimentConfig, broken: Collection[str]) -> LesionBoxes | None:
+def _lesions(dataset: Dataset, split: Split, config: ExperimentConfig, broken: Collection[str]) -> LesionBoxes:
     classes = config.augment.cutmix_classes
-    if not config.augment.lesion_cutmix:
-        return None
     if unknown := set(classes) - set(dataset.classes):
         rule = f"augment.cutmix_classes must be classes of the dataset: {', '.join(dataset.classes)}"
         raise DataError(rule, received=min(unknown))
@@ -157,12 +151,7 @@ def training_batches(data: SplitImages, config: ExperimentConfig, epochs: range)
     """Augmented batches, epoch after epoch, in one dataset (so that nothing stops at an epoch's end).
 
     Order and augmentation are functions of (seed, epoch, position): a run resumed at an epoch gets the batches that
-    the uninterrupted run gets, and parallelism changes nothing.
-
-    Args:
-        data: The images.
-        config: Batch size, seed, image size and augmentation.
-        epochs: Which epochs, counted from 0.
+    the uninterrupted run gets, and parallelism changes nothing. Epochs count from 0.
 
     Returns:
         A dataset of float32 ``[batch, image_size, image_size, channels]`` in 0..255 and one-hot float32
@@ -208,16 +197,14 @@ def evaluation_batches(cache: ImageCache, labels: Sequence[int], classes: int, b
 def _take(cache: ImageCache, indices: tf.Tensor) -> tf.Tensor:
     # Declared stateless, which it is; else op determinism would run the map on one thread.
     images = tf.numpy_function(cache.take_stored, [indices], tf.uint8, stateful=False)
-    side = cache.shape[0]
-    return tf.ensure_shape(images, [None, side, side, cache.stored_channels])
+    return tf.ensure_shape(images, [None, cache.shape[0], cache.shape[0], cache.stored_channels])
 
 
 def _all_channels(images: tf.Tensor, cache: ImageCache) -> tf.Tensor:
     """Repeats the one channel of images that are cached grey."""
-    channels = cache.shape[1]
-    if images.shape[-1] == channels:
+    if images.shape[-1] == cache.shape[1]:
         return images
-    return tf.broadcast_to(images, tf.concat([tf.shape(images)[:3], [channels]], axis=0))
+    return tf.broadcast_to(images, tf.concat([tf.shape(images)[:3], [cache.shape[1]]], axis=0))
 
 
 def _prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -51,15 +51,10 @@ def train(
     skip_broken: bool = False,
     manifest: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
-    """Starts a run: splits the dataset, trains, and keeps the best checkpoint.
+    """Starts a run in the new folder ``out``: splits the dataset, unless ``split`` is given, and trains.
 
-    Args:
-        config: All settings.
-        dataset: The images.
-        out: The run folder, which must not exist.
-        split: The subsets; by default made from ``config.data``.
-        skip_broken: Leave out images that cannot be read, and record them, instead of stopping.
-        manifest: Further entries of the manifest; a ``precision`` (with its reason) there is not resolved again.
+    ``skip_broken`` leaves out images that cannot be read, and records them, instead of stopping. ``manifest`` holds
+    further entries of the manifest; a ``precision`` (with its reason) there is not resolved again.
 
     Raises:
         DataError: If the dataset cannot be split or read.
@@ -104,12 +99,8 @@ def check_network(config: ExperimentConfig) -> None:
 def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
     """Goes on with an unfinished run after its last finished epoch, to the result of an uninterrupted one.
 
-    Args:
-        run_folder: The run.
-        config: If given, must equal the run's own.
-
     Raises:
-        RunError: If there is no such run, or the configuration differs.
+        RunError: If there is no such run, or ``config`` is given and not the run's own.
     """
     run = open_run(run_folder)
     require_same_config(run, config)
@@ -141,8 +132,8 @@ class _Training:
 
     def __init__(self, config: ExperimentConfig, run: Run, images: SplitImages, progress: Progress) -> None:
         self.config, self.run, self.images, self.progress = config, run, images, progress
-        self.steps = steps_per_epoch(len(images.caches["train"]), config.train.batch_size)
-        self.schedule = Schedule(config.optimizer.learning_rate, config.schedule, config.train.epochs, self.steps)
+        steps = steps_per_epoch(len(images.caches["train"]), config.train.batch_size)
+        self.schedule = Schedule(config.optimizer.learning_rate, config.schedule, config.train.epochs, steps)
         precision = self._precision()
         # After the precision was measured, which draws random weights of its own.
         seed_everything(config.train)
@@ -165,7 +156,7 @@ class _Training:
             parameters=self.portable.count_params(),
             trainable_parameters=sum(math.prod(variable.shape) for variable in self.portable.trainable_variables),
             macs=count_macs(self.portable),
-            images_per_epoch=self.steps * config.train.batch_size,
+            images_per_epoch=steps * config.train.batch_size,
         )
 
     def fit(self) -> Run:
@@ -247,7 +238,7 @@ class _Training:
             validation_data=evaluation_batches(cache, labels, len(images.classes), size),
             initial_epoch=epochs.start,
             epochs=epochs.stop,
-            steps_per_epoch=self.steps,
+            steps_per_epoch=self.schedule.steps,
             callbacks=self._callbacks(np.asarray(next(iter(batches))[0])),
             shuffle=False,
             verbose=0,
@@ -255,13 +246,12 @@ class _Training:
 
     def _callbacks(self, examples: np.ndarray) -> list[keras.callbacks.Callback]:
         config, run, progress = self.config, self.run, self.progress
-        images_per_epoch = self.steps * config.train.batch_size
         # Behind BestModel, which needs the averaged weights that this puts in place for the validation.
         averaging = [keras.callbacks.SwapEMAWeights()] if config.optimizer.ema else []
         return [
             BestModel(run, self.portable, progress, config.train.monitor),
             *averaging,
-            TensorBoard(run, config, self.schedule, self.images.classes, examples, images_per_epoch),
-            ProgressLine(config.train.epochs, self.steps, config.train.batch_size),
+            TensorBoard(run, config, self.schedule, self.images.classes, examples),
+            ProgressLine(config.train, self.schedule.steps),
             EpochEnd(run, progress, self.schedule, config.train),
         ]
