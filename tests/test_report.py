@@ -19,8 +19,6 @@ from click.testing import CliRunner, Result
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from btkeras.cli import main
-from btkeras.cli.common import SectionedGroup
-from btkeras.cli.report import report as report_command
 from btkeras.datasets import Dataset, load_dataset
 from btkeras.datasets.dataset import write_manifest
 from btkeras.errors import DataError, RunError
@@ -630,12 +628,9 @@ def test_the_command_line_splits_by_groups_and_says_what_it_needs(
 
 # === The command ===
 
-# A group of its own, for this is about one command; the group is what turns errors into messages.
-GROUP = SectionedGroup(commands={"report": report_command})
-
 
 def btkeras(*arguments: object) -> Result:
-    return CliRunner().invoke(GROUP, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_what_a_real_training_leaves_is_reported(trained_run: Path, tmp_path: Path) -> None:

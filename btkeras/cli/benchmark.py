@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import random
 import time
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from btkeras.cli.common import PATH, quiet_engine, quiet_tensorflow
+from btkeras.cli.common import PATH, echo, json_option, located
 from btkeras.errors import BTKerasError, ModelError
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ _PACKAGES = ("btkeras", "tensorflow", "keras", "onnxruntime", "openvino", "ai-ed
 _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 # Of one format in a round: long enough for several calls of one image.
 _TURN_SECONDS = 0.2
+_HEADER = "{:<{width}} batch       ms      p95  images/s  loaded in  differs by"
+_ROW = "{format:<{width}}{batch:>6}{milliseconds:>9.1f}{p95:>9.1f}{speed:>10.1f}{loaded:>11}{difference:>12.1e}"
 # A run's backend is re-parameterised for this many.
 _MANY_IMAGES = 1000
 
@@ -44,22 +45,16 @@ class _Format(NamedTuple):
 @click.command(short_help="Time a model's formats on this machine.")
 @click.option("--model", type=PATH, help="A run folder or an exported model.")
 @click.option(
-    "--batch",
-    "batches",
-    multiple=True,
-    default=(1, 16),
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Images a call; may be given several times.",
+    "--batch", "batches", multiple=True, default=(1, 16), type=click.IntRange(min=1), help="Images a call; repeatable."
 )
-@click.option("--rounds", default=15, show_default=True, type=click.IntRange(min=1), help="How often each is timed.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--rounds", default=15, type=click.IntRange(min=1), help="How often each is timed.")
+@json_option
 def benchmark(model: Path | None, batches: tuple[int, ...], rounds: int, as_json: bool) -> None:
     """Time how fast a model predicts on this machine, in each format that it has, and say which to use.
 
-    Of a run these are the network as trained and re-parameterised; of an exported model each file of the version. All
-    are loaded in this process and timed in turns, so that other processes slow all of them. Reading and preprocessing
-    images is not part of it. Without --model the newest model in saved_models/ or runs/ is taken.
+    Of a run these are the network as trained and re-parameterised; of an exported model each file of the version. They
+    are timed in turns, so that other processes slow all of them, without reading and preprocessing images. Without
+    --model the newest model in saved_models/ or runs/ is taken.
 
     \b
     Columns
@@ -87,7 +82,7 @@ def benchmark(model: Path | None, batches: tuple[int, ...], rounds: int, as_json
             bar.update()
 
         found = measure(chosen, batches, rounds, progress)
-    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(format_benchmark(found)))
+    echo(found, as_json, lambda found: "\n".join(format_benchmark(found)))
 
 
 def measure(
@@ -110,7 +105,7 @@ def measure(
     failed: dict[str, str] = {}
     backends: dict[str, InferenceBackend] = {}
     formats: dict[str, dict[str, Any]] = {}
-    outputs: dict[str, NDArray[np.float32]] = {}
+    first: NDArray[np.float32] | None = None
     for each in _formats(model):
         start = time.perf_counter()
         try:
@@ -121,22 +116,17 @@ def measure(
         images = _images(backend, max(batches))
         backend.predict(images[:1])
         seconds = time.perf_counter() - start
-        outputs[each.name] = backend.predict(images).probabilities
-        difference = float(np.abs(outputs[each.name] - next(iter(outputs.values()))).max())
+        probabilities = backend.predict(images).probabilities
+        first = probabilities if first is None else first
+        difference = float(np.abs(probabilities - first).max())
         formats[each.name] = {"load_seconds": seconds, "difference": difference, "use": each.use}
         progress(f"loaded {each.name}")
     if not backends:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise ModelError("At least one format of the model must load", received=reasons)
     rows = [row for batch in batches for row in _time(backends, batch, rounds, progress)]
-    return {
-        "model": str(model),
-        "machine": describe(_PACKAGES),
-        "rounds": rounds,
-        "formats": formats,
-        "rows": rows,
-        "failed": failed,
-    }
+    document = {"model": str(model), "machine": describe(_PACKAGES), "rounds": rounds, "formats": formats}
+    return {**document, "rows": rows, "failed": failed}
 
 
 def _formats(model: Path) -> list[_Format]:
@@ -171,12 +161,7 @@ def _load(chosen: _Format) -> InferenceBackend:
     # Imported here because it takes half as long as all of the help.
     from unittest import mock
 
-    from btkeras.inference.backends import locate
-
-    location = locate(chosen.path)
-    if location.needs_tensorflow:
-        quiet_tensorflow()
-    with quiet_engine(), mock.patch.dict(os.environ, chosen.environment):
+    with located(chosen.path) as location, mock.patch.dict(os.environ, chosen.environment):
         return location.load(chosen.images)
 
 
@@ -222,26 +207,18 @@ def format_benchmark(found: Mapping[str, Any]) -> list[str]:
     """A result of ``measure`` as lines of text."""
     machine, formats = found["machine"], found["formats"]
     load = "" if machine["load"] is None else f", load {machine['load']}"
-    lines = [
-        f"{machine['processor']} ({' '.join(machine['instructions'])}), {machine['threads']} of {machine['cores']} "
-        f"cores{load}; medians of {found['rounds']} rounds",
-        "",
-    ]
+    processor = f"{machine['processor']} ({' '.join(machine['instructions'])})"
+    cores = f"{machine['threads']} of {machine['cores']} cores{load}"
+    loaded = {name: {**own, "loaded": f"{own['load_seconds']:.2f} s"} for name, own in formats.items()}
+    rows = [{**row, **loaded[row["format"]], "speed": row["images_per_second"]} for row in found["rows"]]
     width = max(map(len, formats)) + 2
-    lines.append(
-        f"{'format':<{width}}{'batch':>6}{'ms':>9}{'p95':>9}{'images/s':>10}{'loaded in':>11}{'differs by':>12}"
-    )
-    for row in found["rows"]:
-        own = formats[row["format"]]
-        lines.append(
-            f"{row['format']:<{width}}{row['batch']:>6}{row['milliseconds']:>9.1f}{row['p95']:>9.1f}"
-            f"{row['images_per_second']:>10.1f}{own['load_seconds']:>9.2f} s{own['difference']:>12.1e}"
-        )
+    lines = [f"{processor}, {cores}; medians of {found['rounds']} rounds", "", _HEADER.format("format", width=width)]
+    lines += [_ROW.format(width=width, **row) for row in rows]
     lines += ["", *(f"{name} could not be timed: {reason}" for name, reason in found["failed"].items())]
-    for batch in sorted({row["batch"] for row in found["rows"]}):
-        best = min((row for row in found["rows"] if row["batch"] == batch), key=lambda row: row["milliseconds"])
+    for batch in sorted({row["batch"] for row in rows}):
+        best = min((row for row in rows if row["batch"] == batch), key=lambda row: row["milliseconds"])
         at_a_time = "one image" if batch == 1 else f"{batch} images"
-        lines.append(f"fastest for {at_a_time} at a time: {best['format']}. Use: {formats[best['format']]['use']}")
+        lines.append(f"fastest for {at_a_time} at a time: {best['format']}. Use: {best['use']}")
     if (Path(found["model"]) / "config.yaml").is_file():
         lines.append(
             "A run has no files of other formats: export it with --format savedmodel --format onnx --format litert "

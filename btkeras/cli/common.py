@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from btkeras.config import GROUPINGS
-from btkeras.errors import BTKerasError, ModelError
-from btkeras.logging import log_to_terminal
+from btkeras.errors import ModelError
 
 if TYPE_CHECKING:
     from btkeras.config import PhantomConfig
     from btkeras.datasets.dataset import Dataset
+    from btkeras.inference.backends import ModelLocation
 
 PATH = click.Path(path_type=Path)
 _Option = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -49,7 +49,13 @@ group_by_option: _Option = click.option(
 skip_broken_option: _Option = click.option(
     "--skip-broken", is_flag=True, help="Leave out images that cannot be read, and record them."
 )
+json_option: _Option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 run_argument: _Option = click.argument("run", type=PATH)
+
+
+def echo(document: Any, as_json: bool, text: Callable[[Any], str]) -> None:
+    """Prints a result as JSON, or as the text that is made of it."""
+    click.echo(json.dumps(document, indent=2) if as_json else text(document))
 
 
 class Failure(click.ClickException):
@@ -58,43 +64,6 @@ class Failure(click.ClickException):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code  # type: ignore[misc]
-
-
-class SectionedGroup(click.Group):
-    """A group that lists its commands in sections and turns expected exceptions into messages."""
-
-    sections: Mapping[str, Sequence[str]] = {}
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for names in self.sections.values() for name in names]
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, names in self.sections.items():
-            with formatter.section(title):
-                commands = [(name, self.commands[name]) for name in names]
-                formatter.write_dl([(name, command.get_short_help_str(80)) for name, command in commands])
-
-    def invoke(self, ctx: click.Context) -> Any:
-        log_to_terminal()
-        try:
-            return super().invoke(ctx)
-        except (BTKerasError, OSError) as error:
-            # When the reader of a pipe ends (`| head`), click ends quietly.
-            if isinstance(error, BrokenPipeError):
-                raise
-            if ctx.params.get("debug"):
-                traceback.print_exc(file=sys.stderr)
-            raise _failure(error) from error
-
-
-def _failure(error: BTKerasError | OSError) -> Failure:
-    if isinstance(error, BTKerasError):
-        return Failure(str(error), error.exit_code)
-    reason = error.strerror or str(error)
-    place = f"{error.filename}: " if error.filename else ""
-    return Failure(
-        f"Files must be readable and writable. Received: {place}{reason}. Check the path and the free space."
-    )
 
 
 def quiet_tensorflow() -> None:
@@ -119,23 +88,32 @@ def quiet_engine() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet_backend(needs_tensorflow: bool) -> Iterator[None]:
-    """Discards what is printed while an inference backend is loaded; TensorFlow is loaded before, if needed.
+def located(model: Path, explained: bool = False) -> Iterator[ModelLocation]:
+    """Finds a model, and discards what is printed while the block loads it; TensorFlow is loaded before, if needed.
 
     Raises:
-        ModelError: If TensorFlow is needed and not installed.
+        ModelError: If there is no such model, or TensorFlow is needed and not installed.
     """
-    if not needs_tensorflow:
-        with quiet_engine():
-            yield
-        return
+    from btkeras.inference.backends import locate
+
+    location = locate(model, explained)
     try:
-        quiet_tensorflow()
+        if location.needs_tensorflow:
+            quiet_tensorflow()
     except ImportError as error:
-        raise ModelError(
-            "This model needs the package tensorflow", received=error, remedy="Install it: pip install tensorflow"
-        ) from error
-    yield
+        rule, remedy = "This model needs the package tensorflow", "Install it: pip install tensorflow"
+        raise ModelError(rule, received=error, remedy=remedy) from error
+    with contextlib.nullcontext() if location.needs_tensorflow else quiet_engine():
+        yield location
+
+
+def echo_model(file: Path, chosen: bool) -> None:
+    """Says which model is used, and what the pretrained one is if the user has not chosen it."""
+    from btkeras.inference.model_folder import is_pretrained, pretrained_summary
+
+    click.echo(f"model: {file}", err=True)
+    if not chosen and is_pretrained(file):
+        click.echo(pretrained_summary(file), err=True)
 
 
 def open_dataset(name: str, phantom: PhantomConfig) -> Dataset:

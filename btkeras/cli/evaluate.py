@@ -1,53 +1,51 @@
-"""``btkeras evaluate``, ``btkeras calibrate`` and ``btkeras robustness``."""
+"""Results of a model: ``btkeras evaluate``, ``calibrate``, ``robustness``, ``report`` and ``card``."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from btkeras.cli.common import PATH, open_dataset, quiet_backend, quiet_tensorflow, run_argument, skip_broken_option
-from btkeras.errors import ConfigError
+from btkeras.cli.common import (
+    PATH,
+    echo,
+    echo_model,
+    json_option,
+    located,
+    open_dataset,
+    quiet_tensorflow,
+    run_argument,
+    skip_broken_option,
+)
+from btkeras.config import GROUPINGS
+from btkeras.errors import ConfigError, ModelError
 
 
 @click.command(short_help="Evaluate a run or an exported model, also on another dataset.")
 @click.argument("run", type=PATH, metavar="RUN|MODEL")
 @click.option("--data", metavar="DATASET", help="Another dataset, all of it; or `phantom`. See above.")
 @click.option("--out", type=PATH, help="Of an exported model: the folder for the results.")
-@click.option(
-    "--split", "subset", default="test", show_default=True, type=click.Choice(["test", "validation", "train"])
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--split", "subset", default="test", type=click.Choice(["test", "validation", "train"]))
+@json_option
 @click.option("--explain", is_flag=True, help="Score explanations against tumour boxes or masks as well.")
 @click.option("--method", "methods", multiple=True, help="Of --explain; repeatable. [default: layercam]")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Explain N images, drawn evenly. [default: all]")
 @skip_broken_option
-def evaluate(  # noqa: PLR0913 - one parameter an option
-    run: Path,
-    data: str | None,
-    out: Path | None,
-    subset: str,
-    as_json: bool,
-    explain: bool,
-    methods: tuple[str, ...],
-    limit: int | None,
-    skip_broken: bool,
-) -> None:
+def evaluate(run: Path, out: Path | None, as_json: bool, **options: Any) -> None:
     """Evaluate RUN's best checkpoint, or an exported MODEL, on its test subset or on another dataset.
 
-    Accuracy, precision, recall, specificity and F1 per class and macro-averaged, the confusion matrix, calibration and
-    coverage are printed and written, with a prediction per image, to RUN/metrics.json, RUN/predictions.csv and
-    RUN/decisions.csv, or to RUN/evaluations/NAME/ for another subset or dataset.
+    Metrics per class and macro-averaged, the confusion matrix, calibration and coverage are printed and written, with
+    a prediction per image, to RUN/metrics.json, RUN/predictions.csv and RUN/decisions.csv, or to RUN/evaluations/NAME/
+    for another subset or dataset.
 
     An exported model knows the images of its run's split by their content: --data says where they are now, and the
     subset of --split is tested; of a dataset without any of them, all images. Files are written to --out only. A LiteRT
     or ONNX model needs no TensorFlow.
 
     --explain scores maps by layercam, gradcam or occlusion (slow: see --limit) of correctly classified tumours against
-    their boxes or masks, beside simple baselines and the same network with random weights. The scores are printed and
-    written to explanations.json.
+    their boxes or masks, beside simple baselines and the same network with random weights, in explanations.json too.
 
     \b
     Examples:
@@ -57,41 +55,18 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
       btkeras evaluate runs/cpu --explain --method layercam --method occlusion --limit 100
       btkeras evaluate saved_models/cpu --data data/both --out results
     """
-    if (methods or limit) and not explain:
+    if (options["methods"] or options["limit"]) and not options["explain"]:
         raise ConfigError("--method and --limit belong to --explain", remedy="Add --explain, or leave them away")
-    from btkeras.evaluation.results import metrics_table
-
     if _is_exported(run):
-        metrics = _evaluate_exported(run, data, subset, out, explain, skip_broken)
-        click.echo(json.dumps(metrics, indent=2) if as_json else metrics_table(metrics))
-        return
-    if out is not None:
+        metrics, text = _evaluate_exported(run, out, options)
+    elif out is not None:
         raise ConfigError("--out is for exported models", remedy=f"The results of a run go to {run}: leave it away")
-    quiet_tensorflow()
-    from btkeras.evaluation.evaluate import LoadedRun, evaluate_dataset, evaluate_split
-    from btkeras.explain.methods import DEFAULT_METHOD, method_of
-    from btkeras.explain.scores import explanations_table, score_explanations
-    from btkeras.runs import open_run
-
-    for method in methods:
-        method_of(method)
-    opened = LoadedRun(open_run(run))
-    dataset = open_dataset(data, opened.run.config().phantom) if data else None
-    if dataset is not None:
-        metrics = evaluate_dataset(opened, dataset, skip_broken=skip_broken)
     else:
-        metrics = evaluate_split(opened, subset)
-    text = metrics_table(metrics)
-    if explain:
-        chosen = methods or (DEFAULT_METHOD,)
-        scores = score_explanations(opened, subset, dataset=dataset, methods=chosen, limit=limit)
-        metrics = {**metrics, "explanations": scores}
-        text += f"\n\n{explanations_table(scores)}"
-    click.echo(json.dumps(metrics, indent=2) if as_json else text)
+        metrics, text = _evaluate_run(run, options)
+    echo(metrics, as_json, lambda _: text)
 
 
 def _is_exported(path: Path) -> bool:
-    from btkeras.errors import ModelError
     from btkeras.inference.backends import locate
 
     try:
@@ -101,34 +76,50 @@ def _is_exported(path: Path) -> bool:
         return False
 
 
-def _evaluate_exported(
-    model: Path, data: str | None, subset: str, out: Path | None, explain: bool, skip_broken: bool
-) -> dict[str, Any]:
-    if explain:
-        raise ConfigError(
-            "--explain scores the maps of a run",
-            received=f"{model}, an exported model",
-            remedy="Name the run that it was exported from, or leave --explain away",
-        )
-    if data is None:
-        raise ConfigError(
-            "An exported model is evaluated on a dataset: --data",
-            received=f"{model}, which is no run",
-            remedy="Say where the images are: --data DATASET",
-        )
-    from btkeras.config import PhantomConfig
-    from btkeras.inference.backends import locate
+def _evaluate_run(run: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    quiet_tensorflow()
+    from btkeras.evaluation.evaluate import LoadedRun, evaluate_dataset, evaluate_split
+    from btkeras.evaluation.results import metrics_table
+    from btkeras.explain.methods import DEFAULT_METHOD, method_of
+    from btkeras.explain.scores import explanations_table, score_explanations
+    from btkeras.runs import open_run
 
-    location = locate(model)
-    with quiet_backend(location.needs_tensorflow):
+    methods, subset = options["methods"] or (DEFAULT_METHOD,), options["subset"]
+    for method in methods:
+        method_of(method)
+    opened = LoadedRun(open_run(run))
+    dataset = open_dataset(options["data"], opened.run.config().phantom) if options["data"] else None
+    if dataset is not None:
+        metrics = evaluate_dataset(opened, dataset, skip_broken=options["skip_broken"])
+    else:
+        metrics = evaluate_split(opened, subset)
+    text = metrics_table(metrics)
+    if options["explain"]:
+        scores = score_explanations(opened, subset, dataset=dataset, methods=methods, limit=options["limit"])
+        metrics, text = {**metrics, "explanations": scores}, f"{text}\n\n{explanations_table(scores)}"
+    return metrics, text
+
+
+def _evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    if options["explain"]:
+        remedy = "Name the run that it was exported from, or leave --explain away"
+        raise ConfigError("--explain scores the maps of a run", received=f"{model}, an exported model", remedy=remedy)
+    if options["data"] is None:
+        rule, remedy = "An exported model is evaluated on a dataset: --data", "Say where the images are: --data DATASET"
+        raise ConfigError(rule, received=f"{model}, which is no run", remedy=remedy)
+    from btkeras.config import PhantomConfig
+    from btkeras.evaluation.results import metrics_table
+
+    with located(model) as location:
         from btkeras.inference.evaluate_exported import evaluate_exported
 
         backend = location.load()
-    click.echo(f"model: {location.path}", err=True)
-    result, metrics = evaluate_exported(backend, open_dataset(data, PhantomConfig()), subset, skip_broken=skip_broken)
+    echo_model(location.path, chosen=True)
+    dataset = open_dataset(options["data"], PhantomConfig())
+    result, metrics = evaluate_exported(backend, dataset, options["subset"], skip_broken=options["skip_broken"])
     if out is not None:
         result.write(out, metrics)
-    return metrics
+    return metrics, metrics_table(metrics)
 
 
 @click.command(short_help="Calibrate a run's probabilities on its validation subset.")
@@ -137,9 +128,9 @@ def _evaluate_exported(
 def calibrate(run: Path, as_json: bool) -> None:
     """Calibrate RUN's best checkpoint on its validation subset, then evaluate it on its test subset again.
 
-    RUN/best.keras gets a temperature, by which its logits are divided, so that `predict`, `export` and `evaluate` have
-    it; the most probable class stays the same. RUN/calibration.json gets the conformal scores for prediction sets, and
-    RUN/ood.npz the out-of-distribution detector. `train` and `cv` do this themselves; runs of older versions need it.
+    RUN/best.keras gets a temperature, by which its logits are divided; the most probable class stays the same.
+    RUN/calibration.json gets the conformal scores for prediction sets, and RUN/ood.npz the out-of-distribution
+    detector. `train` and `cv` do this themselves; runs of older versions need it.
 
     \b
     Examples:
@@ -152,7 +143,7 @@ def calibrate(run: Path, as_json: bool) -> None:
     from btkeras.runs import open_run
 
     metrics = calibrate_and_evaluate(open_run(run))
-    click.echo(json.dumps(metrics["calibration"], indent=2) if as_json else metrics_table(metrics))
+    echo(metrics["calibration"], as_json, lambda _: metrics_table(metrics))
 
 
 def _count(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
@@ -169,20 +160,18 @@ def _count(context: click.Context, parameter: click.Parameter, value: str) -> in
 @click.option(
     "--images",
     default="200",
-    show_default=True,
     metavar="N|all",
     callback=_count,
     help="How many, drawn at random from each class in its proportion.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 def robustness(run: Path, data: str | None, images: int | None, as_json: bool) -> None:
     """Evaluate RUN's network on its test images under nine corruptions at five levels each.
 
     Noise, blur, gamma, bias field, rotation, JPEG, contrast, resolution and inversion, from barely visible to severe:
-    accuracy, balanced accuracy, mean confidence and calibration error, beside those of the images as they are. Images
-    are corrupted at the size they are stored at, the same way each time. The metrics go to RUN/robustness.json, and one
-    image under all corruptions to RUN/robustness.png; those of another dataset to RUN/evaluations/NAME/. `btkeras
-    report` shows them.
+    accuracy, balanced accuracy, mean confidence and calibration error go to RUN/robustness.json, and one image under
+    all corruptions to RUN/robustness.png; those of another dataset to RUN/evaluations/NAME/. `btkeras report` shows
+    them.
 
     \b
     Examples:
@@ -196,5 +185,76 @@ def robustness(run: Path, data: str | None, images: int | None, as_json: bool) -
 
     opened = open_run(run)
     dataset = open_dataset(data, opened.config().phantom) if data else None
-    document = measure_robustness(opened, dataset, images)
-    click.echo(json.dumps(document, indent=2) if as_json else robustness_table(document))
+    echo(measure_robustness(opened, dataset, images), as_json, robustness_table)
+
+
+@click.command(short_help="Tables and plots of runs and cross-validations.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
+@click.option("--out", type=PATH, help="The file to write.  [default, of one RUN: RUN/report.html]")
+@click.option(
+    "--format", "kind", type=click.Choice(["html", "markdown", "latex", "json"]), help="[default: by the file's ending]"
+)
+@click.option("--no-images", is_flag=True, help="Leave the misclassified images out.")
+@click.option(
+    "--intervals-group-by",
+    type=click.Choice(GROUPINGS),
+    help="Groups of images for the intervals, in place of the splits' own; see `train --group-by`.",
+)
+def report(
+    runs: tuple[Path, ...], out: Path | None, kind: str | None, no_images: bool, intervals_group_by: str | None
+) -> None:
+    """Report the results of RUNs: each the folder of a cross-validation or of a single training.
+
+    It has the paper's tables with the published figures beside yours, intervals, comparisons of models, learning
+    curves, confusion matrices, ROC and precision-recall curves, calibration, robustness, the most confident errors, and
+    the provenance. RUNs of the same dataset and splits are compared. HTML is one file that needs nothing else; Markdown
+    and LaTeX have their plots in NAME_files/ beside them.
+
+    \b
+    Examples:
+      btkeras report runs/cv
+      btkeras report runs/ablation runs/others --out report.html
+      btkeras report runs/cv --out paper/tables.tex
+      btkeras report runs/cpu --no-images --out report.json
+      btkeras report runs/cpu --intervals-group-by series
+    """
+    from btkeras.machine import cache_folder
+    from btkeras.reporting.render import FORMATS, format_of, write_report
+    from btkeras.reporting.report import build_report
+
+    if out is None and len(runs) > 1:
+        raise click.UsageError("A report of several RUNs needs --out FILE.")
+    out = out or runs[0] / f"report{FORMATS[kind or 'html'][0]}"
+    kind = kind or format_of(out)
+    cache = cache_folder() if intervals_group_by else None
+    write_report(
+        build_report(runs, images=not no_images, intervals_group_by=intervals_group_by, cache=cache), out, kind
+    )
+    click.echo(out)
+
+
+@click.command(short_help="Write the model card of a run, in Markdown.")
+@run_argument
+@click.option("--out", type=PATH, help="The file to write, or `-` to print it.  [default: RUN/model_card.md]")
+def card(run: Path, out: Path | None) -> None:
+    """Write the model card of RUN: its model, intended use, data, metrics with intervals, and limits.
+
+    It holds what `train`, `evaluate`, `calibrate`, `robustness` and others measured, and says which command measures
+    what is missing. It names no folder of this machine. Your notes in RUN/notes.md (Markdown) become a section of it.
+
+    \b
+    Examples:
+      btkeras card runs/cpu
+      btkeras card runs/cpu --out -
+      btkeras card runs/cpu --out saved_models/cpu/README.md
+    """
+    from btkeras.files import write_text
+    from btkeras.reporting.card import card_text
+    from btkeras.runs import Run
+
+    text, target = card_text(Run(run)), out or Run(run).card_file
+    if str(target) == "-":
+        click.echo(text, nl=False)
+    else:
+        write_text(target, text)
+        click.echo(target)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from btkeras.cli.common import PATH, quiet_backend, quiet_tensorflow, run_argument
+from btkeras.cli.common import PATH, echo, json_option, located, quiet_tensorflow, run_argument
 from btkeras.errors import ModelError
 
 
@@ -20,21 +19,19 @@ from btkeras.errors import ModelError
     "formats",
     multiple=True,
     default=("savedmodel",),
-    show_default=True,
     type=click.Choice(("savedmodel", "onnx", "litert")),
-    help="May be given several times: all go into the one version.",
+    help="Repeatable: all go into the one version.",
 )
 @click.option("--quantize", type=click.Choice(("int8", "float16")), help="Of onnx (int8) and litert: smaller weights.")
 def export(run: Path, out: Path, version: int | None, formats: tuple[str, ...], quantize: str | None) -> None:
     """Write RUN's best checkpoint to OUT/VERSION/, for TensorFlow Serving, ONNX Runtime or LiteRT.
 
-    A SavedModel decodes, resizes and standardises inside, so that a client sends the PNG or JPEG file itself, and it
-    explains its predictions. model.onnx and model.tflite take preprocessed images (uint8, as `predict` makes them), and
-    have their class names and calibration embedded. TensorFlow Serving needs savedmodel in every version of its folder.
+    A SavedModel decodes and preprocesses PNG and JPEG files itself, and explains its predictions. model.onnx and
+    model.tflite take preprocessed images (uint8), and have their class names and calibration embedded. TensorFlow
+    Serving needs savedmodel in every version of its folder.
 
-    The folder appears whole, after each format was loaded again and agreed with the checkpoint on slices of the
-    validation subset. --quantize also compares the quantized file with the float32 one there, and needs the run's
-    dataset for it.
+    The folder appears after each format was loaded again and agreed with the checkpoint on slices of the validation
+    subset. --quantize also compares the quantized file with the float32 one, for which it needs the run's dataset.
 
     \b
     Examples:
@@ -61,14 +58,13 @@ def export(run: Path, out: Path, version: int | None, formats: tuple[str, ...], 
 @click.command(short_help="Check that an exported model is unchanged and predicts as at its export.")
 @click.option("--model", type=PATH, help="An exported model.  [default: the one installed with btkeras]")
 @click.option("--write", type=PATH, metavar="FILE.png", help="Also write the self-test's image.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@json_option
 def selftest(model: Path | None, write: Path | None, as_json: bool) -> None:
     """Test an exported model where it is installed, after each installation and update.
 
-    Compares the files of its version with their digests, classifies the synthetic slice that is exported with it as
-    `predict` does, and compares the prediction with the one at the export. Of a version with several formats the file
-    that `predict` takes is tested; name another to test that. The exit code is 1 if a file was changed or is missing,
-    the prediction differs, or what runs the model is not installed.
+    Compares the files of its version with their digests, and the prediction for a synthetic slice with the one at the
+    export. Of several formats the file that `predict` takes is tested, or the file that you name. The exit code is 1
+    if a file was changed or is missing, the prediction differs, or what runs the model is not installed.
 
     \b
     Examples:
@@ -77,35 +73,25 @@ def selftest(model: Path | None, write: Path | None, as_json: bool) -> None:
       btkeras selftest --model saved_models/cpu --json
       btkeras selftest --model saved_models/cpu/1/model.onnx
     """
-    from btkeras.inference.backends import locate
+    from btkeras.inference.model_folder import pretrained_model
     from btkeras.inference.selftest import format_selftest
     from btkeras.inference.selftest import selftest as run
 
-    location = locate(_given(model))
-    if location.path.is_dir():
-        raise ModelError(
-            "A self-test is of an exported model",
-            received=f"{location.path}, a run",
-            remedy=f"Export it first: btkeras export {location.path} --out saved_models/{location.path.resolve().name}",
-        )
-    with quiet_backend(location.needs_tensorflow):
-        result = run(location.path)
-    if write is not None:
-        _write_image(location.path.parent, write)
-    click.echo(json.dumps(result, indent=2) if as_json else "\n".join(format_selftest(result)))
-
-
-def _given(model: Path | None) -> Path:
-    from btkeras.inference.model_folder import pretrained_model
-
-    found = model or pretrained_model()
-    if found is None:
+    given = model or pretrained_model()
+    if given is None:
         raise ModelError(
             "Without --model there must be a model that was installed with btkeras",
             received="an installation without one",
             remedy="Name an exported model with --model; `btkeras export` writes them",
         )
-    return found
+    if (given / "config.yaml").is_file():
+        remedy = f"Export it first: btkeras export {given} --out saved_models/{given.resolve().name}"
+        raise ModelError("A self-test is of an exported model", received=f"{given}, a run", remedy=remedy)
+    with located(given) as location:
+        result = run(location.path)
+    if write is not None:
+        _write_image(location.path.parent, write)
+    echo(result, as_json, lambda result: "\n".join(format_selftest(result)))
 
 
 def _write_image(version: Path, target: Path) -> None:

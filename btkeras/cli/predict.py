@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from btkeras.cli.common import PATH, Failure, quiet_backend
+from btkeras.cli.common import PATH, Failure, echo_model, located
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 _LOCAL_ONLY = ("model", "coverage", "explain", "method")
 _SERVER_ONLY = ("name", "model_version")
-_KEYS = ("label", "probabilities", "decision", "set", "ood_percentile", "reasons", "slice", "slices")
+_KEYS = ("path", "label", "probabilities", "decision", "set", "ood_percentile", "reasons", "slice", "slices")
 
 
 @click.command(short_help="Classify images.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--model", type=PATH, help="A run folder or an exported model; see above.")
-@click.option("--coverage", type=float, default=0.95, show_default=True, help="Of prediction sets, between 0 and 1.")
+@click.option("--coverage", type=float, default=0.95, help="Of prediction sets, between 0 and 1.")
 @click.option("--explain", type=PATH, help="Draw what predictions rest on: FILE.png, or a folder.")
 @click.option(
     "--method", help="Of --explain: layercam, gradcam or occlusion.  [default: layercam where the format has gradients]"
 )
-@click.option("--slice", "which", default="middle", show_default=True, help="Of a volume: middle, all, or N from 0.")
+@click.option("--slice", "which", default="middle", help="Of a volume: middle, all, or N from 0.")
 @click.option(
     "--axis",
     type=click.Choice(["axial", "coronal", "sagittal"]),
@@ -55,17 +55,16 @@ def predict(
     --model the newest model in saved_models/ or runs/ is taken, and without any the pretrained one. An image that
     cannot be read gets an error, the others are still classified, and the exit code is 1.
 
-    Of files with several slices (multi-frame DICOM, NIfTI) the middle one is classified, which says nothing about the
-    others: --slice all classifies each. The slice's number follows the path, scan.nii.gz#57, counted from 0: from
-    the feet (axial), the back (coronal) or the left (sagittal).
+    Of files with several slices (multi-frame DICOM, NIfTI) the middle one is classified, or each with --slice all. The
+    slice's number follows the path, scan.nii.gz#57, counted from 0: from the feet (axial), the back (coronal) or the
+    left (sagittal).
 
-    --explain draws each slice beside the slice under a map of what speaks for its most probable class. It shows what
-    the network looks at, not where a tumour is, and works from a run or a SavedModel (an ONNX or LiteRT file
-    has --method occlusion only, and gradcam needs the run).
+    --explain draws each slice beside a map of what speaks for its most probable class. It shows what the network looks
+    at, not where a tumour is, and works from a run or a SavedModel (an ONNX or LiteRT file has --method occlusion only,
+    and gradcam needs the run).
 
-    --server asks TensorFlow Serving, or `btkeras serve`, instead of loading a model. Its decisions are the most
-    probable class, without prediction sets and OOD scores. The environment variable BTKERAS_TOKEN is sent as bearer
-    token.
+    --server asks TensorFlow Serving, or `btkeras serve`, instead of loading a model; BTKERAS_TOKEN in the environment
+    is its bearer token. Its decisions are the most probable class, without prediction sets and OOD scores.
 
     \b
     Examples:
@@ -93,14 +92,13 @@ def predict(
         classes, predictions = _by_server(refs, options)
     else:
         classes, predictions = _local(refs, model, coverage, explain, method)
-    if options["which"] == "middle":
-        predictions = _with_hint(predictions)
     # On a terminal the predictions themselves show the progress.
     hidden = True if sys.stdout.isatty() else None
     shown = tqdm(predictions, total=len(refs), unit=" images", file=sys.stderr, leave=False, disable=hidden)
-    failed = _PRINTERS[options["output"]](shown, classes)
+    failed: list[str] = []
+    _PRINTERS[options["output"]](_watch(shown, failed, hint=options["which"] == "middle"), classes)
     if failed:
-        raise Failure(f"{failed} of {len(refs)} images could not be read.")
+        raise Failure(f"{len(failed)} of {len(refs)} images could not be read.")
 
 
 def _check_server_options(context: click.Context) -> None:
@@ -131,19 +129,14 @@ def _by_server(refs: Sequence[SliceRef], options: Mapping[str, Any]) -> tuple[Se
 def _local(
     refs: Sequence[SliceRef], model: Path | None, coverage: float, explain: Path | None, method: str | None
 ) -> tuple[Sequence[str], Iterator[FilePrediction]]:
-    from btkeras.inference.backends import locate, newest_model
-    from btkeras.inference.model_folder import is_pretrained, pretrained_summary
+    from btkeras.inference.backends import newest_model
 
-    chosen = model or newest_model()
-    location = locate(chosen, explained=explain is not None and method != "occlusion")
-    with quiet_backend(location.needs_tensorflow):
+    with located(model or newest_model(), explain is not None and method != "occlusion") as location:
         from btkeras.inference.predictor import Predictor
 
         predictor = Predictor(location.path, coverage=coverage, images=len(refs))
     backend = predictor.backend
-    click.echo(f"model: {backend.file}", err=True)
-    if model is None and is_pretrained(chosen):
-        click.echo(pretrained_summary(location.path), err=True)
+    echo_model(backend.file or location.path, chosen=model is not None)
     if missing := backend.missing():
         click.echo(missing, err=True)
     predictions = predictor.predict_files(refs)
@@ -157,62 +150,53 @@ def _local(
     return predictor.classes, predictions
 
 
-def _with_hint(predictions: Iterable[FilePrediction]) -> Iterator[FilePrediction]:
-    """Says once that a prediction is for one slice of many."""
-    said = False
+def _watch(predictions: Iterable[FilePrediction], failed: list[str], *, hint: bool) -> Iterator[FilePrediction]:
+    """Collects the paths of unreadable images, and hints once that a prediction is for one slice of many."""
     for prediction in predictions:
-        if prediction.slices > 1 and not said:
-            said = True
-            hint = f"{prediction.path} is the middle one of {prediction.slices} slices"
-            click.echo(f"{hint}; --slice all classifies each.", err=True)
+        if prediction.error:
+            failed.append(prediction.path)
+        if hint and prediction.slices > 1:
+            hint = False
+            found = f"{prediction.path} is the middle one of {prediction.slices} slices"
+            click.echo(f"{found}; --slice all classifies each.", err=True)
         yield prediction
 
 
-def _print_table(predictions: Iterable[FilePrediction], classes: Sequence[str]) -> int:
-    failed = 0
+def _values(prediction: FilePrediction) -> dict[str, Any]:
+    names = ("path", "error") if prediction.error else _KEYS
+    return {name: getattr(prediction, name) for name in names}
+
+
+def _print_table(predictions: Iterable[FilePrediction], classes: Sequence[str]) -> None:
     click.echo(f"{'decision':<12}{'ood_percentile':>14}  " + "".join(f"{name:>12}" for name in classes) + "  file")
     for prediction in predictions:
         if prediction.error:
-            failed += 1
             click.echo(f"{prediction.path}: {prediction.error}", err=True)
             continue
         row = "".join(f"{prediction.probabilities[name]:12.4f}" for name in classes)
         percentile = "" if prediction.ood_percentile is None else f"{prediction.ood_percentile:.1f} %"
         reasons = f" ({'; '.join(prediction.reasons)})" if prediction.reasons else ""
         click.echo(f"{prediction.decision:<12}{percentile:>14}  {row}  {prediction.path}{reasons}")
-    return failed
 
 
-def _print_json(predictions: Iterable[FilePrediction], classes: Sequence[str]) -> int:
-    failed, separator = 0, "["
+def _print_json(predictions: Iterable[FilePrediction], classes: Sequence[str]) -> None:
+    separator = "["
     for prediction in predictions:
-        failed += bool(prediction.error)
-        values = (
-            {"error": prediction.error} if prediction.error else {name: getattr(prediction, name) for name in _KEYS}
-        )
-        click.echo(f"{separator}\n  {json.dumps({'path': prediction.path} | values)}", nl=False)
+        click.echo(f"{separator}\n  {json.dumps(_values(prediction))}", nl=False)
         separator = ","
     click.echo("\n]")
-    return failed
 
 
-def _print_csv(predictions: Iterable[FilePrediction], classes: Sequence[str]) -> int:
-    failed = 0
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    columns = ("error", "decision", "set", "ood_percentile", "reasons", "slice", "slices")
-    writer.writerow(["path", "label", *classes, *columns])
-    for prediction in predictions:
-        failed += bool(prediction.error)
-        probabilities = [prediction.probabilities.get(name) for name in classes]
-        members, reasons = ";".join(prediction.set or ()), ";".join(prediction.reasons)
-        decision = [prediction.error, prediction.decision, members, prediction.ood_percentile, reasons]
-        place = [None, None] if prediction.error else [prediction.slice, prediction.slices]
-        # None is written as "".
-        writer.writerow([prediction.path, prediction.label, *probabilities, *decision, *place])
-    return failed
+def _print_csv(predictions: Iterable[FilePrediction], classes: Sequence[str]) -> None:
+    columns = ("path", "label", *classes, "error", *_KEYS[_KEYS.index("decision") :])
+    writer = csv.DictWriter(sys.stdout, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for values in map(_values, predictions):
+        joined = {name: ";".join(values.get(name) or ()) for name in ("set", "reasons")}
+        writer.writerow({**values, **values.get("probabilities", {}), **joined})
 
 
-_PRINTERS: Mapping[str | None, Callable[[Iterable[FilePrediction], Sequence[str]], int]] = {
+_PRINTERS: Mapping[str | None, Callable[[Iterable[FilePrediction], Sequence[str]], None]] = {
     None: _print_table,
     "json": _print_json,
     "csv": _print_csv,

@@ -8,42 +8,41 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from btkeras.cli.common import PATH, quiet_backend
+from btkeras.cli.common import PATH, echo_model, located
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
     from btkeras.inference.backends import InferenceBackend
 
 _TOKEN = "BTKERAS_TOKEN"
+_LIMITS = ("instances", "pixels", "queued_images", "connections", "request_seconds")
 # A run's model is re-parameterised for as many images: that takes half a second at the start and makes each faster.
 _MANY_IMAGES = 1_000
 
 
 @click.command(short_help="Serve a model: TensorFlow Serving's REST interface and a web page.")
 @click.argument("model", required=False, type=PATH)
-@click.option("--name", default="", help="The model's name in requests.  [default: its folder's]")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
-@click.option("--port", default=8501, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option("--name", help="The model's name in requests.  [default: its folder's]")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", default=8501, help="Port to listen on; 0 takes a free one.")
 @click.option("--token-file", type=PATH, help="File with the token that clients must send.")
-@click.option("--drain-seconds", default=0.0, show_default=True, help="From SIGTERM until it stops accepting.")
-@click.option("--max-queue", default=256, show_default=True, help="Images under way; 503 beyond.")
-@click.option("--max-instances", default=64, show_default=True, help="Images in one request; 413 beyond.")
-@click.option("--max-mib", default=32.0, show_default=True, help="Size of one request; 413 beyond.")
-@click.option("--max-pixels", default=10_000_000, show_default=True, help="Pixels of one image; 400 beyond.")
-@click.option("--max-connections", default=512, show_default=True, help="Open connections; 503 beyond.")
-@click.option("--timeout-seconds", default=30.0, show_default=True, help="Time for a response; 504 beyond.")
+@click.option("--drain-seconds", default=0.0, help="From SIGTERM until it stops accepting.")
+@click.option("--max-queue", "queued_images", default=256, help="Images under way; 503 beyond.")
+@click.option("--max-instances", "instances", default=64, help="Images in one request; 413 beyond.")
+@click.option("--max-mib", default=32.0, help="Size of one request; 413 beyond.")
+@click.option("--max-pixels", "pixels", default=10_000_000, help="Pixels of one image; 400 beyond.")
+@click.option("--max-connections", "connections", default=512, help="Open connections; 503 beyond.")
+@click.option("--timeout-seconds", "request_seconds", default=30.0, help="Time for a response; 504 beyond.")
 def serve(model: Path | None, token_file: Path | None, **options: Any) -> None:
     """Serve one model over HTTP on one machine, as TensorFlow Serving does, with a web page at /.
 
     MODEL is a run folder or an exported model (SavedModel, LiteRT or ONNX); without it the newest model in
-    saved_models/ or runs/ is taken, and where there is none, the one that is installed with btkeras. To serve another
-    version, restart it. In production, use TensorFlow Serving (deploy/).
+    saved_models/ or runs/ is taken, or else the one that is installed with btkeras. To serve another version, restart
+    it. In production, use TensorFlow Serving (deploy/).
 
-    What is too large, too slow or malformed is refused. On Ctrl-C or SIGTERM it answers the requests under way and
-    stops. Logs go to standard error, a JSON object a line; metrics for Prometheus are at /metrics.
-
-    By default only this machine can connect. For others, set a token (--token-file, or the environment variable
-    BTKERAS_TOKEN) and put TLS in front. Needs: pip install 'btkeras[serve]'.
+    On Ctrl-C or SIGTERM it answers the requests under way and stops. Logs go to standard error, a JSON object a line;
+    metrics for Prometheus are at /metrics. By default only this machine can connect: for others, set a token
+    (--token-file, or the environment variable BTKERAS_TOKEN) and put TLS in front. Needs: pip install 'btkeras[serve]'.
 
     \b
     Examples:
@@ -56,15 +55,9 @@ def serve(model: Path | None, token_file: Path | None, **options: Any) -> None:
     _require_extra()
     from btkeras.server.settings import MIB, Limits, ServerSettings
 
-    limits = Limits(
-        body_bytes=int(options.pop("max_mib") * MIB),
-        instances=options.pop("max_instances"),
-        pixels=options.pop("max_pixels"),
-        queued_images=options.pop("max_queue"),
-        connections=options.pop("max_connections"),
-        request_seconds=options.pop("timeout_seconds"),
-    )
-    settings = ServerSettings(token=_read_token(token_file), limits=limits, **options)
+    own = {name: options.pop(name) for name in _LIMITS}
+    limits = Limits(body_bytes=int(options.pop("max_mib") * MIB), **own)
+    settings = ServerSettings(options.pop("name") or "", token=_read_token(token_file), limits=limits, **options)
     if settings.is_public:
         warning = f"anyone who reaches {settings.host} can use this server; set a token (--token-file)"
         click.echo(f"warning: {warning}", err=True)
@@ -75,16 +68,12 @@ def serve(model: Path | None, token_file: Path | None, **options: Any) -> None:
 
 
 def _load(model: Path | None) -> InferenceBackend:
-    from btkeras.inference.backends import locate, newest_model
-    from btkeras.inference.model_folder import is_pretrained, pretrained_summary
+    from btkeras.inference.backends import newest_model
 
-    chosen = model or newest_model()
-    location = locate(chosen, explained=True)
-    click.echo(f"model: {location.path}", err=True)
-    if model is None and is_pretrained(chosen):
-        click.echo(pretrained_summary(location.path), err=True)
-    with quiet_backend(location.needs_tensorflow):
-        return location.load(_MANY_IMAGES)
+    with located(model or newest_model(), explained=True) as location:
+        backend = location.load(_MANY_IMAGES)
+    echo_model(location.path, model is not None)
+    return backend
 
 
 def _read_token(file: Path | None) -> str | None:
@@ -102,10 +91,6 @@ def _read_token(file: Path | None) -> str | None:
 def _require_extra() -> None:
     from importlib.util import find_spec
 
-    missing = [name for name in ("starlette", "uvicorn", "prometheus_client") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            "btkeras serve needs its extra packages",
-            received=f"no {', '.join(missing)}",
-            remedy="pip install 'btkeras[serve]'",
-        )
+    if missing := [name for name in ("starlette", "uvicorn", "prometheus_client") if find_spec(name) is None]:
+        rule, remedy = "btkeras serve needs its extra packages", "pip install 'btkeras[serve]'"
+        raise ConfigError(rule, received=f"no {', '.join(missing)}", remedy=remedy)

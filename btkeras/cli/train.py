@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from btkeras.experiments.experiment import Executor, Experiment
 
 
+# Options that are short for a --set.
+_TRAIN_SHORTS = {"model": "model.name", "weights": "model.weights", "group_by": "data.group_by"}
+_CV_SHORTS = {name: f"cv.{name}" for name in ("models", "folds", "seeds", "test")} | {"group_by": "data.group_by"}
+
+
 @click.command(short_help="Train a network on one split of a dataset.")
 @data_option
 @click.option("--out", required=True, type=PATH, help="The run folder to make.")
@@ -34,17 +40,7 @@ if TYPE_CHECKING:
 @group_by_option
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; start it if it is not there.")
 @skip_broken_option
-def train(  # noqa: PLR0913 - an argument per option
-    data: str | None,
-    out: Path,
-    config_files: tuple[Path, ...],
-    overrides: tuple[str, ...],
-    model: str | None,
-    weights: str | None,
-    group_by: str | None,
-    resume: bool,
-    skip_broken: bool,
-) -> None:
+def train(out: Path, data: str | None, resume: bool, skip_broken: bool, **chosen: Any) -> None:
     """Train a network on one split of a dataset, then test its best checkpoint.
 
     The best checkpoint is chosen on the validation subset; the test subset is used once, at the end. Ctrl-C stops after
@@ -61,9 +57,10 @@ def train(  # noqa: PLR0913 - an argument per option
     """
     from btkeras.config_io import load_config
 
-    overrides = (*overrides, *_shorts({"model.name": model, "model.weights": weights, "data.group_by": group_by}))
-    config = load_config(config_files, overrides)
-    if data is None and not (resume and out.exists()):
+    files, overrides = chosen["config_files"], _overrides(chosen, _TRAIN_SHORTS)
+    config = load_config(files, overrides)
+    resumed = resume and out.exists()
+    if data is None and not resumed:
         raise click.UsageError("A new run needs --data DATASET (a folder, or `phantom`).")
     quiet_tensorflow()
     from btkeras.evaluation.results import metrics_table
@@ -71,14 +68,13 @@ def train(  # noqa: PLR0913 - an argument per option
     from btkeras.runs import Run, open_run
 
     _stop_on_sigterm()
-    if resume and out.exists():
+    if resumed:
         run = open_run(out)
         if data is not None:
             run.use_dataset(open_dataset(data, run.config().phantom))
-        metrics = resume_run(out, load_config(config_files, overrides, run.config()))
+        metrics = resume_run(out, load_config(files, overrides, run.config()))
     else:
-        dataset = open_dataset(str(data), config.phantom)
-        metrics = start_run(config, dataset, out, skip_broken=skip_broken)
+        metrics = start_run(config, open_dataset(str(data), config.phantom), out, skip_broken=skip_broken)
     click.echo(metrics_table(metrics))
     uses = f"btkeras predict IMAGE --model {out}   or   btkeras export {out} --out saved_models/{out.name}"
     # A classical model keeps its predictions only.
@@ -90,10 +86,6 @@ def _stop_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-# Options of `cv` that are short for a --set.
-_SHORTS = {name: f"cv.{name}" for name in ("models", "folds", "seeds", "test")} | {"group_by": "data.group_by"}
-
-
 @click.command(short_help="Cross-validate networks: folds x models x seeds.")
 @data_option
 @click.option("--out", required=True, type=PATH, help="The experiment's folder to make.")
@@ -103,18 +95,14 @@ _SHORTS = {name: f"cv.{name}" for name in ("models", "folds", "seeds", "test")} 
 @click.option("--folds", type=int, metavar="N", help="Short for --set cv.folds=N.  [default: 5]")
 @click.option("--seed", "seeds", multiple=True, type=int, metavar="S", help="A training per seed; repeat it.")
 @click.option(
-    "--test",
-    type=click.Choice(["rotating", "fixed"]),
-    help="Every image tested once (default), or one test subset for all folds, as in the paper.",
+    "--test", type=click.Choice(["rotating", "fixed"]), help="Test subset per fold (default), or one for all."
 )
 @group_by_option
 @click.option("--jobs", type=click.IntRange(1), help="Folds side by side.  [default: one, or one per GPU]")
-@click.option(
-    "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="What runs the folds."
-)
+@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="What runs the folds.")
 @click.option("--ray-address", metavar="ADDRESS", help="Ray's cluster.  [default: $RAY_ADDRESS, or a new local one]")
-@click.option("--cpus", type=click.IntRange(1), default=2, show_default=True, help="With ray: cores of a fold.")
-@click.option("--gpus", type=click.FloatRange(0), default=0.0, show_default=True, help="With ray: GPUs of a fold.")
+@click.option("--cpus", type=click.IntRange(1), default=2, help="With ray: cores of a fold.")
+@click.option("--gpus", type=click.FloatRange(0), default=0.0, help="With ray: GPUs of a fold.")
 @click.option("--task", type=click.IntRange(0), metavar="I", help="Do only job I, as one task of a job array.")
 @click.option("--plan", is_flag=True, help="Make OUT, fetch weights, list the jobs and their state; run none.")
 @click.option("--resume", is_flag=True, help="Go on with the experiment in --out; start it if it is not there.")
@@ -123,8 +111,8 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
     """Cross-validate networks on a dataset: train and test each on every fold, then compare them.
 
     With --resume, finished folds are skipped and an interrupted fold continues after its last epoch. The result is
-    OUT/summary.json: means and standard deviations over the folds, pooled confusion matrices, intervals clustered by
-    patient (or by --group-by), and significant differences. `btkeras report OUT` shows it.
+    OUT/summary.json, which `btkeras report OUT` shows: means and standard deviations over the folds, pooled confusion
+    matrices, intervals clustered by patient (or by --group-by), and significant differences.
 
     \b
     Examples:
@@ -148,9 +136,8 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
     try:
         summary = cross_validate(experiment, _executor(chosen))
     except KeyboardInterrupt as interrupt:
-        raise click.ClickException(
-            f"Stopped; finished epochs are kept. Go on with: btkeras cv --resume --out {out}"
-        ) from interrupt
+        text = f"Stopped; finished epochs are kept. Go on with: btkeras cv --resume --out {out}"
+        raise click.ClickException(text) from interrupt
     click.echo(summary_table(summary))
     click.echo(f"Next: btkeras report {out} --out {out / 'report.html'}", err=True)
 
@@ -159,13 +146,13 @@ def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
     from btkeras.config_io import load_config
     from btkeras.runs import require_new
 
-    overrides = (*chosen["overrides"], *_shorts({key: chosen[name] for name, key in _SHORTS.items()}))
-    config = load_config(chosen["config_files"], overrides)
+    files, overrides = chosen["config_files"], _overrides(chosen, _CV_SHORTS)
+    config = load_config(files, overrides)
     from btkeras.experiments.experiment import create_experiment, open_experiment
 
     if chosen["resume"] and out.exists():
         experiment = open_experiment(out)
-        open_experiment(out, load_config(chosen["config_files"], overrides, experiment.config()))
+        open_experiment(out, load_config(files, overrides, experiment.config()))
         if chosen["data"] is not None:
             experiment.use_dataset(open_dataset(chosen["data"], experiment.config().phantom))
         return experiment
@@ -180,10 +167,11 @@ def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
     return create_experiment(out, config, dataset, skip_broken=chosen["skip_broken"])
 
 
-def _shorts(values: dict[str, Any]) -> list[str]:
-    """The overrides of options that are short for a --set."""
-    given = {key: value for key, value in values.items() if value not in (None, ())}
-    return [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in given.items()]
+def _overrides(chosen: Mapping[str, Any], shorts: Mapping[str, str]) -> list[str]:
+    """Those of --set, and of options that are short for one."""
+    given = {key: chosen[name] for name, key in shorts.items() if chosen[name] not in (None, ())}
+    values = (f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in given.items())
+    return [*chosen["overrides"], *values]
 
 
 def _executor(chosen: dict[str, Any]) -> Executor:
@@ -198,8 +186,7 @@ def _executor(chosen: dict[str, Any]) -> Executor:
 
 
 def _run_task(out: Path, task: int, **others: Any) -> None:
-    given = [name for name in ("data", "config_files", "overrides", "plan", "resume", *_SHORTS) if others[name]]
-    if given:
+    if any(others[name] for name in ("data", "config_files", "overrides", "plan", "resume", *_CV_SHORTS)):
         raise click.UsageError("--task takes everything but --out from the experiment's folder: give them alone.")
     from btkeras.machine import end_with_parent
 

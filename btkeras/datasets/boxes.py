@@ -49,8 +49,7 @@ class LesionBoxes:
 def parse_box(text: str, name: str = "an image") -> Box | None:
     """Reads a field of the column ``box``: "x_center y_center width height", fractions; None of an empty one.
 
-    Raises:
-        DataError: If it holds something else; the message says that it is of ``name``.
+    Raises DataError, which says that it is of ``name``, if it holds something else.
     """
     if not text:
         return None
@@ -102,11 +101,7 @@ def clip_box(box: Box) -> Box | None:
 
 
 def boxes_in_heads(paths: Sequence[Path], boxes: Sequence[Box | None]) -> list[Box | None]:
-    """Boxes of images as fractions of their heads; only images with a box are read.
-
-    Raises:
-        ImageError: If one of them cannot be read.
-    """
+    """Boxes of images as fractions of their heads; only images with a box are read."""
     return list(map_in_threads(_box_in_head, zip(paths, boxes, strict=True)))
 
 

@@ -29,7 +29,7 @@ from btkeras.preprocessing.harmonize import HeadBox, harmonize, head_box
 from btkeras.preprocessing.image_file import check_image, sniff
 from btkeras.preprocessing.resize import resize
 
-MIDDLE_THIRD, ALL = "middle-third", "all"
+MIDDLE_THIRD = "middle-third"
 # The manifest's column: the side, in pixels. An image that has it is not harmonized a second time.
 HARMONIZED = "harmonized"
 
@@ -53,20 +53,22 @@ class PreparedImage:
     suffix: str = ".png"
 
 
-def check_slice_choice(choice: str) -> None:
-    """Raises ConfigError unless a choice of slices is ``middle-third``, ``all`` or ``every-N``."""
-    if choice not in (MIDDLE_THIRD, ALL) and not _EVERY.fullmatch(choice):
-        raise ConfigError(f"--slices must be {MIDDLE_THIRD}, {ALL} or every-N", received=repr(choice))
+def slice_step(choice: str) -> int:
+    """What a choice of a volume's slices means: 0 for ``middle-third``, 1 for ``all``, N for ``every-N``."""
+    every = _EVERY.fullmatch(choice)
+    if not every and choice not in (MIDDLE_THIRD, "all"):
+        raise ConfigError(f"--slices must be {MIDDLE_THIRD}, all or every-N", received=repr(choice))
+    return int(every[1]) if every else int(choice == "all")
 
 
 def convert_all(
-    items: Iterable[SourceImage], size: int = 0, slices: str = MIDDLE_THIRD
+    items: Iterable[SourceImage], size: int, step: int
 ) -> Iterator[tuple[SourceImage, Sequence[PreparedImage] | DataError]]:
     """Yields each item with its images, or the error that its file causes, in the items' order.
 
-    Images are harmonized to squares of ``size`` pixels, unless that is 0; ``slices`` are chosen of volumes.
+    Images are harmonized to squares of ``size`` pixels, unless that is 0; ``step`` is of ``slice_step``.
     """
-    convert = functools.partial(_convert, size=size, slices=slices)
+    convert = functools.partial(_convert, size=size, step=step)
     # Linear algebra in one thread each, since the threads share the cores already.
     with threadpool_limits(1):
         # Files are read one after the other, because a zip can only be read forwards.
@@ -81,13 +83,13 @@ def _read(item: SourceImage) -> tuple[SourceImage, bytes | DataError, bytes | No
 
 
 def _convert(
-    source: tuple[SourceImage, bytes | DataError, bytes | None], size: int, slices: str
+    source: tuple[SourceImage, bytes | DataError, bytes | None], size: int, step: int
 ) -> tuple[SourceImage, Sequence[PreparedImage] | DataError]:
     item, data, mask = source
     if isinstance(data, DataError):
         return item, data
     try:
-        images = _images(item, data, mask, slices)
+        images = _images(item, data, mask, step)
         return item, [_harmonize(image, size) for image in images] if size else images
     except MissingExtraError:
         raise
@@ -95,12 +97,12 @@ def _convert(
         return item, error
 
 
-def _images(item: SourceImage, data: bytes, mask: bytes | None, slices: str) -> list[PreparedImage]:
+def _images(item: SourceImage, data: bytes, mask: bytes | None, step: int) -> list[PreparedImage]:
     if not item.label:
         return [_figshare_image(item, data)]
     kind = sniff(data)
     if kind == "NIfTI" or is_gzipped_nifti(data):
-        return _volume_images(item, data, mask, slices)
+        return _volume_images(item, data, mask, step)
     if kind == "DICOM" or (item.file.suffix in DICOM_SUFFIXES and is_dicom(data)):
         return _dicom_images(item, data)
     return [_image(item, data, mask)]
@@ -125,12 +127,9 @@ def _image(item: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
     stored, suffix = to_png_or_jpeg(data, name)
     if item.mask and mask is not None:
         size, expected = check_image(mask, item.mask.name), check_image(stored, name)
-        check(
-            size == expected and sniff(mask) == "PNG",
-            "A mask must be a PNG as large as its image",
-            f"{item.mask.name}, {sniff(mask)} of {size[0]} x {size[1]}, for {expected[0]} x {expected[1]}",
-            "Make it again, or empty the field mask",
-        )
+        found = f"{item.mask.name}, {sniff(mask)} of {size[0]} x {size[1]}, for {expected[0]} x {expected[1]}"
+        rule, remedy = "A mask must be a PNG as large as its image", "Make it again, or empty the field mask"
+        check(size == expected and sniff(mask) == "PNG", rule, found, remedy)
     return PreparedImage(stored, item.label, item.patient, item.extra, item.file.stem, mask, suffix)
 
 
@@ -158,13 +157,13 @@ def _dicom_images(item: SourceImage, data: bytes) -> list[PreparedImage]:
     ]
 
 
-def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, choice: str) -> list[PreparedImage]:
+def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, step: int) -> list[PreparedImage]:
     """The chosen slices of a volume, with their slices of the mask."""
     volume = read_volume(data, item.file.name)
     slices = slices_of(volume, item.file.name)
     tumor = None if mask is None or item.mask is None else _mask_volume(mask, item.mask.name, volume)
     found = []
-    for index in _chosen_slices(choice, slices.count, None if tumor is None else _with_tumor(tumor, slices.axis)):
+    for index in _chosen_slices(step, slices.count, slices.axis, tumor):
         extra = {**item.extra, "slice": str(index), "axis": slices.axis}
         encoded = None
         if tumor is not None:
@@ -179,31 +178,21 @@ def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, choice: s
     return found
 
 
-def _chosen_slices(choice: str, count: int, with_tumor: Sequence[int] | None) -> Sequence[int]:
+def _chosen_slices(step: int, count: int, axis: str, mask: Volume | None) -> Sequence[int]:
     """The numbers of the slices; of a volume whose mask shows a tumour, only among those."""
-    every = _EVERY.fullmatch(choice)
-    step = int(every.group(1)) if every else 1
-    if with_tumor:
-        return with_tumor[::step]
-    if choice == MIDDLE_THIRD:
-        return range(count // 3, count - count // 3)
-    return range(min(step // 2, count - 1), count, step)
-
-
-def _with_tumor(mask: Volume, axis: str) -> list[int]:
-    others = tuple(number for number in range(3) if number != AXES[axis])
-    return [int(index) for index in np.flatnonzero((mask.voxels > 0).any(axis=others))]
+    if mask is not None:
+        others = tuple(number for number in range(3) if number != AXES[axis])
+        if with_tumor := np.flatnonzero((mask.voxels > 0).any(axis=others)).tolist():
+            return with_tumor[:: step or 1]
+    return range(min(step // 2, count - 1), count, step) if step else range(count // 3, count - count // 3)
 
 
 def _mask_volume(data: bytes, name: str, volume: Volume) -> Volume:
     mask = read_volume(data, name)
     same_shape = mask.voxels.shape == volume.voxels.shape
-    check(
-        same_shape and np.allclose(mask.spacing, volume.spacing, rtol=_SAME_SPACING),
-        "A mask must have the voxels of its volume",
-        f"{name} with {_format_grid(mask)} for {_format_grid(volume)}",
-        "Resample it to the volume, or remove it",
-    )
+    same = same_shape and np.allclose(mask.spacing, volume.spacing, rtol=_SAME_SPACING)
+    rule, found = "A mask must have the voxels of its volume", f"{_format_grid(mask)} for {_format_grid(volume)}"
+    check(same, rule, f"{name} with {found}", "Resample it to the volume, or remove it")
     return mask
 
 

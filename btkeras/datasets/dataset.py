@@ -171,9 +171,9 @@ def _from_manifest(root: Path) -> list[Record]:
 
 def _check_columns(names: list[str], manifest: Path) -> None:
     found = ", ".join(names) or "an empty file"
-    if missing := [name for name in ("path", "label") if name not in names]:
+    if missing := ", ".join(name for name in ("path", "label") if name not in names):
         rule = f"{manifest} must have the columns path and label (patient and source are optional)"
-        raise DataError(rule, received=found, remedy=f"Add {', '.join(missing)}")
+        raise DataError(rule, received=found, remedy=f"Add {missing}")
     if len(set(names)) < len(names):
         raise DataError(f"{manifest} must have each column once", received=found)
 

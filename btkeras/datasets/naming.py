@@ -56,10 +56,7 @@ def is_mask(file: SourceFile) -> bool:
 
 
 def masks_of(volumes: Iterable[SourceFile], masks: Iterable[SourceFile]) -> Mapping[str, SourceFile]:
-    """By a volume's path, the mask in its folder: ``NAME_seg`` is that of ``NAME``, ``NAME_t1``, ``NAME-flair``, ...
-
-    If there are several, that of the longest ``NAME`` counts.
-    """
+    """By a volume's path, the mask in its folder: ``NAME_seg`` (the longest) is that of ``NAME``, ``NAME_t1``, ..."""
     by_prefix = {_mask_prefix(mask): mask for mask in masks}
     found = {}
     for volume in volumes:
@@ -72,10 +69,9 @@ def masks_of(volumes: Iterable[SourceFile], masks: Iterable[SourceFile]) -> Mapp
 
 
 def patient_of(volume: SourceFile, mask: SourceFile | None) -> str:
-    """The patient that a volume's name means.
+    """The patient that a volume's name means: ``sub-01`` of BIDS, or what the names of volume and mask share.
 
-    ``sub-01`` of the Brain Imaging Data Structure; or what the names of volume and mask share; or the folder's name
-    where the file's begins with it (``P1/P1_t1.nii.gz``); or else the file's name without its ending.
+    Or else the folder's name where the file's begins with it (``P1/P1_t1.nii.gz``), or the file's without its ending.
     """
     stem, folder = volume_stem(volume.path), posixpath.basename(posixpath.dirname(volume.path))
     if bids := _BIDS.match(stem):
@@ -97,12 +93,9 @@ def pseudonym(text: str, key: bytes, kind: str = "P") -> str:
 
 
 def load_key() -> bytes:
-    """Reads the key of the pseudonyms, or makes it, readable for the user alone.
+    """Reads the key of the pseudonyms, or makes it, readable for the user alone; DataError if that cannot be done.
 
     It lies in ``$BTKERAS_PSEUDONYM_KEY``, or below the user's data folder.
-
-    Raises:
-        DataError: If that cannot be done.
     """
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
     file = Path(os.environ.get(PSEUDONYM_KEY) or data / "btkeras/pseudonym.key")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from btkeras.datasets.convert import MIDDLE_THIRD, PreparedImage, check_slice_choice, convert_all
+from btkeras.datasets.convert import MIDDLE_THIRD, PreparedImage, convert_all, slice_step
 from btkeras.datasets.dataset import Record, write_manifest
 from btkeras.datasets.layout import SourceImage, find_images
 from btkeras.errors import DataError
@@ -34,7 +34,7 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 
 
 class BrokenImage(NamedTuple):
-    """An image that was left out, and the error's message."""
+    """An image that was left out, and why."""
 
     path: str
     reason: str
@@ -108,10 +108,9 @@ def prepare(
         ConfigError: If ``slices`` is something else.
         DataError: If ``out`` exists, a source is not valid, an image is broken (unless ``skip_broken``), or no
             image is left.
-        OSError: If the dataset cannot be written, for example because the disk is full.
     """
     paths, target = [Path(source) for source in sources], Path(out)
-    check_slice_choice(slices)
+    step = slice_step(slices)
     _check_target(target, paths)
     with ExitStack() as stack, warnings.catch_warnings():
         # Pillow warns of odd metadata and large images without naming the file; what it cannot read is an error.
@@ -119,7 +118,7 @@ def prepare(
         items, ignored = find_images(paths, stack)
         with atomic_folder(target) as folder:
             writer = _Writer(folder)
-            for item, images in (progress or _progress_bar)(convert_all(items, harmonize, slices), len(items)):
+            for item, images in (progress or _progress_bar)(convert_all(items, harmonize, step), len(items)):
                 writer.add(item, images)
             if writer.broken and not (skip_broken and writer.records):
                 raise _broken_error(writer.broken, len(items))
@@ -161,7 +160,6 @@ class _Writer:
         self._repeats: Counter[tuple[str, str]] = Counter()
 
     def add(self, item: SourceImage, images: Sequence[PreparedImage] | DataError) -> None:
-        """Writes an item's images, or notes that it is broken."""
         if isinstance(images, DataError):
             self.broken.append(BrokenImage(item.file.name, str(images)))
             return
@@ -169,7 +167,6 @@ class _Writer:
             self._add(item.source, image)
 
     def finish(self) -> None:
-        """Writes the manifest, and the list of what is broken."""
         write_manifest(self._root, self.records)
         if self.broken:
             with (self._root / BROKEN).open("w", newline="", encoding="utf-8") as file:

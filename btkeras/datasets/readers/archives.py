@@ -60,10 +60,8 @@ def walk(source: Path, stack: ExitStack) -> list[SourceFile]:
     """Lists a folder, a zip, or a single file; hidden files are left out.
 
     Files in folders come in natural order (2 before 10), those of a zip in its order, because a compressed zip in a
-    zip can only be read forwards. ``stack`` keeps the zips open; files can be read until it closes.
-
-    Raises:
-        DataError: If the source is missing, cannot be read, or one of its zips is damaged.
+    zip can only be read forwards. ``stack`` keeps the zips open; files can be read until it closes. DataError if the
+    source is missing, cannot be read, or one of its zips is damaged.
     """
     if not source.is_dir() and not source.is_file():
         raise DataError("A source must exist", received=source, remedy="Check the spelling")
@@ -90,7 +88,7 @@ def _walk(file: Path, path: str, stack: ExitStack, above: frozenset[Path] = froz
     """The files of a folder, a zip or a file that has this path in its source, below the folders ``above``."""
     if not file.is_dir():
         if file.suffix.lower() == ".zip":
-            yield from _zip(functools.partial(file.open, "rb"), path, str(file), stack)
+            yield from _zip(lambda: file.open("rb"), path, str(file), stack)
         else:
             yield file_on_disk(file, path)
         return

@@ -54,8 +54,7 @@ _Floats = NDArray[np.float64]
 class DicomIdentity(NamedTuple):
     """Whose file it is, in clear text, never to be written anywhere: "" and None where unknown.
 
-    ``instance`` is the file's number in its series; ``burned_in``: whether the header says that the pixels hold text
-    about the patient.
+    ``burned_in``: whether the header says that the pixels hold text about the patient.
     """
 
     patient: str

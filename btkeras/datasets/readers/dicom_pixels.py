@@ -65,13 +65,10 @@ def quiet() -> Iterator[None]:
 
 
 def stored_values(dataset: Any, index: int, name: str) -> NDArray[Any]:
-    """Decodes frame ``index`` of a pydicom dataset; errors call the file ``name``.
-
-    Returns:
-        ``[rows, columns]`` integers with their sign, or ``[rows, columns, 3]`` RGB.
+    """Decodes frame ``index`` of a pydicom dataset to integers ``[rows, columns]`` or RGB ``[rows, columns, 3]``.
 
     Raises:
-        ImageError: If its content is broken, or no installed decoder knows its compression.
+        ImageError: If its content is broken, or no installed decoder knows its compression; it calls the file ``name``.
     """
     with quiet():
         # Without a statement of it, pixels are encoded as the elements were.

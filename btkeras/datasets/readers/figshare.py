@@ -61,11 +61,7 @@ class _RemoteFile(NamedTuple):
 
 
 def read_slice(data: bytes, name: str = "the slice") -> FigShareSlice:
-    """Reads the content of one slice's ``.mat`` file; errors call it ``name``.
-
-    Raises:
-        ImageError: If it is no MATLAB v7.3 file, is damaged, lacks one of ``FIELDS``, or a field is not valid.
-    """
+    """Reads the content of one slice's ``.mat`` file; ImageError, which calls it ``name``, if it is not valid."""
     with _hdf5(data, name) as file:
         image, label, patient, mask = (_read(file, f"cjdata/{field}", name) for field in FIELDS)
     _check(
@@ -87,11 +83,7 @@ def read_slice(data: bytes, name: str = "the slice") -> FigShareSlice:
 
 
 def read_cvind(data: bytes, name: str = CVIND) -> tuple[int, ...]:
-    """Reads ``cvind.mat``, MATLAB v7.3 or v5: the fold (1 to 5) of slice 1, of slice 2, and so on.
-
-    Raises:
-        DataError: If the file is damaged, has no ``cvind``, or a fold is not 1 to 5.
-    """
+    """Reads ``cvind.mat``, MATLAB v7.3 or v5: the fold (1 to 5) of slice 1, of slice 2, ...; ImageError if invalid."""
     opened = contextlib.nullcontext(_matlab_v5(data, name)) if data.startswith(b"MATLAB 5") else _hdf5(data, name)
     with opened as file:
         found = file.get("cvind")
@@ -162,19 +154,16 @@ def _matlab_v5(data: bytes, name: str) -> dict[str, Any]:
 
 
 def download_figshare(folder: str | Path, *, api: str = API, article: int = ARTICLE, retries: int = 5) -> list[Path]:
-    """Downloads the files of a FigShare article, about 900 MB for the brain tumour dataset.
+    """Downloads the files of a FigShare article, about 900 MB for the brain tumour dataset, as a source of ``prepare``.
 
     A file that is there and has the right checksum is not fetched again; of an interrupted one, ``NAME.part``, only
     the rest is. Progress goes to standard error.
 
     Args:
-        folder: Where the files go; made if missing. Afterwards it is a source for ``prepare``.
+        folder: Where the files go; made if missing.
         api: Base address of FigShare's interface.
         article: The article's number, the last part of its DOI.
         retries: How often a file is tried again after a failure, with growing pauses (1, 2, 3, ... seconds).
-
-    Returns:
-        The files, in FigShare's order.
 
     Raises:
         DataError: If the server cannot be reached, refuses, or sends something else than it announced.

@@ -54,12 +54,9 @@ def is_dicom_file(file: Path) -> bool:
 
 
 def open_slices(source: str | Path | bytes, name: str = "", axis: str | None = None) -> Slices:
-    """Opens a file's slices; its kind is found from its content.
+    """Opens the slices of a file, or of its content, which says what kind it is; messages call it ``name``.
 
-    Args:
-        source: A file, or its content.
-        name: What messages call it; by default the path.
-        axis: As of ``nifti.open_nifti``.
+    ``axis`` is the view of a NIfTI volume, as of ``open_nifti``.
 
     Raises:
         ImageError: If it cannot be read, is of another kind, or is broken.

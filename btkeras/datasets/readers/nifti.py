@@ -46,12 +46,9 @@ _DAMAGE = (EOFError, OSError, zlib.error, ValueError, TypeError, OverflowError, 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scan in memory.
+    """A scan's voxels ``[right, anterior, superior]`` as stored, and their spacing along these axes, of any unit.
 
-    Attributes:
-        voxels: ``[right, anterior, superior]``, as stored: not scaled.
-        spacing: Of the voxels along these axes, of any unit.
-        falling: Whether a higher stored value means less signal.
+    ``falling``: whether a higher stored value means less signal.
     """
 
     voxels: NDArray[Any]
@@ -102,12 +99,9 @@ def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
     """Returns a volume's slices; arguments and errors as ``open_nifti``."""
     view = volume.axis(axis)
     width, height = volume.square(view)
-    check(
-        min(width, height) >= MIN_SIDE and width * height <= MAX_PIXELS,
-        f"A volume's slices must have {MIN_SIDE} pixels a side and at most {MAX_PIXELS / 1e6:.0f} million",
-        f"{name} with {width} x {height} in the {view} view",
-        "Choose another view with --axis",
-    )
+    rule = f"A volume's slices must have {MIN_SIDE} pixels a side and at most {MAX_PIXELS / 1e6:.0f} million"
+    valid, found = min(width, height) >= MIN_SIDE and width * height <= MAX_PIXELS, f"{width} x {height}"
+    check(valid, rule, f"{name} with {found} in the {view} view", "Choose another view with --axis")
     low, high = _range(volume.voxels, name)
 
     @np.errstate(all="ignore")

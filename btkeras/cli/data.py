@@ -1,27 +1,82 @@
-"""``btkeras audit`` and ``btkeras shortcuts``."""
+"""``btkeras prepare``, ``btkeras audit`` and ``btkeras shortcuts``."""
 
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from btkeras.cli.common import PATH, Failure, group_by_option, open_dataset, quiet_tensorflow
+from btkeras.cli.common import (
+    PATH,
+    Failure,
+    echo,
+    group_by_option,
+    json_option,
+    open_dataset,
+    quiet_tensorflow,
+    skip_broken_option,
+)
+
+
+@click.command(short_help="Make a dataset from FigShare files, class folders, DICOM, NIfTI.")
+@click.argument("sources", nargs=-1, type=PATH, metavar="SOURCE...")
+@click.option("--out", required=True, type=PATH, help="The dataset's folder to make.")
+@click.option("--download", type=click.Choice(["figshare"]), help="Fetch this collection first, resuming if cut off.")
+@click.option("--download-dir", type=PATH, default=Path("downloads"), help="Where --download puts its files.")
+@click.option("--harmonize", is_flag=True, help="Make every image a grey square: the head, of normalized intensity.")
+@click.option("--size", default=256, type=click.IntRange(32, 2048), help="Side of --harmonize's squares, in pixels.")
+@click.option(
+    "--slices",
+    default="middle-third",
+    help="Of NIfTI volumes: middle-third, all, or every-N; with a mask beside it, of the slices that show the tumour.",
+)
+@skip_broken_option
+def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download_dir: Path, **chosen: Any) -> None:
+    """Make a dataset from any number of SOURCEs.
+
+    A SOURCE is FigShare's download (zips, zips in a zip, or .mat files), a folder of class folders (glioma, meningioma,
+    no_tumor, pituitary and their usual spellings; also below Training/ and Testing/; with boxes.csv), or another
+    dataset. Every image is read: broken ones are named, and nothing is written unless --skip-broken.
+
+    Class folders may hold DICOM and NIfTI too (pip install 'btkeras[medical]'). Each DICOM frame becomes a PNG; ids of
+    patients and series become pseudonyms, and nothing else of the header or the files' names is stored. The mask of
+    the volumes NAME.nii.gz, NAME_t1.nii.gz, ... is NAME_seg.nii.gz.
+
+    --harmonize makes collections look alike, to see what is left of a shortcut (btkeras shortcuts). To train a network
+    for images as they come, use the plain dataset and --set data.harmonize=true.
+
+    \b
+    Examples:
+      btkeras prepare --download figshare --out data/figshare
+      btkeras prepare 1512427.zip br35h/no --out data/both
+      btkeras prepare archive/Training archive/Testing --out data/kaggle
+      btkeras prepare study/ --out data/study                         # study/glioma/*.dcm, study/no_tumor/*.nii.gz
+      btkeras prepare volumes/ --slices every-5 --out data/volumes
+      btkeras prepare data/both --harmonize --out data/both-harmonized
+    """
+    if not sources and not download:
+        raise click.UsageError("Give at least one SOURCE, or --download figshare.")
+    from btkeras.datasets.prepare import prepare as prepare_dataset
+
+    if download:
+        from btkeras.datasets.readers.figshare import download_figshare
+
+        folder = download_dir / download
+        download_figshare(folder)
+        sources = (*sources, folder)
+    size = chosen.pop("size") * chosen.pop("harmonize")
+    click.echo(prepare_dataset(sources, out, harmonize=size, **chosen).summary())
 
 
 @click.command(short_help="Find duplicates, leakage, conflicts and broken files in a dataset.")
 @click.argument("dataset", type=PATH)
-@click.option(
-    "--splits",
-    type=PATH,
-    help="A run's splits.json: what is in several subsets of it? Writes audit.json beside it.",
-)
+@click.option("--splits", type=PATH, help="A run's splits.json: what is in several of its subsets?")
 @click.option("--against", type=PATH, help="Another dataset: what is in both?")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every group, instead of tables.")
+@json_option
 @click.option("--html", type=PATH, help="Write a page that shows the groups as images.")
 def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: bool, html: Path | None) -> None:
     """Check every image of DATASET.
@@ -31,10 +86,9 @@ def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: boo
     duplicates in another dataset; and what the files of each class have in common. Slices that are next to each other
     in a head are no duplicates: `btkeras train --group-by series` keeps those in one subset.
 
-    With the splits.json of a run, the result is also written to the run's audit.json, for `btkeras card`.
-
-    The exit code is 1 if there is leakage (conflicting labels, duplicates or patients across the split, overlap with
-    the other dataset) or a broken file. Duplicates within one subset are no failure.
+    With a run's splits.json, the result is also written to its audit.json, for `btkeras card`. The exit code is 1 if
+    there is leakage (conflicting labels, duplicates or patients across the split, overlap with the other dataset) or a
+    broken file.
 
     \b
     Examples:
@@ -53,7 +107,7 @@ def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: boo
     other = load_dataset(against) if against else None
     split = load_split(splits, opened) if splits else None
     found = find(opened, split, other, _bar)
-    click.echo(json.dumps(audit_json(found), indent=2) if as_json else format_audit(found))
+    echo(audit_json(found), as_json, lambda _: format_audit(found))
     if splits and (run := Run(splits.parent)).manifest_file.is_file():
         write_json(run.audit_file, audit_json(found))
     if html:
@@ -76,19 +130,18 @@ def _bar(paths: Sequence[Path]) -> Iterable[Path]:
 @click.argument("dataset", metavar="DATASET")
 @click.option("--model", type=PATH, metavar="RUN", help="Also test its network; writes RUN/shortcuts.json.")
 @group_by_option
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Of the split.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), help="Of the split.")
+@json_option
 def shortcuts(dataset: str, model: Path | None, group_by: str | None, seed: int, as_json: bool) -> None:
     """Find out what in DATASET predicts the class without showing a tumour.
 
     Simple classifiers (logistic regression, nearest neighbours, random forest; the best on the validation subset)
     predict the test images from their size, file size, border, histogram, head outline, 16 x 16 thumbnail, and from
-    the thumbnail with the tumour's box filled. Images without a tumour have the box of some tumour filled, so that the
-    filling gives nothing away. High accuracies say that a network's accuracy on this dataset means little.
+    the thumbnail with the tumour's box (of images without one, that of some tumour) filled. High accuracies say that a
+    network's accuracy on this dataset means little.
 
     With --model the split is the run's, and its network predicts whole images, images without the tumour's box, the
-    box alone, the head's rim alone, and slices that exchanged their tumours. The result is also written to
-    RUN/shortcuts.json, for `btkeras card`.
+    box alone, the head's rim alone, and slices that exchanged their tumours.
 
     \b
     Examples:
@@ -118,4 +171,4 @@ def shortcuts(dataset: str, model: Path | None, group_by: str | None, seed: int,
     else:
         config = DataConfig(group_by=group_by or "image", split_seed=seed)
         found = find_shortcuts(opened, make_split(opened, config, cache_folder()), seed=seed)
-    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else format_shortcuts(found))
+    echo(found.to_dict(), as_json, lambda _: format_shortcuts(found))
