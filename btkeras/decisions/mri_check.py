@@ -131,9 +131,7 @@ class SliceFeatures:
     @cached_property
     def elongation(self) -> float:
         """How many times the largest object is longer than wide, by its moments; 0 without objects."""
-        if self._covariance is None:
-            return 0.0
-        small, large = np.linalg.eigvalsh(self._covariance)
+        small, large = (1, 0) if self._covariance is None else np.linalg.eigvalsh(self._covariance)
         return float(np.sqrt(large / max(small, 1e-3)))
 
     @cached_property

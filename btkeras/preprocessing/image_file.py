@@ -58,11 +58,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_image_bytes(path: str | Path) -> bytes:
-    """Returns a file's content after ``check_image``; every failure names the file.
-
-    Raises:
-        ImageError: If the file cannot be read, has more than ``MAX_BYTES``, or is no PNG or JPEG that may be decoded.
-    """
+    """Returns a file's content after ``check_image``; every failure is an ImageError that names the file."""
     data = read_bytes(path)
     check_image(data, str(path))
     return data
