@@ -110,6 +110,7 @@ def prepare(
             image is left.
     """
     paths, target = [Path(source) for source in sources], Path(out)
+    progress = progress or (lambda images, total: tqdm(images, total=total, unit=" images", disable=None))
     step = slice_step(slices)
     _check_target(target, paths)
     with ExitStack() as stack, warnings.catch_warnings():
@@ -118,16 +119,12 @@ def prepare(
         items, ignored = find_images(paths, stack)
         with atomic_folder(target) as folder:
             writer = _Writer(folder)
-            for item, images in (progress or _progress_bar)(convert_all(items, harmonize, step), len(items)):
+            for item, images in progress(convert_all(items, harmonize, step), len(items)):
                 writer.add(item, images)
             if writer.broken and not (skip_broken and writer.records):
                 raise _broken_error(writer.broken, len(items))
             writer.finish()
     return writer.report(target, ignored)
-
-
-def _progress_bar(items: Iterable[Any], total: int) -> Iterable[Any]:
-    return tqdm(items, total=total, unit=" images", disable=None)
 
 
 def _check_target(out: Path, sources: Sequence[Path]) -> None:
