@@ -16,20 +16,13 @@ import keras
 from btkeras.errors import ModelError
 from btkeras.export import metadata, saved_model
 from btkeras.export.network import ExportNetwork, export_network
-from btkeras.export.parity import ParitySlices, Row, check_parity, parity_slices, phantom_image, quantized_row
-from btkeras.export.quantize import (
-    QUANTIZATIONS,
-    Quantization,
-    compare,
-    quantized_calibration,
-    quantized_ood_calibration,
-)
+from btkeras.export.parity import ParitySlices, Row, check_parity, parity_slices, phantom_image
+from btkeras.export.quantize import QUANTIZATIONS, Quantization, compare, recalibrated
 from btkeras.export.single_file import embed_in_litert, embed_in_onnx, write_litert, write_onnx
-from btkeras.files import atomic_folder
-from btkeras.inference.backends import InferenceBackend, load_backend
-from btkeras.inference.backends.keras import backend_of
+from btkeras.files import atomic_folder, write_text
+from btkeras.inference.backends import load_backend
 from btkeras.inference.model_folder import EXTRA, FILES, latest_version, require_engine
-from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.inference.predictor import Predictor
 from btkeras.runs import Run
 
 # Of the formats of one file: what writes it, and what embeds metadata in it.
@@ -61,25 +54,17 @@ def export(
         quantize: One of ``quantize.QUANTIZATIONS`` for the formats of one file, or None. The quantized file is compared
             with the float32 one on the validation subset, and evaluated on the test subset.
 
-    Returns:
-        The version's folder.
-
     Raises:
-        ModelError: If the version exists, the Keras backend is not TensorFlow, a package is missing, the formats and
-            the quantization do not go together, or an export disagrees with the checkpoint.
+        ModelError: If the version exists, a package is missing, an export disagrees with the checkpoint, or formats,
+            quantization and the Keras backend do not go together.
         DataError: If quantization is wanted and the run's dataset is gone.
     """
     _check(formats, quantize)
     target = out / str(_free_version(out, version))
     network = export_network(run)
-    size, _, channels = network.shape
-    preprocessor = Preprocessor(size, channels, network.harmonize)
-    exporter = _Exporter(
-        network,
-        backend_of(run, network.model),
-        parity_slices(run, preprocessor),
-        Quantization.of(quantize, run, preprocessor) if quantize else None,
-    )
+    preprocessor = Predictor(network.checkpoint).preprocessor
+    quantization = Quantization.of(quantize, run, preprocessor) if quantize else None
+    exporter = _Exporter(network, parity_slices(run, preprocessor), quantization)
     try:
         with atomic_folder(target) as folder:
             exporter.write(folder, out.resolve().name, [each for each in FILES if each in formats])
@@ -96,15 +81,15 @@ class _Exporter:
     """What every format of a version is written and checked with."""
 
     network: ExportNetwork
-    checkpoint: InferenceBackend
     slices: ParitySlices
     quantization: Quantization | None
 
     def write(self, folder: Path, name: str, formats: Sequence[str]) -> None:
         """Writes a whole version of the model ``name``."""
         manifest = metadata.model_metadata(self.network)
-        own_files = metadata.metadata_files(manifest, self.network.calibration, self.network.ood_calibration)
-        metadata.write_extra(folder, own_files)
+        own_files = metadata.metadata_files(manifest, self.network.checkpoint)
+        for file_name, text in own_files.items():
+            write_text(folder / EXTRA / file_name, text)
         rows: list[Row] = []
         comparisons: list[dict[str, Any]] = []
         for each in formats:
@@ -112,49 +97,45 @@ class _Exporter:
             if each == "savedmodel":
                 saved_model.write(self.network, folder)
                 saved_model.write_warmup(folder / EXTRA / saved_model.WARMUP, name, phantom_image())
+                rows += check_parity(each, file, self.network.checkpoint, self.slices)
             elif self.quantization is None:
-                self._write_exact(each, file, own_files)
+                rows += self._write_exact(each, file, own_files)
             else:
                 found, comparison = self._write_quantized(each, file, manifest, self.quantization)
                 rows += found
                 comparisons.append(comparison)
-                continue
-            rows += check_parity(each, file, self.checkpoint, self.slices)
         metadata.write_image_digests(folder, self.network.run)
         selftest = metadata.write_selftest(folder, formats, self.quantization.kind if self.quantization else None)
-        measured = {
-            "formats": {each: _stored(folder, each) for each in formats},
-            "parity": {"inputs": self.slices.origin, "rows": rows},
-            "quantization": comparisons,
-        }
-        metadata.write_manifest(folder, self.network, manifest | measured, selftest)
+        manifest["formats"] = {each: _stored(folder, each) for each in formats}
+        manifest["parity"] = {"inputs": self.slices.origin, "rows": rows}
+        manifest["quantization"] = comparisons
+        metadata.write_manifest(folder, self.network, manifest, selftest)
 
-    def _write_exact(self, model_format: str, file: Path, embedded: dict[str, str]) -> None:
+    def _write_exact(self, model_format: str, file: Path, embedded: dict[str, str]) -> list[Row]:
         write, embed = _WRITERS[model_format]
         write(self.network, file, None, None)
         embed(file, embedded)
+        return check_parity(model_format, file, self.network.checkpoint, self.slices)
 
     def _write_quantized(
         self, model_format: str, file: Path, manifest: dict[str, Any], quantization: Quantization
     ) -> tuple[list[Row], dict[str, Any]]:
         """Writes a quantized file, and a temporary float32 one whose parity shows that nothing else went wrong."""
         write, embed = _WRITERS[model_format]
-        network, kind = self.network, quantization.kind
-        exact_files = metadata.metadata_files(manifest, network.calibration, network.ood_calibration)
+        checkpoint, kind = self.network.checkpoint, quantization.kind
+        exact_files = metadata.metadata_files(manifest, checkpoint)
         with tempfile.TemporaryDirectory() as scratch:
             exact, first = Path(scratch, file.name), Path(scratch, f"first-{file.name}")
-            self._write_exact(model_format, exact, exact_files)
-            rows = check_parity(model_format, exact, self.checkpoint, self.slices)
-            write(network, file, kind, quantization.training)
+            rows = self._write_exact(model_format, exact, exact_files)
+            write(self.network, file, kind, quantization.training)
             # Its calibration needs its own outputs, which need a file that can be loaded.
             shutil.copyfile(file, first)
             embed(first, exact_files)
             outputs = load_backend(first).predict_all(quantization.validation.images)
-            calibration = quantized_calibration(kind, network.calibration, quantization.validation.labels, outputs)
-            embed(file, metadata.metadata_files(manifest, calibration, quantized_ood_calibration(outputs)))
-            backends = (load_backend(exact), load_backend(file))
-            rows.append(quantized_row(f"{model_format} {kind}", backends[1], self.checkpoint, self.slices))
-            return rows, compare((model_format, kind), (exact, file), backends, quantization)
+            own = recalibrated(kind, checkpoint, quantization.validation.labels, outputs)
+            embed(file, metadata.metadata_files(manifest, own))
+            rows += check_parity(model_format, file, checkpoint, self.slices, kind)
+            return rows, compare(model_format, (exact, file), quantization)
 
 
 def _stored(folder: Path, model_format: str) -> dict[str, Any]:
@@ -164,28 +145,23 @@ def _stored(folder: Path, model_format: str) -> dict[str, Any]:
 
 
 def _check(formats: Sequence[str], quantize: str | None) -> None:
+    rule, received, remedy = "", quantize, ""
     if keras.backend.backend() != "tensorflow":
-        raise ModelError(
-            "Exporting needs Keras' TensorFlow backend",
-            received=keras.backend.backend(),
-            remedy="Run it again with KERAS_BACKEND=tensorflow; the checkpoint loads under any backend",
-        )
-    unknown = [each for each in formats if each not in FILES]
-    if unknown or not formats:
-        raise ModelError(f"A format must be one of {', '.join(FILES)}", received=", ".join(unknown) or "none")
-    for each in formats:
-        for module in _ENGINES[each]:
-            require_engine(module, each)
-    if quantize is None:
-        return
-    if quantize not in QUANTIZATIONS:
-        raise ModelError(f"A quantization must be one of {', '.join(QUANTIZATIONS)}", received=quantize)
-    if not _WRITERS.keys() & set(formats):
-        raise ModelError(
-            "Only ONNX and LiteRT files are quantized", received=quantize, remedy="Add --format onnx or litert"
-        )
-    if quantize == "float16" and "onnx" in formats:
-        raise ModelError("ONNX files are quantized to int8 only", received=quantize, remedy="Take the format litert")
+        rule, received = "Exporting needs Keras' TensorFlow backend", keras.backend.backend()
+        remedy = "Run it again with KERAS_BACKEND=tensorflow; the checkpoint loads under any backend"
+    elif (unknown := [each for each in formats if each not in FILES]) or not formats:
+        rule, received = f"A format must be one of {', '.join(FILES)}", ", ".join(unknown) or "none"
+    elif quantize not in (None, *QUANTIZATIONS):
+        rule = f"A quantization must be one of {', '.join(QUANTIZATIONS)}"
+    elif quantize and not _WRITERS.keys() & set(formats):
+        rule, remedy = "Only ONNX and LiteRT files are quantized", "Add --format onnx or litert"
+    elif quantize == "float16" and "onnx" in formats:
+        rule, remedy = "ONNX files are quantized to int8 only", "Take the format litert"
+    if rule:
+        raise ModelError(rule, received=received, remedy=remedy)
+    for model_format in formats:
+        for module in _ENGINES[model_format]:
+            require_engine(module, model_format)
 
 
 def _free_version(out: Path, version: int | None) -> int:

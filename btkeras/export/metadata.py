@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -12,31 +11,16 @@ from typing import Any
 import numpy as np
 
 import btkeras
-from btkeras.decisions.calibration import COVERAGE, Calibration
-from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores
+from btkeras.decisions.calibration import COVERAGE
+from btkeras.decisions.ood import OOD_PERCENTILE
 from btkeras.errors import DataError, RunError
 from btkeras.export.network import ExportNetwork
 from btkeras.export.parity import format_parity, phantom_image
-from btkeras.export.quantize import format_comparison
+from btkeras.export.quantize import format_comparison, with_interval
 from btkeras.files import read_json, sha256, write_json, write_text
+from btkeras.inference import model_folder
 from btkeras.inference.backends import InferenceBackend
-from btkeras.inference.model_folder import (
-    CALIBRATION,
-    CARD,
-    DIGEST_DIGITS,
-    EXTRA,
-    FILES,
-    IMAGE_DIGESTS,
-    LABELS,
-    MANIFEST,
-    METADATA,
-    OOD_CALIBRATION,
-    SELFTEST,
-    SELFTEST_IMAGE,
-    image_digest,
-)
 from btkeras.inference.predictor import FilePrediction, Predictor
-from btkeras.metrics.intervals import wilson
 from btkeras.models.build import count_macs
 from btkeras.models.head import temperature_of
 from btkeras.reporting.card import card_text
@@ -53,10 +37,10 @@ _TOLERANCES: Mapping[str | None, tuple[float, float]] = {
     "float16": (5e-3, 1.0),
     "int8": (0.05, 5.0),
 }
-_UNEVALUATED_CARD = """# {name}
+_UNEVALUATED_CARD = """# {}
 
-A network of {classes} for {size} x {size} x {channels} images, made with btkeras {version}. **It was never evaluated:
-nothing is known about its accuracy.** `btkeras evaluate` its run, and export it again.
+A network of {} for {} x {} x {} images, made with btkeras {}. **It was never evaluated: nothing is known about its
+accuracy.** `btkeras evaluate` its run, and export it again.
 """
 
 
@@ -65,13 +49,14 @@ def model_metadata(network: ExportNetwork) -> dict[str, Any]:
     run = network.run
     manifest, split = run.manifest(), read_json(run.splits_file)
     size, _, channels = network.shape
+    split_keys = [name for name in ("group_by", "seed", "digest") if name in split]
     counts = {subset: sum(split["counts"][subset].values()) for subset in SUBSETS}
     return {
         "model": network.model.name,
-        "classes": list(network.classes),
+        "classes": list(network.checkpoint.classes),
         "image_size": size,
         "channels": channels,
-        "harmonize": network.harmonize,
+        "harmonize": network.checkpoint.harmonize,
         "temperature": temperature_of(network.model),
         # Multiply-accumulates an image.
         "macs": count_macs(network.reparameterized),
@@ -82,12 +67,7 @@ def model_metadata(network: ExportNetwork) -> dict[str, Any]:
         "trained_with": manifest["versions"],
         "dataset_images": manifest["images"],
         "dataset": PurePath(str(manifest["dataset"])).name,
-        "split": {
-            "group_by": split.get("group_by", "image"),
-            "seed": split["seed"],
-            "digest": split["digest"],
-            **counts,
-        },
+        "split": {"group_by": "image"} | {name: split[name] for name in split_keys} | counts,
         "test": _run_metrics(run),
     }
 
@@ -96,36 +76,24 @@ def _run_metrics(run: Run) -> dict[str, Any] | None:
     """Metrics on the run's test subset; None if it was not evaluated."""
     if not run.metrics_file.is_file():
         return None
-    metrics = run.metrics()
     try:
-        images, accuracy = int(metrics["images"]), float(metrics["accuracy"])
-        macro = {name: float(value) for name, value in metrics["macro"].items()}
+        return with_interval(run.metrics())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
             f"{run.metrics_file} must be as btkeras writes it", received=error, remedy="Evaluate the run again"
         ) from error
-    interval = wilson(accuracy * images, images)
-    return {"images": images, "accuracy": accuracy, "accuracy_interval": interval, "macro": macro}
 
 
-def metadata_files(
-    manifest: _Json, calibration: Calibration | None, ood_calibration: CalibrationScores | None
-) -> dict[str, str]:
-    """Texts by the names of ``model_folder.METADATA_FILES``, without what the run does not have."""
-    documents: dict[str, _Json] = {METADATA: manifest}
-    if calibration:
-        documents[CALIBRATION] = calibration.to_json()
-    if ood_calibration:
-        documents[OOD_CALIBRATION] = {"scores": ood_calibration.scores.tolist()}
+def metadata_files(manifest: _Json, backend: InferenceBackend) -> dict[str, str]:
+    """Texts by the names of ``model_folder.METADATA_FILES``, without what the backend does not have."""
+    documents: dict[str, _Json] = {model_folder.METADATA: manifest}
+    if backend.calibration:
+        documents[model_folder.CALIBRATION] = backend.calibration.to_json()
+    if backend.ood_calibration:
+        documents[model_folder.OOD_CALIBRATION] = {"scores": backend.ood_calibration.scores.tolist()}
     labels = "".join(f"{name}\n" for name in manifest["classes"])
     texts = {name: json.dumps(value, indent=2, allow_nan=False) + "\n" for name, value in documents.items()}
-    return {**texts, LABELS: labels}
-
-
-def write_extra(version: Path, texts: Mapping[str, str]) -> None:
-    """Writes texts by their names into ``assets.extra/``."""
-    for name, text in texts.items():
-        write_text(version / EXTRA / name, text)
+    return {**texts, model_folder.LABELS: labels}
 
 
 def write_image_digests(version: Path, run: Run) -> None:
@@ -139,35 +107,36 @@ def write_image_digests(version: Path, run: Run) -> None:
         split = run.split(dataset)
     except DataError:
         return
-    what = f"SHA-256 of the images' files, first {DIGEST_DIGITS} hexadecimal digits, sorted"
+    what = f"SHA-256 of the images' files, first {model_folder.DIGEST_DIGITS} hexadecimal digits, sorted"
     document: dict[str, object] = {"digests": what}
     for subset in SUBSETS:
-        found: dict[str, list[str]] = defaultdict(list)
-        for record in split.subset(subset):
-            found[record.label].append(image_digest(dataset.root / record.path))
-        document[subset] = {label: sorted(found[label]) for label in run.classes()}
-    write_text(version / IMAGE_DIGESTS, json.dumps(document, separators=(",", ":")) + "\n")
+        digests = [
+            (record.label, model_folder.image_digest(dataset.root / record.path)) for record in split.subset(subset)
+        ]
+        document[subset] = {label: sorted(d for own, d in digests if own == label) for label in run.classes()}
+    write_text(version / model_folder.IMAGE_DIGESTS, json.dumps(document, separators=(",", ":")) + "\n")
 
 
 def write_selftest(version: Path, formats: Sequence[str], quantization: str | None) -> dict[str, Any]:
-    """Writes ``assets.extra/selftest.png``, a synthetic slice, and ``selftest.json``, which it returns.
-
-    It holds the prediction sets' ``coverage`` and, by format in ``formats``, the expected prediction.
-    """
-    (version / SELFTEST_IMAGE).write_bytes(phantom_image())
-    expected = {
-        name: _expected(version, FILES[name], None if name == "savedmodel" else quantization) for name in formats
-    }
-    document = {"image": SELFTEST_IMAGE.name, "coverage": COVERAGE, "formats": expected}
-    write_json(version / SELFTEST, document)
+    """Writes ``selftest.png``, a synthetic slice, and ``selftest.json``, which it returns: the expected predictions."""
+    (version / model_folder.SELFTEST_IMAGE).write_bytes(phantom_image())
+    kinds = {name: None if name == "savedmodel" else quantization for name in formats}
+    expected = {name: _expected(version, model_folder.FILES[name], kind) for name, kind in kinds.items()}
+    document = {"image": model_folder.SELFTEST_IMAGE.name, "coverage": COVERAGE, "formats": expected}
+    write_json(version / model_folder.SELFTEST, document)
     return document
 
 
 def _expected(version: Path, file: str, quantization: str | None) -> dict[str, Any]:
     predictor = Predictor(version / file)
-    (prediction,) = predictor.predict_files([version / SELFTEST_IMAGE])
+    (prediction,) = predictor.predict_files([version / model_folder.SELFTEST_IMAGE])
     probability, ood_percentile = _TOLERANCES[quantization]
-    thresholds = _thresholds(predictor.backend)
+    calibration, ood_calibration = predictor.backend.calibration, predictor.backend.ood_calibration
+    # The largest score in distribution, and the least probability of a class in a prediction set.
+    thresholds = {
+        "ood_score": ood_calibration.threshold if ood_calibration else None,
+        "probability": 1 - calibration.threshold(COVERAGE) if calibration else None,
+    }
     return {
         "file": file,
         "quantization": quantization,
@@ -179,15 +148,6 @@ def _expected(version: Path, file: str, quantization: str | None) -> dict[str, A
         # Whether all predictions within the tolerance have the same decision.
         "decided": _decided(prediction, thresholds["probability"], probability, ood_percentile),
         "thresholds": thresholds,
-    }
-
-
-def _thresholds(backend: InferenceBackend) -> dict[str, float | None]:
-    """The largest ``ood_score`` in distribution, and the least ``probability`` of a class in a prediction set."""
-    calibration, ood_calibration = backend.calibration, backend.ood_calibration
-    return {
-        "ood_score": ood_calibration.threshold if ood_calibration else None,
-        "probability": 1 - calibration.threshold(COVERAGE) if calibration else None,
     }
 
 
@@ -205,26 +165,23 @@ def write_manifest(version: Path, network: ExportNetwork, manifest: _Json, selft
     if run.metrics_file.is_file():
         card = card_text(run)
     else:
-        card = _UNEVALUATED_CARD.format(
-            name=run.path.resolve().name,
-            classes=", ".join(network.classes),
-            size=network.shape[0],
-            channels=network.shape[2],
-            version=btkeras.__version__,
-        )
-    write_text(version / EXTRA / CARD, f"{card}\n{_export_section(manifest, selftest, _digests(version))}")
-    write_json(version / MANIFEST, {**manifest, "files": _digests(version)})
+        classes = ", ".join(network.checkpoint.classes)
+        card = _UNEVALUATED_CARD.format(run.path.resolve().name, classes, *network.shape, btkeras.__version__)
+    card += f"\n{_export_section(manifest, selftest, _digests(version))}"
+    write_text(version / model_folder.EXTRA / model_folder.CARD, card)
+    write_json(version / model_folder.MANIFEST, {**manifest, "files": _digests(version)})
 
 
 def _digests(version: Path) -> dict[str, str]:
     """SHA-256 of each file but the manifest, by its path in the version."""
-    files = sorted(path for path in version.rglob("*") if path.is_file() and path != version / MANIFEST)
+    files = sorted(path for path in version.rglob("*") if path.is_file() and path != version / model_folder.MANIFEST)
     return {file.relative_to(version).as_posix(): sha256(file) for file in files}
 
 
 def _export_section(manifest: _Json, selftest: _Json, digests: Mapping[str, str]) -> str:
     """The card's section on the export, Markdown."""
-    weights = {name: digest for name, digest in digests.items() if name in FILES.values() or "variables" in name}
+    files = model_folder.FILES.values()
+    weights = {name: digest for name, digest in digests.items() if name in files or "variables" in name}
     options = [f"--format {name}" for name in manifest["formats"]]
     options += [f"--quantize {kind}" for kind in sorted({row["quantization"] for row in manifest["quantization"]})]
     lines = ["## This export", "", "| file | SHA-256 |", "| --- | --- |"]
@@ -242,22 +199,13 @@ def _export_section(manifest: _Json, selftest: _Json, digests: Mapping[str, str]
                 f"- {row['file']}: a class is in the prediction set of {100 * selftest['coverage']:.0f} % coverage "
                 f"from a probability of {probability:.4f}; uncertain unless there is one such class."
             )
-    lines += [
-        "",
-        "Made, checked where it is installed, and evaluated again by:",
-        "",
-        "```bash",
-        f"btkeras export RUN --out MODEL {' '.join(options)}",
-        "btkeras selftest --model MODEL",
-        "btkeras evaluate MODEL --data DATASET",
-        "```",
-    ]
+    commands = [f"btkeras export RUN --out MODEL {' '.join(options)}", "btkeras selftest --model MODEL"]
+    commands += ["btkeras evaluate MODEL --data DATASET"]
+    lines += ["", "Made, checked where it is installed, and evaluated again by:", "", "```bash", *commands, "```"]
     return "\n".join([*lines, "", "```", *format_export(manifest), "```", ""])
 
 
 def format_export(manifest: _Json) -> list[str]:
     """A manifest's ``parity`` and ``quantization`` as lines of text."""
-    lines = format_parity(manifest["parity"])
-    for row in manifest["quantization"]:
-        lines += ["", *format_comparison(row)]
-    return lines
+    compared = [line for row in manifest["quantization"] for line in ("", *format_comparison(row))]
+    return format_parity(manifest["parity"]) + compared

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
 
-from btkeras.decisions.calibration import Calibration, load_calibration
-from btkeras.decisions.ood import CalibrationScores, OODDetector, load_ood, squared_distance
+from btkeras.decisions.ood import load_ood, squared_distance
 from btkeras.errors import ModelError
 from btkeras.evaluation.evaluate import load_best
 from btkeras.explain.cam import Stage, stages
 from btkeras.explain.methods import DEFAULT_METHOD, METHODS, Cam
+from btkeras.inference.backends import InferenceBackend
+from btkeras.inference.backends.keras import backend_of
 from btkeras.inference.model_folder import OOD_SCORE, PROBABILITIES
 from btkeras.models.head import logits_network, with_features
 from btkeras.models.reparameterize import reparameterize
@@ -33,15 +35,11 @@ def graph_explainer(model: keras.Model) -> Maps | None:
         probable class, to maps, float32 ``[n, size, size]`` in 0..1, and the explained classes' indices; None if the
         network has no layers that can be explained.
     """
-    cam = METHODS[DEFAULT_METHOD]
-    if not isinstance(cam, Cam):
-        return None
-    try:
+    cam, chosen = METHODS[DEFAULT_METHOD], []
+    with suppress(ModelError):
         network = logits_network(model)
-    except ModelError:
-        return None
-    chosen = [stage for i, stage in enumerate(stages(network)) if i in cam.stages]
-    if not chosen:
+        chosen = [stage for i, stage in enumerate(stages(network)) if isinstance(cam, Cam) and i in cam.stages]
+    if not chosen or not isinstance(cam, Cam):
         return None
     split = keras.Model(network.input, [*(stage.tensor for stage in chosen), network.output])
 
@@ -89,47 +87,31 @@ def _to_one(maps: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(maps, tf.reduce_max(maps, axis=[1, 2], keepdims=True))
 
 
-# Prefix of the OOD score's variables.
-OOD_PREFIX = "ood_"
-
-
 @dataclass(frozen=True)
 class ExportNetwork:
     """What every format is written from.
 
     Attributes:
         run: The run.
-        model: Its best checkpoint, which the export must agree with.
+        model: Its best checkpoint.
+        checkpoint: The same as a backend, which the export must agree with.
         reparameterized: The same network, re-parameterised (``models.reparameterize``).
         network: ``reparameterized`` with features: from float32 ``[n, size, size, channels]`` in 0..255 to
             probabilities and, behind them if there are OOD scores, features.
-        classes: Class names.
-        harmonize: Whether images are cropped to the head and intensity-normalised.
-        calibration: What prediction sets are made from, or None.
-        ood: What OOD scores are made from, or None.
         ood_variables: ``Gaussian.parts``, as variables that all signatures share; empty without scores.
     """
 
     run: Run
     model: keras.Model
+    checkpoint: InferenceBackend
     reparameterized: keras.Model
     network: keras.Model
-    classes: tuple[str, ...]
-    harmonize: bool
-    calibration: Calibration | None
-    ood: OODDetector | None
     ood_variables: dict[str, tf.Variable]
-
-    @property
-    def ood_calibration(self) -> CalibrationScores | None:
-        """The validation slices' OOD scores, or None."""
-        return self.ood.reference if self.ood else None
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of one preprocessed image: side, side, channels."""
-        _, *shape = self.model.input_shape
-        return (shape[0], shape[1], shape[2])
+        return (self.checkpoint.size, self.checkpoint.size, self.checkpoint.channels)
 
     @property
     def spec(self) -> tf.TensorSpec:
@@ -141,7 +123,7 @@ class ExportNetwork:
         outputs = tf.cast(self.network(tf.cast(images, tf.float32), training=False), tf.float32)
         if not self.ood_variables:
             return {PROBABILITIES: tf.identity(outputs, name=PROBABILITIES)}
-        count = len(self.classes)
+        count = len(self.checkpoint.classes)
         scores = squared_distance(
             outputs[:, count:], self.ood_variables, lambda values: tf.reduce_sum(tf.square(values), axis=-1)
         )
@@ -156,19 +138,10 @@ class ExportNetwork:
 
 
 def export_network(run: Run) -> ExportNetwork:
-    """Loads a run's best checkpoint with its calibration, and re-parameterises it; errors as ``load_best``."""
-    model = load_best(run)
-    calibration, ood = load_calibration(run, model), load_ood(run)
-    parts = ood.gaussian.parts() if ood else {}
+    """Loads a run's best checkpoint, and re-parameterises it; errors as ``load_best``."""
+    model, ood = load_best(run), load_ood(run)
     reparameterized = reparameterize(model)
-    return ExportNetwork(
-        run=run,
-        model=model,
-        reparameterized=reparameterized,
-        network=with_features(reparameterized) if ood else reparameterized,
-        classes=run.classes(),
-        harmonize=run.config().data.harmonize,
-        calibration=calibration,
-        ood=ood,
-        ood_variables={name: tf.Variable(v, trainable=False, name=f"{OOD_PREFIX}{name}") for name, v in parts.items()},
-    )
+    network = with_features(reparameterized) if ood else reparameterized
+    parts = ood.gaussian.parts() if ood else {}
+    variables = {name: tf.Variable(value, trainable=False, name=f"ood_{name}") for name, value in parts.items()}
+    return ExportNetwork(run, model, backend_of(run, model), reparameterized, network, variables)

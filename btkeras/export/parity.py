@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,40 +73,29 @@ def phantom_image() -> bytes:
     return encode_png(draw_patient(_PHANTOM, 1)[1].image)
 
 
-def check_parity(model_format: str, file: Path, checkpoint: InferenceBackend, slices: ParitySlices) -> list[Row]:
-    """Compares a float32 export, of a key of ``model_folder.FILES``, with its checkpoint.
+def check_parity(
+    model_format: str, file: Path, checkpoint: InferenceBackend, slices: ParitySlices, quantization: str = ""
+) -> list[Row]:
+    """Compares an export, of a key of ``model_folder.FILES``, with its checkpoint.
 
     Returns:
-        For each signature ``format``, ``signature``, ``images``, ``labels`` (on how many both have the same most
-        probable class) and the largest differences: ``probabilities``, ``ood_score`` (relative), ``map``.
+        A row for each signature; ``labels`` is on how many images both have the same most probable class, and
+        ``probabilities``, ``ood_score`` (relative) and ``map`` are the largest differences.
 
     Raises:
-        ModelError: If a difference is beyond its limit.
+        ModelError: If a difference is beyond its limit; a quantized file has none.
     """
     expected = checkpoint.predict_all(slices.prepared)
-    rows = []
+    rows: list[Row] = []
     for signature, found in _outputs(model_format, file, slices):
         differences = _differences(found, expected, checkpoint)
-        rows.append(_row(model_format, signature, found, expected, differences))
-        _check(rows[-1], slices.names, differences)
+        labels = found.probabilities.argmax(axis=1) == expected.probabilities.argmax(axis=1)
+        row: Row = {"format": f"{model_format} {quantization}".strip(), "signature": signature}
+        row |= {"images": len(labels), "labels": int(labels.sum())}
+        rows.append(row | {name: float(values.max()) for name, values in differences.items()})
+        if not quantization:
+            _check(row, slices.names, differences)
     return rows + _map_rows(model_format, file, checkpoint, slices, expected.probabilities)
-
-
-def quantized_row(
-    model_format: str, backend: InferenceBackend, checkpoint: InferenceBackend, slices: ParitySlices
-) -> Row:
-    """The same row for a quantized export, which has no limit."""
-    found, expected = backend.predict_all(slices.prepared), checkpoint.predict_all(slices.prepared)
-    return _row(model_format, PREPARED, found, expected, _differences(found, expected, checkpoint))
-
-
-def _row(
-    model_format: str, signature: str, found: ModelOutputs, expected: ModelOutputs, differences: Mapping[str, _Floats]
-) -> Row:
-    labels = found.probabilities.argmax(axis=1) == expected.probabilities.argmax(axis=1)
-    largest = {name: float(values.max()) for name, values in differences.items()}
-    row = {"format": model_format, "signature": signature, "images": len(labels), "labels": int(labels.sum())}
-    return row | largest
 
 
 def _differences(found: ModelOutputs, expected: ModelOutputs, checkpoint: InferenceBackend) -> dict[str, _Floats]:
@@ -139,15 +128,17 @@ def _outputs(model_format: str, file: Path, slices: ParitySlices) -> Iterator[tu
         return
     # Kept alive, since signatures hold their variables weakly.
     loaded = tf.saved_model.load(str(file.parent))
-    signatures = loaded.signatures
     chunks = [slice(start, start + BATCH) for start in range(0, len(slices.names), BATCH)]
-    encoded = [signatures[BYTES](image_bytes=tf.constant(slices.encoded[chunk])) for chunk in chunks]
-    yield BYTES, _joined(encoded)
-    # One by one, since they have several sizes.
+    # Pixels one by one, since they have several sizes.
     images = (decode(data, name) for name, data in zip(slices.names, slices.encoded, strict=True))
-    yield PIXELS, _joined([signatures[PIXELS](images=tf.constant(image[None])) for image in images])
-    prepared = [signatures[PREPARED](images=tf.constant(slices.prepared[chunk])) for chunk in chunks]
-    yield PREPARED, _joined(prepared)
+    inputs: dict[str, Iterable[dict[str, Any]]] = {
+        BYTES: ({"image_bytes": slices.encoded[chunk]} for chunk in chunks),
+        PIXELS: ({"images": image[None]} for image in images),
+        PREPARED: ({"images": slices.prepared[chunk]} for chunk in chunks),
+    }
+    for name, calls in inputs.items():
+        found = [loaded.signatures[name](**{key: tf.constant(value) for key, value in call.items()}) for call in calls]
+        yield name, _joined(found)
 
 
 def _joined(batches: Sequence[Mapping[str, tf.Tensor]]) -> ModelOutputs:
@@ -175,17 +166,14 @@ def _map_rows(
 
 def format_parity(parity: Mapping[str, Any]) -> list[str]:
     """A manifest's ``parity`` as lines of a table."""
-    columns = {"labels": 12, "probabilities": 15, "ood_score": 11, "map": 10}
-    titles = {"labels": "same label"}
-    head = f"{'format':<16}{'signature':<20}{'slices':>6}"
+    line = "{:<16}{:<20}{:>6}{:>12}{:>15}{:>11}{:>10}".format
+    names = ("probabilities", "ood_score", "map")
     lines = [
         f"Largest differences from the checkpoint, {parity['inputs']}:",
-        head + "".join(f"{titles.get(name, name):>{width}}" for name, width in columns.items()),
+        line("format", "signature", "slices", "same label", *names),
     ]
     for row in parity["rows"]:
-        cells = {name: f"{row[name]:.1e}" for name in columns if row.get(name) is not None}
-        if "labels" in cells:
-            cells["labels"] = f"{row['labels']}/{row['images']}"
-        values = "".join(f"{cells.get(name, ''):>{width}}" for name, width in columns.items())
-        lines.append(f"{row['format']:<16}{row['signature']:<20}{row['images']:>6,}{values}".rstrip())
+        labels = f"{row['labels']}/{row['images']}" if "labels" in row else ""
+        values = ("" if row.get(name) is None else f"{row[name]:.1e}" for name in names)
+        lines.append(line(row["format"], row["signature"], f"{row['images']:,}", labels, *values).rstrip())
     return lines

@@ -5,21 +5,22 @@ A quantized network is another network: its prediction sets and OOD percentiles 
 
 from __future__ import annotations
 
-import time
+import timeit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.decisions.calibration import METHOD, Calibration, nonconformity_scores
+from btkeras.decisions.calibration import METHOD, nonconformity_scores
 from btkeras.decisions.ood import CalibrationScores
-from btkeras.decisions.selective_classifier import Decision, SelectiveClassifier
 from btkeras.errors import DataError, ImageError
 from btkeras.export.parity import spread
-from btkeras.inference.backends import InferenceBackend, ModelOutputs
+from btkeras.inference.backends import InferenceBackend, ModelOutputs, load_backend
+from btkeras.inference.predictor import Predictor
 from btkeras.metrics import negative_log_likelihood, summarize
 from btkeras.metrics.comparisons import mcnemar
 from btkeras.metrics.intervals import wilson
@@ -32,8 +33,7 @@ QUANTIZATIONS = ("int8", "float16")
 _TIMED = 20
 
 
-@dataclass(frozen=True)
-class LabelledSlices:
+class LabelledSlices(NamedTuple):
     """Network inputs, uint8 ``[n, size, size, channels]``, and class indices ``[n]``."""
 
     images: NDArray[np.uint8]
@@ -75,53 +75,49 @@ def subset_slices(run: Run, subset: str) -> LabelledSlices:
     return LabelledSlices(cache.take(np.arange(len(cache))), labels)
 
 
-def quantized_calibration(
-    kind: str, calibration: Calibration | None, labels: NDArray[np.integer], outputs: ModelOutputs
-) -> Calibration | None:
-    """The calibration of a quantized network from its outputs for the validation subset.
+def recalibrated(
+    kind: str, checkpoint: InferenceBackend, labels: NDArray[np.integer], outputs: ModelOutputs
+) -> InferenceBackend:
+    """The checkpoint with the calibration of its quantized network, from that one's outputs for the validation subset.
 
     The temperature is in the weights, and stays the checkpoint's.
     """
-    if calibration is None:
-        return None
-    scores = tuple(nonconformity_scores(labels, outputs.probabilities).tolist())
-    loss = negative_log_likelihood(labels, outputs.probabilities)
-    method = f"{METHOD}; scores of the network in {kind}"
-    return replace(calibration, scores=scores, nll_after=loss, method=method)
+    calibration = checkpoint.calibration and replace(
+        checkpoint.calibration,
+        scores=tuple(nonconformity_scores(labels, outputs.probabilities).tolist()),
+        nll_after=negative_log_likelihood(labels, outputs.probabilities),
+        method=f"{METHOD}; scores of the network in {kind}",
+    )
+    ood_calibration = None if outputs.ood_scores is None else CalibrationScores(np.sort(outputs.ood_scores))
+    return replace(checkpoint, calibration=calibration, ood_calibration=ood_calibration)
 
 
-def quantized_ood_calibration(outputs: ModelOutputs) -> CalibrationScores | None:
-    """The OOD calibration of a quantized network from its outputs for the validation subset."""
-    return None if outputs.ood_scores is None else CalibrationScores(np.sort(outputs.ood_scores))
-
-
-def compare(
-    names: tuple[str, str],
-    files: tuple[Path, Path],
-    backends: tuple[InferenceBackend, InferenceBackend],
-    data: Quantization,
-) -> dict[str, Any]:
-    """Compares a quantized file with the float32 one of its format; files and backends are float32, then quantized.
+def compare(model_format: str, files: tuple[Path, Path], data: Quantization) -> dict[str, Any]:
+    """Compares a quantized file with the float32 one of its format; ``files`` are float32, then quantized.
 
     Returns:
-        ``format``, ``quantization``, ``images`` (of the validation subset), ``correct``, ``only_float32`` and
-        ``only_quantized`` (how many only one of them has right), ``p`` (McNemar's exact test of these),
-        ``difference`` (largest of a probability), ``mean_difference``, ``ood`` (out of distribution by its own scores),
-        ``ood_differ``, ``sets_differ``, ``decisions_differ``, ``test`` (metrics of the quantized file), ``bytes``,
-        ``milliseconds`` (for one slice on this machine, the least of several), ``split``, ``accuracy``,
-        ``accuracy_interval`` and ``points_lost``. Without calibration or OOD scores, what needs them is None.
+        ``only_float32`` and ``only_quantized`` are how many slices only one of them has right, ``p`` is McNemar's exact
+        test of these, ``difference`` the largest of a probability, ``ood`` how many are out of distribution by a file's
+        own scores, ``test`` has metrics of the quantized file, and ``milliseconds`` are for one slice on this machine,
+        the least of several. Without calibration or OOD scores, what needs them is None.
     """
     labels, count = data.validation.labels, len(data.validation.labels)
+    backends = [load_backend(file) for file in files]
     outputs = [backend.predict_all(data.validation.images) for backend in backends]
     exact, found = (each.probabilities for each in outputs)
     right, still = (rows.argmax(axis=1) == labels for rows in (exact, found))
     test = mcnemar(right, still)
-    before, after = (_decisions(*pair) for pair in zip(backends, outputs, strict=True))
+    decisions = [
+        Predictor(backend).selective.decisions(*each, [None] * count)
+        for backend, each in zip(backends, outputs, strict=True)
+    ]
+    tested = backends[1].predict_all(data.test.images).probabilities
+    pairs = list(zip(*decisions, strict=True))
     calibrated = backends[0].calibration is not None
     correct = (int(right.sum()), int(still.sum()))
     return {
-        "format": names[0],
-        "quantization": names[1],
+        "format": model_format,
+        "quantization": data.kind,
         "images": count,
         "correct": correct,
         "only_float32": test.only_a,
@@ -130,9 +126,9 @@ def compare(
         "difference": float(np.abs(exact - found).max()),
         "mean_difference": float(np.abs(exact - found).mean()),
         **_ood(backends, outputs),
-        "sets_differ": sum(a.set != b.set for a, b in zip(before, after, strict=True)) if calibrated else None,
-        "decisions_differ": sum(a.decision != b.decision for a, b in zip(before, after, strict=True)),
-        "test": _metrics(backends[1], data.test),
+        "sets_differ": sum(a.set != b.set for a, b in pairs) if calibrated else None,
+        "decisions_differ": sum(a.decision != b.decision for a, b in pairs),
+        "test": with_interval(summarize(data.test.labels, tested, backends[1].classes)),
         "bytes": [file.stat().st_size for file in files],
         "milliseconds": _milliseconds(backends, data.validation.images),
         "split": "validation",
@@ -142,40 +138,32 @@ def compare(
     }
 
 
-def _decisions(backend: InferenceBackend, outputs: ModelOutputs) -> list[Decision]:
-    selective = SelectiveClassifier(backend.classes, backend.calibration, backend.ood_calibration)
-    return selective.decisions(*outputs, [None] * len(outputs.probabilities))
-
-
 def _ood(backends: Sequence[InferenceBackend], outputs: Sequence[ModelOutputs]) -> dict[str, Any]:
-    found = [
+    beyond = [
         backend.ood_calibration.ood(each.ood_scores)
         for backend, each in zip(backends, outputs, strict=True)
         if backend.ood_calibration is not None and each.ood_scores is not None
     ]
-    if len(found) < len(backends):
+    if len(beyond) < len(backends):
         return {"ood": None, "ood_differ": None}
-    before, after = found
-    return {"ood": (int(before.sum()), int(after.sum())), "ood_differ": int((before != after).sum())}
+    return {"ood": [int(each.sum()) for each in beyond], "ood_differ": int((beyond[0] != beyond[1]).sum())}
 
 
-def _metrics(backend: InferenceBackend, slices: LabelledSlices) -> dict[str, Any]:
-    found = summarize(slices.labels, backend.predict_all(slices.images).probabilities, backend.classes)
-    images, accuracy = found["images"], found["accuracy"]
+def with_interval(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """``images``, ``accuracy`` and ``macro`` of ``metrics.summarize``, and the accuracy's 95 % interval."""
+    images, accuracy = int(metrics["images"]), float(metrics["accuracy"])
+    macro = {name: float(value) for name, value in metrics["macro"].items()}
     interval = wilson(accuracy * images, images)
-    return {"images": images, "accuracy": accuracy, "accuracy_interval": interval, "macro": found["macro"]}
+    return {"images": images, "accuracy": accuracy, "accuracy_interval": interval, "macro": macro}
 
 
 def _milliseconds(backends: Sequence[InferenceBackend], images: NDArray[np.uint8]) -> list[float]:
     """In turns and the least of each, so that other processes count little."""
-    times = np.empty((_TIMED, len(backends)))
-    for i in range(_TIMED):
-        for j, backend in enumerate(backends):
-            start = time.perf_counter()
-            backend.predict(images[i % len(images)][None])
-            times[i, j] = time.perf_counter() - start
-    least: list[float] = (1000 * times.min(axis=0)).round(2).tolist()
-    return least
+    times = [
+        [timeit.timeit(partial(backend.predict, images[[i % len(images)]]), number=1) for backend in backends]
+        for i in range(_TIMED)
+    ]
+    return [round(1000 * float(least), 2) for least in np.min(times, axis=0)]
 
 
 def format_comparison(row: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -59,17 +60,16 @@ def write(network: ExportNetwork, folder: Path) -> None:
     ``ood_score``. ``serving_explained`` takes preprocessed ``images`` and ``class_index`` (int32 ``[n]``, -1 for the
     most probable class) and gives ``map`` (float32 ``[n, size, size]`` in 0..1) and ``label``, the explained class.
     """
-    size, _, channels = network.shape
     archive = keras.export.ExportArchive()
     # Without `archive.track(model)`: it stores every weight a second time (keras-team/keras#23553).
     archive.add_endpoint(
         BYTES,
-        _preprocessed(network, lambda data: preprocess(data, size, channels, network.harmonize)),
+        _preprocessed(network, preprocess),
         input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
     )
     archive.add_endpoint(
         PIXELS,
-        _preprocessed(network, lambda image: preprocess_pixels(image, size, channels, network.harmonize)),
+        _preprocessed(network, preprocess_pixels),
         input_signature=[tf.TensorSpec([None, None, None, None], tf.uint8, name="images")],
     )
     archive.add_endpoint(PREPARED, lambda images: _outputs(network, images), input_signature=[network.spec])
@@ -80,15 +80,17 @@ def write(network: ExportNetwork, folder: Path) -> None:
     archive.write_out(str(folder), verbose=False)
 
 
-def _preprocessed(network: ExportNetwork, preprocess_one: Callable[[tf.Tensor], tf.Tensor]) -> Callable[..., Outputs]:
-    image = tf.TensorSpec(network.shape, tf.uint8)
-    return lambda batch: _outputs(network, tf.map_fn(preprocess_one, batch, fn_output_signature=image))
+def _preprocessed(network: ExportNetwork, preprocess_one: Callable[..., tf.Tensor]) -> Callable[..., Outputs]:
+    size, _, channels = network.shape
+    one = partial(preprocess_one, size=size, channels=channels, harmonized=network.checkpoint.harmonize)
+    spec = tf.TensorSpec(network.shape, tf.uint8)
+    return lambda batch: _outputs(network, tf.map_fn(one, batch, fn_output_signature=spec))
 
 
 def _outputs(network: ExportNetwork, images: tf.Tensor) -> Outputs:
     """Every output has the batch first, so that TensorFlow Serving's row format can split it."""
     outputs = network.outputs(images)
-    names, probabilities = tf.constant(network.classes), outputs[PROBABILITIES]
+    names, probabilities = tf.constant(network.checkpoint.classes), outputs[PROBABILITIES]
     return outputs | {
         "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),
         "classes": tf.repeat(names[None], tf.shape(probabilities)[0], axis=0),
@@ -98,6 +100,6 @@ def _outputs(network: ExportNetwork, images: tf.Tensor) -> Outputs:
 def _explained(network: ExportNetwork, maps: Maps) -> Callable[[tf.Tensor, tf.Tensor], Outputs]:
     def explained(images: tf.Tensor, class_index: tf.Tensor) -> Outputs:
         drawn, classes = maps(images, class_index)
-        return {"map": drawn, "label": tf.gather(tf.constant(network.classes), classes)}
+        return {"map": drawn, "label": tf.gather(tf.constant(network.checkpoint.classes), classes)}
 
     return explained

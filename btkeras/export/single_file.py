@@ -18,7 +18,6 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from btkeras.errors import ModelError
 from btkeras.export.network import ExportNetwork
 from btkeras.inference.model_folder import OOD_SCORE, PREPARED, PROBABILITIES, require_engine
 
@@ -70,16 +69,13 @@ def embed_in_litert(file: Path, texts: Mapping[str, str]) -> None:
 def write_onnx(network: ExportNetwork, file: Path, quantize: str | None, slices: NDArray[np.uint8] | None) -> None:
     """Writes an ONNX file with the input ``images``.
 
-    With ``int8``, weights and activations have 8 bits (QDQ, weights with a scale per channel), and the activations'
-    ranges come from ``slices``, preprocessed training images.
+    If it is quantized, weights and activations have 8 bits (QDQ, weights with a scale per channel), and the
+    activations' ranges come from ``slices``, preprocessed training images.
     """
-    onnx = require_engine("onnx", "onnx")
     proto = _to_onnx(network)
-    if quantize is None:
-        onnx.save(proto, str(file))
+    if quantize is None or slices is None:
+        require_engine("onnx", "onnx").save(proto, str(file))
         return
-    if quantize != "int8" or slices is None:
-        raise ModelError("ONNX files are quantized to int8", received=quantize, remedy="Take the format litert")
     with _quiet():
         _write_int8(proto, file, slices)
 
