@@ -1,4 +1,4 @@
-"""Plots: how they look, and their becoming SVG or PDF, the same bytes for the same numbers.
+"""Plots: how they look, and their becoming SVG, the same bytes for the same numbers.
 
 Text and axes are drawn in an ink that becomes ``currentColor`` in SVG, so that they follow the page into dark mode. The
 other colors have a contrast of 3:1 and more on white and on nearly black, and can be told apart by the color-blind
@@ -43,7 +43,6 @@ _STYLE: dict[Any, Any] = {
     "font.size": 8.5,
     "grid.alpha": 0.15,
     "lines.linewidth": 1.3,
-    "pdf.fonttype": 42,
     "svg.fonttype": "none",
     # A class's name is no formula.
     "text.parse_math": False,
@@ -129,7 +128,7 @@ def _axes(size: tuple[int, int], title: str) -> tuple[Figure, Axes]:
 
 def to_svg(panel: Panel, *, standalone: bool = False) -> str:
     """Draws a panel as an ``svg`` element: part of a page, or a file with its own colors for light and dark."""
-    data, (width, height) = _save(panel, "svg", ("Date", "Creator", "Format", "Type"))
+    data, (width, height) = _save(panel)
     drawing = re.sub("|".join(_NOISE), "", data.decode(), flags=re.DOTALL)
     # No number is finer than a hundredth of a point.
     drawing = re.sub(_NUMBERS, lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), drawing)
@@ -141,12 +140,7 @@ def to_svg(panel: Panel, *, standalone: bool = False) -> str:
     )
 
 
-def to_pdf(panel: Panel) -> bytes:
-    """Draws a panel as a PDF of one page."""
-    return _save(panel, "pdf", ("CreationDate", "Producer", "Creator"))[0]
-
-
-def _save(panel: Panel, format_name: str, omitted: Sequence[str]) -> tuple[bytes, list[int]]:
+def _save(panel: Panel) -> tuple[bytes, list[int]]:
     """A drawing's file, without the metadata that change, and its size in CSS pixels."""
     import matplotlib as mpl
 
@@ -156,5 +150,5 @@ def _save(panel: Panel, format_name: str, omitted: Sequence[str]) -> tuple[bytes
         mpl.rcdefaults()
         mpl.rcParams.update({**_STYLE, "svg.hashsalt": panel.name})
         figure = panel.draw()
-        figure.savefig(buffer, format=format_name, metadata=dict.fromkeys(omitted))
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return buffer.getvalue(), [round(side * _PIXELS) for side in figure.get_size_inches()]

@@ -1,4 +1,4 @@
-"""A report as HTML, Markdown, LaTeX or JSON, and into files; Jinja templates but for JSON."""
+"""A report as HTML, Markdown, LaTeX (texts and tables) or JSON, and into files; Jinja templates but for JSON."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from markupsafe import Markup, escape
 from btkeras import __version__
 from btkeras.errors import ConfigError
 from btkeras.files import atomic_file, write_text
-from btkeras.reporting.document import Column, Figure, Gallery, GalleryImage, Report, percent, slug
-from btkeras.reporting.plots import to_pdf, to_svg
+from btkeras.reporting.document import Column, Figure, Gallery, GalleryImage, Report, Table, Text, percent, slug
+from btkeras.reporting.plots import to_svg
 
 # Endings of a format's files; the first is its template's too, and what a file is given that has no name yet.
 FORMATS = {"html": (".html", ".htm"), "markdown": (".md", ".markdown"), "latex": (".tex",), "json": (".json",)}
@@ -56,7 +56,12 @@ def write_report(report: Report, out: Path, format_name: str) -> None:
 
 def render(report: Report, format_name: str, folder: str = "") -> str:
     """A report's text; ``folder`` is that of its plots and images, as the text refers to it."""
-    sections = {title: blocks for title, blocks in report.sections.items() if blocks}
+    # A paper has its own figures: LaTeX is for the tables.
+    shown = Text | Table if format_name == "latex" else object
+    sections = {
+        title: [block for block in blocks if isinstance(block, shown)] for title, blocks in report.sections.items()
+    }
+    sections = {title: blocks for title, blocks in sections.items() if blocks}
     if format_name == "json":
         listed = [{"name": slug(title), "title": title, "blocks": blocks} for title, blocks in sections.items()]
         document = _json({"title": report.title, "sections": listed})
@@ -81,11 +86,9 @@ def fill(name: str, values: Mapping[str, Any], *, autoescape: bool = False) -> s
 
 
 def _files(report: Report, format_name: str) -> Iterator[tuple[str, bytes]]:
-    for block in report.blocks if format_name in ("markdown", "latex") else ():
+    for block in report.blocks if format_name == "markdown" else ():
         if isinstance(block, Gallery):
             yield from ((f"{image.name}.jpg", image.jpeg) for image in block.images if image.jpeg)
-        elif isinstance(block, Figure) and format_name == "latex":
-            yield from ((f"{panel.name}.pdf", to_pdf(panel)) for panel in block.panels)
         elif isinstance(block, Figure):
             yield from ((f"{panel.name}.svg", to_svg(panel, standalone=True).encode()) for panel in block.panels)
 
