@@ -5,7 +5,6 @@ Importing this package loads neither TensorFlow nor Keras; the names below are i
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,12 +12,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_LAZY = {"Predictor": "btkeras.inference.predictor"}
-
 __all__ = ["Predictor", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'btkeras' has no attribute {name!r}")
+    if name != "Predictor":
+        raise AttributeError(f"module 'btkeras' has no attribute {name!r}")
+    from btkeras.inference.predictor import Predictor
+
+    return Predictor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import threading
 import time
@@ -71,8 +70,6 @@ def visible_gpus() -> list[str]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [gpu for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
-        return []
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
         listing = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
@@ -101,14 +98,11 @@ def end_with_parent(poll_seconds: float = 0.5) -> None:
 
 
 def describe(packages: Sequence[str] = ()) -> dict[str, Any]:
-    """Describes the machine for a report of measurements, without importing the packages.
-
-    Args:
-        packages: Distributions to give the versions of; those that are not installed are left out.
+    """Describes the machine for a report of measurements, with those of the packages that are installed.
 
     Returns:
         ``processor``, ``cores``, ``threads`` (of this process), ``instructions``, ``memory_gib``, ``load``, ``system``,
-        ``python`` and ``packages``.
+        ``python`` and ``packages`` (versions).
     """
     # Imported here because `threads` is asked for at every start.
     import platform
