@@ -21,7 +21,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLS
 
 from btkeras.datasets.readers import MissingExtraError
 from btkeras.datasets.readers import dicom as dicom_module
-from btkeras.datasets.readers.images import open_slices
+from btkeras.datasets.readers.formats import open_slices
 from btkeras.errors import ImageError
 from btkeras.preprocessing.decode import to_uint8
 from tests.dicom_files import NAME, dataset, dicom, item, written

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btkeras.datasets.readers import MissingExtraError
-from btkeras.datasets.readers.images import open_slices
+from btkeras.datasets.readers.formats import open_slices
 from btkeras.errors import ImageError
 
 # Right, anterior, superior; every side differs.

@@ -20,7 +20,8 @@ from PIL import Image
 from btkeras.config import PhantomConfig
 from btkeras.datasets.phantom import draw_patient
 from btkeras.inference.backends import InferenceBackend, ModelOutputs
-from btkeras.server.settings import Limits, ServerSettings
+from btkeras.server.limits import Limits
+from btkeras.server.settings import ServerSettings
 from tests.serve_tools import quarters_backend, quarters_outputs, running
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

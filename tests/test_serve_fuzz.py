@@ -16,8 +16,9 @@ import numpy as np
 import psutil
 import pytest
 
+from btkeras.server.limits import Limits
 from btkeras.server.served_model import ServedModel
-from btkeras.server.settings import Limits, ServerSettings
+from btkeras.server.settings import ServerSettings
 from tests.serve_tools import PREDICT, b64, noise, png, quarters_backend, running, until
 
 LIMITS = Limits(body_bytes=200_000, values=20_000, body_seconds=0.3, instances=8)

@@ -19,8 +19,9 @@ import pytest
 
 from btkeras.errors import ConfigError
 from btkeras.inference.backends import ModelOutputs
+from btkeras.server.limits import MIB, Limits
 from btkeras.server.served_model import ServedModel
-from btkeras.server.settings import MIB, Limits, ServerSettings
+from btkeras.server.settings import ServerSettings
 from btkeras.server.telemetry import JsonFormatter
 from tests.serve_tools import PREDICT, b64, noise, png, quarters_backend, quarters_outputs, running, until
 

@@ -53,7 +53,8 @@ def serve(model: Path | None, token_file: Path | None, **options: Any) -> None:
       curl -d @request.json localhost:8501/v1/models/cpu:predict
     """
     _require_extra()
-    from btkeras.server.settings import MIB, Limits, ServerSettings
+    from btkeras.server.limits import MIB, Limits
+    from btkeras.server.settings import ServerSettings
 
     own = {name: options.pop(name) for name in _LIMITS}
     limits = Limits(body_bytes=int(options.pop("max_mib") * MIB), **own)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from btkeras.datasets.readers import Slices, check
-from btkeras.datasets.readers.images import has_slice_suffix, is_dicom_file, open_slices
+from btkeras.datasets.readers.formats import has_slice_suffix, is_dicom_file, open_slices
 from btkeras.errors import ConfigError, DataError, ImageError
 
 MIDDLE, ALL = "middle", "all"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.datasets.readers import Slices, check
-from btkeras.datasets.readers.images import open_slices
+from btkeras.datasets.readers.formats import open_slices
 from btkeras.decisions.calibration import COVERAGE, check_coverage
 from btkeras.decisions.mri_check import rejection_reason
 from btkeras.decisions.selective_classifier import SelectiveClassifier

@@ -20,11 +20,11 @@ from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.files import read_json, sha256
 from btkeras.metrics import wilson
 from btkeras.reporting.document import Column, Table, count, percent
-from btkeras.reporting.measurements import calibration_table, robustness_table, set_table
+from btkeras.reporting.paper_tables import class_table, overview_table, subset_table
 from btkeras.reporting.render import fill
 from btkeras.reporting.report import split_caveats, synthetic_warning
 from btkeras.reporting.report_data import ReportData, load_report_data
-from btkeras.reporting.tables import class_table, overview_table, subset_table
+from btkeras.reporting.tables import calibration_table, robustness_table, set_table
 from btkeras.runs import Run
 from btkeras.splitting.splits import files_digest
 

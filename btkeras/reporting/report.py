@@ -11,7 +11,7 @@ import numpy as np
 from btkeras.datasets.readers.images import to_png_or_jpeg
 from btkeras.errors import ImageError
 from btkeras.evaluation.robustness import read_sheet
-from btkeras.reporting import figures, measurements, published, tables
+from btkeras.reporting import figures, paper_tables, published, tables
 from btkeras.reporting.document import Block, Figure, Gallery, GalleryImage, Report, Text, percent
 from btkeras.reporting.report_data import ReportData, ReportedModel, load_report_data
 from btkeras.reporting.sources import Source
@@ -59,19 +59,19 @@ def build_report(
         RunError: If a folder is no finished source or is named twice.
     """
     data = load_report_data(paths, intervals_group_by, cache)
-    sets = [measurements.set_table(data)] if any(model.is_calibrated for model in data.models) else []
+    sets = [tables.set_table(data)] if any(model.is_calibrated for model in data.models) else []
     sections: dict[str, Sequence[Block]] = {
         "Summary": _summary_blocks(data),
-        "Tables of the paper": tables.paper_tables(data),
+        "Tables of the paper": paper_tables.paper_tables(data),
         "Comparisons": _comparison_blocks(data),
         "Learning curves": figures.learning_blocks(data),
         "Confusion matrices": figures.matrix_blocks(data),
         "ROC and precision-recall curves": figures.curve_blocks(data),
-        "Calibration": [measurements.calibration_table(data), *sets, *figures.calibration_figures(data)],
+        "Calibration": [tables.calibration_table(data), *sets, *figures.calibration_figures(data)],
         "Robustness": _robustness_blocks(data),
         "Misclassified images": _misclassified_blocks(data, images=images),
         "Limits": [Text((_faults(data),)), Text((*published.FAULTS, RESEARCH_ONLY), "list")],
-        "Provenance": measurements.provenance_tables(data),
+        "Provenance": tables.provenance_tables(data),
     }
     return Report(f"btkeras report: {', '.join(source.path.resolve().name for source in data.sources)}", sections)
 
@@ -80,14 +80,14 @@ def _summary_blocks(data: ReportData) -> list[Block]:
     """What to know of the report if nothing else of it is read."""
     best, spread = data.best, data.best.spreads["accuracy"]["std"]
     over = f" ± {percent(spread)} over {len(best.runs)} trainings" if spread is not None else ""
-    interval = f"({tables.format_level(best.source)} interval {percent(best.accuracy_interval)})"
+    interval = f"({paper_tables.format_level(best.source)} interval {percent(best.accuracy_interval)})"
     warnings = (*synthetic_warning(data), *data.differences)
     points = (_counts(best), *split_caveats(best.source), *_against_the_paper(data), *_against_the_others(data))
     return [
         *([Text(warnings, "warning")] if warnings else []),
         Text((f"{best.name}: {percent(best.accuracy)} % accuracy{over} {interval}.",), "summary"),
         Text(points, "list"),
-        tables.overview_table(data),
+        paper_tables.overview_table(data),
     ]
 
 
@@ -185,7 +185,7 @@ def _comparison_blocks(data: ReportData) -> list[Block]:
     chosen = [f"{pair['conclusion']}." for pair in pairs if len(pairs) <= _SENTENCES or best in pair["models"]]
     rest = len(pairs) - len(chosen)
     more = [f"The other {rest} pairs are in the table."] if rest else []
-    return [Text((*chosen, *more), "list"), measurements.comparison_table(data)]
+    return [Text((*chosen, *more), "list"), tables.comparison_table(data)]
 
 
 def _misclassified_blocks(data: ReportData, *, images: bool) -> list[Block]:
@@ -251,7 +251,7 @@ def _robustness_blocks(data: ReportData) -> list[Block]:
             title, suffix = of_fold if len(model.runs) > 1 else ("", "")
             sheet = read_sheet(run.run)
             if sheet:
-                found.append(measurements.robustness_table(model.name + title, model.slug + suffix, sheet))
+                found.append(tables.robustness_table(model.name + title, model.slug + suffix, sheet))
                 panels.append(figures.robustness_panel(model.name + title, model.slug + suffix, sheet))
     caption = "Accuracy by strength of corruption: 0 is the uncorrupted image"
     return [*found, Figure("robustness", caption, tuple(panels))] if found else []

@@ -1,248 +1,221 @@
-"""The paper's tables with the published figures beside, the overview of the models, and their size and speed."""
+"""Tables of comparisons, calibration, prediction sets, robustness and provenance."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
-import numpy as np
-
-from btkeras.metrics import METRICS, wilson
-from btkeras.reporting import published
-from btkeras.reporting.document import Block, Column, Format, Table, Text, check, count, decimals, percent
-from btkeras.reporting.published import CLASS_METRICS
-from btkeras.reporting.report_data import ReportData, ReportedModel
+from btkeras.decisions.calibration import set_metrics
+from btkeras.logging import duration
+from btkeras.metrics.calibration import ESTIMATOR, calibrated_error, calibration_scores, risk_coverage_area
+from btkeras.reporting.document import DASH, Column, Table, count, decimals, p_value, percent, points, tenths
+from btkeras.reporting.paper_tables import format_level
+from btkeras.reporting.report_data import STAGES, ReportData, ReportedModel
 from btkeras.reporting.sources import Source
-from btkeras.splitting.splits import SUBSETS
 
-TITLES = {"f1": "F1", "train": "training"}
-_SPREAD = (
-    "Percent; mean ± standard deviation over the trainings (folds and seeds). Precision, recall, specificity and F1 "
-    "are macro averages: the mean over the classes."
+_ERROR_NOTE = (
+    f'ECE in percent ({ESTIMATOR}). It is biased upwards: "if perfect" is what a perfectly calibrated model with these '
+    "confidences would get on average. The Brier score is 0 to 2, the log loss in nats, AURC the mean percentage of "
+    "wrong predictions over all coverages; of all of them, lower is better."
 )
-_ROTATION = {
-    "rotating": "every image is tested once, in the fold that has it in its test subset",
-    "fixed": "the test subset is the same in all folds, and the validation subset rotates",
-}
+_SET_NOTE = (
+    "Percent, but for the classes a set. A set holds the classes that cannot be ruled out (split conformal prediction, "
+    "score 1 - p). The wanted coverage is promised for images like the validation subset's, over all of them and not "
+    "within each class, where it may be less. In an empty set, no class is as probable as the true one nearly always "
+    "was. A prediction is uncertain then, as with several classes."
+)
 
 
-def format_level(source: Source) -> str:
-    """The confidence of a source's intervals: ``95 %``."""
-    return f"{100 * source.summary['bootstrap']['level']:g} %"
-
-
-def metric_columns(names: Iterable[str], formatter: Format = percent, *, paper: bool = True) -> tuple[Column, ...]:
-    """Columns of values from a row's ``here``, each with that from ``paper`` beside it if wanted."""
-    titles = {name: TITLES.get(name, name) for name in names}
-    if not paper:
-        return Column.several({title: f"here.{name}" for name, title in titles.items()}, formatter)
-    sides = ("here", "paper")
-    return tuple(Column(side, formatter, f"{side}.{name}", title) for name, title in titles.items() for side in sides)
-
-
-def overview_table(data: ReportData) -> Table:
-    """Every model of the report, the best first."""
-    interval = f"{format_level(data.sources[0])} interval"
+def comparison_table(data: ReportData) -> Table:
+    """Differences in accuracy between all pairs of models."""
     columns = (
-        Column("model", key="name"),
-        *Column.several({"accuracy": "spreads.accuracy", interval: "accuracy_interval", "F1": "spreads.f1"}, percent),
-        Column("log loss", decimals(4), "metrics.pooled.negative_log_likelihood"),
-        *Column.several({"wrong": "wrong.size", "images": "metrics.pooled.images"}, count),
-        Column("trainings", count, lambda model: len(model.runs)),
+        Column("model", key=lambda pair: pair["models"][0]),
+        Column("less model", key=lambda pair: pair["models"][1]),
+        Column("difference, points", points, "difference"),
+        Column(f"{format_level(data.sources[0])} interval", points, lambda pair: list(pair["interval"])),
+        *Column.several({"p": "bootstrap_p", "adjusted": "bootstrap_p_adjusted"}, p_value, "bootstrap"),
+        Column("only first right", count, lambda pair: pair["discordant"] and pair["discordant"][0], "McNemar"),
+        Column("only second right", count, lambda pair: pair["discordant"] and pair["discordant"][1], "McNemar"),
+        *Column.several({"p": "mcnemar_p", "adjusted": "mcnemar_p_adjusted"}, p_value, "McNemar"),
     )
     return Table.from_rows(
-        "overview",
-        "All models, the best first" if len(data.models) > 1 else "All test images",
+        "pairs",
+        "Differences in accuracy between all pairs of models",
         columns,
-        data.ranked,
-        "Accuracy and F1 in percent, mean ± standard deviation over the trainings. The interval is of the accuracy on "
-        "all test images, from a bootstrap that draws whole groups (slices of one patient, duplicates of one image) "
-        "where the dataset names them. Log loss is the mean negative natural logarithm of the true class's "
-        "probability.",
+        data.comparisons,
+        "Points are percentage points of accuracy. The bootstrap draws whole groups, the same for all models, and "
+        "decides. McNemar's exact test takes every image as independent, and is for comparison with other reports; it "
+        "needs one prediction an image. p values are adjusted over all pairs by Holm's method.",
     )
 
 
-def paper_tables(data: ReportData) -> list[Block]:
-    """The tables of the paper, and size and speed."""
-    huang = "The paper also lists a multiscale residual network (Huang 2022, 98.58), which btkeras does not have."
-    return [
-        Text((f"Laid out as in {published.PAPER}. Columns “paper” hold its figures, misprints included.",)),
-        *_dataset_tables(data),
-        _model_table(
-            data,
-            "Table 2. Ablation: inception downsampling (A), multi-scale stem (B), squeeze-and-excitation (C)",
-            published.ABLATION,
-            "The paper's table has the accuracy; its other figures are the averages of its table 3.",
-            modules="ABC",
-        ),
-        class_table(data),
-        _fold_table(data),
-        _model_table(data, "Table 5. Comparison with other networks", published.NETWORKS),
-        _model_table(data, "Table 6. Comparison with other methods", published.METHODS, huang),
-        _size_table(data),
-    ]
-
-
-def _dataset_tables(data: ReportData) -> list[Table]:
-    """Table 1: one per dataset and its splits."""
-    different: dict[tuple[Any, ...], Source] = {}
-    for source in data.sources:
-        different.setdefault((source.dataset_digest, source.split_digests), source)
-    several = len(different) > 1
-    return [subset_table(source, several and number) for number, source in enumerate(different.values(), start=1)]
-
-
-def subset_table(source: Source, number: int = 0, *, paper: bool = True) -> Table:
-    """Table 1: images per class and subset, of all folds of a source; numbered from 1 if it is one of several."""
-    rows = {label: [label] for label in source.manifest["classes"]} | {"all": source.manifest["classes"]}
-    return Table.from_rows(
-        f"table-1-{number}" if number else "table-1",
-        f"{'Table 1. ' if paper else ''}Images per class and subset{f' in {source.path}' if number else ''}",
-        (Column("class"), *metric_columns((*SUBSETS, "all subsets"), count, paper=paper)),
-        [{"class": name, **_subset_counts(source, labels)} for name, labels in rows.items()],
-        *([_split_note(source)] if paper else []),
-    )
-
-
-def _subset_counts(source: Source, labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    counts: dict[str, dict[str, Any]] = {"here": {}, "paper": {}}
-    for name, subsets in {**{subset: (subset,) for subset in SUBSETS}, "all subsets": SUBSETS}.items():
-        pairs = [(subset, label) for subset in subsets for label in labels]
-        here = {sum(split["counts"][subset].get(label, 0) for subset, label in pairs) for split in source.splits}
-        # A range where the folds differ.
-        counts["here"][name] = [min(here), max(here)] if len(here) > 1 else here.pop()
-        known = set(labels) <= set(published.IMAGES)
-        counts["paper"][name] = sum(published.IMAGES[label][subset] for subset, label in pairs) if known else None
-    return counts
-
-
-def _split_note(source: Source) -> str:
-    split = f"by {source.group_by}, seed {source.config.data.split_seed}"
-    if not source.test:
-        return f"One split, {split}."
-    return f"{len(source.splits)} folds, split {split}: {_ROTATION[source.test]}. A range where the folds differ."
-
-
-def _model_table(
-    data: ReportData, caption: str, paper: Mapping[str, Mapping[str, Any]], *notes: str, modules: str = ""
-) -> Table | Text:
-    """A table of models; a sentence where none of what it compares was run."""
-    missing = [model for model in paper if not data.of_model(model)]
-    if not set(paper) - {published.IMPROVED, *missing}:
-        return Text((f"{caption}: left out, for none of {', '.join(missing)} is in this report.",))
-    rows = [
-        {"model": model.name, "here": model.spreads, "paper": there}
-        | {letter: letter in published.MODULES[key] for letter in modules}
-        for key, there in paper.items()
-        for model in data.of_model(key)
-    ]
-    absent = [f"In the paper's table, but not in this report: {', '.join(missing)}."] if missing else []
-    columns = (Column("model"), *Column.several(modules, check), *metric_columns(METRICS))
-    name = caption.split(".")[0].lower().replace(" ", "-")
-    return Table.from_rows(name, caption, columns, rows, _SPREAD, *notes, *absent)
-
-
-def class_table(data: ReportData, *, paper: bool = True) -> Table:
-    """Table 3: metrics per class of the models of the ablation, or, where none was run, of the best model."""
-    models = [model for name in published.ABLATION for model in data.of_model(name)] or [data.best]
-    several = len(models) > 1
-    return Table.from_rows(
-        "table-3",
-        f"{'Table 3. ' if paper else ''}Metrics per class{'' if several else f' of {models[0].name}'}",
-        (
-            *Column.several(("model", "class") if several else ("class",)),
-            *metric_columns(CLASS_METRICS, paper=paper),
-            Column("images", count),
-        ),
-        [row for model in models for row in _class_rows(model)],
-        f"Percent, of {data.pooled}, one class against the rest, with {format_level(data.sources[0])} intervals: "
-        "bootstrap over groups, or Wilson's where all resamples agree.",
-        *(["The paper's are means of its folds."] if paper else []),
-    )
-
-
-def _class_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
-    pooled, intervals = model.metrics["pooled"], model.metrics["intervals"]
-    matrix, paper = np.array(pooled["confusion_matrix"]), published.PER_CLASS.get(model.model, {})
-    trials = {label: _trials(matrix, i) for i, label in enumerate(pooled["per_class"])}
-    rows = {**pooled["per_class"], "macro average": {**pooled["macro"], "images": pooled["images"]}}
-    for label, row in rows.items():
-        own, proportions = intervals["per_class"].get(label, intervals), trials.get(label, {})
-        here = {name: _with_interval(row[name], own[name], proportions.get(name)) for name in CLASS_METRICS}
-        there = paper.get(label if proportions else published.AVERAGE)
-        yield {"model": model.name, "class": label, "here": here, "paper": there, "images": row["images"]}
-
-
-def _trials(matrix: Any, i: int) -> dict[str, tuple[int, int]]:
-    """Successes and trials of the metrics of a class that are proportions."""
-    hits, actual, predicted, total = (int(n) for n in (matrix[i, i], matrix[i].sum(), matrix[:, i].sum(), matrix.sum()))
-    specificity = (total - actual - predicted + hits, total - actual)
-    return {"precision": (hits, predicted), "recall": (hits, actual), "specificity": specificity}
-
-
-def _with_interval(value: float | None, bootstrap: Sequence[float] | None, trials: tuple[int, int] | None) -> Any:
-    """A metric with the bootstrap's interval, or Wilson's where that has no width and there is one."""
-    has_width = bootstrap is not None and bootstrap[0] < bootstrap[1]
-    interval = bootstrap if has_width or not (trials and trials[1]) else wilson(*trials)
-    return None if value is None else {"value": value, "interval": interval and list(interval)}
-
-
-def _fold_table(data: ReportData) -> Table | Text:
-    """Table 4: the improved model's trainings."""
-    caption = f"Table 4. The folds of {published.IMPROVED}"
-    rows = [row for model in data.of_model(published.IMPROVED) if len(model.runs) > 1 for row in _fold_rows(model)]
-    if not rows:
-        return Text((f"{caption}: left out, for this report has no cross-validation of it.",))
-    columns = (*Column.several(("model", "training")), *metric_columns(METRICS))
-    note = "Percent. The paper's folds share one test subset; they are not the folds here."
-    return Table.from_rows("table-4", caption, columns, rows, note)
-
-
-def _fold_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
-    *folds, average = published.FOLDS
-    for fold in model.metrics["folds"]:
-        here, name = {**fold["macro"], "accuracy": fold["accuracy"]}, f"seed {fold['seed']}, fold {fold['fold']}"
-        paper = folds[fold["fold"]] if fold["fold"] < len(folds) else None
-        yield {"model": model.name, "training": name, "here": here, "paper": paper}
-    yield {"model": model.name, "training": "average", "here": model.spreads, "paper": average}
-
-
-def _size_table(data: ReportData) -> Table:
-    parameters = "parameters, millions"
+def calibration_table(data: ReportData) -> Table:
+    """Calibration errors of every model before and after the temperature."""
     columns = (
         Column("model"),
-        Column("here", decimals(2, 1e6), "metrics.parameters", parameters),
-        Column("paper", decimals(1, 1e6), "parameters", parameters),
-        Column("trainable, millions", decimals(2, 1e6), "metrics.trainable_parameters"),
-        Column("MACs, billions", decimals(2, 1e9), "metrics.macs"),
-        *Column.several(("training", "testing"), decimals(1), "images per second"),
-        Column("device"),
-        *metric_columns(("accuracy",)),
+        Column("temperature", _temperatures),
+        *Column.several({"before": "before.ece", "after": "after.ece", "if perfect": "if perfect"}, percent, "ECE"),
+        *Column.several({stage: f"{stage}.brier" for stage in STAGES}, decimals(4), "Brier score"),
+        *Column.several({stage: f"{stage}.nll" for stage in STAGES}, decimals(4), "log loss"),
+        Column("AURC", decimals(3, 0.01)),
     )
-    return Table.from_rows(
-        "size-and-speed",
-        "Size and speed",
-        columns,
-        map(_size_row, data.models),
-        "MACs are multiplications with an addition, for one image of the size that was trained with (see Provenance). "
-        "Speeds are means over the folds; they compare only between models that had the same device to themselves. A "
-        "dash where nothing was recorded.",
-    )
+    caption = f"Calibration of {data.pooled}, before and after the temperature"
+    return Table.from_rows("calibration-errors", caption, columns, map(_calibration_row, data.models), _ERROR_NOTE)
 
 
-def _size_row(model: ReportedModel) -> Mapping[str, Any]:
-    keys = {"training": "training_images_per_second", "testing": "evaluation_images_per_second", "device": "device"}
-    known = {
-        name: [run.manifest[key] for run in model.runs if run.manifest.get(key) is not None]
-        for name, key in keys.items()
-    }
+def _calibration_row(model: ReportedModel) -> Mapping[str, Any]:
+    final = list(model.stages.values())[-1]
     return {
         "model": model.name,
-        "metrics": model.metrics,
-        "parameters": published.PARAMETERS.get(model.model),
-        "here": model.spreads,
-        "paper": {**published.NETWORKS, **published.ABLATION}.get(model.model),
-        "device": sorted(set(map(str, known.pop("device")))) or None,
-        **{name: fmean(speeds) if speeds else None for name, speeds in known.items()},
+        "temperature": model.temperatures,
+        **dict.fromkeys(STAGES),
+        **{stage: calibration_scores(model.labels, p) for stage, p in model.stages.items()},
+        "if perfect": calibrated_error(final)[0],
+        "AURC": risk_coverage_area(model.labels, final),
     }
+
+
+def _temperatures(values: Sequence[float]) -> str:
+    return DASH.join(sorted({f"{end:.3f}" for end in (min(values), max(values))}, key=float))
+
+
+def set_table(data: ReportData) -> Table:
+    """How often prediction sets hold the true class; without rows where nothing is calibrated."""
+    columns = (
+        Column("model"),
+        Column("wanted", lambda share: f"{100 * share:g}"),
+        *Column.several({"coverage": "covered", "coverage, least covered class": "least"}, percent),
+        Column("classes a set", decimals(2), "mean_size"),
+        *Column.several({"empty": "empty", "of one class": "single", "of those right": "single_right"}, percent),
+    )
+    caption = f"How often prediction sets hold the true class, of {data.pooled}"
+    rows = (row for model in data.models for row in _set_rows(model))
+    return Table.from_rows("prediction-sets", caption, columns, rows, _SET_NOTE)
+
+
+def _set_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
+    for wanted, sets in model.prediction_sets().items():
+        metrics = set_metrics(model.labels, sets)
+        by_class = zip(model.source.manifest["classes"], metrics["covered_by_class"], strict=True)
+        share, label = min((share, label) for label, share in by_class if share is not None)
+        yield {"model": model.name, "wanted": wanted, "least": {"class": label, "value": share}, **metrics}
+
+
+def robustness_table(title: str, slug: str, sheet: Mapping[str, Any]) -> Table:
+    """Accuracy under corruption.
+
+    Args:
+        title: Whose.
+        slug: The same, of letters, digits and hyphens.
+        sheet: As ``robustness.read_sheet`` gives it.
+    """
+    levels = [str(level["level"]) for level in sheet["corruptions"][0]["levels"]]
+    means = {"balanced accuracy": "mean.balanced_accuracy", "confidence": "mean.confidence", "ECE": "mean.ece"}
+    columns = (
+        Column("corruption", key="name"),
+        *Column.several({level: f"levels.{level}" for level in levels}, tenths, "accuracy"),
+        Column("mean", tenths, "mean.accuracy", "accuracy"),
+        *Column.several(means, tenths, "means over the strengths"),
+    )
+    rows = [
+        {**row, "levels": {str(level["level"]): level["accuracy"] for level in row["levels"]}}
+        for row in sheet["corruptions"]
+    ]
+    totals = {"all of them": sheet["mean"], "uncorrupted": sheet["clean"]}
+    rows += [{"name": name, "levels": None, "mean": mean} for name, mean in totals.items()]
+    return Table.from_rows(
+        f"robustness-table-{slug}",
+        f"{title}: accuracy in percent on {sheet['images']:,} of {sheet['of']:,} images, by strength",
+        columns,
+        rows,
+        f"{'. '.join(map(_unit, sheet['corruptions']))}.",
+        _uncertainty(sheet),
+    )
+
+
+def _unit(row: Mapping[str, Any]) -> str:
+    strengths = ", ".join(f"{level['strength']:g}" for level in row["levels"])
+    return f"{row['name']}: {row['title']}; {row['unit']} {strengths}"
+
+
+def _uncertainty(sheet: Mapping[str, Any]) -> str:
+    if sheet["images"] == sheet["of"]:
+        return "All images of the test subset; the same image gets the same corruption each time."
+    errors = sheet["sampling_error"]
+    return (
+        f"Drawn at random from each class (seed {sheet['seed']}): an accuracy may be off by {tenths(errors['clean'])} "
+        f"points where it is as of the uncorrupted images, and by {tenths(errors['largest'])} near 50 % (95 % "
+        "confidence)."
+    )
+
+
+def provenance_tables(data: ReportData) -> list[Table]:
+    """A table of each source, one of the software, one of the trainings."""
+    several = len(data.sources) > 1
+    sources = [
+        Table.from_facts(f"source-{i}", f"Source: {source.path}" if several else "Source", _source_facts(source))
+        for i, source in enumerate(data.sources, start=1)
+    ]
+    return [*sources, _software_table(data), _training_table(data)]
+
+
+def _source_facts(source: Source) -> dict[str, Any]:
+    bootstrap, config, manifest = source.summary["bootstrap"], source.config, source.manifest
+    folds = f"{len(source.splits)} folds, {source.test} test subset" if source.test else "one"
+    command, train, optimizer = manifest.get("command"), config.train, config.optimizer
+    training = (
+        f"{train.epochs} epochs, batch {train.batch_size}, {optimizer.name}, learning rate "
+        f"{optimizer.learning_rate:g}, {config.schedule.name} schedule; the checkpoint by {train.monitor}"
+    )
+    # Nothing of the training applies to classical models.
+    networks = any("classifier" not in run.manifest for run in source.runs)
+    return {
+        "folder": str(source.path),
+        "started": manifest.get("started"),
+        "command": command and shlex.join(["btkeras", *map(str, command)]),
+        "dataset": manifest.get("dataset"),
+        "images": ", ".join(f"{label} {images:,}" for label, images in manifest["images"].items()),
+        "patients": manifest.get("patients") or "not named by the dataset",
+        "digest of the dataset's list of files": source.dataset_digest,
+        "split": f"by {source.group_by}, {folds}, seed {config.data.split_seed}",
+        "seeds of the trainings": ", ".join(map(str, dict.fromkeys(run.seed for run in source.runs))),
+        "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}",
+        "training": training if networks else None,
+        "intervals": f"bootstrap of {bootstrap['samples']:,} resamples of {bootstrap['groups']:,} groups of "
+        f"{bootstrap['images']:,} images, by {source.regrouped_by or source.group_by}, seed {bootstrap['seed']}",
+    }
+
+
+def _software_table(data: ReportData) -> Table:
+    manifests = [run.manifest for source in data.sources for run in source.runs]
+    versions = [manifest.get("versions", {}) for manifest in manifests]
+    keys = ("python", "git_revision", "platform", "device", "precision", "precision_reason", "classifier")
+    facts = {key.replace("_", " "): _distinct(manifests, key) for key in keys}
+    facts |= {name: _distinct(versions, name) for found in versions for name in found}
+    return Table.from_facts(
+        "software", "Software and machine", facts, "Of all trainings; several values where they differ."
+    )
+
+
+def _distinct(manifests: Iterable[Mapping[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(str(manifest[key]) for manifest in manifests if manifest.get(key) is not None))
+
+
+def _training_table(data: ReportData) -> Table:
+    keys = {"epochs": "epochs", "best epoch": "best_epoch", "duration": "training_seconds", "started": "started"}
+    rows: list[dict[str, Any]] = [
+        {"model": model.name, "seed": run.seed, "fold": run.fold, "folder": str(run.run.path)}
+        | {title: run.manifest.get(key) for title, key in keys.items()}
+        for model in data.models
+        for run in model.runs
+    ]
+    columns = (
+        Column("model"),
+        *Column.several(("seed", "fold", "epochs", "best epoch"), count),
+        Column("duration", duration),
+        *Column.several(("started", "folder")),
+    )
+    known = [float(row["duration"]) for row in rows if row["duration"]]
+    total = [f"Together {duration(sum(known))} of training."] if len(known) == len(rows) > 1 else []
+    return Table.from_rows("trainings", "The trainings", columns, rows, *total)

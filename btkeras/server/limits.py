@@ -6,6 +6,7 @@ import asyncio
 import logging
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -13,12 +14,56 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from btkeras.errors import DataError
-from btkeras.server.settings import Limits
+from btkeras.errors import ConfigError, DataError
+from btkeras.preprocessing.image_file import MAX_PIXELS
 from btkeras.server.telemetry import log_event
 
+MIB = 2**20
 # Inflated at a time, so that a few kilobytes of gzip cannot take gigabytes before they are counted.
 _INFLATE_BYTES = 2**18
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request, or all together, may take.
+
+    Attributes:
+        body_bytes: Size of one request's body, as sent and after gzip; 413 beyond.
+        instances: Images of one request; 413 beyond.
+        values: Numbers, strings, lists and objects in one request's JSON; 413 beyond. It bounds what parsing takes: a
+            list of numbers is about twenty times as large in memory as in the request.
+        pixels: Pixels of one PNG or JPEG, by its header; 400 beyond.
+        queued_images: Images of all requests under way, at least one each; 503 beyond.
+        queued_bytes: Bodies of all requests under way; 503 beyond.
+        connections: Open connections; 503 beyond.
+        body_seconds: Time for a body to arrive; 408 beyond.
+        request_seconds: Time from the whole request to its response; 504 beyond.
+        idle_seconds: Time that a connection is kept open between requests, or while a client does not read.
+    """
+
+    body_bytes: int = 32 * MIB
+    instances: int = 64
+    values: int = 2_000_000
+    pixels: int = 10_000_000
+    queued_images: int = 256
+    queued_bytes: int = 128 * MIB
+    connections: int = 512
+    body_seconds: float = 30.0
+    request_seconds: float = 30.0
+    idle_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ConfigError(f"limits.{name} must be above 0", received=value)
+        # A request beyond these would never find a place: it would get 503, "try again later", for ever.
+        for name, value, most, remedy in (
+            ("pixels", self.pixels, MAX_PIXELS, "Lower --max-pixels"),
+            ("instances", self.instances, self.queued_images, "Lower --max-instances or raise --max-queue"),
+            ("body_bytes", self.body_bytes, self.queued_bytes, f"--max-mib may be {self.queued_bytes / MIB:g} at most"),
+        ):
+            if value > most:
+                raise ConfigError(f"limits.{name} must be at most {most}", received=value, remedy=remedy)
 
 
 class Admission:

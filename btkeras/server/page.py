@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from btkeras.datasets.readers.images import open_slices
+from btkeras.datasets.readers.formats import open_slices
 from btkeras.decisions.calibration import COVERAGE
 from btkeras.decisions.ood import OOD_PERCENTILE
 from btkeras.decisions.selective_classifier import REJECTED

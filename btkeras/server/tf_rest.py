@@ -24,9 +24,8 @@ from starlette.routing import Route
 from btkeras.inference.backends import ModelOutputs
 from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.image_file import MIN_SIDE
-from btkeras.server.limits import read_body
+from btkeras.server.limits import Limits, read_body
 from btkeras.server.served_model import ServedModel
-from btkeras.server.settings import Limits
 
 _DEFAULT = "serving_default"
 # By signature: its input's name, type and sizes (-1: any).

@@ -1,20 +1,19 @@
-"""Image files: the slices of a file of any kind, and what a dataset stores of an ordinary image."""
+"""Ordinary image files (PNG, JPEG, BMP, TIFF) as a dataset stores them."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from btkeras.datasets.dataset import IMAGE_SUFFIXES
-from btkeras.datasets.readers import DICOM_SUFFIXES, VOLUME_SUFFIXES, Slices, check, dicom, nifti
-from btkeras.preprocessing.decode import ImageArray, decode, to_uint8
-from btkeras.preprocessing.image_file import FORMATS, MAX_PIXELS, check_image, damaged, read_bytes, remedy_for, sniff
+from btkeras.datasets.readers import check
+from btkeras.preprocessing.decode import ImageArray, to_uint8
+from btkeras.preprocessing.image_file import MAX_PIXELS, check_image, damaged, sniff
 
 # GIF and WebP are among them to be rejected by name instead of passed over.
 READABLE_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".gif", ".webp")
@@ -24,8 +23,6 @@ DAMAGE = (
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
 
-# The table of contents of a disc is DICOM, and no image.
-_DICOM_INDEX = "dicomdir"
 _UNCHANGED = {"PNG": ".png", "JPEG": ".jpg"}
 _CONVERTED = ("BMP", "TIFF")
 # Pillow's modes and what they are written as. Alpha is dropped, as in preprocessing.
@@ -35,44 +32,6 @@ _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
 # Level 6 takes twice as long and makes MRI slices 1.5 % smaller.
 _COMPRESSION = 4
-
-
-def has_slice_suffix(name: str) -> bool:
-    """Whether a file's name says that it holds slices: PNG, JPEG, DICOM or NIfTI."""
-    return name.lower().endswith((*IMAGE_SUFFIXES, *DICOM_SUFFIXES, *VOLUME_SUFFIXES))
-
-
-def is_dicom_file(file: Path) -> bool:
-    """Whether a file begins as a DICOM file with its usual preamble; False if it cannot be read."""
-    try:
-        if file.name.lower() == _DICOM_INDEX or not file.is_file():
-            return False
-        with file.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def open_slices(source: str | Path | bytes, name: str = "", axis: str | None = None) -> Slices:
-    """Opens the slices of a file, or of its content, which says what kind it is; messages call it ``name``.
-
-    ``axis`` is the view of a NIfTI volume, as of ``open_nifti``.
-
-    Raises:
-        ImageError: If it cannot be read, is of another kind, or is broken.
-        MissingExtraError: If it is DICOM or NIfTI and ``btkeras[medical]`` is not installed.
-    """
-    name = name or ("the image" if isinstance(source, bytes) else str(source))
-    data = source if isinstance(source, bytes) else read_bytes(source)
-    kind = sniff(data)
-    if kind == "NIfTI" or nifti.is_gzipped_nifti(data):
-        return nifti.open_nifti(data, name, axis)
-    if kind not in FORMATS and dicom.is_dicom(data):
-        return dicom.open_dicom(data, name)
-    rule = "An image must be a PNG or JPEG file, or DICOM, or NIfTI"
-    check(kind in FORMATS, rule, f"{name}, which is {kind}", remedy_for(kind))
-    check_image(data, name)
-    return Slices(kind, 1, lambda _: decode(data, name))
 
 
 def to_png_or_jpeg(data: bytes, name: str = "the image") -> tuple[bytes, str]:

@@ -1,0 +1,248 @@
+"""The paper's tables with the published figures beside, the overview of the models, and their size and speed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from btkeras.metrics import METRICS, wilson
+from btkeras.reporting import published
+from btkeras.reporting.document import Block, Column, Format, Table, Text, check, count, decimals, percent
+from btkeras.reporting.published import CLASS_METRICS
+from btkeras.reporting.report_data import ReportData, ReportedModel
+from btkeras.reporting.sources import Source
+from btkeras.splitting.splits import SUBSETS
+
+TITLES = {"f1": "F1", "train": "training"}
+_SPREAD = (
+    "Percent; mean ± standard deviation over the trainings (folds and seeds). Precision, recall, specificity and F1 "
+    "are macro averages: the mean over the classes."
+)
+_ROTATION = {
+    "rotating": "every image is tested once, in the fold that has it in its test subset",
+    "fixed": "the test subset is the same in all folds, and the validation subset rotates",
+}
+
+
+def format_level(source: Source) -> str:
+    """The confidence of a source's intervals: ``95 %``."""
+    return f"{100 * source.summary['bootstrap']['level']:g} %"
+
+
+def metric_columns(names: Iterable[str], formatter: Format = percent, *, paper: bool = True) -> tuple[Column, ...]:
+    """Columns of values from a row's ``here``, each with that from ``paper`` beside it if wanted."""
+    titles = {name: TITLES.get(name, name) for name in names}
+    if not paper:
+        return Column.several({title: f"here.{name}" for name, title in titles.items()}, formatter)
+    sides = ("here", "paper")
+    return tuple(Column(side, formatter, f"{side}.{name}", title) for name, title in titles.items() for side in sides)
+
+
+def overview_table(data: ReportData) -> Table:
+    """Every model of the report, the best first."""
+    interval = f"{format_level(data.sources[0])} interval"
+    columns = (
+        Column("model", key="name"),
+        *Column.several({"accuracy": "spreads.accuracy", interval: "accuracy_interval", "F1": "spreads.f1"}, percent),
+        Column("log loss", decimals(4), "metrics.pooled.negative_log_likelihood"),
+        *Column.several({"wrong": "wrong.size", "images": "metrics.pooled.images"}, count),
+        Column("trainings", count, lambda model: len(model.runs)),
+    )
+    return Table.from_rows(
+        "overview",
+        "All models, the best first" if len(data.models) > 1 else "All test images",
+        columns,
+        data.ranked,
+        "Accuracy and F1 in percent, mean ± standard deviation over the trainings. The interval is of the accuracy on "
+        "all test images, from a bootstrap that draws whole groups (slices of one patient, duplicates of one image) "
+        "where the dataset names them. Log loss is the mean negative natural logarithm of the true class's "
+        "probability.",
+    )
+
+
+def paper_tables(data: ReportData) -> list[Block]:
+    """The tables of the paper, and size and speed."""
+    huang = "The paper also lists a multiscale residual network (Huang 2022, 98.58), which btkeras does not have."
+    return [
+        Text((f"Laid out as in {published.PAPER}. Columns “paper” hold its figures, misprints included.",)),
+        *_dataset_tables(data),
+        _model_table(
+            data,
+            "Table 2. Ablation: inception downsampling (A), multi-scale stem (B), squeeze-and-excitation (C)",
+            published.ABLATION,
+            "The paper's table has the accuracy; its other figures are the averages of its table 3.",
+            modules="ABC",
+        ),
+        class_table(data),
+        _fold_table(data),
+        _model_table(data, "Table 5. Comparison with other networks", published.NETWORKS),
+        _model_table(data, "Table 6. Comparison with other methods", published.METHODS, huang),
+        _size_table(data),
+    ]
+
+
+def _dataset_tables(data: ReportData) -> list[Table]:
+    """Table 1: one per dataset and its splits."""
+    different: dict[tuple[Any, ...], Source] = {}
+    for source in data.sources:
+        different.setdefault((source.dataset_digest, source.split_digests), source)
+    several = len(different) > 1
+    return [subset_table(source, several and number) for number, source in enumerate(different.values(), start=1)]
+
+
+def subset_table(source: Source, number: int = 0, *, paper: bool = True) -> Table:
+    """Table 1: images per class and subset, of all folds of a source; numbered from 1 if it is one of several."""
+    rows = {label: [label] for label in source.manifest["classes"]} | {"all": source.manifest["classes"]}
+    return Table.from_rows(
+        f"table-1-{number}" if number else "table-1",
+        f"{'Table 1. ' if paper else ''}Images per class and subset{f' in {source.path}' if number else ''}",
+        (Column("class"), *metric_columns((*SUBSETS, "all subsets"), count, paper=paper)),
+        [{"class": name, **_subset_counts(source, labels)} for name, labels in rows.items()],
+        *([_split_note(source)] if paper else []),
+    )
+
+
+def _subset_counts(source: Source, labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    counts: dict[str, dict[str, Any]] = {"here": {}, "paper": {}}
+    for name, subsets in {**{subset: (subset,) for subset in SUBSETS}, "all subsets": SUBSETS}.items():
+        pairs = [(subset, label) for subset in subsets for label in labels]
+        here = {sum(split["counts"][subset].get(label, 0) for subset, label in pairs) for split in source.splits}
+        # A range where the folds differ.
+        counts["here"][name] = [min(here), max(here)] if len(here) > 1 else here.pop()
+        known = set(labels) <= set(published.IMAGES)
+        counts["paper"][name] = sum(published.IMAGES[label][subset] for subset, label in pairs) if known else None
+    return counts
+
+
+def _split_note(source: Source) -> str:
+    split = f"by {source.group_by}, seed {source.config.data.split_seed}"
+    if not source.test:
+        return f"One split, {split}."
+    return f"{len(source.splits)} folds, split {split}: {_ROTATION[source.test]}. A range where the folds differ."
+
+
+def _model_table(
+    data: ReportData, caption: str, paper: Mapping[str, Mapping[str, Any]], *notes: str, modules: str = ""
+) -> Table | Text:
+    """A table of models; a sentence where none of what it compares was run."""
+    missing = [model for model in paper if not data.of_model(model)]
+    if not set(paper) - {published.IMPROVED, *missing}:
+        return Text((f"{caption}: left out, for none of {', '.join(missing)} is in this report.",))
+    rows = [
+        {"model": model.name, "here": model.spreads, "paper": there}
+        | {letter: letter in published.MODULES[key] for letter in modules}
+        for key, there in paper.items()
+        for model in data.of_model(key)
+    ]
+    absent = [f"In the paper's table, but not in this report: {', '.join(missing)}."] if missing else []
+    columns = (Column("model"), *Column.several(modules, check), *metric_columns(METRICS))
+    name = caption.split(".")[0].lower().replace(" ", "-")
+    return Table.from_rows(name, caption, columns, rows, _SPREAD, *notes, *absent)
+
+
+def class_table(data: ReportData, *, paper: bool = True) -> Table:
+    """Table 3: metrics per class of the models of the ablation, or, where none was run, of the best model."""
+    models = [model for name in published.ABLATION for model in data.of_model(name)] or [data.best]
+    several = len(models) > 1
+    return Table.from_rows(
+        "table-3",
+        f"{'Table 3. ' if paper else ''}Metrics per class{'' if several else f' of {models[0].name}'}",
+        (
+            *Column.several(("model", "class") if several else ("class",)),
+            *metric_columns(CLASS_METRICS, paper=paper),
+            Column("images", count),
+        ),
+        [row for model in models for row in _class_rows(model)],
+        f"Percent, of {data.pooled}, one class against the rest, with {format_level(data.sources[0])} intervals: "
+        "bootstrap over groups, or Wilson's where all resamples agree.",
+        *(["The paper's are means of its folds."] if paper else []),
+    )
+
+
+def _class_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
+    pooled, intervals = model.metrics["pooled"], model.metrics["intervals"]
+    matrix, paper = np.array(pooled["confusion_matrix"]), published.PER_CLASS.get(model.model, {})
+    trials = {label: _trials(matrix, i) for i, label in enumerate(pooled["per_class"])}
+    rows = {**pooled["per_class"], "macro average": {**pooled["macro"], "images": pooled["images"]}}
+    for label, row in rows.items():
+        own, proportions = intervals["per_class"].get(label, intervals), trials.get(label, {})
+        here = {name: _with_interval(row[name], own[name], proportions.get(name)) for name in CLASS_METRICS}
+        there = paper.get(label if proportions else published.AVERAGE)
+        yield {"model": model.name, "class": label, "here": here, "paper": there, "images": row["images"]}
+
+
+def _trials(matrix: Any, i: int) -> dict[str, tuple[int, int]]:
+    """Successes and trials of the metrics of a class that are proportions."""
+    hits, actual, predicted, total = (int(n) for n in (matrix[i, i], matrix[i].sum(), matrix[:, i].sum(), matrix.sum()))
+    specificity = (total - actual - predicted + hits, total - actual)
+    return {"precision": (hits, predicted), "recall": (hits, actual), "specificity": specificity}
+
+
+def _with_interval(value: float | None, bootstrap: Sequence[float] | None, trials: tuple[int, int] | None) -> Any:
+    """A metric with the bootstrap's interval, or Wilson's where that has no width and there is one."""
+    has_width = bootstrap is not None and bootstrap[0] < bootstrap[1]
+    interval = bootstrap if has_width or not (trials and trials[1]) else wilson(*trials)
+    return None if value is None else {"value": value, "interval": interval and list(interval)}
+
+
+def _fold_table(data: ReportData) -> Table | Text:
+    """Table 4: the improved model's trainings."""
+    caption = f"Table 4. The folds of {published.IMPROVED}"
+    rows = [row for model in data.of_model(published.IMPROVED) if len(model.runs) > 1 for row in _fold_rows(model)]
+    if not rows:
+        return Text((f"{caption}: left out, for this report has no cross-validation of it.",))
+    columns = (*Column.several(("model", "training")), *metric_columns(METRICS))
+    note = "Percent. The paper's folds share one test subset; they are not the folds here."
+    return Table.from_rows("table-4", caption, columns, rows, note)
+
+
+def _fold_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
+    *folds, average = published.FOLDS
+    for fold in model.metrics["folds"]:
+        here, name = {**fold["macro"], "accuracy": fold["accuracy"]}, f"seed {fold['seed']}, fold {fold['fold']}"
+        paper = folds[fold["fold"]] if fold["fold"] < len(folds) else None
+        yield {"model": model.name, "training": name, "here": here, "paper": paper}
+    yield {"model": model.name, "training": "average", "here": model.spreads, "paper": average}
+
+
+def _size_table(data: ReportData) -> Table:
+    parameters = "parameters, millions"
+    columns = (
+        Column("model"),
+        Column("here", decimals(2, 1e6), "metrics.parameters", parameters),
+        Column("paper", decimals(1, 1e6), "parameters", parameters),
+        Column("trainable, millions", decimals(2, 1e6), "metrics.trainable_parameters"),
+        Column("MACs, billions", decimals(2, 1e9), "metrics.macs"),
+        *Column.several(("training", "testing"), decimals(1), "images per second"),
+        Column("device"),
+        *metric_columns(("accuracy",)),
+    )
+    return Table.from_rows(
+        "size-and-speed",
+        "Size and speed",
+        columns,
+        map(_size_row, data.models),
+        "MACs are multiplications with an addition, for one image of the size that was trained with (see Provenance). "
+        "Speeds are means over the folds; they compare only between models that had the same device to themselves. A "
+        "dash where nothing was recorded.",
+    )
+
+
+def _size_row(model: ReportedModel) -> Mapping[str, Any]:
+    keys = {"training": "training_images_per_second", "testing": "evaluation_images_per_second", "device": "device"}
+    known = {
+        name: [run.manifest[key] for run in model.runs if run.manifest.get(key) is not None]
+        for name, key in keys.items()
+    }
+    return {
+        "model": model.name,
+        "metrics": model.metrics,
+        "parameters": published.PARAMETERS.get(model.model),
+        "here": model.spreads,
+        "paper": {**published.NETWORKS, **published.ABLATION}.get(model.model),
+        "device": sorted(set(map(str, known.pop("device")))) or None,
+        **{name: fmean(speeds) if speeds else None for name, speeds in known.items()},
+    }
