@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from typing import Any
 
 import click
@@ -45,6 +44,9 @@ class _Commands(click.Group):
             if isinstance(error, BrokenPipeError):
                 raise
             if ctx.params.get("debug"):
+                # Imported here because it takes longer than the help.
+                import traceback
+
                 traceback.print_exc(file=sys.stderr)
             raise _failure(error) from error
 

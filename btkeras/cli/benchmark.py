@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -130,6 +128,8 @@ def measure(
 
 
 def _formats(model: Path) -> list[_Format]:
+    from importlib.util import find_spec
+
     from btkeras.inference.backends import locate
     from btkeras.inference.backends.single_file import ENGINE, OPENVINO
     from btkeras.inference.model_folder import FILES
@@ -147,7 +147,7 @@ def _formats(model: Path) -> list[_Format]:
         name = next((name for name, own in FILES.items() if own == file.name), file.name)
         use = f"btkeras predict --model {file}"
         found.append(_Format(name, file, use))
-        if file.suffix == ".onnx" and importlib.util.find_spec("openvino"):
+        if file.suffix == ".onnx" and find_spec("openvino"):
             fast_bfloat16 = not _BFLOAT16.isdisjoint(describe()["instructions"])
             found += [
                 _Format(f"{name}, {engine}", file, f"{ENGINE}={engine} {use}", environment={ENGINE: engine})
@@ -180,9 +180,9 @@ def _time(
     import numpy as np
 
     names, calls = list(backends), {name: [] for name in backends}  # type: ignore[var-annotated]
-    order = random.Random(0)
+    order = np.random.default_rng(0)
     for number in range(rounds):
-        for name in order.sample(names, len(names)):
+        for name in order.permutation(names).tolist():
             images = _images(backends[name], batch)
             # The first call of a turn finds caches that the others have filled.
             backends[name].predict(images)
