@@ -18,7 +18,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from btkeras.datasets.dataset import Record
-from btkeras.errors import RunError
+from btkeras.errors import ConfigError, RunError
 from btkeras.evaluation.results import read_predictions, write_predictions
 from btkeras.experiments.summary import FoldResult, conclusion, summarize_experiment
 from btkeras.metrics import Difference, Resampling, clustered_bootstrap
@@ -152,7 +152,7 @@ def test_a_noisy_difference_is_called_noise_and_a_clear_one_is_not(plain: dict[s
     assert clear["conclusion"].endswith("): more than noise")
 
 
-def test_a_verdict_reads_from_the_better_model() -> None:
+def test_a_conclusion_reads_from_the_better_model() -> None:
     worse = Difference(0, 1, -0.011, [-0.018, -0.004], 0.001)
     assert conclusion(("a", "b"), worse, 0.003, 0.95) == (
         "b is better than a by 1.10 points "
@@ -206,7 +206,7 @@ def test_intervals_draw_whole_groups(plain: dict[str, Any]) -> None:
     assert found["models"]["resnet34"]["pooled"] == plain["models"]["resnet34"]["pooled"]
 
 
-def test_a_group_named_as_a_image_and_an_empty_one_are_no_group_of_that_image() -> None:
+def test_a_group_named_as_an_image_and_an_empty_one_are_no_group_of_that_image() -> None:
     found = summary(rotating(), **{"0001.png": "0000.png", "0002.png": "", "0003.png": ""})
     assert found["bootstrap"]["groups"] == 301
 
@@ -329,3 +329,8 @@ def test_predictions_of_another_form_are_refused(tmp_path: Path, text: str, mess
 def test_a_missing_file_of_predictions_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="Evaluate the run again"):
         read_predictions(tmp_path / "predictions.csv", CLASSES)
+
+
+def test_a_protocol_of_another_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"test must be one of rotating, fixed.*'once'"):
+        summarize_experiment([], CLASSES, groups={}, test="once")

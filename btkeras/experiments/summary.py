@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.errors import RunError
+from btkeras.config import TESTS
+from btkeras.errors import ConfigError, RunError
 from btkeras.metrics import (
     METRICS,
     Difference,
@@ -93,6 +94,7 @@ def summarize_experiment(
 
     Raises:
         RunError: If the results cannot be summarised together.
+        ConfigError: If ``test`` is another word.
     """
     _check_results(results, test)
     order = sorted(results, key=lambda fold: (fold.seed, fold.fold))
@@ -124,6 +126,8 @@ def summarize_experiment(
 
 def _check_results(results: Sequence[FoldResult], test: str) -> None:
     """Checks that results can be summarised together; errors as ``summarize_experiment``."""
+    if test not in TESTS:
+        raise ConfigError(f"test must be one of {', '.join(TESTS)}", received=repr(test))
     if not results:
         raise RunError("An experiment must have a finished fold before it can be summarised", received="none")
     _require_once("A fold must be there once", map(str, results))

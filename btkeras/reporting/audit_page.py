@@ -35,9 +35,9 @@ def write_audit_page(audit: Audit, target: Path) -> None:
         OSError: If it cannot be written.
     """
     leaks, largest = tuple(format_leakage(audit)), sorted(audit.own_groups, key=lambda group: -len(group.own))
-    verdict = Text(leaks, "warning") if leaks else Text(("No leakage and no broken file was found.",), "summary")
+    summary = Text(leaks, "warning") if leaks else Text(("No leakage and no broken file was found.",), "summary")
     sections: dict[str, Sequence[Block]] = {
-        "Findings": [verdict, Text(tuple(format_notes(audit)), "list"), _duplicate_table(audit)],
+        "Findings": [summary, Text(tuple(format_notes(audit)), "list"), _duplicate_table(audit)],
         "Duplicates with different labels": _galleries(audit, audit.conflicts, "conflict"),
         "Duplicates across the subsets": _galleries(audit, audit.across, "across"),
         f"Duplicates in {audit.against}": _galleries(audit, audit.overlap, "overlap"),
