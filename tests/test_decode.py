@@ -211,7 +211,7 @@ def test_reading_images_loads_neither_tensorflow_nor_scipy(tmp_path: Path) -> No
         (tmp_path / kind).write_bytes(encode(scene(), kind))
     script = (
         "import sys; from btkeras.preprocessing.preprocessor import Preprocessor; "
-        "from btkeras.decisions.mri_check import rejection_reason;"
+        "from btkeras.preprocessing.mri_check import rejection_reason;"
         "from btkeras.datasets.readers.formats import open_slices;"
         "[Preprocessor(32, 1, True).file(path) for path in sys.argv[1:]];"
         "[rejection_reason(open_slices(path).image(0)) for path in sys.argv[1:]];"

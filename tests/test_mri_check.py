@@ -16,8 +16,8 @@ from scipy import ndimage
 
 from btkeras.config import PhantomConfig
 from btkeras.datasets.phantom import draw_patient
-from btkeras.decisions import mri_check
-from btkeras.decisions.mri_check import rejection_reason
+from btkeras.preprocessing import mri_check
+from btkeras.preprocessing.mri_check import rejection_reason
 
 ImageArray = NDArray[np.uint8]
 MAKER = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "make_non_mri.py"))

@@ -137,13 +137,31 @@ def test_few_bright_voxels_and_missing_ones_do_not_matter() -> None:
     assert not open_slices(encoded(np.full(SHAPE, 7, np.int16)), "x").image(3).any()
 
 
-def test_of_a_series_the_first_volume_is_taken_and_it_sets_the_scale() -> None:
+def test_of_several_volumes_one_must_be_chosen() -> None:
     values = head()
-    series = np.stack([values, values // 3, values * 5], axis=-1)
-    alone = open_slices(encoded(values), "x")
-    found = open_slices(gzip.compress(encoded(series)), "x")
-    assert found.count == alone.count
-    np.testing.assert_array_equal(found.image(9), alone.image(9))
+    series = np.stack([values, values // 3, 2000 - values], axis=-1)
+    with pytest.raises(ImageError, match=r"x with 3 volumes\. Choose one with --channel 0 to 2"):
+        open_slices(encoded(series), "x")
+    for number in range(3):
+        alone = open_slices(encoded(series[..., number]), "x")
+        for data in (encoded(series), gzip.compress(encoded(series)), encoded(series[:, :, :, None])):
+            found = open_slices(data, "x", channel=number)
+            assert found.count == alone.count
+            np.testing.assert_array_equal(found.image(9), alone.image(9))
+    with pytest.raises(ImageError, match="channel 3 of x, which has 3"):
+        open_slices(encoded(series), "x", channel=3)
+
+
+def test_one_volume_may_have_more_dimensions() -> None:
+    values = head()
+    expected = open_slices(encoded(values), "x").image(9)
+    for shape in ((*SHAPE, 1), (*SHAPE, 1, 1), (*SHAPE, 1, 1, 1, 1)):
+        for channel in (None, 0):
+            np.testing.assert_array_equal(
+                open_slices(encoded(values.reshape(shape)), "x", channel=channel).image(9), expected
+            )
+    with pytest.raises(ImageError, match="Leave --channel away"):
+        open_slices(encoded(values), "x", channel=1)
 
 
 def test_pixels_become_square() -> None:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from btkeras.datasets.dataset import Record
 from btkeras.decisions.calibration import COVERAGE, Calibration
-from btkeras.decisions.mri_check import rejection_reason
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.files import write_csv
 from btkeras.machine import map_in_threads
 from btkeras.preprocessing.decode import decode_file
+from btkeras.preprocessing.mri_check import rejection_reason
 
 UNCERTAIN, REJECTED = "uncertain", "rejected"
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from btkeras.datasets.readers import Slices, check
 from btkeras.datasets.readers.formats import open_slices
 from btkeras.decisions.calibration import COVERAGE, check_coverage
-from btkeras.decisions.mri_check import rejection_reason
 from btkeras.decisions.selective_classifier import SelectiveClassifier
 from btkeras.errors import ImageError
 from btkeras.inference.backends import BATCH, InferenceBackend, ModelOutputs, batched, load_backend, newest_model
 from btkeras.inference.inputs import Opener, SliceRef, opener
 from btkeras.machine import map_in_threads
+from btkeras.preprocessing.mri_check import rejection_reason
 from btkeras.preprocessing.preprocessor import Preprocessor
 
 Image = str | Path | NDArray[np.uint8]

@@ -32,10 +32,12 @@ def is_dicom_file(file: Path) -> bool:
         return False
 
 
-def open_slices(source: str | Path | bytes, name: str = "", axis: str | None = None) -> Slices:
+def open_slices(
+    source: str | Path | bytes, name: str = "", axis: str | None = None, channel: int | None = None
+) -> Slices:
     """Opens the slices of a file, or of its content, which says what kind it is; messages call it ``name``.
 
-    ``axis`` is the view of a NIfTI volume, as of ``open_nifti``.
+    ``axis`` is the view of a NIfTI volume, ``channel`` which of several volumes, as of ``open_nifti``.
 
     Raises:
         ImageError: If it cannot be read, is of another kind, or is broken.
@@ -45,7 +47,7 @@ def open_slices(source: str | Path | bytes, name: str = "", axis: str | None = N
     data = source if isinstance(source, bytes) else read_bytes(source)
     kind = sniff(data)
     if kind == "NIfTI" or nifti.is_gzipped_nifti(data):
-        return nifti.open_nifti(data, name, axis)
+        return nifti.open_nifti(data, name, axis, channel)
     if kind not in FORMATS and dicom.is_dicom(data):
         return dicom.open_dicom(data, name)
     rule = "An image must be a PNG or JPEG file, or DICOM, or NIfTI"

@@ -80,17 +80,18 @@ class Volume:
         return max(width, 1), max(height, 1)
 
 
-def open_nifti(data: bytes, name: str, axis: str | None = None) -> Slices:
+def open_nifti(data: bytes, name: str, axis: str | None = None, channel: int | None = None) -> Slices:
     """Opens the slices of a NIfTI-1 or 2 file's content, with or without gzip; messages call it ``name``.
 
-    Of a series of volumes the first is taken. Without an axis, a key of ``AXES``, the view is the one that was scanned
-    where voxels are more than twice as long across it, otherwise axial.
+    Without an axis, a key of ``AXES``, the view is the one that was scanned where voxels are more than twice as long
+    across it, otherwise axial. ``channel`` is of ``read_volume``.
 
     Raises:
-        ImageError: If it is no such file, broken, too large, or not of real numbers.
+        ImageError: If it is no such file, broken, too large, not of real numbers, or of several volumes without a
+            channel.
         MissingExtraError: If nibabel is not installed.
     """
-    return slices_of(read_volume(data, name), name, axis)
+    return slices_of(read_volume(data, name, channel), name, axis)
 
 
 # Values that are no voxels, but bytes of something else, overflow.
@@ -118,13 +119,13 @@ def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
 
 
 @np.errstate(all="ignore")
-def read_volume(data: bytes, name: str) -> Volume:
-    """Reads the first volume of a file; errors as ``open_nifti``."""
+def read_volume(data: bytes, name: str, channel: int | None = None) -> Volume:
+    """Reads a volume of a file, of several the one of number ``channel`` from 0; errors as ``open_nifti``."""
     nibabel = require("nibabel", "NIfTI")
     try:
         header = _header(nibabel, _stream(data).read(544), name)
         # From the start again: gzip cannot go back, and volumes follow their header closely.
-        voxels = _voxels(header, _stream(data), name)
+        voxels = _voxels(header, _stream(data), name, channel)
         turned = nibabel.as_closest_canonical(nibabel.spatialimages.SpatialImage(voxels, header.get_best_affine()))
         x, y, z = map(float, nibabel.affines.voxel_sizes(turned.affine))
         slope = header.get_slope_inter()[0]
@@ -164,8 +165,8 @@ def _header(nibabel: Any, head: bytes, name: str) -> Any:
     raise damaged(name, "it ends in its header, or has none")
 
 
-def _voxels(header: Any, stream: io.BytesIO | gzip.GzipFile, name: str) -> NDArray[Any]:
-    """The first volume, ``[x, y, z]``."""
+def _voxels(header: Any, stream: io.BytesIO | gzip.GzipFile, name: str, channel: int | None) -> NDArray[Any]:
+    """The only volume, or that of a number, ``[x, y, z]``."""
     stated = header.get_data_shape()
     shape = (*stated[:3], *[1] * (3 - len(stated)))
     dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
@@ -175,12 +176,23 @@ def _voxels(header: Any, stream: io.BytesIO | gzip.GzipFile, name: str) -> NDArr
     valid = stated and min(stated) >= 1 and 0 < wanted <= MAX_VOLUME_BYTES and 0 <= offset <= _MAX_OFFSET
     rule = f"A volume must have at most {MAX_VOLUME_BYTES // 2**20} MiB, and sides of at least 1"
     check(valid, rule, f"{name} with {' x '.join(map(str, stated))} of {dtype}")
-    stream.read(offset)
+    # One after the other, the channels before are read and forgotten.
+    for skipped in (offset, *[wanted] * _channel(math.prod(map(int, stated[3:])), channel, name)):
+        stream.read(skipped)
     # No more than this, whatever a gzip file would unpack to.
     content = stream.read(wanted)
     if len(content) < wanted:
         raise damaged(name, "it ends within its volume")
     return np.frombuffer(content, dtype).reshape(shape, order="F")
+
+
+def _channel(count: int, channel: int | None, name: str) -> int:
+    """The number of the volume to read, of ``count`` volumes."""
+    rule = "One volume of a file must be chosen" if channel is None else "A channel must be a volume of its file"
+    found = f"{name} with {count} volumes" if channel is None else f"channel {channel} of {name}, which has {count}"
+    valid = count == 1 if channel is None else 0 <= channel < count
+    check(valid, rule, found, f"Choose one with --channel 0 to {count - 1}" if count > 1 else "Leave --channel away")
+    return channel or 0
 
 
 def _range(voxels: NDArray[Any], name: str) -> tuple[float, float]:
