@@ -8,7 +8,6 @@ and error bodies. Every model, of whatever format, has two signatures: ``serving
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -172,10 +171,19 @@ def _encoded_image(value: Any, name: str) -> bytes:
     if not isinstance(text, str):
         raise HTTPException(400, f'{name} must be base64, {{"b64": "..."}}')
     try:
-        # Padding may be left away.
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
+        return _unescaped(text)
+    except ValueError as error:
         raise HTTPException(400, f"Unable to base64 decode {name}") from error
+
+
+def _unescaped(text: str) -> bytes:
+    """Decodes what TensorFlow Serving does: white space anywhere, no padding or all of it, "." as well as "="."""
+    data = text.encode("ascii").translate(None, b" \t\n\v\f\r")
+    digits = data.rstrip(b"=.")
+    missing = -len(digits) % 4
+    if len(data) - len(digits) not in (0, missing):
+        raise ValueError("wrong padding")
+    return base64.b64decode(digits + b"=" * missing, validate=True)
 
 
 def _pixels(value: Any, name: str) -> ImageArray:
