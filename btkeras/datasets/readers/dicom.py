@@ -11,12 +11,13 @@ import io
 import math
 import struct
 import zlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.datasets.readers import Slices, check, require
+from btkeras.datasets.readers.dicom_identity import IDENTITY_TAGS, DicomIdentity, identity_of
 from btkeras.datasets.readers.dicom_pixels import quiet, stored_values
 from btkeras.errors import ImageError
 from btkeras.preprocessing.decode import ImageArray, to_uint8
@@ -31,7 +32,6 @@ _PIXEL_TAGS = (
     "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PixelPaddingValue", "PixelPaddingRangeLimit",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
-_IDENTITY_TAGS = ("PatientID", "SeriesInstanceUID", "BurnedInAnnotation", "InstanceNumber")
 # What odd values raise where numbers are made of them.
 _UNUSABLE = (TypeError, ValueError, AttributeError, OverflowError, LookupError)
 # Modalities that are no images, though some have pixels.
@@ -49,18 +49,6 @@ _FIRST_TYPES = (b"UL", b"UI", b"CS", b"OB", b"SH", b"DA", b"TM", b"LO", b"SQ", b
 _WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 _Floats = NDArray[np.float64]
-
-
-class DicomIdentity(NamedTuple):
-    """Whose file it is, in clear text, never to be written anywhere: "" and None where unknown.
-
-    ``burned_in``: whether the header says that the pixels hold text about the patient.
-    """
-
-    patient: str
-    series: str
-    instance: int | None
-    burned_in: bool
 
 
 def is_dicom(data: bytes) -> bool:
@@ -90,11 +78,8 @@ def open_dicom(data: bytes, name: str) -> Slices:
 
 def read_dicom(data: bytes, name: str) -> tuple[Slices, DicomIdentity]:
     """Opens a DICOM file's frames and reads whose it is; errors as ``open_dicom``."""
-    dataset = _parsed(data, name, (*_PIXEL_TAGS, *_IDENTITY_TAGS))
-    patient, series, burned_in = (str(dataset.get(tag) or "").strip() for tag in _IDENTITY_TAGS[:3])
-    number = dataset.get("InstanceNumber")
-    instance = None if number in (None, "") else int(number)
-    return _slices(dataset, name), DicomIdentity(patient, series, instance, burned_in.upper() == "YES")
+    dataset = _parsed(data, name, (*_PIXEL_TAGS, *IDENTITY_TAGS))
+    return _slices(dataset, name), identity_of(dataset)
 
 
 def _parsed(data: bytes, name: str, tags: tuple[str, ...]) -> Any:
