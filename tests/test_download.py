@@ -1,4 +1,4 @@
-"""The download of FigShare's files, against a server on this machine."""
+"""The download of a collection's files, as FigShare and Zenodo list them, against a server on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from subprocess import run
 
 import pytest
 
-from btkeras.datasets.readers.figshare import download_figshare
+from btkeras.datasets import download as downloads
+from btkeras.datasets.download import figshare, zenodo
 from btkeras.errors import DataError
 
 NAME = "brainTumorDataPublic_1-766.zip"
@@ -36,20 +37,26 @@ class Site:
     api: str = ""
 
 
+def _figshare(site: Site) -> dict[str, object]:
+    md5 = hashlib.md5(CONTENT).hexdigest()
+    return {"name": NAME, "size": len(CONTENT), "computed_md5": md5, "download_url": f"{site.api}/files/1"}
+
+
+def _zenodo(site: Site) -> dict[str, object]:
+    checksum = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+    return {"key": NAME, "size": len(CONTENT), "checksum": checksum, "links": {"self": f"{site.api}/files/1"}}
+
+
 def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
+    lists = {"/articles/7": _figshare, "/records/7": _zenodo}
+
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
 
         def do_GET(self) -> None:
-            if self.path == "/articles/7":
-                file = {
-                    "name": NAME,
-                    "size": len(CONTENT),
-                    "computed_md5": hashlib.md5(CONTENT).hexdigest(),
-                    "download_url": f"{site.api}/files/1",
-                }
-                self._send(200, json.dumps({"files": [file | site.extra]}).encode())
+            if self.path in lists:
+                self._send(200, json.dumps({"files": [lists[self.path](site) | site.extra]}).encode())
             elif self.path == "/files/1":
                 self._file()
             else:
@@ -94,11 +101,11 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("btkeras.datasets.readers.figshare.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("btkeras.datasets.download.time.sleep", lambda seconds: None)
 
 
 def download(site: Site, folder: Path, retries: int = 0) -> list[Path]:
-    return download_figshare(folder, api=site.api, article=7, retries=retries)
+    return downloads.download(figshare(7, site.api), folder, retries=retries)
 
 
 def test_a_whole_download(site: Site, tmp_path: Path) -> None:
@@ -192,7 +199,7 @@ def test_a_client_error_is_not_tried_again(site: Site, tmp_path: Path, status: i
 
 def test_an_unknown_article(site: Site, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="HTTP 404"):
-        download_figshare(tmp_path, api=site.api, article=8)
+        downloads.download(figshare(8, site.api), tmp_path)
 
 
 @pytest.mark.parametrize("extra", [{"name": "../x"}, {"name": ".bashrc"}, {"computed_md5": ""}, {"size": None}])
@@ -204,10 +211,38 @@ def test_an_odd_list_is_an_error(site: Site, tmp_path: Path, extra: dict[str, ob
 
 
 def test_no_network(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=re.escape("the list of files of article 7")):
-        download_figshare(tmp_path, api="http://127.0.0.1:9", article=7)
+    with pytest.raises(DataError, match=re.escape("the list of files at http://127.0.0.1:9/articles/7")):
+        downloads.download(figshare(7, "http://127.0.0.1:9"), tmp_path)
 
 
 def test_requests_is_loaded_only_for_a_download() -> None:
-    code = "import sys, btkeras.datasets.readers.figshare; sys.exit('requests' in sys.modules)"
+    code = "import sys, btkeras.datasets.download; sys.exit('requests' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_zenodo_s_list_is_read_and_a_cut_download_goes_on(site: Site, tmp_path: Path) -> None:
+    site.cuts = [300_000]
+    with pytest.raises(DataError, match=f"get through.*{NAME}"):
+        downloads.download(zenodo(7, site.api), tmp_path, retries=0)
+    kept = (tmp_path / f"{NAME}.part").stat().st_size
+    assert downloads.download(zenodo(7, site.api), tmp_path, retries=0) == [tmp_path / NAME]
+    assert site.asked == ["", f"bytes={kept}-"]
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_the_error_names_the_repository(site: Site, tmp_path: Path, status: int) -> None:
+    site.status = [status]
+    with pytest.raises(DataError, match=f"Zenodo must hand the file out.*HTTP {status}"):
+        downloads.download(zenodo(7, site.api), tmp_path)
+    site.content = CONTENT + b"x"
+    with pytest.raises(DataError, match="size and MD5 that Zenodo states"):
+        downloads.download(zenodo(7, site.api), tmp_path)
+
+
+@pytest.mark.parametrize("extra", [{"key": "a/b"}, {"checksum": "sha256:00"}, {"checksum": None}, {"links": {}}])
+def test_an_odd_list_of_zenodo_is_an_error(site: Site, tmp_path: Path, extra: dict[str, object]) -> None:
+    site.extra = extra
+    with pytest.raises(DataError, match="Zenodo's list of files must give each one's name, size, MD5"):
+        downloads.download(zenodo(7, site.api), tmp_path)
+    assert site.asked == []

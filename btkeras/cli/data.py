@@ -25,7 +25,9 @@ from btkeras.cli.common import (
 @click.command(short_help="Make a dataset from FigShare files, class folders, DICOM, NIfTI.")
 @click.argument("sources", nargs=-1, type=PATH, metavar="SOURCE...")
 @click.option("--out", required=True, type=PATH, help="The dataset's folder to make.")
-@click.option("--download", type=click.Choice(["figshare"]), help="Fetch this collection first, resuming if cut off.")
+@click.option(
+    "--download", type=click.Choice(["figshare", "brisc"]), help="Fetch this collection first, resuming if cut off."
+)
 @click.option("--download-dir", type=PATH, default=Path("downloads"), help="Where --download puts its files.")
 @click.option("--harmonize", is_flag=True, help="Make every image a grey square: the head, of normalized intensity.")
 @click.option("--size", default=256, type=click.IntRange(32, 2048), help="Side of --harmonize's squares, in pixels.")
@@ -52,6 +54,7 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
     \b
     Examples:
       btkeras prepare --download figshare --out data/figshare
+      btkeras prepare --download brisc --out data/brisc                # its own split: train --group-by official
       btkeras prepare 1512427.zip br35h/no --out data/both
       btkeras prepare archive/Training archive/Testing --out data/kaggle
       btkeras prepare study/ --out data/study                         # study/glioma/*.dcm, study/no_tumor/*.nii.gz
@@ -59,17 +62,25 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
       btkeras prepare data/both --harmonize --out data/both-harmonized
     """
     if not sources and not download:
-        raise click.UsageError("Give at least one SOURCE, or --download figshare.")
+        raise click.UsageError("Give at least one SOURCE, or --download NAME.")
     from btkeras.datasets.prepare import prepare as prepare_dataset
 
     if download:
-        from btkeras.datasets.readers.figshare import download_figshare
-
-        folder = download_dir / download
-        download_figshare(folder)
-        sources = (*sources, folder)
+        sources = (*sources, _fetch(download, download_dir))
     size = chosen.pop("size") * chosen.pop("harmonize")
     click.echo(prepare_dataset(sources, out, harmonize=size, **chosen).summary())
+
+
+def _fetch(name: str, folder: Path) -> Path:
+    """Downloads a published collection to ``folder/name``, and says whose it is."""
+    from btkeras.datasets.collections import COLLECTIONS
+    from btkeras.datasets.download import download
+
+    collection = COLLECTIONS[name]
+    click.echo(str(collection), err=True)
+    if collection.deposit:
+        download(collection.deposit, folder / name)
+    return folder / name
 
 
 @click.command(short_help="Find duplicates, leakage, conflicts and broken files in a dataset.")
