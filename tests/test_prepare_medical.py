@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from btkeras.datasets.dataset import Record, load_dataset
-from btkeras.datasets.naming import load_key, pseudonym
 from btkeras.datasets.prepare import prepare
+from btkeras.datasets.pseudonyms import load_key, pseudonym
 from btkeras.datasets.readers.formats import open_slices
 from btkeras.errors import ConfigError, DataError
 from btkeras.preprocessing.decode import decode_file

@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from btkeras.datasets.boxes import box_in_crop, clip_box, format_box, mask_box, parse_box
 from btkeras.datasets.layout import SourceImage
-from btkeras.datasets.naming import load_key, pseudonym, volume_stem
+from btkeras.datasets.naming import volume_stem
+from btkeras.datasets.pseudonyms import load_key, pseudonym
 from btkeras.datasets.readers import DICOM_SUFFIXES, MissingExtraError, check
 from btkeras.datasets.readers.dicom import is_dicom, read_dicom
 from btkeras.datasets.readers.figshare import read_slice
