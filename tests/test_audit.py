@@ -126,10 +126,39 @@ def test_overlap_with_another_dataset(folder: Path, tmp_path: Path) -> None:
     result = run(folder, "--against", other)
     assert result.exit_code == 1
     assert "OVERLAP: 1 of 10 images (10.0%)" in result.stdout
-    # Duplicates inside the other dataset are its own business.
-    Image.open(other / "glioma/new.png").save(other / "glioma/twice.png")
-    assert len(json.loads(run(folder, "--against", other, "--json").stdout)["groups"]) == 2
-    assert "No image is a duplicate of another." in run(folder, "--against", other).stdout
+    assert "No image is a duplicate of another." in result.stdout
+
+
+def test_what_is_in_another_dataset_changes_nothing_that_is_said_of_this_one(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "glioma/0.png", folder / "glioma/1.png")
+    shutil.copy(folder / "no_tumor/0.png", folder / "no_tumor/1.png")
+    brighter(folder / "no_tumor/0.png", folder / "no_tumor/2.png")
+    other = tmp_path / "other"
+    for label in CLASSES:
+        (other / label).mkdir(parents=True)
+    for label in CLASSES:
+        for number in range(20):
+            # Of one of ours, and of one of its own, which also has two classes there.
+            shutil.copy(folder / "glioma/0.png", other / label / f"copy{number}.png")
+            shutil.copy(folder / "no_tumor/4.png", other / "no_tumor" / f"{label}{number}.png")
+            planted.noise(99).save(other / label / f"own{number}.png")
+    mirrored = Image.open(folder / "no_tumor/3.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    mirrored.save(other / "no_tumor/mirrored.png")
+    (other / "glioma/broken.png").write_bytes(b"no image")
+    alone, compared = (json.loads(run(folder, *more, "--json").stdout) for more in ((), ("--against", other)))
+    about_both = ("against", "overlap", "unreadable_there", "findings", "leakage", "failed")
+    assert {key: compared[key] for key in compared if key not in about_both} == {
+        key: alone[key] for key in alone if key not in about_both
+    }
+    text = run(folder, "--against", other)
+    assert "3 images are redundant, 2 of them pixel for pixel." in text.stdout
+    # Ours have one class each; what the other dataset calls them is said of the overlap.
+    assert alone["findings"] == [] and "CONFLICTING" not in text.stdout
+    assert "OVERLAP: 4 of 10 images (40.0%)" in text.stdout
+    assert "In 1 group (2 images) the class differs." in text.stdout
+    assert "BROKEN FILES: " not in text.stdout and f"BROKEN FILES in {other}: 1 could not be compared." in text.stdout
+    assert f"{folder} has leakage. {other} has broken files." in text.stderr
+    assert sorted(len(group["members"]) for group in compared["overlap"]) == [2, 41, 42]
 
 
 def test_broken_files_are_named_and_fail(folder: Path) -> None:

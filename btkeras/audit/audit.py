@@ -49,10 +49,14 @@ class DuplicateGroup:
     """Images that are duplicates of each other, directly or through others."""
 
     members: tuple[GroupMember, ...]  # two and more, by dataset and path
-    exact: bool  # whether all have equal pixels
     exact_duplicates: int  # number of images whose pixels equal those of an earlier one
     correlation: float  # the lowest of the pairs that connect them
     orientations: tuple[str, ...]  # flips and rotations that make one look like another
+
+    @property
+    def exact(self) -> bool:
+        """Whether all have equal pixels."""
+        return self.exact_duplicates == len(self.members) - 1
 
     @property
     def own(self) -> tuple[GroupMember, ...]:
@@ -78,23 +82,20 @@ class DuplicateGroup:
     def conflicting(self) -> bool:
         return len(self.labels) > 1
 
-    @property
-    def overlapping(self) -> bool:
-        """Whether it has images in both datasets."""
-        return 0 < len(self.own) < len(self.members)
-
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found."""
+    """What was found; all of it is about the dataset's own images, but for what names the other one."""
 
     dataset: str  # its folder
     against: str  # the other dataset's folder, "" without one
     split: bool  # whether a split was audited too
     counts: Mapping[str, int]  # images per class
     patients: int | None  # number of patients that are named, or None
-    unreadable: Mapping[str, str]  # why, by path; those of the other dataset begin with its folder
-    groups: tuple[DuplicateGroup, ...]  # groups of duplicates, those that matter most first
+    unreadable: Mapping[str, str]  # why, by path
+    unreadable_there: Mapping[str, str]  # the same of the other dataset
+    groups: tuple[DuplicateGroup, ...]  # groups of the dataset's duplicates, those that matter most first
+    overlap: tuple[DuplicateGroup, ...]  # groups with images in both datasets
     patients_across: Mapping[str, tuple[str, ...]]  # subsets by patient, for patients in several
     statistics: tuple[ClassStatistics, ...]  # of each class, by name; a class without a readable image has none
     subset_sizes: Mapping[str, int]  # images per subset of the split
@@ -108,16 +109,6 @@ class Audit:
         return tuple(group for group in self.groups if group.conflicting)
 
     @property
-    def overlap(self) -> tuple[DuplicateGroup, ...]:
-        """Groups with images in both datasets."""
-        return tuple(group for group in self.groups if group.overlapping)
-
-    @property
-    def own_groups(self) -> tuple[DuplicateGroup, ...]:
-        """Groups of two and more images of the dataset itself."""
-        return tuple(group for group in self.groups if len(group.own) > 1)
-
-    @property
     def leaks(self) -> bool:
         """Whether metrics measured with this dataset and split would be too good."""
         return bool(self.across or self.patients_across or self.conflicts or self.overlap)
@@ -125,7 +116,7 @@ class Audit:
     @property
     def failed(self) -> bool:
         """Whether there is leakage or a broken file."""
-        return self.leaks or bool(self.unreadable)
+        return self.leaks or bool(self.unreadable or self.unreadable_there)
 
     def duplicated_in_training(self, subset: str) -> int:
         """Number of a subset's images that have a duplicate in training."""
@@ -144,29 +135,34 @@ def audit(
     """
     subset_of = split.subset_of() if split else {}
     members = [GroupMember(record.path, record.label, subset_of.get(record.path, "")) for record in dataset.records]
+    others = [GroupMember(record.path, record.label, other=True) for record in (against.records if against else ())]
     files = [dataset.root / record.path for record in dataset.records]
-    if against:
-        members += [GroupMember(record.path, record.label, other=True) for record in against.records]
-        files += [against.root / record.path for record in against.records]
+    files += [against.root / record.path for record in (against.records if against else ())]
     images = list(scan_images(files, progress))
-    found = match_duplicates(files, images)
+    own = images[: len(members)]
+    found = match_duplicates(files[: len(own)], own)
     readable: dict[str, list[ImageStats]] = defaultdict(list)
-    for record, image in zip(dataset.records, images, strict=False):
+    for record, image in zip(dataset.records, own, strict=True):
         if isinstance(image, ImageStats):
             readable[record.label].append(image)
-    names = [str(file) if member.other else member.path for member, file in zip(members, files, strict=True)]
     return Audit(
         dataset=str(dataset.root),
         against=str(against.root) if against else "",
         split=split is not None,
         counts=dataset.counts(),
         patients=len({_patient(record) for record in dataset.records if record.patient}) or None,
-        unreadable={names[i]: reason for i, reason in found.unreadable.items()},
+        unreadable=_unreadable(members, own),
+        unreadable_there=_unreadable(others, images[len(members) :]),
         groups=_groups(found, members),
+        overlap=_overlap(match_duplicates(files, images, found), members + others) if others else (),
         patients_across=_patients_across(dataset.records, subset_of),
-        statistics=tuple(_statistics(label, own) for label, own in sorted(readable.items())),
+        statistics=tuple(_statistics(label, stats) for label, stats in sorted(readable.items())),
         subset_sizes={subset: len(split.subset(subset)) for subset in SUBSETS} if split else {},
     )
+
+
+def _unreadable(members: Sequence[GroupMember], images: Sequence[ImageStats | str]) -> dict[str, str]:
+    return {member.path: image for member, image in zip(members, images, strict=True) if isinstance(image, str)}
 
 
 def _patient(record: Record) -> str:
@@ -196,10 +192,14 @@ def _groups(found: Duplicates, members: Sequence[GroupMember]) -> tuple[Duplicat
     return tuple(sorted(groups, key=_importance))
 
 
+def _overlap(found: Duplicates, members: Sequence[GroupMember]) -> tuple[DuplicateGroup, ...]:
+    # Duplicates inside the other dataset are its own business.
+    return tuple(group for group in _groups(found, members) if 0 < len(group.own) < len(group.members))
+
+
 def _group(members: Sequence[GroupMember], pairs: Sequence[DuplicatePair]) -> DuplicateGroup:
     return DuplicateGroup(
         members=tuple(sorted(members, key=lambda member: (member.other, member.path))),
-        exact=all(pair.exact for pair in pairs),
         exact_duplicates=sum(pair.exact for pair in pairs),
         correlation=min(pair.correlation for pair in pairs),
         orientations=tuple(sorted({pair.orientation for pair in pairs} - {"as it is"})),
@@ -207,8 +207,7 @@ def _group(members: Sequence[GroupMember], pairs: Sequence[DuplicatePair]) -> Du
 
 
 def _importance(group: DuplicateGroup) -> tuple[object, ...]:
-    kinds = (not group.conflicting, not group.across, not group.overlapping)
-    return (*kinds, -len(group.members), group.members[0].path)
+    return (not group.conflicting, not group.across, -len(group.members), group.members[0].path)
 
 
 def _statistics(label: str, images: Sequence[ImageStats]) -> ClassStatistics:

@@ -41,14 +41,22 @@ def format_leakage(audit: Audit) -> list[str]:
             "several subsets."
         )
     if audit.overlap:
-        own, total = sum(len(group.own) for group in audit.overlap), sum(audit.counts.values())
-        lines.append(
-            f"OVERLAP: {own:,} of {total:,} images ({own / total:.1%}) have a duplicate in {audit.against}. A network "
-            "that was trained on one must not be tested on the other."
-        )
+        lines.append(_format_overlap(audit))
     if audit.unreadable:
         lines.append(f"BROKEN FILES: {len(audit.unreadable):,} cannot be read.")
+    if audit.unreadable_there:
+        lines.append(f"BROKEN FILES in {audit.against}: {len(audit.unreadable_there):,} could not be compared.")
     return lines
+
+
+def _format_overlap(audit: Audit) -> str:
+    own, total = sum(len(group.own) for group in audit.overlap), sum(audit.counts.values())
+    otherwise = sum(len(group.own) for group in audit.overlap if group.conflicting)
+    labels = f" In {_groups([g for g in audit.overlap if g.conflicting])} ({otherwise:,} images) the class differs."
+    return (
+        f"OVERLAP: {own:,} of {total:,} images ({own / total:.1%}) have a duplicate in {audit.against}. A network that "
+        f"was trained on one must not be tested on the other.{labels * bool(otherwise)}"
+    )
 
 
 def format_notes(audit: Audit) -> list[str]:
@@ -65,15 +73,15 @@ def format_notes(audit: Audit) -> list[str]:
 
 
 def _format_duplicates(audit: Audit) -> str:
-    groups = audit.own_groups
+    groups = audit.groups
     if not groups:
         return "No image is a duplicate of another."
     exact = sum(group.exact for group in groups)
-    images = sum(len(group.own) for group in groups)
+    images = sum(len(group.members) for group in groups)
     return (
         f"{images:,} of {sum(audit.counts.values()):,} images are in {_groups(groups)} of duplicates ({exact:,} with "
         f"equal pixels throughout, {len(groups) - exact:,} of near-duplicates; the largest has "
-        f"{max(len(group.own) for group in groups):,}). {images - len(groups):,} images are redundant, "
+        f"{max(len(group.members) for group in groups):,}). {images - len(groups):,} images are redundant, "
         f"{sum(group.exact_duplicates for group in groups):,} of them pixel for pixel."
     )
 
@@ -82,7 +90,7 @@ def duplicates_by_class(audit: Audit) -> dict[str, dict[str, int]]:
     """Counts by class: images, groups of exact and of near-duplicates, images in them, the largest, distinct images."""
     found = {}
     for label, count in audit.counts.items():
-        groups = [(group.exact, sum(member.label == label for member in group.own)) for group in audit.own_groups]
+        groups = [(group.exact, sum(member.label == label for member in group.members)) for group in audit.groups]
         groups = [(exact, images) for exact, images in groups if images]
         images = sum(images for _, images in groups)
         found[label] = {
@@ -133,12 +141,15 @@ def audit_json(audit: Audit) -> dict[str, Any]:
         "duplicates": duplicates_by_class(audit),
         "split": split if audit.split else None,
         "unreadable": dict(audit.unreadable),
-        "groups": [
-            asdict(one) | {"across_split": one.across, "conflicting": one.conflicting, "overlapping": one.overlapping}
-            for one in audit.groups
-        ],
+        "unreadable_there": dict(audit.unreadable_there),
+        "groups": [_group_json(group) for group in audit.groups],
+        "overlap": [_group_json(group) for group in audit.overlap],
         "statistics": [asdict(statistic) for statistic in audit.statistics],
     }
+
+
+def _group_json(group: DuplicateGroup) -> dict[str, Any]:
+    return asdict(group) | {"exact": group.exact, "across_split": group.across, "conflicting": group.conflicting}
 
 
 def _groups(groups: Sequence[DuplicateGroup]) -> str:
@@ -169,6 +180,7 @@ def _lists(audit: Audit) -> list[str]:
     """What to mend, by name, shortened to be readable; --json and --html have all."""
     found = {
         "Broken files": [f"{path}: {reason}" for path, reason in audit.unreadable.items()],
+        f"Broken files in {audit.against}": [f"{path}: {why}" for path, why in audit.unreadable_there.items()],
         "Conflicting labels": [_members(group) for group in audit.conflicts],
         "Duplicates across the split": [_members(group) for group in audit.across],
         f"Duplicates in {audit.against}": [_members(group) for group in audit.overlap],

@@ -127,8 +127,10 @@ def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: boo
         write_audit_page(found, html)
         click.echo(f"written: {html}", err=True)
     reasons = ["leakage"] * found.leaks + ["broken files"] * bool(found.unreadable)
-    if reasons:
-        raise Failure(f"{dataset} has {' and '.join(reasons)}.")
+    failures = [f"{dataset} has {' and '.join(reasons)}."] * bool(reasons)
+    failures += [f"{against} has broken files."] * bool(found.unreadable_there)
+    if failures:
+        raise Failure(" ".join(failures))
 
 
 def _bar(paths: Sequence[Path]) -> Iterable[Path]:

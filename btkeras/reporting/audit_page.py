@@ -34,7 +34,7 @@ def write_audit_page(audit: Audit, target: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    leaks, largest = tuple(format_leakage(audit)), sorted(audit.own_groups, key=lambda group: -len(group.own))
+    leaks, largest = tuple(format_leakage(audit)), sorted(audit.groups, key=lambda group: -len(group.members))
     summary = Text(leaks, "warning") if leaks else Text(("No leakage and no broken file was found.",), "summary")
     sections: dict[str, Sequence[Block]] = {
         "Findings": [summary, Text(tuple(format_notes(audit)), "list"), _duplicate_table(audit)],
@@ -109,6 +109,7 @@ def _statistics_table(audit: Audit) -> Table:
 
 def _lists(audit: Audit) -> list[Block]:
     broken = [f"{path}: {why}" for path, why in audit.unreadable.items()]
+    broken += [f"{audit.against}/{path}: {why}" for path, why in audit.unreadable_there.items()]
     patients = [f"Patient {patient}: {', '.join(subsets)}" for patient, subsets in audit.patients_across.items()]
     return [
         Text((*lines[:_LINES], *([f"and {len(lines) - _LINES:,} more"] if lines[_LINES:] else [])), "list")

@@ -144,8 +144,13 @@ def find_near_duplicates(paths: Sequence[Path], progress: Progress = lambda path
     return match_duplicates(paths, list(scan_images(paths, progress)))
 
 
-def match_duplicates(paths: Sequence[Path], images: Sequence[ImageStats | str]) -> Duplicates:
-    """As ``find_near_duplicates``, for images that ``scan_images`` has read."""
+def match_duplicates(
+    paths: Sequence[Path], images: Sequence[ImageStats | str], known: Duplicates | None = None
+) -> Duplicates:
+    """As ``find_near_duplicates``, for images that ``scan_images`` has read.
+
+    ``known`` are those of the first images. Then near-duplicates are only sought between one of them and a later image.
+    """
     first: dict[str, int] = {}
     exact: list[DuplicatePair] = []
     for i, image in enumerate(images):
@@ -153,16 +158,21 @@ def match_duplicates(paths: Sequence[Path], images: Sequence[ImageStats | str]) 
             exact.append(DuplicatePair(first[image.digest], i, 1.0, True, ORIENTATION_NAMES[0]))
     unreadable = {i: image for i, image in enumerate(images) if isinstance(image, str)}
     distinct = {i: image.thumbnail for i in first.values() if isinstance(image := images[i], ImageStats)}
-    near = _near_pairs({i: thumbnail for i, thumbnail in distinct.items() if thumbnail.std() > _BLANK})
+    shown = {i: thumbnail for i, thumbnail in distinct.items() if thumbnail.std() > _BLANK}
+    near = _near_pairs(shown, len(known.paths) if known else 0)
+    near += [pair for pair in (known.pairs if known else ()) if not pair.exact]
     return Duplicates(tuple(paths), (*exact, *near), unreadable)
 
 
-def _near_pairs(images: dict[int, UInt8]) -> list[DuplicatePair]:
-    """Pairs of near-duplicates among thumbnails by index."""
+def _near_pairs(images: dict[int, UInt8], known: int) -> list[DuplicatePair]:
+    """Pairs of near-duplicates among thumbnails by index; if any are ``known``, the first, each has one of them."""
     if len(images) < 2:
         return []
     indices, thumbnails = list(images), np.stack(list(images.values()))
     found = candidates(*hashes(thumbnails))
+    if known:
+        first = np.array(indices) < known
+        found = found[first[found[:, 0]] != first[found[:, 2]]]
     aligner = Aligner(thumbnails)
     component = np.arange(len(indices))
     pairs = []
