@@ -15,7 +15,7 @@ from btkeras.config import PhantomConfig
 from btkeras.datasets.phantom import draw_patient
 from btkeras.errors import ConfigError, DataError, ImageError, ModelError
 from btkeras.inference.backends import newest_model
-from btkeras.inference.inputs import expand
+from btkeras.inference.inputs import choose_files
 
 
 @pytest.fixture(scope="module")
@@ -193,17 +193,20 @@ def test_a_folders_hidden_files_are_no_images(image_folder: Path) -> None:
     (image_folder / "glioma/._000.png").write_bytes(b"a trace of another system")
     (image_folder / "glioma/.thumbnails").mkdir()
     (image_folder / "glioma/.thumbnails/000.png").write_bytes(b"a thumbnail")
-    assert len(expand([str(image_folder / "glioma")], [])) == 12
+    assert len(choose_files([str(image_folder / "glioma")], []).paths) == 12
 
 
 def test_files_folders_patterns_and_lists_are_expanded(shared_images: Path) -> None:
     folder = str(shared_images / "glioma")
-    assert expand([folder], []) == expand([f"{folder}/*.png"], []) and len(expand([folder], [])) == 12
-    assert expand(["a.png", "-"], ["b.png\n", "\n", "c d.png\n"]) == ["a.png", "b.png", "c d.png"]
+    assert (
+        choose_files([folder], []) == choose_files([f"{folder}/*.png"], [])
+        and len(choose_files([folder], []).paths) == 12
+    )
+    assert choose_files(["a.png", "-"], ["b.png\n", "\n", "c d.png\n"]).paths == ["a.png", "b.png", "c d.png"]
 
 
 @pytest.mark.parametrize("argument", ["-", "nowhere/*.png", "."])
 def test_an_empty_choice_is_an_error(argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="at least one PNG or JPEG"):
-        expand([argument], [])
+    with pytest.raises(DataError, match="at least one image"):
+        choose_files([argument], [])

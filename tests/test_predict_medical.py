@@ -18,7 +18,7 @@ from btkeras import Predictor
 from btkeras.cli import main
 from btkeras.datasets.readers import MissingExtraError
 from btkeras.errors import ConfigError, ImageError
-from btkeras.inference.inputs import SliceRef, expand, references
+from btkeras.inference.inputs import SliceRef, choose_files, references
 from tests.dicom_files import dicom
 
 
@@ -99,7 +99,7 @@ def test_folders_hold_dicom_without_an_ending(tmp_path: Path) -> None:
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     (tmp_path / "README").write_text("no image")
     (tmp_path / "x.gz").touch()
-    found = [Path(path).name for path in expand([str(tmp_path)], [])]
+    found = [Path(path).name for path in choose_files([str(tmp_path)], []).paths]
     assert found == ["IM1", "a.dcm", "b.nii", "c.nii.gz", "d.png"]
 
 

@@ -79,7 +79,8 @@ def predict(
     """
     from tqdm import tqdm
 
-    from btkeras.inference.inputs import expand, references
+    from btkeras.datasets.readers.selection import left_out_text
+    from btkeras.inference.inputs import choose_files, references
 
     _check_server_options(click.get_current_context())
     coverage = options["coverage"]
@@ -87,7 +88,10 @@ def predict(
         raise click.BadParameter(f"it must be above 0 and below 1, not {coverage:g}", param_hint="--coverage")
     if method and explain is None:
         raise ConfigError("--method belongs to --explain", remedy="Say where the image goes: --explain why.png")
-    refs = references(expand(images, sys.stdin), options["which"], options["axis"])
+    files = choose_files(images, sys.stdin)
+    if files.left_out:
+        click.echo(left_out_text(files.left_out), err=True)
+    refs = references(files.paths, options["which"], options["axis"])
     if options["server"] is not None:
         classes, predictions = _by_server(refs, options)
     else:

@@ -18,11 +18,12 @@ from btkeras.datasets.boxes import box_in_crop, clip_box, format_box, mask_box, 
 from btkeras.datasets.layout import SourceImage
 from btkeras.datasets.naming import volume_stem
 from btkeras.datasets.pseudonyms import load_key, pseudonym
-from btkeras.datasets.readers import DICOM_SUFFIXES, MissingExtraError, check
-from btkeras.datasets.readers.dicom import is_dicom, read_dicom
+from btkeras.datasets.readers import MissingExtraError, check
+from btkeras.datasets.readers.dicom import read_dicom
 from btkeras.datasets.readers.figshare import read_slice
+from btkeras.datasets.readers.formats import kind_of
 from btkeras.datasets.readers.images import encode_png, to_png_or_jpeg
-from btkeras.datasets.readers.nifti import AXES, Volume, is_gzipped_nifti, read_volume, slices_of
+from btkeras.datasets.readers.nifti import AXES, Volume, read_volume, slices_of
 from btkeras.errors import ConfigError, DataError
 from btkeras.machine import map_in_threads
 from btkeras.preprocessing.decode import to_uint8
@@ -101,10 +102,10 @@ def _convert(
 def _images(item: SourceImage, data: bytes, mask: bytes | None, step: int) -> list[PreparedImage]:
     if not item.label:
         return [_figshare_image(item, data)]
-    kind = sniff(data)
-    if kind == "NIfTI" or is_gzipped_nifti(data):
+    kind = kind_of(data)
+    if kind == "NIfTI":
         return _volume_images(item, data, mask, step)
-    if kind == "DICOM" or (item.file.suffix in DICOM_SUFFIXES and is_dicom(data)):
+    if kind == "DICOM":
         return _dicom_images(item, data)
     return [_image(item, data, mask)]
 

@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 
 from btkeras.datasets.boxes import BOXES, Box, parse_box, read_boxes
+from btkeras.datasets.readers import IMAGE_SUFFIXES
 from btkeras.errors import DataError
 from btkeras.files import atomic_file
 
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 MANIFEST = "manifest.csv"
 MANIFEST_COLUMNS = ("path", "label", "patient", "source")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
 # How public collections name the folders of a split, and the subset that each is.
 SUBSETS = {
     **dict.fromkeys(("training", "train"), "train"),

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 
 from btkeras.datasets.boxes import BOXES, read_boxes
 from btkeras.datasets.dataset import CLASSES, MANIFEST, SUBSETS, Record, class_name, find_class, load_dataset
-from btkeras.datasets.naming import is_mask, is_medical, is_volume, masks_of, patient_of
+from btkeras.datasets.naming import is_mask, is_volume, masks_of, patient_of
 from btkeras.datasets.readers.archives import SourceFile, file_on_disk, walk
 from btkeras.datasets.readers.figshare import CVIND, read_cvind
-from btkeras.datasets.readers.images import READABLE_SUFFIXES
+from btkeras.datasets.readers.selection import holds_slices
 from btkeras.errors import DataError
 
 FIGSHARE = "figshare"
@@ -101,7 +101,8 @@ def _folder_images(source: Path, name: str, files: list[SourceFile]) -> tuple[li
     """Returns a source's images, and its other files."""
     slices = [file for file in files if file.suffix == ".mat" and file.basename.lower() != CVIND]
     masks = [file for file in files if is_mask(file)]
-    images = [file for file in files if not is_mask(file) and (file.suffix in READABLE_SUFFIXES or is_medical(file))]
+    rest = [file for file in files if file.suffix != ".mat" and not is_mask(file)]
+    images = [file for file in rest if holds_slices(file.path, file.head)]
     masks_by_volume = masks_of(filter(is_volume, images), masks)
     used = {file.path for file in (*slices, *images, *masks_by_volume.values())}
     others = [file for file in files if file.path not in used]

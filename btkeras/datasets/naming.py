@@ -6,32 +6,17 @@ import posixpath
 import re
 from collections.abc import Iterable, Mapping
 
-from btkeras.datasets.readers import DICOM_SUFFIXES, VOLUME_SUFFIXES
+from btkeras.datasets.readers import VOLUME_SUFFIXES
 from btkeras.datasets.readers.archives import SourceFile
-from btkeras.errors import ImageError
 
 _MASK = re.compile(r"[_-]seg$", re.IGNORECASE)
 # The Brain Imaging Data Structure: sub-01_ses-1_T1w.nii.gz.
 _BIDS = re.compile(r"sub-[A-Za-z0-9]+")
-# A disc's table of contents is DICOM and no image.
-_DICOM_INDEX = "dicomdir"
 
 
 def is_volume(file: SourceFile) -> bool:
     """Whether a file's name says NIfTI."""
     return file.basename.lower().endswith(VOLUME_SUFFIXES)
-
-
-def is_medical(file: SourceFile) -> bool:
-    """Whether a file is DICOM or NIfTI by its name, or DICOM by its content where the name has no ending."""
-    if is_volume(file) or file.suffix in DICOM_SUFFIXES:
-        return True
-    if file.suffix or file.basename.lower() == _DICOM_INDEX:
-        return False
-    try:
-        return file.read()[128:132] == b"DICM"
-    except ImageError:
-        return False
 
 
 def volume_stem(path: str) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import glob
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from btkeras.datasets.readers import Slices, check
-from btkeras.datasets.readers.formats import has_slice_suffix, is_dicom_file, open_slices
+from btkeras.datasets.readers.folders import files_below, natural
+from btkeras.datasets.readers.formats import open_slices
+from btkeras.datasets.readers.selection import LeftOut, left_out_text, why_left_out
 from btkeras.errors import ConfigError, DataError, ImageError
 
 MIDDLE, ALL = "middle", "all"
@@ -78,34 +82,57 @@ def _all_slices(path: str, axis: str | None) -> list[SliceRef]:
     return [SliceRef(path, None, axis)]
 
 
-def expand(arguments: Sequence[str], standard_input: Iterable[str]) -> list[str]:
+class ChosenFiles(NamedTuple):
+    """Paths of files to classify, and what lay beside them and is not read."""
+
+    paths: list[str]
+    left_out: list[LeftOut]
+
+
+def choose_files(arguments: Sequence[str], standard_input: Iterable[str]) -> ChosenFiles:
     """Turns files, folders, glob patterns and ``-`` (a list on standard input, one path a line) into file paths.
 
-    DataError if a folder, a pattern or the list holds no image.
+    Of folders and patterns, files that hold slices are taken (``selection.why_left_out``), each once and in natural
+    order; what is hidden does not count. A file that is named itself, also in a list, is always taken.
+
+    Raises:
+        DataError: If a folder, a pattern or the list holds no image.
     """
-    return [path for argument in arguments for path in _expand(argument, standard_input)]
+    chosen = ChosenFiles([], [])
+    for argument in arguments:
+        path = Path(argument)
+        if argument == "-":
+            paths = [line.strip() for line in standard_input if line.strip()]
+            _check_any(paths, "an empty list")
+            chosen.paths.extend(paths)
+        elif path.is_dir():
+            _choose(files_below(path), path, f"the folder {argument}", chosen)
+        elif not path.exists() and any(character in argument for character in "*?["):
+            _choose(_matches(argument), Path(), f"the pattern {argument}", chosen)
+        else:
+            chosen.paths.append(argument)
+    return chosen
 
 
-def _expand(argument: str, standard_input: Iterable[str]) -> list[str]:
-    path = Path(argument)
-    if argument == "-":
-        paths, received = [line.strip() for line in standard_input if line.strip()], "an empty list"
-    elif path.is_dir():
-        paths, received = sorted(map(str, _images(path))), f"the folder {argument} with none"
-    elif not path.exists() and any(character in argument for character in "*?["):
-        paths, received = sorted(glob.glob(argument, recursive=True)), f"the pattern {argument}, which fits none"
-    else:
-        return [argument]
+def _matches(pattern: str) -> Iterator[Path]:
+    """The files that fit a pattern, and those in folders that do."""
+    for path in sorted(map(Path, glob.glob(pattern, recursive=True)), key=lambda path: natural(str(path))):
+        yield from files_below(path) if path.is_dir() else (path,)
+
+
+def _choose(files: Iterable[Path], folder: Path, where: str, chosen: ChosenFiles) -> None:
+    """Sorts files below a folder into those that are read and the others."""
+    found, left_out = [], []
+    for file in dict.fromkeys(files):
+        if why := why_left_out(file, os.path.relpath(file, folder)):
+            left_out.append(LeftOut(str(file), why))
+        else:
+            found.append(str(file))
+    _check_any(found, f"{where} with none" + (f" ({left_out_text(left_out)})" if left_out else ""))
+    chosen.paths.extend(found)
+    chosen.left_out.extend(left_out)
+
+
+def _check_any(paths: Sequence[str], received: str) -> None:
     if not paths:
-        raise DataError(
-            "There must be at least one PNG or JPEG image, DICOM or NIfTI file to classify", received=received
-        )
-    return paths
-
-
-def _images(folder: Path) -> list[Path]:
-    """A folder's images without hidden files and folders, as in a dataset."""
-    files = [file for file in folder.rglob("*") if not any(p.startswith(".") for p in file.relative_to(folder).parts)]
-    # Scanners and archives write DICOM files without suffix.
-    wanted = [file for file in files if has_slice_suffix(file.name) or (not file.suffix and is_dicom_file(file))]
-    return [file for file in wanted if file.is_file()]
+        raise DataError("There must be at least one image, DICOM or NIfTI file to classify", received=received)

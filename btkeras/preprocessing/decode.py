@@ -38,18 +38,18 @@ _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 _JPEG_SCAN = b"\xff\xda"
 
 
-def to_uint8(pixels: NDArray[np.integer]) -> NDArray[np.uint8]:
+def to_uint8(pixels: NDArray[np.integer | np.floating]) -> NDArray[np.uint8]:
     """Maps the lowest value of a slice to 0 and the highest to 255, linearly; a constant slice becomes black.
 
     Args:
-        pixels: Integers of any width, whose range spans at most 2**31.
+        pixels: Integers of up to 32 bits, or finite floating-point numbers; whole ones give what integers give.
 
     Returns:
         uint8 of the same shape, rounded half up.
     """
-    values = pixels.astype(np.int64)
+    values = pixels.astype(np.float64 if pixels.dtype.kind == "f" else np.int64)
     values -= values.min()
-    span = max(int(values.max()), 1)
+    span = values.max() or 1
     return ((values * 510 + span) // (2 * span)).astype(np.uint8)
 
 

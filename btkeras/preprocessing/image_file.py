@@ -22,17 +22,24 @@ MAX_BYTES = 256 * 2**20
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
-    b"GIF8": "GIF",
-    b"BM": "BMP",
-    b"II*\x00": "TIFF",
-    b"MM\x00*": "TIFF",
-    b"RIFF": "WebP",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    # The last two are BigTIFF.
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
     b"\x89HDF": "HDF5 (MATLAB v7.3)",
     b"MATLAB 5": "MATLAB v5",
     b"PK\x03\x04": "zip",
     b"\x1f\x8b": "gzip",
     b"%PDF": "PDF",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"8BPS": "Photoshop",
+    b"NRRD": "NRRD",
 }
+# Boxes of ISO's file format, whose brand stands at byte 8.
+_BRANDS = {b"avif": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}
+# Sizes of a BMP's second header; two letters alone begin many a text.
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 # NIfTI-1 has its magic at byte 344, NIfTI-2 at byte 4; "i": the header of a pair of files.
 _NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
 # What Pillow raises on damaged files; that list is nowhere promised.
@@ -80,6 +87,11 @@ def check_image(data: bytes, name: str = "the image") -> tuple[int, int]:
         image = open_image(data)
     except BROKEN as error:
         raise damaged(name, str(error).rstrip(". ")) from error
+    return check_header(image, name)
+
+
+def check_header(image: ImageFile, name: str) -> tuple[int, int]:
+    """The same for an image that Pillow has opened, of whatever format."""
     (width, height), frames = image.size, getattr(image, "n_frames", 1)
     size, smallest, largest = f"{width} x {height}", f"{MIN_SIDE} x {MIN_SIDE}", f"{MAX_PIXELS / 1e6:.0f} million"
     for met, rule, found, remedy in (
@@ -101,13 +113,20 @@ def sniff(data: bytes) -> str:
     """Names the format that a file's first bytes announce."""
     if not data:
         return "an empty file"
-    for magic, kind in _MAGIC.items():
-        if data.startswith(magic):
-            return kind
-    if data[128:132] == b"DICM":
+    kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "")
+    # The preamble of DICOM may be the beginning of a TIFF (PS3.10, 7.1).
+    if kind not in FORMATS and data[128:132] == b"DICM":
         return "DICOM"
+    if kind:
+        return kind
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
     if data[344:348] in _NIFTI or data[4:8] in _NIFTI:
         return "NIfTI"
+    if data[4:8] == b"ftyp" and data[8:12] in _BRANDS:
+        return _BRANDS[data[8:12]]
     return "text" if data[:256].isascii() and b"\0" not in data[:256] else "of an unknown format"
 
 

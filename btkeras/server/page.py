@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from btkeras.datasets.readers.formats import open_slices
+from btkeras.datasets.readers.images import KINDS, image_size
 from btkeras.decisions.calibration import COVERAGE
 from btkeras.decisions.ood import OOD_PERCENTILE
 from btkeras.decisions.selective_classifier import REJECTED
@@ -29,7 +30,7 @@ from btkeras.inference.backends import InferenceBackend
 from btkeras.inference.model_folder import CARD, EXTRA
 from btkeras.inference.overlay import image_png, input_window, map_png
 from btkeras.preprocessing.decode import ImageArray
-from btkeras.preprocessing.image_file import FORMATS, sniff
+from btkeras.preprocessing.image_file import sniff
 from btkeras.server.limits import read_body
 from btkeras.server.served_model import ServedModel
 
@@ -159,9 +160,9 @@ def _read_slice(
     served: ServedModel, data: bytes, name: str, number: int | None, axis: str | None
 ) -> tuple[dict[str, Any], ImageArray, str | None]:
     """A slice's description, its pixels, and why it is rejected already; the rest of a volume is freed here."""
-    if sniff(data) in FORMATS:
-        # Readers of the other formats bound what they decode themselves.
-        served.check_encoded(data, name)
+    if sniff(data) in KINDS:
+        # Readers of DICOM and NIfTI bound what they decode themselves.
+        served.check_size(*image_size(data, name), name)
     slices = open_slices(data, name, axis)
     number = slices.middle if number is None else number
     if number >= slices.count:

@@ -10,8 +10,11 @@ from types import ModuleType
 from btkeras.errors import DataError, ImageError
 from btkeras.preprocessing.decode import ImageArray
 
+# What a dataset stores, and what `predict` and `prepare` read besides; the latter is converted.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
+CONVERTED_SUFFIXES = (".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".apng")
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
-DICOM_SUFFIXES = (".dcm", ".dicom")
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
 class MissingExtraError(DataError):
@@ -38,7 +41,7 @@ class Slices:
     """The slices of one file.
 
     Attributes:
-        kind: ``PNG``, ``JPEG``, ``DICOM`` or ``NIfTI``.
+        kind: ``DICOM``, ``NIfTI`` or a kind of ``images.KINDS``.
         count: How many there are, at least 1.
         image: Returns slice 0 to ``count - 1``, upright, uint8 ``[h, w, 1 or 3]``, or raises ImageError. Thread-safe.
         rejection: Why, by its header, the file is no brain MRI; None if it may be one.

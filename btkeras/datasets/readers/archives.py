@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import errno
 import functools
-import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from btkeras.datasets.readers import DICOM_SUFFIXES, VOLUME_SUFFIXES, check
+from btkeras.datasets.readers.folders import files_below, is_hidden
 from btkeras.errors import DataError, ImageError
 from btkeras.preprocessing.image_file import damaged
 
@@ -24,6 +24,8 @@ MAX_BYTES = 64 * 2**20
 # Volumes and multi-frame files hold many slices.
 MAX_VOLUME_BYTES = 256 * 2**20
 MAX_ZIP_DEPTH = 2
+# First bytes that tell a file's kind, a NIfTI header behind gzip included.
+HEAD = 4096
 
 # What zipfile raises on a broken, encrypted or unsupported archive.
 _ZIP_DAMAGE = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError, zlib.error)
@@ -36,11 +38,13 @@ class SourceFile(NamedTuple):
         path: Relative to the source, with forward slashes; a zip counts as a folder.
         name: What messages call it: the source's path and ``path``.
         read: Returns the content; raises ImageError if it cannot be read or is too large.
+        head: Returns the first ``HEAD`` bytes, whatever the size; errors as ``read``.
     """
 
     path: str
     name: str
     read: Callable[[], bytes]
+    head: Callable[[], bytes]
 
     @property
     def suffix(self) -> str:
@@ -65,43 +69,25 @@ def walk(source: Path, stack: ExitStack) -> list[SourceFile]:
     """
     if not source.is_dir() and not source.is_file():
         raise DataError("A source must exist", received=source, remedy="Check the spelling")
-    return list(_walk(source, "" if source.is_dir() else source.name, stack))
+    if not source.is_dir():
+        return list(_opened(source, source.name, stack))
+    files = ((file, file.relative_to(source).as_posix()) for file in files_below(source))
+    return [found for file, path in files for found in _opened(file, path, stack)]
 
 
 def file_on_disk(file: Path, path: str) -> SourceFile:
     """A file on disk as a source's file, with the path that it has there."""
     # Names on disk may be bytes that are no text; the manifest must be UTF-8.
     path, name = (text.encode(errors="replace").decode() for text in (path, str(file)))
-    return SourceFile(path, name, functools.partial(_read_file, file))
+    return SourceFile(path, name, functools.partial(_read_file, file), functools.partial(_read_file, file, HEAD))
 
 
-def _natural(path: Path) -> list[int | str]:
-    # Text and numbers alternate, so that equal places always compare alike.
-    return [int(part) if part.isdecimal() and part.isascii() else part for part in re.split("([0-9]+)", path.name)]
-
-
-def _hidden(parts: Iterable[str]) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
-
-
-def _walk(file: Path, path: str, stack: ExitStack, above: frozenset[Path] = frozenset()) -> Iterator[SourceFile]:
-    """The files of a folder, a zip or a file that has this path in its source, below the folders ``above``."""
-    if not file.is_dir():
-        if file.suffix.lower() == ".zip":
-            yield from _zip(lambda: file.open("rb"), path, str(file), stack)
-        else:
-            yield file_on_disk(file, path)
-        return
-    real = file.resolve()
-    if real in above:
-        raise DataError("A folder must not link to one above it", received=file, remedy="Remove the link")
-    try:
-        children = sorted(file.iterdir(), key=_natural)
-    except OSError as error:
-        raise DataError("A source's folders must be readable", received=f"{file} ({error.strerror})") from error
-    for child in children:
-        if not _hidden([child.name]):
-            yield from _walk(child, f"{path}/{child.name}" if path else child.name, stack, above | {real})
+def _opened(file: Path, path: str, stack: ExitStack) -> Iterator[SourceFile]:
+    """A file that has this path in its source, or the files of a zip."""
+    if file.suffix.lower() == ".zip":
+        yield from _zip(lambda: file.open("rb"), path, str(file), stack)
+    else:
+        yield file_on_disk(file, path)
 
 
 def _zip(
@@ -118,7 +104,8 @@ def _zip(
         if inner.lower().endswith(".zip"):
             yield from _zip(functools.partial(archive.open, member), inner_path, inner_name, stack, depth + 1)
         else:
-            yield SourceFile(inner_path, inner_name, functools.partial(_read_member, archive, member, inner_name))
+            read = functools.partial(_read_member, archive, member, inner_name)
+            yield SourceFile(inner_path, inner_name, read, functools.partial(read, HEAD))
 
 
 def _members(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[zipfile.ZipInfo, str]]:
@@ -133,7 +120,7 @@ def _members(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[zipfile.ZipI
             remedy = "Do not trust this file: get it from its authors"
             found = f"{name} with {member.filename!r}"
             raise DataError("The names in a zip must lie inside it", received=found, remedy=remedy)
-        if not member.is_dir() and not _hidden(parts):
+        if not member.is_dir() and not is_hidden(parts):
             yield member, "/".join(parts)
 
 
@@ -141,23 +128,27 @@ def _broken_zip(name: str, reason: object) -> DataError:
     return DataError("A zip must be whole and not encrypted", received=f"{name} ({reason})", remedy="Download it again")
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> bytes:
-    # The size is the one that the zip states; zipfile never unpacks more than that.
-    _check_size(member.file_size, name)
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, most: int = -1) -> bytes:
+    if most < 0:
+        # The size is the one that the zip states; zipfile never unpacks more than that.
+        _check_size(member.file_size, name)
     try:
-        return archive.read(member)
+        with archive.open(member) as stream:
+            return stream.read(most)
     except _ZIP_DAMAGE as error:
         raise damaged(name, error) from error
 
 
-def _read_file(file: Path) -> bytes:
+def _read_file(file: Path, most: int = -1) -> bytes:
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
             # Reading a pipe or a device could wait for ever.
             raise OSError(errno.EINVAL, "not a regular file")
-        _check_size(status.st_size, str(file))
-        return file.read_bytes()
+        if most < 0:
+            _check_size(status.st_size, str(file))
+        with file.open("rb") as stream:
+            return stream.read(most)
     except OSError as error:
         raise ImageError("An image must be a readable file", received=f"{file} ({error.strerror})") from error
 

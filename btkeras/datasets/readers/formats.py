@@ -1,35 +1,23 @@
-"""Which reader a file asks for, by its content; another reader for ``predict`` and ``serve`` is called here.
-
-``btkeras.datasets.convert`` makes the same choice for ``prepare``, which also reads masks, patients and BMP and TIFF.
-"""
+"""Which reader a file asks for, by its content: for ``predict``, ``prepare`` and ``serve`` alike."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from btkeras.datasets.dataset import IMAGE_SUFFIXES
-from btkeras.datasets.readers import DICOM_SUFFIXES, VOLUME_SUFFIXES, Slices, check, dicom, nifti
-from btkeras.preprocessing.decode import decode
-from btkeras.preprocessing.image_file import FORMATS, check_image, read_bytes, remedy_for, sniff
+from btkeras.datasets.readers import Slices, dicom, nifti
+from btkeras.datasets.readers.images import KINDS, decode_image, image_size
+from btkeras.preprocessing.image_file import read_bytes, sniff
 
-# The table of contents of a disc is DICOM, and no image.
-_DICOM_INDEX = "dicomdir"
-
-
-def has_slice_suffix(name: str) -> bool:
-    """Whether a file's name says that it holds slices: PNG, JPEG, DICOM or NIfTI."""
-    return name.lower().endswith((*IMAGE_SUFFIXES, *DICOM_SUFFIXES, *VOLUME_SUFFIXES))
+# Kinds of ``kind_of`` that are read.
+READ = (*KINDS, "DICOM", "NIfTI")
 
 
-def is_dicom_file(file: Path) -> bool:
-    """Whether a file begins as a DICOM file with its usual preamble; False if it cannot be read."""
-    try:
-        if file.name.lower() == _DICOM_INDEX or not file.is_file():
-            return False
-        with file.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+def kind_of(data: bytes) -> str:
+    """As ``sniff``, but finds NIfTI behind gzip and DICOM without preamble too; the first few kilobytes suffice."""
+    kind = sniff(data)
+    if kind == "gzip" and nifti.is_gzipped_nifti(data):
+        return "NIfTI"
+    return "DICOM" if kind == "of an unknown format" and dicom.is_dicom(data) else kind
 
 
 def open_slices(
@@ -45,12 +33,10 @@ def open_slices(
     """
     name = name or ("the image" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else read_bytes(source)
-    kind = sniff(data)
-    if kind == "NIfTI" or nifti.is_gzipped_nifti(data):
+    kind = kind_of(data)
+    if kind == "NIfTI":
         return nifti.open_nifti(data, name, axis, channel)
-    if kind not in FORMATS and dicom.is_dicom(data):
+    if kind == "DICOM":
         return dicom.open_dicom(data, name)
-    rule = "An image must be a PNG or JPEG file, or DICOM, or NIfTI"
-    check(kind in FORMATS, rule, f"{name}, which is {kind}", remedy_for(kind))
-    check_image(data, name)
-    return Slices(kind, 1, lambda _: decode(data, name))
+    image_size(data, name)
+    return Slices(kind, 1, lambda _: decode_image(data, name))
