@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,9 @@ from hypothesis import strategies as st
 from btkeras.datasets.readers import MissingExtraError
 from btkeras.datasets.readers.formats import open_slices
 from btkeras.errors import ImageError
+from tests.nifti_files import SHAPE, changed, encoded, turned
 
-# Right, anterior, superior; every side differs.
-SHAPE = (20, 24, 28)
 RNG = np.random.default_rng(0)
-
-
-def encoded(values: Any, affine: Any = None, kind: Any = nib.Nifti1Image, slope: Any = None) -> bytes:
-    image = kind(np.asarray(values), np.eye(4) if affine is None else affine)
-    if slope is not None:
-        image.header.set_slope_inter(*slope)
-    return image.to_bytes()
 
 
 def head() -> Any:
@@ -38,18 +29,6 @@ def head() -> Any:
     values[8:12, -4:, 12:16] = 700
     values[8:12, 10:14, -4:] = 1000
     return values
-
-
-def turned(values: Any, axes: tuple[int, ...], flips: tuple[bool, ...]) -> tuple[Any, Any]:
-    """A volume stored in other directions, and the affine that says so."""
-    stored = values.transpose(axes)
-    affine = np.zeros((4, 4))
-    affine[3, 3] = 1
-    for place, axis in enumerate(axes):
-        affine[axis, place] = -1 if flips[place] else 1
-        affine[axis, 3] = SHAPE[axis] - 1 if flips[place] else 0
-        stored = np.flip(stored, place) if flips[place] else stored
-    return stored, affine
 
 
 def at(image: Any) -> tuple[float, float]:
@@ -215,10 +194,6 @@ def test_what_is_no_grey_is_an_error(dtype: Any) -> None:
         open_slices(encoded(np.zeros(SHAPE, dtype)), "x")
 
 
-def changed(data: bytes, place: int, form: str, *values: Any) -> bytes:
-    return data[:place] + struct.pack(form, *values) + data[place + struct.calcsize(form) :]
-
-
 def test_bombs_are_found_before_they_go_off() -> None:
     small = encoded(np.zeros(SHAPE, np.int16))
     huge = changed(small, 40, "<4h", 3, 30000, 30000, 30000)
@@ -232,7 +207,7 @@ def test_bombs_are_found_before_they_go_off() -> None:
         open_slices(long, "x", "axial")
     with pytest.raises(ImageError, match="ends within its volume"):
         open_slices(small[:-50], "x")
-    with pytest.raises(ImageError, match="512 MiB"):
+    with pytest.raises(ImageError, match="vox_offset"):
         open_slices(changed(small, 108, "<f", 1e12), "x")
 
 

@@ -24,6 +24,7 @@ from btkeras.datasets.readers.figshare import read_slice
 from btkeras.datasets.readers.formats import kind_of
 from btkeras.datasets.readers.images import encode_png, to_png_or_jpeg
 from btkeras.datasets.readers.nifti import AXES, Volume, read_volume, slices_of
+from btkeras.datasets.readers.nifti_masks import read_mask
 from btkeras.errors import ConfigError, DataError
 from btkeras.machine import map_in_threads
 from btkeras.preprocessing.decode import to_uint8
@@ -36,8 +37,6 @@ MIDDLE_THIRD = "middle-third"
 HARMONIZED = "harmonized"
 
 _EVERY = re.compile(r"every-([1-9][0-9]{0,3})")
-# Spacings of a volume and its mask that differ by less are the same.
-_SAME_SPACING = 1e-3
 # Each holds up to two files in memory, which may be large.
 _MAX_THREADS = 8
 
@@ -163,13 +162,13 @@ def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, step: int
     """The chosen slices of a volume, with their slices of the mask."""
     volume = read_volume(data, item.file.name)
     slices = slices_of(volume, item.file.name)
-    tumor = None if mask is None or item.mask is None else _mask_volume(mask, item.mask.name, volume)
+    tumor = None if mask is None or item.mask is None else read_mask(mask, item.mask.name, volume)
     found = []
     for index in _chosen_slices(step, slices.count, slices.axis, tumor):
         extra = {**item.extra, "slice": str(index), "axis": slices.axis}
         encoded = None
         if tumor is not None:
-            plane = np.ascontiguousarray(tumor.plane(slices.axis, index) > 0).astype(np.uint8)
+            plane = np.ascontiguousarray(tumor.plane(slices.axis, index)).astype(np.uint8)
             resized = Image.fromarray(plane).resize(volume.square(slices.axis), Image.Resampling.NEAREST)
             box = mask_box(np.asarray(resized) > 0)
             extra |= {"box": format_box(box)} if box else {}
@@ -184,23 +183,9 @@ def _chosen_slices(step: int, count: int, axis: str, mask: Volume | None) -> Seq
     """The numbers of the slices; of a volume whose mask shows a tumour, only among those."""
     if mask is not None:
         others = tuple(number for number in range(3) if number != AXES[axis])
-        if with_tumor := np.flatnonzero((mask.voxels > 0).any(axis=others)).tolist():
+        if with_tumor := np.flatnonzero(mask.voxels.any(axis=others)).tolist():
             return with_tumor[:: step or 1]
     return range(min(step // 2, count - 1), count, step) if step else range(count // 3, count - count // 3)
-
-
-def _mask_volume(data: bytes, name: str, volume: Volume) -> Volume:
-    mask = read_volume(data, name)
-    same_shape = mask.voxels.shape == volume.voxels.shape
-    same = same_shape and np.allclose(mask.spacing, volume.spacing, rtol=_SAME_SPACING)
-    rule, found = "A mask must have the voxels of its volume", f"{_format_grid(mask)} for {_format_grid(volume)}"
-    check(same, rule, f"{name} with {found}", "Resample it to the volume, or remove it")
-    return mask
-
-
-def _format_grid(volume: Volume) -> str:
-    sides = " x ".join(map(str, volume.voxels.shape))
-    return f"{sides} of {' x '.join(f'{side:g}' for side in volume.spacing)}"
 
 
 def _harmonize(image: PreparedImage, size: int) -> PreparedImage:

@@ -42,6 +42,8 @@ _BRANDS = {b"avif": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 # NIfTI-1 has its magic at byte 344, NIfTI-2 at byte 4; "i": the header of a pair of files.
 _NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
+# The length of its header in either byte order, with which NIfTI-1 begins too.
+_ANALYZE = (b"\x5c\x01\0\0", b"\0\0\x01\x5c")
 # What Pillow raises on damaged files; that list is nowhere promised.
 BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, zlib.error)
 
@@ -106,6 +108,8 @@ def check_header(image: ImageFile, name: str) -> tuple[int, int]:
 
 def remedy_for(kind: str) -> str:
     """What to do about a file that ``sniff`` finds to be no image."""
+    if kind.startswith("ANALYZE"):
+        return "Convert it to NIfTI by software that knows its orientation"
     return {"an empty file": "Save it again", "text": "Name the image itself"}.get(kind, "Convert it to PNG first")
 
 
@@ -127,6 +131,8 @@ def sniff(data: bytes) -> str:
         return "NIfTI"
     if data[4:8] == b"ftyp" and data[8:12] in _BRANDS:
         return _BRANDS[data[8:12]]
+    if data[:4] in _ANALYZE:
+        return "ANALYZE 7.5 or NIfTI without its magic"
     return "text" if data[:256].isascii() and b"\0" not in data[:256] else "of an unknown format"
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from btkeras.datasets.readers import Slices, check, require
+from btkeras.datasets.readers.nifti_header import HEADER_BYTES, NiftiHeader, find_magic, read_header
 from btkeras.errors import ImageError
 from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.image_file import MAX_PIXELS, MIN_SIDE, damaged
@@ -32,9 +33,6 @@ from btkeras.preprocessing.image_file import MAX_PIXELS, MIN_SIDE, damaged
 AXES: Mapping[str, int] = MappingProxyType({"sagittal": 0, "coronal": 1, "axial": 2})
 MAX_VOLUME_BYTES = 512 * 2**20
 
-# Length of a header, place of its magic, nibabel's class, and the magic.
-_HEADERS = ((348, 344, "Nifti1Header", b"n+1\0"), (540, 4, "Nifti2Header", b"n+2\0"))
-_MAX_OFFSET = 16 * 2**20
 _PERCENTILES = (0.1, 99.9)
 # Percentiles of more voxels are those of every second, third, ... of them.
 _SAMPLE = 2**24
@@ -46,14 +44,18 @@ _DAMAGE = (EOFError, OSError, zlib.error, ValueError, TypeError, OverflowError, 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scan's voxels ``[right, anterior, superior]`` as stored, and their spacing along these axes, of any unit.
+    """A scan's voxels ``[right, anterior, superior]`` as stored, and what its header says of them.
 
-    ``falling``: whether a higher stored value means less signal.
+    ``spacing`` is along these axes, of any unit, as is the ``affine`` from voxels' indices to places. A value is a
+    voxel times ``slope`` plus ``intercept``. ``labels``: whether they are labels.
     """
 
     voxels: NDArray[Any]
     spacing: tuple[float, float, float]
-    falling: bool = False
+    affine: NDArray[np.float64]
+    slope: float = 1.0
+    intercept: float = 0.0
+    labels: bool = False
 
     def axis(self, wanted: str | None) -> str:
         """The view to show: the wanted one, or else the one that was scanned."""
@@ -109,13 +111,14 @@ def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
     def image(index: int) -> ImageArray:
         plane = volume.plane(view, index).astype(np.float64)
         grey = (np.clip(plane, low, high) - low) * (255 / (high - low) if high > low else 0.0)
-        grey = np.where(np.isnan(plane), 0.0, 255 - grey if volume.falling else grey).astype(np.float32)
+        grey = np.where(np.isnan(plane), 0.0, 255 - grey if volume.slope < 0 else grey).astype(np.float32)
         if grey.shape != (height, width):
             # Bilinear, since nothing gets brighter or darker than the values around it.
             grey = np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR))
         return np.floor(grey + 0.5).astype(np.uint8)[..., None]
 
-    return Slices("NIfTI", volume.voxels.shape[AXES[view]], image, axis=view)
+    rejection = "the file says that it holds labels" if volume.labels else None
+    return Slices("NIfTI", volume.voxels.shape[AXES[view]], image, rejection, view)
 
 
 @np.errstate(all="ignore")
@@ -123,18 +126,17 @@ def read_volume(data: bytes, name: str, channel: int | None = None) -> Volume:
     """Reads a volume of a file, of several the one of number ``channel`` from 0; errors as ``open_nifti``."""
     nibabel = require("nibabel", "NIfTI")
     try:
-        header = _header(nibabel, _stream(data).read(544), name)
+        header = read_header(_stream(data).read(HEADER_BYTES), name)
         # From the start again: gzip cannot go back, and volumes follow their header closely.
         voxels = _voxels(header, _stream(data), name, channel)
-        turned = nibabel.as_closest_canonical(nibabel.spatialimages.SpatialImage(voxels, header.get_best_affine()))
+        turned = nibabel.as_closest_canonical(nibabel.spatialimages.SpatialImage(voxels, header.affine))
         x, y, z = map(float, nibabel.affines.voxel_sizes(turned.affine))
-        slope = header.get_slope_inter()[0]
     except ImageError:
         raise
     except (*_DAMAGE, nibabel.spatialimages.HeaderDataError, nibabel.orientations.OrientationError) as error:
         raise damaged(name, str(error).splitlines()[0][:120] if str(error) else type(error).__name__) from error
-    usable = all(math.isfinite(side) and side > 0 for side in (x, y, z))
-    return Volume(np.asarray(turned.dataobj), (x, y, z) if usable else (1.0, 1.0, 1.0), bool(slope and slope < 0))
+    scaling = header.slope, header.intercept
+    return Volume(np.asarray(turned.dataobj), (x, y, z), turned.affine, *scaling, header.labels)
 
 
 def is_gzipped_nifti(data: bytes) -> bool:
@@ -143,10 +145,10 @@ def is_gzipped_nifti(data: bytes) -> bool:
         return False
     try:
         # Of a file's first bytes too, which gzip's reader takes for damaged.
-        head = zlib.decompressobj(zlib.MAX_WBITS + 16).decompress(data, 544)
+        head = zlib.decompressobj(zlib.MAX_WBITS + 16).decompress(data, HEADER_BYTES)
     except zlib.error:
         return False
-    return any(head[place : place + 4] in (magic, magic.replace(b"+", b"i")) for _, place, _, magic in _HEADERS)
+    return find_magic(head) is not None
 
 
 def _stream(data: bytes) -> io.BytesIO | gzip.GzipFile:
@@ -154,37 +156,23 @@ def _stream(data: bytes) -> io.BytesIO | gzip.GzipFile:
     return gzip.GzipFile(fileobj=file) if data.startswith(b"\x1f\x8b") else file
 
 
-def _header(nibabel: Any, head: bytes, name: str) -> Any:
-    for length, place, kind, magic in _HEADERS:
-        found = head[place : place + 4]
-        pair, remedy = magic.replace(b"+", b"i"), "Save it as .nii or .nii.gz: nib-convert in.hdr out.nii.gz"
-        received = f"{name}, the header of a pair (.hdr and .img)"
-        check(found != pair, "A NIfTI volume must be one file", received, remedy)
-        if found == magic and len(head) >= length:
-            # nibabel's checks only print what they find.
-            return getattr(nibabel, kind)(head[:length], check=False)
-    raise damaged(name, "it ends in its header, or has none")
-
-
-def _voxels(header: Any, stream: io.BytesIO | gzip.GzipFile, name: str, channel: int | None) -> NDArray[Any]:
+def _voxels(header: NiftiHeader, stream: io.BytesIO | gzip.GzipFile, name: str, channel: int | None) -> NDArray[Any]:
     """The only volume, or that of a number, ``[x, y, z]``."""
-    stated = header.get_data_shape()
-    shape = (*stated[:3], *[1] * (3 - len(stated)))
-    dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
-    real = dtype.kind in "iuf" and dtype.itemsize <= 8
-    check(real, "A volume must hold real numbers of up to 64 bits", f"{name} with {dtype}", "Convert it")
-    wanted = math.prod(int(side) for side in shape) * dtype.itemsize
-    valid = stated and min(stated) >= 1 and 0 < wanted <= MAX_VOLUME_BYTES and 0 <= offset <= _MAX_OFFSET
-    rule = f"A volume must have at most {MAX_VOLUME_BYTES // 2**20} MiB, and sides of at least 1"
-    check(valid, rule, f"{name} with {' x '.join(map(str, stated))} of {dtype}")
+    wanted = math.prod(header.shape) * header.dtype.itemsize
+    sides = " x ".join(map(str, header.shape))
+    rule, found = (
+        f"A volume must have at most {MAX_VOLUME_BYTES // 2**20} MiB",
+        f"{name} with {sides} of {header.dtype}",
+    )
+    check(wanted <= MAX_VOLUME_BYTES, rule, found)
     # One after the other, the channels before are read and forgotten.
-    for skipped in (offset, *[wanted] * _channel(math.prod(map(int, stated[3:])), channel, name)):
+    for skipped in (header.offset, *[wanted] * _channel(header.volumes, channel, name)):
         stream.read(skipped)
     # No more than this, whatever a gzip file would unpack to.
     content = stream.read(wanted)
     if len(content) < wanted:
         raise damaged(name, "it ends within its volume")
-    return np.frombuffer(content, dtype).reshape(shape, order="F")
+    return np.frombuffer(content, header.dtype).reshape(header.shape, order="F")
 
 
 def _channel(count: int, channel: int | None, name: str) -> int:
