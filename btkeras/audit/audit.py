@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from btkeras.audit.recognition import Recognized, recognize
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.splitting.duplicates import DuplicatePair, Duplicates, ImageStats, Progress, match_duplicates, scan_images
 from btkeras.splitting.splits import SUBSETS, Split
@@ -99,6 +100,7 @@ class Audit:
     patients_across: Mapping[str, tuple[str, ...]]  # subsets by patient, for patients in several
     statistics: tuple[ClassStatistics, ...]  # of each class, by name; a class without a readable image has none
     subset_sizes: Mapping[str, int]  # images per subset of the split
+    recognized: tuple[Recognized, ...]  # known collections that it has copies of
 
     @property
     def across(self) -> tuple[DuplicateGroup, ...]:
@@ -136,8 +138,7 @@ def audit(
     subset_of = split.subset_of() if split else {}
     members = [GroupMember(record.path, record.label, subset_of.get(record.path, "")) for record in dataset.records]
     others = [GroupMember(record.path, record.label, other=True) for record in (against.records if against else ())]
-    files = [dataset.root / record.path for record in dataset.records]
-    files += [against.root / record.path for record in (against.records if against else ())]
+    files = [source.root / record.path for source in (dataset, against) if source for record in source.records]
     images = list(scan_images(files, progress))
     own = images[: len(members)]
     found = match_duplicates(files[: len(own)], own)
@@ -158,6 +159,7 @@ def audit(
         patients_across=_patients_across(dataset.records, subset_of),
         statistics=tuple(_statistics(label, stats) for label, stats in sorted(readable.items())),
         subset_sizes={subset: len(split.subset(subset)) for subset in SUBSETS} if split else {},
+        recognized=recognize([image.thumbnail for image in own if isinstance(image, ImageStats)]),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from btkeras.audit.audit import Audit, DuplicateGroup
+from btkeras.audit.recognition import Recognized
 
 if TYPE_CHECKING:
     # It loads scikit-learn, which an audit does without.
@@ -61,7 +62,7 @@ def _format_overlap(audit: Audit) -> str:
 
 def format_notes(audit: Audit) -> list[str]:
     """Sentences on duplicates within the dataset, on what was not audited, and on differences between classes."""
-    lines = [_format_duplicates(audit)]
+    lines = [_format_duplicates(audit), *(_format_recognized(audit, found) for found in audit.recognized)]
     if not audit.split:
         lines.append("No split was audited: give one with --splits RUN/splits.json.")
     if audit.patients is None:
@@ -83,6 +84,14 @@ def _format_duplicates(audit: Audit) -> str:
         f"equal pixels throughout, {len(groups) - exact:,} of near-duplicates; the largest has "
         f"{max(len(group.members) for group in groups):,}). {images - len(groups):,} images are redundant, "
         f"{sum(group.exact_duplicates for group in groups):,} of them pixel for pixel."
+    )
+
+
+def _format_recognized(audit: Audit, found: Recognized) -> str:
+    turned = f", {found.turned:,} of them flipped or rotated" * bool(found.turned)
+    return (
+        f"{found.images:,} of {sum(audit.counts.values()):,} images are {found.name}'s ({found.published}){turned}: "
+        f"with {found.name} in training they are no test."
     )
 
 
@@ -139,6 +148,7 @@ def audit_json(audit: Audit) -> dict[str, Any]:
         "counts": dict(audit.counts),
         "patients": audit.patients,
         "duplicates": duplicates_by_class(audit),
+        "recognized": [asdict(found) for found in audit.recognized],
         "split": split if audit.split else None,
         "unreadable": dict(audit.unreadable),
         "unreadable_there": dict(audit.unreadable_there),
