@@ -81,7 +81,8 @@ class DataConfig(_Section):
         validation_fraction: Share of the rest in the validation subset, rounded down per class.
         split_seed: Seed of the split.
         group_by: What a split keeps in one subset: ``image`` nothing, as the paper; ``duplicate`` near-duplicates;
-            ``patient``; ``series`` similar slices of adjacent numbers; ``official`` the folds of FigShare's authors.
+            ``patient``; ``series`` similar slices of adjacent numbers; ``official`` as published.
+        split_column: The manifest's column of ``official``; "" for ``official_fold`` or ``subset``, whichever there is.
         cache: Where decoded images are cached; ``auto`` goes by the free memory.
     """
 
@@ -92,7 +93,13 @@ class DataConfig(_Section):
     validation_fraction: Annotated[float, _between(0.01, 0.9)] = 0.2
     split_seed: Annotated[int, _seed] = 0
     group_by: Annotated[str, _one_of(GROUPINGS)] = "image"
+    split_column: str = ""
     cache: Annotated[str, _one_of(CACHES)] = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = _rule(lambda column: self.group_by == "official" or not column, "go with data.group_by=official only")
+        fits("data.split_column", self.split_column)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from btkeras.datasets.dataset import Dataset, load_dataset
 from btkeras.errors import DataError, RunError
 from btkeras.files import atomic_folder, digest, read_json, write_csv, write_json, write_text
 from btkeras.machine import package_versions
-from btkeras.splitting.splits import SUBSETS, Split, files_digest, load_split, save_split
+from btkeras.splitting.split_file import files_digest, load_split, save_split
+from btkeras.splitting.splits import SUBSETS, Split
 
 _PACKAGES = ("btkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "pillow", "scikit-learn")
 

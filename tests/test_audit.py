@@ -13,7 +13,8 @@ from PIL import Image
 from btkeras.cli import main
 from btkeras.config import DataConfig
 from btkeras.datasets.dataset import Record, load_dataset, write_manifest
-from btkeras.splitting.splits import Split, save_split
+from btkeras.splitting.split_file import save_split
+from btkeras.splitting.splits import Split
 from tests import planted
 from tests.test_cli import btkeras
 

@@ -19,7 +19,8 @@ from btkeras.config import GROUPINGS, CVConfig, DataConfig
 from btkeras.datasets import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.splitting.groups import count_groups, find_groups, group_records
-from btkeras.splitting.splits import SUBSETS, Split, load_split, make_folds, make_split, save_split, split_sizes
+from btkeras.splitting.split_file import load_split, save_split
+from btkeras.splitting.splits import SUBSETS, Split, make_folds, make_split, split_sizes
 from btkeras.splitting.stratified import split_groups, split_records
 from tests.conftest import CLASSES
 from tests.test_series import sequence
@@ -136,8 +137,9 @@ def test_by_patient_compares_only_images_that_name_none_and_says_how_many(
     [("patient", r"name their patient.*--group-by series"), ("official", r"folds of FigShare's authors.*cvind\.mat")],
 )
 def test_what_no_image_names_is_refused_with_what_to_do(group_by: str, message: str) -> None:
+    images = dataset([Record("a.png", "glioma"), Record("b.png", "no_tumor")])
     with pytest.raises(DataError, match=message):
-        group_records(dataset([Record("a.png", "glioma"), Record("b.png", "no_tumor")]), group_by)
+        make_split(images, DataConfig(group_by=group_by))
 
 
 def test_by_series_joins_series_of_images_without_id_and_near_copies(

@@ -19,16 +19,8 @@ from btkeras.config import CVConfig, DataConfig
 from btkeras.datasets import Dataset, Record, load_dataset
 from btkeras.errors import DataError
 from btkeras.files import digest
-from btkeras.splitting.splits import (
-    SUBSETS,
-    Split,
-    files_digest,
-    load_split,
-    make_folds,
-    make_split,
-    save_split,
-    split_sizes,
-)
+from btkeras.splitting.split_file import files_digest, load_split, save_split
+from btkeras.splitting.splits import SUBSETS, Split, make_folds, make_split, split_sizes
 from tests.conftest import CLASSES
 
 PAPER = {"glioma": (1426, 285, 228, 913), "meningioma": (708, 141, 113, 454)}

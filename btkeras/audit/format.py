@@ -64,7 +64,7 @@ def format_notes(audit: Audit) -> list[str]:
     """Sentences on duplicates within the dataset, on what was not audited, and on differences between classes."""
     lines = [_format_duplicates(audit), *(_format_recognized(audit, found) for found in audit.recognized)]
     if not audit.split:
-        lines.append("No split was audited: give one with --splits RUN/splits.json.")
+        lines.append("No split was audited: give one with --splits RUN/splits.json or --split-column NAME.")
     if audit.patients is None:
         lines.append("No image names its patient, so patients in several subsets of a split cannot be found.")
     commonest = [(row.commonest_size, next(iter(row.modes))) for row in audit.statistics]

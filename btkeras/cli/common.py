@@ -44,7 +44,14 @@ group_by_option: _Option = click.option(
     type=click.Choice(GROUPINGS),
     help="Short for --set data.group_by=: what a split keeps in one subset. Nothing (image, as the paper); "
     "near-duplicates (duplicate); a patient's slices (patient); similar slices of adjacent numbers, where patients are "
-    "not named (series); the folds of FigShare's authors (official).  [default: image]",
+    "not named (series); the published split (official): FigShare's folds, or a training and a test part.  "
+    "[default: image]",
+)
+split_column_option: _Option = click.option(
+    "--split-column",
+    metavar="NAME",
+    help="Test the published test part, by this column of manifest.csv (train, test, perhaps validation, for each "
+    "image). Short for --group-by official --set data.split_column=NAME.",
 )
 skip_broken_option: _Option = click.option(
     "--skip-broken", is_flag=True, help="Leave out images that cannot be read, and record them."

@@ -19,6 +19,7 @@ from btkeras.cli.common import (
     open_dataset,
     quiet_tensorflow,
     skip_broken_option,
+    split_column_option,
 )
 
 
@@ -86,10 +87,18 @@ def _fetch(name: str, folder: Path) -> Path:
 @click.command(short_help="Find duplicates, leakage, conflicts and broken files in a dataset.")
 @click.argument("dataset", type=PATH)
 @click.option("--splits", type=PATH, help="A run's splits.json: what is in several of its subsets?")
+@click.option("--split-column", metavar="NAME", help="A column of manifest.csv with a published split, e.g. subset.")
 @click.option("--against", type=PATH, help="Another dataset: what is in both?")
 @json_option
 @click.option("--html", type=PATH, help="Write a page that shows the groups as images.")
-def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: bool, html: Path | None) -> None:
+def audit(
+    dataset: Path,
+    splits: Path | None,
+    split_column: str | None,
+    against: Path | None,
+    as_json: bool,
+    html: Path | None,
+) -> None:
     """Check every image of DATASET.
 
     Found are files that cannot be read; duplicates, also at another size, brightness or JPEG quality, flipped, rotated
@@ -105,6 +114,7 @@ def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: boo
     Examples:
       btkeras audit data/both
       btkeras audit data/both --splits runs/cpu/splits.json --html audit.html
+      btkeras audit data/brisc --split-column subset
       btkeras audit data/other-hospital --against data/both --json > audit.json
     """
     from btkeras.audit.audit import audit as find
@@ -112,11 +122,15 @@ def audit(dataset: Path, splits: Path | None, against: Path | None, as_json: boo
     from btkeras.datasets.dataset import load_dataset
     from btkeras.files import write_json
     from btkeras.runs import Run
-    from btkeras.splitting.splits import load_split
+    from btkeras.splitting.split_file import load_split
+    from btkeras.splitting.splits import published_split
 
+    if splits and split_column:
+        raise click.UsageError("--splits and --split-column are two splits: give one of them.")
     opened = load_dataset(dataset)
     other = load_dataset(against) if against else None
     split = load_split(splits, opened) if splits else None
+    split = published_split(opened, split_column) if split_column else split
     found = find(opened, split, other, _bar)
     echo(audit_json(found), as_json, lambda _: format_audit(found))
     if splits and (run := Run(splits.parent)).manifest_file.is_file():
@@ -143,9 +157,12 @@ def _bar(paths: Sequence[Path]) -> Iterable[Path]:
 @click.argument("dataset", metavar="DATASET")
 @click.option("--model", type=PATH, metavar="RUN", help="Also test its network; writes RUN/shortcuts.json.")
 @group_by_option
+@split_column_option
 @click.option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), help="Of the split.")
 @json_option
-def shortcuts(dataset: str, model: Path | None, group_by: str | None, seed: int, as_json: bool) -> None:
+def shortcuts(
+    dataset: str, model: Path | None, group_by: str | None, split_column: str | None, seed: int, as_json: bool
+) -> None:
     """Find out what in DATASET predicts the class without showing a tumour.
 
     Simple classifiers (logistic regression, nearest neighbours, random forest; the best on the validation subset)
@@ -162,8 +179,8 @@ def shortcuts(dataset: str, model: Path | None, group_by: str | None, seed: int,
       btkeras shortcuts data/both --model runs/cpu
       btkeras shortcuts data/figshare --group-by patient --json
     """
-    if model and (group_by or seed):
-        raise click.UsageError("With --model the split is the run's: leave --group-by and --seed away.")
+    if model and (group_by or split_column or seed):
+        raise click.UsageError("With --model the split is the run's: leave --group-by, --split-column and --seed away.")
     if model:
         quiet_tensorflow()
     from btkeras.audit.format import format_shortcuts
@@ -182,6 +199,7 @@ def shortcuts(dataset: str, model: Path | None, group_by: str | None, seed: int,
         found = find_shortcuts(opened, run.split(opened), functools.partial(network_rows, run), seed=seed)
         write_json(run.shortcuts_file, found.to_dict())
     else:
-        config = DataConfig(group_by=group_by or "image", split_seed=seed)
+        group_by = group_by or ("official" if split_column else "image")
+        config = DataConfig(group_by=group_by, split_column=split_column or "", split_seed=seed)
         found = find_shortcuts(opened, make_split(opened, config, cache_folder()), seed=seed)
     echo(found.to_dict(), as_json, lambda _: format_shortcuts(found))

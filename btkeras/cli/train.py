@@ -19,6 +19,7 @@ from btkeras.cli.common import (
     quiet_tensorflow,
     set_option,
     skip_broken_option,
+    split_column_option,
 )
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 
 # Options that are short for a --set.
-_TRAIN_SHORTS = {"model": "model.name", "weights": "model.weights", "group_by": "data.group_by"}
-_CV_SHORTS = {name: f"cv.{name}" for name in ("models", "folds", "seeds", "test")} | {"group_by": "data.group_by"}
+_SPLIT_SHORTS = {"group_by": "data.group_by", "split_column": "data.split_column"}
+_TRAIN_SHORTS = {"model": "model.name", "weights": "model.weights", **_SPLIT_SHORTS}
+_CV_SHORTS = {name: f"cv.{name}" for name in ("models", "folds", "seeds", "test")} | _SPLIT_SHORTS
 
 
 @click.command(short_help="Train a network on one split of a dataset.")
@@ -38,6 +40,7 @@ _CV_SHORTS = {name: f"cv.{name}" for name in ("models", "folds", "seeds", "test"
 @click.option("--model", help="Short for --set model.name=NAME.")
 @click.option("--weights", help="Short for --set model.weights=: imagenet, or a file of weights to fine-tune.")
 @group_by_option
+@split_column_option
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; start it if it is not there.")
 @skip_broken_option
 def train(out: Path, data: str | None, resume: bool, skip_broken: bool, **chosen: Any) -> None:
@@ -51,6 +54,7 @@ def train(out: Path, data: str | None, resume: bool, skip_broken: bool, **chosen
       btkeras train --data phantom --config configs/quick.yaml --out runs/first
       btkeras train --data data/figshare --config configs/cpu.yaml --out runs/cpu --model resnet34
       btkeras train --data data/figshare --config configs/cpu.yaml --out runs/patients --group-by patient
+      btkeras train --data data/brisc --config configs/cpu.yaml --out runs/brisc --group-by official
       btkeras train --data data/figshare --config configs/paper.yaml --out runs/p --set train.epochs=50
       btkeras train --resume --out runs/cpu
       tensorboard --logdir runs
@@ -98,6 +102,7 @@ def _stop_on_sigterm() -> None:
     "--test", type=click.Choice(["rotating", "fixed"]), help="Test subset per fold (default), or one for all."
 )
 @group_by_option
+@split_column_option
 @click.option("--jobs", type=click.IntRange(1), help="Folds side by side.  [default: one, or one per GPU]")
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="What runs the folds.")
 @click.option("--ray-address", metavar="ADDRESS", help="Ray's cluster.  [default: $RAY_ADDRESS, or a new local one]")
@@ -120,6 +125,7 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
       btkeras cv --data data/both --config configs/cpu_cv.yaml --config configs/ablation.yaml --out runs/ablation
       btkeras cv --resume --out runs/ablation
       btkeras cv --data data/both --config configs/cpu_cv.yaml --group-by patient --out runs/patients
+      btkeras cv --data data/brisc --config configs/cpu_cv.yaml --group-by official --test fixed --out runs/brisc
       btkeras cv --data data/both --config configs/paper.yaml --test fixed --executor ray --gpus 1 --out /shared/cv
     """
     _stop_on_sigterm()
@@ -170,6 +176,8 @@ def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
 def _overrides(chosen: Mapping[str, Any], shorts: Mapping[str, str]) -> list[str]:
     """Those of --set, and of options that are short for one."""
     given = {key: chosen[name] for name, key in shorts.items() if chosen[name] not in (None, ())}
+    if chosen["split_column"]:
+        given.setdefault("data.group_by", "official")
     values = (f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in given.items())
     return [*chosen["overrides"], *values]
 

@@ -20,12 +20,13 @@ from btkeras.files import atomic_file
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 MANIFEST = "manifest.csv"
 MANIFEST_COLUMNS = ("path", "label", "patient", "source")
-# How public collections name the folders of a split, and the subset that each is.
-SUBSETS = {
-    **dict.fromkeys(("training", "train"), "train"),
-    **dict.fromkeys(("testing", "test"), "test"),
-    **dict.fromkeys(("validation", "valid", "val"), "validation"),
+# How public collections name the folders, or mark the images, of a split, and the subset that each is.
+_SUBSETS = {
+    **dict.fromkeys(("training", "train", "trn", "tr"), "train"),
+    **dict.fromkeys(("testing", "test", "tst", "te", "ts"), "test"),
+    **dict.fromkeys(("validation", "validate", "valid", "val", "dev"), "validation"),
 }
+_SUBSET_ENDINGS = re.compile(r"_?(set|data|dataset|images|split)$")
 
 # How public collections spell the four classes, in lower case, with "_" for "-" and " ", and US spelling.
 _SPELLINGS = {
@@ -73,6 +74,12 @@ class Dataset:
         return {name: counter[name] for name in self.classes}
 
 
+def find_subset(spelling: str) -> str:
+    """The subset, ``train``, ``test`` or ``validation``, that a folder's name or a field means; "" for none."""
+    name = re.sub("[- ]", "_", spelling.strip().lower())
+    return _SUBSETS.get(name) or _SUBSETS.get(_SUBSET_ENDINGS.sub("", name), "")
+
+
 def find_class(spelling: str) -> str | None:
     """The class that a folder's name or a label means; None if it means none of the four."""
     return _CLASS_OF.get(re.sub("[- ]", "_", spelling.strip().lower()).replace("tumour", "tumor"))
@@ -112,7 +119,7 @@ def load_dataset(folder: str | Path) -> Dataset:
 
 def _from_class_folders(root: Path) -> list[Record]:
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if any(folder.name.lower() in SUBSETS for folder in folders):
+    if any(find_subset(folder.name) for folder in folders):
         received = f"{root} with {', '.join(folder.name for folder in folders)}"
         remedy = f"Join the subsets first: btkeras prepare {' '.join(map(str, folders))} --out DATASET"
         raise DataError("A dataset's folders must be classes", received=received, remedy=remedy)

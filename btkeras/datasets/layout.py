@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from btkeras.datasets.boxes import BOXES, read_boxes
-from btkeras.datasets.dataset import CLASSES, MANIFEST, SUBSETS, Record, class_name, find_class, load_dataset
+from btkeras.datasets.dataset import CLASSES, MANIFEST, Record, class_name, find_class, find_subset, load_dataset
 from btkeras.datasets.naming import is_mask, is_volume, masks_of, patient_of
 from btkeras.datasets.readers.archives import SourceFile, file_on_disk, walk
 from btkeras.datasets.readers.figshare import CVIND, read_cvind
@@ -83,7 +83,7 @@ def _absolute(source: Path) -> Path:
 def _named_by_parent(source: Path) -> bool:
     """Whether a source is a subset (``Training``) or a class (``glioma``) of the collection it lies in."""
     path = _absolute(source)
-    if not path.is_dir() or path.name.lower() in SUBSETS:
+    if not path.is_dir() or find_subset(path.name):
         return path.is_dir()
     return find_class(path.name) is not None and not any(child.is_dir() for child in path.iterdir())
 
@@ -134,13 +134,13 @@ def _labelled_images(
     """Images with the classes and subsets of the folders above them, and the boxes of tables beside them."""
     prefix = [_absolute(source).name] if _named_by_parent(source) else []
     folders = [prefix + _folders(file) for file in images]
-    labels = _labels(images, [[folder for folder in above if folder.lower() not in SUBSETS] for above in folders])
+    labels = _labels(images, [[folder for folder in above if not find_subset(folder)] for above in folders])
     paths, boxes = {file.path for file in images}, dict[str, str]()
     for table in (file for file in others if file.basename.lower() == BOXES):
         boxes |= read_boxes(table.read(), posixpath.dirname(table.path), table.name, paths)
     found = []
     for file, label, above in zip(images, labels, folders, strict=True):
-        subset = next((SUBSETS[folder.lower()] for folder in above if folder.lower() in SUBSETS), "")
+        subset = next(filter(None, map(find_subset, above)), "")
         extra = {"original": file.path, "subset": subset, "box": boxes.get(file.path, "")}
         found.append(SourceImage(file, name, label, extra={key: value for key, value in extra.items() if value}))
     return found
@@ -151,7 +151,7 @@ def _folders(file: SourceFile) -> list[str]:
     names = []
     for folder in PurePosixPath(file.path).parts[:-1]:
         name = folder[:-4] if folder.lower().endswith(".zip") else folder
-        if name == folder or name.lower() in SUBSETS or find_class(name):
+        if name == folder or find_subset(name) or find_class(name):
             names.append(name)
     return names
 

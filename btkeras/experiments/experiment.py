@@ -23,7 +23,8 @@ from btkeras.logging import logger
 from btkeras.machine import cache_folder
 from btkeras.metrics import METRICS
 from btkeras.runs import MemberPath, Run, TrainingFolder, first_manifest, require_new
-from btkeras.splitting.splits import Split, load_split, make_folds, save_split
+from btkeras.splitting.split_file import load_split, save_split
+from btkeras.splitting.splits import Split, make_folds
 
 # A wait for a lock that takes longer is logged.
 _PATIENCE_SECONDS = 5

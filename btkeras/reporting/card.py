@@ -26,7 +26,7 @@ from btkeras.reporting.report import split_caveats, synthetic_warning
 from btkeras.reporting.report_data import ReportData, load_report_data
 from btkeras.reporting.tables import calibration_table, robustness_table, set_table
 from btkeras.runs import Run
-from btkeras.splitting.splits import files_digest
+from btkeras.splitting.split_file import files_digest
 
 _NO_TUMOR = "no_tumor"
 _Json = Mapping[str, Any]

@@ -32,6 +32,7 @@ _CAVEATS = {
     "views of that patient may be in another subset.",
     "patient": f"The split is by patient: {_NEW_PATIENTS}",
     "official": f"The split is that of FigShare's authors, by patient: {_NEW_PATIENTS}",
+    "published": "The test subset is the one that the collection's authors published, as it is.",
 }
 # Of splits by duplicate and by series: whether patients are named.
 _PATIENTS = {
@@ -109,10 +110,10 @@ def _counts(model: ReportedModel) -> str:
 
 def split_caveats(source: Source) -> list[str]:
     """What a source's split says about an accuracy on it, as sentences."""
-    group_by = source.group_by
+    group_by = "published" if source.published_test else source.group_by
     caveats = [_CAVEATS.get(group_by, f"The split is by {group_by}.")]
-    if group_by in ("duplicate", "series"):
-        caveats.append(_PATIENTS[bool(source.manifest.get("patients"))])
+    if group_by in ("duplicate", "series", "published"):
+        caveats.append(_PATIENTS[group_by != "published" and bool(source.manifest.get("patients"))])
     if group_by not in ("patient", "official"):
         caveats.append(_INFLATED)
     # Runs of before splits had groups recorded none.

@@ -17,7 +17,8 @@ from btkeras.experiments.summary import FoldResult, summarize_experiment
 from btkeras.files import read_json
 from btkeras.runs import Run, dataset_of
 from btkeras.splitting.groups import group_records
-from btkeras.splitting.splits import files_digest
+from btkeras.splitting.published import OFFICIAL_FOLD
+from btkeras.splitting.split_file import files_digest
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class Source:
     def group_by(self) -> str:
         """What the splits are by."""
         return str(self.splits[0].get("group_by", "image"))
+
+    @property
+    def published_test(self) -> bool:
+        """Whether the test subset is one that was published, by a column other than that of FigShare's folds."""
+        return self.splits[0].get("column", OFFICIAL_FOLD) != OFFICIAL_FOLD
 
     @property
     def dataset_digest(self) -> str:

@@ -97,12 +97,6 @@ def _require(dataset: Dataset, group_by: str) -> None:
             remedy="Prepare the dataset from FigShare's .mat files or write the column `patient` of manifest.csv; "
             "where slices are numbered patient by patient, --group-by series groups them without ids",
         )
-    if group_by == "official" and not any(record.extra.get("official_fold") for record in dataset.records):
-        raise DataError(
-            "A split by official folds needs images with the folds of FigShare's authors",
-            received=f"{dataset.root}, where none has one",
-            remedy="Prepare the dataset from FigShare's download with its cvind.mat, or use --group-by patient",
-        )
 
 
 def _near_duplicates(dataset: Dataset, records: Sequence[Record], cache: Path | None) -> PathGroups:

@@ -1,27 +1,23 @@
-"""Training, validation and test subsets, once or for each fold; saved with a digest and verified when they are read."""
+"""Training, validation and test subsets, once or for each fold."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from btkeras.config import CVConfig, DataConfig
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
-from btkeras.files import digest, write_json
-from btkeras.splitting import stratified
+from btkeras.splitting import published, stratified
 from btkeras.splitting.groups import group_records
 
 SUBSETS = ("train", "validation", "test")
-_RESTORE = "Restore it, or start a new run"
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,7 @@ class Split:
     seed: int = 0  # it was made with
     groups: Mapping[str, str] = field(default_factory=dict)  # group by path, from ``group_records``
     group_by: str = "image"  # one of ``btkeras.config.GROUPINGS``
+    column: str = ""  # of the manifest, with the published split that this is
 
     def subset(self, name: str) -> tuple[Record, ...]:
         """The records of one of ``SUBSETS``."""
@@ -49,8 +46,8 @@ class Split:
     def without(self, paths: Collection[str]) -> Split:
         """The same split less some images."""
         left_out = set(paths)
-        subsets = {name: tuple(r for r in self.subset(name) if r.path not in left_out) for name in SUBSETS}
-        return Split(**subsets, seed=self.seed, groups=self.groups, group_by=self.group_by)
+        train, validation, test = (tuple(r for r in self.subset(name) if r.path not in left_out) for name in SUBSETS)
+        return replace(self, train=train, validation=validation, test=test)
 
 
 def split_sizes(count: int, config: DataConfig) -> tuple[int, int, int]:
@@ -67,17 +64,17 @@ def make_split(dataset: Dataset, config: DataConfig, cache: Path | None = None) 
     """Splits each class at random: image by image, as the paper does, or by whole groups (``config.group_by``).
 
     The result depends only on the sorted paths, the labels, ``config.split_seed`` and the groups. Whole groups meet the
-    sizes of a split by image as closely as they can; larger differences are logged. With ``official`` the fold
-    ``split_seed`` modulo the number of folds is tested, whatever ``test_fraction`` is. ``cache`` is as of
+    sizes of a split by image as closely as they can; larger differences are logged. With ``official`` the test subset
+    is the published one, whatever ``test_fraction`` is: of folds, fold ``split_seed`` modulo their number. The
+    validation subset is taken from the rest, by whole groups, unless it is published too. ``cache`` is as of
     ``group_records``.
 
     Raises:
         DataError: If a class has too few images or groups for all three subsets, or the dataset cannot be grouped so.
     """
-    groups = group_records(dataset, config.group_by, cache)
     if config.group_by == "official":
-        folds = stratified.official_folds(dataset.records, groups, config.split_seed)
-        return _split_for_fold(folds, config.split_seed % len(folds), config, groups)
+        return _official_split(dataset, config, cache)
+    groups = group_records(dataset, config.group_by, cache)
     sizes = {label: _sizes(label, count, config) for label, count in dataset.counts().items()}
     rng = np.random.default_rng(config.split_seed)
     if config.group_by == "image":
@@ -85,6 +82,34 @@ def make_split(dataset: Dataset, config: DataConfig, cache: Path | None = None) 
     subsets = stratified.split_records(dataset.records, groups, sizes, rng)
     stratified.check_subsets(subsets, sizes, SUBSETS)
     return _split(subsets, config, groups)
+
+
+def _official_split(dataset: Dataset, config: DataConfig, cache: Path | None) -> Split:
+    column = published.published_column(dataset.records, config.split_column)
+    if column == published.OFFICIAL_FOLD:
+        groups = group_records(dataset, config.group_by, cache)
+        folds = stratified.official_folds(dataset.records, groups, config.split_seed)
+        return _split_for_fold(folds, config.split_seed % len(folds), config, groups)
+    # Before near-duplicates are searched, which takes time.
+    subsets = published.published_subsets(dataset.records, column)
+    groups = group_records(dataset, config.group_by, cache)
+    published.log_divided(subsets, groups)
+    train, test = subsets["train"], subsets["test"]
+    if validation := subsets.get("validation"):
+        split = _split((train, validation, test), config, groups)
+    else:
+        split = _with_validation(train, test, config, groups)
+    return replace(split, column=column)
+
+
+def published_split(dataset: Dataset, column: str) -> Split:
+    """A published split as it is, for an audit: without a validation subset where none is published.
+
+    ``column`` and errors are as of ``make_split`` with ``official``.
+    """
+    subsets = published.published_subsets(dataset.records, published.published_column(dataset.records, column))
+    parts = (subsets.get(name, []) for name in SUBSETS)
+    return _split(list(parts), DataConfig(group_by="official"), {})
 
 
 def make_folds(dataset: Dataset, config: DataConfig, cv: CVConfig, cache: Path | None = None) -> list[Split]:
@@ -103,9 +128,10 @@ def make_folds(dataset: Dataset, config: DataConfig, cv: CVConfig, cache: Path |
         rest = (*single.train, *single.validation)
         folds = _folds(rest, cv.folds, config, single.groups)
         subsets = [(_others(folds, fold), validation, single.test) for fold, validation in enumerate(folds)]
-        return [_split(each, config, single.groups) for each in subsets]
+        return [replace(_split(each, config, single.groups), column=single.column) for each in subsets]
+    column = _fold_column(dataset, config)
     groups = group_records(dataset, config.group_by, cache)
-    if config.group_by == "official":
+    if column:
         folds = stratified.official_folds(dataset.records, groups, config.split_seed)
         if cv.folds != len(folds):
             raise DataError(
@@ -124,18 +150,39 @@ def _folds(records: Sequence[Record], count: int, config: DataConfig, groups: Ma
     return stratified.group_folds(records, groups, count, config.split_seed)
 
 
+def _fold_column(dataset: Dataset, config: DataConfig) -> str:
+    """The column of the folds that rotate with ``official``; "" for another grouping. A test part does not rotate."""
+    if config.group_by != "official":
+        return ""
+    column = published.published_column(dataset.records, config.split_column)
+    if column != published.OFFICIAL_FOLD:
+        raise DataError(
+            "A cross-validation of a published split has a fixed test subset",
+            received=f"cv.test = rotating for the column {column}",
+            remedy="Give --test fixed: the training part is split into folds, each of which validates once",
+        )
+    return column
+
+
 def _split_for_fold(
     folds: Sequence[Sequence[Record]], fold: int, config: DataConfig, groups: Mapping[str, str]
 ) -> Split:
-    """The split that tests a fold: of the rest, ``config.validation_fraction`` validates."""
-    rest = _others(folds, fold)
+    """The split that tests a fold."""
+    split = _with_validation(_others(folds, fold), folds[fold], config, groups, fold)
+    return replace(split, column=published.OFFICIAL_FOLD if config.group_by == "official" else "")
+
+
+def _with_validation(
+    rest: Sequence[Record], test: Sequence[Record], config: DataConfig, groups: Mapping[str, str], fold: int = 0
+) -> Split:
+    """A split with this test subset: of the rest, ``config.validation_fraction`` validates."""
     counts = Counter(record.label for record in rest)
     validations = {label: _share(count, config.validation_fraction) for label, count in counts.items()}
     for label, size in validations.items():
         if not 0 < size < counts[label]:
             raise DataError(
-                "Each class must have enough images for training, validation and test in every fold",
-                received=f"{counts[label]} of {label} beside a test fold",
+                "Each class must have enough images for training and validation beside the test subset",
+                received=f"{counts[label]} of {label} beside it",
                 remedy="Add images, or change data.validation_fraction or cv.folds",
             )
     rng = np.random.default_rng((config.split_seed, fold))
@@ -145,7 +192,7 @@ def _split_for_fold(
     else:
         train, validation = stratified.split_records(rest, groups, sizes, rng)
         stratified.check_subsets((train, validation), sizes, (f"training of fold {fold}", f"validation of fold {fold}"))
-    return _split((train, validation, folds[fold]), config, groups)
+    return _split((train, validation, test), config, groups)
 
 
 def _others(folds: Sequence[Sequence[Record]], fold: int) -> list[Record]:
@@ -171,81 +218,3 @@ def _sizes(label: str, count: int, config: DataConfig) -> tuple[int, int, int]:
 def _split(subsets: Sequence[Collection[Record]], config: DataConfig, groups: Mapping[str, str]) -> Split:
     train, validation, test = (tuple(stratified.by_path(subset)) for subset in subsets)
     return Split(train, validation, test, config.split_seed, groups, config.group_by)
-
-
-def files_digest(records: Sequence[Record]) -> str:
-    """Digest of a dataset's file list: the sorted paths and their labels."""
-    return digest(f"{record.path}\n{record.label}" for record in stratified.by_path(records))
-
-
-def save_split(split: Split, dataset: Dataset, target: Path) -> None:
-    """Writes ``splits.json``."""
-    paths, counts = {}, {}
-    for name in SUBSETS:
-        paths[name] = [record.path for record in split.subset(name)]
-        counter = Counter(record.label for record in split.subset(name))
-        counts[name] = {label: counter[label] for label in dataset.classes}
-    head = {"group_by": split.group_by, "seed": split.seed, "classes": list(dataset.classes), "counts": counts}
-    digests = {"dataset_digest": files_digest(dataset.records), "digest": _digest(paths)}
-    write_json(target, head | digests | paths | {"groups": dict(split.groups)})
-
-
-def load_split(source: Path, dataset: Dataset) -> Split:
-    """Reads ``splits.json`` for a dataset.
-
-    Raises:
-        DataError: If the file is no split, was edited, has an image in two subsets, or the dataset's file list is
-            not the one that was split.
-    """
-    document = _read(source)
-    names = {name: document[name] for name in SUBSETS}
-    if _digest(names) != document["digest"]:
-        raise DataError(f"{source} must be as it was written", received="another digest", remedy=_RESTORE)
-    records = {record.path: record for record in dataset.records}
-    known = Counter(chain(*names.values()))
-    if repeated := [path for path, count in known.most_common(1) if count > 1]:
-        raise DataError("An image must be in one subset of a split only", received=f"{repeated[0]} ({source})")
-    if files_digest(dataset.records) != document["dataset_digest"] or not records.keys() >= known.keys():
-        raise DataError(
-            f"The dataset must be the one that {source} was made for",
-            received=f"{dataset.root}, where {_difference(set(known), set(records))}",
-            remedy="Restore the dataset, or start a new run",
-        )
-    subsets = {name: tuple(records[path] for path in paths) for name, paths in names.items()}
-    # Splits of before there were groups have neither.
-    groups, group_by = document.get("groups", {}), document.get("group_by", "image")
-    return Split(**subsets, seed=document["seed"], groups=groups, group_by=group_by)
-
-
-def _read(source: Path) -> dict[str, Any]:
-    try:
-        document: object = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{source} must be a readable splits.json", received=repr(error)) from error
-    types = dict.fromkeys(SUBSETS, list) | {"seed": int, "digest": str, "dataset_digest": str}
-    found = document if isinstance(document, dict) else {}
-    if "by" in found:
-        raise DataError(
-            f"{source} must have the current names",
-            received="by",
-            remedy="`by` was renamed to `group_by`, and its values neighbours and cvind to series and official",
-        )
-    wrong = [key for key, expected in types.items() if not isinstance(found.get(key), expected)]
-    if wrong:
-        raise DataError(
-            f"{source} must hold the lists {', '.join(SUBSETS)}, a seed, a digest and a dataset_digest",
-            received=f"nothing, or something else, as {', '.join(wrong)}",
-            remedy=_RESTORE,
-        )
-    return found
-
-
-def _digest(subsets: Mapping[str, Sequence[str]]) -> str:
-    return digest(f"{name}\n{path}" for name in SUBSETS for path in subsets[name])
-
-
-def _difference(known: set[str], present: set[str]) -> str:
-    for text, paths in (("is missing", known - present), ("is new", present - known)):
-        if paths:
-            return f"{min(paths)} {text}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
-    return "labels have changed"
