@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import functools
 import re
 import sys
 from collections import Counter
@@ -14,8 +15,11 @@ from pathlib import Path
 
 from btkeras.datasets.boxes import BOXES, Box, parse_box, read_boxes
 from btkeras.datasets.readers import IMAGE_SUFFIXES
+from btkeras.datasets.readers.folders import files_below, is_hidden
+from btkeras.datasets.readers.selection import MASK, LeftOut, left_out_text, why_left_out
 from btkeras.errors import DataError
 from btkeras.files import atomic_file
+from btkeras.logging import logger
 
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 MANIFEST = "manifest.csv"
@@ -35,8 +39,6 @@ _SPELLINGS = {
     "no_tumor": ("no_tumor", "notumor", "no", "none", "normal", "healthy"),
     "pituitary": ("pituitary", "pituitary_tumor", "pituitary_adenoma", "pi"),
 }
-# Images that `btkeras prepare` converts, or says why not; leaving them out in silence would lose data.
-_OTHER_SUFFIXES = (".bmp", ".tif", ".tiff", ".gif", ".webp", ".dcm", ".dicom", ".nii", ".nii.gz", ".mat")
 _CLASS_OF = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
 
 
@@ -97,7 +99,8 @@ def class_name(spelling: str, where: str = "") -> str:
 def load_dataset(folder: str | Path) -> Dataset:
     """Reads a dataset: class folders of PNG/JPEG images, or a folder with ``manifest.csv``.
 
-    Only names are read, no image is opened. Of class folders, ``boxes.csv`` beside them (``file,x_center,
+    Only names are read, and the first bytes of files whose name does not say what they are. What class folders hold
+    besides images is logged; hidden files do not count. Of class folders, ``boxes.csv`` beside them (``file,x_center,
     y_center,width,height``, fractions) becomes the column ``box``.
 
     Raises:
@@ -118,15 +121,19 @@ def load_dataset(folder: str | Path) -> Dataset:
 
 
 def _from_class_folders(root: Path) -> list[Record]:
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden([path.name]))
     if any(find_subset(folder.name) for folder in folders):
         received = f"{root} with {', '.join(folder.name for folder in folders)}"
         remedy = f"Join the subsets first: btkeras prepare {' '.join(map(str, folders))} --out DATASET"
         raise DataError("A dataset's folders must be classes", received=received, remedy=remedy)
     labels: dict[str, str] = {}
+    beside = [file for file in sorted(root.iterdir()) if file not in folders and file.name != BOXES]
+    left_out = [LeftOut(file.name, "outside class folders") for file in beside if not is_hidden([file.name])]
     for folder in folders:
         label = class_name(folder.name)
-        labels |= dict.fromkeys(_images(folder, root), label)
+        labels |= dict.fromkeys(_images(folder, root, left_out), label)
+    if left_out:
+        _say(f"{root}: {left_out_text(left_out)}")
     file, boxes = root / BOXES, dict[str, str]()
     try:
         if file.is_file():
@@ -138,18 +145,19 @@ def _from_class_folders(root: Path) -> list[Record]:
     return [Record(path, label, extra=extras.get(path, {})) for path, label in labels.items()]
 
 
-def _images(folder: Path, root: Path) -> list[str]:
-    """Paths of a class folder's images, relative to ``root``; hidden files and folders do not count."""
-    paths = [path.relative_to(root) for path in folder.rglob("*") if path.is_file()]
-    paths = [path for path in paths if not any(name.startswith(".") for name in path.parts)]
-    others = sorted(path.as_posix() for path in paths if path.name.lower().endswith(_OTHER_SUFFIXES))
+def _images(folder: Path, root: Path, left_out: list[LeftOut]) -> list[str]:
+    """Paths of a class folder's images, relative to ``root``; files of other kinds are added to ``left_out``."""
+    files = {file.relative_to(root).as_posix(): file for file in files_below(folder)}
+    kinds = {path: why_left_out(file, file.relative_to(folder).as_posix()) for path, file in files.items()}
+    images = [path for path, kind in kinds.items() if not kind and path.lower().endswith(IMAGE_SUFFIXES)]
+    # What `btkeras prepare` converts or uses; leaving it out would lose data.
+    others = sorted({path for path, kind in kinds.items() if kind in ("", MASK, ".mat")} - {*images})
     if others:
         raise DataError(
-            "A class folder's images must be PNG or JPEG",
+            "A class folder's images must be PNG or JPEG, without masks beside them",
             received=f"{others[0]!r} in {root}" + (f" (and {len(others) - 1} more)" if others[1:] else ""),
             remedy=f"Convert them: btkeras prepare {root} --out DATASET",
         )
-    images = [path.as_posix() for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise DataError(
             "A class folder must hold PNG or JPEG images", received=f"{folder} without any", remedy="Remove it"
@@ -157,7 +165,14 @@ def _images(folder: Path, root: Path) -> list[str]:
     # Bytes of a file name that are no UTF-8 reach Python as lone surrogates.
     if odd := next((path for path in images if path.encode(errors="replace") != path.encode(errors="ignore")), None):
         raise DataError("An image's name must be UTF-8", received=repr(odd), remedy="Rename it")
+    left_out += [LeftOut(path, kind) for path, kind in kinds.items() if kind]
     return images
+
+
+@functools.cache
+def _say(text: str) -> None:
+    """Logs a text once, however often a dataset is read."""
+    logger.warning(text)
 
 
 def _from_manifest(root: Path) -> list[Record]:

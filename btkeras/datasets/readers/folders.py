@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,13 +33,14 @@ def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[
     if real in above:
         raise DataError("A folder must not link to one above it", received=folder, remedy="Remove the link")
     try:
-        children = sorted(folder.iterdir(), key=lambda child: natural(child.name))
+        with os.scandir(folder) as children:
+            entries = sorted(children, key=lambda child: natural(child.name))
     except OSError as error:
-        raise DataError("A source's folders must be readable", received=f"{folder} ({error.strerror})") from error
-    for child in children:
-        if is_hidden([child.name]):
+        raise DataError("A folder must be readable", received=f"{folder} ({error.strerror})") from error
+    for entry in entries:
+        if is_hidden([entry.name]):
             continue
-        if child.is_dir():
-            yield from files_below(child, above | {real})
+        if entry.is_dir():
+            yield from files_below(folder / entry.name, above | {real})
         else:
-            yield child
+            yield folder / entry.name

@@ -14,6 +14,8 @@ from btkeras.datasets.readers.formats import READ, kind_of
 from btkeras.errors import DataError
 
 SLICE_SUFFIXES = (*IMAGE_SUFFIXES, *CONVERTED_SUFFIXES, *DICOM_SUFFIXES, *VOLUME_SUFFIXES)
+# The kind of what is left out as a mask.
+MASK = "mask"
 # A disc's table of contents is DICOM and no image.
 _DICOM_INDEX = "dicomdir"
 # Names that a message lists.
@@ -44,12 +46,12 @@ def holds_slices(name: str, head: Callable[[], bytes]) -> bool:
 
 
 def why_left_out(file: Path, path: str) -> str:
-    """What a file that is not read is, in a word: its ending, or a mask by its ``path`` in its folder; "" if it is read."""
+    """What a file that is not read is: its ending, or by its ``path`` in its folder a mask; "" if it is read."""
     if not file.is_file():
         return "pipe or device" if file.exists() else "broken link"
     if not holds_slices(file.name, file_on_disk(file, file.name).head):
         return file.suffix.lower() or "without ending"
-    return "mask" if is_mask_path(path) else ""
+    return MASK if is_mask_path(path) else ""
 
 
 def left_out_text(files: Sequence[LeftOut]) -> str:
