@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from btkeras.datasets.readers import Slices, check
-from btkeras.datasets.readers.folders import files_below, natural
+from btkeras.datasets.readers.folders import files_below, is_hidden, natural
 from btkeras.datasets.readers.formats import open_slices
 from btkeras.datasets.readers.selection import LeftOut, left_out_text, why_left_out
 from btkeras.errors import ConfigError, DataError, ImageError
@@ -115,9 +115,11 @@ def choose_files(arguments: Sequence[str], standard_input: Iterable[str]) -> Cho
 
 
 def _matches(pattern: str) -> Iterator[Path]:
-    """The files that fit a pattern, and those in folders that do."""
+    """The files that fit a pattern, and those in folders that do; hidden ones only where the pattern names them."""
+    named = Path(pattern).parts
     for path in sorted(map(Path, glob.glob(pattern, recursive=True)), key=lambda path: natural(str(path))):
-        yield from files_below(path) if path.is_dir() else (path,)
+        if not is_hidden(part for part in path.parts if part not in named):
+            yield from files_below(path) if path.is_dir() else (path,)
 
 
 def _choose(files: Iterable[Path], folder: Path, where: str, chosen: ChosenFiles) -> None:

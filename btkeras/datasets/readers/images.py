@@ -44,6 +44,7 @@ _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "F")
 # Tags of TIFF, and values of theirs.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2
+_KINDS_RULE = "An image must be PNG, JPEG, BMP, TIFF, WebP or GIF, or DICOM, or NIfTI"
 # Level 6 takes twice as long and makes MRI slices 1.5 % smaller.
 _COMPRESSION = 4
 
@@ -58,10 +59,8 @@ def image_size(data: bytes, name: str = "the image") -> tuple[int, int]:
     kind = sniff(data)
     if kind in FORMATS:
         return check_image(data, name)
-    rule = "An image must be PNG, JPEG, BMP, TIFF, WebP or GIF, or DICOM, or NIfTI"
-    check(kind in KINDS, rule, f"{name}, which is {kind}", remedy_for(kind))
     with _open(data, kind, name) as image:
-        return check_header(image, name)
+        return image.size
 
 
 def decode_image(data: bytes, name: str = "the image") -> ImageArray:
@@ -76,7 +75,6 @@ def decode_image(data: bytes, name: str = "the image") -> ImageArray:
     kind = sniff(data)
     if kind in FORMATS:
         return decode(data, name)
-    image_size(data, name)
     with _open(data, kind, name) as image:
         tags: Any = dict(getattr(image, "tag_v2", {}))
         try:
@@ -117,9 +115,14 @@ def _is_plain(data: bytes) -> bool:
 
 
 def _open(data: bytes, kind: str, name: str) -> ImageFile:
+    """An image of a kind in ``_PLUGINS`` whose header was checked."""
+    check(kind in KINDS, _KINDS_RULE, f"{name}, which is {kind}", remedy_for(kind))
     module, plugin = _PLUGINS[kind]
     try:
         opened: ImageFile = getattr(importlib.import_module(module), plugin)(io.BytesIO(data))
+        check_header(opened, name)
+    except ImageError:
+        raise
     except DAMAGE as error:
         rule = "An image must be whole, and of a variant that is read"
         raise ImageError(rule, received=f"{name}, {kind} ({error})", remedy="Save it as 8-bit PNG") from error
