@@ -1,4 +1,4 @@
-"""DICOM files as slices. References: pydicom's own LUT and window functions, DICOM PS3.3, and the PNG of the values."""
+"""DICOM files as slices. References: pydicom's own LUT and window functions, DICOM PS3.3, NumPy's sort."""
 
 from __future__ import annotations
 
@@ -13,18 +13,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
-from pydicom.pixels import apply_modality_lut, apply_windowing
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.encaps import encapsulate
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
+from pydicom.uid import (
+    HTJ2K,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from btkeras.datasets.readers import MissingExtraError
 from btkeras.datasets.readers import dicom as dicom_module
 from btkeras.datasets.readers.formats import open_slices
 from btkeras.errors import ImageError
-from btkeras.preprocessing.decode import to_uint8
-from tests.dicom_files import NAME, dataset, dicom, item, written
+from tests.dicom_files import NAME, dataset, dicom, item, stretched, written
 
 RNG = np.random.default_rng(0)
 DEEP = RNG.integers(0, 4096, (40, 48), np.uint16)
@@ -37,11 +46,21 @@ def shown(data: bytes, index: int = 0) -> Any:
     return image[..., 0] if image.shape[-1] == 1 else image
 
 
-def test_eight_bits_are_shown_as_they_are_and_more_as_their_png() -> None:
+def test_eight_bits_are_shown_as_they_are_and_more_without_their_extremes() -> None:
     np.testing.assert_array_equal(shown(dicom(GREY)), GREY)
-    buffer = io.BytesIO()
-    Image.fromarray(DEEP).save(buffer, "PNG")
-    np.testing.assert_array_equal(shown(dicom(DEEP, BitsStored=12)), shown(buffer.getvalue()))
+    np.testing.assert_array_equal(shown(dicom(DEEP, BitsStored=12)), stretched(DEEP))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (64, 64), (256, 256)])
+@pytest.mark.parametrize("value", [0, 32767, -32768])
+def test_a_hot_or_dead_pixel_changes_next_to_nothing(shape: tuple[int, int], value: int) -> None:
+    values = RNG.integers(100, 900, shape).astype(np.int16)
+    plain = shown(dicom(values))
+    spoiled = values.copy()
+    spoiled[5, 5] = value
+    found = shown(dicom(spoiled))
+    found[5, 5] = plain[5, 5]
+    assert np.abs(found.astype(int) - plain).max() <= 8
 
 
 @settings(max_examples=30, deadline=None)
@@ -75,14 +94,14 @@ def test_rescale_and_window_are_those_of_pydicom(
 
 @pytest.mark.parametrize("width", ["0", "-5", "0.5"])
 def test_a_window_that_means_nothing_is_none(width: str) -> None:
-    np.testing.assert_array_equal(shown(dicom(DEEP, WindowCenter="100", WindowWidth=width)), to_uint8(DEEP))
+    np.testing.assert_array_equal(shown(dicom(DEEP, WindowCenter="100", WindowWidth=width)), stretched(DEEP))
 
 
 def test_without_a_window_a_rescaling_only_matters_where_it_turns_grey_levels() -> None:
     plain = shown(dicom(DEEP))
     np.testing.assert_array_equal(shown(dicom(DEEP, RescaleSlope="3.5", RescaleIntercept="-7")), plain)
     turned = shown(dicom(DEEP, RescaleSlope="-1", RescaleIntercept="0"))
-    np.testing.assert_array_equal(turned, to_uint8(4095 - DEEP.astype(int)))
+    np.testing.assert_array_equal(turned, stretched(4095 - DEEP.astype(int)))
 
 
 def test_monochrome1_is_inverted() -> None:
@@ -96,7 +115,7 @@ def test_unused_high_bits_and_signs_are_understood() -> None:
     values = RNG.integers(-2048, 2048, (40, 48), np.int16)
     # Overlays were once kept in the four upper bits.
     dirty = (values & 0x0FFF) | (RNG.integers(0, 16, (40, 48), np.int16) << 12)
-    np.testing.assert_array_equal(shown(dicom(dirty.astype(np.int16), BitsStored=12)), to_uint8(values))
+    np.testing.assert_array_equal(shown(dicom(dirty.astype(np.int16), BitsStored=12)), stretched(values))
     with pytest.raises(ImageError, match="up to bit 12"):
         shown(dicom(DEEP, BitsStored=12, HighBit=12))
 
@@ -106,7 +125,7 @@ def test_padding_is_black_and_does_not_count() -> None:
     padded[:3] = -2000
     found = shown(dicom(padded, PixelPaddingValue=-2000))
     assert not found[:3].any()
-    np.testing.assert_array_equal(found[3:], to_uint8(padded[3:]))
+    np.testing.assert_array_equal(found[3:], stretched(padded[3:]))
     assert not shown(dicom(padded, PixelPaddingValue=-2000, PhotometricInterpretation="MONOCHROME1"))[:3].any()
 
 
@@ -123,14 +142,53 @@ def test_luts_are_applied() -> None:
     modality = item(LUTDescriptor=[4096, 0, 16], LUTData=struct.pack("<4096H", *(np.arange(4096) ** 2 // 256)))
     modality["LUTData"].VR = "OW"
     squared = DEEP.astype(int) ** 2 // 256
-    np.testing.assert_array_equal(shown(dicom(DEEP, ModalityLUTSequence=[modality])), to_uint8(squared))
+    np.testing.assert_array_equal(shown(dicom(DEEP, ModalityLUTSequence=[modality])), stretched(squared))
+
+
+def in_order(made: Any, little: bool) -> bytes:
+    """The file's bytes with its words in this order."""
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    made.PixelData = made.PixelData if little else np.frombuffer(made.PixelData, "<u2").astype(">u2").tobytes()
+    buffer = io.BytesIO()
+    made.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("sequence", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("vr", ["OW", "US"])
+@pytest.mark.parametrize("first", [0, 700])
+def test_luts_are_those_of_pydicom_in_both_orders_of_bytes(sequence: str, vr: str, first: int) -> None:
+    entries = (np.sqrt(np.arange(3000) / 3000) * 65535).astype(np.uint16)
+    for little in (True, False):
+        packed = entries.astype("<u2" if little else ">u2").tobytes()
+        lut = item(LUTDescriptor=[3000, first, 16], LUTData=packed if vr == "OW" else entries.tolist())
+        lut["LUTDescriptor"].VR, lut["LUTData"].VR = "US", vr
+        data = in_order(dataset(DEEP, BitsStored=12, **{sequence: [lut]}), little)
+        reference = dcmread(io.BytesIO(data))
+        assert reference.original_encoding == (False, little)
+        if sequence == "VOILUTSequence":
+            expected = np.floor(apply_voi_lut(reference.pixel_array, reference) / 65535 * 255 + 0.5)
+        else:
+            expected = stretched(apply_modality_lut(reference.pixel_array, reference))
+        assert expected.std() > 20
+        np.testing.assert_array_equal(shown(data), expected)
+
+
+def test_entries_of_eight_bits_share_words_in_both_orders_of_bytes() -> None:
+    entries = 255 - np.arange(256, dtype=np.uint8)
+    for little in (True, False):
+        packed = entries if little else entries.reshape(-1, 2)[:, ::-1].ravel()
+        lut = item(LUTDescriptor=[256, 1000, 8], LUTData=packed.tobytes())
+        lut["LUTDescriptor"].VR, lut["LUTData"].VR = "US", "OW"
+        found = shown(in_order(dataset(DEEP, VOILUTSequence=[lut]), little))
+        np.testing.assert_array_equal(found, 255 - np.clip(DEEP.astype(int) - 1000, 0, 255))
 
 
 def test_frames_have_their_own_windows_and_scales() -> None:
     frames = np.stack([DEEP, DEEP // 2, DEEP // 4])
     opened = open_slices(dicom(frames), "x")
     assert (opened.kind, opened.count, opened.middle) == ("DICOM", 3, 1)
-    np.testing.assert_array_equal(opened.image(2)[..., 0], to_uint8(frames[2]))
+    np.testing.assert_array_equal(opened.image(2)[..., 0], stretched(frames[2]))
     windows = [
         item(
             FrameVOILUTSequence=[item(WindowCenter="500", WindowWidth=str(100 + n))],
@@ -163,7 +221,18 @@ def test_lossless_compression_changes_nothing(syntax: str) -> None:
     frames = np.stack([DEEP, DEEP[::-1]])
     made = dataset(frames, BitsStored=12)
     made.compress(syntax, generate_instance_uid=False)
-    np.testing.assert_array_equal(shown(written(made), 1), to_uint8(DEEP[::-1]))
+    np.testing.assert_array_equal(shown(written(made), 1), stretched(DEEP[::-1]))
+
+
+@pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K])
+def test_high_throughput_jpeg_2000_is_read(syntax: str) -> None:
+    y, x = np.mgrid[:24, :32]
+    values = (x * 90 + y * 37 + (x * y) % 7 * 3).astype(np.uint16)
+    made = dataset(values)
+    made.file_meta.TransferSyntaxUID = syntax
+    # The same values, encoded without loss by OpenJPH 0.26.3.
+    made.PixelData = encapsulate([(Path(__file__).parent / "data/htj2k.j2c").read_bytes()])
+    np.testing.assert_array_equal(shown(written(made)), stretched(values))
 
 
 # Transfer syntaxes of pydicom's own files: with the extra's decoders only 12-bit JPEG cannot be read.
@@ -219,7 +288,7 @@ def test_jpeg_lossless_of_twelve_bits_is_read_and_broken_it_harms_nobody(tmp_pat
     writer.SetImage(change.GetOutput())
     assert writer.Write()
     data = packed.read_bytes()
-    np.testing.assert_array_equal(shown(data), to_uint8(values))
+    np.testing.assert_array_equal(shown(data), stretched(values))
     # Sixty bits a sample: GDCM alone would end this process.
     place = data.index(b"\xff\xc3") + 4
     with pytest.raises(ImageError, match="JPEG Lossless frame"):

@@ -19,7 +19,7 @@ from btkeras.cli import main
 from btkeras.datasets.readers import MissingExtraError
 from btkeras.errors import ConfigError, ImageError
 from btkeras.inference.inputs import SliceRef, choose_files, references
-from tests.dicom_files import dicom
+from tests.dicom_files import dicom, stretched
 
 
 def btkeras(*arguments: object) -> Result:
@@ -39,14 +39,14 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_dicom_and_png_of_the_same_values_get_the_same_answer(
+def test_dicom_and_png_of_the_same_grey_levels_get_the_same_answer(
     predictor: Predictor, shared_images: Path, tmp_path: Path
 ) -> None:
     files = []
     for number, path in enumerate(sorted(shared_images.glob("*/00[01].png"))):
         pixels = np.asarray(Image.open(path))
         deep = pixels.astype(np.uint16) * 13 + 100
-        Image.fromarray(deep).save(tmp_path / f"{number}.png")
+        Image.fromarray(stretched(deep)).save(tmp_path / f"{number}.png")
         for name, values in (("grey", pixels), ("deep", deep)):
             (tmp_path / f"{number}-{name}").write_bytes(dicom(values))
         files += [path, tmp_path / f"{number}-grey", tmp_path / f"{number}.png", tmp_path / f"{number}-deep"]

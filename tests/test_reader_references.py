@@ -86,7 +86,8 @@ def dicom_reference(path: Path, index: int) -> Any:
         elif dataset.BitsStored <= 8 and not dataset.PixelRepresentation:
             grey = frame.astype(np.float64)
         else:
-            grey = (values - values.min()) / max(float(values.max() - values.min()), 1e-9) * 255
+            low, high = np.percentile(values, 0.1, method="higher"), np.percentile(values, 99.9, method="lower")
+            grey = (np.clip(values, low, high) - low) / max(float(high - low), 1e-9) * 255
     return 255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -18,16 +19,43 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
 class MissingExtraError(DataError):
-    """A library of ``btkeras[medical]`` is not installed; no file of its kind can be read."""
+    """A library of ``btkeras[medical]`` is not installed or does not work; no file of its kind can be read."""
+
+
+# What stands between a reader and the package that fails.
+_IMPORTING = ("btkeras", "importlib", "pydicom", "pylibjpeg", "nibabel")
 
 
 def require(module: str, kind: str) -> ModuleType:
-    """Imports a module of pydicom or nibabel, which read files of this kind, or raises MissingExtraError."""
+    """Imports a module of pydicom or nibabel, which read files of this kind.
+
+    Raises:
+        MissingExtraError: If the library is not installed, or it or a package that it imports fails.
+    """
+    library = module.partition(".")[0]
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        rule, remedy = f"{kind} files need {module.partition('.')[0]}", "Install it: pip install 'btkeras[medical]'"
-        raise MissingExtraError(rule, received=error, remedy=remedy) from error
+    except Exception as error:  # A package that was built for another Python or NumPy raises what it likes.
+        failing = failing_package(error)
+        if isinstance(error, ImportError) and failing in ("", library):
+            rule, remedy = f"{kind} files need {library}", "Install it: pip install 'btkeras[medical]'"
+            raise MissingExtraError(rule, received=error, remedy=remedy) from error
+        rule = f"{kind} files need {library}, and all packages that it imports must work"
+        found = f"{failing or library}, which fails ({describe(error)})"
+        raise MissingExtraError(rule, received=found, remedy="Install that package again, or remove it") from error
+
+
+def failing_package(error: BaseException) -> str:
+    """The package whose import failed; "" if only the importing ones are known."""
+    names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    others = (name.partition(".")[0] for name in names)
+    name = next((other for other in others if other not in _IMPORTING), "")
+    return name or str(getattr(error, "name", None) or "").partition(".")[0]
+
+
+def describe(error: BaseException) -> str:
+    """One line on an exception of a library."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}".rstrip(":. ")
 
 
 def check(valid: object, rule: str, received: str, remedy: str = "") -> None:

@@ -2,7 +2,7 @@
 
 Only the tags below are parsed, so that a patient's name never is. Sizes and color stay as stored; overlays are ignored.
 Grey levels pass the modality LUT or rescale, the VOI LUT or (first) window, and the inversion of MONOCHROME1. Without a
-window they are those of a PNG of the values: 8 bits as they are, more from their lowest to their highest value.
+window, 8 bits stay as they are, and more go from the 0.1 to the 99.9 percentile of the slice's values.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ _COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _EXPLICIT, _DEFLATED = b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.1.99"
 # The types of elements that a file without preamble may begin with.
 _FIRST_TYPES = (b"UL", b"UI", b"CS", b"OB", b"SH", b"DA", b"TM", b"LO", b"SQ", b"AE")
+# As for NIfTI. A hot pixel would make the slice nearly black.
+PERCENTILES = (0.1, 99.9)
+_METHODS = ("higher", "lower")
 _WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 _Floats = NDArray[np.float64]
@@ -170,30 +173,31 @@ def _grey_levels(values: NDArray[np.integer], dataset: Any, index: int, name: st
     slope, intercept = (1.0, 0.0) if modality_luts else _rescale(scale, name)
     rescaled = values.astype(np.float64) * slope + intercept
     if modality_luts:
-        rescaled, _ = _look_up(rescaled, modality_luts[0])
+        rescaled, _ = _look_up(rescaled, modality_luts[0], dataset)
     padding = _padding(values, dataset)
     if view.get("VOILUTSequence"):
-        shown, depth = _look_up(rescaled, view.VOILUTSequence[0])
+        shown, depth = _look_up(rescaled, view.VOILUTSequence[0], dataset)
         grey = np.floor(shown * (255 / (2**depth - 1)) + 0.5).astype(np.uint8)
     elif window := _window(view):
         grey = np.floor(_apply_window(rescaled, *window) + 0.5).astype(np.uint8)
     elif modality_luts:
-        grey = _full_range(rescaled.astype(np.int64), padding)
+        grey = _full_contrast(rescaled.astype(np.int64), padding)
     elif int(dataset.BitsStored) <= 8 and slope > 0 and not dataset.PixelRepresentation:
         grey = values.astype(np.uint8)
     else:
         # A line keeps the order of values, or turns it.
-        grey = _full_range(values.astype(np.int64) * (1 if slope > 0 else -1), padding)
+        grey = _full_contrast(values.astype(np.int64) * (1 if slope > 0 else -1), padding)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         grey = 255 - grey
     return grey if padding is None else np.where(padding, np.uint8(0), grey)
 
 
-def _full_range(values: NDArray[np.int64], padding: NDArray[np.bool_] | None) -> ImageArray:
-    """From the lowest to the highest value outside the padding."""
-    if padding is not None and not padding.all():
-        values = np.where(padding, values[~padding].min(), values)
-    return to_uint8(values)
+def _full_contrast(values: NDArray[np.int64], padding: NDArray[np.bool_] | None) -> ImageArray:
+    """From one value outside the padding to another, those of the percentiles, whatever a few pixels have."""
+    seen = values if padding is None or padding.all() else values[~padding]
+    # A pixel's own value, so that of few pixels the highest and the lowest are left out too.
+    low, high = (np.percentile(seen, at, method=method) for at, method in zip(PERCENTILES, _METHODS, strict=True))
+    return to_uint8(np.clip(values, int(low), int(high)))
 
 
 def _rescale(source: Any, name: str) -> tuple[float, float]:
@@ -223,17 +227,23 @@ def _apply_window(values: _Floats, center: float, width: float, function: str) -
     return np.clip(((values - center) / width + 0.5) * 255, 0, 255)
 
 
-def _look_up(values: _Floats, item: Any) -> tuple[_Floats, int]:
-    """Values through a LUT, and the LUT's depth in bits."""
+def _look_up(values: _Floats, item: Any, dataset: Any) -> tuple[_Floats, int]:
+    """Values through a LUT of the dataset, and the LUT's depth in bits."""
     count, first, depth = (int(number) for number in item.LUTDescriptor)
     count, table = count or 2**16, item.LUTData
     if isinstance(table, bytes):
+        # Words in the file's order of bytes, of which entries of 8 bits share one.
+        table = table if dataset.original_encoding[1] is not False else _swapped(table)
         table = np.frombuffer(table, "<u2" if len(table) >= 2 * count else "u1")
     entries = np.asarray(table, np.float64).ravel()[:count]
     if not entries.size or not 8 <= depth <= 16:
         raise ValueError("a LUT without entries or depth")
     places = np.clip(np.rint(values) - first, 0, entries.size - 1)
     return np.clip(entries[places.astype(np.int64)], 0, 2**depth - 1), depth
+
+
+def _swapped(words: bytes) -> bytes:
+    return np.frombuffer(words, ">u2").astype("<u2").tobytes()
 
 
 def _padding(values: NDArray[np.integer], dataset: Any) -> NDArray[np.bool_] | None:

@@ -8,6 +8,7 @@ btkeras.datasets.readers.dicom_pixels``.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import os
@@ -24,11 +25,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.datasets.readers import require
+from btkeras.datasets.readers import MissingExtraError, describe, require
 from btkeras.errors import ImageError
 from btkeras.machine import thread_environment
 from btkeras.preprocessing.image_file import damaged
 
+# Their packages, but for those of btkeras and pydicom themselves.
+_DECODER_MODULES = ("pylibjpeg", "openjpeg", "jpeg_ls", "gdcm")
 _DECODERS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom")
 _GDCM_BYTES, _GDCM_SECONDS = 2 * 2**30, 60
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
@@ -76,7 +79,7 @@ def stored_values(dataset: Any, index: int, name: str) -> NDArray[Any]:
         syntax = stated or _UNCOMPRESSED.get(dataset.original_encoding, _EXPLICIT)
         try:
             values = _decode(_pydicom("pixels").get_decoder(syntax), dataset, index, syntax, name)
-        except ImageError:
+        except (ImageError, MissingExtraError):
             raise
         except Exception as error:  # What decoders raise on broken bytes has no list.
             reason = _reason(error)
@@ -190,9 +193,23 @@ def _no_decoder(syntax: str, name: str) -> ImageError:
     named = _pydicom("uid").UID(syntax).name[:80]
     return ImageError(
         "A DICOM file's pixels must be compressed in a way that an installed decoder knows",
-        received=f"{name} with {named!r}",
+        received=f"{name} with {named!r}{_broken_decoders()}",
         remedy="Install them, pip install 'btkeras[medical]', or store it uncompressed first (dcmdjpeg of DCMTK does)",
     )
+
+
+def _broken_decoders() -> str:
+    """Names decoders that are installed and cannot be imported, which pydicom takes for missing."""
+    found = []
+    for module in _DECODER_MODULES:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            # Missing itself, or a package that it needs.
+            found += [] if error.name == module else [f"; {module} fails ({describe(error)})"]
+        except Exception as error:
+            found.append(f"; {module} fails ({describe(error)})")
+    return "".join(found)
 
 
 def _reason(error: Exception) -> str:
