@@ -23,15 +23,15 @@ def _words(text: str) -> frozenset[str]:
 
 # What is drawn, where the last words of a file's name say that it is a mask.
 _MASK_WORDS = _words(
-    "mask masks seg segm segs segmentation segmentations label labels labelmap annotation annotations annot roi rois gtv "
-    "ctv lesion lesions gt groundtruth truth dseg probseg brainmask synthseg glistr aseg aparc wmparc parc parcellation "
-    "pveseg pve"
+    "mask masks seg segm segs segmentation segmentations label labels labelmap annotation annotations annot roi rois "
+    "gtv ctv lesion lesions gt groundtruth truth dseg probseg fseg brainmask synthseg glistr aseg aparc wmparc parc "
+    "parcellation pveseg pve"
 )
 _FIRST_WORDS = _MASK_WORDS - {"lesion", "lesions", "pve"}
 # Of these, and of words that stand before a mask's word, what is drawn is the head or its tissues.
 _BRAIN_WORDS = _words(
-    "brain brainmask skull head parenchyma tissue tissues gm wm csf cortex cortical bet synthseg foreground dseg probseg "
-    "aseg aparc wmparc parc parcellation pveseg pve hippocampus ventricle ventricles"
+    "brain brainmask skull head parenchyma tissue tissues gm wm csf cortex cortical bet synthseg foreground dseg "
+    "probseg fseg aseg aparc wmparc parc parcellation pveseg pve hippocampus ventricle ventricles"
 )
 _TUMOR_WORDS = _words(
     "tumor tumors tumour tumours lesion lesions gtv ctv glioma meningioma pituitary core whole enhancing edema oedema "
@@ -42,9 +42,10 @@ _AUTOMATED_WORDS = _words("auto automated automatic approx pred predicted predic
 _OTHER_WORDS = _words("binary desc label multi boost all ants")
 _DESCRIPTIONS = _BRAIN_WORDS | _TUMOR_WORDS | _EXPERT_WORDS | _AUTOMATED_WORDS | _OTHER_WORDS | _MASK_WORDS
 
-# The innermost folder that says either decides.
+# The innermost folder that says either decides. Datasets are called segmentation, too: lgg-mri-segmentation.
 _MASK_FOLDER = re.compile(
-    r"(\w+_)?(masks?|segms?|segs?|segmentations?|annotations?|annots?|ground_?truths?|rois?|(brain)?labels?)"
+    r"((\w+_)?(masks?|annotations?|annots?|ground_?truths?|gts?|rois?|(brain)?labels?)"
+    r"|((images|auto(mat(ed|ic))?|manual|expert|tumou?rs?|lesions?|brain)_)?(segms?|segs?|segmentations?))"
     r"(tr|ts|val)?(_(png|jpe?g|bmp|tiff?|nii|nifti|images?|[23]d|train|test|val))?"
 )
 _IMAGE_FOLDER = re.compile(r"(images?|imgs?|scans?|raw|volumes?|slices?)(tr|ts|val)?(_(?!segm|masks?\b)\w+)?")
