@@ -152,8 +152,8 @@ def run_on_ray(experiment: Experiment, jobs: Sequence[Job], *, address: str | No
     old process, should it still run.
 
     The experiment's folder, and its dataset's, must be at the same path on every node. A job needs so many ``cpus``,
-    and uses as many threads, and ``gpus``. Without an address, ``$RAY_ADDRESS`` is taken, or a cluster is started on
-    this machine.
+    and uses as many threads, and ``gpus``; of none, a node's GPUs are hidden from it. Without an address,
+    ``$RAY_ADDRESS`` is taken, or a cluster is started on this machine.
 
     Raises:
         ConfigError: If Ray is not installed.
@@ -164,7 +164,7 @@ def run_on_ray(experiment: Experiment, jobs: Sequence[Job], *, address: str | No
     # One task a process: TensorFlow never frees memory, and its threads are set before it is loaded.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=_RETRIES)(_task)
     progress = _Progress(experiment, jobs)
-    running = {task.remote(str(experiment.path.resolve()), job.index, cpus): job for job in jobs}
+    running = {task.remote(str(experiment.path.resolve()), job.index, cpus, gpus): job for job in jobs}
     try:
         while running:
             done, _ = ray.wait(list(running), num_returns=1, timeout=_RAY_POLL_SECONDS)
@@ -184,8 +184,11 @@ def run_on_ray(experiment: Experiment, jobs: Sequence[Job], *, address: str | No
         progress.bar.close()
 
 
-def _task(path: str, index: int, cpus: int) -> None:
+def _task(path: str, index: int, cpus: int, gpus: float) -> None:
     os.environ.update(thread_environment(cpus))
+    if not gpus:
+        # Ray leaves this as it is on the node, and TensorFlow would take every GPU, as would the folds beside it.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     log_to_terminal()
     # Imported here because it loads TensorFlow.
     from btkeras.experiments.single_run import run_job
