@@ -40,6 +40,11 @@ _MAGIC = {
 _BRANDS = {b"avif": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}
 # Sizes of a BMP's second header; two letters alone begin many a text.
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
+_REMEDIES = {
+    "an empty file": "Save it again",
+    "text": "Name the image itself",
+    **dict.fromkeys(("gzip", "zip"), "Unpack it first"),
+}
 # NIfTI-1 has its magic at byte 344, NIfTI-2 at byte 4; "i": the header of a pair of files.
 _NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
 # The length of its header in either byte order, with which NIfTI-1 begins too.
@@ -110,7 +115,7 @@ def remedy_for(kind: str) -> str:
     """What to do about a file that ``sniff`` finds to be no image."""
     if kind.startswith("ANALYZE"):
         return "Convert it to NIfTI by software that knows its orientation"
-    return {"an empty file": "Save it again", "text": "Name the image itself"}.get(kind, "Convert it to PNG first")
+    return _REMEDIES.get(kind, "Convert it to PNG first")
 
 
 def sniff(data: bytes) -> str:
