@@ -197,7 +197,7 @@ REFUSED = {
     "short.tif": (tiff(GREY)[:5000], "of a variant|damaged"),
     "wave.webp": (b"RIFF\x24\0\0\0WAVEfmt " + bytes(400), "of an unknown format"),
     "weight.bmp": (b"BMI,age\n23,61\n" * 30, "which is text"),
-    "x.dcm.gz": (gzip.compress(bytes(128) + b"DICM"), "which is gzip. Unpack it first"),
+    "packed.dcm": (gzip.compress(bytes(128) + b"DICM"), "which is gzip. Unpack it first"),
     "x.jp2": (encode(GREY, "JPEG2000"), "which is JPEG 2000. Convert it to PNG first"),
     "x.heif": (bytes(4) + b"ftypheic" + bytes(90), "which is HEIC. Convert it to PNG first"),
 }
