@@ -46,9 +46,9 @@ _DESCRIPTIONS = _BRAIN_WORDS | _TUMOR_WORDS | _EXPERT_WORDS | _AUTOMATED_WORDS |
 _MASK_FOLDER = re.compile(
     r"((\w+_)?(masks?|annotations?|annots?|ground_?truths?|gts?|rois?|(brain)?labels?)"
     r"|((images|auto(mat(ed|ic))?|manual|expert|tumou?rs?|lesions?|brain)_)?(segms?|segs?|segmentations?))"
-    r"(tr|ts|val)?(_(png|jpe?g|bmp|tiff?|nii|nifti|images?|[23]d|train|test|val))?"
+    r"(?P<part>tr|ts|val)?(_(png|jpe?g|bmp|tiff?|nii|nifti|images?|[23]d|train|test|val))?"
 )
-_IMAGE_FOLDER = re.compile(r"(images?|imgs?|scans?|raw|volumes?|slices?)(tr|ts|val)?(_(?!segm|masks?\b)\w+)?")
+_IMAGE_FOLDER = re.compile(r"(images?|imgs?|scans?|raw|volumes?|slices?)(?P<part>tr|ts|val)?(_(?!segm|masks?\b)\w+)?")
 # A series of TCIA's download: its number, description, and the last digits of its id.
 _SERIES_FOLDER = re.compile(r"\d+\.\d+-.*\bsegmentation\b.*-\d{5}", re.IGNORECASE)
 
@@ -98,12 +98,23 @@ def mask_name(path: str) -> MaskName | None:
 def mask_folder(path: str) -> str | None:
     """The innermost folder that says masks, in lower case; None without one, or where one below it says images."""
     for folder in reversed(PurePosixPath(path).parts[:-1]):
-        name = re.sub(r"[\s.-]+", "_", folder.strip().lower())
+        name = _joined(folder)
         if _IMAGE_FOLDER.fullmatch(name):
             return None
         if _MASK_FOLDER.fullmatch(name) or _SERIES_FOLDER.fullmatch(folder):
             return name
     return None
+
+
+def layout_of(folder: str) -> str | None:
+    """Of a folder of masks or images its part, ``tr``, ``ts`` or ``val``, or ""; None of another folder."""
+    name = _joined(folder)
+    match = _IMAGE_FOLDER.fullmatch(name) or _MASK_FOLDER.fullmatch(name)
+    return (match["part"] or "") if match else None
+
+
+def _joined(folder: str) -> str:
+    return re.sub(r"[\s.-]+", "_", folder.strip().lower())
 
 
 def _mask_words(stem: str) -> tuple[list[str], str]:

@@ -1,59 +1,234 @@
-"""Naming schemes: what the names of a source's files say of kind, patient and mask."""
+"""The field's naming schemes: whose scan a file is, of which time, and what was measured, by its path in its source."""
 
 from __future__ import annotations
 
-import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
+from btkeras.datasets.dataset import SUBSETS, find_class
+from btkeras.datasets.mask_names import MaskName, layout_of, mask_name, split_words, stem_of
 from btkeras.datasets.readers import VOLUME_SUFFIXES
-from btkeras.datasets.readers.archives import SourceFile
+from btkeras.datasets.readers.dicom_identity import sequence_of
+from btkeras.datasets.schemes import (
+    BIDS,
+    BIDS_CONTRAST,
+    CHANNEL,
+    CHANNEL_FOLDERS,
+    IMAGE_WORD,
+    MOST_CHANNELS,
+    NO_CASE,
+    SCHEMES,
+    SESSION,
+    SLICE_WORD,
+    TCIA_SERIES,
+    TCIA_STUDY,
+)
+from btkeras.datasets.sequences import canonical, find_sequence
 
-_MASK = re.compile(r"[_-]seg$", re.IGNORECASE)
-# The Brain Imaging Data Structure: sub-01_ses-1_T1w.nii.gz.
-_BIDS = re.compile(r"sub-[A-Za-z0-9]+")
+
+@dataclass(frozen=True, slots=True)
+class ScanName:
+    """What a file's path says of it; "" where it says nothing.
+
+    Attributes:
+        scheme: A key of ``SCHEMES``, ``bids``, ``tcia``, or "" for a name of no scheme.
+        patient: The person, without session, time point and channel. Never "" for NIfTI; "" for images of no scheme.
+        session: The time point.
+        sequence: ``t1c``, ``t1``, ``t2``, ``flair``, or the own name of another map or version (``t1c_bias``).
+        channel: nnU-Net's number of the sequence.
+        mask: What it says of a mask; None for an image.
+        place: The folders that say whose the file is, not of what kind: those of an image and its mask are the same.
+        stem: The file's name without ending and without what says mask, image or channel.
+    """
+
+    scheme: str = ""
+    patient: str = ""
+    session: str = ""
+    sequence: str = ""
+    channel: int | None = None
+    mask: MaskName | None = None
+    place: tuple[str, ...] = ()
+    stem: str = ""
 
 
-def is_volume(file: SourceFile) -> bool:
+def is_volume_path(path: str) -> bool:
     """Whether a file's name says NIfTI."""
-    return file.basename.lower().endswith(VOLUME_SUFFIXES)
+    return path.lower().endswith(VOLUME_SUFFIXES)
 
 
-def volume_stem(path: str) -> str:
-    """A volume's name without folders and ending."""
-    return re.sub(r"\.nii(\.gz)?\Z", "", posixpath.basename(path), flags=re.IGNORECASE)
+def parse_names(paths: Iterable[str]) -> dict[str, ScanName]:
+    """Parses the paths of a source, relative to it with forward slashes, each beside the others; never raises."""
+    names = {path: parse_name(path) for path in paths}
+    names |= {path: _parse(path, channel) for path, channel in _channels(names).items()}
+    return names | _with_folders_as_patients(names)
 
 
-def is_mask(file: SourceFile) -> bool:
-    """Whether a file is a tumour's mask: ``NAME_seg.nii.gz``."""
-    return is_volume(file) and bool(_MASK.search(volume_stem(file.path)))
+def parse_name(path: str) -> ScanName:
+    """Parses a path alone: its ``channel`` is known where it lies in nnU-Net's ``imagesTr``."""
+    number = CHANNEL.fullmatch(stem_of(path))
+    folder = PurePosixPath(path).parent.name.lower()
+    return _parse(path, int(number["channel"]) if number and folder in CHANNEL_FOLDERS else None)
 
 
-def masks_of(volumes: Iterable[SourceFile], masks: Iterable[SourceFile]) -> Mapping[str, SourceFile]:
-    """By a volume's path, the mask in its folder: ``NAME_seg`` (the longest) is that of ``NAME``, ``NAME_t1``, ..."""
-    by_prefix = {_mask_prefix(mask): mask for mask in masks}
-    found = {}
-    for volume in volumes:
-        folder, stem = posixpath.dirname(volume.path), volume_stem(volume.path)
-        ends = [len(stem), *(separator.start() for separator in reversed(list(re.finditer("[_-]", stem))))]
-        prefixes = (posixpath.join(folder, stem[:end]) for end in ends)
-        if prefix := next((prefix for prefix in prefixes if prefix in by_prefix), None):
-            found[volume.path] = by_prefix[prefix]
+def _parse(path: str, channel: int | None) -> ScanName:
+    mask = mask_name(path)
+    stem = mask.base if mask else stem_of(path)
+    number = CHANNEL.fullmatch(stem) if channel is not None else None
+    case = number["case"] if number else stem
+    folders = PurePosixPath(path).parts[:-1]
+    found = _tcia_name(folders) or _scheme_name(case) or _generic_name(case, folders)
+    if not (found.scheme or is_volume_path(path)):
+        found = ScanName()
+    if "derivatives" in folders and found.sequence and "_" not in found.sequence:
+        found = replace(found, sequence=f"{found.sequence}_derived")
+    sequence = "" if mask or channel is not None else found.sequence
+    return replace(
+        found, sequence=sequence, channel=channel, mask=mask, place=_place(folders), stem=IMAGE_WORD.sub("", case)
+    )
+
+
+def _scheme_name(text: str) -> ScanName | None:
+    """By the scheme that a file's or folder's name begins as."""
+    if match := BIDS.match(text):
+        return _named("bids", match, _bids_sequence(text[match.end() :]))
+    for scheme, pattern in SCHEMES.items():
+        if match := pattern.match(text):
+            words = [word.group() for word in split_words(text[match.end() :])]
+            while words and SLICE_WORD.fullmatch(words[-1]):
+                words.pop()
+            return _named(scheme, match, _own_name(words))
+    return None
+
+
+def _named(scheme: str, match: re.Match[str], sequence: str) -> ScanName:
+    return ScanName(scheme, match["patient"], match.groupdict().get("session") or "", sequence)
+
+
+def _own_name(words: Sequence[str]) -> str:
+    found = find_sequence(words)
+    if found and not found.first:
+        return found.full_name
+    return "_".join(word.lower() for word in words if not word.isdecimal())
+
+
+def _bids_sequence(rest: str) -> str:
+    """By the suffix, ``ce-`` and ``acq-``; ``desc-`` and ``space-`` make another version."""
+    parts = rest.split("_")
+    found = find_sequence([part for part in parts if part and "-" not in part])
+    if found is None:
+        return canonical(parts[-1]) if parts[-1] and "-" not in parts[-1] else ""
+    name = "t1c" if found.name == "t1" and BIDS_CONTRAST.search(rest) else found.name
+    versions = [part.partition("-")[2].lower() for part in parts if part.startswith(("desc-", "space-"))]
+    return "_".join([name, *versions, *found.after])
+
+
+def _tcia_name(folders: Sequence[str]) -> ScanName | None:
+    """By the folders PATIENT/STUDY/SERIES."""
+    for patient, study, series in zip(folders, folders[1:], folders[2:], strict=False):
+        date, description = TCIA_STUDY.fullmatch(study), TCIA_SERIES.fullmatch(series)
+        if date and description:
+            return ScanName("tcia", patient, date["session"], sequence_of(description["description"]))
+    return None
+
+
+def _generic_name(stem: str, folders: Sequence[str]) -> ScanName:
+    """The patient is the file's name without sequence and session, or where nothing is left, the folder's.
+
+    Or the folder's too where the file's name begins with it: ``P1/P1_t1.nii.gz``.
+    """
+    base, sequence = _split_sequence(stem)
+    base, session = _split_session(base)
+    cases = [folder for folder in reversed(folders) if not _says_no_case(folder)]
+    if base and not (cases and re.match(rf"{re.escape(cases[0])}(?![A-Za-z0-9])", base)):
+        return ScanName("", base, session, sequence)
+    for folder in cases:
+        if found := _scheme_name(folder):
+            inner = next((name for name in map(_session_of, folders) if name), "")
+            return replace(found, sequence=sequence, session=found.session or session or inner)
+        patient, of_folder = _split_session(folder)
+        session = session or of_folder
+        if patient:
+            return ScanName("", patient, session, sequence)
+    return ScanName("", base or stem or "scan", session, sequence)
+
+
+def _split_sequence(stem: str) -> tuple[str, str]:
+    """A name without its sequence, and the sequence."""
+    words = split_words(stem)
+    found = find_sequence([word.group() for word in words])
+    if found is None:
+        return stem, ""
+    base = stem[: words[found.first].start()].rstrip("_-. ")
+    if found.first == 0 and (numbers := [word for word in words if word.group().isdecimal()]):
+        # T1_001: the number is the patient's.
+        return stem[numbers[0].start() :], found.name
+    return base, found.full_name
+
+
+def _split_session(text: str) -> tuple[str, str]:
+    """A name without its time point, and the time point."""
+    if match := SESSION.search(text):
+        return (text[: match.start()] + text[match.end() :]).strip("_-"), match["session"]
+    return text, ""
+
+
+def _session_of(folder: str) -> str:
+    match = SESSION.fullmatch(folder)
+    return match["session"] if match else ""
+
+
+def _says_no_case(folder: str) -> bool:
+    """Whether a folder names a class, a subset, a kind of file or a sequence."""
+    name = folder.strip().lower()
+    if NO_CASE.fullmatch(name) or name in SUBSETS or find_class(folder) or layout_of(folder) is not None:
+        return True
+    words = [word.group() for word in split_words(folder)]
+    found = find_sequence(words)
+    return bool(found) and all(word.isdecimal() for word in words[: found.first if found else 0])
+
+
+def _place(folders: Sequence[str]) -> tuple[str, ...]:
+    kept = []
+    for folder in folders:
+        layout = layout_of(folder)
+        if layout is not None:
+            kept += [layout] if layout else []
+        elif find_class(folder) or folder.lower() in SUBSETS or not _says_no_case(folder):
+            kept.append(find_class(folder) or folder)
+    return tuple(kept)
+
+
+def _channels(names: Mapping[str, ScanName]) -> dict[str, int | None]:
+    """The paths whose last number is, or in ``imagesTr`` is not, that of a channel."""
+    groups: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+    labels = {stem_of(path) for path, name in names.items() if name.mask}
+    for path, name in names.items():
+        number = None if name.mask else CHANNEL.fullmatch(stem_of(path))
+        if number and (name.channel is not None or is_volume_path(path)):
+            groups[str(PurePosixPath(path).parent), number["case"]][int(number["channel"])] = path
+    found: dict[str, int | None] = {}
+    for group in groups.values():
+        inside = any(names[path].channel is not None for path in group.values())
+        labelled = any(stem_of(path) in labels for path in group.values())
+        few = max(group) < MOST_CHANNELS and not labelled
+        channels = few and (inside or (len(group) > 1 and max(group) == len(group) - 1))
+        found |= {path: number if channels else None for number, path in group.items()}
     return found
 
 
-def patient_of(volume: SourceFile, mask: SourceFile | None) -> str:
-    """The patient that a volume's name means: ``sub-01`` of BIDS, or what the names of volume and mask share.
-
-    Or else the folder's name where the file's begins with it (``P1/P1_t1.nii.gz``), or the file's without its ending.
-    """
-    stem, folder = volume_stem(volume.path), posixpath.basename(posixpath.dirname(volume.path))
-    if bids := _BIDS.match(stem):
-        return bids.group()
-    if mask is not None:
-        return posixpath.basename(_mask_prefix(mask))
-    return folder if folder and re.match(rf"{re.escape(folder)}(?=\Z|[_-])", stem) else stem
-
-
-def _mask_prefix(mask: SourceFile) -> str:
-    return posixpath.join(posixpath.dirname(mask.path), _MASK.sub("", volume_stem(mask.path)))
+def _with_folders_as_patients(names: Mapping[str, ScanName]) -> dict[str, ScanName]:
+    """Where a file's name occurs in several folders of cases, the folder is the patient: ``P1/scan.nii.gz``."""
+    places: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    plain = {path: name for path, name in names.items() if name.patient and not name.scheme and not name.mask}
+    for name in plain.values():
+        places[name.patient].add(name.place)
+    found = {}
+    for path, name in plain.items():
+        cases = [folder for folder in name.place if not _says_no_case(folder)]
+        if len(places[name.patient]) > 1 and cases and name.patient not in cases:
+            patient, session = _split_session(cases[-1])
+            found[path] = replace(name, patient=patient or name.patient, session=name.session or session)
+    return found
