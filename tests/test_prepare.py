@@ -58,7 +58,7 @@ def test_figshare_zip_in_zip(tmp_path: Path, out: Path, method: int) -> None:
     report = run(tmp_path / "1512427.zip", out=out)
     assert dict(report.classes) == {"glioma": 1, "meningioma": 1, "pituitary": 2}
     assert (dict(report.sources), report.patients, report.without_patient) == ({"figshare": 4}, 3, 0)
-    assert dict(report.ignored) == {".txt": 1}
+    assert [file.kind for file in report.left_out] == [".txt"]
     found = records(out)
     names = ("glioma/0002", "meningioma/0001", "pituitary/0003", "pituitary/0004")
     assert sorted(found) == [f"images/{name}.png" for name in names]
@@ -170,8 +170,8 @@ def test_spellings_wrappers_and_hidden_files(tmp_path: Path, out: Path) -> None:
     put(tmp_path / "x", {".DS_Store": b"", "__MACOSX/glioma/._1.png": b"", "notes.txt": b""})
     report = run(tmp_path / "x", out=out)
     assert sorted(records(out)) == ["images/glioma/0002.png", "images/no_tumor/0001.png"]
-    assert (dict(report.ignored), report.duplicates) == ({".txt": 1}, 1)
-    assert "Duplicates of other images: 1" in report.summary() and "files, ignored: 1 .txt" in report.summary()
+    assert ([file.kind for file in report.left_out], report.duplicates) == ([".txt"], 1)
+    assert "Duplicates of other images: 1" in report.summary() and "Left out: 1 files" in report.summary()
 
 
 @pytest.mark.parametrize("as_zip", [False, True])

@@ -15,8 +15,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from btkeras.datasets.boxes import box_in_crop, clip_box, format_box, mask_box, parse_box
-from btkeras.datasets.layout import SourceImage
-from btkeras.datasets.naming import volume_stem
+from btkeras.datasets.mask_names import stem_of
 from btkeras.datasets.pseudonyms import load_key, pseudonym
 from btkeras.datasets.readers import MissingExtraError, check
 from btkeras.datasets.readers.dicom import read_dicom
@@ -25,6 +24,7 @@ from btkeras.datasets.readers.formats import kind_of
 from btkeras.datasets.readers.images import encode_png, to_png_or_jpeg
 from btkeras.datasets.readers.nifti import AXES, Volume, read_volume, slices_of
 from btkeras.datasets.readers.nifti_masks import read_mask
+from btkeras.datasets.source_image import SourceImage
 from btkeras.errors import ConfigError, DataError
 from btkeras.machine import map_in_threads
 from btkeras.preprocessing.decode import to_uint8
@@ -160,7 +160,7 @@ def _dicom_images(item: SourceImage, data: bytes) -> list[PreparedImage]:
 
 def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, step: int) -> list[PreparedImage]:
     """The chosen slices of a volume, with their slices of the mask."""
-    volume = read_volume(data, item.file.name)
+    volume = read_volume(data, item.file.name, item.channel)
     slices = slices_of(volume, item.file.name)
     tumor = None if mask is None or item.mask is None else read_mask(mask, item.mask.name, volume)
     found = []
@@ -173,7 +173,7 @@ def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, step: int
             box = mask_box(np.asarray(resized) > 0)
             extra |= {"box": format_box(box)} if box else {}
             encoded = encode_png(np.asarray(resized) * np.uint8(255))
-        name = f"{volume_stem(item.file.path)}-{index:04d}"
+        name = f"{stem_of(item.file.path)}-{index:04d}"
         png = encode_png(slices.image(index))
         found.append(PreparedImage(png, item.label, item.patient, extra, name, encoded))
     return found

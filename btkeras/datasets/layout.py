@@ -8,56 +8,59 @@ import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from btkeras.datasets.boxes import BOXES, read_boxes
+from btkeras.datasets.choice import SequenceChoice, choose_sequence
 from btkeras.datasets.dataset import CLASSES, MANIFEST, Record, class_name, find_class, find_subset, load_dataset
-from btkeras.datasets.naming import is_mask, is_volume, masks_of, patient_of
+from btkeras.datasets.masks import pair_masks
+from btkeras.datasets.naming import parse_names
 from btkeras.datasets.readers.archives import SourceFile, file_on_disk, walk
 from btkeras.datasets.readers.figshare import CVIND, read_cvind
-from btkeras.datasets.readers.selection import holds_slices
+from btkeras.datasets.readers.selection import LeftOut, holds_slices
+from btkeras.datasets.source_image import DATASET_JSON, SourceImage, channel_names, named_image
 from btkeras.errors import DataError
 
 FIGSHARE = "figshare"
 
 
-@dataclass(frozen=True)
-class SourceImage:
-    """One file of an image, or of several slices; class and patient are "" where the file itself has to say them."""
+class FoundImages(NamedTuple):
+    """The images of sources, in their order, and the files beside them that are left out."""
 
-    file: SourceFile
-    source: str
-    label: str = ""
-    patient: str = ""
-    extra: Mapping[str, str] = field(default_factory=dict)
-    mask: SourceFile | None = None
+    images: list[SourceImage]
+    left_out: list[LeftOut]
 
 
-def find_images(sources: Sequence[Path], stack: ExitStack) -> tuple[list[SourceImage], Counter[str]]:
+def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoice) -> FoundImages:
     """Finds the images of all sources; only names and tables are read, no image. ``stack`` keeps their zips open.
 
-    Returns:
-        The images, in their order, and how many files of other kinds lie beside them, by their ending.
-
     Raises:
-        DataError: If a source is missing, given twice, holds no image, or its folders or tables are not valid.
+        DataError: If a source is missing, given twice, holds no image, or its folders or tables are not valid; or if a
+            case has several sequences, of which ``choice`` takes none.
     """
     images: list[SourceImage] = []
-    rest: list[SourceFile] = []
+    left_out: list[LeftOut] = []
+    folds: list[SourceFile] = []
     for source, name in zip(sources, _source_names(sources), strict=True):
         if (source / MANIFEST).is_file():
             images += [_manifest_image(source, record, name) for record in load_dataset(source).records]
         else:
-            found, others = _folder_images(source, name, walk(source, stack))
-            images += found
-            rest += others
-    if cvind := [file for file in rest if file.basename.lower() == CVIND]:
-        images = _with_folds(images, cvind)
+            files = walk(source, stack)
+            folds += [file for file in files if file.basename.lower() == CVIND]
+            found = _folder_images(
+                source, name, [file for file in files if file.basename.lower() != CVIND], bool(folds)
+            )
+            chosen = choose_sequence(found.images, choice)
+            images += chosen.images
+            left_out += [*found.left_out, *chosen.left_out]
+    if folds:
+        images = _with_folds(images, folds)
     if not images:
-        raise DataError("The sources must hold images", received=f"only {CVIND}", remedy="Add the slices")
-    ignored = [file for file in rest if file.basename.lower() not in (CVIND, BOXES)]
-    return images, Counter(file.suffix or file.basename for file in ignored)
+        found_files = f"{len(left_out)} files that are left out" if left_out else f"only {CVIND}"
+        raise DataError("The sources must hold images", received=found_files, remedy="Add the slices")
+    return FoundImages(images, left_out)
 
 
 def _source_names(sources: Sequence[Path]) -> list[str]:
@@ -97,30 +100,32 @@ def _manifest_image(root: Path, record: Record, name: str) -> SourceImage:
     return SourceImage(file, record.source or name, record.label, record.patient, extra, mask_file)
 
 
-def _folder_images(source: Path, name: str, files: list[SourceFile]) -> tuple[list[SourceImage], list[SourceFile]]:
-    """Returns a source's images, and its other files."""
+def _folder_images(source: Path, name: str, files: list[SourceFile]) -> FoundImages:
+    """A source's images, with what their names say, and its other files."""
     slices = [file for file in files if file.suffix == ".mat" and file.basename.lower() != CVIND]
-    masks = [file for file in files if is_mask(file)]
-    rest = [file for file in files if file.suffix != ".mat" and not is_mask(file)]
-    images = [file for file in rest if holds_slices(file.path, file.head)]
-    masks_by_volume = masks_of(filter(is_volume, images), masks)
-    used = {file.path for file in (*slices, *images, *masks_by_volume.values())}
-    others = [file for file in files if file.path not in used]
-    _check_others(source, others, bool(slices or images))
+    readable = {file.path: file for file in files if file.suffix != ".mat" and holds_slices(file.path, file.head)}
+    others = [file for file in files if file.suffix != ".mat" and file.path not in readable]
+    names = parse_names(readable)
+    pairs = pair_masks(names)
+    images = [file for path, file in readable.items() if names[path].mask is None]
+    _check_others(source, others, len(files) > len(others))
     found = [SourceImage(file, FIGSHARE, extra={"original": file.path}) for file in slices]
+    channels = channel_names(others)
     for image in _labelled_images(source, name, images, others):
-        mask = masks_by_volume.get(image.file.path)
-        patient = patient_of(image.file, mask) if is_volume(image.file) else ""
-        found.append(replace(image, patient=patient, mask=mask))
-    return found, others
+        path = image.file.path
+        mask = readable.get(pairs.mask_of.get(path, ""))
+        found.append(named_image(image, names[path], mask, channels))
+    left_out = [LeftOut(readable[path].name, why) for path, why in pairs.left_out.items()]
+    unread = [file for file in others if file.basename.lower() not in (BOXES, DATASET_JSON)]
+    return FoundImages(found, left_out + [LeftOut(file.name, file.suffix or "without ending") for file in unread])
 
 
-def _check_others(source: Path, others: Sequence[SourceFile], any_image: bool) -> None:
+def _check_others(source: Path, others: Sequence[SourceFile], readable: bool) -> None:
     if manifests := [file.name for file in others if file.basename == MANIFEST]:
         rule = f"A dataset with {MANIFEST} must be given as a source of its own"
         remedy = "Give its folder; unzip it first if it lies in a zip"
         raise DataError(rule, received=manifests[0], remedy=remedy)
-    if not any_image and not any(file.basename.lower() == CVIND for file in others):
+    if not readable:
         raise DataError(
             "A source must hold FigShare slices (.mat) or class folders of images, DICOM or NIfTI",
             received=f"{source} with {len(others)} other files" if others else f"{source}, which is empty",

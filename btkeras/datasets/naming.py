@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from btkeras.datasets.dataset import SUBSETS, find_class
+from btkeras.datasets.dataset import find_class, find_subset
 from btkeras.datasets.mask_names import MaskName, layout_of, mask_name, split_words, stem_of
 from btkeras.datasets.readers import VOLUME_SUFFIXES
 from btkeras.datasets.readers.dicom_identity import sequence_of
@@ -183,7 +183,7 @@ def _session_of(folder: str) -> str:
 def _says_no_case(folder: str) -> bool:
     """Whether a folder names a class, a subset, a kind of file or a sequence."""
     name = folder.strip().lower()
-    if NO_CASE.fullmatch(name) or name in SUBSETS or find_class(folder) or layout_of(folder) is not None:
+    if NO_CASE.fullmatch(name) or find_subset(folder) or find_class(folder) or layout_of(folder) is not None:
         return True
     words = [word.group() for word in split_words(folder)]
     found = find_sequence(words)
@@ -196,7 +196,7 @@ def _place(folders: Sequence[str]) -> tuple[str, ...]:
         layout = layout_of(folder)
         if layout is not None:
             kept += [layout] if layout else []
-        elif find_class(folder) or folder.lower() in SUBSETS or not _says_no_case(folder):
+        elif find_class(folder) or find_subset(folder) or not _says_no_case(folder):
             kept.append(find_class(folder) or folder)
     return tuple(kept)
 

@@ -8,44 +8,41 @@ import os
 import re
 import shlex
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
+from btkeras.datasets.choice import ANY, SequenceChoice
 from btkeras.datasets.convert import MIDDLE_THIRD, PreparedImage, convert_all, slice_step
 from btkeras.datasets.dataset import Record, write_manifest
-from btkeras.datasets.layout import SourceImage, find_images
+from btkeras.datasets.layout import find_images
+from btkeras.datasets.readers.selection import LeftOut
+from btkeras.datasets.source_image import SourceImage
 from btkeras.errors import DataError
 from btkeras.files import atomic_folder
 
-BROKEN = "broken.csv"
+LEFT_OUT = "left_out.csv"
 
-# Broken images that an error lists.
+# Broken images that an error lists, and names and reasons that the summary does.
 _LISTED = 20
+_NAMES = 3
 # Characters, of up to four bytes each; file systems allow 255 bytes.
 _LONGEST_NAME = 60
 # Characters that some file system, shell or CSV reader stumbles over.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 
 
-class BrokenImage(NamedTuple):
-    """An image that was left out, and why."""
-
-    path: str
-    reason: str
-
-
 @dataclass(frozen=True)
 class PrepareReport:
     """What ``prepare`` did: the new dataset's folder, and numbers of images.
 
-    ``patients`` is the number of different patients; ``duplicates`` are images whose bytes occur earlier; ``ignored``
-    are files of other kinds, by their ending.
+    ``patients`` is the number of different patients; ``duplicates`` are images whose bytes occur earlier; ``left_out``
+    are files that are no images or were not chosen, and ``broken`` those that cannot be used, each with the reason.
     """
 
     out: Path
@@ -54,8 +51,8 @@ class PrepareReport:
     patients: int
     without_patient: int
     duplicates: int
-    ignored: Mapping[str, int]
-    broken: tuple[BrokenImage, ...]
+    left_out: tuple[LeftOut, ...]
+    broken: tuple[LeftOut, ...]
 
     def summary(self) -> str:
         """Several lines for the terminal, the last one the command to type next."""
@@ -64,24 +61,37 @@ class PrepareReport:
         lines += [f"  {label:<12}{count:>6}" for label, count in self.classes.items()]
         lines += [f"Sources: {', '.join(f'{name} ({count})' for name, count in self.sources.items())}"]
         lines += [f"Patients: {self.patients}; images without a known patient: {self.without_patient}"]
-        ignored = ", ".join(f"{count} {kind}" for kind, count in sorted(self.ignored.items()))
         notes = (
             (self.duplicates, f"Duplicates of other images: {self.duplicates}; to see them: btkeras audit {out}"),
-            (self.broken, f"Broken and left out: {len(self.broken)}, listed in {self.out / BROKEN}"),
-            (ignored, f"Other files, ignored: {ignored}"),
+            (self.broken, f"Broken and left out: {len(self.broken)}, listed in {self.out / LEFT_OUT}"),
+            (self.left_out, f"Left out: {len(self.left_out)} files, listed in {self.out / LEFT_OUT}"),
+            *((True, f"  {text}") for text in _reasons(self.left_out)),
             (len(self.classes) == 1, "There is only one class; training needs two, so add a source"),
         )
         lines += [text for holds, text in notes if holds]
         return "\n".join([*lines, f"Next: btkeras train --data {out} --out runs/first"])
 
 
-def prepare(
+def _reasons(left_out: Sequence[LeftOut]) -> list[str]:
+    """One line for each reason: how many files, and the first names."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for file in left_out:
+        files[file.kind].append(file.path)
+    lines = []
+    for kind, names in sorted(files.items(), key=lambda item: -len(item[1])):
+        more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+        lines.append(f"{len(names)} {kind}: {', '.join(names[:_NAMES])}{more}")
+    return lines
+
+
+def prepare(  # noqa: PLR0913
     sources: Sequence[str | Path],
     out: str | Path,
     *,
     skip_broken: bool = False,
     harmonize: int = 0,
     slices: str = MIDDLE_THIRD,
+    choice: SequenceChoice = ANY,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] | None = None,
 ) -> PrepareReport:
     """Joins sources into one dataset folder, which appears whole or not at all.
@@ -97,11 +107,12 @@ def prepare(
     Args:
         sources: Folders and files.
         out: The new dataset; must not exist.
-        skip_broken: Leave broken images out and list them in ``broken.csv``, instead of failing.
+        skip_broken: Leave broken images out and list them in ``left_out.csv``, instead of failing.
         harmonize: Side, in pixels, of the grey squares to which images are made, with their masks and boxes
             (``btkeras.preprocessing.harmonize``; column ``harmonized``). 0 leaves the images as they are.
-        slices: Which slices of volumes become images: ``middle-third``, ``all`` or ``every-N``; where a mask lies
-            beside a volume (``NAME_seg.nii.gz``), all or every N-th of those that show the tumour.
+        slices: Which slices of volumes become images: ``middle-third``, ``all`` or ``every-N``; where a volume has a
+            mask, all or every N-th of those that show the tumour.
+        choice: Which of several sequences of a case, or of several volumes of a file, becomes images.
         progress: Wraps the images, given their number; None shows a bar on standard error.
 
     Raises:
@@ -112,19 +123,20 @@ def prepare(
     paths, target = [Path(source) for source in sources], Path(out)
     progress = progress or (lambda images, total: tqdm(images, total=total, unit=" images", disable=None))
     step = slice_step(slices)
+    choice.check()
     _check_target(target, paths)
     with ExitStack() as stack, warnings.catch_warnings():
         # Pillow warns of odd metadata and large images without naming the file; what it cannot read is an error.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        items, ignored = find_images(paths, stack)
+        items, left_out = find_images(paths, stack, choice)
         with atomic_folder(target) as folder:
-            writer = _Writer(folder)
+            writer = _Writer(folder, left_out)
             for item, images in progress(convert_all(items, harmonize, step), len(items)):
                 writer.add(item, images)
             if writer.broken and not (skip_broken and writer.records):
                 raise _broken_error(writer.broken, len(items))
             writer.finish()
-    return writer.report(target, ignored)
+    return writer.report(target)
 
 
 def _check_target(out: Path, sources: Sequence[Path]) -> None:
@@ -136,8 +148,8 @@ def _check_target(out: Path, sources: Sequence[Path]) -> None:
         raise DataError(rule, received=f"{out} in {inside[0]}", remedy=remedy)
 
 
-def _broken_error(broken: Sequence[BrokenImage], total: int) -> DataError:
-    lines = [f"\n  {item.reason}" for item in broken[:_LISTED]]
+def _broken_error(broken: Sequence[LeftOut], total: int) -> DataError:
+    lines = [f"\n  {item.kind}" for item in broken[:_LISTED]]
     more = f"\n  and {len(broken) - _LISTED} more" if len(broken) > _LISTED else ""
     return DataError(
         "Every image must be readable",
@@ -149,34 +161,35 @@ def _broken_error(broken: Sequence[BrokenImage], total: int) -> DataError:
 class _Writer:
     """Writes images below a dataset's folder, in the order in which they are added."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, left_out: Sequence[LeftOut]) -> None:
         self.records: list[Record] = []
-        self.broken: list[BrokenImage] = []
+        self.broken: list[LeftOut] = []
+        self._left_out = left_out
         self._root = root
         self._names: set[tuple[str, str]] = set()
         self._repeats: Counter[tuple[str, str]] = Counter()
 
     def add(self, item: SourceImage, images: Sequence[PreparedImage] | DataError) -> None:
         if isinstance(images, DataError):
-            self.broken.append(BrokenImage(item.file.name, str(images)))
+            self.broken.append(LeftOut(item.file.name, str(images)))
             return
         for image in images:
             self._add(item.source, image)
 
     def finish(self) -> None:
         write_manifest(self._root, self.records)
-        if self.broken:
-            with (self._root / BROKEN).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerows([BrokenImage._fields, *self.broken])
+        if rows := [*self.broken, *self._left_out]:
+            with (self._root / LEFT_OUT).open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rows])
 
-    def report(self, out: Path, ignored: Mapping[str, int]) -> PrepareReport:
+    def report(self, out: Path) -> PrepareReport:
         counts = [Counter(getattr(record, key) for record in self.records) for key in ("label", "source")]
         classes, sources = (dict(sorted(counter.items())) for counter in counts)
         patients = [record.patient for record in self.records]
         duplicates = len(patients) - len({record.extra["sha256"] for record in self.records})
         known, unknown = len({*patients} - {""}), patients.count("")
-        return PrepareReport(out, classes, sources, known, unknown, duplicates, dict(ignored), tuple(self.broken))
+        left_out = tuple(self._left_out), tuple(self.broken)
+        return PrepareReport(out, classes, sources, known, unknown, duplicates, *left_out)
 
     def _add(self, source: str, image: PreparedImage) -> None:
         name = self._name(image.label, image.name)

@@ -1,0 +1,154 @@
+"""One sequence of each case: the one that is chosen, never several in silence."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from btkeras.datasets.readers.selection import LeftOut
+from btkeras.datasets.sequences import SEQUENCES, canonical
+from btkeras.datasets.source_image import SourceImage
+from btkeras.errors import ConfigError, DataError
+
+_LISTED = 5
+
+_Cases = Mapping[tuple[object, ...], list[SourceImage]]
+
+
+class SequenceChoice(NamedTuple):
+    """What of several scans of a case is taken: a sequence, or a channel by number or name; "" where none is chosen."""
+
+    sequence: str = ""
+    channel: str = ""
+
+    @property
+    def number(self) -> int | None:
+        """The channel's number; None if it has a name, or none is chosen."""
+        return int(self.channel) if self.channel.isascii() and self.channel.isdecimal() else None
+
+    @property
+    def name(self) -> str:
+        """The sequence's name as of ``sequences``."""
+        return canonical(self.sequence or self.channel)
+
+    def check(self) -> None:
+        """Raises ConfigError if both are chosen, or what is chosen is no name."""
+        given = [text for text in self if text]
+        if len(given) > 1 or (given and not self.name):
+            rule = "One sequence or one channel can be chosen, by its name or the channel's number"
+            raise ConfigError(rule, received=" and ".join(map(repr, given)))
+
+
+ANY = SequenceChoice()
+
+
+class ChosenImages(NamedTuple):
+    """Images of one sequence of each case, and the others' files."""
+
+    images: list[SourceImage]
+    left_out: list[LeftOut]
+
+
+def choose_sequence(images: Sequence[SourceImage], choice: SequenceChoice) -> ChosenImages:
+    """Takes one sequence of each case of a source; images whose names say nothing of a scan pass.
+
+    Raises:
+        DataError: If a case has several sequences without a choice, or with one several versions of it or none that is
+            named.
+    """
+    cases: dict[tuple[object, ...], list[SourceImage]] = defaultdict(list)
+    for image in images:
+        if image.case is not None:
+            cases[image.case].append(image)
+    if not choice.name:
+        _check_single(cases)
+        return ChosenImages(list(images), [])
+    taken = {}
+    for found in cases.values():
+        of_case = _of_sequence(found, choice.name) if choice.number is None else _of_channel(found, choice.number)
+        taken |= {image.file.path: image for image in of_case}
+    kept, left_out = [], []
+    for image in images:
+        if image.case is None or image.file.path in taken:
+            kept.append(taken.get(image.file.path, image))
+        else:
+            some = any(other.file.path in taken for other in cases[image.case])
+            why = f"of sequence {_names(image)[0]}" if some else f"of a case without {choice.name}"
+            left_out.append(LeftOut(image.file.name, why))
+    return ChosenImages(kept, left_out)
+
+
+def _names(image: SourceImage) -> list[str]:
+    """The sequences in a file; "" of an unknown one."""
+    number = image.extra.get("channel", "")
+    return list(image.channels) or [image.extra.get("sequence", f"channel {number}" if number else "")]
+
+
+def _with_channel(image: SourceImage, number: int) -> SourceImage:
+    extra = {**image.extra, "channel": str(number)}
+    if number < len(image.channels):
+        extra["sequence"] = image.channels[number]
+    return replace(image, channel=number, extra=extra)
+
+
+def _of_channel(found: Sequence[SourceImage], number: int) -> list[SourceImage]:
+    """The file of a channel; or of a file without a number, which may have several volumes, the one of the number."""
+    own = str(number)
+    return [
+        image if "channel" in image.extra else _with_channel(image, number)
+        for image in found
+        if image.extra.get("channel", own) == own
+    ]
+
+
+def _of_sequence(found: Sequence[SourceImage], wanted: str) -> list[SourceImage]:
+    """The scans of a case that are of a sequence; where none is called so alone, its only version: ``t1c_bias``."""
+    if unknown := [image for image in found if "" in _names(image)]:
+        raise DataError(
+            "The name of each volume must say its sequence, where one is chosen",
+            received=unknown[0].file.name,
+            remedy=f"Rename it (NAME_{wanted}.nii.gz, a mask NAME_seg.nii.gz), or prepare it alone without a choice",
+        )
+    names = {name for image in found for name in _names(image)}
+    versions = sorted(name for name in names if name.startswith(f"{wanted}_"))
+    if wanted not in names and len(versions) > 1:
+        raise _several_error({found[0].case or (): list(found)}, f"--sequence {versions[0]}")
+    name = wanted if wanted in names else next(iter(versions), "")
+    return [
+        _with_channel(image, image.channels.index(name)) if image.channels else image
+        for image in found
+        if name in _names(image)
+    ]
+
+
+def _check_single(cases: _Cases) -> None:
+    several = {case: found for case, found in cases.items() if len(_counts({case: found})) > 1}
+    if several:
+        counts = _counts(several)
+        first = next((name for name in SEQUENCES if name in counts), "")
+        numbered = any(name.startswith("channel ") for name in counts)
+        remedy = f"--sequence {first}" if first else "--channel 0" if numbered else "--sequence NAME"
+        raise _several_error(several, remedy)
+
+
+def _several_error(cases: _Cases, option: str) -> DataError:
+    listed = [f"\n  {_case_text(found)}: {', '.join(_counts({(): found}))}" for found in list(cases.values())[:_LISTED]]
+    more = f"\n  and {len(cases) - _LISTED} more" if len(cases) > _LISTED else ""
+    counts = ", ".join(f"{count} {name or 'of unknown sequence'}" for name, count in _counts(cases).items())
+    return DataError(
+        "Of several sequences of a case one must be chosen",
+        received=f"{len(cases)} such cases:{''.join(listed)}{more}\nIn them: {counts}",
+        remedy=f"Choose one, for instance {option}; if these are patients' numbers, write them without _",
+    )
+
+
+def _counts(cases: _Cases) -> dict[str, int]:
+    counter = Counter(name for found in cases.values() for image in found for name in _names(image))
+    return dict(sorted(counter.items()))
+
+
+def _case_text(found: Sequence[SourceImage]) -> str:
+    image = found[0]
+    return " ".join(filter(None, [image.patient or image.file.name, image.extra.get("session", "")]))
