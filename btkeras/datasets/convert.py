@@ -15,6 +15,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from btkeras.datasets.boxes import box_in_crop, clip_box, format_box, mask_box, parse_box
+from btkeras.datasets.mask_content import check_no_labels, check_no_mask_image, check_tumor, read_mask_image
 from btkeras.datasets.mask_names import stem_of
 from btkeras.datasets.pseudonyms import load_key, pseudonym
 from btkeras.datasets.readers import MissingExtraError, check
@@ -126,12 +127,20 @@ def _image(item: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
         "Restore it, or empty its field sha256 if the change is meant",
     )
     stored, suffix = to_png_or_jpeg(data, name)
-    if item.mask and mask is not None:
+    extra = dict(item.extra)
+    if not (item.mask and mask is not None):
+        check_no_mask_image(stored, name)
+    elif "mask" in item.extra:
         size, expected = check_image(mask, item.mask.name), check_image(stored, name)
         found = f"{item.mask.name}, {sniff(mask)} of {size[0]} x {size[1]}, for {expected[0]} x {expected[1]}"
         rule, remedy = "A mask must be a PNG as large as its image", "Make it again, or empty the field mask"
         check(size == expected and sniff(mask) == "PNG", rule, found, remedy)
-    return PreparedImage(stored, item.label, item.patient, item.extra, item.file.stem, mask, suffix)
+    else:
+        tumor = read_mask_image(mask, item.mask.name, stored, name)
+        box = mask_box(tumor)
+        extra |= {"box": format_box(box)} if box else {}
+        mask = encode_png(tumor * np.uint8(255))
+    return PreparedImage(stored, item.label, item.patient, extra, item.file.stem, mask, suffix)
 
 
 def _dicom_images(item: SourceImage, data: bytes) -> list[PreparedImage]:
@@ -162,7 +171,11 @@ def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, step: int
     """The chosen slices of a volume, with their slices of the mask."""
     volume = read_volume(data, item.file.name, item.channel)
     slices = slices_of(volume, item.file.name)
-    tumor = None if mask is None or item.mask is None else read_mask(mask, item.mask.name, volume)
+    check_no_labels(volume.voxels, item.file.name)
+    tumor = None
+    if item.mask and mask is not None:
+        tumor = read_mask(mask, item.mask.name, volume)
+        check_tumor(tumor.voxels, volume.voxels, item.mask.name)
     found = []
     for index in _chosen_slices(step, slices.count, slices.axis, tumor):
         extra = {**item.extra, "slice": str(index), "axis": slices.axis}

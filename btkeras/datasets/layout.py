@@ -49,9 +49,7 @@ def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoic
         else:
             files = walk(source, stack)
             folds += [file for file in files if file.basename.lower() == CVIND]
-            found = _folder_images(
-                source, name, [file for file in files if file.basename.lower() != CVIND], bool(folds)
-            )
+            found = _folder_images(source, name, files)
             chosen = choose_sequence(found.images, choice)
             images += chosen.images
             left_out += [*found.left_out, *chosen.left_out]
@@ -116,7 +114,7 @@ def _folder_images(source: Path, name: str, files: list[SourceFile]) -> FoundIma
         mask = readable.get(pairs.mask_of.get(path, ""))
         found.append(named_image(image, names[path], mask, channels))
     left_out = [LeftOut(readable[path].name, why) for path, why in pairs.left_out.items()]
-    unread = [file for file in others if file.basename.lower() not in (BOXES, DATASET_JSON)]
+    unread = [file for file in others if file.basename.lower() not in (BOXES, CVIND, DATASET_JSON)]
     return FoundImages(found, left_out + [LeftOut(file.name, file.suffix or "without ending") for file in unread])
 
 

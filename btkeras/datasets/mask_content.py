@@ -1,0 +1,104 @@
+"""What the values of a file say of masks: whether it is one, and whether it can be a tumour's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btkeras.datasets.readers import check
+from btkeras.datasets.readers.images import to_png_or_jpeg
+from btkeras.preprocessing.decode import decode
+from btkeras.preprocessing.image_file import check_image, sniff
+
+# Neighbours of a sample of this size are compared.
+_SAMPLE = 2**17
+# Label maps had at least 0.85 equal neighbours outside of the background, averages of 305 heads in 8 bits 0.23.
+_EQUAL_NEIGHBORS = 0.6
+_FEW_LABELS, _MOST_LABELS = 16, 512
+# An image of fewer bits a pixel is looked at: slices have more as PNG, and mostly as JPEG.
+_BITS_OF_MASKS = 1.0
+_FEW_LEVELS = 5
+# JPEG blurs the two levels of a mask at its edge.
+_NEAR, _MOST_PIXELS, _JPEG_THRESHOLD = 16, 0.99, 127
+# The largest tumours with their edema are a third of the brain, which is 0.42 of a head with its neck.
+_LARGEST_IN_VOLUME, _LARGEST_IN_SLICE = 0.4, 0.5
+
+
+def check_no_labels(voxels: NDArray[Any], name: str) -> None:
+    """Raises ImageError if a volume's values are those of a label map: whole, and few or equal in large areas."""
+    found = _labels_text(voxels)
+    remedy = "If it is the tumour's mask, name it as its scan and _seg; else remove it"
+    rule = "A volume must be a scan, not a mask"
+    check(not found, rule, f"{name} with {found}", remedy)
+
+
+def has_labels(voxels: NDArray[Any]) -> bool:
+    """Whether a volume's values are those of a label map, as of ``check_no_labels``."""
+    return bool(_labels_text(voxels))
+
+
+def _labels_text(voxels: NDArray[Any]) -> str:
+    flat = voxels.ravel(order="K")
+    step = max((flat.size - 1) // _SAMPLE, 1)
+    first, second = flat[:-1:step], flat[1::step]
+    if not np.array_equal(first, np.rint(first)):
+        return ""
+    values, counts = np.unique(first, return_counts=True)
+    inside = first != values[counts.argmax()]
+    equal = float((first == second)[inside].mean()) if inside.any() else 1.0
+    if len(values) > _MOST_LABELS or equal < _EQUAL_NEIGHBORS:
+        return ""
+    return f"{len(values)} whole values in large areas" if len(values) > _FEW_LABELS else f"only {len(values)} values"
+
+
+def check_no_mask_image(stored: bytes, name: str) -> None:
+    """Raises ImageError if a PNG or JPEG has two to five grey levels, or is black and white as JPEG blurs it."""
+    width, height = check_image(stored, name)
+    if len(stored) * 8 > _BITS_OF_MASKS * width * height:
+        return
+    levels, counts = np.unique(decode(stored, name).max(axis=-1), return_counts=True)
+    extreme = np.minimum(levels, 255 - levels.astype(int)) < _NEAR
+    both = levels[0] < _NEAR and levels[-1] > 255 - _NEAR
+    black_and_white = both and counts[extreme].sum() >= _MOST_PIXELS * counts.sum()
+    found = "only black and white" if black_and_white else f"only {len(levels)} grey levels"
+    rule, remedy = (
+        "An image must not be a mask",
+        "If it is the tumour's, name it as its image and _mask; else remove it",
+    )
+    check(not black_and_white and not 1 < len(levels) <= _FEW_LEVELS, rule, f"{name} with {found}", remedy)
+
+
+def read_mask_image(data: bytes, name: str, stored: bytes, image_name: str) -> NDArray[np.bool_]:
+    """Reads the mask of an image, which is a PNG or JPEG file: ``[h, w]``, True where a color is above 0.
+
+    In a JPEG file, where it is above 127. Raises ImageError if it cannot be read, has another size than the image, or
+    covers half of the head.
+    """
+    pixels, image = decode(to_png_or_jpeg(data, name)[0], name).max(axis=-1), decode(stored, image_name).max(axis=-1)
+    found = f"{name} of {pixels.shape[1]} x {pixels.shape[0]} for {image.shape[1]} x {image.shape[0]}"
+    check(pixels.shape == image.shape, "A mask must be as large as its image", found, "Make it again, or remove it")
+    tumor = pixels > (_JPEG_THRESHOLD if sniff(data) == "JPEG" else 0)
+    _check_share(tumor, image, name, _LARGEST_IN_SLICE)
+    return tumor
+
+
+def check_tumor(tumor: NDArray[np.bool_], voxels: NDArray[Any], name: str) -> None:
+    """Raises ImageError if a volume's mask covers so much of the head that it is rather the brain's."""
+    _check_share(tumor, voxels, name, _LARGEST_IN_VOLUME)
+
+
+@np.errstate(all="ignore")
+def _check_share(tumor: NDArray[np.bool_], values: NDArray[Any], name: str, largest: float) -> None:
+    step = math.ceil((values.size / (8 * _SAMPLE)) ** (1 / values.ndim))
+    every = (slice(None, None, step),) * values.ndim
+    sample = values[every]
+    # What is brighter than the mean is tissue, whatever lies around the head.
+    head = sample > np.nanmean(sample, dtype=np.float64)
+    share = float(tumor[every][head].mean()) if head.any() else 0.0
+    remedy = "Name a mask of the brain so (NAME_brain_mask), or remove it"
+    check(
+        share <= largest, "A tumour's mask must not cover the head", f"{name}, which covers {share:.0%} of it", remedy
+    )
