@@ -92,7 +92,7 @@ def test_every_packing_of_figshare_gives_the_same_slices(tmp_path: Path) -> None
     for number, names in enumerate(packings):
         run(*(tmp_path / name for name in names), out=tmp_path / f"out{number}")
         files = tree(tmp_path / f"out{number}")
-        files.pop("manifest.csv")
+        files = {name: data for name, data in files.items() if name not in ("manifest.csv", "left_out.csv")}
         lines = rows(tmp_path / f"out{number}" / "manifest.csv")
         results.append((files, [{k: v for k, v in line.items() if k != "original"} for line in lines]))
     assert all(result == results[0] for result in results[1:])
@@ -171,7 +171,7 @@ def test_spellings_wrappers_and_hidden_files(tmp_path: Path, out: Path) -> None:
     report = run(tmp_path / "x", out=out)
     assert sorted(records(out)) == ["images/glioma/0002.png", "images/no_tumor/0001.png"]
     assert ([file.kind for file in report.left_out], report.duplicates) == ([".txt"], 1)
-    assert "Duplicates of other images: 1" in report.summary() and "Left out: 1 files" in report.summary()
+    assert "Duplicates of other images: 1" in report.summary() and "\n  1 .txt: " in report.summary()
 
 
 @pytest.mark.parametrize("as_zip", [False, True])
@@ -227,7 +227,8 @@ def test_a_dataset_s_columns_stay(tmp_path: Path, out: Path) -> None:
     put(tmp_path, {"x.zip": figshare_download()})
     run(tmp_path / "x.zip", out=tmp_path / "first")
     run(tmp_path / "first", out=out)
-    assert tree(out) == tree(tmp_path / "first")
+    # Only the first of them has left something out.
+    assert tree(out) | {"left_out.csv": b""} == tree(tmp_path / "first") | {"left_out.csv": b""}
 
 
 def test_a_dataset_whose_image_was_changed(tmp_path: Path, data: Path, out: Path) -> None:

@@ -96,10 +96,10 @@ def test_broken_images_can_be_left_out(data: Path, out: Path) -> None:
     put(data, {f"glioma/{name}": content for name, content in BROKEN.items()})
     report = run(data, out=out, skip_broken=True)
     assert len(records(out)) == 2
-    found = rows(out / "broken.csv")
+    found = rows(out / "left_out.csv")
     assert {Path(row["path"]).name for row in found} == set(BROKEN)
-    assert [(row["path"], row["reason"]) for row in found] == [(item.path, item.reason) for item in report.broken]
-    assert f"Broken and left out: {len(BROKEN)}, listed in {out}/broken.csv" in report.summary()
+    assert [(row["path"], row["reason"]) for row in found] == [(item.path, item.kind) for item in report.broken]
+    assert f"Broken and left out: {len(BROKEN)}, listed in {out}/left_out.csv" in report.summary()
 
 
 def test_nothing_but_broken_images(tmp_path: Path, out: Path) -> None:

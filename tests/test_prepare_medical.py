@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from btkeras.datasets.choice import SequenceChoice
 from btkeras.datasets.dataset import Record, load_dataset
 from btkeras.datasets.prepare import prepare
 from btkeras.datasets.pseudonyms import load_key, pseudonym
@@ -58,7 +59,7 @@ def test_dicom_slices_become_images_in_the_series_order_without_a_name_in_clear_
         "glioma/Knows_Nobody/aa": series(2),
         "glioma/Knows_Nobody/mm.DCM": series(3),
         "no_tumor/DICOMDIR": bytes(128) + b"DICM",
-        "no_tumor/other.dcm": series(4, PatientID="999", SeriesInstanceUID="4.5"),
+        "no_tumor/other.dcm": series(4, PatientID="9990001", SeriesInstanceUID="4.5"),
     }
     report = run(put(tmp_path / "study", study), out=tmp_path / "out")
     assert (report.classes, report.patients, report.without_patient) == ({"glioma": 3, "no_tumor": 1}, 2, 0)
@@ -69,7 +70,7 @@ def test_dicom_slices_become_images_in_the_series_order_without_a_name_in_clear_
         expected = open_slices(series(number), "x").image(0)[..., 0]
         np.testing.assert_array_equal(pixels(tmp_path / "out" / record.path), expected)
     everything = b"".join(path.encode() + data for path, data in tree(tmp_path / "out").items())
-    for secret in ("12345", "999", NAME, "Nobody", "Knows", "1.2.3", "zz"):
+    for secret in ("12345", "9990001", NAME, "Nobody", "Knows", "1.2.3", "zz"):
         assert secret.encode() not in everything, secret
 
 
@@ -111,7 +112,7 @@ def test_what_must_not_be_in_a_dataset_is_broken(tmp_path: Path, attributes: dic
     with pytest.raises(DataError, match=words):
         run(study, out=tmp_path / "out")
     report = run(study, out=tmp_path / "out", skip_broken=True)
-    assert report.classes == {"glioma": 1} and words in rows(tmp_path / "out/broken.csv")[0]["reason"]
+    assert report.classes == {"glioma": 1} and words in rows(tmp_path / "out/left_out.csv")[0]["reason"]
 
 
 def test_a_volume_s_middle_third_becomes_images(tmp_path: Path) -> None:
@@ -147,12 +148,13 @@ def test_a_mask_chooses_the_slices_and_makes_boxes(tmp_path: Path) -> None:
         "glioma/P10/P10_t1.nii.gz": nifti(SCAN, spacing),
         "glioma/readme.txt": b"hello",
     }
-    report = run(put(tmp_path / "study", study), out=tmp_path / "out")
-    assert report.ignored == {".txt": 1} and report.patients == 2
+    study_folder = put(tmp_path / "study", study)
+    report = prepare([study_folder], tmp_path / "out", choice=SequenceChoice("T1w"), progress=quiet)
+    assert [file.kind for file in report.left_out] == [".txt", "of sequence flair"] and report.patients == 2
     found = records(tmp_path / "out")
     masked = [record for record in found.values() if "mask" in record.extra]
     assert {(r.patient, r.extra["slice"]) for r in masked} == {("P1", str(n)) for n in (12, 13, 14)}
-    assert len(masked) == 6 and len(found) == 6 + 10
+    assert len(masked) == 3 and len(found) == 3 + 10
     for record in masked:
         mask = pixels(tmp_path / "out" / record.extra["mask"])
         # 24 wide, 40 high; the right hand is on the left and the front at the top.

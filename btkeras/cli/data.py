@@ -35,8 +35,10 @@ from btkeras.cli.common import (
 @click.option(
     "--slices",
     default="middle-third",
-    help="Of NIfTI volumes: middle-third, all, or every-N; with a mask beside it, of the slices that show the tumour.",
+    help="Of NIfTI volumes: middle-third, all, or every-N; with a mask, of the slices that show the tumour.",
 )
+@click.option("--sequence", default="", help="Of cases with several: t1c, t1, t2, flair, or another's name.")
+@click.option("--channel", default="", help="Of nnU-Net's channels, or the volumes in a file: N from 0, or its name.")
 @skip_broken_option
 def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download_dir: Path, **chosen: Any) -> None:
     """Make a dataset from any number of SOURCEs.
@@ -46,8 +48,12 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
     dataset. Every image is read: broken ones are named, and nothing is written unless --skip-broken.
 
     Class folders may hold DICOM and NIfTI too (pip install 'btkeras[medical]'). Each DICOM frame becomes a PNG; ids of
-    patients and series become pseudonyms, and nothing else of the header or the files' names is stored. The mask of
-    the volumes NAME.nii.gz, NAME_t1.nii.gz, ... is NAME_seg.nii.gz.
+    patients and series become pseudonyms, and nothing else of the header or the files' names is stored.
+
+    Names of BIDS, BraTS, nnU-Net, the Medical Decathlon, UCSF-PDGM, UPENN-GBM, TCIA and others give patient, session
+    and sequence. Of a case with several sequences one must be chosen. Masks, by name (NAME_seg.nii.gz, NAME_mask.png)
+    or folder (labelsTr/, masks/), go to the images of their case; a file that looks like a mask and is not named as one
+    is an error. Files that are left out are counted, and listed in left_out.csv.
 
     --harmonize makes collections look alike, to see what is left of a shortcut (btkeras shortcuts). To train a network
     for images as they come, use the plain dataset and --set data.harmonize=true.
@@ -60,16 +66,19 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
       btkeras prepare archive/Training archive/Testing --out data/kaggle
       btkeras prepare study/ --out data/study                         # study/glioma/*.dcm, study/no_tumor/*.nii.gz
       btkeras prepare volumes/ --slices every-5 --out data/volumes
+      btkeras prepare brats/ --sequence t1c --out data/brats           # brats/glioma/BraTS-GLI-00001-000/*.nii.gz
       btkeras prepare data/both --harmonize --out data/both-harmonized
     """
     if not sources and not download:
         raise click.UsageError("Give at least one SOURCE, or --download NAME.")
+    from btkeras.datasets.choice import SequenceChoice
     from btkeras.datasets.prepare import prepare as prepare_dataset
 
     if download:
         sources = (*sources, _fetch(download, download_dir))
     size = chosen.pop("size") * chosen.pop("harmonize")
-    click.echo(prepare_dataset(sources, out, harmonize=size, **chosen).summary())
+    choice = SequenceChoice(chosen.pop("sequence"), chosen.pop("channel"))
+    click.echo(prepare_dataset(sources, out, harmonize=size, choice=choice, **chosen).summary())
 
 
 def _fetch(name: str, folder: Path) -> Path:

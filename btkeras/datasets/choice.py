@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from btkeras.datasets.dataset import Record
 from btkeras.datasets.readers.selection import LeftOut
 from btkeras.datasets.sequences import SEQUENCES, canonical
 from btkeras.datasets.source_image import SourceImage
 from btkeras.errors import ConfigError, DataError
 
 _LISTED = 5
-
-_Cases = Mapping[tuple[object, ...], list[SourceImage]]
+_NUMBERS = "; if the numbers are patients, write them with other than four digits"
 
 
 class SequenceChoice(NamedTuple):
@@ -114,7 +114,7 @@ def _of_sequence(found: Sequence[SourceImage], wanted: str) -> list[SourceImage]
     names = {name for image in found for name in _names(image)}
     versions = sorted(name for name in names if name.startswith(f"{wanted}_"))
     if wanted not in names and len(versions) > 1:
-        raise _several_error({found[0].case or (): list(found)}, f"--sequence {versions[0]}")
+        raise _several_error("cases", [_case_text(found)], Counter(versions))
     name = wanted if wanted in names else next(iter(versions), "")
     return [
         _with_channel(image, image.channels.index(name)) if image.channels else image
@@ -123,32 +123,53 @@ def _of_sequence(found: Sequence[SourceImage], wanted: str) -> list[SourceImage]
     ]
 
 
-def _check_single(cases: _Cases) -> None:
-    several = {case: found for case, found in cases.items() if len(_counts({case: found})) > 1}
+def _check_single(cases: Mapping[tuple[object, ...], Sequence[SourceImage]]) -> None:
+    several = [found for found in cases.values() if len({name for image in found for name in _names(image)}) > 1]
     if several:
-        counts = _counts(several)
-        first = next((name for name in SEQUENCES if name in counts), "")
-        numbered = any(name.startswith("channel ") for name in counts)
-        remedy = f"--sequence {first}" if first else "--channel 0" if numbered else "--sequence NAME"
-        raise _several_error(several, remedy)
+        counts = Counter(name for found in several for image in found for name in _names(image))
+        raise _several_error("cases", list(map(_case_text, several)), counts)
 
 
-def _several_error(cases: _Cases, option: str) -> DataError:
-    listed = [f"\n  {_case_text(found)}: {', '.join(_counts({(): found}))}" for found in list(cases.values())[:_LISTED]]
-    more = f"\n  and {len(cases) - _LISTED} more" if len(cases) > _LISTED else ""
-    counts = ", ".join(f"{count} {name or 'of unknown sequence'}" for name, count in _counts(cases).items())
+def _several_error(kind: str, lines: Sequence[str], counts: Counter[str]) -> DataError:
+    listed = "".join(f"\n  {line}" for line in lines[:_LISTED])
+    more = f"\n  and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+    numbered = next((name for name in sorted(counts) if name.startswith("channel ")), "")
+    first = next((name for name in (*SEQUENCES, *sorted(counts)) if name in counts and name), "")
     return DataError(
         "Of several sequences of a case one must be chosen",
-        received=f"{len(cases)} such cases:{''.join(listed)}{more}\nIn them: {counts}",
-        remedy=f"Choose one, for instance {option}; if these are patients' numbers, write them without _",
+        received=f"{len(lines)} such {kind}:{listed}{more}\nIn them: {_counts_text(counts)}",
+        remedy=f"Choose one, for instance --{numbered or f'sequence {first}'}{_NUMBERS * bool(numbered)}",
     )
 
 
-def _counts(cases: _Cases) -> dict[str, int]:
-    counter = Counter(name for found in cases.values() for image in found for name in _names(image))
-    return dict(sorted(counter.items()))
+def _counts_text(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name or 'of unknown sequence'}" for name, count in sorted(counts.items()))
 
 
 def _case_text(found: Sequence[SourceImage]) -> str:
-    image = found[0]
-    return " ".join(filter(None, [image.patient or image.file.name, image.extra.get("session", "")]))
+    case = " ".join(filter(None, [found[0].patient or found[0].file.name, found[0].extra.get("session", "")]))
+    names = sorted({name or image.file.name for image in found for name in _names(image)})
+    return f"{case}: {', '.join(names)}"
+
+
+def is_dicom_image(extra: Mapping[str, str]) -> bool:
+    """Whether an image was made of DICOM, of whose path nothing is stored."""
+    return "original" not in extra
+
+
+def why_not_chosen(extra: Mapping[str, str], wanted: str) -> str:
+    """Why a DICOM image with these columns is left out, where a sequence is chosen; "" if it is not."""
+    sequence = extra.get("sequence", "")
+    return f"of sequence {sequence or 'unknown by its header'}" if wanted and sequence != wanted else ""
+
+
+def check_series(records: Iterable[Record]) -> None:
+    """Raises DataError if the DICOM series of a patient and class are of several sequences."""
+    series: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    for record in records:
+        if is_dicom_image(record.extra) and record.patient:
+            series[record.source, record.label, record.patient][record.extra.get("sequence", "")] += 1
+    several = {case: counter for case, counter in series.items() if len(counter) > 1}
+    if several:
+        lines = [f"{case[2]}: {_counts_text(counter)}" for case, counter in several.items()]
+        raise _several_error("patients", lines, sum(several.values(), Counter()))

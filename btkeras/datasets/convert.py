@@ -153,7 +153,7 @@ def _dicom_images(item: SourceImage, data: bytes) -> list[PreparedImage]:
     key = load_key()
     patient, series = pseudonym(identity.patient, key), pseudonym(identity.series, key, "S")
     extra = {column: value for column, value in item.extra.items() if column != "original"}
-    extra |= {"series": series} if series else {}
+    extra |= {column: value for column, value in (("series", series), ("sequence", identity.sequence)) if value}
     # In a series' order, so that neighbours are found; a file without a number gets one from its own name.
     number = pseudonym(item.file.path, key, "F") if identity.instance is None else f"{max(identity.instance, 0):04d}"
     stem = "-".join(text for text in (patient[:9], series[:9], number) if text)

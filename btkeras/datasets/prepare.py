@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import re
 import shlex
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,20 +16,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from btkeras.datasets.choice import ANY, SequenceChoice
+from btkeras.datasets.choice import ANY, SequenceChoice, check_series, is_dicom_image, why_not_chosen
 from btkeras.datasets.convert import MIDDLE_THIRD, PreparedImage, convert_all, slice_step
 from btkeras.datasets.dataset import Record, write_manifest
 from btkeras.datasets.layout import find_images
+from btkeras.datasets.left_out import LEFT_OUT, left_out_lines, write_left_out
+from btkeras.datasets.readers import DICOM_SUFFIXES
 from btkeras.datasets.readers.selection import LeftOut
 from btkeras.datasets.source_image import SourceImage
 from btkeras.errors import DataError
 from btkeras.files import atomic_folder
 
-LEFT_OUT = "left_out.csv"
-
-# Broken images that an error lists, and names and reasons that the summary does.
+# Broken images that an error lists.
 _LISTED = 20
-_NAMES = 3
 # Characters, of up to four bytes each; file systems allow 255 bytes.
 _LONGEST_NAME = 60
 # Characters that some file system, shell or CSV reader stumbles over.
@@ -64,24 +62,11 @@ class PrepareReport:
         notes = (
             (self.duplicates, f"Duplicates of other images: {self.duplicates}; to see them: btkeras audit {out}"),
             (self.broken, f"Broken and left out: {len(self.broken)}, listed in {self.out / LEFT_OUT}"),
-            (self.left_out, f"Left out: {len(self.left_out)} files, listed in {self.out / LEFT_OUT}"),
-            *((True, f"  {text}") for text in _reasons(self.left_out)),
+            *((True, line) for line in left_out_lines(self.left_out, self.out)),
             (len(self.classes) == 1, "There is only one class; training needs two, so add a source"),
         )
         lines += [text for holds, text in notes if holds]
         return "\n".join([*lines, f"Next: btkeras train --data {out} --out runs/first"])
-
-
-def _reasons(left_out: Sequence[LeftOut]) -> list[str]:
-    """One line for each reason: how many files, and the first names."""
-    files: dict[str, list[str]] = defaultdict(list)
-    for file in left_out:
-        files[file.kind].append(file.path)
-    lines = []
-    for kind, names in sorted(files.items(), key=lambda item: -len(item[1])):
-        more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-        lines.append(f"{len(names)} {kind}: {', '.join(names[:_NAMES])}{more}")
-    return lines
 
 
 def prepare(  # noqa: PLR0913
@@ -130,11 +115,12 @@ def prepare(  # noqa: PLR0913
         warnings.filterwarnings("ignore", module=r"PIL\.")
         items, left_out = find_images(paths, stack, choice)
         with atomic_folder(target) as folder:
-            writer = _Writer(folder, left_out)
+            writer = _Writer(folder, left_out, choice.name)
             for item, images in progress(convert_all(items, harmonize, step), len(items)):
                 writer.add(item, images)
             if writer.broken and not (skip_broken and writer.records):
                 raise _broken_error(writer.broken, len(items))
+            check_series(writer.records)
             writer.finish()
     return writer.report(target)
 
@@ -161,10 +147,12 @@ def _broken_error(broken: Sequence[LeftOut], total: int) -> DataError:
 class _Writer:
     """Writes images below a dataset's folder, in the order in which they are added."""
 
-    def __init__(self, root: Path, left_out: Sequence[LeftOut]) -> None:
+    def __init__(self, root: Path, left_out: Iterable[LeftOut], sequence: str) -> None:
         self.records: list[Record] = []
         self.broken: list[LeftOut] = []
-        self._left_out = left_out
+        self._left_out = list(left_out)
+        self._sequence = sequence
+        self._private = False
         self._root = root
         self._names: set[tuple[str, str]] = set()
         self._repeats: Counter[tuple[str, str]] = Counter()
@@ -172,15 +160,19 @@ class _Writer:
     def add(self, item: SourceImage, images: Sequence[PreparedImage] | DataError) -> None:
         if isinstance(images, DataError):
             self.broken.append(LeftOut(item.file.name, str(images)))
+            self._private = self._private or item.file.suffix in DICOM_SUFFIXES
+            return
+        dicom = any(is_dicom_image(image.extra) for image in images)
+        self._private = self._private or dicom
+        if dicom and (why := why_not_chosen(images[0].extra, self._sequence)):
+            self._left_out.append(LeftOut(item.file.name, why))
             return
         for image in images:
             self._add(item.source, image)
 
     def finish(self) -> None:
         write_manifest(self._root, self.records)
-        if rows := [*self.broken, *self._left_out]:
-            with (self._root / LEFT_OUT).open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rows])
+        write_left_out(self._root, [*self.broken, *self._left_out], private=self._private)
 
     def report(self, out: Path) -> PrepareReport:
         counts = [Counter(getattr(record, key) for record in self.records) for key in ("label", "source")]
