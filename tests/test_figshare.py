@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import struct
+import zlib
 from typing import Any
 
 import h5py
@@ -12,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from scipy.io import savemat
+from scipy.sparse import csc_matrix
 
 from btkeras.datasets.boxes import mask_box
 from btkeras.datasets.readers.figshare import read_cvind, read_slice
 from btkeras.errors import DataError, ImageError
-from tests.mat_files import mat73, slice_fields, slice_mat
+from btkeras.preprocessing.decode import to_uint8
+from tests.images import mutations
+from tests.mat_files import mat5, mat73, slice_fields, slice_mat, slice_mat5
 
 SIDES = st.tuples(st.integers(16, 40), st.integers(16, 40))
 NAMES = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=20)
@@ -57,18 +62,90 @@ def test_an_empty_mask_has_no_box() -> None:
         ({"cjdata/label": np.ones((1, 2))}, "with .1.0, 1.0"),
         ({"cjdata/PID": ""}, "PID must name the patient"),
         ({"cjdata/PID": " \0 "}, "PID must name the patient"),
-        ({"cjdata/PID": np.array([[0xD800]], np.uint16)}, "PID must name the patient"),
-        ({"cjdata/PID": 100360.0}, "PID must be text"),
+        ({"cjdata/PID": "\ufffd"}, "PID must name the patient"),
+        ({"cjdata/PID": 100360.5}, "PID must be text or a whole number.*float64"),
+        ({"cjdata/PID": -1.0}, "PID must be text or a whole number"),
+        ({"cjdata/PID": np.nan}, "PID must be text or a whole number"),
+        ({"cjdata/PID": 1e300}, "PID must be text or a whole number"),
+        ({"cjdata/PID": np.array([[1.0, 2.0]])}, "PID must be text or a whole number"),
+        ({"cjdata/label": 0.0}, "1 .meningioma., 2 .glioma., 3 .pituitary.*with .0.0"),
+        ({"cjdata/label": np.uint8(4)}, "1 .meningioma.*with .4"),
+        ({"cjdata/label": "1"}, "must be one of 1 .meningioma"),
         ({"cjdata/image": np.zeros((20, 20, 3), np.int16)}, r"must be a matrix.*int16 \(3, 20, 20\)|\(20, 20, 3\)"),
-        ({"cjdata/image": np.zeros((24, 32))}, "must be a matrix of integers.*float64"),
+        ({"cjdata/image": np.zeros((24, 32), np.int64)}, "must be a matrix of numbers, integers of up to 32.*int64"),
+        ({"cjdata/image": np.full((24, 32), np.nan)}, "finite numbers"),
+        ({"cjdata/image": np.full((24, 32), -1e308)}, "finite numbers"),
+        ({"cjdata/image": np.full((24, 32), np.inf, np.float32)}, "finite numbers"),
+        ({"cjdata/tumorMask": np.full((24, 32), 0.5)}, "tumorMask must hold whole numbers"),
+        ({"cjdata/tumorMask": np.full((24, 32), np.nan, np.float32)}, "tumorMask must hold whole numbers"),
+        ({"cjdata/tumorMask": np.full((24, 32), -1, np.int8)}, "tumorMask must hold whole numbers"),
         ({"cjdata/image": np.zeros((2, 2), np.int16)}, "at least 16 x 16"),
         ({"cjdata/image": np.zeros((0, 0), np.int16)}, "must be a matrix"),
         ({"cjdata/tumorMask": np.zeros((24, 31), np.uint8)}, r"tumorMask \(24, 31\) and cjdata/image \(24, 32\)"),
     ],
 )
 def test_wrong_fields(changed: dict[str, Any], message: str) -> None:
-    with pytest.raises(ImageError, match=message):
-        read_slice(mat73(slice_fields() | changed), "5.mat")
+    fields = {path.removeprefix("cjdata/"): value for path, value in changed.items()}
+    for data in (mat73(slice_fields() | changed), slice_mat5(**fields)):
+        with pytest.raises(ImageError, match=message):
+            read_slice(data, "5.mat")
+
+
+GREY = slice_fields()["cjdata/image"]
+MASK = slice_fields()["cjdata/tumorMask"]
+
+
+@pytest.mark.parametrize("version", ["7.3", "5", "5, uncompressed"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"PID": 100360.0},
+        {"PID": np.uint16(45678)},
+        {"PID": np.int64(100360)},
+        {"PID": np.float32(7)},
+        {"PID": "MR012345 B"},
+        {"label": np.uint8(2)},
+        {"label": np.int32(3)},
+        {"label": np.float32(2)},
+        {"image": GREY.astype(float)},
+        {"image": GREY.astype(np.float32)},
+        {"image": GREY / 1000 - 0.25},
+        {"image": GREY.astype(np.uint16)},
+        {"image": GREY.astype(np.int32) - 70_000},
+        {"tumorMask": MASK.astype(float)},
+        {"tumorMask": MASK.astype(np.float32) * 255},
+        {"tumorMask": MASK.astype(bool)},
+        {"tumorMask": MASK.astype(np.int16) * 4},
+    ],
+    ids=lambda changed: " ".join(f"{key} {getattr(value, 'dtype', value)}" for key, value in changed.items()),
+)
+def test_fields_of_other_types_mean_the_same(version: str, changed: dict[str, Any]) -> None:
+    fields = {path.removeprefix("cjdata/"): value for path, value in slice_fields().items()} | changed
+    if version == "7.3":
+        found = read_slice(mat73({f"cjdata/{name}": value for name, value in fields.items()}))
+    else:
+        found = read_slice(slice_mat5(version == "5", **changed))
+    np.testing.assert_array_equal(found.image, fields["image"])
+    np.testing.assert_array_equal(found.mask, MASK == 1)
+    assert found.label == {1: "meningioma", 2: "glioma", 3: "pituitary"}[int(fields["label"])]
+    assert found.patient == (fields["PID"] if isinstance(fields["PID"], str) else str(int(fields["PID"])))
+    # As they are stored: whole numbers give the same, whatever their type.
+    np.testing.assert_array_equal(to_uint8(found.image), expected_levels(fields["image"]))
+
+
+def expected_levels(image: NDArray[Any]) -> NDArray[np.uint8]:
+    low, high = float(image.min()), float(image.max())
+    return np.floor((image.astype(float) - low) / (high - low) * 255 + 0.5).astype(np.uint8)
+
+
+def test_a_file_without_matlabs_own_types_is_read_where_it_is_plain() -> None:
+    """As h5py writes it: text without its kind is a row of codes, one code alone could be a number."""
+    buffer = io.BytesIO(slice_mat(patient="ab12"))
+    with h5py.File(buffer, "r+") as file:
+        for field in file["cjdata"].values():
+            field.attrs.clear()
+    assert read_slice(buffer.getvalue()).patient == "ab12"
 
 
 @pytest.mark.parametrize("field", ["image", "label", "PID", "tumorMask"])
@@ -87,10 +164,11 @@ def test_a_field_that_announces_too_much_is_not_read() -> None:
         read_slice(buffer.getvalue(), "5.mat")
 
 
-def mat5(**variables: object) -> bytes:
-    buffer = io.BytesIO()
-    savemat(buffer, variables)
-    return buffer.getvalue()
+def test_what_a_variable_inflates_to_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("btkeras.datasets.readers.matlab._MAX_INFLATED", 2**20)
+    packed = zlib.compress(bytes(2**21))
+    with pytest.raises(ImageError, match=r"inflate to at most 1 MiB.*5\.mat"):
+        read_slice(mat5(x=1)[:128] + struct.pack("<LL", 15, len(packed)) + packed, "5.mat")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +176,10 @@ def mat5(**variables: object) -> bytes:
     [
         (b"", "5.mat, which is an empty file"),
         (b"Not found", "5.mat, which is text"),
-        (mat5(cjdata=1), "v7.3.*5.mat, which is MATLAB v5"),
+        (mat5(cjdata=1), "without cjdata/image"),
+        (mat5(cjdata=[{"image": 1}, {"image": 2}]), "without cjdata/image"),
+        (slice_mat5(tumorMask=csc_matrix(np.eye(24, 32))), "each as a full matrix.*without cjdata/tumorMask"),
+        (slice_mat5()[:900], "5.mat, which is damaged"),
         (slice_mat()[:100], "5.mat, which is damaged"),
     ],
 )
@@ -110,9 +191,16 @@ def test_files_of_another_kind(data: bytes, message: str) -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0, 0.999))
 def test_a_truncated_file_is_an_error(fraction: float) -> None:
-    data = slice_mat()
-    with pytest.raises(ImageError, match="slice"):
-        read_slice(data[: int(fraction * len(data))])
+    for data in (slice_mat(), slice_mat5(), slice_mat5(compress=False)):
+        with pytest.raises(ImageError, match="slice"):
+            read_slice(data[: int(fraction * len(data))])
+
+
+def test_a_damaged_file_is_a_slice_or_an_error() -> None:
+    for data in (slice_mat5(), slice_mat5(compress=False)):
+        for changed in mutations(data, 100, 0):
+            with contextlib.suppress(ImageError):
+                read_slice(changed)
 
 
 @pytest.mark.parametrize("column", [True, False])
@@ -128,9 +216,9 @@ def test_folds_of_both_kinds_of_file(column: bool) -> None:
     [
         (mat73({"cvind": np.array([[1.0, 6.0]])}), "whole numbers from 1 to 5.*6.0"),
         (mat5(cvind=np.array([[1.5]])), "whole numbers from 1 to 5.*1.5"),
-        (mat73({"other": np.ones((2, 1))}), "must hold the variable cvind.*other"),
-        (mat5(other=1), "must hold the variable cvind.*other"),
-        (mat5(cvind=np.ones((100, 1)))[:200], "damaged"),
+        (mat73({"other": np.ones((2, 1))}), "must hold cvind, .*without cvind"),
+        (mat5(other=1), "must hold cvind, .*without cvind"),
+        (mat5(cvind=np.ones((100, 1)))[:150], "damaged"),
         (b"", "empty"),
     ],
 )
