@@ -42,6 +42,7 @@ class Results:
     metrics_file = MemberPath("metrics.json")
     predictions_file = MemberPath("predictions.csv")
     decisions_file = MemberPath("decisions.csv")
+    near_duplicates_file = MemberPath("near_duplicates.csv")
     explanations_file = MemberPath("explanations.json")
     robustness_file = MemberPath("robustness.json")
     robustness_image = MemberPath("robustness.png")

@@ -22,10 +22,12 @@ from btkeras.errors import DataError, ModelError, RunError
 from btkeras.evaluation.results import EvaluationResult
 from btkeras.files import atomic_file, write_json
 from btkeras.logging import logger
+from btkeras.machine import cache_folder
 from btkeras.metrics import negative_log_likelihood
 from btkeras.metrics.calibration import fit_temperature
 from btkeras.models.head import logits_network, temperature_of, with_features, with_temperature
 from btkeras.runs import Run
+from btkeras.splitting.near_duplicates import duplicated_in_training
 from btkeras.splitting.splits import Split
 from btkeras.training.checkpoint import load_progress
 from btkeras.training.pipeline import broken_images, evaluation_batches, load_images
@@ -139,7 +141,8 @@ def _evaluate(
     selective = SelectiveClassifier(classes, calibration, ood.reference if ood else None)
     rejections = check_files([dataset.root / record.path for record in found.records])
     decisions = selective.decisions(probabilities, ood.score(features) if ood else None, rejections)
-    result = EvaluationResult(found.records, classes, probabilities, calibration, decisions)
+    known = duplicated_in_training(dataset, opened.split, cache_folder()) if subset == "test" else None
+    result = EvaluationResult(found.records, classes, probabilities, calibration, decisions, known)
     metrics = result.metrics(dataset, subset, broken=len(records) - len(found.records))
     result.write(run.create_results(subset, dataset if subset == "all" else None).path, metrics)
     return metrics

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -96,10 +97,13 @@ class EvaluationResult:
     probabilities: NDArray[np.floating]
     calibration: Calibration | None
     decisions: Sequence[Decision] | None = None
+    near_duplicates: Mapping[str, str] | None = None  # training image by test image; None where there can be none
 
     def metrics(self, dataset: Dataset, split: str, broken: int) -> dict[str, Any]:
         """The content of ``metrics.json``: ``dataset``, ``split``, ``broken`` (number of images left out), ``chance``,
-        ``btkeras.metrics.summarize``, ``calibration`` and, with decisions, ``selective``.
+        ``btkeras.metrics.summarize``, ``calibration``, with decisions ``selective``, and with near-duplicates of
+        training images ``without_near_duplicates``: their number, ``near_duplicates``, and ``summarize`` of the other
+        images, or their number alone if that is 0.
         """
         labels = np.array([self.classes.index(record.label) for record in self.records])
         found = {
@@ -112,13 +116,22 @@ class EvaluationResult:
         }
         if self.decisions is not None:
             found["selective"] = selective_metrics(labels, self.probabilities, self.decisions, self.classes)
+        if self.near_duplicates is not None:
+            found["without_near_duplicates"] = self._without(self.near_duplicates, labels)
         return found
 
+    def _without(self, near_duplicates: Mapping[str, str], labels: NDArray[np.integer]) -> dict[str, Any]:
+        rest = np.array([record.path not in near_duplicates for record in self.records])
+        summary = summarize(labels[rest], self.probabilities[rest], self.classes) if rest.any() else {"images": 0}
+        return {"near_duplicates": int((~rest).sum()), **summary}
+
     def write(self, folder: Path, metrics: Mapping[str, Any]) -> None:
-        """Writes ``predictions.csv``, with decisions ``decisions.csv``, and, last, ``metrics.json``."""
+        """Writes ``predictions.csv``, if known ``decisions.csv`` and ``near_duplicates.csv``; last ``metrics.json``."""
         results = Results(folder)
         if self.decisions is not None:
             write_decisions(results.decisions_file, self.records, self.decisions)
+        if self.near_duplicates is not None:
+            write_csv(results.near_duplicates_file, ["path", "in_training"], list(self.near_duplicates.items()))
         write_predictions(results.predictions_file, self.records, self.classes, self.probabilities.tolist())
         write_json(results.metrics_file, metrics)
 
@@ -192,4 +205,22 @@ def metrics_table(metrics: dict[str, Any]) -> str:
         f"{metrics['split']} accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']:,} images "
         f"(always answering the most frequent class: {100 * metrics['chance']:.2f} %)",
     ]
-    return "\n".join([*lines, *format_calibration(metrics), *format_selective(metrics)])
+    return "\n".join([*lines, *_format_without(metrics), *format_calibration(metrics), *format_selective(metrics)])
+
+
+def _format_without(metrics: Mapping[str, Any]) -> list[str]:
+    """An evaluation's ``without_near_duplicates`` as a line of text; none if it has none."""
+    found = metrics.get("without_near_duplicates")
+    if not found:
+        return []
+    count = found["near_duplicates"]
+    if not count:
+        return ["no test image has a near-duplicate in training"]
+    text = f"{count:,} of {metrics['images']:,} test images have a near-duplicate in training"
+    if not found["images"]:
+        return [f"{text}: nothing here is measured on new images"]
+    recall = fmean(row["recall"] for row in found["per_class"].values() if row["images"])
+    return [
+        f"{text}; accuracy without them {100 * found['accuracy']:.2f} % of {found['images']:,} images "
+        f"(mean recall of their classes {100 * recall:.2f} %)"
+    ]

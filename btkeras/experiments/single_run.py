@@ -21,6 +21,7 @@ from btkeras.machine import cache_folder
 from btkeras.models import build
 from btkeras.models.lbp import CLASSIFIERS, fit_lbp
 from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
+from btkeras.splitting.near_duplicates import duplicated_in_training
 from btkeras.splitting.splits import Split, make_split
 from btkeras.training import trainer
 from btkeras.training.checkpoint import drop_weights
@@ -95,7 +96,9 @@ def _run_lbp(run: Run, dataset: Dataset, split: Split, inputs: SplitImages) -> d
     logger.info(f"{config.model.name}: {classifier}")
     run.update_manifest(precision="float64", classifier=str(classifier))
     records = tuple(record for record in split.test if record.path not in inputs.broken)
-    result = EvaluationResult(records, run.classes(), classifier.probabilities(images["test"]), calibration=None)
+    known = duplicated_in_training(dataset, split, cache_folder())
+    probabilities = classifier.probabilities(images["test"])
+    result = EvaluationResult(records, run.classes(), probabilities, calibration=None, near_duplicates=known)
     metrics = result.metrics(dataset, "test", broken=len(split.test) - len(records))
     result.write(run.path, metrics)
     return metrics

@@ -24,7 +24,7 @@ from btkeras.reporting.paper_tables import class_table, overview_table, subset_t
 from btkeras.reporting.render import fill
 from btkeras.reporting.report import split_caveats, synthetic_warning
 from btkeras.reporting.report_data import ReportData, load_report_data
-from btkeras.reporting.tables import calibration_table, robustness_table, set_table
+from btkeras.reporting.tables import calibration_table, near_duplicate_table, robustness_table, set_table
 from btkeras.runs import Run
 from btkeras.splitting.split_file import files_digest
 
@@ -130,6 +130,7 @@ def _measured(run: Run, data: ReportData, metrics: _Json) -> dict[str, Table | N
         "explanations": _table(run.explanations_file, _explanation_table),
         "shortcuts": _table(run.shortcuts_file, _shortcut_table),
         "duplicates": _table(run.audit_file, _duplicate_table),
+        "near_duplicates": near_duplicate_table(data) if model.without_near_duplicates else None,
         "others": _table(run.evaluations, _other_table, others),
     }
 

@@ -61,9 +61,11 @@ def build_report(
     """
     data = load_report_data(paths, intervals_group_by, cache)
     sets = [tables.set_table(data)] if any(model.is_calibrated for model in data.models) else []
+    near = [tables.near_duplicate_table(data)] if any(model.without_near_duplicates for model in data.models) else []
     sections: dict[str, Sequence[Block]] = {
         "Summary": _summary_blocks(data),
         "Tables of the paper": paper_tables.paper_tables(data),
+        **({"Near-duplicates in training": near} if near else {}),
         "Comparisons": _comparison_blocks(data),
         "Learning curves": figures.learning_blocks(data),
         "Confusion matrices": figures.matrix_blocks(data),

@@ -78,6 +78,20 @@ class ReportedModel:
         """Indices of the wrong predictions."""
         return np.flatnonzero(self.probabilities.argmax(axis=1) != self.labels)
 
+    @cached_property
+    def without_near_duplicates(self) -> dict[str, Any] | None:
+        """Of all trainings: ``near_duplicates``, tested images with one in training, and ``images`` and ``accuracy`` of
+        the others (None of none). None where a training did not measure it.
+        """
+        found = [run.without_near_duplicates for run in self.runs]
+        if not all(found):
+            return None
+        measured = [each for each in found if each]
+        images = sum(each["images"] for each in measured)
+        right = sum(each["accuracy"] * each["images"] for each in measured if each["images"])
+        known = sum(each["near_duplicates"] for each in measured)
+        return {"near_duplicates": known, "images": images, "accuracy": right / images if images else None}
+
     @property
     def is_calibrated(self) -> bool:
         return all(run.calibration.get("conformal") for run in self.runs)

@@ -54,8 +54,16 @@ class TrainedRun:
     def calibration(self) -> Mapping[str, Any]:
         """The calibration metrics of its evaluation; empty for runs of before there were any."""
         # Not calibration.json: metrics.json is written with the predictions, and kept where weights are not.
-        metrics = self.run.metrics() if self.run.metrics_file.is_file() else {}
-        return metrics.get("calibration") or {}
+        return self._metrics.get("calibration") or {}
+
+    @property
+    def without_near_duplicates(self) -> Mapping[str, Any] | None:
+        """The metrics of the test images without a near-duplicate in training; None where that was not measured."""
+        return self._metrics.get("without_near_duplicates")
+
+    @cached_property
+    def _metrics(self) -> Mapping[str, Any]:
+        return self.run.metrics() if self.run.metrics_file.is_file() else {}
 
 
 @dataclass(frozen=True)

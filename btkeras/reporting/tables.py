@@ -80,6 +80,34 @@ def _temperatures(values: Sequence[float]) -> str:
     return DASH.join(sorted({f"{end:.3f}" for end in (min(values), max(values))}, key=float))
 
 
+def near_duplicate_table(data: ReportData) -> Table:
+    """Accuracy with and without the test images that have a near-duplicate in training; a row a model that knows it."""
+    found = [(model, model.without_near_duplicates) for model in data.models]
+    columns = (
+        Column("model"),
+        *Column.several(("all test images", "with a near-duplicate in training", "without"), count, "predictions for"),
+        *Column.several(("all test images", "those without"), percent, "accuracy"),
+    )
+    rows = [
+        (
+            model.name,
+            len(model.labels),
+            own["near_duplicates"],
+            own["images"],
+            1 - len(model.wrong) / len(model.labels),
+            own["accuracy"],
+        )
+        for model, own in found
+        if own
+    ]
+    caption = f"Test images that have a near-duplicate in the training subset, of {data.pooled}"
+    note = (
+        "Near-duplicates are the same image stored anew, at another size or brightness, flipped, rotated or cropped a "
+        "little. An accuracy that they raise is one on known images."
+    )
+    return Table.from_rows("near-duplicates", caption, columns, rows, note)
+
+
 def set_table(data: ReportData) -> Table:
     """How often prediction sets hold the true class; without rows where nothing is calibrated."""
     columns = (

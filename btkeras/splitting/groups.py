@@ -56,7 +56,7 @@ def group_records(dataset: Dataset, group_by: str, cache: Path | None = None) ->
     _require(dataset, group_by)
     unnamed = [record for record in dataset.records if not record.patient]
     compared = dataset.records if group_by in ("duplicate", "series") else unnamed
-    links = _near_duplicates(dataset, compared, cache)
+    links = near_duplicate_sets(dataset, compared, cache)
     if group_by == "series" and unnamed:
         links += _series(dataset, unnamed, cache)
     groups = _merged(dataset, links)
@@ -99,7 +99,9 @@ def _require(dataset: Dataset, group_by: str) -> None:
         )
 
 
-def _near_duplicates(dataset: Dataset, records: Sequence[Record], cache: Path | None) -> PathGroups:
+def near_duplicate_sets(dataset: Dataset, records: Sequence[Record], cache: Path | None) -> PathGroups:
+    """The paths of each set of near-duplicates among the records; ``cache`` is as of ``group_records``."""
+
     def find() -> dict[str, Any]:
         paths = {dataset.root / record.path: record.path for record in records}
         found = duplicates.find_near_duplicates(list(paths), _bar("finding duplicates"))
