@@ -7,7 +7,8 @@ contrast in three views; Br35H's T1, T2 and FLAIR). What looks like a slice is l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +30,15 @@ COLOR = 40
 DARK, OBJECT = 0.2, 0.12
 # Sides of the patches in the corners, as a fraction of the shorter side.
 CORNER = 0.08
+# Exponents of the two coordinates in the terms of a polynomial of second degree.
+_TERMS = (np.array([0, 0, 1, 0, 1, 2]), np.array([0, 1, 0, 2, 1, 0]))
+# Pixels that have a neighbour above, below, on the left and on the right, and those neighbours.
+_NEIGHBOURS = (
+    (np.s_[1:], np.s_[:-1]),
+    (np.s_[:-1], np.s_[1:]),
+    (np.s_[:, 1:], np.s_[:, :-1]),
+    (np.s_[:, :-1], np.s_[:, 1:]),
+)
 
 
 class SliceFeatures:
@@ -52,9 +62,9 @@ class SliceFeatures:
         size = max(SMALLEST, round(whole.width * scale)), max(SMALLEST, round(whole.height * scale))
         small = whole.resize(size, Image.Resampling.BOX)
         self.grey_levels = int(np.count_nonzero(whole.convert("L").histogram()))
-        self.color = float((np.ptp(np.atleast_3d(np.asarray(small)), axis=2) > COLOR).mean())
+        self.color = float((np.ptp(np.asarray(small), axis=2) > COLOR).mean()) if small.mode == "RGB" else 0.0
         self.grey = np.asarray(small.convert("L"), np.float32)
-        darkest, self.brightest = np.percentile(self.grey, [0.5, 99.5]).tolist()
+        darkest, self.brightest = _percentiles(self.grey, 0.5, 99.5)
         self.contrast = self.brightest - darkest
 
     @cached_property
@@ -65,7 +75,7 @@ class SliceFeatures:
     @cached_property
     def normalized(self) -> Floats:
         """``content`` with its 1st..99th percentile as 0..1, clipped."""
-        low, high = np.percentile(self.content, [1, 99])
+        low, high = _percentiles(self.content, 1, 99)
         return np.clip((self.content - low) / max(high - low, 1.0), 0, 1)
 
     @cached_property
@@ -79,14 +89,14 @@ class SliceFeatures:
     @cached_property
     def gradient(self) -> float:
         """Fraction of the variance that a polynomial of second degree in the coordinates explains (R squared)."""
-        height, width = self.content.shape
-        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-        terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
-        values = self.content.ravel() - self.content.mean()
-        # By the normal equations: six well-behaved terms need no decomposition of all pixels.
-        projected = terms.T @ values
-        explained = projected @ np.linalg.solve(terms.T @ terms, projected)
-        return float(explained / max(values @ values, 1e-6))
+        # By the normal equations, whose sums over a grid are products of sums over its two axes.
+        powers = [np.vander(np.linspace(-1, 1, side), 5, increasing=True) for side in self.content.shape]
+        (y, x), (y_sums, x_sums) = powers, [each.sum(axis=0) for each in powers]
+        values = self.content - self.content.mean()
+        projected = (y[:, :3].T @ values @ x[:, :3])[_TERMS]
+        rows, columns = (np.add.outer(exponents, exponents) for exponents in _TERMS)
+        explained = projected @ np.linalg.solve(y_sums[rows] * x_sums[columns], projected)
+        return float(explained / max(float(np.square(values).sum()), 1e-6))
 
     @cached_property
     def stripes(self) -> float:
@@ -122,10 +132,14 @@ class SliceFeatures:
         if self._covariance is None:
             return 0.0
         largest, _ = self._objects
-        offsets = np.moveaxis(np.indices(largest.shape), 0, -1) - np.argwhere(largest).mean(axis=0)
         inverse = np.linalg.inv(self._covariance + 1e-6 * np.eye(2))
+        # From the largest object's center.
+        places = (
+            np.arange(side) - where.mean() for side, where in zip(largest.shape, np.nonzero(largest), strict=True)
+        )
+        y, x = np.ix_(*places)
         # An ellipse's points lie within two standard deviations of a filled one.
-        inside = np.einsum("...i,ij,...j", offsets, inverse, offsets) <= 4
+        inside = inverse[0, 0] * y * y + 2 * inverse[0, 1] * y * x + inverse[1, 1] * x * x <= 4
         return float((inside & largest).sum() / (inside | largest).sum())
 
     @cached_property
@@ -150,32 +164,68 @@ class SliceFeatures:
         return np.cov(np.stack(np.nonzero(largest))) if areas.max(initial=0) >= 3 else None
 
 
+def _percentiles(grey: Floats, *wanted: float) -> list[float]:
+    """Percentiles of whole grey levels, as NumPy's, from their histogram."""
+    below = np.bincount(grey.ravel().astype(np.uint8), minlength=256).cumsum()
+    ranks = np.array(wanted) / 100 * (grey.size - 1)
+    lower, upper = (np.searchsorted(below, rank, side="right") for rank in (np.floor(ranks), np.ceil(ranks)))
+    return list((lower + (upper - lower) * (ranks % 1)).tolist())
+
+
 def _without_frame(grey: Floats) -> Floats:
     """Cuts the plainest edge (first row, last row, first column or last column) as long as it is plain."""
     frame = [False] * 4
-    while min(grey.shape) > SMALLEST:
-        edges = (grey[0], grey[-1], grey[:, 0], grey[:, -1])
-        plainest = int(np.argmin([edge.std() for edge in edges]))
-        if edges[plainest].std() >= PLAIN:
+    # Sums of levels and of their squares above and left of each place, so that those of an edge take no time.
+    levels = np.pad(grey.astype(np.int64), ((1, 0), (1, 0)))
+    tables = [memoryview(values.cumsum(0).cumsum(1).data) for values in (levels, levels * levels)]
+    top, left, (bottom, right) = 0, 0, grey.shape
+    while min(bottom - top, right - left) > SMALLEST:
+        edges = (
+            (top, left, top + 1, right),
+            (bottom - 1, left, bottom, right),
+            (top, left, bottom, left + 1),
+            (top, right - 1, bottom, right),
+        )
+        moments = [_moments(tables, *edge) for edge in edges]
+        plainest = min(range(4), key=lambda edge: moments[edge][1])
+        mean, deviation = moments[plainest]
+        if deviation >= PLAIN:
             break
-        frame[plainest] |= bool(edges[plainest].mean() > 3 * PLAIN)
-        grey = np.delete(grey, -(plainest % 2), plainest // 2)
+        frame[plainest] |= mean > 3 * PLAIN
+        top, bottom = top + (plainest == 0), bottom - (plainest == 1)
+        left, right = left + (plainest == 2), right - (plainest == 3)
     # In the small copy a bright frame's last line is mixed with what it surrounds.
     for edge in np.flatnonzero(frame).tolist():
-        if min(grey.shape) > SMALLEST:
-            grey = np.delete(grey, -(edge % 2), edge // 2)
-    return grey
+        if min(bottom - top, right - left) > SMALLEST:
+            top, bottom = top + (edge == 0), bottom - (edge == 1)
+            left, right = left + (edge == 2), right - (edge == 3)
+    return grey[top:bottom, left:right]
+
+
+def _moments(tables: Sequence[memoryview], top: int, left: int, bottom: int, right: int) -> tuple[float, float]:
+    """Mean and standard deviation of a rectangle, from tables of sums."""
+    total, squares = (
+        table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left] for table in tables
+    )
+    count = (bottom - top) * (right - left)
+    return total / count, math.sqrt(max(count * squares - total * total, 0)) / count
 
 
 def dilated(mask: Mask) -> Mask:
     """A mask ``[height, width]`` with the four neighbours of its pixels."""
-    padded = np.pad(mask, 1)
-    return mask | padded[2:, 1:-1] | padded[:-2, 1:-1] | padded[1:-1, 2:] | padded[1:-1, :-2]
+    grown = mask.copy()
+    for place, other in _NEIGHBOURS:
+        grown[place] |= mask[other]
+    return grown
 
 
 def eroded(mask: Mask) -> Mask:
     """Those pixels of a mask all of whose four neighbours are in it."""
-    return ~dilated(~np.pad(mask, 1))[1:-1, 1:-1]
+    shrunk = np.zeros_like(mask)
+    shrunk[1:-1, 1:-1] = mask[1:-1, 1:-1]
+    for place, other in _NEIGHBOURS:
+        shrunk[place] &= mask[other]
+    return shrunk
 
 
 def filled(mask: Mask) -> Mask:
@@ -195,25 +245,26 @@ def labelled(mask: Mask) -> NDArray[np.int64]:
     steps = np.diff(np.pad(mask, ((0, 0), (0, 1))).ravel().astype(np.int8), prepend=0)
     starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
     # Of the runs one row below each run, those that overlap it.
-    first = np.searchsorted(ends, starts + width, side="right").tolist()
-    behind = np.searchsorted(starts, ends + width, side="left").tolist()
-    parents = list(range(len(starts)))
-    for run, (low, high) in enumerate(zip(first, behind, strict=True)):
-        for below in range(low, high):
-            one, other = _root(parents, run), _root(parents, below)
-            # The earlier one leads, so that the order is that of first pixels.
-            parents[max(one, other)] = min(one, other)
-    roots = [_root(parents, run) for run in range(len(parents))]
-    numbers = 1 + np.unique(np.array(roots, np.int64), return_inverse=True)[1]
+    first = np.searchsorted(ends, starts + width, side="right")
+    counts = np.maximum(np.searchsorted(starts, ends + width, side="left") - first, 0)
+    above = np.repeat(np.arange(len(starts)), counts)
+    below = np.arange(len(above)) + np.repeat(first - counts.cumsum() + counts, counts)
+    numbers = 1 + np.unique(_joined(len(starts), above, below), return_inverse=True)[1]
     labels = np.zeros(mask.shape, np.int64)
     labels[mask] = np.repeat(numbers, ends - starts)
     return labels
 
 
-def _root(parents: list[int], run: int) -> int:
-    while parents[run] != run:
-        parents[run] = run = parents[parents[run]]
-    return run
+def _joined(count: int, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of ``count`` things that are joined in pairs, the first of those that each hangs together with."""
+    firsts = np.arange(count)
+    while (different := firsts[one] != firsts[other]).any():
+        one, other = one[different], other[different]
+        pairs = firsts[one], firsts[other]
+        np.minimum.at(firsts, np.maximum(*pairs), np.minimum(*pairs))
+        while (further := firsts[firsts] != firsts).any():
+            firsts = np.where(further, firsts[firsts], firsts)
+    return firsts
 
 
 # Reason and condition, in this order, since later features mean little on what earlier rules reject. The comments give

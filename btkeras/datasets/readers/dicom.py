@@ -47,8 +47,7 @@ _EXPLICIT, _DEFLATED = b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.1.99"
 # The types of elements that a file without preamble may begin with.
 _FIRST_TYPES = (b"UL", b"UI", b"CS", b"OB", b"SH", b"DA", b"TM", b"LO", b"SQ", b"AE")
 # As for NIfTI. A hot pixel would make the slice nearly black.
-PERCENTILES = (0.1, 99.9)
-_METHODS = ("higher", "lower")
+_LOW, _HIGH = 0.1, 99.9
 _WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 _Floats = NDArray[np.float64]
@@ -196,7 +195,7 @@ def _full_contrast(values: NDArray[np.int64], padding: NDArray[np.bool_] | None)
     """From one value outside the padding to another, those of the percentiles, whatever a few pixels have."""
     seen = values if padding is None or padding.all() else values[~padding]
     # A pixel's own value, so that of few pixels the highest and the lowest are left out too.
-    low, high = (np.percentile(seen, at, method=method) for at, method in zip(PERCENTILES, _METHODS, strict=True))
+    low, high = np.percentile(seen, _LOW, method="higher"), np.percentile(seen, _HIGH, method="lower")
     return to_uint8(np.clip(values, int(low), int(high)))
 
 
