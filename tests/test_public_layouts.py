@@ -5,9 +5,24 @@ Layouts and names are those of the collections' own pages and descriptors; the c
 
 from __future__ import annotations
 
-import pytest
+import csv
+import functools
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from btkeras.cli import main
+from btkeras.config import PhantomConfig
 from btkeras.datasets.mask_names import BRAIN, TUMOR, mask_name
+from btkeras.datasets.phantom import draw_patient
+from tests.prepare_files import encoded, put, rows
 
 MASKS = {
     # BraTS 2020 has one segmentation of another name.
@@ -57,3 +72,223 @@ def test_a_name_of_a_public_collection_says_mask(path: str, kind: str) -> None:
 @pytest.mark.parametrize("path", IMAGES)
 def test_a_name_of_a_public_collection_says_no_mask(path: str) -> None:
     assert mask_name(path) is None
+
+
+@functools.cache
+def contents() -> dict[str, bytes]:
+    """Files of a synthetic head by kind: its volume in four sequences at once or in one, slices, and masks."""
+    config = PhantomConfig(patients=4, slices=6, image_size=64)
+    slices = next(drawn for drawn in map(functools.partial(draw_patient, config), range(4)) if drawn[3].mask.any())
+    # Stored right to left and front to back.
+    scan, tumor = (
+        np.stack(planes, axis=-1).transpose(1, 0, 2)[::-1, ::-1]
+        for planes in zip(*((s.image, s.mask) for s in slices), strict=True)
+    )
+    volume = scan.astype(np.int16) * 5
+    return {
+        "scan": _nifti(volume),
+        "scans": _nifti(np.stack([volume, volume * 2, volume * 3, volume * 4], axis=-1)),
+        "tumor": _nifti(tumor.astype(np.uint8)),
+        "brain": _nifti((scan > 20).astype(np.uint8)),
+        "slice": encoded(slices[3].image),
+        "slice tumor": encoded(slices[3].mask.astype(np.uint8)),
+        "other": b"text",
+        "channels": json.dumps({"channel_names": {"0": "T1", "1": "T1-Gd"}}).encode(),
+        "modalities": json.dumps({"modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}}).encode(),
+    }
+
+
+def _nifti(values: Any) -> bytes:
+    return gzip.compress(nib.Nifti1Image(values, np.diag([3.0, 3.0, 5.0, 1.0])).to_bytes(), 1)
+
+
+class Layout(NamedTuple):
+    """A collection's files by kind; how many patients it has, and of which names; the sequence that is chosen."""
+
+    patients: tuple[str, ...]
+    sequence: str
+    files: dict[str, str]
+    masks: bool = True
+
+
+def scans(template: str, *names: str) -> dict[str, str]:
+    return {template.format(name): "scan" for name in names}
+
+
+LAYOUTS = {
+    "RHUH-GBM, times of a patient": Layout(
+        ("RHUH-0001", "RHUH-0002"),
+        "t1c",
+        {
+            path: kind
+            for case in ("RHUH-0001/0/RHUH-0001_0", "RHUH-0001/1/RHUH-0001_1", "RHUH-0002/0/RHUH-0002_0")
+            for path, kind in {
+                **scans(case + "_{}.nii.gz", "t1", "t1ce", "adc"),
+                f"{case}_segmentations.nii.gz": "tumor",
+            }.items()
+        },
+    ),
+    "MU-Glioma-Post": Layout(
+        ("PatientID_0003",),
+        "flair",
+        {
+            path: kind
+            for time in ("Timepoint_1", "Timepoint_2")
+            for path, kind in {
+                **scans(f"PatientID_0003/{time}/PatientID_0003_{time}_brain_{{}}.nii.gz", "t1c", "t1n", "t2f", "t2w"),
+                f"PatientID_0003/{time}/PatientID_0003_{time}_tumorMask.nii.gz": "tumor",
+            }.items()
+        },
+    ),
+    "UCSF-BMSR, a letter for each time": Layout(
+        ("100101", "100102"),
+        "t1c",
+        {
+            path: kind
+            for case in ("100101A", "100101B", "100102A")
+            for path, kind in {
+                **scans(f"{case}/{case}_{{}}.nii.gz", "T1pre", "T1post", "FLAIR"),
+                f"{case}/{case}_seg.nii.gz": "tumor",
+                f"{case}/{case}_BraTS-seg.nii.gz": "tumor",
+            }.items()
+        },
+    ),
+    "Yale, names of its own": Layout(
+        ("YG_0Q16DTT5VXHO",),
+        "post",
+        scans("YG_0Q16DTT5VXHO/2012-03-30/YG_0Q16DTT5VXHO_2012-03-30_{}.nii.gz", "PRE", "POST", "T2", "FLAIR"),
+        masks=False,
+    ),
+    "EGD, the same names in each folder": Layout(
+        ("EGD-0001", "EGD-0002"),
+        "flair",
+        {
+            path: kind
+            for case in ("EGD-0001", "EGD-0002")
+            for path, kind in {
+                **{f"{case}/{n}_{name}/NIFTI/{name}.nii.gz": "scan" for n, name in enumerate(("T1", "T1GD", "FLAIR"))},
+                f"{case}/5_MASK/NIFTI/MASK.nii.gz": "tumor",
+            }.items()
+        },
+    ),
+    "UCSF-PDGM, a later scan, maps and masks of the brain": Layout(
+        ("UCSF-PDGM-0315",),
+        "t1c",
+        {
+            path: kind
+            for case in ("UCSF-PDGM-0315", "UCSF-PDGM-0315_FU003d")
+            for path, kind in {
+                **scans(f"{case}_nifti/{case}_{{}}.nii.gz", "T1c", "T1c_bias", "FLAIR", "ADC", "DTI_eddy_FA"),
+                f"{case}_nifti/{case}_tumor_segmentation.nii.gz": "tumor",
+                f"{case}_nifti/{case}_brain_segmentation.nii.gz": "brain",
+                f"{case}_nifti/{case}_DTI_eddy_noreg.bvec": "other",
+            }.items()
+        },
+    ),
+    "Decathlon, four volumes a file": Layout(
+        ("BRATS_001", "BRATS_002"),
+        "t1c",
+        {
+            "dataset.json": "modalities",
+            **{f"imagesTr/BRATS_{n}.nii.gz": "scans" for n in ("001", "002")},
+            **{f"labelsTr/BRATS_{n}.nii.gz": "tumor" for n in ("001", "002")},
+        },
+    ),
+    "nnU-Net of slices": Layout(
+        (),
+        "t1c",
+        {
+            "dataset.json": "channels",
+            **{f"imagesTr/case_{case}_000{channel}.png": "slice" for case in "12" for channel in "01"},
+            **{f"labelsTr/case_{case}.png": "slice tumor" for case in "12"},
+        },
+    ),
+    "LGG 3M below a folder called segmentation": Layout(
+        ("TCGA_CS_4941",),
+        "",
+        {
+            path: kind
+            for time in ("19960909", "19970101")
+            for path, kind in {
+                f"lgg-mri-segmentation/kaggle_3m/TCGA_CS_4941_{time}/TCGA_CS_4941_{time}_1.tif": "slice",
+                f"lgg-mri-segmentation/kaggle_3m/TCGA_CS_4941_{time}/TCGA_CS_4941_{time}_1_mask.tif": "slice tumor",
+            }.items()
+        },
+    ),
+    "OASIS, brains without a skull": Layout(
+        ("OAS1_0001",),
+        "",
+        {
+            "OAS1_0001_MR1/T88_111/OAS1_0001_MR1_mpr_n4_anon_111_t88_masked_gfc.nii.gz": "scan",
+            "OAS1_0001_MR1/FSL_SEG/OAS1_0001_MR1_mpr_n4_anon_111_t88_masked_gfc_fseg.nii.gz": "brain",
+            "OAS1_0001_MR1/OAS1_0001_MR1.txt": "other",
+        },
+        masks=False,
+    ),
+    "FreeSurfer": Layout(
+        ("subj1", "subj2"),
+        "",
+        {
+            path: kind
+            for case in ("subj1", "subj2")
+            for path, kind in {
+                **{f"{case}/mri/{name}.nii.gz": "brain" for name in ("aseg", "aparc+aseg", "ribbon", "lh.ribbon")},
+                f"{case}/mri/T1.nii.gz": "scan",
+                f"{case}/mri/wm.mgz": "other",
+            }.items()
+        },
+        masks=False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_public_layout_gives_its_patients_one_sequence_and_the_tumours_masks(name: str, tmp_path: Path) -> None:
+    layout = LAYOUTS[name]
+    source = put(tmp_path / "source", {f"glioma/{path}": contents()[kind] for path, kind in layout.files.items()})
+    choice = ["--sequence", layout.sequence] if layout.sequence else []
+    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out"), *choice])
+    assert done.exit_code == 0, done.output
+    found = rows(tmp_path / "out/manifest.csv")
+    kinds = {f"glioma/{path}": kind for path, kind in layout.files.items()}
+    assert {kinds[row["original"]] for row in found} <= {"scan", "scans", "slice"}
+    assert {row["patient"] for row in found} - {""} == set(layout.patients)
+    assert {row.get("sequence", "") for row in found} == {layout.sequence} or not layout.sequence
+    assert all(row.get("mask") for row in found) == layout.masks
+    assert set(kinds) - set(_said(tmp_path / "out", found)) <= {path for path, kind in kinds.items() if kind in _USED}
+
+
+# Masks that are used, and tables of channels, are said of nowhere.
+_USED = ("tumor", "slice tumor", "channels", "modalities")
+
+
+def _said(out: Path, found: list[dict[str, str]]) -> Iterator[str]:
+    """The files that are stored or named as left out, by their paths in the source."""
+    yield from (row["original"] for row in found)
+    if (out / "left_out.csv").exists():
+        with (out / "left_out.csv").open() as table:
+            yield from (row["path"].partition("/source/")[2] for row in csv.DictReader(table))
+
+
+@pytest.mark.parametrize("name", [name for name, layout in LAYOUTS.items() if layout.sequence])
+def test_several_sequences_stop_with_their_list(name: str, tmp_path: Path) -> None:
+    layout = LAYOUTS[name]
+    source = put(tmp_path / "source", {f"glioma/{path}": contents()[kind] for path, kind in layout.files.items()})
+    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1 and not (tmp_path / "out").exists()
+    assert "Of several sequences of a case one must be chosen" in done.output and layout.sequence in done.output
+
+
+def test_what_was_left_out_is_named_where_nothing_is_left(tmp_path: Path) -> None:
+    source = put(tmp_path / "source", {f"glioma/{n}_mask.png": contents()["slice tumor"] for n in "ab"})
+    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert "2 files (2 a mask without an image)" in done.output and "a_mask.png" in done.output
+
+
+@pytest.mark.parametrize("values", [2, 4, 8])
+def test_a_volume_of_few_values_is_no_scan_whatever_its_name(values: int, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, values, (24, 24, 8)).astype(np.uint8)
+    source = put(tmp_path / "source", {"glioma/p/scan.nii.gz": contents()["scan"], "glioma/p2/x.nii.gz": _nifti(noise)})
+    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1 and "A volume must be a scan, not a mask" in done.output and "x.nii.gz" in done.output

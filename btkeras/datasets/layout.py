@@ -19,7 +19,7 @@ from btkeras.datasets.masks import pair_masks
 from btkeras.datasets.naming import parse_names
 from btkeras.datasets.readers.archives import SourceFile, file_on_disk, walk
 from btkeras.datasets.readers.figshare import CVIND, read_cvind
-from btkeras.datasets.readers.selection import LeftOut, holds_slices
+from btkeras.datasets.readers.selection import LeftOut, holds_slices, left_out_text
 from btkeras.datasets.source_image import DATASET_JSON, SourceImage, channel_names, named_image
 from btkeras.errors import DataError
 
@@ -56,7 +56,7 @@ def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoic
     if folds:
         images = _with_folds(images, folds)
     if not images:
-        found_files = f"{len(left_out)} files that are left out" if left_out else f"only {CVIND}"
+        found_files = left_out_text(left_out) if left_out else f"only {CVIND}"
         raise DataError("The sources must hold images", received=found_files, remedy="Add the slices")
     return FoundImages(images, left_out)
 

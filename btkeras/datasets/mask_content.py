@@ -18,6 +18,8 @@ _SAMPLE = 2**17
 # Label maps had at least 0.85 equal neighbours outside of the background, averages of 305 heads in 8 bits 0.23.
 _EQUAL_NEIGHBORS = 0.6
 _FEW_LABELS, _MOST_LABELS = 16, 512
+# Nothing with fewer values is a scan, however they lie.
+_FEWEST_LEVELS = 8
 # An image of fewer bits a pixel is looked at: slices have more as PNG, and mostly as JPEG.
 _BITS_OF_MASKS = 1.0
 _FEW_LEVELS = 5
@@ -49,7 +51,7 @@ def _labels_text(voxels: NDArray[Any]) -> str:
     values, counts = np.unique(first, return_counts=True)
     inside = first != values[counts.argmax()]
     equal = float((first == second)[inside].mean()) if inside.any() else 1.0
-    if len(values) > _MOST_LABELS or equal < _EQUAL_NEIGHBORS:
+    if len(values) > _FEWEST_LEVELS and (len(values) > _MOST_LABELS or equal < _EQUAL_NEIGHBORS):
         return ""
     return f"{len(values)} whole values in large areas" if len(values) > _FEW_LABELS else f"only {len(values)} values"
 

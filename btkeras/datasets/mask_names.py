@@ -25,13 +25,13 @@ def _words(text: str) -> frozenset[str]:
 _MASK_WORDS = _words(
     "mask masks seg segm segs segmentation segmentations label labels labelmap annotation annotations annot roi rois "
     "gtv ctv lesion lesions gt groundtruth truth dseg probseg fseg brainmask synthseg glistr aseg aparc wmparc parc "
-    "parcellation pveseg pve"
+    "parcellation pveseg pve ribbon"
 )
 _FIRST_WORDS = _MASK_WORDS - {"lesion", "lesions", "pve"}
 # Of these, and of words that stand before a mask's word, what is drawn is the head or its tissues.
 _BRAIN_WORDS = _words(
     "brain brainmask skull head parenchyma tissue tissues gm wm csf cortex cortical bet synthseg foreground dseg "
-    "probseg fseg aseg aparc wmparc parc parcellation pveseg pve hippocampus ventricle ventricles"
+    "probseg fseg aseg aparc wmparc parc parcellation pveseg pve ribbon hippocampus ventricle ventricles"
 )
 _TUMOR_WORDS = _words(
     "tumor tumors tumour tumours lesion lesions gtv ctv glioma meningioma pituitary core whole enhancing edema oedema "

@@ -50,7 +50,7 @@ def pair_masks(names: Mapping[str, ScanName]) -> MaskPairs:
 def case_of(path: str, name: ScanName) -> _Key:
     """What the scans of one patient at one time have in common, and no others of their source."""
     label = next((folder for folder in name.place if find_class(folder)), "")
-    return label, name.scheme, name.patient or path, name.session
+    return label, name.scheme, name.patient or (name.place, name.stem or path), name.session
 
 
 def _order(path: str, name: ScanName) -> tuple[int, int, str]:

@@ -29,6 +29,14 @@ SCHEMES: Mapping[str, re.Pattern[str]] = {
         "oasis": r"(?P<patient>OAS\d_?\d{4})_(?P<session>MR\d|MR_d\d{4})",
         # https://doi.org/10.1016/j.dib.2021.107191
         "egd": r"(?P<patient>EGD-\d{4})",
+        # https://doi.org/10.7937/4545-c905: 0 before surgery, 1 early after it, 2 at recurrence.
+        "rhuh-gbm": r"(?P<patient>RHUH-\d{4})(_(?P<session>\d))?",
+        # https://doi.org/10.7937/7k9k-3c83
+        "mu-glioma-post": r"(?P<patient>PatientID_\d{4})(_(?P<session>Timepoint_\d+))?(_brain)?",
+        # https://doi.org/10.7937/3yat-e768
+        "yale-brain-mets": r"(?P<patient>YG_[A-Z0-9]+)(_(?P<session>\d{4}-\d\d-\d\d))?",
+        # https://doi.org/10.1148/ryai.230126: a letter for each time.
+        "ucsf-bmsr": r"(?P<patient>\d{6})(?P<session>[A-E])",
         # https://adni.loni.usc.edu
         "adni": r"(ADNI_)?(?P<patient>\d{3}_S_\d{4})",
     }.items()

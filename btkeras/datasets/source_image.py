@@ -50,8 +50,9 @@ def named_image(
 ) -> SourceImage:
     """Adds to an image what its name, and the tables of ``channel_names``, say."""
     path = image.file.path
-    volume = is_volume_path(path)
-    channels = next((tables[folder] for folder in _above(path) if folder in tables), ()) if volume else ()
+    # Channels may be 2-D images, too.
+    scan = is_volume_path(path) or name.channel is not None
+    channels = next((tables[folder] for folder in _above(path) if folder in tables), ()) if scan else ()
     sequence, several = name.sequence, name.channel is None and len(channels) >= _FEWEST_CHANNELS
     if name.channel is not None and name.channel < len(channels):
         sequence = channels[name.channel]
@@ -62,7 +63,7 @@ def named_image(
         patient=name.patient,
         extra={key: value for key, value in extra.items() if value},
         mask=mask,
-        case=case_of(path, name) if volume or sequence else None,
+        case=case_of(path, name) if scan or sequence else None,
         channels=channels if several else (),
     )
 
