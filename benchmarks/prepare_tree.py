@@ -107,7 +107,12 @@ def dicom(number: int, head: Head) -> Iterator[tuple[str, bytes]]:
     uid = f"1.2.826.0.1.3680043.8.498.{number + 1}"
     for level, pixels in enumerate(head.slices):
         place = {"ImagePositionPatient": [0, 0, 5 * level], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
-        ids = {"SeriesInstanceUID": uid, "StudyInstanceUID": f"{uid}.1", "SOPInstanceUID": f"{uid}.2.{level}"}
+        ids = {
+            "SeriesDescription": "T1 post Gd",
+            "SeriesInstanceUID": uid,
+            "StudyInstanceUID": f"{uid}.1",
+            "SOPInstanceUID": f"{uid}.2.{level}",
+        }
         made = encode(pixels.astype(np.uint16) * 9, PatientID=f"D{number}", InstanceNumber=level + 1, **place, **ids)
         yield f"no_tumor/D{number:04d}/IM{level:06d}", made
 
@@ -142,7 +147,7 @@ def _write(path: Path, data: bytes, written: dict[bytes, list[Path]]) -> None:
 
 def measure(tree: Path, out: Path, checkout: Path, options: list[str]) -> dict[str, Any]:
     """Prepares the tree in a process of its own."""
-    command = [sys.executable, "-m", "btkeras", "prepare", str(tree), "--out", str(out), *options]
+    command = [sys.executable, "-P", "-m", "btkeras", "prepare", str(tree), "--out", str(out), *options]
     environment = os.environ | {"PYTHONPATH": str(checkout.resolve()), "BTKERAS_PSEUDONYM_KEY": str(out.parent / "key")}
     begun, peak, log = time.perf_counter(), 0, out.with_suffix(".log")
     with log.open("w") as written, subprocess.Popen(command, env=environment, stdout=written, stderr=written) as child:
