@@ -65,7 +65,7 @@ def choose_sequence(images: Sequence[SourceImage], choice: SequenceChoice) -> Ch
     if not choice.name:
         _check_single(cases)
         return ChosenImages(list(images), [])
-    taken = {}
+    taken: dict[str, SourceImage] = {}
     for found in cases.values():
         of_case = _of_sequence(found, choice.name) if choice.number is None else _of_channel(found, choice.number)
         taken |= {image.file.path: image for image in of_case}

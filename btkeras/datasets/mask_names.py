@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import NamedTuple
+
+# Folders that are looked at once; a source has many files in each.
+_REMEMBERED = 4096
 
 TUMOR, BRAIN = "tumor", "brain"
 
@@ -69,7 +72,12 @@ class MaskName(NamedTuple):
 
 def stem_of(path: str) -> str:
     """A file's name without folders and ending, ``.nii.gz`` as one."""
-    return _ENDING.sub("", PurePosixPath(path).name)
+    return _ENDING.sub("", path.rpartition("/")[2])
+
+
+def folders_of(path: str) -> tuple[str, ...]:
+    """The folders of a path with forward slashes, the outermost first."""
+    return tuple(path.split("/")[:-1])
 
 
 def split_words(text: str) -> list[re.Match[str]]:
@@ -97,7 +105,7 @@ def mask_name(path: str) -> MaskName | None:
 
 def mask_folder(path: str) -> str | None:
     """The innermost folder that says masks, in lower case; None without one, or where one below it says images."""
-    for folder in reversed(PurePosixPath(path).parts[:-1]):
+    for folder in reversed(folders_of(path)):
         name = _joined(folder)
         if _IMAGE_FOLDER.fullmatch(name):
             return None
@@ -106,6 +114,7 @@ def mask_folder(path: str) -> str | None:
     return None
 
 
+@functools.lru_cache(_REMEMBERED)
 def layout_of(folder: str) -> str | None:
     """Of a folder of masks or images its part, ``tr``, ``ts`` or ``val``, or ""; None of another folder."""
     name = _joined(folder)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from btkeras.datasets.dataset import find_class, find_subset
-from btkeras.datasets.mask_names import MaskName, layout_of, mask_name, split_words, stem_of
+from btkeras.datasets.mask_names import MaskName, folders_of, layout_of, mask_name, split_words, stem_of
 from btkeras.datasets.readers import VOLUME_SUFFIXES
 from btkeras.datasets.readers.dicom_identity import sequence_of
 from btkeras.datasets.schemes import (
@@ -69,7 +69,7 @@ def parse_names(paths: Iterable[str]) -> dict[str, ScanName]:
 def parse_name(path: str) -> ScanName:
     """Parses a path alone: its ``channel`` is known where it lies in nnU-Net's ``imagesTr``."""
     number = CHANNEL.fullmatch(stem_of(path))
-    folder = PurePosixPath(path).parent.name.lower()
+    folder = (folders_of(path) or ("",))[-1].lower()
     return _parse(path, int(number["channel"]) if number and folder in CHANNEL_FOLDERS else None)
 
 
@@ -78,7 +78,7 @@ def _parse(path: str, channel: int | None) -> ScanName:
     stem = mask.base if mask else stem_of(path)
     number = CHANNEL.fullmatch(stem) if channel is not None else None
     case = number["case"] if number else stem
-    folders = PurePosixPath(path).parts[:-1]
+    folders = folders_of(path)
     found = _tcia_name(folders) or _scheme_name(case) or _generic_name(case, folders)
     if not (found.scheme or is_volume_path(path)):
         found = ScanName()
@@ -180,6 +180,7 @@ def _session_of(folder: str) -> str:
     return match["session"] if match else ""
 
 
+@functools.lru_cache(4096)
 def _says_no_case(folder: str) -> bool:
     """Whether a folder names a class, a subset, a kind of file or a sequence."""
     name = folder.strip().lower()
@@ -203,12 +204,12 @@ def _place(folders: Sequence[str]) -> tuple[str, ...]:
 
 def _channels(names: Mapping[str, ScanName]) -> dict[str, int | None]:
     """The paths whose last number is, or in ``imagesTr`` is not, that of a channel."""
-    groups: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+    groups: dict[tuple[tuple[str, ...], str], dict[int, str]] = defaultdict(dict)
     labels = {stem_of(path) for path, name in names.items() if name.mask}
     for path, name in names.items():
         number = None if name.mask else CHANNEL.fullmatch(stem_of(path))
         if number and (name.channel is not None or is_volume_path(path)):
-            groups[str(PurePosixPath(path).parent), number["case"]][int(number["channel"])] = path
+            groups[folders_of(path), number["case"]][int(number["channel"])] = path
     found: dict[str, int | None] = {}
     for group in groups.values():
         inside = any(names[path].channel is not None for path in group.values())
