@@ -75,7 +75,7 @@ def choose_sequence(images: Sequence[SourceImage], choice: SequenceChoice) -> Ch
             kept.append(taken.get(image.file.path, image))
         else:
             some = any(other.file.path in taken for other in cases[image.case])
-            why = f"of sequence {_names(image)[0]}" if some else f"of a case without {choice.name}"
+            why = f"of {_kind(_names(image)[0])}" if some else f"of a case without {choice.name}"
             left_out.append(LeftOut(image.file.name, why))
     return ChosenImages(kept, left_out)
 
@@ -84,6 +84,10 @@ def _names(image: SourceImage) -> list[str]:
     """The sequences in a file; "" of an unknown one."""
     number = image.extra.get("channel", "")
     return list(image.channels) or [image.extra.get("sequence", f"channel {number}" if number else "")]
+
+
+def _kind(name: str) -> str:
+    return name if name.startswith("channel ") else f"sequence {name}"
 
 
 def _with_channel(image: SourceImage, number: int) -> SourceImage:
@@ -138,7 +142,7 @@ def _several_error(kind: str, lines: Sequence[str], counts: Counter[str]) -> Dat
     return DataError(
         "Of several sequences of a case one must be chosen",
         received=f"{len(lines)} such {kind}:{listed}{more}\nIn them: {_counts_text(counts)}",
-        remedy=f"Choose one, for instance --{numbered or f'sequence {first}'}{_NUMBERS * bool(numbered)}",
+        remedy=f"Choose one, for instance --{_kind(numbered or first)}{_NUMBERS * bool(numbered)}",
     )
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from btkeras.datasets.boxes import BOXES, read_boxes
 from btkeras.datasets.choice import SequenceChoice, choose_sequence
 from btkeras.datasets.dataset import CLASSES, MANIFEST, Record, class_name, find_class, find_subset, load_dataset
+from btkeras.datasets.mask_siblings import name_unnamed_masks
 from btkeras.datasets.masks import pair_masks
 from btkeras.datasets.naming import parse_names
 from btkeras.datasets.readers.archives import SourceFile, file_on_disk, walk
@@ -103,7 +104,7 @@ def _folder_images(source: Path, name: str, files: list[SourceFile]) -> FoundIma
     slices = [file for file in files if file.suffix == ".mat" and file.basename.lower() != CVIND]
     readable = {file.path: file for file in files if file.suffix != ".mat" and holds_slices(file.path, file.head)}
     others = [file for file in files if file.suffix != ".mat" and file.path not in readable]
-    names = parse_names(readable)
+    names = name_unnamed_masks(parse_names(readable), readable)
     pairs = pair_masks(names)
     images = [file for path, file in readable.items() if names[path].mask is None]
     _check_others(source, others, len(files) > len(others))

@@ -20,8 +20,8 @@ _EQUAL_NEIGHBORS = 0.6
 _FEW_LABELS, _MOST_LABELS = 16, 512
 # Nothing with fewer values is a scan, however they lie.
 _FEWEST_LEVELS = 8
-# An image of fewer bits a pixel is looked at: slices have more as PNG, and mostly as JPEG.
-_BITS_OF_MASKS = 1.0
+# An image's file of fewer bits a pixel is looked at, its header aside: slices have more as PNG, and mostly as JPEG.
+_BITS_OF_MASKS, _HEADER_BYTES = 1.0, 1024
 _FEW_LEVELS = 5
 # JPEG blurs the two levels of a mask at its edge.
 _NEAR, _MOST_PIXELS, _JPEG_THRESHOLD = 16, 0.99, 127
@@ -59,7 +59,7 @@ def _labels_text(voxels: NDArray[Any]) -> str:
 def check_no_mask_image(stored: bytes, name: str) -> None:
     """Raises ImageError if a PNG or JPEG has two to five grey levels, or is black and white as JPEG blurs it."""
     width, height = check_image(stored, name)
-    if len(stored) * 8 > _BITS_OF_MASKS * width * height:
+    if (len(stored) - _HEADER_BYTES) * 8 > _BITS_OF_MASKS * width * height:
         return
     levels, counts = np.unique(decode(stored, name).max(axis=-1), return_counts=True)
     extreme = np.minimum(levels, 255 - levels.astype(int)) < _NEAR

@@ -95,7 +95,7 @@ class _Index:
                 yield "case", label, *case[1:]
                 if len(self._sessions[case[:3]]) == 1:
                     yield "case", label, *case[1:3], ""
-        for stem in _beginnings(name.stem) if volume else (name.stem,):
+        for stem in name_beginnings(name.stem) if volume else (name.stem,):
             yield "place", name.place, stem, volume
         if len(self._cases[name.place, volume]) == 1:
             # A mask that is only called mask, in the folder of one case.
@@ -104,7 +104,7 @@ class _Index:
             yield "source", name.stem, volume
 
 
-def _beginnings(stem: str) -> Iterator[str]:
+def name_beginnings(stem: str) -> Iterator[str]:
     """A name, and what is left of it without its last words, the longest first."""
     yield stem
     for word in reversed(split_words(stem)[1:]):

@@ -139,6 +139,14 @@ def read_volume(data: bytes, name: str, channel: int | None = None) -> Volume:
     return Volume(np.asarray(turned.dataobj), (x, y, z), turned.affine, *scaling, header.labels)
 
 
+def read_grid(head: bytes, name: str) -> NiftiHeader:
+    """Reads the header in a file's first bytes, behind gzip too; errors as ``read_header``."""
+    try:
+        return read_header(_stream(head).read(HEADER_BYTES), name)
+    except _DAMAGE as error:
+        raise damaged(name, error) from error
+
+
 def is_gzipped_nifti(data: bytes) -> bool:
     """Whether a gzip file holds a NIfTI volume."""
     if not data.startswith(b"\x1f\x8b"):
