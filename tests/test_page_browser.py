@@ -244,6 +244,28 @@ def test_slices_of_a_volume_are_stepped_through(visit: Visit, tmp_path: Path) ->
     assert [row["path"].rpartition("#")[2] for row in rows] == ["0", "2", "3", "48"]
 
 
+def test_of_a_folder_images_are_taken_and_the_others_named(visit: Visit, files: dict[str, str], tmp_path: Path) -> None:
+    folder, png = tmp_path / "study", Path(files["slice.png"]).read_bytes()
+    with Image.open(files["slice.png"]) as image:
+        kinds = {f"{name}": image.copy() for name in ("1.bmp", "2.TIF", "3.webp", "4.gif", "5.jpe")}
+    folder.mkdir()
+    for name, image in kinds.items():
+        image.save(folder / name, {"jpe": "JPEG", "TIF": "TIFF"}.get(name[2:], name[2:]))
+    for name in ("6.png.bak", "1.2.840.7", ".hidden.png", "a_mask.png"):
+        (folder / name).write_bytes(png)
+    for name in ("notes.txt", "a.xml", "README"):
+        (folder / name).write_text("no image")
+    page = visit.page
+    page.set_input_files("#folders", str(folder))
+    page.locator(".card").nth(6).wait_for()
+    visit.settle()
+    titles = [title.inner_text() for title in page.locator(".card h3").all()]
+    assert titles == ["1.2.840.7", "1.bmp", "2.TIF", "3.webp", "4.gif", "5.jpe", "6.png.bak"]
+    assert page.locator(".card .error").count() == 0
+    names = "study/a_mask.png, study/a.xml, study/notes.txt, study/README"
+    assert page.locator("#note").inner_text() == (f"7 slices added, 4 files left out (masks, or no images): {names}.")
+
+
 def test_results_are_saved_and_no_name_becomes_a_formula(visit: Visit, files: dict[str, str], tmp_path: Path) -> None:
     named = shutil.copy(files["slice.png"], tmp_path / '=1+1,"a" b.png')
     visit.give(str(named), files["notes.txt"])

@@ -119,7 +119,7 @@ def _card_html(source: Path) -> str:
 
 
 async def _classify_slice(served: ServedModel, request: Request) -> dict[str, Any]:
-    """Classifies a slice of the file that is the request's body: PNG, JPEG, DICOM or NIfTI.
+    """Classifies a slice of the file that is the request's body, of any kind that `predict` reads.
 
     The query may have ``name`` (for messages), ``slice`` (from 0, by default the middle one) and ``axis`` (the view of
     a NIfTI volume).

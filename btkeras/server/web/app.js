@@ -15,6 +15,8 @@ import { pretty } from "./format.js";
 const AT_ONCE = 2;
 // A folder of a whole hospital would fill the browser.
 const MOST = 1000;
+// Files left out that are named.
+const NAMED = 5;
 const AGAIN = 5000;
 // With so many predictions, closing the page asks first.
 const ASK_FROM = 5;
@@ -72,10 +74,17 @@ function take(files, skipped) {
   arrange();
   const left = files.length - room.length;
   const text = [`${room.length} ${room.length === 1 ? "slice" : "slices"} added`];
-  if (skipped) text.push(`${skipped} other files skipped`);
+  if (skipped.length) text.push(leftOut(skipped));
   if (left) text.push(`${left} left out: at most ${MOST} at a time`);
   say(text.join(", "));
-  if (skipped || left || !files.length) note(`${text.join(", ")}.`);
+  if (skipped.length || left || !files.length) note(`${text.join(", ")}.`);
+}
+
+// How many files of a folder were not sent, and the first names.
+function leftOut(paths) {
+  const rest = paths.length - NAMED;
+  const names = paths.slice(0, NAMED).join(", ") + (rest > 0 ? ` and ${rest} more` : "");
+  return `${paths.length} ${paths.length === 1 ? "file" : "files"} left out (masks, or no images): ${names}`;
 }
 
 function note(text) {
