@@ -61,7 +61,7 @@ def turned_webp() -> bytes:
 
 
 _TURNED = np.ascontiguousarray(np.rot90(GREY))
-_LEVELS = GREY // 64 * 85
+_LEVELS = GREY // 16 * 17
 # Encoded, and the grey that each must be: by name and ending, kind, bits and mode.
 READ: dict[str, tuple[bytes, NDArray[np.uint8]]] = {
     "png-8-grey.png": (encode(GREY), GREY),
@@ -74,7 +74,6 @@ READ: dict[str, tuple[bytes, NDArray[np.uint8]]] = {
     "bmp-8-palette.bmp": (encode(GREY, "BMP", "P"), GREY),
     "bmp-24.dib": (encode(GREY, "BMP", "RGB"), GREY),
     "bmp-32.BMP": (encode(GREY, "BMP", "RGBA"), GREY),
-    "bmp-1.bmp": (encode(GREY > 90, "BMP"), (GREY > 90) * np.uint8(255)),
     "gif-grey.gif": (encode(GREY, "GIF"), GREY),
     "gif-palette.GIF": (encode(_LEVELS, "GIF", "P"), _LEVELS),
     "webp-8.webp": (encode(GREY, "WEBP", "RGB", lossless=True), GREY),
@@ -96,6 +95,8 @@ READ: dict[str, tuple[bytes, NDArray[np.uint8]]] = {
     "tiff-16-inverse.tif": (tiff((9000 - DEEP).astype(np.uint16), photometric=WHITE_IS_ZERO), spread(DEEP)),
     "tiff-16-signed.tif": (tiff((DEEP - 2000).astype(np.int16)), spread(DEEP)),
     "tiff-16-turned.tif": (tiff(np.rot90(DEEP).astype(np.uint16).copy(), orientation=6), spread(DEEP)),
+    "tiff-12.tif": (tiff(DEEP.astype(np.uint16), bits=12), spread(DEEP)),
+    "tiff-big.tif": (encode(DEEP.astype(np.uint16), "TIFF", big_tiff=True), spread(DEEP)),
     "tiff-32.tif": (tiff((DEEP + 2**31 - 1700).astype(np.uint32)), spread(DEEP)),
     "tiff-32-signed.tif": (tiff((DEEP - 2000).astype(np.int32), order=">"), spread(DEEP)),
     "tiff-float.tif": (tiff((DEEP / 4096).astype(np.float32)), spread((DEEP / 4096).astype(np.float32))),
@@ -216,6 +217,13 @@ def test_the_same_error_everywhere(name: str, client: httpx.Client, tmp_path: Pa
     assert answer.status_code == 400
     with pytest.raises(ImageError, match=message):
         raise ImageError(answer.json()["error"])
+
+
+def test_one_bit_is_black_and_white() -> None:
+    """``prepare`` takes it for a mask."""
+    for kind in ("PNG", "BMP", "TIFF", "GIF"):
+        found = decode_image(encode(GREY > 90, kind))
+        np.testing.assert_array_equal(found[..., 0], (GREY > 90) * np.uint8(255))
 
 
 def test_the_server_s_limit_of_pixels_holds_for_every_kind(client: httpx.Client) -> None:

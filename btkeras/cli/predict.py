@@ -47,7 +47,11 @@ _KEYS = ("path", "label", "probabilities", "decision", "set", "ood_percentile", 
 def predict(
     images: tuple[str, ...], model: Path | None, explain: Path | None, method: str | None, **options: Any
 ) -> None:
-    """Classify slices (PNG, JPEG, DICOM, NIfTI): files, folders, quoted patterns, or `-` for a list on standard input.
+    """Classify slices: files, folders, quoted patterns, or `-` for a list of files on standard input.
+
+    PNG, JPEG, BMP, TIFF, WebP, GIF, DICOM and NIfTI files are read. Of folders and patterns, those are taken that are
+    one of these by ending or content, without masks; the others are counted and named on standard error. Hidden files
+    and __MACOSX do not count.
 
     Prints the decision and the probability of each class. The decision is `rejected` if the image plainly shows no
     brain MRI slice, `uncertain` if it is out of distribution (unlike the training slices) or its prediction set (the

@@ -127,7 +127,7 @@ class Predictor:
         """Classifies images.
 
         Args:
-            images: Paths of PNG, JPEG, DICOM or NIfTI files (their middle slice is taken), or uint8 arrays
+            images: Paths of images, DICOM or NIfTI files (their middle slice is taken), or uint8 arrays
                 ``[height, width]`` or ``[height, width, 1 or 3]``.
 
         Raises:

@@ -32,7 +32,7 @@ class Limits:
         instances: Images of one request; 413 beyond.
         values: Numbers, strings, lists and objects in one request's JSON; 413 beyond. It bounds what parsing takes: a
             list of numbers is about twenty times as large in memory as in the request.
-        pixels: Pixels of one PNG or JPEG, by its header; 400 beyond.
+        pixels: Pixels of one image, by its header; 400 beyond.
         queued_images: Images of all requests under way, at least one each; 503 beyond.
         queued_bytes: Bodies of all requests under way; 503 beyond.
         connections: Open connections; 503 beyond.
