@@ -146,7 +146,7 @@ def nested(depth: int) -> bytes:
         ({"x/a.zip": nested(3)}, "2 deep.*a.zip/x.zip/x.zip"),
         ({"x/a.zip": zipped({"../glioma/a.png": encoded()})}, "must lie inside it.*../glioma/a.png"),
         ({"x/a.zip": zipped({"/glioma/a.png": encoded()})}, "must lie inside it"),
-        ({"x/glioma/manifest.csv": b"path,label\n"}, "must be given as a source of its own"),
+        ({"x/glioma/manifest.csv": b"path,label\na.png,glioma\n"}, "must be given as a source of its own"),
         ({"x/glima/a.png": encoded(), "x/no/b.png": encoded()}, "'glima', where .*a.png lies. Did you mean 'glioma'"),
         ({"x/yes/a.png": encoded()}, "A class must be one of.*'yes'"),
         ({"x/a.png": encoded()}, "in a folder named after its class.*x/a.png"),

@@ -1,46 +1,144 @@
-"""The field's published collections: where each is from, and under which licence."""
+"""The field's published collections: where each is from, under which licence, and what its files' names say."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
+from btkeras.datasets.dataset import find_class, find_subset
 from btkeras.datasets.download import Deposit, figshare, zenodo
+
+_AXES = {"ax": "axial", "co": "coronal", "sa": "sagittal"}
 
 
 @dataclass(frozen=True)
 class Collection:
-    """A published collection; its ``name`` is the images' source in a manifest."""
+    """A published collection.
+
+    Attributes:
+        name: The images' source in a manifest.
+        title: What its authors call it, and who they are.
+        reference: Its DOI, or where it has none its address.
+        license: As its page states it; "" where that is not known here.
+        deposit: Where `btkeras prepare --download` gets it.
+        names: How paths of its images end, without their ending; groups are named as the fields of ``PublishedName``.
+        sign: What some path of a source must look like, where ``names`` alone are those of others too.
+    """
 
     name: str
     title: str
-    doi: str
-    license: str = "see its page"
-    deposit: Deposit | None = None  # where `btkeras prepare --download` gets it
+    reference: str
+    license: str = ""
+    deposit: Deposit | None = None
+    names: re.Pattern[str] | None = None
+    sign: re.Pattern[str] | None = None
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.title}, doi {self.doi}, licence: {self.license}"
+        license = f"licence: {self.license}" if self.license else "for its licence see there"
+        return f"{self.name}: {self.title}, {self.reference}, {license}"
 
 
+class PublishedName(NamedTuple):
+    """What the name of a collection's image says; "" where it says nothing."""
+
+    collection: str
+    subset: str = ""
+    label: str = ""
+    axis: str = ""
+    sequence: str = ""
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:^|/){text}$", re.IGNORECASE)
+
+
+_BRISC = r"brisc2025_(?P<subset>train|test)_\d+_(?P<label>gl|me|no|nt|pi)_(?P<axis>ax|co|sa)_(?P<sequence>[a-z0-9]+)"
+# Names as they are in the published archives.
 _TABLE = (
     Collection(
         "figshare",
         "brain tumor dataset (Cheng 2017)",
-        "10.6084/m9.figshare.1512427",
+        "doi 10.6084/m9.figshare.1512427",
         "CC BY 4.0",
         figshare(1512427),
     ),
     Collection(
         "brisc",
         "BRISC 2025 (Fateh et al. 2025)",
-        "10.5281/zenodo.17524350",
+        "doi 10.5281/zenodo.17524350",
         "CC BY 4.0",
         zenodo(17524350),
+        _pattern(_BRISC),
+    ),
+    # Joined from FigShare, Sartaj and Br35H: Training/glioma/Tr-gl_0010.jpg, Testing/notumor/Te-noTr_0000.jpg.
+    Collection(
+        "nickparvar",
+        "Brain Tumor MRI Dataset (Nickparvar 2021)",
+        "doi 10.34740/kaggle/dsv/2645886",
+        names=_pattern(r"(?P<subset>Tr|Te)-(aug-)?(?P<label>gl|me|no|pi)(Tr)?_\d+"),
+    ),
+    # Training/glioma_tumor/gg (1).jpg, Training/meningioma_tumor/m1(10).jpg, Training/no_tumor/1.jpg, and below
+    # Testing only image(1).jpg.
+    Collection(
+        "sartaj",
+        "Brain Tumor Classification (MRI) (Bhuvaji et al. 2020)",
+        "doi 10.34740/kaggle/dsv/1183165",
+        names=_pattern(
+            r"(?P<label>glioma|meningioma|no|pituitary)_tumor/"
+            r"((gg?|m\d?|p|n|image) ?\(\d+\)|(?<=no_tumor/)\d+)"
+        ),
+        sign=_pattern(r"(glioma|meningioma|pituitary)_tumor/(gg?|m\d?|p|image) ?\(\d+\)"),
+    ),
+    # Its tumour slices, yes/y0.jpg, name no class.
+    Collection(
+        "br35h",
+        "Br35H :: Brain Tumor Detection 2020 (Hamada 2020)",
+        "https://www.kaggle.com/datasets/ahmedhamada0/brain-tumor-detection",
+        names=_pattern(r"(?P<label>no)/no\d+"),
     ),
 )
 COLLECTIONS: Mapping[str, Collection] = {collection.name: collection for collection in _TABLE}
 
 
-def known(sources: Iterable[str]) -> list[Collection]:
+def known_collections(sources: Iterable[str]) -> list[Collection]:
     """The published collections among the names of sources."""
     return [COLLECTIONS[name] for name in sources if name in COLLECTIONS]
+
+
+def published_names(paths: Iterable[str]) -> dict[str, PublishedName]:
+    """What the paths of a source's images say, for those that are named as a published collection's.
+
+    Paths have forward slashes and begin with the folders that are known, the source's own name among them.
+    """
+    stems = {path: str(PurePosixPath(path).with_suffix("")) for path in paths}
+    found: dict[str, PublishedName] = {}
+    for collection in _TABLE:
+        sign = collection.sign or collection.names
+        if sign and any(map(sign.search, stems.values())):
+            matches = {path: collection.names and collection.names.search(stem) for path, stem in stems.items()}
+            found |= {path: _named(collection.name, match.groupdict()) for path, match in matches.items() if match}
+    return found
+
+
+def _named(collection: str, said: Mapping[str, str | None]) -> PublishedName:
+    text = {name: (value or "").lower() for name, value in said.items()}
+    return PublishedName(
+        collection,
+        find_subset(text.get("subset", "")),
+        find_class(text.get("label", "").replace("nt", "no")) or "",
+        _AXES.get(text.get("axis", ""), ""),
+        text.get("sequence", ""),
+    )
+
+
+def copies(paths: Iterable[str]) -> set[str]:
+    """The paths of BRISC's segmentation task that hold the same images as its classification task beside it."""
+    brisc = COLLECTIONS["brisc"].names
+    stems = {path: PurePosixPath(path).stem for path in paths}
+    own = {path: stem for path, stem in stems.items() if brisc and brisc.search(stem)}
+    inside = {path for path in own if "segmentation_task" in PurePosixPath(path).parts}
+    classified = {stem for path, stem in own.items() if path not in inside}
+    return {path for path in inside if own[path] in classified and PurePosixPath(path).parent.name == "images"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import functools
+import io
 import re
 import sys
 from collections import Counter
@@ -110,7 +111,8 @@ def load_dataset(folder: str | Path) -> Dataset:
     if not root.is_dir():
         remedy = "Give a folder made by `btkeras prepare`, a folder of class folders, or `phantom`"
         raise DataError("A dataset must be a folder", received=root, remedy=remedy)
-    records = _from_manifest(root) if (root / MANIFEST).is_file() else _from_class_folders(root)
+    named = (root / MANIFEST).is_file() and (has_own_manifest(root) or not _has_class_folders(root))
+    records = _from_manifest(root) if named else _from_class_folders(root)
     dataset = Dataset(root, tuple(sorted(records, key=lambda record: record.path)))
     if len(dataset.classes) < 2:
         found, remedy = dataset.counts() or "no image", f"Name the class folders {', '.join(CLASSES)}"
@@ -118,6 +120,10 @@ def load_dataset(folder: str | Path) -> Dataset:
             "A dataset must hold images of at least two classes", received=f"{found} in {root}", remedy=remedy
         )
     return dataset
+
+
+def _has_class_folders(root: Path) -> bool:
+    return any(path.is_dir() and (find_class(path.name) or find_subset(path.name)) for path in root.iterdir())
 
 
 def _from_class_folders(root: Path) -> list[Record]:
@@ -175,6 +181,33 @@ def _say(text: str) -> None:
     logger.warning(text)
 
 
+def is_own_manifest(data: bytes) -> bool:
+    """Whether the content of a ``manifest.csv`` is as ``load_dataset`` reads it: a line has a ``path`` and a class.
+
+    Other projects, BRISC among them, have files of that name with columns of their own.
+    """
+    rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig", errors="replace"), newline=""))
+    try:
+        return any(row.get("path") and find_class(row.get("label") or "") for row in rows)
+    except csv.Error:
+        return True
+
+
+def has_own_manifest(root: Path) -> bool:
+    """Whether a folder has a ``manifest.csv`` that says what its images are; logs it where it is another project's."""
+    manifest = root / MANIFEST
+    if not manifest.is_file():
+        return False
+    try:
+        if is_own_manifest(manifest.read_bytes()):
+            return True
+    except OSError:
+        # Its message comes where it is read.
+        return True
+    _say(f"{manifest} is another project's: it has no lines with a path and the label of a class; folders are read")
+    return False
+
+
 def _from_manifest(root: Path) -> list[Record]:
     manifest = root / MANIFEST
     try:
@@ -195,7 +228,8 @@ def _check_columns(names: list[str], manifest: Path) -> None:
     found = ", ".join(names) or "an empty file"
     if missing := ", ".join(name for name in ("path", "label") if name not in names):
         rule = f"{manifest} must have the columns path and label (patient and source are optional)"
-        raise DataError(rule, received=found, remedy=f"Add {missing}")
+        remedy = f"Add {missing}; if it is another project's: btkeras prepare {manifest.parent} --out DATASET"
+        raise DataError(rule, received=found, remedy=remedy)
     if len(set(names)) < len(names):
         raise DataError(f"{manifest} must have each column once", received=found)
 

@@ -14,7 +14,18 @@ from typing import NamedTuple
 
 from btkeras.datasets.boxes import BOXES, read_boxes
 from btkeras.datasets.choice import SequenceChoice, choose_sequence
-from btkeras.datasets.dataset import CLASSES, MANIFEST, Record, class_name, find_class, find_subset, load_dataset
+from btkeras.datasets.collections import PublishedName, copies, published_names
+from btkeras.datasets.dataset import (
+    CLASSES,
+    MANIFEST,
+    Record,
+    class_name,
+    find_class,
+    find_subset,
+    has_own_manifest,
+    is_own_manifest,
+    load_dataset,
+)
 from btkeras.datasets.mask_siblings import name_unnamed_masks
 from btkeras.datasets.masks import pair_masks
 from btkeras.datasets.naming import parse_names
@@ -23,6 +34,7 @@ from btkeras.datasets.readers.figshare import CVIND, read_cvind
 from btkeras.datasets.readers.selection import LeftOut, holds_slices, left_out_text
 from btkeras.datasets.source_image import DATASET_JSON, SourceImage, channel_names, named_image
 from btkeras.errors import DataError
+from btkeras.logging import logger
 
 FIGSHARE = "figshare"
 
@@ -45,7 +57,7 @@ def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoic
     left_out: list[LeftOut] = []
     folds: list[SourceFile] = []
     for source, name in zip(sources, _source_names(sources), strict=True):
-        if (source / MANIFEST).is_file():
+        if has_own_manifest(source):
             images += [_manifest_image(source, record, name) for record in load_dataset(source).records]
         else:
             files = walk(source, stack)
@@ -104,6 +116,7 @@ def _folder_images(source: Path, name: str, files: list[SourceFile]) -> FoundIma
     slices = [file for file in files if file.suffix == ".mat" and file.basename.lower() != CVIND]
     readable = {file.path: file for file in files if file.suffix != ".mat" and holds_slices(file.path, file.head)}
     others = [file for file in files if file.suffix != ".mat" and file.path not in readable]
+    copied = [readable.pop(path) for path in sorted(copies(readable))]
     names = name_unnamed_masks(parse_names(readable), readable)
     pairs = pair_masks(names)
     images = [file for path, file in readable.items() if names[path].mask is None]
@@ -115,12 +128,13 @@ def _folder_images(source: Path, name: str, files: list[SourceFile]) -> FoundIma
         mask = readable.get(pairs.mask_of.get(path, ""))
         found.append(named_image(image, names[path], mask, channels))
     left_out = [LeftOut(readable[path].name, why) for path, why in pairs.left_out.items()]
+    left_out += [LeftOut(file.name, "copy of an image of the classification task") for file in copied]
     unread = [file for file in others if file.basename.lower() not in (BOXES, CVIND, DATASET_JSON)]
     return FoundImages(found, left_out + [LeftOut(file.name, file.suffix or "without ending") for file in unread])
 
 
 def _check_others(source: Path, others: Sequence[SourceFile], readable: bool) -> None:
-    if manifests := [file.name for file in others if file.basename == MANIFEST]:
+    if manifests := [file.name for file in others if file.basename == MANIFEST and is_own_manifest(file.read())]:
         rule = f"A dataset with {MANIFEST} must be given as a source of its own"
         remedy = "Give its folder; unzip it first if it lies in a zip"
         raise DataError(rule, received=manifests[0], remedy=remedy)
@@ -138,16 +152,37 @@ def _labelled_images(
     """Images with the classes and subsets of the folders above them, and the boxes of tables beside them."""
     prefix = [_absolute(source).name] if _named_by_parent(source) else []
     folders = [prefix + _folders(file) for file in images]
-    labels = _labels(images, [[folder for folder in above if not find_subset(folder)] for above in folders])
+    said = _published(images, folders)
+    classes = [[folder for folder in above if not find_subset(folder)] for above in folders]
+    labels = _labels(images, classes, [name.label for name in said])
     paths, boxes = {file.path for file in images}, dict[str, str]()
     for table in (file for file in others if file.basename.lower() == BOXES):
         boxes |= read_boxes(table.read(), posixpath.dirname(table.path), table.name, paths)
     found = []
-    for file, label, above in zip(images, labels, folders, strict=True):
-        subset = next(filter(None, map(find_subset, above)), "")
+    for file, label, above, published in zip(images, labels, folders, said, strict=True):
+        subset = next(filter(None, map(find_subset, above)), published.subset)
         extra = {"original": file.path, "subset": subset, "box": boxes.get(file.path, "")}
-        found.append(SourceImage(file, name, label, extra={key: value for key, value in extra.items() if value}))
+        extra |= {"axis": published.axis, "sequence": published.sequence}
+        kept = {key: value for key, value in extra.items() if value}
+        found.append(SourceImage(file, published.collection or name, label, extra=kept))
+    _log_other_classes(found, said)
     return found
+
+
+def _log_other_classes(images: Sequence[SourceImage], said: Sequence[PublishedName]) -> None:
+    other = [image for image, name in zip(images, said, strict=True) if name.label not in ("", image.label)]
+    if other:
+        logger.warning(
+            f"{len(other):,} images lie in another class's folder than their names say: the folder counts; "
+            f"{other[0].file.name}, a {other[0].label} here, is the first"
+        )
+
+
+def _published(images: Sequence[SourceFile], folders: Sequence[Sequence[str]]) -> list[PublishedName]:
+    """What each image's name says if it is one of a published collection."""
+    paths = ["/".join([*above, file.basename]) for file, above in zip(images, folders, strict=True)]
+    names = published_names(paths)
+    return [names.get(path, PublishedName("")) for path in paths]
 
 
 def _folders(file: SourceFile) -> list[str]:
@@ -160,16 +195,19 @@ def _folders(file: SourceFile) -> list[str]:
     return names
 
 
-def _labels(images: Sequence[SourceFile], folders: list[list[str]]) -> list[str]:
+def _labels(images: Sequence[SourceFile], folders: list[list[str]], said: Sequence[str]) -> list[str]:
+    """The classes, by folders; ``said`` is the class that a name says, or "", for images in no class folder."""
     # A download often has all its class folders in one more folder, or several.
     while folders and all(len(above) > 1 for above in folders) and len({above[0] for above in folders}) == 1:
         if find_class(folders[0][0]):
             break
         folders = [above[1:] for above in folders]
-    return [_label(file, above) for file, above in zip(images, folders, strict=True)]
+    return [_label(file, above, name) for file, above, name in zip(images, folders, said, strict=True)]
 
 
-def _label(file: SourceFile, folders: list[str]) -> str:
+def _label(file: SourceFile, folders: list[str], said: str) -> str:
+    if said:
+        return next(filter(None, map(find_class, folders)), said)
     if not folders:
         rule = f"Each image must lie in a folder named after its class ({', '.join(CLASSES)})"
         raise DataError(rule, received=file.name, remedy="Move it into such a folder, or remove it")

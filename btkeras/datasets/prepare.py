@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from btkeras.datasets.choice import ANY, SequenceChoice, check_series, is_dicom_image, why_not_chosen
+from btkeras.datasets.collections import known_collections
 from btkeras.datasets.convert import MIDDLE_THIRD, PreparedImage, convert_all, slice_step
 from btkeras.datasets.dataset import Record, write_manifest
 from btkeras.datasets.layout import find_images
@@ -25,7 +26,10 @@ from btkeras.datasets.readers import DICOM_SUFFIXES
 from btkeras.datasets.readers.selection import LeftOut
 from btkeras.datasets.source_image import SourceImage
 from btkeras.errors import DataError
-from btkeras.files import atomic_folder
+from btkeras.files import atomic_folder, write_csv
+
+# Where the images of published collections are from, and under which licence.
+COLLECTIONS_FILE = "collections.csv"
 
 # Broken images that an error lists.
 _LISTED = 20
@@ -39,8 +43,9 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 class PrepareReport:
     """What ``prepare`` did: the new dataset's folder, and numbers of images.
 
-    ``patients`` is the number of different patients; ``duplicates`` are images whose bytes occur earlier; ``left_out``
-    are files that are no images or were not chosen, and ``broken`` those that cannot be used, each with the reason.
+    ``patients`` is the number of different patients; ``duplicates`` are images whose bytes occur earlier, ``subsets``
+    those of a published split; ``left_out`` are files that are no images or were not chosen, and ``broken`` those that
+    cannot be used, each with the reason.
     """
 
     out: Path
@@ -49,6 +54,7 @@ class PrepareReport:
     patients: int
     without_patient: int
     duplicates: int
+    subsets: Mapping[str, int]
     left_out: tuple[LeftOut, ...]
     broken: tuple[LeftOut, ...]
 
@@ -58,11 +64,14 @@ class PrepareReport:
         lines = [f"{self.out}: {sum(self.classes.values())} images"]
         lines += [f"  {label:<12}{count:>6}" for label, count in self.classes.items()]
         lines += [f"Sources: {', '.join(f'{name} ({count})' for name, count in self.sources.items())}"]
+        lines += [f"  {collection}" for collection in known_collections(self.sources)]
         lines += [f"Patients: {self.patients}; images without a known patient: {self.without_patient}"]
+        subsets = ", ".join(f"{name} ({count})" for name, count in self.subsets.items())
         notes = (
             (self.duplicates, f"Duplicates of other images: {self.duplicates}; to see them: btkeras audit {out}"),
             (self.broken, f"Broken and left out: {len(self.broken)}, listed in {self.out / LEFT_OUT}"),
             *((True, line) for line in left_out_lines(self.left_out, self.out)),
+            (len(self.subsets) > 1, f"Published split: {subsets}; to test it: --group-by official"),
             (len(self.classes) == 1, "There is only one class; training needs two, so add a source"),
         )
         lines += [text for holds, text in notes if holds]
@@ -88,6 +97,8 @@ def prepare(  # noqa: PLR0913
     (path in the source), ``sha256`` and ``bytes`` (of the stored image), and where they are known ``mask``, ``box``
     ("x_center y_center width height", fractions), ``subset`` and ``official_fold`` (the FigShare authors', 1 to 5). Of
     DICOM nothing in clear text is stored: ``patient`` and ``series`` are pseudonyms, of which file names are made.
+    Published collections (``btkeras.datasets.collections``) are known by their files' names, which also give
+    ``source``, ``subset``, ``axis`` and ``sequence``; their reference and licence are in ``collections.csv``.
 
     Args:
         sources: Folders and files.
@@ -172,6 +183,10 @@ class _Writer:
 
     def finish(self) -> None:
         write_manifest(self._root, self.records)
+        if collections := known_collections(sorted({record.source for record in self.records})):
+            columns = ("name", "title", "reference", "license")
+            rows = ([getattr(collection, column) for column in columns] for collection in collections)
+            write_csv(self._root / COLLECTIONS_FILE, columns, rows)
         write_left_out(self._root, [*self.broken, *self._left_out], private=self._private)
 
     def report(self, out: Path) -> PrepareReport:
@@ -181,7 +196,9 @@ class _Writer:
         duplicates = len(patients) - len({record.extra["sha256"] for record in self.records})
         known, unknown = len({*patients} - {""}), patients.count("")
         left_out = tuple(self._left_out), tuple(self.broken)
-        return PrepareReport(out, classes, sources, known, unknown, duplicates, *left_out)
+        counter = Counter(value for record in self.records if (value := record.extra.get("subset", "")))
+        subsets = dict(sorted(counter.items()))
+        return PrepareReport(out, classes, sources, known, unknown, duplicates, subsets, *left_out)
 
     def _add(self, source: str, image: PreparedImage) -> None:
         name = self._name(image.label, image.name)

@@ -57,7 +57,9 @@ def named_image(
     if name.channel is not None and name.channel < len(channels):
         sequence = channels[name.channel]
     number = "" if name.channel is None else str(name.channel)
-    extra = {**image.extra, "session": name.session, "sequence": sequence, "channel": number}
+    # The name of a published collection's image may say the sequence too.
+    shown = sequence or image.extra.get("sequence", "")
+    extra = {**image.extra, "session": name.session, "sequence": shown, "channel": number}
     return replace(
         image,
         patient=name.patient,

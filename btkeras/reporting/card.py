@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from statistics import fmean
 from typing import Any
 
+from btkeras.datasets.collections import known_collections
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import BTKerasError, RunError
 from btkeras.evaluation.robustness import read_sheet
@@ -60,6 +61,7 @@ def card_text(run: Run) -> str:
         "warnings": synthetic_warning(data),
         "caveats": split_caveats(model.source),
         "details": Table.from_facts("details", "The model", _details(run, manifest)),
+        "collections": list(map(str, known_collections(manifest.get("sources") or []))),
         "dataset": PurePath(str(manifest["dataset"])).name,
         "confounded": confounded,
         "data_tables": [subset_table(model.source, paper=False), *collections],
