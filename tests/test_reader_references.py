@@ -23,9 +23,11 @@ from click.testing import CliRunner
 from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
 
 from btkeras.cli import main
+from btkeras.datasets.dataset import CLASSES
 from btkeras.datasets.readers.formats import open_slices
 from btkeras.errors import ImageError
 from btkeras.preprocessing.image_file import MIN_SIDE
+from tests.prepare_files import rows
 
 _WHEELS = {
     "pydicom": Path(pydicom.__file__).parent / "data/test_files",
@@ -56,10 +58,10 @@ class Outcome(NamedTuple):
 
 
 def files() -> Iterator[tuple[str, Path]]:
-    """Names that say where the files come from, and the files; programs of the tests are none of theirs."""
+    """Names that say where the files come from, and the files; programs and hidden files are none of them."""
     for wheel, folder in _WHEELS.items():
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.suffix not in (".py", ".pyc"):
+            if path.is_file() and path.suffix not in (".py", ".pyc") and not path.name.startswith("."):
                 yield f"{wheel}/{path.relative_to(folder).as_posix()}", path
 
 
@@ -192,15 +194,22 @@ def test_predict_gives_each_file_a_decision_or_one_message(trained_run: Path) ->
 
 
 def test_prepare_stores_or_names_each_file(tmp_path: Path) -> None:
-    source = tmp_path / "study/glioma"
-    source.mkdir(parents=True)
+    folders = list(dict.fromkeys(path.parent for path in FILES.values()))
     for number, path in enumerate(FILES.values()):
-        # A patient's folder each, so that no file is taken for another's mask or sequence.
-        (source / f"p{number:03d}").mkdir()
-        shutil.copy(path, source / f"p{number:03d}" / path.name)
+        # A patient's series of different sequences lie in classes of their own, and each file in a folder, so that none
+        # is taken for another's mask.
+        place = tmp_path / "study" / CLASSES[folders.index(path.parent) % len(CLASSES)] / f"p{number:03d}"
+        place.mkdir(parents=True)
+        shutil.copy(path, place / path.name)
     arguments = ["prepare", str(tmp_path / "study"), "--out", str(tmp_path / "out"), "--skip-broken"]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
+    stored, left_out = rows(tmp_path / "out/manifest.csv"), rows(tmp_path / "out/left_out.csv")
+    # Of DICOM files the manifest has no names; here they have one frame each, or their first one is an image.
+    volumes = {row["original"] for row in stored if row["original"]}
+    frames = [row for row in stored if not row["original"] and row["slice"] in ("", "0")]
+    assert len(volumes) + len(frames) + len(left_out) == len(FILES), done.output
+    assert all(row["reason"] and len(row["reason"].splitlines()) == 1 for row in left_out)
 
 
 if __name__ == "__main__":
