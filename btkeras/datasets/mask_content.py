@@ -22,7 +22,7 @@ _FEW_LABELS, _MOST_LABELS = 16, 512
 _FEWEST_LEVELS = 8
 # An image's file of fewer bits a pixel is looked at, its header aside: slices have more as PNG, and mostly as JPEG.
 _BITS_OF_MASKS, _HEADER_BYTES = 1.0, 1024
-_FEW_LEVELS = 5
+_FEW_COLORS = 5
 # JPEG blurs the two levels of a mask at its edge.
 _NEAR, _MOST_PIXELS, _JPEG_THRESHOLD = 16, 0.99, 127
 # The largest tumours with their edema are a third of the brain, which is 0.42 of a head with its neck.
@@ -57,20 +57,20 @@ def _labels_text(voxels: NDArray[Any]) -> str:
 
 
 def check_no_mask_image(stored: bytes, name: str) -> None:
-    """Raises ImageError if a PNG or JPEG has two to five grey levels, or is black and white as JPEG blurs it."""
+    """Raises ImageError if a PNG or JPEG has two to five colors, or is black and white as JPEG blurs it."""
     width, height = check_image(stored, name)
     if (len(stored) - _HEADER_BYTES) * 8 > _BITS_OF_MASKS * width * height:
         return
-    levels, counts = np.unique(decode(stored, name).max(axis=-1), return_counts=True)
+    pixels = decode(stored, name)
+    colors = np.unique(pixels.astype(np.uint32) @ (256 ** np.arange(pixels.shape[-1], dtype=np.uint32))).size
+    levels, counts = np.unique(pixels.max(axis=-1), return_counts=True)
     extreme = np.minimum(levels, 255 - levels.astype(int)) < _NEAR
     both = levels[0] < _NEAR and levels[-1] > 255 - _NEAR
     black_and_white = both and counts[extreme].sum() >= _MOST_PIXELS * counts.sum()
-    found = "only black and white" if black_and_white else f"only {len(levels)} grey levels"
-    rule, remedy = (
-        "An image must not be a mask",
-        "If it is the tumour's, name it as its image and _mask; else remove it",
-    )
-    check(not black_and_white and not 1 < len(levels) <= _FEW_LEVELS, rule, f"{name} with {found}", remedy)
+    found = "only black and white" if black_and_white else f"only {colors} colors"
+    remedy = "If it is the tumour's mask, name it as its image and _mask; else remove it"
+    doubtful = black_and_white or 1 < colors <= _FEW_COLORS
+    check(not doubtful, "An image must not be a mask", f"{name} with {found}", remedy)
 
 
 def read_mask_image(data: bytes, name: str, stored: bytes, image_name: str) -> NDArray[np.bool_]:
