@@ -130,7 +130,16 @@ def test_brisc_s_segmentation_task_alone_has_its_classes_in_the_names(tmp_path: 
     assert all(record.box and record.source == "brisc" for record in records(out).values())
 
 
-def test_a_masks_left_out_image_has_none_to_take(tmp_path: Path, out: Path) -> None:
+@pytest.mark.parametrize("tasks", [("classification", "segmentation"), ("segmentation", "classification")])
+def test_both_tasks_given_one_by_one_are_the_same_images(tmp_path: Path, out: Path, tasks: tuple[str, ...]) -> None:
+    put(tmp_path / "b", brisc())
+    report = run(*(tmp_path / f"b/{task}_task" for task in tasks), out=out)
+    assert report.sources == {"brisc": 24} and report.duplicates == 0
+    assert sum(bool(record.box) for record in records(out).values()) == 18
+    assert {Path(file.path).parts[-4] for file in report.left_out} == {"segmentation_task"}
+
+
+def test_an_image_that_only_the_segmentation_task_has_is_taken_from_it(tmp_path: Path, out: Path) -> None:
     files = brisc()
     gone = "classification_task/test/glioma/brisc2025_test_00001_gl_ax_t1.jpg"
     del files[gone]

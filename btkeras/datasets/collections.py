@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from btkeras.datasets.dataset import find_class, find_subset
 from btkeras.datasets.download import Deposit, figshare, zenodo
+from btkeras.datasets.readers.selection import LeftOut
+from btkeras.datasets.source_image import SourceImage
 
 _AXES = {"ax": "axial", "co": "coronal", "sa": "sagittal"}
 
@@ -56,6 +59,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 _BRISC = r"brisc2025_(?P<subset>train|test)_\d+_(?P<label>gl|me|no|nt|pi)_(?P<axis>ax|co|sa)_(?P<sequence>[a-z0-9]+)"
+_BRISC_STEM = re.compile(_BRISC, re.IGNORECASE)
 # Names as they are in the published archives.
 _TABLE = (
     Collection(
@@ -134,11 +138,23 @@ def _named(collection: str, said: Mapping[str, str | None]) -> PublishedName:
     )
 
 
-def copies(paths: Iterable[str]) -> set[str]:
-    """The paths of BRISC's segmentation task that hold the same images as its classification task beside it."""
-    brisc = COLLECTIONS["brisc"].names
-    stems = {path: PurePosixPath(path).stem for path in paths}
-    own = {path: stem for path, stem in stems.items() if brisc and brisc.search(stem)}
-    inside = {path for path in own if "segmentation_task" in PurePosixPath(path).parts}
-    classified = {stem for path, stem in own.items() if path not in inside}
-    return {path for path in inside if own[path] in classified and PurePosixPath(path).parent.name == "images"}
+def merge_copies(images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[LeftOut]]:
+    """Takes each image of BRISC once: that of the classification task, with the mask of its copy for segmentation.
+
+    Images of one name are the same image. The second result are the copies.
+    """
+    members: dict[str, list[SourceImage]] = defaultdict(list)
+    for image in images:
+        if image.source == "brisc" and _BRISC_STEM.fullmatch(image.file.stem):
+            members[image.file.stem.lower()].append(image)
+    merged: dict[str, SourceImage | None] = {}
+    for found in members.values():
+        # The segmentation task has its images in folders of that name, the classification task in those of classes.
+        best = min(found, key=lambda image: PurePosixPath(image.file.path).parent.name == "images")
+        mask = best.mask or next((image.mask for image in found if image.mask), None)
+        merged |= {image.file.name: replace(image, mask=mask) if image is best else None for image in found}
+    kept = [merged.get(image.file.name, image) for image in images]
+    copies = [
+        LeftOut(name, "copy of an image of the classification task") for name, image in merged.items() if not image
+    ]
+    return [image for image in kept if image], copies

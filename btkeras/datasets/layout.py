@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from btkeras.datasets.boxes import BOXES, read_boxes
 from btkeras.datasets.choice import SequenceChoice, choose_sequence
-from btkeras.datasets.collections import PublishedName, copies, published_names
+from btkeras.datasets.collections import PublishedName, merge_copies, published_names
 from btkeras.datasets.dataset import (
     CLASSES,
     MANIFEST,
@@ -66,6 +66,8 @@ def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoic
             chosen = choose_sequence(found.images, choice)
             images += chosen.images
             left_out += [*found.left_out, *chosen.left_out]
+    images, copies = merge_copies(images)
+    left_out += copies
     if folds:
         images = _with_folds(images, folds)
     if not images:
@@ -116,7 +118,6 @@ def _folder_images(source: Path, name: str, files: list[SourceFile]) -> FoundIma
     slices = [file for file in files if file.suffix == ".mat" and file.basename.lower() != CVIND]
     readable = {file.path: file for file in files if file.suffix != ".mat" and holds_slices(file.path, file.head)}
     others = [file for file in files if file.suffix != ".mat" and file.path not in readable]
-    copied = [readable.pop(path) for path in sorted(copies(readable))]
     names = name_unnamed_masks(parse_names(readable), readable)
     pairs = pair_masks(names)
     images = [file for path, file in readable.items() if names[path].mask is None]
@@ -128,7 +129,6 @@ def _folder_images(source: Path, name: str, files: list[SourceFile]) -> FoundIma
         mask = readable.get(pairs.mask_of.get(path, ""))
         found.append(named_image(image, names[path], mask, channels))
     left_out = [LeftOut(readable[path].name, why) for path, why in pairs.left_out.items()]
-    left_out += [LeftOut(file.name, "copy of an image of the classification task") for file in copied]
     unread = [file for file in others if file.basename.lower() not in (BOXES, CVIND, DATASET_JSON)]
     return FoundImages(found, left_out + [LeftOut(file.name, file.suffix or "without ending") for file in unread])
 

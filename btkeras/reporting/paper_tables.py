@@ -118,7 +118,7 @@ def _subset_counts(source: Source, labels: Sequence[str]) -> dict[str, dict[str,
 
 
 def _split_note(source: Source) -> str:
-    split = f"by {source.group_by}, seed {source.config.data.split_seed}"
+    split = f"by {source.split_kind}, seed {source.config.data.split_seed}"
     if not source.test:
         return f"One split, {split}."
     return f"{len(source.splits)} folds, split {split}: {_ROTATION[source.test]}. A range where the folds differ."

@@ -94,6 +94,12 @@ class Source:
         return str(self.splits[0].get("group_by", "image"))
 
     @property
+    def split_kind(self) -> str:
+        """What the splits are by, with the column of a published one."""
+        column = self.splits[0].get("column", "")
+        return f"{self.group_by} (column {column})" if column else self.group_by
+
+    @property
     def published_test(self) -> bool:
         """Whether the test subset is one that was published, by a column other than that of FigShare's folds."""
         return self.splits[0].get("column", OFFICIAL_FOLD) != OFFICIAL_FOLD

@@ -206,7 +206,7 @@ def _source_facts(source: Source) -> dict[str, Any]:
         "images": ", ".join(f"{label} {images:,}" for label, images in manifest["images"].items()),
         "patients": manifest.get("patients") or "not named by the dataset",
         "digest of the dataset's list of files": source.dataset_digest,
-        "split": f"by {source.group_by}, {folds}, seed {config.data.split_seed}",
+        "split": f"by {source.split_kind}, {folds}, seed {config.data.split_seed}",
         "seeds of the trainings": ", ".join(map(str, dict.fromkeys(run.seed for run in source.runs))),
         "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}",
         "training": training if networks else None,
