@@ -27,6 +27,15 @@ def scene(height: int = 45, width: int = 70, seed: int = 0) -> NDArray[np.uint8]
     return np.clip(127 + 100 * np.stack(waves, axis=-1) + noise, 0, 255).astype(np.uint8)
 
 
+def head(seed: int = 0, height: int = 72, width: int = 64) -> NDArray[np.uint8]:
+    """Something that the MRI check takes for a slice of a head: a skull around tissue on black, uint8."""
+    y, x = np.mgrid[:height, :width]
+    distance = np.hypot((y - height / 2) / (0.44 * height), (x - width / 2) / (0.4 * width))
+    tissue = 110 + 50 * np.sin(x / 4 + seed) * np.cos(y / 5 - seed)
+    grey = np.where(distance < 0.85, tissue, np.where(distance < 1, 210, 3))
+    return np.clip(grey + np.random.default_rng(seed).integers(-6, 7, grey.shape), 0, 255).astype(np.uint8)
+
+
 def deep_scene(channels: int = 1) -> NDArray[np.uint16]:
     """A 16-bit image that uses a part of its range, as scanners do; ``[45, 70]`` or ``[45, 70, channels]``."""
     grey = scene()[..., :channels].astype(np.uint16) * 13 + np.arange(70, dtype=np.uint16)[:, None] + 300

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from btkeras.datasets import prepare as prepare_module
 from btkeras.datasets.dataset import Record, load_dataset
-from btkeras.datasets.prepare import PrepareReport, prepare
+from btkeras.datasets.prepare import PrepareReport
 from tests.mat_files import mat73, slice_mat
 
 GREY = np.arange(20 * 30, dtype=np.uint8).reshape(20, 30)
@@ -45,6 +46,11 @@ def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes
 
 def quiet(items: Iterable[Any], total: int) -> Iterable[Any]:
     return items
+
+
+def prepare(*arguments: Any, mri_check: bool = False, **options: Any) -> PrepareReport:
+    """``prepare`` without the MRI check, since the images of most tests are no heads."""
+    return prepare_module.prepare(*arguments, mri_check=mri_check, **options)
 
 
 def run(*sources: Path, out: Path, skip_broken: bool = False) -> PrepareReport:

@@ -73,7 +73,7 @@ def test_a_download_by_name_says_whose_the_collection_is(tmp_path: Path, monkeyp
 
     monkeypatch.setattr("btkeras.datasets.download.download", fetch)
     options = ["--download-dir", str(tmp_path / "downloads"), "--out", str(tmp_path / "data")]
-    result = CliRunner().invoke(main, ["prepare", "--download", "figshare", *options])
+    result = CliRunner().invoke(main, ["prepare", "--download", "figshare", "--no-mri-check", *options])
     assert result.exit_code == 0, result.output
     assert "figshare: brain tumor dataset (Cheng 2017), doi 10.6084/m9.figshare.1512427, licence: CC BY 4.0" in (
         result.stderr

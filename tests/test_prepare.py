@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from btkeras.datasets.dataset import load_dataset
-from btkeras.datasets.prepare import prepare
 from btkeras.errors import ConfigError, DataError
 from btkeras.preprocessing.decode import to_uint8
 from tests.mat_files import mat73, slice_mat
@@ -29,6 +28,7 @@ from tests.prepare_files import (
     figshare_download,
     figshare_files,
     pixels,
+    prepare,
     put,
     records,
     rows,

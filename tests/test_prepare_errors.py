@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from btkeras.datasets.prepare import prepare
 from btkeras.errors import DataError
 from tests.mat_files import mat73, slice_mat
 from tests.prepare_files import (
     GREY,
     encoded,
     figshare_download,
+    prepare,
     put,
     records,
     rows,

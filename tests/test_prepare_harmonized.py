@@ -12,10 +12,9 @@ from btkeras.cli import main
 from btkeras.config import PhantomConfig
 from btkeras.datasets.dataset import Dataset, load_dataset
 from btkeras.datasets.phantom import write_phantom
-from btkeras.datasets.prepare import prepare
 from btkeras.preprocessing.harmonize import harmonize
 from btkeras.preprocessing.resize import resize
-from tests.prepare_files import pixels, quiet
+from tests.prepare_files import pixels, prepare, quiet
 
 SIZE = 96
 

@@ -13,13 +13,12 @@ import pytest
 
 from btkeras.datasets.choice import SequenceChoice
 from btkeras.datasets.dataset import Record, load_dataset
-from btkeras.datasets.prepare import prepare
 from btkeras.datasets.pseudonyms import load_key, pseudonym
 from btkeras.datasets.readers.formats import open_slices
 from btkeras.errors import ConfigError, DataError
 from btkeras.preprocessing.decode import decode_file
 from tests.dicom_files import NAME, dicom
-from tests.prepare_files import encoded, pixels, put, quiet, rows, run, tree
+from tests.prepare_files import encoded, pixels, prepare, put, quiet, rows, run, tree
 
 RNG = np.random.default_rng(0)
 SLICES = RNG.integers(0, 3000, (4, 20, 24), np.uint16)

@@ -282,7 +282,7 @@ def test_the_command_says_what_it_left_out(tmp_path: Path) -> None:
         "glioma/P1/P1_t2.nii.gz": SCAN,
         "glioma/P1/P1_brain_mask.nii.gz": BRAIN_MASK,
     }
-    command = ["prepare", str(put(tmp_path / "x", files)), "--out", str(tmp_path / "out")]
+    command = ["prepare", str(put(tmp_path / "x", files)), "--out", str(tmp_path / "out"), "--no-mri-check"]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1 and "Choose one, for instance --sequence t1c" in result.output
     result = CliRunner().invoke(main, [*command, "--sequence", "t1c"])

@@ -247,7 +247,7 @@ def test_a_public_layout_gives_its_patients_one_sequence_and_the_tumours_masks(n
     layout = LAYOUTS[name]
     source = put(tmp_path / "source", {f"glioma/{path}": contents()[kind] for path, kind in layout.files.items()})
     choice = ["--sequence", layout.sequence] if layout.sequence else []
-    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out"), *choice])
+    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out"), "--no-mri-check", *choice])
     assert done.exit_code == 0, done.output
     found = rows(tmp_path / "out/manifest.csv")
     kinds = {f"glioma/{path}": kind for path, kind in layout.files.items()}
@@ -274,14 +274,14 @@ def _said(out: Path, found: list[dict[str, str]]) -> Iterator[str]:
 def test_several_sequences_stop_with_their_list(name: str, tmp_path: Path) -> None:
     layout = LAYOUTS[name]
     source = put(tmp_path / "source", {f"glioma/{path}": contents()[kind] for path, kind in layout.files.items()})
-    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out"), "--no-mri-check"])
     assert done.exit_code == 1 and not (tmp_path / "out").exists()
     assert "Of several sequences of a case one must be chosen" in done.output and layout.sequence in done.output
 
 
 def test_what_was_left_out_is_named_where_nothing_is_left(tmp_path: Path) -> None:
     source = put(tmp_path / "source", {f"glioma/{n}_mask.png": contents()["slice tumor"] for n in "ab"})
-    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out"), "--no-mri-check"])
     assert done.exit_code == 1
     assert "2 files (2 a mask without an image)" in done.output and "a_mask.png" in done.output
 
@@ -290,5 +290,5 @@ def test_what_was_left_out_is_named_where_nothing_is_left(tmp_path: Path) -> Non
 def test_a_volume_of_few_values_is_no_scan_whatever_its_name(values: int, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, values, (24, 24, 8)).astype(np.uint8)
     source = put(tmp_path / "source", {"glioma/p/scan.nii.gz": contents()["scan"], "glioma/p2/x.nii.gz": _nifti(noise)})
-    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out"), "--no-mri-check"])
     assert done.exit_code == 1 and "A volume must be a scan, not a mask" in done.output and "x.nii.gz" in done.output

@@ -201,7 +201,7 @@ def test_prepare_stores_or_names_each_file(tmp_path: Path) -> None:
         place = tmp_path / "study" / CLASSES[folders.index(path.parent) % len(CLASSES)] / f"p{number:03d}"
         place.mkdir(parents=True)
         shutil.copy(path, place / path.name)
-    arguments = ["prepare", str(tmp_path / "study"), "--out", str(tmp_path / "out"), "--skip-broken"]
+    arguments = ["prepare", str(tmp_path / "study"), "--out", str(tmp_path / "out"), "--skip-broken", "--no-mri-check"]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     stored, left_out = rows(tmp_path / "out/manifest.csv"), rows(tmp_path / "out/left_out.csv")

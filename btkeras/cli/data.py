@@ -39,6 +39,7 @@ from btkeras.cli.common import (
 )
 @click.option("--sequence", default="", help="Of cases with several: t1c, t1, t2, flair, or another's name.")
 @click.option("--channel", default="", help="Of nnU-Net's channels, or the volumes in a file: N from 0, or its name.")
+@click.option("--mri-check/--no-mri-check", default=True, help="Stop at images that plainly show no brain MRI slice.")
 @skip_broken_option
 def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download_dir: Path, **chosen: Any) -> None:
     """Make a dataset from any number of SOURCEs.

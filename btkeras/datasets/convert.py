@@ -20,17 +20,19 @@ from btkeras.datasets.mask_names import stem_of
 from btkeras.datasets.pseudonyms import load_key, pseudonym
 from btkeras.datasets.readers import MissingExtraError, check
 from btkeras.datasets.readers.dicom import read_dicom
+from btkeras.datasets.readers.dicom_identity import DicomIdentity
 from btkeras.datasets.readers.figshare import read_slice
 from btkeras.datasets.readers.formats import kind_of
 from btkeras.datasets.readers.images import encode_png, to_png_or_jpeg
 from btkeras.datasets.readers.nifti import AXES, Volume, read_volume, slices_of
 from btkeras.datasets.readers.nifti_masks import read_mask
 from btkeras.datasets.source_image import SourceImage
-from btkeras.errors import ConfigError, DataError
+from btkeras.errors import ConfigError, DataError, ImageError
 from btkeras.machine import map_in_threads
-from btkeras.preprocessing.decode import to_uint8
+from btkeras.preprocessing.decode import decode, to_uint8
 from btkeras.preprocessing.harmonize import HeadBox, harmonize, head_box
 from btkeras.preprocessing.image_file import check_image, sniff
+from btkeras.preprocessing.mri_check import rejection_reason
 from btkeras.preprocessing.resize import resize
 
 MIDDLE_THIRD = "middle-third"
@@ -44,7 +46,10 @@ _MAX_THREADS = 8
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image as it will be written: encoded, with its mask (0 and 255, of its size) and further columns."""
+    """An image as it will be written: encoded, with its mask (0 and 255, of its size) and further columns.
+
+    ``rejection``: why it is left out, though other slices of its file or series are not.
+    """
 
     data: bytes
     label: str
@@ -53,6 +58,7 @@ class PreparedImage:
     name: str
     mask: bytes | None = None
     suffix: str = ".png"
+    rejection: str | None = None
 
 
 def slice_step(choice: str) -> int:
@@ -64,13 +70,13 @@ def slice_step(choice: str) -> int:
 
 
 def convert_all(
-    items: Iterable[SourceImage], size: int, step: int
+    items: Iterable[SourceImage], size: int, step: int, mri_check: bool = True
 ) -> Iterator[tuple[SourceImage, Sequence[PreparedImage] | DataError]]:
     """Yields each item with its images, or the error that its file causes, in the items' order.
 
     Images are harmonized to squares of ``size`` pixels, unless that is 0; ``step`` is of ``slice_step``.
     """
-    convert = functools.partial(_convert, size=size, step=step)
+    convert = functools.partial(_convert, size=size, step=step, mri_check=mri_check)
     # Linear algebra in one thread each, since the threads share the cores already.
     with threadpool_limits(1):
         # Files are read one after the other, because a zip can only be read forwards.
@@ -85,13 +91,14 @@ def _read(item: SourceImage) -> tuple[SourceImage, bytes | DataError, bytes | No
 
 
 def _convert(
-    source: tuple[SourceImage, bytes | DataError, bytes | None], size: int, step: int
+    source: tuple[SourceImage, bytes | DataError, bytes | None], size: int, step: int, mri_check: bool
 ) -> tuple[SourceImage, Sequence[PreparedImage] | DataError]:
     item, data, mask = source
     if isinstance(data, DataError):
         return item, data
     try:
         images = _images(item, data, mask, step)
+        images = _checked(item, images) if mri_check else images
         return item, [_harmonize(image, size) for image in images] if size else images
     except MissingExtraError:
         raise
@@ -108,6 +115,24 @@ def _images(item: SourceImage, data: bytes, mask: bytes | None, step: int) -> li
     if kind == "DICOM":
         return _dicom_images(item, data)
     return [_image(item, data, mask)]
+
+
+def _checked(item: SourceImage, images: Sequence[PreparedImage]) -> list[PreparedImage]:
+    """Notes what the MRI check rejects; an error if it is a single image, or all of a file's slices."""
+    checked = [replace(image, rejection=_rejection(image)) for image in images]
+    reasons = [image.rejection for image in checked]
+    # The ends of a volume show next to nothing.
+    of_series = item.place is not None and item.place.of > 1
+    if images and all(reasons) and not of_series:
+        name = item.file.name if len(images) == 1 else f"{item.file.name} in each of {len(images)} slices"
+        rule, remedy = "An image must look like a slice of a head", "Remove it, or see what comes of --no-mri-check"
+        raise ImageError(rule, received=f"{name} ({reasons[0]})", remedy=remedy)
+    return checked
+
+
+def _rejection(image: PreparedImage) -> str | None:
+    # One that was cropped to its head has no background any more.
+    return None if image.extra.get(HARMONIZED) else rejection_reason(decode(image.data))
 
 
 def _figshare_image(item: SourceImage, data: bytes) -> PreparedImage:
@@ -154,8 +179,8 @@ def _dicom_images(item: SourceImage, data: bytes) -> list[PreparedImage]:
     patient, series = pseudonym(identity.patient, key), pseudonym(identity.series, key, "S")
     extra = {column: value for column, value in item.extra.items() if column != "original"}
     extra |= {column: value for column, value in (("series", series), ("sequence", identity.sequence)) if value}
-    # In a series' order, so that neighbours are found; a file without a number gets one from its own name.
-    number = pseudonym(item.file.path, key, "F") if identity.instance is None else f"{max(identity.instance, 0):04d}"
+    extra |= {} if identity.instance is None else {"instance": str(identity.instance)}
+    number = _series_number(item, identity, key)
     stem = "-".join(text for text in (patient[:9], series[:9], number) if text)
     if slices.count == 1:
         return [PreparedImage(encode_png(slices.image(0)), item.label, patient, extra, stem)]
@@ -165,6 +190,13 @@ def _dicom_images(item: SourceImage, data: bytes) -> list[PreparedImage]:
         )
         for index in range(slices.count)
     ]
+
+
+def _series_number(item: SourceImage, identity: DicomIdentity, key: bytes) -> str:
+    """A number in a series' order, so that neighbours are found; or one from the file's own name."""
+    if item.place and item.place.of > 1:
+        return f"{item.place.number:04d}"
+    return pseudonym(item.file.path, key, "F") if identity.instance is None else f"{max(identity.instance, 0):04d}"
 
 
 def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, step: int) -> list[PreparedImage]:

@@ -26,6 +26,7 @@ from btkeras.datasets.dataset import (
     is_own_manifest,
     load_dataset,
 )
+from btkeras.datasets.dicom_places import place_images
 from btkeras.datasets.mask_siblings import name_unnamed_masks
 from btkeras.datasets.masks import pair_masks
 from btkeras.datasets.naming import parse_names
@@ -70,6 +71,8 @@ def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoic
     left_out += copies
     if folds:
         images = _with_folds(images, folds)
+    images, unplaced = place_images(images)
+    left_out += unplaced
     if not images:
         found_files = left_out_text(left_out) if left_out else f"only {CVIND}"
         raise DataError("The sources must hold images", received=found_files, remedy="Add the slices")

@@ -86,6 +86,7 @@ def prepare(  # noqa: PLR0913
     harmonize: int = 0,
     slices: str = MIDDLE_THIRD,
     choice: SequenceChoice = ANY,
+    mri_check: bool = True,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] | None = None,
 ) -> PrepareReport:
     """Joins sources into one dataset folder, which appears whole or not at all.
@@ -109,6 +110,8 @@ def prepare(  # noqa: PLR0913
         slices: Which slices of volumes become images: ``middle-third``, ``all`` or ``every-N``; where a volume has a
             mask, all or every N-th of those that show the tumour.
         choice: Which of several sequences of a case, or of several volumes of a file, becomes images.
+        mri_check: Whether images are broken that plainly show no brain MRI slice (``btkeras.preprocessing.mri_check``);
+            slices of a volume, of a file of several or of a DICOM series are left out, unless it is all of a file's.
         progress: Wraps the images, given their number; None shows a bar on standard error.
 
     Raises:
@@ -127,11 +130,11 @@ def prepare(  # noqa: PLR0913
         items, left_out = find_images(paths, stack, choice)
         with atomic_folder(target) as folder:
             writer = _Writer(folder, left_out, choice.name)
-            for item, images in progress(convert_all(items, harmonize, step), len(items)):
+            for item, images in progress(convert_all(items, harmonize, step, mri_check), len(items)):
                 writer.add(item, images)
             if writer.broken and not (skip_broken and writer.records):
                 raise _broken_error(writer.broken, len(items))
-            check_series(writer.records)
+            writer.check()
             writer.finish()
     return writer.report(target)
 
@@ -179,7 +182,18 @@ class _Writer:
             self._left_out.append(LeftOut(item.file.name, why))
             return
         for image in images:
-            self._add(item.source, image)
+            if image.rejection:
+                slice_of = f"#{image.extra['slice']}" if "slice" in image.extra else ""
+                self._left_out.append(LeftOut(item.file.name + slice_of, f"no slice of a head ({image.rejection})"))
+            else:
+                self._add(item.source, image)
+
+    def check(self) -> None:
+        """Raises DataError if no image is left, or the DICOM series of a patient are of several sequences."""
+        if not self.records:
+            found = "\n".join(left_out_lines(self._left_out, Path("the new folder")))
+            raise DataError("The sources must hold images", received=f"none but what is left out\n{found}")
+        check_series(self.records)
 
     def finish(self) -> None:
         write_manifest(self._root, self.records)

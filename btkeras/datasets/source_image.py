@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from btkeras.datasets.masks import case_of
 from btkeras.datasets.naming import ScanName, is_volume_path
 from btkeras.datasets.readers.archives import SourceFile
+from btkeras.datasets.readers.dicom_series import SeriesPlace
 from btkeras.datasets.sequences import canonical
 from btkeras.errors import DataError
 
@@ -32,6 +33,7 @@ class SourceImage:
         case: What the scans of one patient at one time have in common; None where names say nothing of scans.
         channels: The names of the volumes in the file, where a table says that it has several.
         channel: Which of them is read; None of a file with one.
+        place: Of a DICOM file, whose it is and where in its series.
     """
 
     file: SourceFile
@@ -43,6 +45,7 @@ class SourceImage:
     case: tuple[object, ...] | None = None
     channels: tuple[str, ...] = ()
     channel: int | None = None
+    place: SeriesPlace | None = None
 
 
 def named_image(

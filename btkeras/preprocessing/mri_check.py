@@ -180,13 +180,9 @@ def _without_frame(grey: Floats) -> Floats:
     tables = [memoryview(values.cumsum(0).cumsum(1).data) for values in (levels, levels * levels)]
     top, left, (bottom, right) = 0, 0, grey.shape
     while min(bottom - top, right - left) > SMALLEST:
-        edges = (
-            (top, left, top + 1, right),
-            (bottom - 1, left, bottom, right),
-            (top, left, bottom, left + 1),
-            (top, right - 1, bottom, right),
-        )
-        moments = [_moments(tables, *edge) for edge in edges]
+        rows, columns = (top, bottom - 1), (left, right - 1)
+        moments = [_moments(tables, row, left, row + 1, right) for row in rows]
+        moments += [_moments(tables, top, column, bottom, column + 1) for column in columns]
         plainest = min(range(4), key=lambda edge: moments[edge][1])
         mean, deviation = moments[plainest]
         if deviation >= PLAIN:

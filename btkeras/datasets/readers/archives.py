@@ -38,13 +38,13 @@ class SourceFile(NamedTuple):
         path: Relative to the source, with forward slashes; a zip counts as a folder.
         name: What messages call it: the source's path and ``path``.
         read: Returns the content; raises ImageError if it cannot be read or is too large.
-        head: Returns the first ``HEAD`` bytes, whatever the size; errors as ``read``.
+        head: Returns the first bytes, ``HEAD`` or as many as are wanted, whatever the size; errors as ``read``.
     """
 
     path: str
     name: str
     read: Callable[[], bytes]
-    head: Callable[[], bytes]
+    head: Callable[..., bytes]
 
     @property
     def suffix(self) -> str:
@@ -79,7 +79,8 @@ def file_on_disk(file: Path, path: str) -> SourceFile:
     """A file on disk as a source's file, with the path that it has there."""
     # Names on disk may be bytes that are no text; the manifest must be UTF-8.
     path, name = (text.encode(errors="replace").decode() for text in (path, str(file)))
-    return SourceFile(path, name, functools.partial(_read_file, file), functools.partial(_read_file, file, HEAD))
+    read = functools.partial(_read_file, file)
+    return SourceFile(path, name, read, functools.partial(_head, read))
 
 
 def _opened(file: Path, path: str, stack: ExitStack) -> Iterator[SourceFile]:
@@ -105,7 +106,11 @@ def _zip(
             yield from _zip(functools.partial(archive.open, member), inner_path, inner_name, stack, depth + 1)
         else:
             read = functools.partial(_read_member, archive, member, inner_name)
-            yield SourceFile(inner_path, inner_name, read, functools.partial(read, HEAD))
+            yield SourceFile(inner_path, inner_name, read, functools.partial(_head, read))
+
+
+def _head(read: Callable[[int], bytes], most: int = HEAD) -> bytes:
+    return read(most)
 
 
 def _members(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[zipfile.ZipInfo, str]]:

@@ -84,6 +84,18 @@ def read_dicom(data: bytes, name: str) -> tuple[Slices, DicomIdentity]:
     return _slices(dataset, name), identity_of(dataset)
 
 
+def read_identity(head: bytes) -> DicomIdentity | None:
+    """Reads whose a file is from its first bytes; None if they are no header that can be read."""
+    pydicom = require("pydicom", "DICOM")
+    with quiet():
+        try:
+            content = io.BytesIO(_inflated(head, ""))
+            tags = list(IDENTITY_TAGS)
+            return identity_of(pydicom.dcmread(content, force=True, stop_before_pixels=True, specific_tags=tags))
+        except Exception:  # As in `_parsed`, which says what is wrong.
+            return None
+
+
 def _parsed(data: bytes, name: str, tags: tuple[str, ...]) -> Any:
     pydicom = require("pydicom", "DICOM")
     with quiet():
