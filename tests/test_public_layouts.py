@@ -292,3 +292,32 @@ def test_a_volume_of_few_values_is_no_scan_whatever_its_name(values: int, tmp_pa
     source = put(tmp_path / "source", {"glioma/p/scan.nii.gz": contents()["scan"], "glioma/p2/x.nii.gz": _nifti(noise)})
     done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out"), "--no-mri-check"])
     assert done.exit_code == 1 and "A volume must be a scan, not a mask" in done.output and "x.nii.gz" in done.output
+
+
+def test_an_image_whose_mask_shows_nothing_is_left_out_of_a_tumour_s_class(tmp_path: Path) -> None:
+    found, empty = contents(), _nifti(np.zeros((64, 64, 6), np.uint8))
+    # As LGG 3M's slices above and below the tumour, and BraTS' scans after surgery.
+    files = {
+        "glioma/TCGA_CS_4941_19960909_1.png": found["slice"],
+        "glioma/TCGA_CS_4941_19960909_1_mask.png": encoded(np.zeros((64, 64), np.uint8)),
+        "glioma/BraTS-GLI-00001-100-t1c.nii.gz": found["scan"],
+        "glioma/BraTS-GLI-00001-100-seg.nii.gz": empty,
+        "glioma/BraTS-GLI-00001-000-t1c.nii.gz": found["scan"],
+        "glioma/BraTS-GLI-00001-000-seg.nii.gz": found["tumor"],
+        "no_tumor/c.nii.gz": found["scan"],
+        "no_tumor/c_seg.nii.gz": empty,
+    }
+    source = put(tmp_path / "source", files)
+    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0 and "2 with a mask that shows no tumour" in done.output
+    stored = rows(tmp_path / "out/manifest.csv")
+    assert {row["original"] for row in stored} == {"glioma/BraTS-GLI-00001-000-t1c.nii.gz", "no_tumor/c.nii.gz"}
+    assert all(bool(row["box"]) == (row["label"] == "glioma") for row in stored)
+
+
+def test_a_mask_of_a_volume_a_label_is_an_error_of_its_own(tmp_path: Path) -> None:
+    several = _nifti(np.zeros((64, 64, 6, 3), np.uint8))
+    source = put(tmp_path / "source", {"glioma/p.nii.gz": contents()["scan"], "glioma/p_seg.nii.gz": several})
+    done = CliRunner().invoke(main, ["prepare", str(source), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert "A mask must be one volume of labels" in done.output and "--channel" not in done.output

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from btkeras.datasets.boxes import box_in_crop, clip_box, format_box, mask_box, parse_box
+from btkeras.datasets.boxes import NO_TUMOR, box_in_crop, clip_box, format_box, mask_box, parse_box
 from btkeras.datasets.mask_content import check_no_labels, check_no_mask_image, check_tumor, read_mask_image
 from btkeras.datasets.mask_names import stem_of
 from btkeras.datasets.pseudonyms import load_key, pseudonym
@@ -111,10 +111,17 @@ def _images(item: SourceImage, data: bytes, mask: bytes | None, step: int) -> li
         return [_figshare_image(item, data)]
     kind = kind_of(data)
     if kind == "NIfTI":
-        return _volume_images(item, data, mask, step)
+        return _with_tumor(item, _volume_images(item, data, mask, step))
     if kind == "DICOM":
         return _dicom_images(item, data)
-    return [_image(item, data, mask)]
+    return _with_tumor(item, [_image(item, data, mask)])
+
+
+def _with_tumor(item: SourceImage, images: list[PreparedImage]) -> list[PreparedImage]:
+    """The images whose masks show the tumour of their class; those without a mask, or of a dataset, as they are."""
+    if item.label == NO_TUMOR or "mask" in item.extra:
+        return images
+    return [image for image in images if image.mask is None or image.extra.get("box")]
 
 
 def _checked(item: SourceImage, images: Sequence[PreparedImage]) -> list[PreparedImage]:

@@ -176,6 +176,9 @@ class _Writer:
             self.broken.append(LeftOut(item.file.name, str(images)))
             self._private = self._private or item.file.suffix in DICOM_SUFFIXES
             return
+        if not images:
+            self._left_out.append(LeftOut(item.file.name, "with a mask that shows no tumour"))
+            return
         dicom = any(is_dicom_image(image.extra) for image in images)
         self._private = self._private or dicom
         if dicom and (why := why_not_chosen(images[0].extra, self._sequence)):

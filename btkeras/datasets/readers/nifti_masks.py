@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.datasets.readers import check
-from btkeras.datasets.readers.nifti import Volume, read_volume
+from btkeras.datasets.readers.nifti import Volume, read_grid, read_volume
 
 # How far a mask's voxels may lie from their volume's, as a fraction of a voxel: affines are stored rounded, and below
 # half a voxel every voxel still lies nearest to its own.
@@ -26,6 +26,9 @@ def read_mask(data: bytes, name: str, volume: Volume) -> Volume:
     Raises:
         ImageError: If it cannot be read, or its voxels lie elsewhere than the volume's.
     """
+    count = read_grid(data, name).volumes
+    rule, remedy = "A mask must be one volume of labels", "Join them to one label map, or remove it"
+    check(count == 1, rule, f"{name} with {count} volumes", remedy)
     mask = read_volume(data, name)
     rule, found = "A mask must have the voxels of its volume", f"{_format_grid(mask)} for {_format_grid(volume)}"
     check(_same_grid(mask, volume), rule, f"{name} with {found}", "Resample it to the volume, or remove it")
