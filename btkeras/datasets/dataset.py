@@ -154,7 +154,7 @@ def _from_class_folders(root: Path) -> list[Record]:
 def _images(folder: Path, root: Path, left_out: list[LeftOut]) -> list[str]:
     """Paths of a class folder's images, relative to ``root``; files of other kinds are added to ``left_out``."""
     files = {file.relative_to(root).as_posix(): file for file in files_below(folder)}
-    kinds = {path: why_left_out(file, file.relative_to(folder).as_posix()) for path, file in files.items()}
+    kinds = {path: why_left_out(file, path.partition("/")[2]) for path, file in files.items()}
     images = [path for path, kind in kinds.items() if not kind and path.lower().endswith(IMAGE_SUFFIXES)]
     # What `btkeras prepare` converts or uses; leaving it out would lose data.
     others = sorted({path for path, kind in kinds.items() if kind in ("", MASK, ".mat")} - {*images})

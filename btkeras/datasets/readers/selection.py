@@ -49,7 +49,7 @@ def why_left_out(file: Path, path: str) -> str:
     """What a file that is not read is: its ending, or by its ``path`` in its folder a mask; "" if it is read."""
     if not file.is_file():
         return "pipe or device" if file.exists() else "broken link"
-    if not holds_slices(file.name, file_on_disk(file, file.name).head):
+    if not holds_slices(file.name, lambda: file_on_disk(file, file.name).head()):
         return file.suffix.lower() or "without ending"
     return MASK if is_mask_path(path) else ""
 
