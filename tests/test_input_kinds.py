@@ -21,6 +21,8 @@ from btkeras.datasets.phantom import draw_patient
 from btkeras.datasets.readers.formats import open_slices
 from btkeras.datasets.readers.images import decode_image
 from btkeras.errors import DataError, ImageError
+from btkeras.inference.client import Client
+from btkeras.inference.inputs import SliceRef
 from tests.dicom_files import dicom
 from tests.images import RGB, RGB_ALPHA, animation, encode, mutations, png, scene, turned
 from tests.prepare_files import pixels, put, records, run
@@ -181,7 +183,11 @@ REFUSED = {
     "moving.mpo": (animation("MPO"), "one still image.*2 frames"),
     "pages.tif": (pages((96, 88), (96, 88), (96, 88)), "one still image.*3 frames"),
     "preview.tif": (pages((96, 88), (24, 22)), "one still image.*2 frames"),
-    "color-16.tif": (tiff(rgb(DEEP).astype(np.uint16)), "8 bits a color, or be grey with up to 32.*16 bits"),
+    "color-16.tif": (
+        tiff(rgb(DEEP).astype(np.uint16)),
+        "CMYK with 8 bits a color, or grey with.*16 bits in mode RGB",
+    ),
+    "lab.tif": (encode(Image.new("LAB", (40, 40)), "TIFF"), "8 bits a color.*in mode LAB"),
     "double.tif": (tiff(DEEP.astype(np.float64)), "of a variant that is read.*unknown pixel mode.*8-bit PNG"),
     "half.tif": (tiff(DEEP.astype(np.float16)), "of a variant that is read"),
     "long.tif": (tiff(DEEP.astype(np.uint64)), "of a variant that is read"),
@@ -217,6 +223,15 @@ def test_the_same_error_everywhere(name: str, client: httpx.Client, tmp_path: Pa
     assert answer.status_code == 400
     with pytest.raises(ImageError, match=message):
         raise ImageError(answer.json()["error"])
+
+
+def test_a_server_is_sent_what_it_reads(client: httpx.Client, tmp_path: Path) -> None:
+    """PNG and JPEG as they are, of all others the pixels as PNG."""
+    put(tmp_path, FILES)
+    files = [SliceRef(str(tmp_path / name)) for name in FILES]
+    _, answers = Client(str(client.base_url), "quarters").predict_files(files)
+    for answer, local in zip(answers, Predictor(quarters_backend()).predict_files(files), strict=True):
+        assert not answer.error and answer.probabilities == pytest.approx(local.probabilities, abs=1e-6)
 
 
 def test_one_bit_is_black_and_white() -> None:

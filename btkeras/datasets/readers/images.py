@@ -146,7 +146,8 @@ def _deep_grey(image: Image.Image, tags: Mapping[int, Any]) -> NDArray[Any] | No
 
 def _grey_or_rgb(image: Image.Image, bits: int, name: str) -> ImageArray:
     """An image of 8 bits; one whose channels are all equal becomes grey, since GIF and WebP cannot be it."""
-    rule, found = "An image must have 8 bits a color, or be grey with up to 32", f"{bits} bits in mode {image.mode}"
+    rule = "An image must be grey, RGB or CMYK with 8 bits a color, or grey with up to 32 bits"
+    found = f"{bits} bits in mode {image.mode}"
     check(image.mode in _EIGHT_BITS and bits <= 8, rule, f"{name} with {found}", "Save it as 8-bit PNG")
     image.info.pop("transparency", None)
     pixels = np.asarray(image.convert(_EIGHT_BITS[image.mode]))
