@@ -26,6 +26,7 @@ from btkeras.machine import cache_folder
 from btkeras.metrics import negative_log_likelihood
 from btkeras.metrics.calibration import fit_temperature
 from btkeras.models.head import logits_network, temperature_of, with_features, with_temperature
+from btkeras.models.keras_file import load_network, save_network
 from btkeras.runs import Run
 from btkeras.splitting.near_duplicates import duplicated_in_training
 from btkeras.splitting.splits import Split
@@ -77,11 +78,7 @@ def load_best(run: Run) -> keras.Model:
             received=f"{run.path} without {run.best_model.name}",
             remedy=f"Train on with: btkeras train --resume --out {run.path}",
         )
-    try:
-        model = keras.models.load_model(run.best_model, compile=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError("A checkpoint must be a whole .keras file", received=f"{run.best_model} ({reason})") from error
+    model = load_network(run.best_model)
     expected = (config.data.image_size, config.data.image_size, config.data.channels, len(run.classes()))
     found = (*model.input_shape[1:], model.output_shape[-1])
     if model.name != config.model.name or found != expected:
@@ -218,7 +215,7 @@ def calibrate(run: Run | LoadedRun) -> Calibration:
     if not math.isclose(temperature_of(opened.model), temperature, rel_tol=1e-9):
         opened.model = with_temperature(opened.model, temperature)
         with atomic_file(run.best_model) as temporary:
-            opened.model.save(temporary)
+            save_network(opened.model, temporary)
     # Last: if the process is killed before, readers refuse the mismatch, and calibrating again mends it.
     write_json(run.calibration_file, calibration.to_json())
     logger.info(

@@ -20,6 +20,7 @@ from btkeras.config_io import config_to_dict
 from btkeras.errors import RunError
 from btkeras.files import atomic_file
 from btkeras.logging import duration, logger
+from btkeras.models.keras_file import save_network
 from btkeras.runs import Run, write_history
 from btkeras.training.checkpoint import Progress, save_state
 from btkeras.training.optimizers import Schedule
@@ -129,7 +130,7 @@ class BestModel(keras.callbacks.Callback):
         for target, source in zip(self._portable.variables, self.model.variables, strict=True):
             target.assign(np.asarray(source))
         with atomic_file(self._run.best_model) as temporary:
-            self._portable.save(temporary)
+            save_network(self._portable, temporary)
         self._progress.best, self._progress.best_epoch = metrics, self._epoch
 
 
