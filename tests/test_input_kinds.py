@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import io
 import struct
@@ -246,6 +247,16 @@ def test_the_server_s_limit_of_pixels_holds_for_every_kind(client: httpx.Client)
     for kind in ("PNG", "BMP", "GIF", "TIFF", "WEBP"):
         answer = client.post("/api/slices", content=encode(large, kind))
         assert answer.status_code == 400 and "at most 10000000 pixels" in answer.json()["error"], kind
+
+
+def test_tags_of_other_types_are_one_error_or_harmless() -> None:
+    """Each tag's type, count and value changed in turn, in a file of the kind whose tags matter."""
+    data = tiff(DEEP.astype(np.uint16), photometric=WHITE_IS_ZERO)
+    start = struct.unpack_from("<L", data, 4)[0] + 2
+    for place in range(start, start + 12 * 11):
+        for value in (0, 2, 255):
+            with contextlib.suppress(ImageError):
+                decode_image(data[:place] + bytes([value]) + data[place + 1 :])
 
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "WEBP", "TIFF", "deflated TIFF", "deep TIFF"])

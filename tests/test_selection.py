@@ -99,6 +99,14 @@ def test_every_file_is_read_or_named(folder: Path, pattern: str) -> None:
     }
 
 
+def test_a_folder_that_is_named_itself_makes_no_masks(tmp_path: Path) -> None:
+    put(tmp_path / "masks of study", {"a.png": PNG, "masks/a.png": PNG})
+    for argument in ("", "*", "**/*", "[am]*"):
+        chosen = choose_files([str(tmp_path / "masks of study" / argument)], [])
+        assert ([Path(path).name for path in chosen.paths], len(chosen.left_out)) == (["a.png"], 1), argument
+    assert len(choose_files([str(tmp_path / "masks of study/masks")], []).paths) == 1
+
+
 def test_files_come_as_people_count(tmp_path: Path) -> None:
     put(tmp_path, {f"slice {number}.png": PNG for number in (10, 2, 1)})
     for argument in (tmp_path, tmp_path / "*.png"):

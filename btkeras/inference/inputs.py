@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import glob
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -107,11 +108,16 @@ def choose_files(arguments: Sequence[str], standard_input: Iterable[str]) -> Cho
             chosen.paths.extend(paths)
         elif path.is_dir():
             _choose(files_below(path), path, f"the folder {argument}", chosen)
-        elif not path.exists() and any(character in argument for character in "*?["):
-            _choose(_matches(argument), Path(), f"the pattern {argument}", chosen)
+        elif not path.exists() and _is_pattern(argument):
+            fixed = itertools.takewhile(lambda part: not _is_pattern(part), path.parts)
+            _choose(_matches(argument), Path(*fixed), f"the pattern {argument}", chosen)
         else:
             chosen.paths.append(argument)
     return chosen
+
+
+def _is_pattern(text: str) -> bool:
+    return any(character in text for character in "*?[")
 
 
 def _matches(pattern: str) -> Iterator[Path]:

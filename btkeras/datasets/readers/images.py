@@ -76,17 +76,12 @@ def decode_image(data: bytes, name: str = "the image") -> ImageArray:
     if kind in FORMATS:
         return decode(data, name)
     with _open(data, kind, name) as image:
-        tags: Any = dict(getattr(image, "tag_v2", {}))
         try:
+            tags = dict(getattr(image, "tag_v2", {}))
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            return _pixels(ImageOps.exif_transpose(image), tags, name)
         except DAMAGE as error:
             raise damaged(name, error) from error
-    deep = _deep_grey(upright, tags)
-    if deep is None:
-        return _grey_or_rgb(upright, max(tags.get(_BITS_PER_SAMPLE, (8,))), name)
-    check(np.isfinite(deep).all(), "An image's values must be finite numbers", f"{name} with others", "Replace them")
-    return to_uint8(deep)[..., None]
 
 
 def to_png_or_jpeg(data: bytes, name: str = "the image") -> tuple[bytes, str]:
@@ -121,12 +116,18 @@ def _open(data: bytes, kind: str, name: str) -> ImageFile:
     try:
         opened: ImageFile = getattr(importlib.import_module(module), plugin)(io.BytesIO(data))
         check_header(opened, name)
-    except ImageError:
-        raise
     except DAMAGE as error:
         rule = "An image must be whole, and of a variant that is read"
         raise ImageError(rule, received=f"{name}, {kind} ({error})", remedy="Save it as 8-bit PNG") from error
     return opened
+
+
+def _pixels(image: Image.Image, tags: Mapping[int, Any], name: str) -> ImageArray:
+    deep = _deep_grey(image, tags)
+    if deep is None:
+        return _grey_or_rgb(image, max(tags.get(_BITS_PER_SAMPLE, (8,))), name)
+    check(np.isfinite(deep).all(), "An image's values must be finite numbers", f"{name} with others", "Replace them")
+    return to_uint8(deep)[..., None]
 
 
 def _deep_grey(image: Image.Image, tags: Mapping[int, Any]) -> NDArray[Any] | None:
