@@ -86,6 +86,18 @@ def test_an_axis_is_another_view(predictor: Predictor, scan: Path) -> None:
     assert answers[0].probabilities != answers[1].probabilities
 
 
+def test_a_channel_of_several_volumes_is_chosen(trained_run: Path, scan: Path, tmp_path: Path) -> None:
+    volume = nib.load(scan)
+    values = np.asarray(volume.dataobj)
+    nib.save(nib.Nifti1Image(np.stack([values[::-1], values], axis=-1), volume.affine), tmp_path / "two.nii.gz")
+    common = ["predict", "--model", trained_run, "--json", "--slice", "all"]
+    result = btkeras(*common, tmp_path / "two.nii.gz")
+    assert result.exit_code == 1 and "with 2 volumes. Choose one with --channel 0 to 1" in result.stdout
+    one, second = (btkeras(*common, *source) for source in ([scan], [tmp_path / "two.nii.gz", "--channel", 1]))
+    answers = [[answer["probabilities"] for answer in json.loads(result.stdout)] for result in (one, second)]
+    assert answers[0] == answers[1]
+
+
 def test_another_modality_is_refused(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "ct.dcm").write_bytes(dicom(np.arange(1200, dtype=np.uint16).reshape(30, 40), Modality="CT"))
     (answer,) = predictor.predict_files([tmp_path / "ct.dcm"])

@@ -39,6 +39,7 @@ _KEYS = ("path", "label", "probabilities", "decision", "set", "ood_percentile", 
     type=click.Choice(["axial", "coronal", "sagittal"]),
     help="View of a NIfTI volume.  [default: as scanned where voxels are thick, else axial]",
 )
+@click.option("--channel", type=click.IntRange(0), help="Which of several volumes in a NIfTI file, from 0.")
 @click.option("--server", metavar="URL", help="Ask a server of TensorFlow Serving's REST interface.")
 @click.option("--name", help="The model's name on the server.  [default: btkeras]")
 @click.option("--model-version", help="Its version there, by number or label.  [default: the server's choice]")
@@ -95,7 +96,7 @@ def predict(
     files = choose_files(images, sys.stdin)
     if files.left_out:
         click.echo(left_out_text(files.left_out), err=True)
-    refs = references(files.paths, options["which"], options["axis"])
+    refs = references(files.paths, options["which"], options["axis"], options["channel"])
     if options["server"] is not None:
         classes, predictions = _by_server(refs, options)
     else:

@@ -36,7 +36,8 @@ class Explainer:
 
     def draw(self, prediction: FilePrediction) -> bytes:
         """The explanation of a prediction's most probable class, as PNG; ImageError if its file cannot be read."""
-        slices = self._open(SliceRef(prediction.file or prediction.path, prediction.slice, prediction.axis))
+        file = prediction.file or prediction.path
+        slices = self._open(SliceRef(file, prediction.slice, prediction.axis, prediction.channel))
         image = slices.image(prediction.slice)
         index = np.array([self._predictor.classes.index(prediction.label)])
         preprocessor = self._predictor.preprocessor

@@ -8,7 +8,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,11 +31,13 @@ class SliceRef:
         path: The file.
         index: From 0; None for the middle one. Without effect in a file of one slice.
         axis: The view of a NIfTI volume, a key of ``nifti.AXES``; None for the one that was scanned, or axial.
+        channel: Which of several volumes in a NIfTI file, from 0; None of a file with one.
     """
 
     path: str
     index: int | None = None
     axis: str | None = None
+    channel: int | None = None
 
     @property
     def image_name(self) -> str:
@@ -58,29 +60,33 @@ Opener = Callable[[SliceRef], Slices]
 
 def opener() -> Opener:
     """Makes a function that opens slices' files and keeps the latest open; errors as ``open_slices``."""
-    cached = functools.lru_cache(_OPEN_VOLUMES)(lambda path, axis: open_slices(path, axis=axis))
-    return lambda ref: cached(ref.path, ref.axis)
+    cached = functools.lru_cache(_OPEN_VOLUMES)(
+        lambda path, axis, channel: open_slices(path, axis=axis, channel=channel)
+    )
+    return lambda ref: cached(ref.path, ref.axis, ref.channel)
 
 
-def references(paths: Sequence[str | Path], which: str = MIDDLE, axis: str | None = None) -> list[SliceRef]:
+def references(
+    paths: Sequence[str | Path], which: str = MIDDLE, axis: str | None = None, channel: int | None = None
+) -> list[SliceRef]:
     """Turns files into slices; ConfigError unless ``which`` is ``middle``, ``all`` or a number from 0.
 
     Files are only opened for ``all``, to count slices; one that cannot be is passed on.
     """
     if which == ALL:
-        return [ref for path in paths for ref in _all_slices(str(path), axis)]
+        return [ref for path in paths for ref in _all_slices(SliceRef(str(path), None, axis, channel))]
     if which != MIDDLE and not (which.isascii() and which.isdecimal()):
         raise ConfigError(f"A slice must be {MIDDLE}, {ALL} or a number from 0", received=repr(which))
     index = None if which == MIDDLE else int(which)
-    return [SliceRef(str(path), index, axis) for path in paths]
+    return [SliceRef(str(path), index, axis, channel) for path in paths]
 
 
-def _all_slices(path: str, axis: str | None) -> list[SliceRef]:
+def _all_slices(ref: SliceRef) -> list[SliceRef]:
     # The prediction of a file that cannot be opened will have the error.
     with suppress(ImageError):
-        if (count := open_slices(path, axis=axis).count) > 1:
-            return [SliceRef(path, index, axis) for index in range(count)]
-    return [SliceRef(path, None, axis)]
+        if (count := open_slices(ref.path, axis=ref.axis, channel=ref.channel).count) > 1:
+            return [replace(ref, index=index) for index in range(count)]
+    return [ref]
 
 
 class ChosenFiles(NamedTuple):

@@ -42,6 +42,7 @@ class FilePrediction:
         slice: Which slice of the file it is, from 0.
         slices: How many the file has; 0 with an error.
         axis: The view of a NIfTI volume, None otherwise.
+        channel: Which of several volumes in the file was chosen, None otherwise.
     """
 
     path: str
@@ -56,6 +57,7 @@ class FilePrediction:
     slice: int = 0
     slices: int = 0
     axis: str | None = None
+    channel: int | None = None
 
 
 class PreprocessedInput(NamedTuple):
@@ -67,9 +69,10 @@ class PreprocessedInput(NamedTuple):
 
 
 def place_of(ref: SliceRef, slices: Slices, number: int) -> FilePrediction:
-    """A prediction that only has the slice's place: path, file, slice, slices and axis."""
+    """A prediction that only has the slice's place: path, file, slice, slices, axis and channel."""
     path = f"{ref.path}#{number}" if slices.count > 1 else ref.path
-    return FilePrediction(path, file=ref.path, slice=number, slices=slices.count, axis=slices.axis or None)
+    axis = slices.axis or None
+    return FilePrediction(path, file=ref.path, slice=number, slices=slices.count, axis=axis, channel=ref.channel)
 
 
 class Predictions(NamedTuple):
