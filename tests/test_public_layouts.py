@@ -153,6 +153,43 @@ LAYOUTS = {
             }.items()
         },
     ),
+    "UCSF-ALPTDG, times in one folder": Layout(
+        ("100001",),
+        "t1c",
+        {
+            path: kind
+            for time in ("time1", "time2")
+            for path, kind in {
+                **scans(f"100001/100001_{time}_{{}}.nii.gz", "t1", "t1ce", "t1ce-t1"),
+                f"100001/100001_{time}_seg.nii.gz": "tumor",
+            }.items()
+        },
+    ),
+    "UCSD-PTGBM, masks of parts": Layout(
+        ("UCSD-PTGBM-0002",),
+        "t1c",
+        {
+            path: kind
+            for case in ("UCSD-PTGBM-0002_01", "UCSD-PTGBM-0002_02")
+            for path, kind in {
+                **scans(f"{case}/{case}_{{}}.nii.gz", "T1pre", "T1post", "ADC"),
+                f"{case}/{case}_BraTS_tumor_seg.nii.gz": "tumor",
+                f"{case}/{case}_total_cellular_tumor_seg.nii.gz": "tumor",
+            }.items()
+        },
+    ),
+    "UCSD-VS, a mask of a sequence": Layout(
+        ("VS_0001",),
+        "",
+        {
+            path: kind
+            for case in ("VS_0001_01", "VS_0001_02")
+            for path, kind in {
+                f"{case}/{case}_t1post.nii.gz": "scan",
+                f"{case}/{case}_seg_t1post.nii.gz": "tumor",
+            }.items()
+        },
+    ),
     "Yale, names of its own": Layout(
         ("YG_0Q16DTT5VXHO",),
         "post",

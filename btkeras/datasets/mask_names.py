@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from btkeras.datasets.sequences import find_sequence
+
 # Folders that are looked at once; a source has many files in each.
 _REMEMBERED = 4096
 
@@ -30,6 +32,7 @@ _MASK_WORDS = _words(
     "gtv ctv lesion lesions gt groundtruth truth dseg probseg fseg brainmask synthseg glistr aseg aparc wmparc parc "
     "parcellation pveseg pve ribbon"
 )
+_OF_SEQUENCE = _words("seg segm segmentation mask")
 _FIRST_WORDS = _MASK_WORDS - {"lesion", "lesions", "pve"}
 # Of these, and of words that stand before a mask's word, what is drawn is the head or its tissues.
 _BRAIN_WORDS = _words(
@@ -136,6 +139,11 @@ def _mask_words(stem: str) -> tuple[list[str], str]:
         last -= 1
     if last and words[last - 1] in _MASK_WORDS:
         return _trailing(stem, found, words, last)
+    sequence = find_sequence(words)
+    if sequence and sequence.first and not sequence.after and words[sequence.first - 1] in _OF_SEQUENCE:
+        # VS_0001_seg_t1post is drawn on VS_0001_t1post.
+        place = found[sequence.first - 1].start()
+        return [words[sequence.first - 1]], stem[:place] + stem[found[sequence.first].start() :]
     first = re.fullmatch(r"([a-z]+)\d*", words[0]) if words else None
     if first and first[1] in _FIRST_WORDS and (len(words) > 1 or words[0] != first[1]):
         return [first[1]], stem[found[0].start() + len(first[1]) :].lstrip("_- .")

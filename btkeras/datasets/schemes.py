@@ -37,6 +37,8 @@ SCHEMES: Mapping[str, re.Pattern[str]] = {
         "yale-brain-mets": r"(?P<patient>YG_[A-Z0-9]+)(_(?P<session>\d{4}-\d\d-\d\d))?",
         # https://doi.org/10.1148/ryai.230126: a letter for each time.
         "ucsf-bmsr": r"(?P<patient>\d{6})(?P<session>[A-E])",
+        # https://www.cancerimagingarchive.net/collection/ucsd-ptgbm/ and /ucsd-vs-longitudinal/
+        "ucsd": r"(?P<patient>UCSD-PTGBM-\d{4}|VS_\d{4})_(?P<session>\d\d)",
         # https://adni.loni.usc.edu
         "adni": r"(ADNI_)?(?P<patient>\d{3}_S_\d{4})",
     }.items()
@@ -57,7 +59,7 @@ MOST_CHANNELS = 8
 # A time point in a name of no scheme.
 SESSION = re.compile(
     r"(?:^|[_-])(?P<session>(?:ses|session|visit|tp|timepoint|baseline|base|followup|follow-up|fu|preop|pre-op|postop|post-op|"
-    r"week|month|scan(?=\d))[_-]?\d*(?:-\d+)?|(?:19|20)\d\d[-.]?[01]\d[-.]?[0-3]\d)(?=[_-]|\Z)",
+    r"week|month|(?:scan|time)(?=\d))[_-]?\d*(?:-\d+)?|(?:19|20)\d\d[-.]?[01]\d[-.]?[0-3]\d)(?=[_-]|\Z)",
     re.IGNORECASE,
 )
 # Folders that name no case.
