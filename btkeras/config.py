@@ -225,6 +225,7 @@ class TrainConfig(_Section):
     monitor: Validation metric that chooses the best checkpoint; ties go to the other one.
     early_stopping: Stop after so many epochs without a better checkpoint; 0 never stops early.
     deterministic: Bit-identical runs on the same machine, at some cost in speed on GPUs.
+    keep_state: Keep the optimizer of a finished run, three times as large as the model, to train more epochs later.
     """
 
     epochs: Annotated[int, _between(1, 100_000)] = 300
@@ -236,18 +237,17 @@ class TrainConfig(_Section):
     monitor: Annotated[str, _one_of(MONITORS)] = "val_accuracy"
     early_stopping: Annotated[int, _not_negative] = 0
     deterministic: bool = True
+    keep_state: bool = False
 
 
 @dataclass(frozen=True)
 class PhantomConfig(_Section):
-    """The synthetic dataset of ``--data phantom``.
-
-    Attributes:
-        patients: Number of patients, spread evenly over the four classes.
-        slices: Slices of each patient.
-        image_size: Side of the square images, pixels.
-        seed: Seed of everything in them.
-        difficulty: 0 is easy (strong lesions, little noise), 1 the default, 2 very hard.
+    """Attributes, of the synthetic dataset of ``--data phantom``:
+    patients: Number of patients, spread evenly over the four classes.
+    slices: Slices of each patient.
+    image_size: Side of the square images, pixels.
+    seed: Seed of everything in them.
+    difficulty: 0 is easy (strong lesions, little noise), 1 the default, 2 very hard.
     """
 
     patients: Annotated[int, _between(4, 1_000_000)] = 120

@@ -4,22 +4,77 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import hashlib
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from btkeras.errors import RunError
 
+# The name of what is being written: its target's, who writes it (machine, process, the process' start), and a random
+# number. Earlier versions named the process alone.
+_TEMPORARY = re.compile(r"\..+\.(?:([0-9a-f]{6})-)?(\d+)(?:-(\d+))?-[0-9a-f]{8}\.tmp(\.\w+)?")
+_DAY = 24 * 3600.0
+
 
 def _temporary(target: Path, suffix: str = "") -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
+    owner = f"{_machine()}-{os.getpid()}-{_start_of(os.getpid())}"
     # Beside the target, because a rename is only atomic within one file system.
-    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}")
+    return target.with_name(f".{target.name}.{owner}-{secrets.token_hex(4)}.tmp{suffix}")
+
+
+@functools.cache
+def _machine() -> str:
+    """Where processes have the same numbers: this boot of this machine, or of this container on it."""
+    parts = [platform.node()]
+    # Both are Linux'.
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return digest(parts)[:6]
+
+
+def _start_of(process: int) -> int:
+    """When a process started, in ticks since boot, since numbers are used again; 0 where the system does not say."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    # Before it comes the program's name, in parentheses, which may hold anything.
+    return int(text.rpartition(")")[2].split()[19])
+
+
+def sweep(folder: Path, old_seconds: float = _DAY) -> None:
+    """Removes temporary files and folders from a folder whose processes are gone.
+
+    Those of another machine, and of earlier versions, are removed once they have not changed for ``old_seconds``.
+    """
+    for path in folder.glob(".*.tmp*"):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and _is_left_over(path, match, old_seconds):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_left_over(path: Path, match: re.Match[str], old_seconds: float) -> bool:
+    machine, process, start = match.group(1, 2, 3)
+    if machine == _machine():
+        # Imported here because few need it.
+        import psutil
+
+        return not psutil.pid_exists(int(process)) or _start_of(int(process)) != int(start or 0)
+    try:
+        return time.time() - path.stat().st_mtime > old_seconds
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
@@ -37,15 +92,23 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yields a temporary folder that is renamed to ``target``, which must not exist yet."""
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """Yields a new folder beside ``target``, to be renamed or not, and removes what killed processes left there."""
     temporary = _temporary(target)
+    sweep(target.parent)
     temporary.mkdir()
     try:
         yield temporary
-        os.rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yields a temporary folder that is renamed to ``target``, which must not exist yet."""
+    with temporary_folder(target) as temporary:
+        yield temporary
+        os.rename(temporary, target)
 
 
 def write_text(target: Path, text: str) -> None:

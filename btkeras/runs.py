@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ from btkeras.config_io import changed_keys, dump_config, load_config
 from btkeras.datasets.dataset import Dataset, load_dataset
 from btkeras.errors import DataError, RunError
 from btkeras.files import atomic_folder, digest, read_json, write_csv, write_json, write_text
+from btkeras.locks import writing
 from btkeras.machine import package_versions
 from btkeras.splitting.split_file import files_digest, load_split, save_split
 from btkeras.splitting.splits import SUBSETS, Split
@@ -67,8 +70,9 @@ class TrainingFolder:
         return read_json(self.manifest_file)
 
     def update_manifest(self, **values: Any) -> None:
-        """Adds to the manifest, or replaces values."""
-        write_json(self.manifest_file, self.manifest() | values)
+        """Adds to the manifest, or replaces values, as the folder's only writer."""
+        with writing(self.path):
+            write_json(self.manifest_file, self.manifest() | values)
 
     def dataset(self) -> Dataset:
         """Its dataset; errors as ``dataset_of``."""
@@ -157,17 +161,33 @@ def dataset_of(manifest: Mapping[str, Any]) -> Dataset:
 def require_new(path: Path) -> None:
     """Raises ``RunError`` if there is something at ``path``."""
     if path.exists():
-        raise RunError(
-            "A new run must have a new folder",
-            received=f"{path}, which exists",
-            remedy="Choose another --out, or continue it: --resume",
-        )
+        raise _not_new(path)
+
+
+def _not_new(path: Path) -> RunError:
+    return RunError(
+        "A new run must have a new folder",
+        received=f"{path}, which exists",
+        remedy="Choose another --out, or continue it: --resume",
+    )
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """As ``files.atomic_folder``; errors as ``require_new``, also if another process makes it meanwhile."""
+    require_new(path)
+    try:
+        with atomic_folder(path) as temporary:
+            yield temporary
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise _not_new(path) from error
+        raise
 
 
 def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Split, **manifest: Any) -> Run:
     """Makes a run folder with its configuration, split and manifest, all at once; errors as ``require_new``."""
-    require_new(path)
-    with atomic_folder(path) as temporary:
+    with new_folder(path) as temporary:
         run = Run(temporary)
         write_text(run.config_file, dump_config(config))
         save_split(split, dataset, run.splits_file)

@@ -10,7 +10,7 @@ import click
 
 import btkeras
 from btkeras.cli import benchmark, data, evaluate, export, predict, serve, train
-from btkeras.cli.common import Failure
+from btkeras.cli.common import Failure, Terminated, terminable
 from btkeras.errors import BTKerasError
 from btkeras.logging import log_to_terminal
 
@@ -41,7 +41,10 @@ class _Commands(click.Group):
         # Pillow warns of odd metadata without naming the file; what it cannot read is an error.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
-            return super().invoke(ctx)
+            with terminable():
+                return super().invoke(ctx)
+        except Terminated as signal:
+            raise Failure(f"Stopped by {signal}; what was being written is removed", signal.exit_code) from signal
         except (BTKerasError, OSError) as error:
             # When the reader of a pipe ends (`| head`), click ends quietly.
             if isinstance(error, BrokenPipeError):
@@ -56,7 +59,9 @@ class _Commands(click.Group):
 
 def _failure(error: BTKerasError | OSError) -> Failure:
     if isinstance(error, BTKerasError):
-        return Failure(str(error), error.exit_code)
+        # A training that was stopped says how to go on.
+        code = error.__cause__.exit_code if isinstance(error.__cause__, Terminated) else error.exit_code
+        return Failure(str(error), code)
     found = f"{error.filename}: " * bool(error.filename) + (error.strerror or str(error))
     return Failure(f"Files must be readable and writable. Received: {found}. Check the path and the free space.")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from btkeras.datasets.dataset import Dataset
     from btkeras.inference.backends import ModelLocation
 
+_SIGNALS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 PATH = click.Path(path_type=Path)
 _Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -71,6 +74,33 @@ class Failure(click.ClickException):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code  # type: ignore[misc]
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal that asks the process to end, as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Ends the block by an exception at SIGTERM, a scheduler's, and SIGHUP, a terminal's, so that it is cleared up."""
+
+    def end(number: int, frame: object) -> None:
+        raise Terminated(number)
+
+    # `nohup` ignores one, and only the main thread may ask.
+    main = threading.current_thread() is threading.main_thread()
+    wanted = [number for number in _SIGNALS if main and signal.getsignal(number) is signal.SIG_DFL]
+    for number in wanted:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in wanted:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def quiet_tensorflow() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,8 @@ import click
 
 from btkeras.cli.common import (
     PATH,
+    Failure,
+    Terminated,
     config_option,
     data_option,
     group_by_option,
@@ -71,7 +72,6 @@ def train(out: Path, data: str | None, resume: bool, skip_broken: bool, **chosen
     from btkeras.experiments.single_run import resume_run, start_run
     from btkeras.runs import Run, open_run
 
-    _stop_on_sigterm()
     if resumed:
         run = open_run(out)
         if data is not None:
@@ -83,11 +83,6 @@ def train(out: Path, data: str | None, resume: bool, skip_broken: bool, **chosen
     uses = f"btkeras predict IMAGE --model {out}   or   btkeras export {out} --out saved_models/{out.name}"
     # A classical model keeps its predictions only.
     click.echo(f"Next: {uses if Run(out).best_model.is_file() else f'btkeras report {out}'}", err=True)
-
-
-def _stop_on_sigterm() -> None:
-    # A scheduler's SIGTERM ends a training as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @click.command(short_help="Cross-validate networks: folds x models x seeds.")
@@ -128,7 +123,6 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
       btkeras cv --data data/brisc --config configs/cpu_cv.yaml --group-by official --test fixed --out runs/brisc
       btkeras cv --data data/both --config configs/paper.yaml --test fixed --executor ray --gpus 1 --out /shared/cv
     """
-    _stop_on_sigterm()
     if task is not None:
         _run_task(out, task, plan=plan, **chosen)
         return
@@ -143,7 +137,7 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
         summary = cross_validate(experiment, _executor(chosen))
     except KeyboardInterrupt as interrupt:
         text = f"Stopped; finished epochs are kept. Go on with: btkeras cv --resume --out {out}"
-        raise click.ClickException(text) from interrupt
+        raise Failure(text, interrupt.exit_code if isinstance(interrupt, Terminated) else 1) from interrupt
     click.echo(summary_table(summary))
     click.echo(f"Next: btkeras report {out} --out {out / 'report.html'}", err=True)
 

@@ -21,6 +21,7 @@ from btkeras.decisions.selective_classifier import SelectiveClassifier, check_fi
 from btkeras.errors import DataError, ModelError, RunError
 from btkeras.evaluation.results import EvaluationResult
 from btkeras.files import atomic_file, write_json
+from btkeras.locks import only_writer
 from btkeras.logging import logger
 from btkeras.machine import cache_folder
 from btkeras.metrics import negative_log_likelihood
@@ -42,7 +43,10 @@ class LoadedRun:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.model = load_best(run)
+
+    @cached_property
+    def model(self) -> keras.Model:
+        return load_best(self.run)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -126,6 +130,7 @@ def require_known_classes(run: Run, dataset: Dataset) -> None:
         )
 
 
+@only_writer
 def _evaluate(
     opened: LoadedRun, dataset: Dataset, records: Sequence[Record], subset: str, *, skip_broken: bool
 ) -> dict[str, Any]:
@@ -184,6 +189,7 @@ def _outputs(model: keras.Model, batches: Any) -> tuple[NDArray[np.float32], flo
     return np.concatenate(outputs), round(timed / (time.perf_counter() - start), 1) if timed else None
 
 
+@only_writer
 def calibrate_and_evaluate(run: Run) -> dict[str, Any]:
     """Calibrates a finished run, fits its OOD detector and evaluates it on its test subset; as ``evaluate_split``."""
     opened = LoadedRun(run)
@@ -192,6 +198,7 @@ def calibrate_and_evaluate(run: Run) -> dict[str, Any]:
     return evaluate_split(opened)
 
 
+@only_writer
 def calibrate(run: Run | LoadedRun) -> Calibration:
     """Fits a temperature on a finished run's validation subset and writes it into ``best.keras``.
 
@@ -225,6 +232,7 @@ def calibrate(run: Run | LoadedRun) -> Calibration:
     return calibration
 
 
+@only_writer
 def fit_ood(run: Run | LoadedRun) -> OODDetector:
     """Fits the OOD detector on a run's training images as they are, and its threshold on the validation images.
 

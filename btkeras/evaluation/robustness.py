@@ -20,6 +20,7 @@ from btkeras.decisions.calibration import load_calibration
 from btkeras.errors import ConfigError, RunError
 from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS, contact_sheet, corrupt
 from btkeras.files import atomic_file, read_json, write_json
+from btkeras.locks import only_writer
 from btkeras.logging import logger
 from btkeras.machine import map_in_threads
 from btkeras.metrics import class_metrics, confusion_matrix, wilson
@@ -37,6 +38,7 @@ MEANS = ("accuracy", "balanced_accuracy", "confidence", "ece")
 SETTINGS = (("noise", 0), *((name, level) for name in CORRUPTIONS for level in LEVELS))
 
 
+@only_writer
 def measure_robustness(
     run: Run, dataset: Dataset | None = None, images: int | None = 200, seed: int = 0
 ) -> dict[str, Any]:

@@ -10,24 +10,19 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys, dump_config, load_config, override_config
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import RunError
 from btkeras.evaluation.results import read_predictions
 from btkeras.experiments.summary import FoldResult, summarize_experiment
-from btkeras.files import atomic_folder, read_json, write_json, write_text
-from btkeras.logging import logger
+from btkeras.files import read_json, write_json, write_text
+from btkeras.locks import locked, writing
 from btkeras.machine import cache_folder
 from btkeras.metrics import METRICS
-from btkeras.runs import MemberPath, Run, TrainingFolder, first_manifest, require_new
+from btkeras.runs import MemberPath, Run, TrainingFolder, first_manifest, new_folder, require_new
 from btkeras.splitting.split_file import load_split, save_split
 from btkeras.splitting.splits import Split, make_folds
-
-# A wait for a lock that takes longer is logged.
-_PATIENCE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ class Experiment(TrainingFolder):
     def use_dataset(self, dataset: Dataset) -> None:
         """Records where the dataset is now, also in unfinished runs; errors as ``Run.use_dataset``."""
         load_split(self.splits_file(0), dataset)
-        with self.lock("manifest"):
+        with self.writing():
             self.update_manifest(dataset=str(dataset.root.resolve()))
         for job in self.jobs():
             if self.run(job).path.exists() and not self.is_finished(job):
@@ -94,16 +89,13 @@ class Experiment(TrainingFolder):
         """The split of a fold, verified against the dataset."""
         return load_split(self.splits_file(fold), dataset)
 
-    def lock(self, name: str) -> AbstractContextManager[Any]:
-        """Waits for a lock, also across machines that share the folder; a context in which it is held."""
-        file = self.path / "locks" / f"{name}.lock"
-        file.parent.mkdir(exist_ok=True)
-        lock = FileLock(file)
-        try:
-            return lock.acquire(timeout=_PATIENCE_SECONDS)
-        except Timeout:
-            logger.info(f"waiting for another process, which holds {file}")
-            return lock.acquire()
+    def writing(self) -> AbstractContextManager[None]:
+        """Waits until this process is the only one that writes to the manifest or the summary; see ``locks``."""
+        return writing(self.path, wait=True)
+
+    def working_on(self, job: Job) -> AbstractContextManager[Any]:
+        """Waits until this process is the only one that does a job."""
+        return locked(self.path / "locks" / f"job_{job.index}.lock", wait=True)
 
 
 # The configuration is read for every job, and never changes.
@@ -131,7 +123,7 @@ def create_experiment(
     require_new(path)
     folds = make_folds(dataset, config.data, config.cv, cache_folder())
     seeds = {"train": list(config.cv.seeds), "split": config.data.split_seed}
-    with atomic_folder(path) as temporary:
+    with new_folder(path) as temporary:
         experiment = Experiment(temporary)
         write_text(experiment.config_file, dump_config(config))
         for fold, split in enumerate(folds):
@@ -219,7 +211,8 @@ def write_summary(experiment: Experiment) -> dict[str, Any]:
         "dataset": {"images": manifest["images"], "digest": split["dataset_digest"], "patients": manifest["patients"]},
         **summarize_experiment(results, manifest["classes"], groups=split["groups"], test=config.cv.test),
     }
-    write_json(experiment.summary_file, summary)
+    with experiment.writing():
+        write_json(experiment.summary_file, summary)
     return summary
 
 

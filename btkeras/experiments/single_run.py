@@ -16,6 +16,7 @@ from btkeras.errors import ModelError, RunError
 from btkeras.evaluation.evaluate import calibrate_and_evaluate
 from btkeras.evaluation.results import EvaluationResult
 from btkeras.experiments.experiment import Experiment, Job, model_config, models
+from btkeras.locks import only_writer
 from btkeras.logging import logger
 from btkeras.machine import cache_folder
 from btkeras.models import build
@@ -24,7 +25,6 @@ from btkeras.runs import Run, create_run, open_run, require_new, require_same_co
 from btkeras.splitting.near_duplicates import duplicated_in_training
 from btkeras.splitting.splits import Split, make_split
 from btkeras.training import trainer
-from btkeras.training.checkpoint import drop_weights
 from btkeras.training.device import resolve_precision
 from btkeras.training.pipeline import SplitImages, load_split_images
 
@@ -54,8 +54,7 @@ def start_run(
     """Trains, calibrates and tests; as ``training.trainer.train``, but it returns the test metrics."""
     check_model(config)
     if config.model.name not in CLASSIFIERS:
-        run = trainer.train(config, dataset, out, split=split, skip_broken=skip_broken, manifest=facts)
-        return calibrate_and_evaluate(run)
+        return _train(*trainer.begin(config, dataset, out, split=split, skip_broken=skip_broken, manifest=facts))
     require_new(out)
     split = split or make_split(dataset, config.data, cache_folder())
     inputs = _lbp_inputs(config, dataset, split, skip_broken=skip_broken)
@@ -65,9 +64,19 @@ def start_run(
 
 def resume_run(out: Path, config: ExperimentConfig | None = None) -> dict[str, Any]:
     """Does what is left of a run; arguments and errors as ``training.trainer.resume``."""
-    run = open_run(out)
+    return _resume(open_run(out), config)
+
+
+@only_writer
+def _train(run: Run, images: SplitImages) -> dict[str, Any]:
+    # One lock around both, so that no other process gets between them.
+    return calibrate_and_evaluate(trainer.fit(run, images))
+
+
+@only_writer
+def _resume(run: Run, config: ExperimentConfig | None) -> dict[str, Any]:
     if run.config().model.name not in CLASSIFIERS:
-        return calibrate_and_evaluate(trainer.resume(out, config))
+        return calibrate_and_evaluate(trainer.resume(run.path, config))
     require_same_config(run, config)
     dataset = run.dataset()
     split = run.split(dataset)
@@ -80,6 +89,7 @@ def _lbp_inputs(config: ExperimentConfig, dataset: Dataset, split: Split, *, ski
     return load_split_images(dataset, split, grey, skip_broken=skip_broken, cache_test=True)
 
 
+@only_writer
 def _run_lbp(run: Run, dataset: Dataset, split: Split, inputs: SplitImages) -> dict[str, Any]:
     """Fits and tests local binary patterns with a classifier (paper, table 6), and saves its predictions only."""
     config = run.config()
@@ -123,7 +133,7 @@ def run_job(experiment: Experiment, index: int) -> None:
             remedy=f"List them: btkeras cv --plan --resume --out {experiment.path}",
         )
     job = jobs[index]
-    with experiment.lock(f"job_{index}"):
+    with experiment.working_on(job):
         if experiment.is_finished(job):
             logger.info(f"{experiment.run(job).path} is finished already")
             return
@@ -132,14 +142,11 @@ def run_job(experiment: Experiment, index: int) -> None:
             resume_run(run.path)
         else:
             _start(experiment, job)
-        if run.state_file.is_file():
-            # Only a resumed training needs them, and many folds would fill the disk.
-            drop_weights(run.state_file)
 
 
 def _start(experiment: Experiment, job: Job) -> None:
     # The precision of all folds is chosen by the first: measured in each, it might differ.
-    with experiment.lock("manifest"):
+    with experiment.writing():
         if "precision" not in experiment.manifest():
             experiment.update_manifest(**resolve_precision(experiment.config().train.precision))
     manifest, dataset = experiment.manifest(), experiment.dataset()

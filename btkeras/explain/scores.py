@@ -19,6 +19,7 @@ from btkeras.evaluation.evaluate import LoadedRun, loaded
 from btkeras.explain.cam import explain
 from btkeras.explain.methods import DEFAULT_METHOD, METHODS, method_of
 from btkeras.files import write_json
+from btkeras.locks import only_writer
 from btkeras.logging import logger
 from btkeras.metrics import localization as local
 from btkeras.metrics import wilson
@@ -43,6 +44,7 @@ class _Tumors:
     total: int
 
 
+@only_writer
 def score_explanations(
     run: Run | LoadedRun,
     subset: str = "test",

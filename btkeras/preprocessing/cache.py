@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 import numpy as np
@@ -17,7 +16,7 @@ import psutil
 from numpy.typing import NDArray
 
 from btkeras.errors import DataError, ImageError
-from btkeras.files import digest
+from btkeras.files import digest, temporary_folder
 from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.preprocessor import Preprocessor
 
@@ -222,11 +221,7 @@ def _disk_cache(paths: Sequence[Path], preprocessor: Preprocessor, folder: Path,
     target = folder / _key(paths, preprocessor)
     if target.is_dir():
         return _reopened(target, preprocessor)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder, ignore_cleanup_errors=True) as temporary:
-        # A folder within, since a temporary one is closed to other users.
-        new = Path(temporary) / "new"
-        new.mkdir()
+    with temporary_folder(target) as new:
 
         def make(shape: Shape) -> CacheBackend:
             # One that turned out too narrow makes room first; it can still be read.

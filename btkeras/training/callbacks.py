@@ -164,7 +164,9 @@ class EpochEnd(keras.callbacks.Callback):
         progress.finished = stale or progress.epochs == self._config.epochs
         # History first: it is made again from the state, should the run die between the two.
         write_history(self._run.history_file, progress.history)
-        save_state(self._run.state_file, self.model, progress)
+        # What a finished training leaves there is three times as large as the model.
+        kept = self._config.keep_state or not progress.finished
+        save_state(self._run.state_file, self.model if kept else None, progress)
         self.model.stop_training = progress.finished
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from btkeras.errors import RunError
 from btkeras.files import atomic_file
@@ -38,30 +37,23 @@ class Progress:
     finished: bool = False
 
 
-def save_state(target: Path, model: keras.Model, progress: Progress) -> None:
-    """Writes weights, optimizer and progress. Data order and augmentation need no state."""
+def save_state(target: Path, model: keras.Model | None, progress: Progress) -> None:
+    """Writes weights, optimizer and progress; without a model the progress only.
+
+    Data order and augmentation need no state.
+    """
+    variables = _variables(model) if model else {}
     with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         # As ``np.savez`` does it, but with a copy of one variable at a time in memory, not of all.
-        for name, value in {**_variables(model), _PROGRESS: _encoded(progress)}.items():
+        for name, value in {**variables, _PROGRESS: np.array(json.dumps(asdict(progress)))}.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
-
-
-def _encoded(progress: Progress) -> NDArray[np.str_]:
-    return np.array(json.dumps(asdict(progress)))
 
 
 def load_progress(source: Path) -> Progress:
     """Reads only the progress."""
     with _opened(source) as arrays:
         return Progress(**json.loads(str(arrays[_PROGRESS])))
-
-
-def drop_weights(target: Path) -> None:
-    """Leaves only the progress of a finished training: the rest is three times as large as the model."""
-    progress = load_progress(target)
-    with atomic_file(target) as temporary:
-        np.savez(temporary, allow_pickle=False, **{_PROGRESS: _encoded(progress)})
 
 
 def restore_state(source: Path, model: keras.Model) -> None:

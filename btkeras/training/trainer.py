@@ -16,6 +16,7 @@ import numpy as np
 from btkeras.config import ExperimentConfig
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import ModelError, RunError
+from btkeras.locks import only_writer
 from btkeras.logging import duration, logger
 from btkeras.machine import cache_folder
 from btkeras.models import build_model
@@ -51,7 +52,20 @@ def train(
     skip_broken: bool = False,
     manifest: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
-    """Starts a run in the new folder ``out``: splits the dataset, unless ``split`` is given, and trains.
+    """Starts a run as ``begin`` does, and trains it as ``fit`` does."""
+    return fit(*begin(config, dataset, out, split=split, skip_broken=skip_broken, manifest=manifest))
+
+
+def begin(
+    config: ExperimentConfig,
+    dataset: Dataset,
+    out: Path,
+    *,
+    split: Split | None = None,
+    skip_broken: bool = False,
+    manifest: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[Run, SplitImages]:
+    """Makes a run in the new folder ``out``: splits the dataset, unless ``split`` is given, and reads its images.
 
     ``skip_broken`` leaves out images that cannot be read, and records them, instead of stopping. ``manifest`` holds
     further entries of the manifest; a ``precision`` (with its reason) there is not resolved again.
@@ -59,8 +73,7 @@ def train(
     Raises:
         DataError: If the dataset cannot be split or read.
         ModelError: If the network or its weights cannot be had.
-        RunError: If ``out`` exists, or the loss stops being finite.
-        Interrupted: If the user stops it.
+        RunError: If ``out`` exists.
     """
     require_new(out)
     check_network(config)
@@ -68,12 +81,22 @@ def train(
     # Before the run's folder appears, so that a broken image leaves nothing behind.
     images = load_split_images(dataset, split, config, skip_broken=skip_broken)
     broken = [{"path": path, "reason": reason} for path, reason in images.broken.items()]
-    run = create_run(out, config, dataset, split, broken=broken, **manifest)
+    return create_run(out, config, dataset, split, broken=broken, **manifest), images
+
+
+@only_writer
+def fit(run: Run, images: SplitImages) -> Run:
+    """Trains a run that has just begun.
+
+    Raises:
+        RunError: If another process trains it, or the loss stops being finite.
+        Interrupted: If the user stops it.
+    """
     try:
-        return _Training(config, run, images, Progress()).fit()
+        return _Training(run.config(), run, images, Progress()).fit()
     except ModelError:
         # Weights that do not fit are found when the network is there; nothing has been trained then.
-        shutil.rmtree(out)
+        shutil.rmtree(run.path)
         raise
 
 
@@ -100,9 +123,13 @@ def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
     """Goes on with an unfinished run after its last finished epoch, to the result of an uninterrupted one.
 
     Raises:
-        RunError: If there is no such run, or ``config`` is given and not the run's own.
+        RunError: If there is no such run, another process trains it, or ``config`` is given and not the run's own.
     """
-    run = open_run(run_folder)
+    return _resume(open_run(run_folder), config)
+
+
+@only_writer
+def _resume(run: Run, config: ExperimentConfig | None) -> Run:
     require_same_config(run, config)
     dataset, own = run.dataset(), run.config()
     split = run.split(dataset)
