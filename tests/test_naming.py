@@ -65,6 +65,12 @@ SCANS = {
     "glioma/a.nii.gz": ("a", "", ""),
     "glioma/one/scan.nii.gz": ("one", "", ""),
     "glioma/two/scan.nii.gz": ("two", "", ""),
+    "glioma/three/FLAIR/brain.nii.gz": ("three", "", "flair"),
+    "glioma/four_t2/brain.nii.gz": ("four", "", "t2"),
+    "meningioma/native/P21.nii.gz": ("P21", "", ""),
+    "meningioma/native/P22.nii.gz": ("P22", "", ""),
+    "meningioma/enhanced/P21.nii.gz": ("P21", "", ""),
+    "meningioma/T1 post/P22.nii.gz": ("P22", "", "t1c"),
     "glioma/Q_0000.nii": ("Q", "", 0),
     "glioma/Q_0001.nii": ("Q", "", 1),
     # Plain numbers.
@@ -158,6 +164,8 @@ PAIRS = {
     "glioma/P1/P1_2_t1.nii.gz": "glioma/P1/P1_2_seg.nii.gz",
     "glioma/P1/P1_3_t1.nii.gz": "glioma/P1/P1_seg.nii.gz",
     "glioma/P10/P10_t1.nii.gz": "",
+    "glioma/P11/P11_t1.nii.gz": "glioma/P11/P11_WT_mask.nii.gz",
+    "images.zip/glioma/P12_t1.nii.gz": "masks.zip/glioma/P12.nii.gz",
     "glioma/LiTS/volume-7.nii": "glioma/LiTS/segmentation-7.nii",
     "glioma/1.png": "masks/glioma/1.png",
     "meningioma/1.png": "",
@@ -168,6 +176,7 @@ PAIRS = {
     "pituitary/TCGA_CS_4941_19960909_11.tif": "",
 }
 UNUSED = {
+    "glioma/P11/P11_ET_mask.nii.gz": "a mask beside a better one",
     "glioma/automated_segm/UPENN-GBM-00001_11_automated_approx_segm.nii.gz": "a mask beside a better one",
     "glioma/UPENN-GBM-00001_11_brain_mask.nii.gz": "a mask of the head or its tissues",
     "glioma/sub-01_ses-3_label-lesion_mask.nii.gz": "a mask without an image",

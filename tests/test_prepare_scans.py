@@ -211,6 +211,15 @@ def test_labels_beside_a_scan_of_their_case_are_its_mask(tmp_path: Path) -> None
         prepare([put(tmp_path / "y", {"glioma/D.nii.gz": SCAN, "glioma/D_result.nii.gz": moved})], tmp_path / "o")
 
 
+def test_a_mask_without_an_image_is_looked_at(tmp_path: Path) -> None:
+    files = {"glioma/a.png": encoded(SLICE), "glioma/b_mask.png": encoded(SLICE_MASK), "labelsTr/x.nii.gz": MASK}
+    files |= {"glioma/c_seg.nii.gz": b"broken", "glioma/d_mask.png": encoded(SLICE * 0)}
+    assert set(reasons(made(tmp_path, files)).values()) == {"a mask without an image"}
+    for name, data in (("b_mask.png", encoded(SLICE)), ("P1_t1_seg.nii.gz", SCAN)):
+        with pytest.raises(DataError, match=rf"called a mask must hold one.*{name}"):
+            prepare([put(tmp_path / name, {"glioma/a.png": encoded(SLICE), f"glioma/{name}": data})], tmp_path / "o")
+
+
 def test_a_mask_that_covers_the_head_is_no_tumor_s(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must not cover the head.*P1_seg.nii.gz, which covers 100%"):
         made(tmp_path, {"glioma/P1.nii.gz": SCAN, "glioma/P1_seg.nii.gz": BRAIN_MASK})

@@ -27,8 +27,8 @@ from btkeras.datasets.dataset import (
     load_dataset,
 )
 from btkeras.datasets.dicom_places import place_images
-from btkeras.datasets.mask_siblings import name_unnamed_masks
-from btkeras.datasets.masks import pair_masks
+from btkeras.datasets.mask_siblings import check_masks_without_image, name_unnamed_masks
+from btkeras.datasets.masks import NO_IMAGE, pair_masks
 from btkeras.datasets.naming import parse_names
 from btkeras.datasets.readers.archives import SourceFile, file_on_disk, walk
 from btkeras.datasets.readers.figshare import CVIND, read_cvind
@@ -123,6 +123,7 @@ def _folder_images(source: Path, name: str, files: list[SourceFile]) -> FoundIma
     others = [file for file in files if file.suffix != ".mat" and file.path not in readable]
     names = name_unnamed_masks(parse_names(readable), readable)
     pairs = pair_masks(names)
+    check_masks_without_image(readable[path] for path, why in pairs.left_out.items() if why == NO_IMAGE)
     images = [file for path, file in readable.items() if names[path].mask is None]
     _check_others(source, others, len(files) > len(others))
     found = [SourceImage(file, FIGSHARE, extra={"original": file.path}) for file in slices]

@@ -58,19 +58,29 @@ def _labels_text(voxels: NDArray[Any]) -> str:
 
 def check_no_mask_image(stored: bytes, name: str) -> None:
     """Raises ImageError if a PNG or JPEG has two to five colors, or is black and white as JPEG blurs it."""
+    found = _mask_image_text(stored, name)
+    remedy = "If it is the tumour's mask, name it as its image and _mask; else remove it"
+    check(not found, "An image must not be a mask", f"{name} with {found}", remedy)
+
+
+def is_mask_image(data: bytes, name: str) -> bool:
+    """Whether an image's file can hold a mask: as of ``check_no_mask_image``, or one color; ImageError if broken."""
+    return bool(_mask_image_text(to_png_or_jpeg(data, name)[0], name, fewest=1))
+
+
+def _mask_image_text(stored: bytes, name: str, fewest: int = 2) -> str:
     width, height = check_image(stored, name)
     if (len(stored) - _HEADER_BYTES) * 8 > _BITS_OF_MASKS * width * height:
-        return
+        return ""
     pixels = decode(stored, name)
     colors = np.unique(pixels.astype(np.uint32) @ (256 ** np.arange(pixels.shape[-1], dtype=np.uint32))).size
     levels, counts = np.unique(pixels.max(axis=-1), return_counts=True)
     extreme = np.minimum(levels, 255 - levels.astype(int)) < _NEAR
     both = levels[0] < _NEAR and levels[-1] > 255 - _NEAR
     black_and_white = both and counts[extreme].sum() >= _MOST_PIXELS * counts.sum()
-    found = "only black and white" if black_and_white else f"only {colors} colors"
-    remedy = "If it is the tumour's mask, name it as its image and _mask; else remove it"
-    doubtful = black_and_white or 1 < colors <= _FEW_COLORS
-    check(not doubtful, "An image must not be a mask", f"{name} with {found}", remedy)
+    if black_and_white:
+        return "only black and white"
+    return f"only {colors} colors" if fewest <= colors <= _FEW_COLORS else ""
 
 
 def read_mask_image(data: bytes, name: str, stored: bytes, image_name: str) -> NDArray[np.bool_]:

@@ -43,6 +43,7 @@ _TUMOR_WORDS = _words(
     "tumor tumors tumour tumours lesion lesions gtv ctv glioma meningioma pituitary core whole enhancing edema oedema "
     "necrosis necrotic et wt tc ed ncr net"
 )
+_PART_WORDS = _words("core enhancing edema oedema necrosis necrotic et tc ed ncr net")
 _EXPERT_WORDS = _words("manual manually expert corrected consensus final")
 _AUTOMATED_WORDS = _words("auto automated automatic approx pred predicted prediction glistr nnunet deepmedic")
 _OTHER_WORDS = _words("binary desc label multi boost all ants")
@@ -65,7 +66,7 @@ class MaskName(NamedTuple):
     Attributes:
         kind: ``tumor``, or ``brain`` for the head and its tissues.
         base: The name without what says that it is a mask: "" of ``mask.nii.gz``.
-        rank: 0 drawn or corrected by an expert, 1 unknown, 2 automatic.
+        rank: 0 drawn or corrected by an expert, 2 unknown, 4 automatic; 1 more if it is a part of the tumour.
     """
 
     kind: str
@@ -80,7 +81,7 @@ def stem_of(path: str) -> str:
 
 def folders_of(path: str) -> tuple[str, ...]:
     """The folders of a path with forward slashes, the outermost first."""
-    return tuple(path.split("/")[:-1])
+    return tuple(folder.removesuffix(".zip") for folder in path.split("/")[:-1])
 
 
 def split_words(text: str) -> list[re.Match[str]]:
@@ -102,8 +103,8 @@ def mask_name(path: str) -> MaskName | None:
         return None
     said = {*words, *(word.group().lower() for word in split_words(folder or ""))}
     tumor = said & _TUMOR_WORDS or not said & _BRAIN_WORDS
-    rank = 0 if said & _EXPERT_WORDS or folder == "images_segm" else 2 if said & _AUTOMATED_WORDS else 1
-    return MaskName(TUMOR if tumor else BRAIN, base, rank)
+    rank = 0 if said & _EXPERT_WORDS or folder == "images_segm" else 4 if said & _AUTOMATED_WORDS else 2
+    return MaskName(TUMOR if tumor else BRAIN, base, rank + bool(said & _PART_WORDS))
 
 
 def mask_folder(path: str) -> str | None:

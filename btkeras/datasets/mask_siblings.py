@@ -1,21 +1,21 @@
-"""Volumes that are masks by their content alone, beside a scan of their case on the same grid."""
+"""Files whose content and name differ: masks that are not called so, and images that are called masks."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 
-from btkeras.datasets.mask_content import has_labels
+from btkeras.datasets.mask_content import has_labels, is_mask_image
 from btkeras.datasets.mask_names import TUMOR, MaskName
 from btkeras.datasets.masks import case_of, name_beginnings
 from btkeras.datasets.naming import ScanName, is_volume_path
 from btkeras.datasets.readers.archives import SourceFile
 from btkeras.datasets.readers.nifti import read_grid, read_volume
-from btkeras.errors import ImageError
+from btkeras.errors import DataError, ImageError
 
 # Voxels' places that differ by less, in mm, are the same.
 _SAME_PLACE = 0.01
@@ -31,8 +31,28 @@ def name_unnamed_masks(names: Mapping[str, ScanName], files: Mapping[str, Source
     for path, sibling in _pairs(names):
         with suppress(ImageError):
             if _same_grid(files[path], files[sibling]) and has_labels(read_volume(files[path].read(), path).voxels):
-                found[path] = replace(names[path], mask=MaskName(TUMOR, "", 1), stem=names[sibling].stem)
+                found[path] = replace(names[path], mask=MaskName(TUMOR, "", 2), stem=names[sibling].stem)
     return found
+
+
+def check_masks_without_image(files: Iterable[SourceFile]) -> None:
+    """Raises DataError if files that are called masks, and have no image, are images by their content.
+
+    Files that cannot be read, and images of one color, pass.
+    """
+    if images := [file.name for file in files if _is_image(file)]:
+        more = f" and {len(images) - 1} more" if images[1:] else ""
+        rule, remedy = "A file that is called a mask must hold one", "Rename it if it is an image, or remove it"
+        raise DataError(rule, received=f"{images[0]}{more}, of many grey levels and without an image", remedy=remedy)
+
+
+def _is_image(file: SourceFile) -> bool:
+    try:
+        if is_volume_path(file.path):
+            return not has_labels(read_volume(file.read(), file.name).voxels)
+        return not is_mask_image(file.read(), file.name)
+    except ImageError:
+        return False
 
 
 def _pairs(names: Mapping[str, ScanName]) -> Iterator[tuple[str, str]]:

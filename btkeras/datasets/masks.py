@@ -11,7 +11,7 @@ from btkeras.datasets.mask_names import BRAIN, split_words
 from btkeras.datasets.naming import ScanName, is_volume_path
 
 _NO_TUMOR = "a mask of the head or its tissues"
-_NO_IMAGE = "a mask without an image"
+NO_IMAGE = "a mask without an image"
 _NOT_BEST = "a mask beside a better one"
 
 _Key = tuple[object, ...]
@@ -43,7 +43,7 @@ def pair_masks(names: Mapping[str, ScanName]) -> MaskPairs:
             beaten |= set(candidates[1:])
     used = set(mask_of.values())
     left_out = dict.fromkeys(masks.keys() - tumors.keys(), _NO_TUMOR)
-    left_out |= {path: _NOT_BEST if path in beaten else _NO_IMAGE for path in tumors if path not in used}
+    left_out |= {path: _NOT_BEST if path in beaten else NO_IMAGE for path in tumors if path not in used}
     return MaskPairs(mask_of, {path: left_out[path] for path in masks if path in left_out})
 
 
@@ -54,7 +54,7 @@ def case_of(path: str, name: ScanName) -> _Key:
 
 
 def _order(path: str, name: ScanName) -> tuple[int, int, str]:
-    return name.mask.rank if name.mask else 1, len(name.stem), path
+    return name.mask.rank if name.mask else 0, len(name.stem), path
 
 
 class _Index:

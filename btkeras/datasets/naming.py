@@ -84,10 +84,17 @@ def _parse(path: str, channel: int | None) -> ScanName:
         found = ScanName()
     if "derivatives" in folders and found.sequence and "_" not in found.sequence:
         found = replace(found, sequence=f"{found.sequence}_derived")
-    sequence = "" if mask or channel is not None else found.sequence
+    sequence = "" if mask or channel is not None else found.sequence or _folder_sequence(path, folders)
     return replace(
         found, sequence=sequence, channel=channel, mask=mask, place=_place(folders), stem=IMAGE_WORD.sub("", case)
     )
+
+
+def _folder_sequence(path: str, folders: Sequence[str]) -> str:
+    """The sequence that the innermost folder of a volume says which says one: ``P1/FLAIR/scan.nii.gz``."""
+    if not is_volume_path(path):
+        return ""
+    return next((name for folder in reversed(folders) if (name := _split_sequence(folder)[1])), "")
 
 
 def _scheme_name(text: str) -> ScanName | None:
@@ -148,7 +155,7 @@ def _generic_name(stem: str, folders: Sequence[str]) -> ScanName:
         if found := _scheme_name(folder):
             inner = next((name for name in map(_session_of, folders) if name), "")
             return replace(found, sequence=sequence, session=found.session or session or inner)
-        patient, of_folder = _split_session(folder)
+        patient, of_folder = _split_session(_split_sequence(folder)[0])
         session = session or of_folder
         if patient:
             return ScanName("", patient, session, sequence)
@@ -221,15 +228,28 @@ def _channels(names: Mapping[str, ScanName]) -> dict[str, int | None]:
 
 
 def _with_folders_as_patients(names: Mapping[str, ScanName]) -> dict[str, ScanName]:
-    """Where a file's name occurs in several folders of cases, the folder is the patient: ``P1/scan.nii.gz``."""
+    """Where folders have the same few files' names, the folder is the patient: ``P1/scan.nii.gz``, ``P2/scan.nii.gz``.
+
+    Not where they have the same patients: ``native/P1.nii.gz``, ``native/P2.nii.gz``, ``enhanced/P1.nii.gz``, ...
+    """
     places: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    patients: dict[tuple[str, ...], set[str]] = defaultdict(set)
     plain = {path: name for path, name in names.items() if name.patient and not name.scheme and not name.mask}
     for name in plain.values():
         places[name.patient].add(name.place)
-    found = {}
-    for path, name in plain.items():
-        cases = [folder for folder in name.place if not _says_no_case(folder)]
-        if len(places[name.patient]) > 1 and cases and name.patient not in cases:
-            patient, session = _split_session(cases[-1])
-            found[path] = replace(name, patient=patient or name.patient, session=name.session or session)
-    return found
+        patients[name.place].add(name.patient)
+    repeated = set()
+    for patient, folders in places.items():
+        beside = len(set().union(*(patients[folder] for folder in folders)))
+        numbered = any(letter.isdigit() for letter in patient)
+        if len(folders) > 1 and beside < len(folders) + (not numbered):
+            repeated.add(patient)
+    return {path: _of_folder(name) for path, name in plain.items() if name.patient in repeated}
+
+
+def _of_folder(name: ScanName) -> ScanName:
+    cases = [folder for folder in name.place if not _says_no_case(folder)]
+    if not cases or name.patient in cases:
+        return name
+    patient, session = _split_session(_split_sequence(cases[-1])[0])
+    return replace(name, patient=patient or name.patient, session=name.session or session)
