@@ -65,20 +65,42 @@ def columns(out: Path, *names: str) -> Counter[tuple[str, ...]]:
     )
 
 
-def test_a_download_by_name_says_whose_the_collection_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "url", "said"),
+    [
+        (
+            "figshare",
+            "https://api.figshare.com/v2/articles/1512427",
+            "figshare: brain tumor dataset (Cheng 2017), doi 10.6084/m9.figshare.1512427, licence: CC BY 4.0",
+        ),
+        (
+            "brisc",
+            "https://zenodo.org/api/records/17524350",
+            "brisc: BRISC 2025 (Fateh et al. 2025), doi 10.5281/zenodo.17524350, licence: CC BY 4.0",
+        ),
+    ],
+)
+def test_a_download_by_name_says_whose_the_collection_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, url: str, said: str
+) -> None:
+    files = {"1512427.zip": figshare_download()} if name == "figshare" else {"brisc2025.zip": zipped(brisc())}
+
     def fetch(deposit: Deposit, folder: Path) -> None:
-        assert deposit.url == "https://api.figshare.com/v2/articles/1512427"
-        folder.mkdir(parents=True)
-        (folder / "1512427.zip").write_bytes(figshare_download())
+        assert deposit.url == url
+        put(folder, files)
 
     monkeypatch.setattr("btkeras.datasets.download.download", fetch)
     options = ["--download-dir", str(tmp_path / "downloads"), "--out", str(tmp_path / "data")]
-    result = CliRunner().invoke(main, ["prepare", "--download", "figshare", "--no-mri-check", *options])
+    result = CliRunner().invoke(main, ["prepare", "--download", name, "--no-mri-check", *options])
     assert result.exit_code == 0, result.output
-    assert "figshare: brain tumor dataset (Cheng 2017), doi 10.6084/m9.figshare.1512427, licence: CC BY 4.0" in (
-        result.stderr
-    )
-    assert "Sources: figshare (4)" in result.stdout
+    assert said in result.stderr and said in result.stdout
+    assert f"Sources: {name} ({4 if name == 'figshare' else 24})" in result.stdout
+
+
+def test_folders_that_may_be_initials_are_no_subsets(tmp_path: Path, out: Path) -> None:
+    paths = ["glioma/TR/1.jpg", "glioma/te/2.jpg", "no/dev/3.jpg", "no/ts/4.jpg"]
+    run(put(tmp_path / "x", {path: slice_of(i) for i, path in enumerate(paths)}), out=out)
+    assert columns(out, "subset") == {("",): 4}
 
 
 @pytest.mark.parametrize("packed", ["folder", "zip", "zip in a folder with the manifest"])

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from btkeras.cli import main
 from btkeras.config import CVConfig, DataConfig
@@ -76,6 +78,35 @@ def test_groups_are_in_one_of_training_and_validation_and_no_test_image_moves(ca
     holders = [{(r.source, r.patient) for r in split.subset(name)} for name in SUBSETS]
     assert not holders[0] & holders[1]
     assert "published split: 6 groups are in its test part and outside it" in caplog.text
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=12, max_size=40),
+    tested=st.lists(st.booleans(), min_size=240, max_size=240),
+    seed=st.integers(0, 5),
+)
+def test_whatever_the_groups_the_test_subset_is_exact_and_validation_parts_none(
+    sizes: list[int], tested: list[bool], seed: int
+) -> None:
+    records, values = [], iter(tested)
+    for number, size in enumerate(sizes):
+        label = ("glioma", "no_tumor")[number % 2]
+        # Each class has enough groups outside the test part, and some images in it.
+        fixed = {0: "train", 1: "train", 2: "test"}.get(number // 2 % 3) if number < 12 else None
+        for i in range(size):
+            value = fixed or ("test" if next(values) else "train")
+            records.append(Record(f"{label}/{number}_{i}.png", label, str(number), "s", {"subset": value}))
+    images = Dataset(Path("images"), tuple(sorted(records, key=lambda record: record.path)))
+    config = DataConfig(group_by="official", split_seed=seed, validation_fraction=0.5)
+    try:
+        split = make_split(images, config)
+    except DataError as error:
+        assert "enough" in str(error)
+        return
+    assert {r.path for r in split.test} == {r.path for r in records if r.extra["subset"] == "test"}
+    assert not {r.patient for r in split.train} & {r.patient for r in split.validation}
+    assert sorted(r.path for name in SUBSETS for r in split.subset(name)) == [r.path for r in images.records]
 
 
 @pytest.mark.parametrize("column", ["split", "part", "set", "partition"])

@@ -131,7 +131,7 @@ def _named(collection: str, said: Mapping[str, str | None]) -> PublishedName:
     text = {name: (value or "").lower() for name, value in said.items()}
     return PublishedName(
         collection,
-        find_subset(text.get("subset", "")),
+        find_subset(text.get("subset", ""), short=True),
         find_class(text.get("label", "").replace("nt", "no")) or "",
         _AXES.get(text.get("axis", ""), ""),
         text.get("sequence", ""),

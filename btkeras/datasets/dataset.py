@@ -25,12 +25,14 @@ from btkeras.logging import logger
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 MANIFEST = "manifest.csv"
 MANIFEST_COLUMNS = ("path", "label", "patient", "source")
-# How public collections name the folders, or mark the images, of a split, and the subset that each is.
+# How public collections name the folders of a split, and the subset that each is.
 _SUBSETS = {
-    **dict.fromkeys(("training", "train", "trn", "tr"), "train"),
-    **dict.fromkeys(("testing", "test", "tst", "te", "ts"), "test"),
-    **dict.fromkeys(("validation", "validate", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("training", "train"), "train"),
+    **dict.fromkeys(("testing", "test"), "test"),
+    **dict.fromkeys(("validation", "valid", "val"), "validation"),
 }
+# In tables and names also these, which as a folder's name may be a person's initials.
+_SHORT_SUBSETS = {"trn": "train", "tr": "train", "tst": "test", "te": "test", "ts": "test", "dev": "validation"}
 _SUBSET_ENDINGS = re.compile(r"_?(set|data|dataset|images|split)$")
 
 # How public collections spell the four classes, in lower case, with "_" for "-" and " ", and US spelling.
@@ -77,10 +79,11 @@ class Dataset:
         return {name: counter[name] for name in self.classes}
 
 
-def find_subset(spelling: str) -> str:
-    """The subset, ``train``, ``test`` or ``validation``, that a folder's name or a field means; "" for none."""
+def find_subset(spelling: str, *, short: bool = False) -> str:
+    """The subset, ``train``, ``test`` or ``validation``, that a folder's name means, or if ``short`` a field; or ""."""
     name = re.sub("[- ]", "_", spelling.strip().lower())
-    return _SUBSETS.get(name) or _SUBSETS.get(_SUBSET_ENDINGS.sub("", name), "")
+    known = _SUBSETS | _SHORT_SUBSETS if short else _SUBSETS
+    return known.get(name) or known.get(_SUBSET_ENDINGS.sub("", name), "")
 
 
 def find_class(spelling: str) -> str | None:

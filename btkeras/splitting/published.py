@@ -49,7 +49,9 @@ def published_subsets(records: Sequence[Record], column: str) -> dict[str, list[
     Raises:
         DataError: If an image has no value or another one, or a class is not in every subset that there is.
     """
-    unknown = Counter(value for record in records if (value := record.extra.get(column, "")) and not find_subset(value))
+    unknown = Counter(
+        value for record in records if (value := record.extra.get(column, "")) and not find_subset(value, short=True)
+    )
     if unknown:
         value, count = unknown.most_common(1)[0]
         more = f" (and {len(unknown) - 1} other values)" if len(unknown) > 1 else ""
@@ -59,7 +61,7 @@ def published_subsets(records: Sequence[Record], column: str) -> dict[str, list[
         )
     subsets: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        subsets[find_subset(record.extra.get(column, ""))].append(record)
+        subsets[find_subset(record.extra.get(column, ""), short=True)].append(record)
     if without := subsets.pop("", []):
         raise _without_value(without, column, len(records))
     _check_classes(subsets, column)
