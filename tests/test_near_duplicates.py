@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from btkeras.datasets import Dataset, Record, load_dataset
 from btkeras.evaluation.evaluate import evaluate_split
 from btkeras.evaluation.results import EvaluationResult, metrics_table
 from btkeras.metrics import summarize
+from btkeras.reporting.card import card_text
 from btkeras.reporting.render import render
 from btkeras.reporting.report import build_report
 from btkeras.runs import Run, open_run
@@ -119,3 +121,14 @@ def test_a_run_s_evaluation_names_them_and_its_report_has_both_accuracies(known_
     text = render(build_report([known_run.path], images=False), "markdown")
     assert "Near-duplicates in training" in text
     assert f"{100 * found['accuracy']:.2f}" in text
+    assert f"{100 * found['accuracy']:.2f}" in card_text(known_run)
+
+
+def test_the_report_of_a_published_split_says_so(known_run: Run) -> None:
+    document = json.loads(known_run.splits_file.read_text())
+    known_run.splits_file.write_text(json.dumps(document | {"group_by": "official", "column": "part"}))
+    text = render(build_report([known_run.path], images=False), "markdown")
+    assert "The test subset is the one that the collection's authors published, as it is." in text
+    assert "Slices of one patient may be in several subsets." in text
+    assert "by official (column part)" in text
+    assert "FigShare's authors" not in text.partition("##")[0]

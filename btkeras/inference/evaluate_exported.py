@@ -32,7 +32,8 @@ def evaluate_exported(
     split is evaluated; if it holds none of them, all images.
 
     Returns:
-        The result, and its metrics as ``evaluation.evaluate.evaluate_split`` gives them.
+        The result, and its metrics as ``evaluation.evaluate.evaluate_split`` gives them, without what needs the images
+        of the training subset: ``without_near_duplicates``.
 
     Raises:
         DataError: If the dataset holds some of the split's images but not the whole subset, a class that the model
