@@ -57,6 +57,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps the tests out of the user's cache."""
     before = os.environ.get("BTKERAS_CACHE")
     os.environ["BTKERAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ.setdefault("BTKERAS_PSEUDONYM_KEY", str(tmp_path_factory.mktemp("pseudonyms") / "key"))
     yield
     if before is None:
         del os.environ["BTKERAS_CACHE"]

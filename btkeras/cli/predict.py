@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _LOCAL_ONLY = ("model", "coverage", "explain", "method")
 _SERVER_ONLY = ("name", "model_version")
 _KEYS = ("path", "label", "probabilities", "decision", "set", "ood_percentile", "reasons", "slice", "slices")
+# Of DICOM files: whose slice, and which, as of `inference.dicom_columns`.
+_Columns = Mapping[str, Mapping[str, Any]]
 
 
 @click.command(short_help="Classify images.")
@@ -60,6 +62,10 @@ def predict(
     --model the newest model in saved_models/ or runs/ is taken, and without any the pretrained one. An image that
     cannot be read gets an error, the others are still classified, and the exit code is 1.
 
+    DICOM files of a folder or pattern are taken by patient, series and position, without localizers and repeats; with
+    --json and --csv their rows name patient and series (by the pseudonyms of `btkeras prepare`), the instance's number
+    and the slice's place in its series, from 0.
+
     Of files with several slices (multi-frame DICOM, NIfTI) the middle one is classified, or each with --slice all. The
     slice's number follows the path, scan.nii.gz#57, counted from 0: from the feet (axial), the back (coronal) or the
     left (sagittal).
@@ -85,6 +91,7 @@ def predict(
     from tqdm import tqdm
 
     from btkeras.datasets.readers.selection import left_out_text
+    from btkeras.inference.dicom_columns import dicom_columns
     from btkeras.inference.inputs import choose_files, references
 
     _check_server_options(click.get_current_context())
@@ -105,7 +112,8 @@ def predict(
     hidden = True if sys.stdout.isatty() else None
     shown = tqdm(predictions, total=len(refs), unit=" images", file=sys.stderr, leave=False, disable=hidden)
     failed: list[str] = []
-    _PRINTERS[options["output"]](_watch(shown, failed, hint=options["which"] == "middle"), classes)
+    columns = dicom_columns(files.identities) if options["output"] else {}
+    _PRINTERS[options["output"]](_watch(shown, failed, hint=options["which"] == "middle"), classes, columns)
     if failed:
         raise Failure(f"{len(failed)} of {len(refs)} images could not be read.")
 
@@ -171,12 +179,12 @@ def _watch(predictions: Iterable[FilePrediction], failed: list[str], *, hint: bo
         yield prediction
 
 
-def _values(prediction: FilePrediction) -> dict[str, Any]:
+def _values(prediction: FilePrediction, columns: _Columns) -> dict[str, Any]:
     names = ("path", "error") if prediction.error else _KEYS
-    return {name: getattr(prediction, name) for name in names}
+    return {name: getattr(prediction, name) for name in names} | dict(columns.get(prediction.file, {}))
 
 
-def _print_table(predictions: Iterable[FilePrediction], classes: Sequence[str]) -> None:
+def _print_table(predictions: Iterable[FilePrediction], classes: Sequence[str], columns: _Columns) -> None:
     click.echo(f"{'decision':<12}{'ood_percentile':>14}  " + "".join(f"{name:>12}" for name in classes) + "  file")
     for prediction in predictions:
         if prediction.error:
@@ -188,24 +196,26 @@ def _print_table(predictions: Iterable[FilePrediction], classes: Sequence[str]) 
         click.echo(f"{prediction.decision:<12}{percentile:>14}  {row}  {prediction.path}{reasons}")
 
 
-def _print_json(predictions: Iterable[FilePrediction], classes: Sequence[str]) -> None:
+def _print_json(predictions: Iterable[FilePrediction], classes: Sequence[str], columns: _Columns) -> None:
     separator = "["
     for prediction in predictions:
-        click.echo(f"{separator}\n  {json.dumps(_values(prediction))}", nl=False)
+        click.echo(f"{separator}\n  {json.dumps(_values(prediction, columns))}", nl=False)
         separator = ","
     click.echo("\n]")
 
 
-def _print_csv(predictions: Iterable[FilePrediction], classes: Sequence[str]) -> None:
-    columns = ("path", "label", *classes, "error", *_KEYS[_KEYS.index("decision") :])
-    writer = csv.DictWriter(sys.stdout, columns, extrasaction="ignore", lineterminator="\n")
+def _print_csv(predictions: Iterable[FilePrediction], classes: Sequence[str], columns: _Columns) -> None:
+    from btkeras.inference.dicom_columns import COLUMNS
+
+    names = ("path", "label", *classes, "error", *_KEYS[_KEYS.index("decision") :], *COLUMNS)
+    writer = csv.DictWriter(sys.stdout, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for values in map(_values, predictions):
+    for values in (_values(prediction, columns) for prediction in predictions):
         joined = {name: ";".join(values.get(name) or ()) for name in ("set", "reasons")}
         writer.writerow({**values, **values.get("probabilities", {}), **joined})
 
 
-_PRINTERS: Mapping[str | None, Callable[[Iterable[FilePrediction], Sequence[str]], None]] = {
+_PRINTERS: Mapping[str | None, Callable[[Iterable[FilePrediction], Sequence[str], _Columns], None]] = {
     None: _print_table,
     "json": _print_json,
     "csv": _print_csv,

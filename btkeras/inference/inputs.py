@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from btkeras.datasets.readers import Slices, check
+from btkeras.datasets.readers.archives import file_on_disk
+from btkeras.datasets.readers.dicom_identity import DicomIdentity
+from btkeras.datasets.readers.dicom_series import identity_in, in_series_order, left_out_of_series, place_slices
 from btkeras.datasets.readers.folders import files_below, is_hidden, natural
 from btkeras.datasets.readers.formats import open_slices
 from btkeras.datasets.readers.selection import LeftOut, left_out_text, why_left_out
@@ -90,40 +93,52 @@ def _all_slices(ref: SliceRef) -> list[SliceRef]:
 
 
 class ChosenFiles(NamedTuple):
-    """Paths of files to classify, and what lay beside them and is not read."""
+    """Paths of files to classify, what lay beside them and is not read, and whose the DICOM files are."""
 
     paths: list[str]
     left_out: list[LeftOut]
+    identities: dict[str, DicomIdentity]
 
 
 def choose_files(arguments: Sequence[str], standard_input: Iterable[str]) -> ChosenFiles:
     """Turns files, folders, glob patterns and ``-`` (a list on standard input, one path a line) into file paths.
 
     Of folders and patterns, files that hold slices are taken (``selection.why_left_out``), each once and in natural
-    order; what is hidden does not count. A file that is named itself, also in a list, is always taken.
+    order, but DICOM files as their series are (``dicom_series``), without localizers and repeats; what is hidden does
+    not count. A file that is named itself, also in a list, is always taken.
 
     Raises:
         DataError: If a folder, a pattern or the list holds no image.
     """
-    chosen = ChosenFiles([], [])
+    chosen = ChosenFiles([], [], {})
     for argument in arguments:
         path = Path(argument)
         if argument == "-":
             paths = [line.strip() for line in standard_input if line.strip()]
             _check_any(paths, "an empty list")
-            chosen.paths.extend(paths)
+            _take(paths, chosen)
         elif path.is_dir():
             _choose(files_below(path), path, f"the folder {argument}", chosen)
         elif not path.exists() and _is_pattern(argument):
             fixed = itertools.takewhile(lambda part: not _is_pattern(part), path.parts)
             _choose(_matches(argument), Path(*fixed), f"the pattern {argument}", chosen)
         else:
-            chosen.paths.append(argument)
+            _take([argument], chosen)
     return chosen
 
 
 def _is_pattern(text: str) -> bool:
     return any(character in text for character in "*?[")
+
+
+def _take(paths: Sequence[str], chosen: ChosenFiles) -> None:
+    chosen.paths.extend(paths)
+    chosen.identities.update(_identities(paths))
+
+
+def _identities(paths: Sequence[str]) -> dict[str, DicomIdentity]:
+    found = {path: identity_in(path, file_on_disk(Path(path), path).head) for path in paths}
+    return {path: identity for path, identity in found.items() if identity}
 
 
 def _matches(pattern: str) -> Iterator[Path]:
@@ -142,9 +157,15 @@ def _choose(files: Iterable[Path], folder: Path, where: str, chosen: ChosenFiles
             left_out.append(LeftOut(str(file), why))
         else:
             found.append(str(file))
+    identities = _identities(found)
+    unwanted = left_out_of_series(identities)
+    left_out += [LeftOut(path, why) for path, why in unwanted.items()]
+    found = [path for path in found if path not in unwanted]
     _check_any(found, f"{where} with none" + (f" ({left_out_text(left_out)})" if left_out else ""))
-    chosen.paths.extend(found)
+    kept = {path: identity for path, identity in identities.items() if path not in unwanted}
+    chosen.paths.extend(in_series_order(found, place_slices(kept)))
     chosen.left_out.extend(left_out)
+    chosen.identities.update(kept)
 
 
 def _check_any(paths: Sequence[str], received: str) -> None:
