@@ -467,7 +467,7 @@ def test_an_image_that_is_broken_is_no_failure(image_folder: Path, tmp_path: Pat
     path = fake_experiment(tmp_path / "cv", load_dataset(image_folder), *CV).path
     for file in image_folder.glob("*/*.png"):
         file.write_bytes(b"no image")
-    assert "not shown: An image must be a PNG or JPEG file" in rendered("html", path, out=tmp_path)
+    assert "not shown: An image must be PNG, JPEG, BMP" in rendered("html", path, out=tmp_path)
 
 
 def test_runs_with_the_manifests_of_older_versions_are_reported(cv: Path, tmp_path: Path) -> None:

@@ -143,6 +143,8 @@ def test_a_folder_of_nothing_but_others_says_what_they_are(tmp_path: Path) -> No
 def test_many_names_are_cut_short() -> None:
     files = [LeftOut(f"{number}.txt", ".txt") for number in range(7)]
     assert left_out_text(files) == "left out: 7 files (7 .txt): 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more"
+    masks = [LeftOut("a_seg.nii", "mask"), LeftOut("b_seg.nii", "mask"), LeftOut("c.png", "broken link")]
+    assert left_out_text(masks) == "left out: 3 files (2 masks, 1 broken link): a_seg.nii, b_seg.nii, c.png"
     assert left_out_text(files[:1]) == "left out: 1 file (1 .txt): 0.txt"
 
 

@@ -14,8 +14,9 @@ from btkeras.datasets.readers.formats import READ, kind_of
 from btkeras.errors import DataError
 
 SLICE_SUFFIXES = (*IMAGE_SUFFIXES, *CONVERTED_SUFFIXES, *DICOM_SUFFIXES, *VOLUME_SUFFIXES)
-# The kind of what is left out as a mask.
-MASK = "mask"
+# Kinds of what is left out, beside endings.
+MASK, _LINK, _PIPE = "mask", "broken link", "pipe or device"
+_PLURALS = {MASK: "masks", _LINK: "broken links", _PIPE: "pipes or devices"}
 # A disc's table of contents is DICOM and no image.
 _DICOM_INDEX = "dicomdir"
 # Names that a message lists.
@@ -48,7 +49,7 @@ def holds_slices(name: str, head: Callable[[], bytes]) -> bool:
 def why_left_out(file: Path, path: str) -> str:
     """What a file that is not read is: its ending, or by its ``path`` in its folder a mask; "" if it is read."""
     if not file.is_file():
-        return "pipe or device" if file.exists() else "broken link"
+        return _PIPE if file.exists() else _LINK
     if not holds_slices(file.name, lambda: file_on_disk(file, file.name).head()):
         return file.suffix.lower() or "without ending"
     return MASK if is_mask_path(path) else ""
@@ -56,7 +57,8 @@ def why_left_out(file: Path, path: str) -> str:
 
 def left_out_text(files: Sequence[LeftOut]) -> str:
     """One line: how many files of which kinds were left out, and the first names."""
-    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(file.kind for file in files).most_common())
+    counts = Counter(file.kind for file in files).most_common()
+    kinds = ", ".join(f"{count} {kind if count == 1 else _PLURALS.get(kind, kind)}" for kind, count in counts)
     names = ", ".join(file.path for file in files[:_LISTED])
     more = f" and {len(files) - _LISTED} more" if len(files) > _LISTED else ""
     return f"left out: {len(files)} {'file' if len(files) == 1 else 'files'} ({kinds}): {names}{more}"
