@@ -22,6 +22,7 @@ from btkeras.datasets.schemes import (
     NO_CASE,
     SCHEMES,
     SESSION,
+    SHORT_SESSION,
     SLICE_WORD,
     TCIA_SERIES,
     TCIA_STUDY,
@@ -151,7 +152,10 @@ def _generic_name(stem: str, folders: Sequence[str]) -> ScanName:
     cases = [folder for folder in reversed(folders) if not _says_no_case(folder)]
     if base and not (cases and re.match(rf"{re.escape(cases[0])}(?![A-Za-z0-9])", base)):
         return ScanName("", base, session, sequence)
-    for folder in cases:
+    for folder, outer in zip(cases, (*cases[1:], ""), strict=False):
+        if outer and SHORT_SESSION.fullmatch(folder):
+            session = session or folder
+            continue
         if found := _scheme_name(folder):
             inner = next((name for name in map(_session_of, folders) if name), "")
             return replace(found, sequence=sequence, session=found.session or session or inner)
@@ -178,13 +182,13 @@ def _split_sequence(stem: str) -> tuple[str, str]:
 def _split_session(text: str) -> tuple[str, str]:
     """A name without its time point, and the time point."""
     if match := SESSION.search(text):
-        return (text[: match.start()] + text[match.end() :]).strip("_-"), match["session"]
+        return (text[: match.start()] + text[match.end() :]).strip("_- "), match["session"] or match["short"]
     return text, ""
 
 
 def _session_of(folder: str) -> str:
     match = SESSION.fullmatch(folder)
-    return match["session"] if match else ""
+    return match["session"] or "" if match else ""
 
 
 @functools.lru_cache(4096)

@@ -58,10 +58,13 @@ MOST_CHANNELS = 8
 
 # A time point in a name of no scheme.
 SESSION = re.compile(
-    r"(?:^|[_-])(?P<session>(?:ses|session|visit|tp|timepoint|baseline|base|followup|follow-up|fu|preop|pre-op|postop|post-op|"
-    r"week|month|(?:scan|time)(?=\d))[_-]?\d*(?:-\d+)?|(?:19|20)\d\d[-.]?[01]\d[-.]?[0-3]\d)(?=[_-]|\Z)",
+    r"(?:^|[_ -])(?P<session>(?:ses|session|visit|timepoint|baseline|follow-?up|pre-?op|post-?op|week|month)[_-]?\d*"
+    r"(?:-\d+)?|(?:19|20)\d\d[-.]?[01]\d[-.]?[0-3]\d)(?=[_ -]|\Z)"
+    r"|(?<=[A-Z0-9])[_ -](?P<short>(?:tp|base|fu|(?:scan|time)(?=\d))[_-]?\d*)(?=[_ -]|\Z)",
     re.IGNORECASE,
 )
+# Alone it may be a patient: TP01.
+SHORT_SESSION = re.compile(r"(?:tp|base|fu|scan|time)[_-]?\d+", re.IGNORECASE)
 # Folders that name no case.
 NO_CASE = re.compile(
     r"anat|dwi|func|perf|fmap|nifti\d?|nii|dicoms?|mri?|data|derivatives|train|images?|imgs?|scans?|raw|volumes?|slices?|png|"
