@@ -176,6 +176,17 @@ def test_an_expert_s_mask_comes_before_an_automatic_one(tmp_path: Path) -> None:
     }
 
 
+def test_a_choice_among_the_images_of_datasets(tmp_path: Path) -> None:
+    for name in ("t1c", "flair"):
+        files = {f"glioma/P1_{name}.nii.gz": SCAN, f"no_tumor/P2_{name}.nii.gz": SCAN}
+        prepare([put(tmp_path / name, files)], tmp_path / f"data/{name}", progress=quiet)
+    joined = prepare([tmp_path / "data/t1c", tmp_path / "data/flair"], tmp_path / "joined", progress=quiet)
+    assert joined.classes == {"glioma": 16, "no_tumor": 16} and joined.patients == 2
+    one = prepare([tmp_path / "joined"], tmp_path / "one", choice=SequenceChoice("t1c"), progress=quiet)
+    assert one.classes == {"glioma": 8, "no_tumor": 8}
+    assert [file.kind for file in one.left_out] == ["of a case without t1c"] * 16
+
+
 def test_a_choice_that_leaves_a_doubt(tmp_path: Path) -> None:
     files = {"glioma/P1/P1_t1c.nii.gz": SCAN, "glioma/P1/P1_flair.nii.gz": SCAN, "glioma/P2/P2_t1.nii.gz": SCAN}
     report = made(tmp_path, files, "t1c")

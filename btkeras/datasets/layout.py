@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from btkeras.datasets.boxes import BOXES, read_boxes
-from btkeras.datasets.choice import SequenceChoice, choose_sequence
+from btkeras.datasets.choice import ChosenImages, SequenceChoice, choose_sequence
 from btkeras.datasets.collections import PublishedName, merge_copies, published_names
 from btkeras.datasets.dataset import (
     CLASSES,
@@ -59,14 +59,16 @@ def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoic
     folds: list[SourceFile] = []
     for source, name in zip(sources, _source_names(sources), strict=True):
         if has_own_manifest(source):
-            images += [_manifest_image(source, record, name) for record in load_dataset(source).records]
+            found = FoundImages([_manifest_image(source, record, name) for record in load_dataset(source).records], [])
+            # Several sequences in a dataset were joined on purpose.
+            chosen = choose_sequence(found.images, choice) if choice.name else ChosenImages(found.images, [])
         else:
             files = walk(source, stack)
             folds += [file for file in files if file.basename.lower() == CVIND]
             found = _folder_images(source, name, files)
             chosen = choose_sequence(found.images, choice)
-            images += chosen.images
-            left_out += [*found.left_out, *chosen.left_out]
+        images += chosen.images
+        left_out += [*found.left_out, *chosen.left_out]
     images, copies = merge_copies(images)
     left_out += copies
     if folds:
@@ -113,7 +115,11 @@ def _manifest_image(root: Path, record: Record, name: str) -> SourceImage:
     if ".." in PurePosixPath(mask).parts or mask.startswith("/"):
         raise DataError(f"A mask in {root / MANIFEST} must lie inside the dataset's folder", received=repr(mask))
     file, mask_file = file_on_disk(root / record.path, record.path), file_on_disk(root / mask, mask) if mask else None
-    return SourceImage(file, record.source or name, record.label, record.patient, extra, mask_file)
+    case = record.source, record.label, record.patient or record.path, extra.get("session", "")
+    known = extra.keys() & {"sequence", "channel"}
+    return SourceImage(
+        *(file, record.source or name, record.label, record.patient, extra, mask_file), case if known else None
+    )
 
 
 def _folder_images(source: Path, name: str, files: list[SourceFile]) -> FoundImages:
