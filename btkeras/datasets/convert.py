@@ -48,7 +48,8 @@ _MAX_THREADS = 8
 class PreparedImage:
     """An image as it will be written: encoded, with its mask (0 and 255, of its size) and further columns.
 
-    ``rejection``: why it is left out, though other slices of its file or series are not.
+    ``rejection``: why it is left out, though other slices of its file or series are not. ``pixels``: what was encoded,
+    where it need not be decoded for the MRI check, which drops it.
     """
 
     data: bytes
@@ -59,6 +60,7 @@ class PreparedImage:
     mask: bytes | None = None
     suffix: str = ".png"
     rejection: str | None = None
+    pixels: NDArray[np.uint8] | None = None
 
 
 def slice_step(choice: str) -> int:
@@ -126,7 +128,7 @@ def _with_tumor(item: SourceImage, images: list[PreparedImage]) -> list[Prepared
 
 def _checked(item: SourceImage, images: Sequence[PreparedImage]) -> list[PreparedImage]:
     """Notes what the MRI check rejects; an error if it is a single image, or all of a file's slices."""
-    checked = [replace(image, rejection=_rejection(image)) for image in images]
+    checked = [replace(image, rejection=_rejection(image), pixels=None) for image in images]
     reasons = [image.rejection for image in checked]
     # The ends of a volume show next to nothing.
     of_series = item.place is not None and item.place.of > 1
@@ -139,7 +141,9 @@ def _checked(item: SourceImage, images: Sequence[PreparedImage]) -> list[Prepare
 
 def _rejection(image: PreparedImage) -> str | None:
     # One that was cropped to its head has no background any more.
-    return None if image.extra.get(HARMONIZED) else rejection_reason(decode(image.data))
+    if image.extra.get(HARMONIZED):
+        return None
+    return rejection_reason(decode(image.data) if image.pixels is None else image.pixels)
 
 
 def _figshare_image(item: SourceImage, data: bytes) -> PreparedImage:
@@ -147,7 +151,8 @@ def _figshare_image(item: SourceImage, data: bytes) -> PreparedImage:
     box = mask_box(found.mask)
     extra = {**item.extra, "box": format_box(box)} if box else item.extra
     mask = encode_png(found.mask * np.uint8(255))
-    return PreparedImage(encode_png(to_uint8(found.image)), found.label, found.patient, extra, item.file.stem, mask)
+    pixels = to_uint8(found.image)
+    return PreparedImage(encode_png(pixels), found.label, found.patient, extra, item.file.stem, mask, pixels=pixels)
 
 
 def _image(item: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
@@ -180,8 +185,8 @@ def _dicom_images(item: SourceImage, data: bytes) -> list[PreparedImage]:
     name = item.file.name
     slices, identity = read_dicom(data, name)
     burned_in = "the file says that text about the patient is burned into its pixels" if identity.burned_in else ""
-    found = slices.rejection or burned_in
-    check(not found, "A DICOM file must be an MR slice without a name in it", f"{name} ({found})")
+    refused = slices.rejection or burned_in
+    check(not refused, "A DICOM file must be an MR slice without a name in it", f"{name} ({refused})")
     key = load_key()
     patient, series = pseudonym(identity.patient, key), pseudonym(identity.series, key, "S")
     extra = {column: value for column, value in item.extra.items() if column != "original"}
@@ -189,14 +194,14 @@ def _dicom_images(item: SourceImage, data: bytes) -> list[PreparedImage]:
     extra |= {} if identity.instance is None else {"instance": str(identity.instance)}
     number = _series_number(item, identity, key)
     stem = "-".join(text for text in (patient[:9], series[:9], number) if text)
-    if slices.count == 1:
-        return [PreparedImage(encode_png(slices.image(0)), item.label, patient, extra, stem)]
-    return [
-        PreparedImage(
-            encode_png(slices.image(index)), item.label, patient, {**extra, "slice": str(index)}, f"{stem}-{index:04d}"
-        )
-        for index in range(slices.count)
-    ]
+    found = []
+    for index in range(slices.count):
+        pixels = slices.image(index)
+        image = PreparedImage(encode_png(pixels), item.label, patient, extra, stem, pixels=pixels)
+        if slices.count > 1:
+            image = replace(image, extra=extra | {"slice": str(index)}, name=f"{stem}-{index:04d}")
+        found.append(image)
+    return found
 
 
 def _series_number(item: SourceImage, identity: DicomIdentity, key: bytes) -> str:
@@ -226,8 +231,9 @@ def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, step: int
             extra |= {"box": format_box(box)} if box else {}
             encoded = encode_png(np.asarray(resized) * np.uint8(255))
         name = f"{stem_of(item.file.path)}-{index:04d}"
-        png = encode_png(slices.image(index))
-        found.append(PreparedImage(png, item.label, item.patient, extra, name, encoded))
+        pixels = slices.image(index)
+        png = encode_png(pixels)
+        found.append(PreparedImage(png, item.label, item.patient, extra, name, encoded, pixels=pixels))
     return found
 
 
