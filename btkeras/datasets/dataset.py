@@ -33,6 +33,7 @@ _SUBSETS = {
 }
 # In tables and names also these, which as a folder's name may be a person's initials.
 _SHORT_SUBSETS = {"trn": "train", "tr": "train", "tst": "test", "te": "test", "ts": "test", "dev": "validation"}
+_CACHED = 4096  # names of folders, which occur for each file below them
 _SUBSET_ENDINGS = re.compile(r"_?(set|data|dataset|images|split)$")
 
 # How public collections spell the four classes, in lower case, with "_" for "-" and " ", and US spelling.
@@ -79,6 +80,7 @@ class Dataset:
         return {name: counter[name] for name in self.classes}
 
 
+@functools.lru_cache(_CACHED)
 def find_subset(spelling: str, *, short: bool = False) -> str:
     """The subset, ``train``, ``test`` or ``validation``, that a folder's name means, or if ``short`` a field; or ""."""
     name = re.sub("[- ]", "_", spelling.strip().lower())
@@ -86,6 +88,7 @@ def find_subset(spelling: str, *, short: bool = False) -> str:
     return known.get(name) or known.get(_SUBSET_ENDINGS.sub("", name), "")
 
 
+@functools.lru_cache(_CACHED)
 def find_class(spelling: str) -> str | None:
     """The class that a folder's name or a label means; None if it means none of the four."""
     return _CLASS_OF.get(re.sub("[- ]", "_", spelling.strip().lower()).replace("tumour", "tumor"))

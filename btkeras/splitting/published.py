@@ -58,6 +58,7 @@ def published_subsets(records: Sequence[Record], column: str) -> dict[str, list[
         raise DataError(
             "A published split's column must say train, test or validation",
             received=f"{value!r} of {count:,} images{more} in the column {column}",
+            remedy=f"Name another column; numbers of folds belong in the column {OFFICIAL_FOLD}",
         )
     subsets: dict[str, list[Record]] = defaultdict(list)
     for record in records:
