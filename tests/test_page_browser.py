@@ -158,7 +158,7 @@ def test_what_is_no_class_says_why(visit: Visit, files: dict[str, str]) -> None:
     assert cards.nth(0).locator(".map").count() == 0
     assert "Uncertain" in cards.nth(1).inner_text() and "Unlike the training slices." in cards.nth(1).inner_text()
     error = cards.nth(2).inner_text()
-    assert "Not classified" in error and "PNG or JPEG" in error and "which is text" in error
+    assert "Not classified" in error and "PNG, JPEG, BMP" in error and "which is text" in error
     # It would be refused again.
     assert cards.nth(2).get_by_role("button", name="Try again").count() == 0
 

@@ -19,7 +19,7 @@ from PIL import Image
 from btkeras.datasets.dataset import load_dataset
 from btkeras.errors import ConfigError, DataError
 from btkeras.preprocessing.decode import to_uint8
-from tests.mat_files import mat73, slice_mat
+from tests.mat_files import mat73, slice_fields, slice_mat, slice_mat5
 from tests.prepare_files import (
     COLOR,
     DEEP,
@@ -80,6 +80,16 @@ def test_figshare_images_are_upright_and_whole(tmp_path: Path, out: Path) -> Non
     assert extra["mask"] == "masks/glioma/0007.png"
     assert extra["sha256"] == hashlib.sha256(stored.read_bytes()).hexdigest()
     assert extra["bytes"] == str(stored.stat().st_size)
+
+
+def test_matlab_files_of_other_versions_and_types_become_the_same_dataset(tmp_path: Path) -> None:
+    image = slice_fields()["cjdata/image"] * 3 - 100
+    put(tmp_path / "new", {"7.mat": slice_mat(image, 2)})
+    put(tmp_path / "old", {"7.mat": slice_mat5(image=image.astype(float), label=np.uint8(2), PID=100360.0)})
+    for name in ("new", "old"):
+        run(tmp_path / name, out=tmp_path / f"{name} out")
+    assert tree(tmp_path / "new out") == tree(tmp_path / "old out")
+    assert [row["patient"] for row in rows(tmp_path / "old out/manifest.csv")] == ["100360"]
 
 
 def test_every_packing_of_figshare_gives_the_same_slices(tmp_path: Path) -> None:
