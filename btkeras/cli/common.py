@@ -16,6 +16,7 @@ import click
 
 from btkeras.config import GROUPINGS
 from btkeras.errors import ModelError
+from btkeras.keras_settings import require_usable_keras
 
 if TYPE_CHECKING:
     from btkeras.config import PhantomConfig
@@ -104,7 +105,12 @@ def terminable() -> Iterator[None]:
 
 
 def quiet_tensorflow() -> None:
-    """Loads TensorFlow without what its C++ code prints; exceptions still come."""
+    """Loads TensorFlow, and Keras with it, without what its C++ code prints; exceptions still come.
+
+    Raises:
+        ConfigError: If Keras' settings would break a run.
+    """
+    require_usable_keras()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet_engine():
         import tensorflow  # noqa: F401

@@ -20,6 +20,8 @@ _NEWER: Mapping[str, Any] = MappingProxyType(
         **{"ragged": False, "renorm": False, "renorm_momentum": 0.99},
     }
 )
+# Operations of networks here whose settings had no name; it stands beside the settings too.
+_UNNAMED = frozenset({"Split"})
 _DAMAGE = (OSError, ValueError, KeyError, TypeError)
 
 
@@ -36,6 +38,8 @@ def save_network(model: keras.Model, target: Path) -> None:
 
 def _portable(config: Any) -> Any:
     if isinstance(config, dict):
+        if config.get("class_name") in _UNNAMED:
+            config = config | {"config": {key: value for key, value in config["config"].items() if key != "name"}}
         return {key: _portable(value) for key, value in config.items() if (key, value) not in _NEWER.items()}
     return [_portable(value) for value in config] if isinstance(config, list) else config
 
