@@ -163,18 +163,13 @@ def pages(*shapes: tuple[int, int]) -> bytes:
     return encode(first, "TIFF", save_all=True, append_images=others)
 
 
-def with_size(kind: str, place: int, code: str) -> bytes:
-    """An image whose header announces 20,000 pixels a side."""
-    data = encode(rgb(GREY), kind, lossless=True) if kind == "WEBP" else encode(GREY, kind)
-    size = struct.pack(code, 20_000, 20_000)
+# Where width stands in a TIFF that begins with its pixels; height follows in the next tag.
+TIFF_WIDTH = 8 + GREY.size + 2 + 8
+
+
+def with_size(data: bytes, place: int, size: bytes) -> bytes:
+    """An image whose header announces 9,000 pixels a side."""
     return data[:place] + size + data[place + len(size) :]
-
-
-def extended_webp(width: int, height: int) -> bytes:
-    """A WebP whose canvas is larger than its image."""
-    chunk = b"VP8X" + struct.pack("<LL", 10, 0) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    content = b"WEBP" + chunk + encode(rgb(GREY), "WEBP", lossless=True)[12:]
-    return b"RIFF" + struct.pack("<L", len(content)) + content
 
 
 REFUSED = {
@@ -196,9 +191,16 @@ REFUSED = {
     "inf.tif": (tiff(np.where(GREY > 9, GREY, np.inf).astype(np.float32)), "finite numbers"),
     "tiny.bmp": (encode(GREY[:8, :8], "BMP"), "at least 16 x 16"),
     "tiny.gif": (encode(GREY[:8, :8], "GIF"), "at least 16 x 16"),
-    "bomb.bmp": (with_size("BMP", 18, "<ll"), "at most 25 million pixels"),
-    "bomb.gif": (with_size("GIF", 6, "<HH"), "at most 25 million pixels"),
-    "bomb.webp": (extended_webp(16_000, 16_000), "at most 25 million pixels|damaged|exceeds|of a variant"),
+    "bomb.bmp": (with_size(encode(GREY, "BMP"), 18, struct.pack("<ll", 9000, 9000)), "at most 25 million pixels"),
+    "bomb.gif": (with_size(encode(GREY, "GIF"), 6, struct.pack("<HH", 9000, 9000)), "at most 25 million pixels"),
+    "bomb.webp": (
+        with_size(encode(rgb(GREY), "WEBP", lossless=True), 21, struct.pack("<L", 8999 | 8999 << 14)),
+        "at most 25 million pixels",
+    ),
+    "bomb.tif": (
+        with_size(with_size(tiff(GREY), TIFF_WIDTH, struct.pack("<L", 9000)), TIFF_WIDTH + 12, struct.pack("<L", 9000)),
+        "at most 25 million pixels",
+    ),
     "short.bmp": (encode(GREY, "BMP")[:-900], "damaged"),
     "short.gif": (encode(GREY, "GIF")[:-900], "damaged"),
     "short.webp": (encode(rgb(GREY), "WEBP", lossless=True)[:-900], "damaged|of a variant"),
