@@ -98,6 +98,14 @@ def test_a_channel_of_several_volumes_is_chosen(trained_run: Path, scan: Path, t
     assert answers[0] == answers[1]
 
 
+def test_a_volume_of_labels_is_rejected(predictor: Predictor, tmp_path: Path) -> None:
+    labels = np.zeros((20, 24, 17), np.float32)
+    labels[5:12, 5:12, 5:12] = 2
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), tmp_path / "result.nii.gz")
+    (answer,) = predictor.predict_files([tmp_path / "result.nii.gz"])
+    assert answer.decision == "rejected" and answer.reasons == ("no brain MRI slice: it has only 2 values",)
+
+
 def test_another_modality_is_refused(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "ct.dcm").write_bytes(dicom(np.arange(1200, dtype=np.uint16).reshape(30, 40), Modality="CT"))
     (answer,) = predictor.predict_files([tmp_path / "ct.dcm"])

@@ -215,9 +215,7 @@ def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, step: int
     """The chosen slices of a volume, with their slices of the mask."""
     volume = read_volume(data, item.file.name, item.channel)
     slices = slices_of(volume, item.file.name)
-    remedy = "If it is a mask, name it as its scan and _seg; else correct its intent_code"
-    check(not slices.rejection, "A volume must be an image", f"{item.file.name} ({slices.rejection})", remedy)
-    check_no_labels(volume.voxels, item.file.name)
+    check_no_labels(volume, item.file.name)
     tumor = None
     if item.mask and mask is not None:
         tumor = read_mask(mask, item.mask.name, volume)

@@ -10,16 +10,12 @@ from numpy.typing import NDArray
 
 from btkeras.datasets.readers import check
 from btkeras.datasets.readers.images import to_png_or_jpeg
+from btkeras.datasets.readers.nifti import Volume
 from btkeras.preprocessing.decode import decode
 from btkeras.preprocessing.image_file import check_image, sniff
 
-# Neighbours of a sample of this size are compared.
-_SAMPLE = 2**17
-# Label maps had at least 0.85 equal neighbours outside of the background, averages of 305 heads in 8 bits 0.23.
-_EQUAL_NEIGHBORS = 0.6
-_FEW_LABELS, _MOST_LABELS = 16, 512
-# Nothing with fewer values is a scan, however they lie.
-_FEWEST_LEVELS = 8
+# Voxels of which a mask's share of the head is measured.
+_SAMPLE = 2**20
 # An image's file of fewer bits a pixel is looked at, its header aside: slices have more as PNG, and mostly as JPEG.
 _BITS_OF_MASKS, _HEADER_BYTES = 1.0, 1024
 _FEW_COLORS = 5
@@ -29,31 +25,10 @@ _NEAR, _MOST_PIXELS, _JPEG_THRESHOLD = 16, 0.99, 127
 _LARGEST_IN_VOLUME, _LARGEST_IN_SLICE = 0.4, 0.5
 
 
-def check_no_labels(voxels: NDArray[Any], name: str) -> None:
-    """Raises ImageError if a volume's values are those of a label map: whole, and few or equal in large areas."""
-    found = _labels_text(voxels)
-    remedy = "If it is the tumour's mask, name it as its scan and _seg; else remove it"
-    rule = "A volume must be a scan, not a mask"
-    check(not found, rule, f"{name} with {found}", remedy)
-
-
-def has_labels(voxels: NDArray[Any]) -> bool:
-    """Whether a volume's values are those of a label map, as of ``check_no_labels``."""
-    return bool(_labels_text(voxels))
-
-
-def _labels_text(voxels: NDArray[Any]) -> str:
-    flat = voxels.ravel(order="K")
-    step = max((flat.size - 1) // _SAMPLE, 1)
-    first, second = flat[:-1:step], flat[1::step]
-    if not np.array_equal(first, np.rint(first)):
-        return ""
-    values, counts = np.unique(first, return_counts=True)
-    inside = first != values[counts.argmax()]
-    equal = float((first == second)[inside].mean()) if inside.any() else 1.0
-    if len(values) > _FEWEST_LEVELS and (len(values) > _MOST_LABELS or equal < _EQUAL_NEIGHBORS):
-        return ""
-    return f"{len(values)} whole values in large areas" if len(values) > _FEW_LABELS else f"only {len(values)} values"
+def check_no_labels(volume: Volume, name: str) -> None:
+    """Raises ImageError if a volume is a label map (``Volume.labels_text``)."""
+    remedy = "If it is the tumour's mask, name it as its scan and _seg; else remove it, or correct its intent_code"
+    check(not volume.labels_text, "A volume must be a scan, not a mask", f"{name}: {volume.labels_text}", remedy)
 
 
 def check_no_mask_image(stored: bytes, name: str) -> None:
@@ -104,7 +79,7 @@ def check_tumor(tumor: NDArray[np.bool_], voxels: NDArray[Any], name: str) -> No
 
 @np.errstate(all="ignore")
 def _check_share(tumor: NDArray[np.bool_], values: NDArray[Any], name: str, largest: float) -> None:
-    step = math.ceil((values.size / (8 * _SAMPLE)) ** (1 / values.ndim))
+    step = math.ceil((values.size / _SAMPLE) ** (1 / values.ndim))
     every = (slice(None, None, step),) * values.ndim
     sample = values[every]
     # What is brighter than the mean is tissue, whatever lies around the head.

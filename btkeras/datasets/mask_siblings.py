@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from btkeras.datasets.mask_content import has_labels, is_mask_image
+from btkeras.datasets.mask_content import is_mask_image
 from btkeras.datasets.mask_names import TUMOR, MaskName
 from btkeras.datasets.masks import case_of, name_beginnings
 from btkeras.datasets.naming import ScanName, is_volume_path
@@ -30,7 +30,7 @@ def name_unnamed_masks(names: Mapping[str, ScanName], files: Mapping[str, Source
     found = dict(names)
     for path, sibling in _pairs(names):
         with suppress(ImageError):
-            if _same_grid(files[path], files[sibling]) and has_labels(read_volume(files[path].read(), path).voxels):
+            if _same_grid(files[path], files[sibling]) and read_volume(files[path].read(), path).labels_text:
                 found[path] = replace(names[path], mask=MaskName(TUMOR, "", 2), stem=names[sibling].stem)
     return found
 
@@ -49,7 +49,7 @@ def check_masks_without_image(files: Iterable[SourceFile]) -> None:
 def _is_image(file: SourceFile) -> bool:
     try:
         if is_volume_path(file.path):
-            return not has_labels(read_volume(file.read(), file.name).voxels)
+            return not read_volume(file.read(), file.name).labels_text
         return not is_mask_image(file.read(), file.name)
     except ImageError:
         return False

@@ -10,6 +10,7 @@ head. Voxels that are not square become so.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import math
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from btkeras.datasets.readers import Slices, check, require
+from btkeras.datasets.readers.label_maps import labels_text
 from btkeras.datasets.readers.nifti_header import HEADER_BYTES, NiftiHeader, find_magic, read_header
 from btkeras.errors import ImageError
 from btkeras.preprocessing.decode import ImageArray
@@ -56,6 +58,12 @@ class Volume:
     slope: float = 1.0
     intercept: float = 0.0
     labels: bool = False
+
+    @functools.cached_property
+    @np.errstate(all="ignore")
+    def labels_text(self) -> str:
+        """Why it is a label map, by the header or by its values; "" if it is none."""
+        return "the file says that it holds labels" if self.labels else labels_text(self.voxels)
 
     def axis(self, wanted: str | None) -> str:
         """The view to show: the wanted one, or else the one that was scanned."""
@@ -117,8 +125,7 @@ def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
             grey = np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR))
         return np.floor(grey + 0.5).astype(np.uint8)[..., None]
 
-    rejection = "the file says that it holds labels" if volume.labels else None
-    return Slices("NIfTI", volume.voxels.shape[AXES[view]], image, rejection, view)
+    return Slices("NIfTI", volume.voxels.shape[AXES[view]], image, volume.labels_text or None, view)
 
 
 @np.errstate(all="ignore")
