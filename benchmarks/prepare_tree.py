@@ -5,8 +5,8 @@
 
 A case is a name, the folder of a checkout, and options of its `prepare`. The tree holds volumes as BIDS, BraTS and
 nnU-Net lay them out, each with four sequences and a mask, PNG slices in class folders with masks, and DICOM series.
-Heads are synthetic, and few: files of the same content are hard links. Said are seconds, the process's peak memory
-(`resident`), and the images that it stored.
+Heads are synthetic, and few: files of the same content are hard links. Said are seconds, processor time, the peak
+memory of the process (`resident`), and the images that it stored.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import gzip
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -149,7 +150,7 @@ def measure(tree: Path, out: Path, checkout: Path, options: list[str]) -> dict[s
     """Prepares the tree in a process of its own."""
     command = [sys.executable, "-P", "-m", "btkeras", "prepare", str(tree), "--out", str(out), *options]
     environment = os.environ | {"PYTHONPATH": str(checkout.resolve()), "BTKERAS_PSEUDONYM_KEY": str(out.parent / "key")}
-    begun, peak, log = time.perf_counter(), 0, out.with_suffix(".log")
+    begun, peak, log, before = time.perf_counter(), 0, out.with_suffix(".log"), _processor_seconds()
     with log.open("w") as written, subprocess.Popen(command, env=environment, stdout=written, stderr=written) as child:
         # Not getrusage: its peak begins with the memory of the process that started this one.
         while child.poll() is None:
@@ -160,10 +161,17 @@ def measure(tree: Path, out: Path, checkout: Path, options: list[str]) -> dict[s
     return {
         "code": child.returncode,
         "seconds": seconds,
+        "processor_seconds": _processor_seconds() - before,
         "peak_resident": peak,
         "images": images,
         "summary": log.read_text().splitlines()[-20:],
     }
+
+
+def _processor_seconds() -> float:
+    """Of the processes that this one has started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _resident(process: int) -> int:
@@ -186,14 +194,17 @@ def main() -> None:
         tree = Path(scratch) / "tree"
         report["files"] = make_tree(tree, options.files)
         print(f"{report['machine']}, {report['files']:,} files\n")
-        print("| case | exit code | seconds | resident MB | images |\n| --- | --: | --: | --: | --: |")
+        print(
+            "| case | exit code | seconds | processor s | resident MB | images |\n| --- | --: | --: | --: | --: | --: |"
+        )
         for number in range(options.rounds):
             for place, case in enumerate(cases):
                 name, _, rest = case.partition("=")
                 checkout, *further = rest.split()
                 found = measure(tree, Path(scratch) / f"out-{number}-{place}", Path(checkout), further)
                 report["cases"].append({"name": name, "round": number + 1, "options": further, **found})
-                cells = f"{found['seconds']:.1f}", f"{found['peak_resident'] / 1e6:,.0f}", f"{found['images']:,}"
+                times = f"{found['seconds']:.1f}", f"{found['processor_seconds']:.1f}"
+                cells = *times, f"{found['peak_resident'] / 1e6:,.0f}", f"{found['images']:,}"
                 print(f"| {name} | {found['code']} | {' | '.join(cells)} |", flush=True)
     if options.out:
         write_json(options.out, report)
