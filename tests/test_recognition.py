@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import fft
 
-from btkeras.audit.recognition import COLLECTIONS, HASHES
+from btkeras.audit.recognition import HASHES, NAMES
 from btkeras.datasets.dataset import load_dataset
 from tests import planted
 from tests.test_audit import run
@@ -47,12 +47,11 @@ def recognized(folder: Path, images: Sequence[Image.Image], **options: object) -
 
 def test_copies_are_counted_by_collection_also_mirrored_and_resized(tmp_path: Path) -> None:
     with np.load(str(STORED)) as known:
-        ours, theirs = ([drawn(row) for row in known[key][:12]] for key in COLLECTIONS)
-    name = {key: value[0] for key, value in COLLECTIONS.items()}
+        ours, theirs = ([drawn(row) for row in known[key][:12]] for key in NAMES)
     images = [*ours[:4], *map(ImageOps.mirror, ours[4:9]), ours[9].rotate(90), *(i.resize((131, 97)) for i in theirs)]
     (tumors, others) = recognized(tmp_path / "mixed", images)
-    assert (tumors["name"], tumors["images"], tumors["turned"]) == (name["figshare"], 10, 6)
-    assert (others["name"], others["images"], others["turned"]) == (name["br35h"], 12, 0)
+    assert (tumors["name"], tumors["images"], tumors["turned"]) == ("FigShare", 10, 6)
+    assert (others["name"], others["images"], others["turned"]) == ("Br35H", 12, 0)
     text = run(tmp_path / "mixed", "--html", tmp_path / "page.html").stdout
     sentence = "10 of 25 images are FigShare's (doi 10.6084/m9.figshare.1512427), 6 of them flipped or rotated"
     assert sentence in text and "12 of 25 images are Br35H's" in text

@@ -15,21 +15,17 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from btkeras.datasets.collections import COLLECTIONS
 from btkeras.splitting.duplicate_hashes import hashes
 
 UInt8 = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-# By the key in the file: name, and where it is published.
-COLLECTIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "figshare": ("FigShare", "doi 10.6084/m9.figshare.1512427"),
-        "br35h": ("Br35H", "Kaggle ahmedhamada0/brain-tumor-detection, its tumour-free part"),
-    }
-)
+# Names by those in the file, which are the sources' in a manifest; Br35H's are its tumour-free slices.
+NAMES: Mapping[str, str] = MappingProxyType({"figshare": "FigShare", "br35h": "Br35H"})
 HASHES = "collections.npz"
-# Bits of 144 in which a copy may differ. Copies resized, re-encoded, brightened or flipped differ in 12 and fewer; the
-# nearest slice of another head, of 335 from elsewhere, in 14.
+# Bits of 144 in which a copy may differ. Copies resized, re-encoded, brightened or flipped differ in 12 and fewer; of
+# 335 slices from elsewhere the nearest that is no copy in 14.
 _MAX_DISTANCE = 12
 _BATCH = 256  # images compared at once
 
@@ -39,7 +35,7 @@ class Recognized:
     """How many images are copies of a collection's."""
 
     name: str
-    published: str  # where
+    published: str  # its DOI or address
     images: int  # number of images that look like one of its slices in some orientation
     turned: int  # of these, those that look like it only flipped or rotated
 
@@ -50,18 +46,18 @@ def recognize(thumbnails: Sequence[UInt8]) -> tuple[Recognized, ...]:
     An image counts for the collection that has the slice most like it.
     """
     with np.load(str(files("btkeras.audit") / HASHES)) as known:
-        stored = [(key, _signs(known[key])) for key in COLLECTIONS]
+        stored = [_signs(known[key]) for key in NAMES]
     found = np.zeros((len(stored), 2), np.int64)
     for start in range(0, len(thumbnails), _BATCH):
         orientations = _signs(hashes(np.stack(thumbnails[start : start + _BATCH]))[1])
         # By collection, orientation and image.
-        nearest = np.stack([_distances(orientations, signs) for _, signs in stored])
+        nearest = np.stack([_distances(orientations, signs) for signs in stored])
         which, best = nearest.min(axis=1).argmin(axis=0), nearest.min(axis=(0, 1))
         plain = nearest[:, 0].min(axis=0) == best
         for collection, as_it_is in zip(which[best <= _MAX_DISTANCE], plain[best <= _MAX_DISTANCE], strict=True):
             found[collection] += 1, not as_it_is
-    counted = zip(stored, found.tolist(), strict=True)
-    return tuple(Recognized(*COLLECTIONS[key], *counts) for (key, _), counts in counted if counts[0])
+    counted = zip(NAMES, found.tolist(), strict=True)
+    return tuple(Recognized(NAMES[key], COLLECTIONS[key].reference, *counts) for key, counts in counted if counts[0])
 
 
 def _signs(packed: UInt8) -> Floats:

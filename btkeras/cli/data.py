@@ -113,8 +113,9 @@ def audit(
 
     Found are files that cannot be read; duplicates, also at another size, brightness or JPEG quality, flipped, rotated
     or with a border cropped; duplicates with different labels; duplicates and patients in several subsets of a split;
-    duplicates in another dataset; and what the files of each class have in common. Slices that are next to each other
-    in a head are no duplicates: `btkeras train --group-by series` keeps those in one subset.
+    duplicates in another dataset; copies of FigShare's and Br35H's slices; and what the files of each class have in
+    common. Slices that are next to each other in a head are no duplicates: `btkeras train --group-by series` keeps
+    those in one subset.
 
     With a run's splits.json, the result is also written to its audit.json, for `btkeras card`. The exit code is 1 if
     there is leakage (conflicting labels, duplicates or patients across the split, overlap with the other dataset) or a
