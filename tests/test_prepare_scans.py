@@ -80,6 +80,15 @@ def test_nnunet_channels_are_one_patient_and_labels_are_its_mask(tmp_path: Path)
     assert {(row["sequence"], row["channel"]) for row in manifest(tmp_path)} == {("t1c", "2")}
 
 
+@pytest.mark.parametrize(
+    "table", [b'{"channel_names": {"0": "MRI", "1": "MRI"}}', b"{}", b"no JSON", b'{"modality": "MR"}']
+)
+def test_a_table_that_does_not_tell_channels_apart(tmp_path: Path, table: bytes) -> None:
+    files = {f"glioma/imagesTr/C_000{number}.nii.gz": SCAN for number in range(2)} | {"glioma/dataset.json": table}
+    with pytest.raises(DataError, match=r"C: channel 0, channel 1\n"):
+        made(tmp_path, files)
+
+
 def test_channels_without_a_table_are_chosen_by_number(tmp_path: Path) -> None:
     files = {f"glioma/imagesTr/C_000{number}.nii.gz": nifti(HEAD + number) for number in range(2)}
     files |= {"no_tumor/N_0000.nii.gz": SCAN, "no_tumor/N_0001.nii.gz": SCAN}
@@ -111,9 +120,10 @@ def test_the_decathlon_s_files_of_several_volumes(tmp_path: Path) -> None:
     check_tumor_slices(rows(tmp_path / "two/manifest.csv"), {"BRATS_001"})
     prepare([tmp_path / "x"], tmp_path / "three", choice=SequenceChoice("", "T2w"), progress=quiet)
     assert tree(tmp_path / "three/images") == by_number
-    put(tmp_path / "x", {"glioma/dataset.json": b"[]"})
-    with pytest.raises(DataError, match=r"dataset.json must name its channels"):
-        prepare([tmp_path / "x"], tmp_path / "four", progress=quiet)
+    for table, words in ((b'{"modality": {"1": "T1"}}', "must number its channels"), (b"[]", "with 4 volumes")):
+        put(tmp_path / "x", {"glioma/dataset.json": table})
+        with pytest.raises(DataError, match=words):
+            prepare([tmp_path / "x"], tmp_path / "four", progress=quiet)
 
 
 def test_bids_sessions_and_derivatives(tmp_path: Path) -> None:

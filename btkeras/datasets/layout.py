@@ -139,7 +139,8 @@ def _folder_images(source: Path, name: str, files: list[SourceFile]) -> FoundIma
         mask = readable.get(pairs.mask_of.get(path, ""))
         found.append(named_image(image, names[path], mask, channels))
     left_out = [LeftOut(readable[path].name, why) for path, why in pairs.left_out.items()]
-    unread = [file for file in others if file.basename.lower() not in (BOXES, CVIND, DATASET_JSON)]
+    read = {BOXES, CVIND, *([DATASET_JSON] if channels else [])}
+    unread = [file for file in others if file.basename.lower() not in read]
     return FoundImages(found, left_out + [LeftOut(file.name, file.suffix or "without ending") for file in unread])
 
 

@@ -70,8 +70,12 @@ def parse_names(paths: Iterable[str]) -> dict[str, ScanName]:
 def parse_name(path: str) -> ScanName:
     """Parses a path alone: its ``channel`` is known where it lies in nnU-Net's ``imagesTr``."""
     number = CHANNEL.fullmatch(stem_of(path))
-    folder = (folders_of(path) or ("",))[-1].lower()
-    return _parse(path, int(number["channel"]) if number and folder in CHANNEL_FOLDERS else None)
+    return _parse(path, int(number["channel"]) if number and in_channel_folder(path) else None)
+
+
+def in_channel_folder(path: str) -> bool:
+    """Whether a file lies in nnU-Net's folders of images."""
+    return (folders_of(path) or ("",))[-1].lower() in CHANNEL_FOLDERS
 
 
 def _parse(path: str, channel: int | None) -> ScanName:

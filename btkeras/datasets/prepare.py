@@ -98,6 +98,7 @@ def prepare(  # noqa: PLR0913
     (path in the source), ``sha256`` and ``bytes`` (of the stored image), and where they are known ``mask``, ``box``
     ("x_center y_center width height", fractions), ``subset`` and ``official_fold`` (the FigShare authors', 1 to 5). Of
     DICOM nothing in clear text is stored: ``patient`` and ``series`` are pseudonyms, of which file names are made.
+    Names of scans (``btkeras.datasets.naming``) give ``patient``, ``session``, ``sequence`` and ``channel``.
     Published collections (``btkeras.datasets.collections``) are known by their files' names, which also give
     ``source``, ``subset``, ``axis`` and ``sequence``; their reference and licence are in ``collections.csv``.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from btkeras.datasets.masks import case_of
-from btkeras.datasets.naming import ScanName, is_volume_path
+from btkeras.datasets.naming import ScanName, in_channel_folder, is_volume_path
 from btkeras.datasets.readers.archives import SourceFile
 from btkeras.datasets.readers.dicom_series import SeriesPlace
 from btkeras.datasets.sequences import canonical
@@ -56,7 +56,8 @@ def named_image(
     # Channels may be 2-D images, too.
     scan = is_volume_path(path) or name.channel is not None
     channels = next((tables[folder] for folder in _above(path) if folder in tables), ()) if scan else ()
-    sequence, several = name.sequence, name.channel is None and len(channels) >= _FEWEST_CHANNELS
+    several = name.channel is None and in_channel_folder(path) and len(channels) >= _FEWEST_CHANNELS
+    sequence = name.sequence
     if name.channel is not None and name.channel < len(channels):
         sequence = channels[name.channel]
     number = "" if name.channel is None else str(name.channel)
@@ -74,26 +75,34 @@ def named_image(
 
 
 def channel_names(files: Iterable[SourceFile]) -> dict[str, tuple[str, ...]]:
-    """The channels' names of each ``dataset.json`` among files, as sequences, by the folder it lies in.
+    """The channels' names in each ``dataset.json`` of nnU-Net among files, as sequences, by the folder it lies in.
+
+    Names that are not different (``MRI``, ``MRI``) say nothing. Files of that name that are something else are not
+    among them.
 
     Raises:
-        DataError: If one is no JSON object, or numbers its channels in another way than 0, 1, ...
+        DataError: If one numbers its channels in another way than 0, 1, ...
     """
-    return {posixpath.dirname(file.path): _channels(file) for file in files if file.basename.lower() == DATASET_JSON}
+    tables = (
+        (posixpath.dirname(file.path), _channels(file)) for file in files if file.basename.lower() == DATASET_JSON
+    )
+    return {folder: names for folder, names in tables if names is not None}
 
 
-def _channels(file: SourceFile) -> tuple[str, ...]:
-    rule = f"{DATASET_JSON} must name its channels as nnU-Net's: channel_names or modality, by numbers from 0"
+def _channels(file: SourceFile) -> tuple[str, ...] | None:
     try:
         table = json.loads(file.read())
-        # "modality" is that of nnU-Net's first version and of the Decathlon.
-        names = table.get("channel_names", table.get("modality", {}))
-        numbered = {int(number): canonical(str(name)) for number, name in names.items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(rule, received=f"{file.name} ({error})", remedy="Mend it, or remove it") from error
-    if sorted(numbered) != list(range(len(numbered))):
+    except (ValueError, DataError):
+        return None
+    # "modality" is that of nnU-Net's first version and of the Decathlon.
+    names = table.get("channel_names", table.get("modality")) if isinstance(table, dict) else None
+    if not isinstance(names, dict):
+        return None
+    if sorted(names) != sorted(str(number) for number in range(len(names))):
+        rule = f"{DATASET_JSON} must number its channels 0, 1, ..."
         raise DataError(rule, received=f"{file.name} with {', '.join(names)}", remedy="Mend it, or remove it")
-    return tuple(numbered[number] for number in range(len(numbered)))
+    found = tuple(canonical(str(names[str(number)])) for number in range(len(names)))
+    return found if len(set(found)) == len(found) else ()
 
 
 def _above(path: str) -> Iterable[str]:
