@@ -20,6 +20,7 @@ from btkeras.datasets.schemes import (
     IMAGE_WORD,
     MOST_CHANNELS,
     NO_CASE,
+    NO_PATIENT,
     SCHEMES,
     SESSION,
     SHORT_SESSION,
@@ -153,6 +154,8 @@ def _generic_name(stem: str, folders: Sequence[str]) -> ScanName:
     """
     base, sequence = _split_sequence(stem)
     base, session = _split_session(base)
+    if all(word.group().lower() in NO_PATIENT for word in split_words(base)):
+        base = ""
     cases = [folder for folder in reversed(folders) if not _says_no_case(folder)]
     if base and not (cases and re.match(rf"{re.escape(cases[0])}(?![A-Za-z0-9])", base)):
         return ScanName("", base, session, sequence)
@@ -177,9 +180,9 @@ def _split_sequence(stem: str) -> tuple[str, str]:
     if found is None:
         return stem, ""
     base = stem[: words[found.first].start()].rstrip("_-. ")
-    if found.first == 0 and (numbers := [word for word in words if word.group().isdecimal()]):
+    if found.first == 0 and re.fullmatch(r"\d{3,}", words[-1].group()) and not found.after:
         # T1_001: the number is the patient's.
-        return stem[numbers[0].start() :], found.name
+        return words[-1].group(), found.name
     return base, found.full_name
 
 

@@ -65,6 +65,12 @@ SESSION = re.compile(
 )
 # Alone it may be a patient: TP01.
 SHORT_SESSION = re.compile(r"(?:tp|base|fu|scan|time)[_-]?\d+", re.IGNORECASE)
+# Words of a protocol, as converters of DICOM name their files: AX_T1_POST_3.
+_PROTOCOL = (
+    "ax axial sag sagittal cor coronal tra 2d 3d se tse fse ir gre tfe ffe space cube vibe bravo fs fatsat iso brain "
+    "head mr mri scan image img volume series w wo with without contrast"
+)
+NO_PATIENT = frozenset(_PROTOCOL.split())
 # Folders that name no case.
 NO_CASE = re.compile(
     r"anat|dwi|func|perf|fmap|nifti\d?|nii|dicoms?|mri?|data|derivatives|train|images?|imgs?|scans?|raw|volumes?|slices?|png|"
