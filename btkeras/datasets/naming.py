@@ -245,7 +245,11 @@ def _with_folders_as_patients(names: Mapping[str, ScanName]) -> dict[str, ScanNa
     """
     places: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     patients: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    plain = {path: name for path, name in names.items() if name.patient and not name.scheme and not name.mask}
+    plain = {
+        path: name
+        for path, name in names.items()
+        if name.patient and name.patient not in name.place and not name.scheme and not name.mask
+    }
     for name in plain.values():
         places[name.patient].add(name.place)
         patients[name.place].add(name.patient)
@@ -260,7 +264,7 @@ def _with_folders_as_patients(names: Mapping[str, ScanName]) -> dict[str, ScanNa
 
 def _of_folder(name: ScanName) -> ScanName:
     cases = [folder for folder in name.place if not _says_no_case(folder)]
-    if not cases or name.patient in cases:
+    if not cases:
         return name
     patient, session = _split_session(_split_sequence(cases[-1])[0])
     return replace(name, patient=patient or name.patient, session=name.session or session)
