@@ -16,9 +16,16 @@ _NEEDED: Mapping[str, object] = MappingProxyType(
     {"image_data_format": "channels_last", "floatx": "float32", "epsilon": 1e-7, "nnx_enabled": False}
 )
 _BACKENDS = ("tensorflow", "jax")
-# Variables with the values that change nothing; the first two end trainings and evaluations early, without a word.
+_OFF = ("", "0", "false")
+# Variables with the values that change nothing. The first two end trainings and evaluations early, without a word; with
+# the last TensorBoard finds no Keras when a training starts.
 _VARIABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"KERAS_MAX_EPOCHS": (), "KERAS_MAX_STEPS_PER_EPOCH": (), "KERAS_NNX_ENABLED": ("", "0", "false")}
+    {
+        "KERAS_MAX_EPOCHS": (),
+        "KERAS_MAX_STEPS_PER_EPOCH": (),
+        "KERAS_NNX_ENABLED": _OFF,
+        "TF_USE_LEGACY_KERAS": _OFF,
+    }
 )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from btkeras.datasets.dataset import load_dataset
+from btkeras.errors import ConfigError
 from btkeras.experiments import single_run
 from btkeras.experiments.executors import run_on_ray
 from tests.fake_experiment import fake_experiment
@@ -57,3 +58,9 @@ def test_a_fold_on_ray_sees_the_gpus_that_were_asked_for(
     run_on_ray(experiment, experiment.jobs(), address=None, cpus=1, gpus=gpus)
     assert seen == [visible] * 2
     assert [(options["num_gpus"], options["max_calls"]) for options in asked] == [(gpus, 1)] * 2
+
+
+def test_a_part_of_several_gpus_is_refused(tmp_path: Path, shared_images: Path) -> None:
+    experiment = fake_experiment(tmp_path / "cv", load_dataset(shared_images), "cv.models=[resnet34]", "cv.folds=2")
+    with pytest.raises(ConfigError, match=r"--gpus above 1 must be a whole number. Received: 1.5"):
+        run_on_ray(experiment, experiment.jobs(), address=None, cpus=1, gpus=1.5)

@@ -57,6 +57,7 @@ def test_a_file_that_keras_cannot_start_with_is_refused(
         *[("KERAS_MAX_EPOCHS", value) for value in ("3", "many", "")],
         ("KERAS_MAX_STEPS_PER_EPOCH", "1"),
         ("KERAS_NNX_ENABLED", "True"),
+        ("TF_USE_LEGACY_KERAS", "1"),
     ],
 )
 def test_so_is_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -81,7 +82,8 @@ def test_the_environment_overrides_the_file_and_defaults_are_fine(
     default = {"floatx": "float32", "epsilon": 1e-07, "image_data_format": "channels_last", "other": 1}
     monkeypatch.setenv("KERAS_HOME", str(keras_home(tmp_path / "home", {**default, "backend": "torch"})))
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
-    monkeypatch.setenv("KERAS_NNX_ENABLED", "false")
+    monkeypatch.setenv("KERAS_NNX_ENABLED", "False")
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "0")
     require_usable_keras()
 
 

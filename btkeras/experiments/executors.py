@@ -156,9 +156,12 @@ def run_on_ray(experiment: Experiment, jobs: Sequence[Job], *, address: str | No
     ``$RAY_ADDRESS`` is taken, or a cluster is started on this machine.
 
     Raises:
-        ConfigError: If Ray is not installed.
+        ConfigError: If Ray is not installed, or shares no GPUs like that.
         RunError: If a job fails.
     """
+    if gpus > 1 and gpus % 1:
+        remedy = "A fold takes a part of one GPU, or several whole ones"
+        raise ConfigError("--gpus above 1 must be a whole number", received=gpus, remedy=remedy)
     ray = _import_ray()
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     # One task a process: TensorFlow never frees memory, and its threads are set before it is loaded.
