@@ -32,7 +32,8 @@ def left_out_lines(files: Sequence[LeftOut], out: Path) -> list[str]:
     """For the terminal: how many files are left out, and for each reason how many and the first names."""
     if not files:
         return []
-    lines = [f"Left out: {len(files)} file{'s' * (len(files) > 1)}, listed in {out / LEFT_OUT}"]
+    what = "files and slices" if any("#" in file.path for file in files) else f"file{'s' * (len(files) > 1)}"
+    lines = [f"Left out: {len(files)} {what}, listed in {out / LEFT_OUT}"]
     names: dict[str, list[str]] = defaultdict(list)
     for file in files:
         names[file.kind].append(file.path)

@@ -123,12 +123,12 @@ def _directions(known: Sequence[DicomIdentity]) -> list[np.ndarray]:
 
 
 def _twice(identities: Mapping[str, DicomIdentity]) -> dict[str, str]:
-    """Files whose instance came before. Some anonymizers give all one id, but not one number."""
+    """Files whose instance came before. Some anonymizers give all one id, but not one number and position."""
     seen: set[tuple[object, ...]] = set()
     found = {}
     for path, one in identities.items():
         instance = (one.uid, *_key(one), one.instance, one.position)
-        if one.uid and one.instance is not None and instance in seen:
+        if one.uid and one.instance is not None and one.position is not None and instance in seen:
             found[path] = TWICE
         seen.add(instance)
     return found
