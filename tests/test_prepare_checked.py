@@ -14,7 +14,6 @@ from btkeras.cli import main
 from btkeras.preprocessing.mri_check import rejection_reason
 from tests.dicom_files import NAME, dicom
 from tests.images import head
-from tests.nifti_files import changed
 from tests.nifti_files import encoded as nifti
 from tests.prepare_files import encoded, put, rows
 
@@ -109,9 +108,3 @@ def test_a_series_comes_in_order_without_localizers_and_repeats(tmp_path: Path) 
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / row["path"])), shown)
     written = b"".join(file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file())
     assert NAME.encode() not in written and b"1.2.3" not in written
-
-
-def test_a_volume_that_says_it_holds_labels_is_no_image(tmp_path: Path) -> None:
-    data = changed(volume(0), 68, "<h", 1002)
-    done = prepare(tmp_path, {"glioma/P1.nii": data, "glioma/P2.nii": volume(0)}, "--slices", "all", "--no-mri-check")
-    assert done.exit_code == 1 and "P1.nii (the file says that it holds labels)" in done.output

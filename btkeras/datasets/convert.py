@@ -164,9 +164,9 @@ def _image(item: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
         "Restore it, or empty its field sha256 if the change is meant",
     )
     stored, suffix = to_png_or_jpeg(data, name)
-    extra = dict(item.extra)
+    extra, pixels = dict(item.extra), decode(stored, name)
     if not (item.mask and mask is not None):
-        check_no_mask_image(stored, name)
+        check_no_mask_image(pixels, name)
     elif "mask" in item.extra:
         size, expected = check_image(mask, item.mask.name), check_image(stored, name)
         found = f"{item.mask.name}, {sniff(mask)} of {size[0]} x {size[1]}, for {expected[0]} x {expected[1]}"
@@ -177,7 +177,7 @@ def _image(item: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
         box = mask_box(tumor)
         extra |= {"box": format_box(box)} if box else {}
         mask = encode_png(tumor * np.uint8(255))
-    return PreparedImage(stored, item.label, item.patient, extra, item.file.stem, mask, suffix)
+    return PreparedImage(stored, item.label, item.patient, extra, item.file.stem, mask, suffix, pixels=pixels)
 
 
 def _dicom_images(item: SourceImage, data: bytes) -> list[PreparedImage]:
