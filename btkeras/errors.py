@@ -15,6 +15,7 @@ class BTKerasError(Exception):
     exit_code = 1
 
     def __init__(self, rule: str, *, received: object = "", remedy: str = "") -> None:
+        self.rule = rule
         parts = [rule, f"Received: {received}" if str(received) else "", remedy]
         super().__init__(" ".join(f"{part}." for part in parts if part))
 

@@ -13,7 +13,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -111,32 +112,45 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         os.rename(temporary, target)
 
 
-def write_text(target: Path, text: str) -> None:
+# Yields a temporary path that becomes the target: ``atomic_file``, or what does more than that.
+Replacing = Callable[[Path], AbstractContextManager[Path]]
+
+
+def write_text(target: Path, text: str, replacing: Replacing = atomic_file) -> None:
     """Writes UTF-8 text atomically."""
-    with atomic_file(target) as temporary:
+    with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(target: Path, value: Any) -> None:
+def write_json(target: Path, value: Any, replacing: Replacing = atomic_file) -> None:
     """Writes indented JSON atomically. NaN is refused: JSON has none."""
-    write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n", replacing)
 
 
-def write_csv(target: Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
+def write_csv(
+    target: Path, header: Iterable[object], rows: Iterable[Iterable[object]], replacing: Replacing = atomic_file
+) -> None:
     """Writes CSV atomically, UTF-8 with Unix line ends."""
-    with atomic_file(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Reads a JSON object; ``RunError`` if it cannot be read or is something else."""
+def read_json(file: Path, remedy: str = "") -> dict[str, Any]:
+    """Reads a JSON object; ``RunError`` with the remedy if it cannot be read or is something else."""
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{file} must be readable JSON", received=error) from error
+        raise RunError(f"{file} must be readable JSON", received=json_reason(error), remedy=remedy) from error
     if not isinstance(document, dict):
-        raise RunError(f"{file} must hold a JSON object", received=type(document).__name__)
+        raise RunError(f"{file} must hold a JSON object", received=type(document).__name__, remedy=remedy)
     return document
+
+
+def json_reason(error: OSError | ValueError) -> str:
+    """Why a file cannot be read as JSON, in words for its user."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"something else from line {error.lineno} on" if error.doc else "an empty file"
+    return str(error)
 
 
 def sha256(file: Path) -> str:

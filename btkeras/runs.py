@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from btkeras.checksums import check_file, read_document, record_files, recorded_file, remedy
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys, dump_config, load_config
 from btkeras.datasets.dataset import Dataset, load_dataset
@@ -62,12 +63,17 @@ class TrainingFolder:
     manifest_file = MemberPath("manifest.json")
 
     def config(self) -> ExperimentConfig:
-        """The configuration, with every default."""
+        """The configuration, with every default; errors as of ``checksums.check_file``."""
+        check_file(self.config_file)
+        if not self.config_file.stat().st_size:
+            # Of older runs, which have no checksums: to YAML it is all defaults.
+            rule = f"{self.config_file} must hold the run's settings"
+            raise RunError(rule, received="an empty file", remedy=remedy(self.config_file))
         return load_config(self.config_file)
 
     def manifest(self) -> dict[str, Any]:
         """Dataset, versions, device, precision, seeds, durations."""
-        return read_json(self.manifest_file)
+        return read_json(self.manifest_file, remedy(self.manifest_file))
 
     def update_manifest(self, **values: Any) -> None:
         """Adds to the manifest, or replaces values, as the folder's only writer."""
@@ -99,16 +105,35 @@ class Run(Results, TrainingFolder):
 
     def metrics(self) -> dict[str, Any]:
         """The metrics of the test subset."""
-        return read_json(self.metrics_file)
+        return read_document(self.metrics_file)
 
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the network's outputs."""
         return tuple(self.manifest()["classes"])
 
+    def unfinished(self) -> str:
+        """How far an unfinished training is, ``epoch 3 of 36, unfinished``; "" if it is finished."""
+        # Written when it ends: by a network, and by a classical model.
+        if not {"epochs", "classifier"}.isdisjoint(self.manifest()):
+            return ""
+        file = self.history_file
+        done = max(file.read_bytes().count(b"\n") - 1, 0) if file.is_file() else 0
+        return f"epoch {done} of {self.config().train.epochs}, unfinished"
+
+    def require_finished(self, rule: str, otherwise: str = "") -> None:
+        """Raises ``RunError`` with a rule if it is unfinished; ``otherwise`` is the way for those who know better."""
+        if found := self.unfinished():
+            remedy = f"Train on with: btkeras train --resume --out {self.path}{otherwise and f'; {otherwise}'}"
+            raise RunError(rule, received=f"{self.path}: {found}", remedy=remedy)
+
     def use_dataset(self, dataset: Dataset) -> None:
         """Records where the run's dataset is now; ``DataError`` if it is not the one that was split."""
         load_split(self.splits_file, dataset)
         self.update_manifest(dataset=str(dataset.root.resolve()))
+
+    def split_document(self) -> dict[str, Any]:
+        """The content of ``splits.json``, which names images without their dataset."""
+        return read_document(self.splits_file)
 
     def split(self, dataset: Dataset) -> Split:
         """The split, verified against the dataset and without the skipped broken images."""
@@ -130,7 +155,7 @@ class Run(Results, TrainingFolder):
             found = Results(self.evaluations / name)
             if name in SUBSETS or (found.path.exists() and _digest_in(found) != files):
                 found = Results(self.evaluations / f"{name}-{files[:8]}")
-            write_json(found.dataset_file, {"dataset": str(dataset.root), "digest": files})
+            write_json(found.dataset_file, {"dataset": str(dataset.root), "digest": files}, recorded_file)
         found.path.mkdir(parents=True, exist_ok=True)
         return found
 
@@ -143,7 +168,7 @@ def _digest(dataset: Dataset) -> str:
 
 
 def _digest_in(results: Results) -> str | None:
-    return read_json(results.dataset_file).get("digest") if results.dataset_file.is_file() else None
+    return read_document(results.dataset_file).get("digest") if results.dataset_file.is_file() else None
 
 
 def dataset_of(manifest: Mapping[str, Any]) -> Dataset:
@@ -192,6 +217,7 @@ def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Sp
         write_text(run.config_file, dump_config(config))
         save_split(split, dataset, run.splits_file)
         write_json(run.manifest_file, first_manifest(config, dataset) | manifest)
+        record_files(run.path, [run.config_file, run.splits_file])
     return Run(path)
 
 
@@ -234,7 +260,7 @@ def require_same_config(run: Run, config: ExperimentConfig | None) -> None:
 
 def write_history(target: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes ``history.csv``, a line per epoch; without durations, so that equal trainings give equal files."""
-    write_csv(target, rows[0], [[row[name] for name in rows[0]] for row in rows])
+    write_csv(target, rows[0], [[row[name] for name in rows[0]] for row in rows], recorded_file)
 
 
 def first_manifest(config: ExperimentConfig, dataset: Dataset) -> dict[str, Any]:

@@ -14,8 +14,9 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from btkeras.checksums import record_files
 from btkeras.experiments.experiment import Experiment, open_experiment
-from btkeras.files import write_text
+from btkeras.files import read_json, write_text
 from btkeras.runs import Run, open_run
 
 _TRAINED = ("config.yaml", "manifest.json", "history.csv", "metrics.json", "predictions.csv")
@@ -46,6 +47,10 @@ def _copy(files: Iterable[Path], root: Path, target: Path, dataset: str) -> None
             for path in (dataset, str(root)):
                 text = text.replace(path, Path(path).name)
             write_text(target / file.relative_to(root), text)
+    # Without the folders' names, files have other checksums.
+    for manifest in target.rglob("manifest.json"):
+        recorded = (manifest.parent / name for name in read_json(manifest).get("files", {}))
+        record_files(manifest.parent, [file for file in recorded if file.is_file()])
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from btkeras.checksums import recorded_file
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import load_config
 from btkeras.datasets.dataset import Dataset
@@ -65,8 +66,8 @@ def _write_run(
 ) -> Run:
     path.parent.mkdir(parents=True, exist_ok=True)
     learns = not config.model.name.startswith("lbp")
-    epochs = {"epochs": _EPOCHS, "best_epoch": _EPOCHS - 1} if learns else {}
-    run = create_run(path, config, dataset, split, **_FACTS, **epochs, **facts)
+    learned = {"epochs": _EPOCHS, "best_epoch": _EPOCHS - 1} if learns else {"classifier": "made up"}
+    run = create_run(path, config, dataset, split, **_FACTS, **learned, **facts)
     if learns:
         write_history(run.history_file, _history(config, split))
     if evaluated:
@@ -74,7 +75,9 @@ def _write_run(
         probabilities = _probabilities(config, [record.path for record in split.test], labels, len(dataset.classes))
         write_predictions(run.predictions_file, split.test, dataset.classes, probabilities.tolist())
         metrics = summarize(labels, probabilities, dataset.classes)
-        write_json(run.metrics_file, {"dataset": str(dataset.root), "split": "test", "chance": 0.25, **metrics})
+        write_json(
+            run.metrics_file, {"dataset": str(dataset.root), "split": "test", "chance": 0.25, **metrics}, recorded_file
+        )
     return run
 
 

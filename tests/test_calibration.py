@@ -14,6 +14,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
+from btkeras.checksums import record_files
 from btkeras.config import ExperimentConfig
 from btkeras.datasets import load_dataset
 from btkeras.decisions.calibration import Calibration, load_calibration
@@ -196,6 +197,7 @@ def test_a_predictor_and_an_export_have_the_temperature(finished: Run, shared_im
     with_temperature(model, 2.0).save(finished.best_model)
     document = Calibration(2.0, (0.1, 0.2), 1.0, 0.9).to_json()
     (finished.path / "calibration.json").write_text(json.dumps(document))
+    record_files(finished.path, [finished.best_model])
     expected = softmax(np.log(raw.astype(np.float64)) / 2, axis=1)
     found = Predictor(finished.path).predict(path)
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
@@ -216,7 +218,7 @@ def test_a_training_is_calibrated_and_resuming_it_changes_nothing(
     assert found and metrics["calibration"]["temperature"] == found.temperature != 1
     # Killed between the two files of a calibration.
     (run.path / "calibration.json").unlink()
-    with pytest.raises(RunError, match=r"must be of one calibration.*btkeras calibrate"):
+    with pytest.raises(RunError, match=r"calibration\.json must be as it was written.*gone.*btkeras calibrate"):
         evaluate_split(run)
     assert single_run.resume_run(run.path) == metrics
     assert before == {name: (run.path / name).read_bytes() for name in names}
@@ -249,6 +251,7 @@ def test_the_report_says_what_the_evaluation_found(finished: Run, tmp_path: Path
     with_temperature(load_best(finished), 0.8).save(finished.best_model)
     document = Calibration(0.8, tuple(np.linspace(0, 0.5, 99)), 1.0, 0.9).to_json()
     (finished.path / "calibration.json").write_text(json.dumps(document))
+    record_files(finished.path, [finished.best_model])
     test_metrics = evaluate_split(finished)["calibration"]
     found = blocks(finished, tmp_path / "calibrated.json")
     before, after = test_metrics["before"], test_metrics["after"]
@@ -268,8 +271,8 @@ def test_the_report_says_what_the_evaluation_found(finished: Run, tmp_path: Path
 
 
 def test_an_unfinished_run_is_not_calibrated(finished: Run, tmp_path: Path) -> None:
-    finished.state_file.unlink()
-    finished.metrics_file.unlink()
+    manifest = {name: value for name, value in finished.manifest().items() if name != "epochs"}
+    finished.manifest_file.write_text(json.dumps(manifest))
     before = finished.best_model.read_bytes()
     fails(btkeras("calibrate", finished.path), "must be finished", "btkeras train --resume")
     assert finished.best_model.read_bytes() == before

@@ -214,7 +214,7 @@ def test_wrong_settings_are_refused_before_anything_is_read(
 def test_an_unfinished_experiment_has_no_summary(tmp_path: Path, shared_images: Path) -> None:
     experiment = create_experiment(tmp_path / "cv", load_config(None, CV), load_dataset(shared_images))
     assert len(unfinished(experiment)) == 4
-    with pytest.raises(RunError, match=r"4 unfinished, tiny, seed 0, fold 0 .*cv --resume"):
+    with pytest.raises(RunError, match=r"4 of 4 folds unfinished \(tiny, seed 0, fold 0\).*cv --resume"):
         write_summary(experiment)
     with pytest.raises(RunError, match=r"another train\.epochs"):
         open_experiment(experiment.path, load_config(None, (*CV, "train.epochs=9")))

@@ -84,7 +84,7 @@ def test_the_file_keeps_the_score(tmp_path: Path) -> None:
     assert read.reference.threshold == pytest.approx(found.reference.threshold, rel=1e-6)
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "misses an array", "does not fit"])
+@pytest.mark.parametrize("damage", ["cut", "text", "misses an array", "does not fit", "NaN"])
 def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     file = Run(tmp_path).ood_file
     save_ood(Run(tmp_path), ood())
@@ -95,6 +95,8 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         file.write_text("no arrays")
     elif damage == "misses an array":
         np.savez(file, **{name: value for name, value in arrays.items() if name != "scores"})
+    elif damage == "NaN":
+        np.savez(file, **{**arrays, "mean": arrays["mean"] * np.nan})
     else:
         np.savez(file, **{**arrays, "mean": arrays["mean"][:3]})
     with pytest.raises(RunError, match="btkeras calibrate RUN"):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from btkeras.checksums import record_files
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import load_config
 from btkeras.datasets import load_dataset
@@ -279,13 +280,14 @@ def test_the_state_of_another_network_is_refused(own_run: Run) -> None:
     with np.load(state) as arrays:
         progress = str(arrays["progress"]).replace('"finished": true', '"finished": false')
         np.savez(state, **{**arrays, "progress": np.array(progress)})
+    record_files(own_run.path, [config, state])
     with pytest.raises(RunError, match="must belong to this network and optimizer"):
         trainer.resume(own_run.path)
 
 
 def test_a_damaged_state_is_one_message(own_run: Run) -> None:
     own_run.state_file.write_bytes(b"PK\x03\x04 but no more")
-    with pytest.raises(RunError, match="saved state must be readable"):
+    with pytest.raises(RunError, match=r"state\.npz must be as it was written"):
         trainer.resume(own_run.path)
 
 
@@ -297,9 +299,11 @@ def test_a_diverging_training_says_so(tmp_path: Path, shared_images: Path, tiny_
 
 def test_the_checkpoint_of_another_network_is_refused(own_run: Run) -> None:
     build_model("tiny", input_shape=(40, 40, 3)).save(own_run.best_model)
+    record_files(own_run.path, [own_run.best_model])
     with pytest.raises(ModelError, match=r"must be the network of its run"):
         load_best(own_run)
     own_run.best_model.write_bytes(b"no checkpoint")
+    record_files(own_run.path, [own_run.best_model])
     with pytest.raises(ModelError, match="must be a whole"):
         load_best(own_run)
 

@@ -18,7 +18,8 @@ from btkeras.audit.shortcuts import EXCHANGED, FeatureTable, ShortcutRow, score
 from btkeras.augmentation.lesion_cutmix import CutMixBatch, lesion_cutmix
 from btkeras.config import AugmentConfig
 from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop, clip_box
-from btkeras.evaluation.evaluate import load_best
+from btkeras.decisions.finite import require_finite
+from btkeras.evaluation.evaluate import TEST_ONCE, load_best
 from btkeras.machine import map_in_threads
 from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.runs import Run
@@ -89,11 +90,13 @@ def network_rows(run: Run, table: FeatureTable) -> list[ShortcutRow]:
 
     The table must be of the run's split. Errors are as of ``evaluation.evaluate.load_best``.
     """
+    run.require_finished(TEST_ONCE)
     model, classes, images = load_best(run), np.array(run.classes()), _TestImages(run, table)
 
     def predict(inputs: ImageArray | NDArray[np.float32]) -> Labels:
         starts = range(0, len(inputs), _BATCH)
         batches = [model.predict_on_batch(inputs[start : start + _BATCH].astype(np.float32)) for start in starts]
+        require_finite("outputs", batches, run.best_model)
         return classes[np.concatenate(batches).argmax(axis=1)]
 
     boxes = np.array([(box and clip_box(box)) or (0, 0, 0, 0) for box in images.tumors], np.float32)

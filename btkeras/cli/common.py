@@ -157,6 +157,15 @@ def echo_model(file: Path, chosen: bool) -> None:
     click.echo(f"model: {file}", err=True)
     if not chosen and is_pretrained(file):
         click.echo(pretrained_summary(file), err=True)
+    echo_unfinished(file)
+
+
+def echo_unfinished(file: Path) -> None:
+    """Says how far the training of a model's file is, if it is unfinished."""
+    from btkeras.inference.backends import training_state
+
+    if state := training_state(file):
+        click.echo(f"warning: the training of {file}: {state}", err=True)
 
 
 def open_dataset(name: str, phantom: PhantomConfig) -> Dataset:

@@ -130,6 +130,7 @@ def audit(
     """
     from btkeras.audit.audit import audit as find
     from btkeras.audit.format import audit_json, format_audit
+    from btkeras.checksums import recorded_file
     from btkeras.datasets.dataset import load_dataset
     from btkeras.files import write_json
     from btkeras.runs import Run
@@ -145,7 +146,7 @@ def audit(
     found = find(opened, split, other, _bar)
     echo(audit_json(found), as_json, lambda _: format_audit(found))
     if splits and (run := Run(splits.parent)).manifest_file.is_file():
-        write_json(run.audit_file, audit_json(found))
+        write_json(run.audit_file, audit_json(found), recorded_file)
     if html:
         from btkeras.reporting.audit_page import write_audit_page
 
@@ -196,6 +197,7 @@ def shortcuts(
         quiet_tensorflow()
     from btkeras.audit.format import format_shortcuts
     from btkeras.audit.shortcuts import find_shortcuts
+    from btkeras.checksums import recorded_file
     from btkeras.config import DataConfig, PhantomConfig
     from btkeras.files import write_json
     from btkeras.machine import cache_folder
@@ -208,7 +210,7 @@ def shortcuts(
         from btkeras.audit.shortcut_network import network_rows
 
         found = find_shortcuts(opened, run.split(opened), functools.partial(network_rows, run), seed=seed)
-        write_json(run.shortcuts_file, found.to_dict())
+        write_json(run.shortcuts_file, found.to_dict(), recorded_file)
     else:
         group_by = group_by or ("official" if split_column else "image")
         config = DataConfig(group_by=group_by, split_column=split_column or "", split_seed=seed)

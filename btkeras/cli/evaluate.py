@@ -12,6 +12,7 @@ from btkeras.cli.common import (
     PATH,
     echo,
     echo_model,
+    echo_unfinished,
     json_option,
     located,
     open_dataset,
@@ -32,6 +33,7 @@ from btkeras.errors import ConfigError, ModelError
 @click.option("--explain", is_flag=True, help="Score explanations against tumour boxes or masks as well.")
 @click.option("--method", "methods", multiple=True, help="Of --explain; repeatable. [default: layercam]")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Explain N images, drawn evenly. [default: all]")
+@click.option("--unfinished", is_flag=True, help="Evaluate the test subset though epochs are left to train.")
 @skip_broken_option
 def evaluate(run: Path, out: Path | None, as_json: bool, **options: Any) -> None:
     """Evaluate RUN's best checkpoint, or an exported MODEL, on its test subset or on another dataset.
@@ -43,6 +45,9 @@ def evaluate(run: Path, out: Path | None, as_json: bool, **options: Any) -> None
     An exported model knows the images of its run's split by their content: --data says where they are now, and the
     subset of --split is tested; of a dataset without any of them, all images. Files are written to --out only. A LiteRT
     or ONNX model needs no TensorFlow.
+
+    The test subset of an unfinished run is an error without --unfinished: looked at early, and then chosen by, it is no
+    test any more.
 
     --explain scores maps by layercam, gradcam or occlusion (slow: see --limit) of correctly classified tumours against
     their boxes or masks, beside simple baselines and the same network with random weights, in explanations.json too.
@@ -92,7 +97,8 @@ def _evaluate_run(run: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any]
     if dataset is not None:
         metrics = evaluate_dataset(opened, dataset, skip_broken=options["skip_broken"])
     else:
-        metrics = evaluate_split(opened, subset)
+        metrics = evaluate_split(opened, subset, unfinished=options["unfinished"])
+    echo_unfinished(opened.run.best_model)
     text = metrics_table(metrics)
     if options["explain"]:
         scores = score_explanations(opened, subset, dataset=dataset, methods=methods, limit=options["limit"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from btkeras.cli.common import PATH, echo, json_option, located, quiet_tensorflow, run_argument
+from btkeras.cli.common import PATH, echo, echo_unfinished, json_option, located, quiet_tensorflow, run_argument
 from btkeras.errors import ModelError
 
 
@@ -49,7 +49,9 @@ def export(run: Path, out: Path, version: int | None, formats: tuple[str, ...], 
     from btkeras.inference.model_folder import MANIFEST
     from btkeras.runs import open_run
 
-    folder = export_run(open_run(run), out, version, formats=formats, quantize=quantize)
+    opened = open_run(run)
+    echo_unfinished(opened.best_model)
+    folder = export_run(opened, out, version, formats=formats, quantize=quantize)
     for line in format_export(read_json(folder / MANIFEST)):
         click.echo(line, err=True)
     click.echo(folder)

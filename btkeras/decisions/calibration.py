@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from btkeras.checksums import check_file, read_document
 from btkeras.errors import ConfigError, RunError
-from btkeras.files import read_json
 from btkeras.metrics.classification import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def load_calibration(run: Run, model: keras.Model | None = None) -> Calibration 
     Raises ``RunError`` if the file cannot be read, or if ``model``, the run's network, has another temperature.
     """
     file = run.calibration_file
-    found = Calibration.from_json(read_json(file), str(file)) if file.is_file() else None
+    check_file(file)
+    found = Calibration.from_json(read_document(file), str(file)) if file.is_file() else None
     if model is not None:
         # Imported here because it loads Keras, which predicting from a LiteRT or ONNX file does without.
         from btkeras.models.head import temperature_of

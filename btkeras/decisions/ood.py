@@ -17,8 +17,9 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from btkeras.checksums import check_file, recorded_file
+from btkeras.decisions.finite import is_finite
 from btkeras.errors import RunError
-from btkeras.files import atomic_file
 
 if TYPE_CHECKING:
     from btkeras.runs import Run
@@ -117,13 +118,14 @@ class OODDetector:
 def save_ood(run: Run, ood: OODDetector) -> None:
     """Writes a run's ``ood.npz``, float32."""
     arrays = vars(ood.gaussian) | {"scores": ood.reference.scores}
-    with atomic_file(run.ood_file) as temporary:
+    with recorded_file(run.ood_file) as temporary:
         np.savez(temporary, **{name: np.asarray(value, np.float32) for name, value in arrays.items()})  # type: ignore[arg-type]
 
 
 def load_ood(run: Run) -> OODDetector | None:
     """Reads a run's ``ood.npz``; None if there is none. Raises ``RunError`` if it is not as ``save_ood`` writes it."""
     file = run.ood_file
+    check_file(file)
     if not file.is_file():
         return None
     try:
@@ -140,6 +142,8 @@ def _detector(arrays: Mapping[str, Floats]) -> OODDetector:
     shape = (*gaussian.mean.shape, *gaussian.variances.shape)
     if gaussian.directions.shape != shape or scores.ndim != 1 or not scores.size:
         raise ValueError("its arrays do not fit together")
+    if not is_finite(arrays[name] for name in arrays):
+        raise ValueError("numbers that are not finite")
     if not (gaussian.variances > 0).all() or not (np.diff(scores) >= 0).all():
         raise ValueError("variances of 0, or scores that are not sorted")
     return OODDetector(gaussian, CalibrationScores(scores))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from btkeras.checksums import recorded_file
 from btkeras.datasets.dataset import Record
 from btkeras.decisions.calibration import COVERAGE, Calibration
 from btkeras.decisions.ood import CalibrationScores
@@ -145,4 +146,4 @@ def write_decisions(target: Path, records: Sequence[Record], decisions: Sequence
         percentile = "" if decision.ood_percentile is None else f"{decision.ood_percentile:g}"
         members, reasons = ";".join(decision.set or ()), ";".join(decision.reasons)
         rows.append([record.path, record.label, decision.decision, percentile, members, reasons])
-    write_csv(target, ["path", "label", "decision", "ood_percentile", "set", "reasons"], rows)
+    write_csv(target, ["path", "label", "decision", "ood_percentile", "set", "reasons"], rows, recorded_file)

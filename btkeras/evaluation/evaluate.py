@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from btkeras.checksums import check_file, recorded_file
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.decisions.calibration import Calibration, load_calibration, nonconformity_scores
+from btkeras.decisions.finite import require_finite
 from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores, Gaussian, OODDetector, load_ood, save_ood
 from btkeras.decisions.selective_classifier import SelectiveClassifier, check_files
 from btkeras.errors import DataError, ModelError, RunError
 from btkeras.evaluation.results import EvaluationResult
-from btkeras.files import atomic_file, write_json
+from btkeras.files import write_json
 from btkeras.locks import only_writer
 from btkeras.logging import logger
 from btkeras.machine import cache_folder
@@ -31,7 +33,6 @@ from btkeras.models.keras_file import load_network, save_network
 from btkeras.runs import Run
 from btkeras.splitting.near_duplicates import duplicated_in_training
 from btkeras.splitting.splits import Split
-from btkeras.training.checkpoint import load_progress
 from btkeras.training.pipeline import broken_images, evaluation_batches, load_images
 
 # No gradients are kept, but the batch of a large GPU may be too large for the machine that evaluates.
@@ -67,7 +68,7 @@ def load_best(run: Run) -> keras.Model:
 
     Raises:
         RunError: If there is none yet.
-        ModelError: If it cannot be read, or is another network than the run's configuration says.
+        ModelError: If it cannot be read, is another network than the run's configuration says, or is not finite.
     """
     config = run.config()
     if "classifier" in run.manifest():
@@ -82,6 +83,7 @@ def load_best(run: Run) -> keras.Model:
             received=f"{run.path} without {run.best_model.name}",
             remedy=f"Train on with: btkeras train --resume --out {run.path}",
         )
+    check_file(run.best_model)
     model = load_network(run.best_model)
     expected = (config.data.image_size, config.data.image_size, config.data.channels, len(run.classes()))
     found = (*model.input_shape[1:], model.output_shape[-1])
@@ -91,21 +93,28 @@ def load_best(run: Run) -> keras.Model:
             received=f"{model.name} {found}",
             remedy="Put the run's own checkpoint back",
         )
+    require_finite("weights", model.variables, run.best_model)
     return model
 
 
-def evaluate_split(run: Run | LoadedRun, subset: str = "test") -> dict[str, Any]:
+TEST_ONCE = "The test subset must be looked at once, when a run is finished"
+
+
+def evaluate_split(run: Run | LoadedRun, subset: str = "test", *, unfinished: bool = False) -> dict[str, Any]:
     """Evaluates on a subset of the run's own dataset.
 
     Results for ``test`` go to the run folder, those for ``train`` and ``validation`` to ``evaluations/SUBSET/``.
+    ``unfinished`` allows the test subset of an unfinished run; the metrics then say how far it was.
 
     Returns:
         As ``EvaluationResult.metrics``.
 
     Raises:
-        RunError: If there is no checkpoint yet, or it does not match the calibration.
+        RunError: If there is no checkpoint yet, it does not match the calibration, or the run is unfinished.
     """
     opened = loaded(run)
+    if subset == "test" and not unfinished:
+        opened.run.require_finished(TEST_ONCE, "or look now: --unfinished")
     return _evaluate(opened, opened.dataset, opened.split.subset(subset), subset, skip_broken=False)
 
 
@@ -146,6 +155,8 @@ def _evaluate(
     known = duplicated_in_training(dataset, opened.split, cache_folder()) if subset == "test" else None
     result = EvaluationResult(found.records, classes, probabilities, calibration, decisions, known)
     metrics = result.metrics(dataset, subset, broken=len(records) - len(found.records))
+    if state := run.unfinished():
+        metrics["unfinished"] = state
     result.write(run.create_results(subset, dataset if subset == "all" else None).path, metrics)
     return metrics
 
@@ -165,7 +176,8 @@ def predict_records(
     """Preprocesses a dataset's images as the run's configuration says, and predicts them.
 
     ``model`` is the run's network, or one with its layers; ``name`` is the images', for the progress bar. Images that
-    cannot be read are left out with ``skip_broken``, and raise ``DataError`` without.
+    cannot be read are left out with ``skip_broken``, and raise ``DataError`` without. Raises ``ModelError`` if outputs
+    are not finite.
     """
     classes, config = run.classes(), run.config()
     images = load_images(dataset, records, config.data.image_size, config, name=name)
@@ -175,7 +187,9 @@ def predict_records(
     usable = tuple(records[i] for i in images.usable)
     labels = [classes.index(record.label) for record in usable]
     batches = evaluation_batches(images, labels, len(classes), min(config.train.batch_size, _LARGEST_BATCH))
-    return PredictedRecords(usable, *_outputs(model, batches))
+    outputs, speed = _outputs(model, batches)
+    require_finite("outputs", [outputs], run.best_model)
+    return PredictedRecords(usable, outputs, speed)
 
 
 def _outputs(model: keras.Model, batches: Any) -> tuple[NDArray[np.float32], float | None]:
@@ -207,7 +221,7 @@ def calibrate(run: Run | LoadedRun) -> Calibration:
     """
     opened = loaded(run)
     run = opened.run
-    _require_finished(run)
+    run.require_finished("A run must be finished before it is calibrated")
     found = predict_records(run, logits_network(opened.model), opened.dataset, opened.split.validation, "validation")
     labels = np.array([run.classes().index(record.label) for record in found.records])
     temperature = fit_temperature(labels, found.outputs)
@@ -221,10 +235,10 @@ def calibrate(run: Run | LoadedRun) -> Calibration:
     )
     if not math.isclose(temperature_of(opened.model), temperature, rel_tol=1e-9):
         opened.model = with_temperature(opened.model, temperature)
-        with atomic_file(run.best_model) as temporary:
+        with recorded_file(run.best_model) as temporary:
             save_network(opened.model, temporary)
     # Last: if the process is killed before, readers refuse the mismatch, and calibrating again mends it.
-    write_json(run.calibration_file, calibration.to_json())
+    write_json(run.calibration_file, calibration.to_json(), recorded_file)
     logger.info(
         f"temperature {temperature:.3f}: validation log loss {calibration.nll_before:.4f} -> "
         f"{calibration.nll_after:.4f} ({len(labels):,} images)"
@@ -253,15 +267,3 @@ def fit_ood(run: Run | LoadedRun) -> OODDetector:
         "validation slices are"
     )
     return found
-
-
-def _require_finished(run: Run) -> None:
-    # Of a run whose training state was deleted, the metrics say that it is finished.
-    state = run.state_file
-    finished = load_progress(state).finished if state.is_file() else run.metrics_file.is_file()
-    if not finished:
-        raise RunError(
-            "A run must be finished before it is calibrated",
-            received=f"{run.path}, in which epochs are left",
-            remedy=f"Train on with: btkeras train --resume --out {run.path}",
-        )

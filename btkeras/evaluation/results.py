@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from btkeras.checksums import check_file, recorded_file
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.decisions.calibration import Calibration, set_metrics
 from btkeras.decisions.selective_classifier import Decision, format_selective, selective_metrics, write_decisions
@@ -131,9 +132,11 @@ class EvaluationResult:
         if self.decisions is not None:
             write_decisions(results.decisions_file, self.records, self.decisions)
         if self.near_duplicates is not None:
-            write_csv(results.near_duplicates_file, ["path", "in_training"], list(self.near_duplicates.items()))
+            write_csv(
+                results.near_duplicates_file, ["path", "in_training"], list(self.near_duplicates.items()), recorded_file
+            )
         write_predictions(results.predictions_file, self.records, self.classes, self.probabilities.tolist())
-        write_json(results.metrics_file, metrics)
+        write_json(results.metrics_file, metrics, recorded_file)
 
 
 def write_predictions(
@@ -142,7 +145,7 @@ def write_predictions(
     """Writes ``predictions.csv``: path, label, prediction, and a probability per class."""
     images = zip(records, probabilities, strict=True)
     rows = [[record.path, record.label, classes[int(np.argmax(row))], *row] for record, row in images]
-    write_csv(target, ["path", "label", "prediction", *classes], rows)
+    write_csv(target, ["path", "label", "prediction", *classes], rows, recorded_file)
 
 
 def read_predictions(
@@ -156,11 +159,15 @@ def read_predictions(
     Raises:
         RunError: If it is not as ``write_predictions`` writes it, for these classes and at least one image.
     """
+    check_file(source)
     try:
         with source.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
+            lines = list(csv.reader(file))
+        if not lines:
+            raise ValueError("an empty file")
     except (OSError, ValueError, csv.Error) as error:
         raise RunError(f"{source} must be a CSV file with a header", received=error, remedy=_REMEDY) from error
+    header, *rows = lines
     expected = ["path", "label", "prediction", *classes]
     if header != expected or not rows:
         raise RunError(

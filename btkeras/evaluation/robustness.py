@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from btkeras.checksums import read_document, recorded_file
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.decisions.calibration import load_calibration
+from btkeras.decisions.finite import require_finite
 from btkeras.errors import ConfigError, RunError
 from btkeras.evaluation.corruptions import CORRUPTIONS, LEVELS, contact_sheet, corrupt
-from btkeras.files import atomic_file, read_json, write_json
+from btkeras.files import atomic_file, write_json
 from btkeras.locks import only_writer
 from btkeras.logging import logger
 from btkeras.machine import map_in_threads
@@ -53,15 +55,18 @@ def measure_robustness(
 
     Raises:
         DataError: If an image cannot be read, or its class is not one of the network's.
+        RunError: If the run is unfinished and its own test subset would be looked at.
         ConfigError: If fewer images are wanted than there are classes.
     """
     # Imported here because it loads Keras, which reading a sheet does without.
-    from btkeras.evaluation.evaluate import load_best, require_known_classes
+    from btkeras.evaluation.evaluate import TEST_ONCE, load_best, require_known_classes
 
     start, model = time.perf_counter(), load_best(run)
     calibration = load_calibration(run, model)
     if dataset is not None:
         require_known_classes(run, dataset)
+    else:
+        run.require_finished(TEST_ONCE)
     own = dataset or run.dataset()
     records = dataset.records if dataset else run.split(own).test
     drawn = draw(records, images, seed)
@@ -83,7 +88,7 @@ def measure_robustness(
     results = run.create_results("test", dataset)
     with atomic_file(results.robustness_image) as temporary:
         Image.fromarray(contact_sheet(decode_file(own.root / drawn[0].path))).save(temporary)
-    write_json(results.robustness_file, document)
+    write_json(results.robustness_file, document, recorded_file)
     return document
 
 
@@ -124,7 +129,9 @@ def _predict_corrupted(run: Run, model: keras.Model, paths: Sequence[Path]) -> N
 
     bar = tqdm(paths, "robustness", unit=" images", file=sys.stderr, leave=False, disable=None)
     # One image in all settings is one batch, so that the shape is constant and few are in memory.
-    return np.stack([np.asarray(model.predict_on_batch(batch)) for batch in map_in_threads(corrupted, bar)])
+    found = np.stack([np.asarray(model.predict_on_batch(batch)) for batch in map_in_threads(corrupted, bar)])
+    require_finite("outputs", [found], run.best_model)
+    return found
 
 
 def _sheet(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> dict[str, Any]:
@@ -175,7 +182,7 @@ def read_sheet(run: Run) -> dict[str, Any] | None:
     file = run.robustness_file
     if not file.is_file():
         return None
-    document = read_json(file)
+    document = read_document(file)
     try:
         robustness_table(document)
         levels = [level for row in document["corruptions"] for level in row["levels"]]

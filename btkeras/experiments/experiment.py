@@ -10,13 +10,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from btkeras.checksums import read_document, record_files, recorded_file
 from btkeras.config import ExperimentConfig
-from btkeras.config_io import changed_keys, dump_config, load_config, override_config
+from btkeras.config_io import changed_keys, dump_config, override_config
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import RunError
 from btkeras.evaluation.results import read_predictions
 from btkeras.experiments.summary import FoldResult, summarize_experiment
-from btkeras.files import read_json, write_json, write_text
+from btkeras.files import write_json, write_text
 from btkeras.locks import locked, writing
 from btkeras.machine import cache_folder
 from btkeras.metrics import METRICS
@@ -50,7 +51,7 @@ class Experiment(TrainingFolder):
         return self.splits / f"fold_{fold}.json"
 
     def config(self) -> ExperimentConfig:
-        return _read_config(self.config_file)
+        return _read_config(self)
 
     def jobs(self) -> list[Job]:
         """Every training, fold by fold, so that all networks have some folds early."""
@@ -64,8 +65,9 @@ class Experiment(TrainingFolder):
         return Run(self.path / job.model / seed / f"fold_{job.fold}")
 
     def is_finished(self, job: Job) -> bool:
-        """Whether a job has been trained and tested: the metrics are written last."""
-        return self.run(job).metrics_file.is_file()
+        """Whether a job has been trained and tested: the metrics are written last, or by a test before the end."""
+        run = self.run(job)
+        return run.metrics_file.is_file() and not run.unfinished() and "unfinished" not in run.metrics()
 
     def log_file(self, job: Job) -> Path:
         """The output of a job's process."""
@@ -99,7 +101,7 @@ class Experiment(TrainingFolder):
 
 
 # The configuration is read for every job, and never changes.
-_read_config = functools.cache(load_config)
+_read_config = functools.cache(TrainingFolder.config)
 
 
 def models(config: ExperimentConfig) -> tuple[str, ...]:
@@ -130,6 +132,7 @@ def create_experiment(
             save_split(split, dataset, experiment.splits_file(fold))
         manifest = first_manifest(config, dataset) | {"skip_broken": skip_broken, "seeds": seeds}
         write_json(experiment.manifest_file, manifest)
+        record_files(temporary, [experiment.config_file, *map(experiment.splits_file, range(len(folds)))])
     return Experiment(path)
 
 
@@ -169,6 +172,18 @@ def unfinished(experiment: Experiment) -> list[Job]:
     return [job for job in experiment.jobs() if not experiment.is_finished(job)]
 
 
+def require_finished(experiment: Experiment) -> None:
+    """Raises ``RunError`` if a job is not finished."""
+    if missing := unfinished(experiment):
+        begun = [(job, experiment.run(job)) for job in missing if experiment.run(job).path.exists()]
+        states = [f"{job}: {run.unfinished() or 'not tested yet'}" for job, run in begun] or [str(missing[0])]
+        raise RunError(
+            "A cross-validation must have finished every fold to be summarized or reported",
+            received=f"{experiment.path}, {len(missing)} of {len(experiment.jobs())} folds unfinished ({states[0]})",
+            remedy=f"Go on with: btkeras cv --resume --out {experiment.path}",
+        )
+
+
 def cross_validate(experiment: Experiment, executor: Executor) -> dict[str, Any]:
     """Runs the unfinished jobs by ``executor``, which returns when all are finished, and writes the summary."""
     jobs = unfinished(experiment)
@@ -185,15 +200,9 @@ def write_summary(experiment: Experiment) -> dict[str, Any]:
     Raises:
         RunError: If a fold is missing, or an image was tested twice.
     """
-    missing = unfinished(experiment)
-    if missing:
-        raise RunError(
-            "A cross-validation is summarised when every fold is finished",
-            received=f"{len(missing)} unfinished, {missing[0]} among them",
-            remedy=f"Go on with: btkeras cv --resume --out {experiment.path}",
-        )
+    require_finished(experiment)
     config, manifest = experiment.config(), experiment.manifest()
-    split = read_json(experiment.splits_file(0))
+    split = read_document(experiment.splits_file(0))
     results = []
     for job in experiment.jobs():
         run = experiment.run(job)
@@ -212,7 +221,7 @@ def write_summary(experiment: Experiment) -> dict[str, Any]:
         **summarize_experiment(results, manifest["classes"], groups=split["groups"], test=config.cv.test),
     }
     with experiment.writing():
-        write_json(experiment.summary_file, summary)
+        write_json(experiment.summary_file, summary, recorded_file)
     return summary
 
 

@@ -12,8 +12,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from btkeras.checksums import recorded_file
 from btkeras.datasets.boxes import NO_TUMOR, boxes_in_heads
 from btkeras.datasets.dataset import Dataset, Record
+from btkeras.decisions.finite import require_finite
 from btkeras.errors import DataError
 from btkeras.evaluation.evaluate import LoadedRun, loaded
 from btkeras.explain.cam import explain
@@ -88,7 +90,7 @@ def score_explanations(
         "threshold": local.THRESHOLD,
         "rows": rows,
     }
-    write_json(run.create_results(subset, dataset).explanations_file, document)
+    write_json(run.create_results(subset, dataset).explanations_file, document, recorded_file)
     return document
 
 
@@ -112,7 +114,9 @@ def _tumors(opened: LoadedRun, dataset: Dataset, records: Sequence[Record], limi
         raise broken_images({known[i].path: str(error) for i, error in store.broken.items()})
     images = store.take(np.arange(len(known))).astype(np.float32)
     labels = np.array([classes.index(record.label) for record in known])
-    right = model.predict(images, batch_size=_BATCH, verbose=0).argmax(axis=1) == labels
+    probabilities = model.predict(images, batch_size=_BATCH, verbose=0)
+    require_finite("outputs", [probabilities], opened.run.best_model)
+    right = probabilities.argmax(axis=1) == labels
     regions = regions_of(dataset, known, images.shape[1:3], kind, harmonized=config.data.harmonize)
     right &= regions.any(axis=(1, 2))
     if not right.any():

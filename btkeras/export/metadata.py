@@ -17,7 +17,7 @@ from btkeras.errors import DataError, RunError
 from btkeras.export.network import ExportNetwork
 from btkeras.export.parity import format_parity, phantom_image
 from btkeras.export.quantize import format_comparison, with_interval
-from btkeras.files import read_json, sha256, write_json, write_text
+from btkeras.files import sha256, write_json, write_text
 from btkeras.inference import model_folder
 from btkeras.inference.backends import InferenceBackend
 from btkeras.inference.predictor import FilePrediction, Predictor
@@ -47,10 +47,11 @@ accuracy.** `btkeras evaluate` its run, and export it again.
 def model_metadata(network: ExportNetwork) -> dict[str, Any]:
     """The part of ``manifest.json`` that is known before the export; embedded in files of one format."""
     run = network.run
-    manifest, split = run.manifest(), read_json(run.splits_file)
+    manifest, split = run.manifest(), run.split_document()
     size, _, channels = network.shape
     split_keys = [name for name in ("group_by", "seed", "digest") if name in split]
     counts = {subset: sum(split["counts"][subset].values()) for subset in SUBSETS}
+    state = run.unfinished()
     return {
         "model": network.model.name,
         "classes": list(network.checkpoint.classes),
@@ -63,6 +64,7 @@ def model_metadata(network: ExportNetwork) -> dict[str, Any]:
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         "btkeras": btkeras.__version__,
         "run": run.path.resolve().name,
+        **({"unfinished": state} if state else {}),
         "checkpoint": {"file": run.best_model.name, "sha256": sha256(run.best_model)},
         "trained_with": manifest["versions"],
         "dataset_images": manifest["images"],
@@ -167,6 +169,7 @@ def write_manifest(version: Path, network: ExportNetwork, manifest: _Json, selft
     else:
         classes = ", ".join(network.checkpoint.classes)
         card = _UNEVALUATED_CARD.format(run.path.resolve().name, classes, *network.shape, btkeras.__version__)
+        card += f"\nIts training: {manifest['unfinished']}.\n" * ("unfinished" in manifest)
     card += f"\n{_export_section(manifest, selftest, _digests(version))}"
     write_text(version / model_folder.EXTRA / model_folder.CARD, card)
     write_json(version / model_folder.MANIFEST, {**manifest, "files": _digests(version)})

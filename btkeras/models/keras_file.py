@@ -60,7 +60,9 @@ def load_network(source: Path) -> keras.Model:
                 received=f"{source}, written with Keras {written}; {keras.__version__} is installed",
                 remedy=f"Install it: pip install 'keras>={written}'",
             ) from error
-        reason = " ".join(str(error).split())[:200]
+        # Of what is no whole archive, Keras says that there is no such file.
+        whole = zipfile.is_zipfile(source)
+        reason = " ".join(str(error).split())[:200] if whole else "cut off, or something else"
         raise ModelError("A checkpoint must be a whole .keras file", received=f"{source} ({reason})") from error
 
 

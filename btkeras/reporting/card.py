@@ -13,17 +13,18 @@ from pathlib import Path, PurePath
 from statistics import fmean
 from typing import Any
 
+from btkeras.checksums import read_document
 from btkeras.datasets.collections import known_collections
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import BTKerasError, RunError
 from btkeras.evaluation.robustness import read_sheet
 from btkeras.experiments.experiment import Experiment, is_experiment
-from btkeras.files import read_json, sha256
+from btkeras.files import sha256
 from btkeras.metrics import wilson
 from btkeras.reporting.document import Column, Table, count, percent
 from btkeras.reporting.paper_tables import class_table, overview_table, subset_table
 from btkeras.reporting.render import fill
-from btkeras.reporting.report import split_caveats, synthetic_warning
+from btkeras.reporting.report import split_caveats, synthetic_warning, unfinished_warning
 from btkeras.reporting.report_data import ReportData, load_report_data
 from btkeras.reporting.tables import calibration_table, near_duplicate_table, robustness_table, set_table
 from btkeras.runs import Run
@@ -58,6 +59,7 @@ def card_text(run: Run) -> str:
         "manifest": manifest,
         "metrics": metrics,
         "split": model.source.splits[0],
+        "unfinished": unfinished_warning(data),
         "warnings": synthetic_warning(data),
         "caveats": split_caveats(model.source),
         "details": Table.from_facts("details", "The model", _details(run, manifest)),
@@ -115,13 +117,13 @@ def _dataset(run: Run) -> Dataset | None:
         dataset = run.dataset()
     except (BTKerasError, OSError):
         return None
-    return dataset if files_digest(dataset.records) == read_json(run.splits_file)["dataset_digest"] else None
+    return dataset if files_digest(dataset.records) == run.split_document()["dataset_digest"] else None
 
 
 def _measured(run: Run, data: ReportData, metrics: _Json) -> dict[str, Table | None]:
     """The tables of what was measured, by name; None in place of the others."""
     model, sheet, own = data.models[0], read_sheet(run), run.metrics_file
-    others = {file.parent.name: read_json(file) for file in sorted(run.evaluations.glob(f"*/{own.name}"))}
+    others = {file.parent.name: read_document(file) for file in sorted(run.evaluations.glob(f"*/{own.name}"))}
     others = {name: found for name, found in others.items() if found.get("split") == "all"}
     return {
         "confusion": _table(own, _confusion_table, metrics),
@@ -140,7 +142,7 @@ def _measured(run: Run, data: ReportData, metrics: _Json) -> dict[str, Table | N
 def _table(file: Path, build: Callable[[Any], Table], value: Any = ...) -> Table | None:
     """A table of a file of the run, or of a value from it; None if there is none."""
     if value is ...:
-        value = read_json(file) if file.is_file() else None
+        value = read_document(file) if file.is_file() else None
     try:
         return build(value) if value else None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

@@ -50,6 +50,7 @@ def overview_table(data: ReportData) -> Table:
         Column("log loss", decimals(4), "metrics.pooled.negative_log_likelihood"),
         *Column.several({"wrong": "wrong.size", "images": "metrics.pooled.images"}, count),
         Column("trainings", count, lambda model: len(model.runs)),
+        *(Column("training", key="unfinished"),) * any(model.unfinished for model in data.models),
     )
     return Table.from_rows(
         "overview",

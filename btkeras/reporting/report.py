@@ -84,7 +84,7 @@ def _summary_blocks(data: ReportData) -> list[Block]:
     best, spread = data.best, data.best.spreads["accuracy"]["std"]
     over = f" ± {percent(spread)} over {len(best.runs)} trainings" if spread is not None else ""
     interval = f"({paper_tables.format_level(best.source)} interval {percent(best.accuracy_interval)})"
-    warnings = (*synthetic_warning(data), *data.differences)
+    warnings = (*unfinished_warning(data), *synthetic_warning(data), *data.differences)
     points = (_counts(best), *split_caveats(best.source), *_against_the_paper(data), *_against_the_others(data))
     return [
         *([Text(warnings, "warning")] if warnings else []),
@@ -92,6 +92,12 @@ def _summary_blocks(data: ReportData) -> list[Block]:
         Text(points, "list"),
         paper_tables.overview_table(data),
     ]
+
+
+def unfinished_warning(data: ReportData) -> list[str]:
+    """A sentence for each model whose training is unfinished."""
+    text = "{}: {}. More epochs change its metrics, and its test subset was looked at before the end."
+    return [text.format(model.name, model.unfinished) for model in data.models if model.unfinished]
 
 
 def synthetic_warning(data: ReportData) -> list[str]:

@@ -52,6 +52,11 @@ class ReportedModel:
         return {name: {"mean": self.metrics["mean"][name], "std": std.get(name)} for name in METRICS}
 
     @property
+    def unfinished(self) -> str:
+        """How far its training is, if that is unfinished; the first of several."""
+        return next((run.unfinished for run in self.runs if run.unfinished), "")
+
+    @property
     def accuracy_interval(self) -> list[float]:
         """The bootstrap's interval; Wilson's where every prediction is right, or wrong, and that has no width."""
         intervals = self.metrics["intervals"]

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from btkeras.checksums import check_file, read_document, remedy
 from btkeras.config import ExperimentConfig
 from btkeras.errors import DataError, RunError
 from btkeras.evaluation.results import read_predictions
-from btkeras.experiments.experiment import Experiment, is_experiment
+from btkeras.experiments.experiment import Experiment, is_experiment, require_finished
 from btkeras.experiments.summary import FoldResult, summarize_experiment
-from btkeras.files import read_json
 from btkeras.runs import Run, dataset_of
 from btkeras.splitting.groups import group_records
 from btkeras.splitting.published import OFFICIAL_FOLD
@@ -37,24 +37,37 @@ class TrainedRun:
     @cached_property
     def result(self) -> FoldResult:
         """The predictions for the test subset."""
-        paths, labels, probabilities = read_predictions(self.run.predictions_file, self.manifest["classes"])
+        file, images = self.run.predictions_file, self._metrics.get("images")
+        paths, labels, probabilities = read_predictions(file, self.manifest["classes"])
+        # Without checksums, in older runs, a cut file shows only so.
+        if images not in (None, len(paths)):
+            rule = f"{file} and {self.run.metrics_file.name} must be of one evaluation"
+            raise RunError(rule, received=f"{len(paths):,} and {images:,} images", remedy=remedy(file))
         return FoldResult(self.model, self.seed, self.fold, paths, labels, probabilities, self.manifest)
 
     @cached_property
     def history(self) -> dict[str, list[float]]:
         """The columns of ``history.csv``; empty for what does not learn in epochs."""
         file = self.run.history_file
+        if file.is_file():
+            check_file(file)
         try:
             rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
             return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
         except (OSError, ValueError, TypeError, csv.Error) as error:
-            raise RunError(f"{file} must be a CSV file of numbers, a line per epoch", received=error) from error
+            rule = f"{file} must be a CSV file of numbers, a line per epoch"
+            raise RunError(rule, received=error, remedy=remedy(file)) from error
 
     @cached_property
     def calibration(self) -> Mapping[str, Any]:
         """The calibration metrics of its evaluation; empty for runs of before there were any."""
         # Not calibration.json: metrics.json is written with the predictions, and kept where weights are not.
         return self._metrics.get("calibration") or {}
+
+    @cached_property
+    def unfinished(self) -> str:
+        """How far the training was that was tested, or is, ``epoch 3 of 36, unfinished``; "" if it is finished."""
+        return str(self._metrics.get("unfinished", "")) or self.run.unfinished()
 
     @property
     def without_near_duplicates(self) -> Mapping[str, Any] | None:
@@ -156,15 +169,17 @@ def read_source(path: Path, group_by: str | None = None, cache: Path | None = No
 
 
 def _read_experiment(experiment: Experiment) -> Source:
-    # Written last.
+    require_finished(experiment)
+    # Written last; its content is computed from the folds here too.
     if not experiment.summary_file.is_file():
         raise RunError(
             "A cross-validation must be finished before it is reported",
             received=f"{experiment.path} without {experiment.summary_file.name}",
             remedy=f"Finish it: btkeras cv --resume --out {experiment.path}",
         )
+    read_document(experiment.summary_file)
     config = experiment.config()
-    splits = tuple(read_json(experiment.splits_file(fold)) for fold in range(config.cv.folds))
+    splits = tuple(read_document(experiment.splits_file(fold)) for fold in range(config.cv.folds))
     runs = tuple(TrainedRun(experiment.run(job), job.model, job.seed, job.fold) for job in experiment.jobs())
     groups = splits[0].get("groups", {})
     return Source(experiment.path, config, experiment.manifest(), splits, runs, config.cv.test, groups)
@@ -172,11 +187,15 @@ def _read_experiment(experiment: Experiment) -> Source:
 
 def _read_run(run: Run) -> Source:
     if not (run.metrics_file.is_file() and run.predictions_file.is_file()):
+        state = run.unfinished()
+        missing = f"{run.path} without {run.metrics_file.name} or {run.predictions_file.name}"
         raise RunError(
             "A run must be evaluated before it is reported",
-            received=f"{run.path} without {run.metrics_file.name} or {run.predictions_file.name}",
-            remedy=f"Evaluate it: btkeras evaluate {run.path}",
+            received=f"{missing} ({state})" if state else missing,
+            remedy=f"Train on: btkeras train --resume --out {run.path}"
+            if state
+            else f"Evaluate it: btkeras evaluate {run.path}",
         )
-    config, manifest, split = run.config(), run.manifest(), read_json(run.splits_file)
+    config, manifest, split = run.config(), run.manifest(), run.split_document()
     trained = TrainedRun(run, config.model.name, config.train.seed, int(manifest.get("fold") or 0))
     return Source(run.path, config, manifest, (split,), (trained,), "", split.get("groups", {}))

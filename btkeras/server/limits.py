@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from btkeras.errors import ConfigError, DataError
+from btkeras.errors import ConfigError, DataError, ModelError
 from btkeras.preprocessing.image_file import MAX_PIXELS
 from btkeras.server.telemetry import log_event
 
@@ -238,5 +238,7 @@ def error_response(error: Exception) -> Response:
         code, message = 499, "The client closed the connection"
     else:
         log_event("request failed", logging.ERROR, error=error)
-        code, message = 500, "The server failed at this request; its log says more"
+        # The rule alone: what was received may name the server's files.
+        failed = error.rule if isinstance(error, ModelError) else "The server failed at this request"
+        code, message = 500, f"{failed}; the server's log says more"
     return JSONResponse({"error": message}, code, headers)

@@ -9,9 +9,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from btkeras.checksums import check_file
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
-from btkeras.files import digest, write_json
+from btkeras.files import digest, json_reason, write_json
 from btkeras.splitting import stratified
 from btkeras.splitting.splits import SUBSETS, Split
 
@@ -40,6 +41,7 @@ def load_split(source: Path, dataset: Dataset) -> Split:
     """Reads ``splits.json`` for a dataset.
 
     Raises:
+        RunError: If it is of a run, and not as it was written.
         DataError: If the file is no split, was edited, has an image in two subsets, or the dataset's file list is
             not the one that was split.
     """
@@ -64,10 +66,13 @@ def load_split(source: Path, dataset: Dataset) -> Split:
 
 
 def _read(source: Path) -> dict[str, Any]:
+    check_file(source)
     try:
         document: object = json.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{source} must be a readable splits.json", received=repr(error)) from error
+        raise DataError(
+            f"{source} must be a readable splits.json", received=json_reason(error), remedy=_RESTORE
+        ) from error
     types = dict.fromkeys(SUBSETS, list) | {"seed": int, "digest": str, "dataset_digest": str}
     found = document if isinstance(document, dict) else {}
     if "by" in found:

@@ -15,10 +15,11 @@ from keras import ops
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from btkeras.checksums import recorded_file
 from btkeras.config import ExperimentConfig, TrainConfig
 from btkeras.config_io import config_to_dict
+from btkeras.decisions.finite import is_finite
 from btkeras.errors import RunError
-from btkeras.files import atomic_file
 from btkeras.logging import duration, logger
 from btkeras.models.keras_file import save_network
 from btkeras.runs import Run, write_history
@@ -101,7 +102,12 @@ class ProgressLine(_TimedEpochs):
 
 
 def is_better(new: Mapping[str, float], old: Mapping[str, float], monitor: str) -> bool:
-    """Whether a checkpoint's validation metrics beat another's; ``monitor`` decides, the other metric breaks ties."""
+    """Whether a checkpoint's validation metrics beat another's; ``monitor`` decides, the other metric breaks ties.
+
+    Metrics that are not finite beat none.
+    """
+    if not is_finite(new.values()):
+        return False
     if not old:
         return True
     gains = {"accuracy": new["accuracy"] - old["accuracy"], "loss": old["loss"] - new["loss"]}
@@ -110,7 +116,7 @@ def is_better(new: Mapping[str, float], old: Mapping[str, float], monitor: str) 
 
 
 class BestModel(keras.callbacks.Callback):
-    """Saves the model, as ``portable``, whenever its validation metrics are the best so far.
+    """Saves the model, as ``portable``, whenever its validation metrics are the best so far, and all of it is finite.
 
     Works at the end of a validation and not of an epoch, because that is where averaged weights (EMA) are in place.
     """
@@ -129,9 +135,49 @@ class BestModel(keras.callbacks.Callback):
             return
         for target, source in zip(self._portable.variables, self.model.variables, strict=True):
             target.assign(np.asarray(source))
-        with atomic_file(self._run.best_model) as temporary:
+        if not is_finite(self._portable.variables):
+            return
+        with recorded_file(self._run.best_model) as temporary:
             save_network(self._portable, temporary)
         self._progress.best, self._progress.best_epoch = metrics, self._epoch
+
+
+class Divergence(keras.callbacks.Callback):
+    """Ends a training at the first batch whose loss is not finite, or epoch whose weights are not.
+
+    Then neither is in the saved state. Raises ``RunError``.
+    """
+
+    def __init__(self, run: Run, progress: Progress, config: ExperimentConfig) -> None:
+        super().__init__()
+        self._run, self._progress, self._config = run, progress, config
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        # The mean over the epoch so far: once it is NaN, it stays so.
+        if not math.isfinite(loss := (logs or {})["loss"]):
+            raise self._error("A training's loss must stay finite", loss)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if not is_finite(self.model.variables):
+            raise self._error("A network's weights must stay finite", "others")
+        loss = (logs or {})["val_loss"]
+        if not math.isfinite(loss):
+            logger.warning(
+                f"epoch {epoch + 1}: the validation loss is {loss}, so it is not kept as the best checkpoint"
+            )
+
+    def _error(self, rule: str, received: object) -> RunError:
+        progress, config = self._progress, self._config
+        kept = f"the checkpoint of epoch {progress.best_epoch}" if progress.best else "no checkpoint, for none was good"
+        precision = self._run.manifest()["precision"]
+        advice = [f"lower optimizer.learning_rate ({config.optimizer.learning_rate:g})"]
+        advice += ["add schedule.warmup_epochs"] * (not config.schedule.warmup_epochs)
+        advice += [f"use train.precision=float32 in place of {precision}"] * (precision != "float32")
+        return RunError(
+            rule,
+            received=f"{received} in epoch {progress.epochs + 1}; {self._run.path} keeps {kept}",
+            remedy=f"In a new run, {' or '.join(advice)}",
+        )
 
 
 class EpochEnd(keras.callbacks.Callback):
@@ -149,12 +195,6 @@ class EpochEnd(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}
-        if not math.isfinite(metrics["loss"]):
-            raise RunError(
-                "A training's loss must stay finite",
-                received=f"{metrics['loss']} in epoch {epoch + 1}",
-                remedy="Lower optimizer.learning_rate, add schedule.warmup_epochs, or use train.precision=float32",
-            )
         progress = self._progress
         rate, patience = _learning_rate(self.model, self._schedule), self._config.early_stopping
         progress.history.append({"epoch": epoch + 1, "learning_rate": rate, **metrics})

@@ -12,8 +12,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from btkeras.checksums import check_file, recorded_file
 from btkeras.errors import RunError
-from btkeras.files import atomic_file
 
 _PROGRESS = "progress"
 
@@ -43,7 +43,7 @@ def save_state(target: Path, model: keras.Model | None, progress: Progress) -> N
     Data order and augmentation need no state.
     """
     variables = _variables(model) if model else {}
-    with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with recorded_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         # As ``np.savez`` does it, but with a copy of one variable at a time in memory, not of all.
         for name, value in {**variables, _PROGRESS: np.array(json.dumps(asdict(progress)))}.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -91,6 +91,7 @@ def _variables(model: keras.Model) -> dict[str, keras.Variable]:
 
 @contextlib.contextmanager
 def _opened(source: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    check_file(source)
     # Opened here and not by NumPy, which leaves the file open when it is no zip.
     with source.open("rb") as file:
         try:

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from btkeras.checksums import check_file
 from btkeras.config import ExperimentConfig
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import ModelError, RunError
@@ -26,7 +27,7 @@ from btkeras.models.imagenet import check_pretrained, load_pretrained, scaled_va
 from btkeras.models.reparameterize import reparameterize
 from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
 from btkeras.splitting.splits import Split, make_split
-from btkeras.training.callbacks import BestModel, EpochEnd, MacroRecall, ProgressLine, TensorBoard
+from btkeras.training.callbacks import BestModel, Divergence, EpochEnd, MacroRecall, ProgressLine, TensorBoard
 from btkeras.training.checkpoint import Progress, load_progress, restore_state
 from btkeras.training.device import describe_device, dtype_policy, resolve_precision, seed_everything, strategy_scope
 from btkeras.training.optimizers import Schedule, cooldown_config, make_optimizer, phases
@@ -133,13 +134,25 @@ def _resume(run: Run, config: ExperimentConfig | None) -> Run:
     require_same_config(run, config)
     dataset, own = run.dataset(), run.config()
     split = run.split(dataset)
+    # Gone, it would begin again, over a checkpoint of before.
+    check_file(run.state_file)
     progress = load_progress(run.state_file) if run.state_file.is_file() else Progress()
     if progress.finished:
         logger.info(f"{run.path} is finished already")
+        _require_checkpoint(run, progress)
         # Perhaps it was killed between its last epoch and this.
         _record_result(run, progress)
         return run
     return _Training(own, run, load_split_images(dataset, split, own), progress).fit()
+
+
+def _require_checkpoint(run: Run, progress: Progress) -> None:
+    if not progress.best:
+        raise RunError(
+            "A training must have an epoch whose validation loss and weights are finite",
+            received=f"none of {progress.epochs} in {run.path}",
+            remedy=f"In a new run, lower optimizer.learning_rate ({run.config().optimizer.learning_rate:g})",
+        )
 
 
 def _record_result(run: Run, progress: Progress) -> None:
@@ -245,6 +258,7 @@ class _Training:
             if phase.is_cooldown:
                 logger.info(f"augmentation cool-down from epoch {phase.epochs.start + 1}")
             self._fit_epochs(epochs, cooldown_config(config) if phase.is_cooldown else config)
+        _require_checkpoint(self.run, progress)
         logger.info(
             f"trained in {duration(time.perf_counter() - start)}; best checkpoint: epoch {progress.best_epoch} with "
             f"val_accuracy {progress.best['accuracy']:.4f}, val_loss {progress.best['loss']:.4f}"
@@ -280,5 +294,6 @@ class _Training:
             *averaging,
             TensorBoard(run, config, self.schedule, self.images.classes, examples),
             ProgressLine(config.train, self.schedule.steps),
+            Divergence(run, progress, config),
             EpochEnd(run, progress, self.schedule, config.train),
         ]

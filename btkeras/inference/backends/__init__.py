@@ -12,8 +12,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from btkeras.decisions.finite import require_finite
 from btkeras.errors import ModelError
+from btkeras.files import read_json
 from btkeras.inference.model_folder import (
+    MANIFEST,
     OOD_SCORE,
     PRETRAINED,
     PROBABILITIES,
@@ -53,7 +56,7 @@ class InferenceBackend(ModelMetadata):
 
     Attributes:
         source: The folder it was loaded from.
-        predict: Outputs for uint8 ``[n, size, size, channels]``.
+        predict: Outputs for uint8 ``[n, size, size, channels]``; ModelError if they are not finite.
         explain: LayerCAM maps, float32 ``[n, size, size]`` in 0..1, for uint8 ``[n, size, size, channels]`` and class
             indices ``[n]``; None if the format has no gradients.
         version: The exported version's number; None for a run.
@@ -65,6 +68,18 @@ class InferenceBackend(ModelMetadata):
     explain: Explain | None = None
     version: int | None = None
     file: Path | None = None
+
+    def __post_init__(self) -> None:
+        predict, source = self.predict, self.file or self.source
+
+        def finite(images: NDArray[np.uint8]) -> ModelOutputs:
+            outputs = predict(images)
+            # Damaged weights may still load.
+            require_finite("outputs", (values for values in outputs if values is not None), source)
+            return outputs
+
+        # Here, so that no format and no caller can leave it out.
+        object.__setattr__(self, "predict", finite)
 
     def predict_all(self, images: Iterable[NDArray[np.uint8]]) -> ModelOutputs:
         """Outputs for any number of images ``[size, size, channels]``, in batches."""
@@ -131,6 +146,17 @@ def locate(path: str | Path, explained: bool = False) -> ModelLocation:
     return ModelLocation(file, _LOADERS[file.suffix])
 
 
+def training_state(file: Path) -> str:
+    """How far the training of a model, by its file, is: ``epoch 3 of 36, unfinished``; "" if finished or not known."""
+    if file.suffix == ".keras":
+        # Imported here because exported models do without.
+        from btkeras.runs import Run
+
+        return Run(file.parent).unfinished()
+    manifest = file.parent / MANIFEST
+    return str(read_json(manifest).get("unfinished", "")) if manifest.is_file() else ""
+
+
 def newest_model(base: Path = Path()) -> Path:
     """Finds the newest model in ``saved_models/`` or ``runs/``, or else the pretrained one; ModelError if none."""
     # The pretrained files' times are those of the clone, and say nothing about the user's own models.
@@ -160,13 +186,6 @@ def exported_backend(
     def predict(images: NDArray[np.uint8]) -> ModelOutputs:
         found = signature(images)
         outputs = {name: np.asarray(found[name]) for name in (PROBABILITIES, OOD_SCORE) if name in found}
-        # Damaged weights may still load.
-        if not all(np.isfinite(values).all() for values in outputs.values()):
-            raise ModelError(
-                "A model's outputs must be finite numbers",
-                received=f"others from {file}",
-                remedy=f"Is it damaged? btkeras selftest --model {file}",
-            )
         return ModelOutputs(outputs[PROBABILITIES], outputs.get(OOD_SCORE))
 
     version = version_number(file.parent)
