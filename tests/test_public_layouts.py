@@ -190,6 +190,17 @@ LAYOUTS = {
             }.items()
         },
     ),
+    "BraTS 2020, one mask of another name": Layout(
+        ("BraTS20_Training_355", "BraTS20_Training_356"),
+        "t1c",
+        {
+            **scans("BraTS20_Training_355/BraTS20_Training_355_{}.nii.gz", "t1", "t1ce", "t2", "flair"),
+            "BraTS20_Training_355/W39_1998.09.19_Segm.nii.gz": "tumor",
+            **scans("BraTS20_Training_356/BraTS20_Training_356_{}.nii.gz", "t1", "t1ce", "t2", "flair"),
+            "BraTS20_Training_356/BraTS20_Training_356_seg.nii.gz": "tumor",
+            "name_mapping.csv": "other",
+        },
+    ),
     "Yale, names of its own": Layout(
         ("YG_0Q16DTT5VXHO",),
         "post",

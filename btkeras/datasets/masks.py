@@ -76,6 +76,8 @@ class _Index:
     def _keys(self, path: str, name: ScanName) -> Iterator[_Key]:
         volume = is_volume_path(path)
         yield "place", name.place, name.stem, volume
+        if volume and name.place and not find_class(name.place[-1]):
+            yield "folder", name.place
         if volume and name.scheme:
             yield "case", *case_of(path, name)
         if not any(find_class(folder) for folder in name.place):
@@ -102,6 +104,9 @@ class _Index:
             yield "place", name.place, "", volume
         if self._stems[name.stem, volume] == 1:
             yield "source", name.stem, volume
+        if volume and len(self._cases[name.place, True]) == len(self._masks.get(("folder", name.place), ())) == 1:
+            # BraTS20_Training_355/W39_1998.09.19_Segm.nii, the only mask in the folder of one case.
+            yield "folder", name.place
 
 
 def name_beginnings(stem: str) -> Iterator[str]:
