@@ -301,9 +301,10 @@ def test_dicom_series_of_several_sequences(tmp_path: Path, monkeypatch: pytest.M
         made(tmp_path, files)
     assert not (tmp_path / "out").exists()
     report = made(tmp_path, files, "t1c")
-    assert reasons(report) == {"1.dcm": "of sequence flair"} and [row["sequence"] for row in manifest(tmp_path)] == [
-        "t1c"
-    ]
+    assert reasons(report) == {"1.dcm": "of sequence flair"}
+    assert [row["sequence"] for row in manifest(tmp_path)] == ["t1c"]
+    with pytest.raises(DataError, match="1 flair, 1 t1c"):
+        prepare([tmp_path / "x"], tmp_path / "o", choice=SequenceChoice("", "0"), progress=quiet)
 
 
 def test_the_command_says_what_it_left_out(tmp_path: Path) -> None:

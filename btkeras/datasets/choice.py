@@ -30,8 +30,8 @@ class SequenceChoice(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The sequence's name as of ``sequences``."""
-        return canonical(self.sequence or self.channel)
+        """The sequence's name as of ``sequences``; ``channel N`` of a number."""
+        return canonical(self.sequence or self.channel) if self.number is None else f"channel {self.number}"
 
     def check(self) -> None:
         """Raises ConfigError if both are chosen, or what is chosen is no name."""
@@ -162,9 +162,10 @@ def is_dicom_image(extra: Mapping[str, str]) -> bool:
 
 
 def why_not_chosen(extra: Mapping[str, str], wanted: str) -> str:
-    """Why a DICOM image with these columns is left out, where a sequence is chosen; "" if it is not."""
+    """Why a DICOM image with these columns is left out, where a sequence is wanted; a channel says nothing of it."""
     sequence = extra.get("sequence", "")
-    return f"of sequence {sequence or 'unknown by its header'}" if wanted and sequence != wanted else ""
+    chosen = sequence == wanted or not wanted or wanted.startswith("channel ")
+    return "" if chosen else f"of sequence {sequence or 'unknown by its header'}"
 
 
 def check_series(records: Iterable[Record]) -> None:
