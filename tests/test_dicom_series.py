@@ -25,7 +25,7 @@ GREY = np.random.default_rng(0).integers(0, 256, (20, 24), np.uint8)
 
 
 def slice_of(series: str = "1.2", patient: str = "A", **values: Any) -> DicomIdentity:
-    return DicomIdentity(patient, series, **values)
+    return DicomIdentity(patient, series, **({"study": "1"} | values))
 
 
 def along(normal: tuple[float, ...], *positions: float, **values: Any) -> list[DicomIdentity]:
@@ -104,7 +104,10 @@ def test_localizers_are_left_out() -> None:
         assert left_out(scan, scout)[:20] == [""] * 20
     # Alone, three slices may be all that there is.
     assert left_out(short) == [""] * 3 and left_out(planes) == [LOCALIZER] * 3
-    assert left_out(short, [one._replace(patient="B") for one in scan])[:3] == [""] * 3
+    for other in ({"patient": "B"}, {"study": "2"}):
+        assert left_out(short, [one._replace(**other) for one in scan])[:3] == [""] * 3
+    # Nothing says that they are of one examination.
+    assert left_out([one._replace(study="") for one in short], [one._replace(study="") for one in scan])[:3] == [""] * 3
 
 
 def test_reconstructions_around_an_axis_and_tilted_slices_are_no_scouts() -> None:

@@ -9,14 +9,14 @@ import numpy as np
 
 IDENTITY_TAGS = (
     "PatientID", "SeriesInstanceUID", "SOPInstanceUID", "InstanceNumber", "BurnedInAnnotation", "SeriesDescription",
-    "ContrastBolusAgent", "ImageType", "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames",
+    "ContrastBolusAgent", "StudyInstanceUID", "ImageType", "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames",
 )  # fmt: skip
 
 # What a description says of the sequence, the first that fits. They are written in lower case, with one space for all
 # that is no letter, digit, + or *.
 _OTHERS = (
     ("localizer", r"\b(loc|locali[sz]ers?|scout|survey|pilot|(3|three) ?(plane|pl))\b"),
-    ("subtraction", r"\bsub(s|tr\w*)?\b"),
+    ("subtraction", r"\bsubtr\w*|\bsubs?\b(?! ?\d)"),
     ("adc", r"\badc\b|apparent diff"),
     ("dti", r"\bdti\b|tensor|\bfa map\b"),
     ("dwi", r"\bdwi\b|diff(usion)?\b|\btrace\w?\b|\bb ?(0|500|800|1000)\b"),
@@ -32,9 +32,10 @@ _FLAIR = r"flair|dark ?fluid|\btirm\b"
 _T2, _PD = r"\bt2(?!\d)", r"\bpd(w|wi)?\b|proton dens"
 # An operation is no contrast agent.
 _OPERATION = r"\b(pre|post) ?op\w*"
-_BEFORE = r"\b(pre\w*|w ?o|without|non?|ohne|nativ\w*|unenhanced)\b"
+_AGENT = r"(gd|gad\w*|contrast|inj\w*|ce|km|c)?"
+_BEFORE = rf"\b(pre{_AGENT}|w ?o|without|non?|ohne|nativ\w*|unenhanced)\b"
 _AFTER = (
-    r"\b(gd\w*|gad\w*|post\w*|ce|km|contrast|kontrast\w*|enhanced|with c)\b|\+|\bc \+|\bt1\w*?(gd|gad|ce|c|post|km)\b"
+    rf"\b(gd\w*|gad\w*|post{_AGENT}|ce|km|contrast|kontrast\w*|enhanced|with c|t1(w|wi)?(gd|gad|ce|c|post|km))\b|\+"
 )
 _NO_AGENT = ("", "none", "no", "n", "0", "no contrast")
 
@@ -53,6 +54,7 @@ class DicomIdentity(NamedTuple):
         normal: The slice's normal, rounded, in the patient's directions (left, posterior, superior).
         position: Where the slice lies along the normal, mm.
         frames: How many images the file holds.
+        study: The examination's unique id.
     """
 
     patient: str = ""
@@ -65,15 +67,16 @@ class DicomIdentity(NamedTuple):
     normal: tuple[float, ...] = ()
     position: float | None = None
     frames: int = 1
+    study: str = ""
 
 
 def identity_of(dataset: Any) -> DicomIdentity:
     """Reads what a parsed header says; what it says wrongly counts as unknown."""
-    patient, series, uid, burned_in, description, agent = (
+    patient, series, uid, burned_in, description, agent, study = (
         str(dataset.get(tag) or "").strip()
         for tag in (
             *("PatientID", "SeriesInstanceUID", "SOPInstanceUID", "BurnedInAnnotation"),
-            *("SeriesDescription", "ContrastBolusAgent"),
+            *("SeriesDescription", "ContrastBolusAgent", "StudyInstanceUID"),
         )
     )
     sequence = sequence_of(description, agent)
@@ -84,7 +87,7 @@ def identity_of(dataset: Any) -> DicomIdentity:
     instance, frames = _integer(dataset.get("InstanceNumber")), _integer(dataset.get("NumberOfFrames"))
     burned = burned_in.upper() == "YES"
     return DicomIdentity(
-        patient, series, instance, burned, sequence, uid, localizer, normal, position, max(frames or 1, 1)
+        patient, series, instance, burned, sequence, uid, localizer, normal, position, max(frames or 1, 1), study
     )
 
 

@@ -23,7 +23,7 @@ _OTHERS = (*IMAGE_SUFFIXES, *CONVERTED_SUFFIXES, *VOLUME_SUFFIXES, ".mat")
 _SAME_DIRECTION = 0.9
 # A series of several directions that has more slices is a reconstruction around an axis.
 _MOST_OF_SCOUT = 30
-# As few slices are no examination where the patient has a series as long as the second number.
+# As few slices are a scout where the same examination has a series as long as the second number.
 _FEW, _LONG = 3, 10
 
 LOCALIZER = "a localizer or scout (DICOM)"
@@ -88,20 +88,26 @@ def left_out_of_series(identities: Mapping[str, DicomIdentity]) -> dict[str, str
     """Files that are no slices of an examination, with the reason: localizers, and files that come twice."""
     series = _series(identities)
     slices = {key: sum(identities[path].frames for path in paths) for key, paths in series.items()}
-    longest: Counter[str] = Counter()
-    for (patient, _), count in slices.items():
-        longest[patient] = max(longest[patient], count)
+    longest: Counter[tuple[str, str]] = Counter()
+    for key, paths in series.items():
+        study = _study(identities[paths[0]])
+        longest[study] = max(longest[study], slices[key])
     left_out: dict[str, str] = {}
-    for (patient, name), paths in series.items():
-        known, count = [identities[path] for path in paths], slices[patient, name]
+    for key, paths in series.items():
+        known, count = [identities[path] for path in paths], slices[key]
         several = len(_directions(known)) > 1 and count <= _MOST_OF_SCOUT
-        few = known[0].series and count <= _FEW and longest[patient] >= _LONG
+        named = known[0].series and known[0].study
+        few = named and count <= _FEW and longest[_study(known[0])] >= _LONG
         left_out |= {path: LOCALIZER for path, one in zip(paths, known, strict=True) if one.localizer or several or few}
     return _twice(identities) | left_out
 
 
 def _key(identity: DicomIdentity) -> tuple[str, str]:
     return identity.patient, identity.series
+
+
+def _study(identity: DicomIdentity) -> tuple[str, str]:
+    return identity.patient, identity.study
 
 
 def _series(identities: Mapping[str, DicomIdentity]) -> dict[tuple[str, str], list[str]]:
