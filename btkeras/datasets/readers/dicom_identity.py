@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 IDENTITY_TAGS = (
-    "PatientID", "SeriesInstanceUID", "SOPInstanceUID", "InstanceNumber", "BurnedInAnnotation", "SeriesDescription",
-    "ContrastBolusAgent", "StudyInstanceUID", "ImageType", "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames",
+    "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "InstanceNumber", "BurnedInAnnotation",
+    "SeriesDescription", "ContrastBolusAgent", "ImageType", "ImagePositionPatient", "ImageOrientationPatient",
+    "NumberOfFrames",
 )  # fmt: skip
 
 # What a description says of the sequence, the first that fits. They are written in lower case, with one space for all
