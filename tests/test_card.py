@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from btkeras.checksums import record_files, recorded_file
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import RunError
 from btkeras.evaluation.evaluate import calibrate, evaluate_dataset, evaluate_split
 from btkeras.evaluation.robustness import measure_robustness
+from btkeras.files import write_json
 from btkeras.metrics import wilson
 from btkeras.reporting.card import card_text
 from btkeras.reporting.document import DASH
@@ -85,7 +87,7 @@ def measured(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     calibrate(run)
     metrics = evaluate_split(run)
     selective = {**SELECTIVE_ROW, "per_class": {"glioma": {**SELECTIVE_ROW, "coverage": 0.4321}}}
-    run.metrics_file.write_text(json.dumps(metrics | {"selective": selective}))
+    write_json(run.metrics_file, metrics | {"selective": selective}, recorded_file)
     measure_robustness(run)
     (run.path / "explanations.json").write_text(json.dumps(EXPLANATIONS))
     (run.path / "shortcuts.json").write_text(json.dumps(SHORTCUTS))
@@ -251,7 +253,7 @@ def test_a_fold_is_reproduced_by_its_cross_validations_command(measured: Run, tm
 def test_what_was_not_measured_is_said_with_the_command_for_it(trained_run: Path, tmp_path: Path) -> None:
     run = copied(trained_run, tmp_path / "bare")
     metrics = {key: value for key, value in run.metrics().items() if key not in ("calibration", "selective")}
-    run.metrics_file.write_text(json.dumps(metrics))
+    write_json(run.metrics_file, metrics, recorded_file)
     run.update_manifest(command=["-m", "pytest"], git_revision=None)
     card = card_text(run)
     for heading, command in (
@@ -301,6 +303,7 @@ def test_a_class_of_a_collection_of_its_own_is_pointed_out(measured: Run, tmp_pa
 def test_a_file_that_is_something_else_is_named(measured: Run, tmp_path: Path, name: str) -> None:
     run = copied(measured.path, tmp_path / "run")
     (run.path / name).write_text('{"rows": 1}')
+    record_files(run.path, [run.path / name])
     with pytest.raises(RunError, match=name):
         card_text(run)
 

@@ -490,7 +490,7 @@ def test_what_is_no_finished_run_is_one_message_with_what_to_do(cv: Path, shared
     untested = fake_run(tmp_path / "untested", dataset, "cv.folds=2", evaluated=False).path
     messages = {
         (tmp_path,): "which is neither.*btkeras cv --out",
-        (half,): f"without summary.json.*btkeras cv --resume --out {half}",
+        (half,): f"1 of 6 folds unfinished.*btkeras cv --resume --out {half}",
         (untested,): f"without metrics.json.*btkeras evaluate {untested}",
         (cv, cv): "each RUN once",
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from btkeras.checksums import remedy
 from btkeras.errors import ModelError
 
 # Settings that Keras 3.8 to 3.14 refuse, and the values with which they say nothing.
@@ -63,7 +64,8 @@ def load_network(source: Path) -> keras.Model:
         # Of what is no whole archive, Keras says that there is no such file.
         whole = zipfile.is_zipfile(source)
         reason = " ".join(str(error).split())[:200] if whole else "cut off, or something else"
-        raise ModelError("A checkpoint must be a whole .keras file", received=f"{source} ({reason})") from error
+        rule, received = "A checkpoint must be a whole .keras file", f"{source} ({reason})"
+        raise ModelError(rule, received=received, remedy=remedy(source)) from error
 
 
 def _written_with(source: Path) -> str:
