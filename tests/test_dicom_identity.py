@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from btkeras.datasets.readers.dicom import read_dicom
+from btkeras.datasets.readers.dicom import read_dicom, read_identity
 from btkeras.datasets.readers.dicom_identity import sequence_of
+from btkeras.errors import ImageError
 from tests.dicom_files import dicom
 
 GREY = np.random.default_rng(0).integers(0, 256, (20, 24), np.uint8)
@@ -81,6 +82,33 @@ def test_a_contrast_agent_makes_t1_another_sequence_and_no_other() -> None:
 @given(st.text(max_size=64))
 def test_a_sequence_is_of_the_table_whatever_a_description_holds(description: str) -> None:
     assert len(sequence_of(description)) <= 11
+
+
+def test_headers_of_other_types_of_values_are_read_or_are_an_image_error() -> None:
+    data = dicom(
+        GREY,
+        ImageType=["ORIGINAL", "PRIMARY"],
+        ImagePositionPatient=[1, 2, 3],
+        ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+        SeriesDescription="T1",
+        InstanceNumber="7",
+    )
+    rng = np.random.default_rng(2)
+    types = (b"US", b"SS", b"DS", b"IS", b"FD", b"UL", b"CS", b"LO", b"PN", b"UI", b"AT", b"TM", b"UN")
+    places = [at for at in range(132, 900) if data[at : at + 2] in types]
+    outcomes = {True: 0, False: 0}
+    for _ in range(400):
+        at, changed = int(rng.choice(places)), bytearray(data)
+        changed[at : at + 2] = types[rng.integers(len(types))]
+        try:
+            _, identity = read_dicom(bytes(changed), "x")
+            assert isinstance(identity.patient, str)
+        except ImageError:
+            outcomes[False] += 1
+        else:
+            outcomes[True] += 1
+        read_identity(bytes(changed))
+    assert outcomes[True] > 50
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,10 @@ def open_dicom(data: bytes, name: str) -> Slices:
 def read_dicom(data: bytes, name: str) -> tuple[Slices, DicomIdentity]:
     """Opens a DICOM file's frames and reads whose it is; errors as ``open_dicom``."""
     dataset = _parsed(data, name, (*_PIXEL_TAGS, *IDENTITY_TAGS))
-    return _slices(dataset, name), identity_of(dataset)
+    try:
+        return _slices(dataset, name), identity_of(dataset)
+    except _UNUSABLE as error:
+        raise damaged(name, "what it says of its place is not usable") from error
 
 
 def read_identity(head: bytes) -> DicomIdentity | None:
@@ -132,8 +135,9 @@ def _inflated(data: bytes, name: str) -> bytes:
 def _slices(dataset: Any, name: str) -> Slices:
     modality = str(dataset.get("Modality") or "").strip().upper()
     try:
-        count = _check_size(dataset, modality, name)
-        _check_pixel_format(dataset, name)
+        with quiet():
+            count = _check_size(dataset, modality, name)
+            _check_pixel_format(dataset, name)
     except _UNUSABLE as error:
         raise damaged(name, "its header's sizes are not usable") from error
 
