@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from btkeras.checksums import check_file, read_document, record_files, recorded_file, remedy
@@ -21,6 +22,7 @@ from btkeras.errors import DataError, RunError
 from btkeras.files import atomic_folder, digest, read_json, write_csv, write_json, write_text
 from btkeras.locks import writing
 from btkeras.machine import package_versions
+from btkeras.splitting.fingerprints import check_images, check_pixels, write_fingerprints
 from btkeras.splitting.split_file import files_digest, load_split, save_split
 from btkeras.splitting.splits import SUBSETS, Split
 
@@ -90,6 +92,7 @@ class Run(Results, TrainingFolder):
     """A run folder. Nothing else knows the names of its files."""
 
     splits_file = MemberPath("splits.json")
+    images_file = MemberPath("images.csv")
     history_file = MemberPath("history.csv")
     best_model = MemberPath("best.keras")
     state_file = MemberPath("last/state.npz")
@@ -136,9 +139,15 @@ class Run(Results, TrainingFolder):
         return read_document(self.splits_file)
 
     def split(self, dataset: Dataset) -> Split:
-        """The split, verified against the dataset and without the skipped broken images."""
+        """The split, verified against the dataset, with the images' sizes, and without the skipped broken images."""
         broken = [item["path"] for item in self.manifest().get("broken", [])]
-        return load_split(self.splits_file, dataset).without(broken)
+        split = load_split(self.splits_file, dataset).without(broken)
+        check_images(self.images_file, dataset.root)
+        return split
+
+    def check_pixels(self, dataset: Dataset, pixels: Mapping[str, str]) -> None:
+        """Checks images of the split that were decoded just now; see ``splitting.fingerprints``."""
+        check_pixels(self.images_file, dataset.root, pixels)
 
     def create_results(self, subset: str = "test", dataset: Dataset | None = None) -> Results:
         """Makes the folder for the results of a subset, or of all of another dataset.
@@ -210,12 +219,24 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
-def create_run(path: Path, config: ExperimentConfig, dataset: Dataset, split: Split, **manifest: Any) -> Run:
-    """Makes a run folder with its configuration, split and manifest, all at once; errors as ``require_new``."""
+def create_run(
+    path: Path,
+    config: ExperimentConfig,
+    dataset: Dataset,
+    split: Split,
+    pixels: Mapping[str, str] = MappingProxyType({}),
+    **manifest: Any,
+) -> Run:
+    """Makes a run folder with its configuration, split and manifest, all at once; errors as ``require_new``.
+
+    ``pixels`` are the digests of the split's images, by path.
+    """
     with new_folder(path) as temporary:
         run = Run(temporary)
         write_text(run.config_file, dump_config(config))
         save_split(split, dataset, run.splits_file)
+        if pixels:
+            write_fingerprints(run.images_file, dataset.root, pixels)
         write_json(run.manifest_file, first_manifest(config, dataset) | manifest)
         record_files(run.path, [run.config_file, run.splits_file])
     return Run(path)

@@ -210,7 +210,7 @@ def test_a_command_that_is_asked_to_end_clears_up(tmp_path: Path) -> None:
 
     source = write_images(tmp_path / "source", per_class=400)
     out = tmp_path / "out/prepared"
-    command = [sys.executable, "-m", "btkeras", "prepare", str(source), "--out", str(out)]
+    command = [sys.executable, "-m", "btkeras", "prepare", str(source), "--out", str(out), "--no-mri-check"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not list(out.parent.glob(".prepared.*/images/*/*")):
             time.sleep(0.02)

@@ -32,7 +32,7 @@ from btkeras.models.head import logits_network, temperature_of, with_features, w
 from btkeras.models.keras_file import load_network, save_network
 from btkeras.runs import Run
 from btkeras.splitting.near_duplicates import duplicated_in_training
-from btkeras.splitting.splits import Split
+from btkeras.splitting.splits import SUBSETS, Split
 from btkeras.training.pipeline import broken_images, evaluation_batches, load_images
 
 # No gradients are kept, but the batch of a large GPU may be too large for the machine that evaluates.
@@ -181,6 +181,8 @@ def predict_records(
     """
     classes, config = run.classes(), run.config()
     images = load_images(dataset, records, config.data.image_size, config, name=name)
+    if name in SUBSETS:
+        run.check_pixels(dataset, dict(zip((record.path for record in records), images.pixels, strict=True)))
     broken = {records[i].path: str(error) for i, error in images.broken.items()}
     if broken and not skip_broken:
         raise broken_images(broken)

@@ -22,6 +22,7 @@ from btkeras.locks import locked, writing
 from btkeras.machine import cache_folder
 from btkeras.metrics import METRICS
 from btkeras.runs import MemberPath, Run, TrainingFolder, first_manifest, new_folder, require_new
+from btkeras.splitting.fingerprints import check_images
 from btkeras.splitting.split_file import load_split, save_split
 from btkeras.splitting.splits import Split, make_folds
 
@@ -88,7 +89,10 @@ class Experiment(TrainingFolder):
                 self.run(job).use_dataset(dataset)
 
     def split(self, fold: int, dataset: Dataset) -> Split:
-        """The split of a fold, verified against the dataset."""
+        """The split of a fold, verified against the dataset, also as the folds before it have seen it."""
+        seen = next((file for job in self.jobs() if (file := self.run(job).images_file).is_file()), None)
+        if seen:
+            check_images(seen, dataset.root)
         return load_split(self.splits_file(fold), dataset)
 
     def writing(self) -> AbstractContextManager[None]:

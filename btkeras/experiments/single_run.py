@@ -59,7 +59,8 @@ def start_run(
     split = split or make_split(dataset, config.data, cache_folder())
     inputs = _lbp_inputs(config, dataset, split, skip_broken=skip_broken)
     broken = [{"path": path, "reason": reason} for path, reason in inputs.broken.items()]
-    return _run_lbp(create_run(out, config, dataset, split, broken=broken, **facts), dataset, split, inputs)
+    run = create_run(out, config, dataset, split, inputs.pixels, broken=broken, **facts)
+    return _run_lbp(run, dataset, split, inputs)
 
 
 def resume_run(out: Path, config: ExperimentConfig | None = None) -> dict[str, Any]:

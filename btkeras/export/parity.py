@@ -18,6 +18,7 @@ from btkeras.datasets.readers.images import encode_png
 from btkeras.errors import BTKerasError, ModelError
 from btkeras.inference.backends import BATCH, InferenceBackend, ModelOutputs, load_backend
 from btkeras.inference.model_folder import BYTES, EXPLAINED, OOD_SCORE, PIXELS, PREPARED, PROBABILITIES
+from btkeras.logging import logger
 from btkeras.preprocessing.decode import decode
 from btkeras.preprocessing.image_file import read_image_bytes
 from btkeras.preprocessing.preprocessor import Preprocessor
@@ -52,7 +53,8 @@ def parity_slices(run: Run, preprocessor: Preprocessor) -> ParitySlices:
         records = spread(run.split(dataset).validation)
         files = [(record.path, read_image_bytes(dataset.root / record.path)) for record in records]
         origin = "slices of the validation subset"
-    except (BTKerasError, OSError):
+    except (BTKerasError, OSError) as error:
+        logger.warning(f"Compared on synthetic slices. {error}")
         slices = [s for patient in range(_PHANTOM.patients) for s in draw_patient(_PHANTOM, patient)]
         files = [(f"{one.patient}, {i}", encode_png(one.image)) for i, one in enumerate(slices)]
         origin = "synthetic slices, as the run's own are gone"

@@ -21,12 +21,13 @@ from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.preprocessor import Preprocessor
 
 # Counts in the folder's name: raised when images are preprocessed or stored by other rules.
-_VERSION = "3"
+_VERSION = "4"
 _MEMORY_FRACTION = 4
-_IMAGES, _HISTOGRAM = "images.npy", "histogram.npy"
+_IMAGES, _HISTOGRAM, _PIXELS = "images.npy", "histogram.npy", "pixels.npy"
 
 Shape = tuple[int, int, int, int]
-CacheProgress = Callable[[Iterable[ImageArray | ImageError]], Iterable[ImageArray | ImageError]]
+Decoded: TypeAlias = "Iterable[tuple[ImageArray | ImageError, str]]"
+CacheProgress = Callable[[Decoded], Decoded]
 
 
 class DiskCache:
@@ -106,6 +107,7 @@ class ImageCache:
         broken: Position and reason of the others.
         histogram: Pixel counts of the usable images, int64 ``[channels, 256]``.
         location: Where the images are, for people.
+        pixels: Digests of all images as they were decoded (``decode.pixel_digest``), "" of the broken ones.
     """
 
     images: CacheBackend
@@ -114,6 +116,7 @@ class ImageCache:
     broken: dict[int, ImageError]
     histogram: NDArray[np.int64]
     location: str = ""
+    pixels: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.usable)
@@ -201,7 +204,9 @@ def _fill(
     broken: dict[int, ImageError] = {}
     histogram = np.zeros((channels, 256), np.int64)
     images = make(_shape(paths, preprocessor, 1))
-    for i, image in enumerate(progress(preprocessor.files(paths))):
+    pixels: list[str] = []
+    for i, (image, digest_of_pixels) in enumerate(progress(preprocessor.digested_files(paths))):
+        pixels.append(digest_of_pixels)
         if isinstance(image, ImageError):
             broken[i] = image
             continue
@@ -214,7 +219,7 @@ def _fill(
         histogram += [np.bincount(image[..., j].ravel(), minlength=256) for j in range(1 if grey else channels)]
         images[i] = image[..., : images.shape[-1]]
     usable = np.array([i for i in range(len(paths)) if i not in broken], np.int64)
-    return ImageCache(images, (preprocessor.size, channels), usable, broken, histogram)
+    return ImageCache(images, (preprocessor.size, channels), usable, broken, histogram, pixels=tuple(pixels))
 
 
 def _disk_cache(paths: Sequence[Path], preprocessor: Preprocessor, folder: Path, progress: CacheProgress) -> ImageCache:
@@ -240,6 +245,7 @@ def _disk_cache(paths: Sequence[Path], preprocessor: Preprocessor, folder: Path,
             # Not for the next run, which must name the broken files again.
             return replace(built, location=f"{size} on disk, for this run only")
         np.save(new / _HISTOGRAM, built.histogram)
+        np.save(new / _PIXELS, np.array(built.pixels))
         try:
             new.rename(target)
         except OSError:
@@ -254,7 +260,8 @@ def _reopened(target: Path, preprocessor: Preprocessor) -> ImageCache:
     images = DiskCache(target / _IMAGES)
     location = f"{_megabytes(images.shape)} in {target} (from an earlier run)"
     shape, usable = (preprocessor.size, preprocessor.channels), np.arange(images.shape[0])
-    return ImageCache(images, shape, usable, {}, np.load(target / _HISTOGRAM), location)
+    histogram, pixels = np.load(target / _HISTOGRAM), tuple(np.load(target / _PIXELS).tolist())
+    return ImageCache(images, shape, usable, {}, histogram, location, pixels)
 
 
 def _key(paths: Sequence[Path], preprocessor: Preprocessor) -> str:

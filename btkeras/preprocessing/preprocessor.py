@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from btkeras.errors import ImageError
 from btkeras.machine import threads
-from btkeras.preprocessing.decode import ImageArray, decode, decode_file
+from btkeras.preprocessing.decode import ImageArray, decode, decode_file, pixel_digest
 from btkeras.preprocessing.harmonize import harmonize
 from btkeras.preprocessing.resize import resize
 
 # Files that wait to be taken while others are decoded.
 _CHUNK = 256
+_Result = TypeVar("_Result")
 
 
 def to_channels(image: ImageArray, channels: int) -> ImageArray:
@@ -66,6 +68,21 @@ class Preprocessor:
 
     def files(self, paths: Sequence[str | Path]) -> Iterator[ImageArray | ImageError]:
         """Reads files in parallel and yields images or errors in their order, with bounded memory."""
-        with ThreadPoolExecutor(threads()) as pool:
-            for start in range(0, len(paths), _CHUNK):
-                yield from pool.map(self.try_file, paths[start : start + _CHUNK])
+        return _in_parallel(self.try_file, paths)
+
+    def digested_files(self, paths: Sequence[str | Path]) -> Iterator[tuple[ImageArray | ImageError, str]]:
+        """As ``files``, each with the ``pixel_digest`` of the image as it was decoded; "" with an error."""
+        return _in_parallel(self._try_digested, paths)
+
+    def _try_digested(self, path: str | Path) -> tuple[ImageArray | ImageError, str]:
+        try:
+            decoded = decode_file(path)
+            return self.array(decoded), pixel_digest(decoded)
+        except ImageError as error:
+            return error, ""
+
+
+def _in_parallel(function: Callable[[str | Path], _Result], paths: Sequence[str | Path]) -> Iterator[_Result]:
+    with ThreadPoolExecutor(threads()) as pool:
+        for start in range(0, len(paths), _CHUNK):
+            yield from pool.map(function, paths[start : start + _CHUNK])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from btkeras.reporting import figures, paper_tables, published, tables
 from btkeras.reporting.document import Block, Figure, Gallery, GalleryImage, Report, Text, percent
 from btkeras.reporting.report_data import ReportData, ReportedModel, load_report_data
 from btkeras.reporting.sources import Source
+from btkeras.splitting.fingerprints import changed_images, read_fingerprints
 
 RESEARCH_ONLY = "Research use only: btkeras is no medical device."
 # More sentences of comparisons than these nobody reads; the table has all pairs.
@@ -207,19 +208,24 @@ def _misclassified_blocks(data: ReportData, *, images: bool) -> list[Block]:
     # By path where equally sure, so that the order is the same each time.
     ranked = sorted(model.wrong.tolist(), key=lambda i: (-model.probabilities[i].max(), model.paths[i]))[:_SHOWN]
     shown_from = root if images and not gone else None
-    shown = tuple(_misclassified(data, i, number, shown_from) for number, i in enumerate(ranked, start=1))
+    known = read_fingerprints(model.runs[0].run.images_file) if shown_from else {}
+    paths = {model.paths[i] for i in ranked}
+    changed = changed_images({path: was for path, was in known.items() if path in paths}, root)
+    shown = tuple(_misclassified(data, i, number, shown_from, changed) for number, i in enumerate(ranked, start=1))
     caption = f"The {len(shown)} of {model.wrong.size:,} misclassified images of {model.name} that it was most sure of"
     note = Text((f"The dataset is no longer at {root}, so its images are not shown.",))
     return [*([note] if gone else []), Gallery("misclassified", caption, shown, ("Some labels may be wrong.",))]
 
 
-def _misclassified(data: ReportData, i: int, number: int, root: Path | None) -> GalleryImage:
+def _misclassified(data: ReportData, i: int, number: int, root: Path | None, changed: Collection[str]) -> GalleryImage:
     model = data.best
     path, classes = model.paths[i], model.source.manifest["classes"]
     order = np.argsort(-model.probabilities[i], kind="stable")
     probabilities = {classes[j]: float(model.probabilities[i, j]) for j in order}
     label, prediction = classes[model.labels[i]], next(iter(probabilities))
     jpeg, problem = thumbnail(root, path) if root else (None, "")
+    if path in changed:
+        jpeg, problem = None, problem or "not shown: the file is no longer the image that was tested"
     shares = ", ".join(f"{name} {100 * p:.1f} %" for name, p in probabilities.items())
     peers = [peer for peer in data.models if peer.source.dataset_digest == model.source.dataset_digest]
     wrong = sum(path in {peer.paths[j] for j in peer.wrong} for peer in peers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class SplitImages:
         labels: Class indices of each subset's images.
         broken: Path (relative to the dataset) and reason of each image that could not be read.
         lesions: Boxes of the training images, if ``augment.lesion_cutmix`` is on.
+        pixels: Digest of each image as it was decoded, by path; "" of the broken ones.
     """
 
     classes: tuple[str, ...]
@@ -46,6 +47,7 @@ class SplitImages:
     labels: dict[str, list[int]]
     broken: dict[str, str]
     lesions: LesionBoxes | None = None
+    pixels: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_split_images(
@@ -62,18 +64,20 @@ def load_split_images(
     caches: dict[str, ImageCache] = {}
     labels: dict[str, list[int]] = {}
     broken: dict[str, str] = {}
+    pixels: dict[str, str] = {}
     for subset in SUBSETS:
         records, size = split.subset(subset), config.data.image_size
         stored = stored_size(size, config.augment) if subset == "train" else size
         cache = load_images(dataset, records, stored, config, name=subset, cached=cache_test or subset != "test")
         broken |= {records[i].path: str(error) for i, error in cache.broken.items()}
         labels[subset] = [dataset.classes.index(r.label) for i, r in enumerate(records) if i not in cache.broken]
+        pixels |= dict(zip((record.path for record in records), cache.pixels, strict=True))
         caches[subset] = cache
     if broken and not skip_broken:
         raise broken_images(broken)
     _check_classes_left(split, broken)
     lesions = _lesions(dataset, split, config, broken) if config.augment.lesion_cutmix else None
-    return SplitImages(dataset.classes, caches, labels, broken, lesions)
+    return SplitImages(dataset.classes, caches, labels, broken, lesions, pixels)
 
 
 def stored_size(image_size: int, config: AugmentConfig) -> int:

@@ -82,7 +82,7 @@ def begin(
     # Before the run's folder appears, so that a broken image leaves nothing behind.
     images = load_split_images(dataset, split, config, skip_broken=skip_broken)
     broken = [{"path": path, "reason": reason} for path, reason in images.broken.items()]
-    return create_run(out, config, dataset, split, broken=broken, **manifest), images
+    return create_run(out, config, dataset, split, images.pixels, broken=broken, **manifest), images
 
 
 @only_writer
@@ -143,7 +143,9 @@ def _resume(run: Run, config: ExperimentConfig | None) -> Run:
         # Perhaps it was killed between its last epoch and this.
         _record_result(run, progress)
         return run
-    return _Training(own, run, load_split_images(dataset, split, own), progress).fit()
+    images = load_split_images(dataset, split, own)
+    run.check_pixels(dataset, images.pixels)
+    return _Training(own, run, images, progress).fit()
 
 
 def _require_checkpoint(run: Run, progress: Progress) -> None:
