@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import functools
 import hashlib
 import json
@@ -114,6 +115,33 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 # Yields a temporary path that becomes the target: ``atomic_file``, or what does more than that.
 Replacing = Callable[[Path], AbstractContextManager[Path]]
+
+
+def require_new(path: Path) -> None:
+    """Raises ``RunError`` if there is something at ``path``."""
+    if path.exists():
+        raise _not_new(path)
+
+
+def _not_new(path: Path) -> RunError:
+    return RunError(
+        "A new run must have a new folder",
+        received=f"{path}, which exists",
+        remedy="Choose another --out, or continue it: --resume",
+    )
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """As ``files.atomic_folder``; errors as ``require_new``, also if another process makes it meanwhile."""
+    require_new(path)
+    try:
+        with atomic_folder(path) as temporary:
+            yield temporary
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise _not_new(path) from error
+        raise
 
 
 def write_text(target: Path, text: str, replacing: Replacing = atomic_file) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +17,7 @@ from btkeras.config import ExperimentConfig
 from btkeras.config_io import changed_keys, dump_config, load_config
 from btkeras.datasets.dataset import Dataset, load_dataset
 from btkeras.errors import DataError, RunError
-from btkeras.files import atomic_folder, digest, read_json, write_csv, write_json, write_text
+from btkeras.files import digest, new_folder, read_json, write_csv, write_json, write_text
 from btkeras.locks import writing
 from btkeras.machine import package_versions
 from btkeras.splitting.fingerprints import check_images, check_pixels, write_fingerprints
@@ -192,33 +190,6 @@ def dataset_of(manifest: Mapping[str, Any]) -> Dataset:
     return load_dataset(folder)
 
 
-def require_new(path: Path) -> None:
-    """Raises ``RunError`` if there is something at ``path``."""
-    if path.exists():
-        raise _not_new(path)
-
-
-def _not_new(path: Path) -> RunError:
-    return RunError(
-        "A new run must have a new folder",
-        received=f"{path}, which exists",
-        remedy="Choose another --out, or continue it: --resume",
-    )
-
-
-@contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """As ``files.atomic_folder``; errors as ``require_new``, also if another process makes it meanwhile."""
-    require_new(path)
-    try:
-        with atomic_folder(path) as temporary:
-            yield temporary
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise _not_new(path) from error
-        raise
-
-
 def create_run(
     path: Path,
     config: ExperimentConfig,
@@ -238,7 +209,8 @@ def create_run(
         if pixels:
             write_fingerprints(run.images_file, dataset.root, pixels)
         write_json(run.manifest_file, first_manifest(config, dataset) | manifest)
-        record_files(run.path, [run.config_file, run.splits_file])
+        files = [run.config_file, run.splits_file, run.images_file]
+        record_files(run.path, [file for file in files if file.is_file()])
     return Run(path)
 
 

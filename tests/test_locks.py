@@ -17,9 +17,8 @@ from filelock import FileLock
 
 from btkeras import files, locks
 from btkeras.errors import RunError
-from btkeras.files import atomic_file, atomic_folder, sweep
+from btkeras.files import atomic_file, atomic_folder, new_folder, sweep
 from btkeras.locks import locked, writing
-from btkeras.runs import new_folder
 from tests.test_cli import btkeras, fails
 
 ROOT = Path(__file__).parents[1]

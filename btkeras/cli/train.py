@@ -144,7 +144,7 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
 
 def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
     from btkeras.config_io import load_config
-    from btkeras.runs import require_new
+    from btkeras.files import require_new
 
     files, overrides = chosen["config_files"], _overrides(chosen, _CV_SHORTS)
     config = load_config(files, overrides)

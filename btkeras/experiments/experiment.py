@@ -17,11 +17,11 @@ from btkeras.datasets.dataset import Dataset
 from btkeras.errors import RunError
 from btkeras.evaluation.results import read_predictions
 from btkeras.experiments.summary import FoldResult, summarize_experiment
-from btkeras.files import write_json, write_text
+from btkeras.files import new_folder, require_new, write_json, write_text
 from btkeras.locks import locked, writing
 from btkeras.machine import cache_folder
 from btkeras.metrics import METRICS
-from btkeras.runs import MemberPath, Run, TrainingFolder, first_manifest, new_folder, require_new
+from btkeras.runs import MemberPath, Run, TrainingFolder, first_manifest
 from btkeras.splitting.fingerprints import check_images
 from btkeras.splitting.split_file import load_split, save_split
 from btkeras.splitting.splits import Split, make_folds

@@ -16,12 +16,13 @@ from btkeras.errors import ModelError, RunError
 from btkeras.evaluation.evaluate import calibrate_and_evaluate
 from btkeras.evaluation.results import EvaluationResult
 from btkeras.experiments.experiment import Experiment, Job, model_config, models
+from btkeras.files import require_new
 from btkeras.locks import only_writer
 from btkeras.logging import logger
 from btkeras.machine import cache_folder
 from btkeras.models import build
 from btkeras.models.lbp import CLASSIFIERS, fit_lbp
-from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
+from btkeras.runs import Run, create_run, open_run, require_same_config
 from btkeras.splitting.near_duplicates import duplicated_in_training
 from btkeras.splitting.splits import Split, make_split
 from btkeras.training import trainer
@@ -58,8 +59,7 @@ def start_run(
     require_new(out)
     split = split or make_split(dataset, config.data, cache_folder())
     inputs = _lbp_inputs(config, dataset, split, skip_broken=skip_broken)
-    broken = [{"path": path, "reason": reason} for path, reason in inputs.broken.items()]
-    run = create_run(out, config, dataset, split, inputs.pixels, broken=broken, **facts)
+    run = create_run(out, config, dataset, split, inputs.pixels, broken=inputs.left_out, **facts)
     return _run_lbp(run, dataset, split, inputs)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from btkeras.checksums import check_file
 from btkeras.errors import DataError, ImageError, RunError
 from btkeras.files import write_csv
 from btkeras.logging import logger
@@ -35,6 +36,7 @@ def write_fingerprints(target: Path, root: Path, pixels: Mapping[str, str]) -> N
 
 def read_fingerprints(source: Path) -> dict[str, Fingerprint]:
     """Reads ``images.csv``; nothing from one that is not there, as in runs of earlier versions."""
+    check_file(source)
     if not source.is_file():
         return {}
     try:

@@ -49,6 +49,11 @@ class SplitImages:
     lesions: LesionBoxes | None = None
     pixels: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def left_out(self) -> list[dict[str, str]]:
+        """The broken images, for a manifest."""
+        return [{"path": path, "reason": reason} for path, reason in self.broken.items()]
+
 
 def load_split_images(
     dataset: Dataset, split: Split, config: ExperimentConfig, *, skip_broken: bool = False, cache_test: bool = False

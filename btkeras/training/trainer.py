@@ -17,6 +17,7 @@ from btkeras.checksums import check_file
 from btkeras.config import ExperimentConfig
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import ModelError, RunError
+from btkeras.files import require_new
 from btkeras.locks import only_writer
 from btkeras.logging import duration, logger
 from btkeras.machine import cache_folder
@@ -25,7 +26,7 @@ from btkeras.models.build import check_name, count_macs
 from btkeras.models.head import set_backbone_trainable
 from btkeras.models.imagenet import check_pretrained, load_pretrained, scaled_variance, weights_file
 from btkeras.models.reparameterize import reparameterize
-from btkeras.runs import Run, create_run, open_run, require_new, require_same_config
+from btkeras.runs import Run, create_run, open_run, require_same_config
 from btkeras.splitting.splits import Split, make_split
 from btkeras.training.callbacks import BestModel, Divergence, EpochEnd, MacroRecall, ProgressLine, TensorBoard
 from btkeras.training.checkpoint import Progress, load_progress, restore_state
@@ -81,8 +82,7 @@ def begin(
     split = split or make_split(dataset, config.data, cache_folder())
     # Before the run's folder appears, so that a broken image leaves nothing behind.
     images = load_split_images(dataset, split, config, skip_broken=skip_broken)
-    broken = [{"path": path, "reason": reason} for path, reason in images.broken.items()]
-    return create_run(out, config, dataset, split, images.pixels, broken=broken, **manifest), images
+    return create_run(out, config, dataset, split, images.pixels, broken=images.left_out, **manifest), images
 
 
 @only_writer
@@ -133,7 +133,6 @@ def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
 def _resume(run: Run, config: ExperimentConfig | None) -> Run:
     require_same_config(run, config)
     dataset, own = run.dataset(), run.config()
-    split = run.split(dataset)
     # Gone, it would begin again, over a checkpoint of before.
     check_file(run.state_file)
     progress = load_progress(run.state_file) if run.state_file.is_file() else Progress()
@@ -143,7 +142,7 @@ def _resume(run: Run, config: ExperimentConfig | None) -> Run:
         # Perhaps it was killed between its last epoch and this.
         _record_result(run, progress)
         return run
-    images = load_split_images(dataset, split, own)
+    images = load_split_images(dataset, run.split(dataset), own)
     run.check_pixels(dataset, images.pixels)
     return _Training(own, run, images, progress).fit()
 
