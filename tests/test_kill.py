@@ -118,3 +118,10 @@ def test_three_random_kills_leave_no_trace_in_the_improved_network(
         process = start("--resume", "--out", killed)
     finish(process)
     assert_equal_runs(killed, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_kills_at_random_writes_lose_nothing_and_leave_nothing() -> None:
+    done = subprocess.run([sys.executable, "-m", "tests.kills", "4"], cwd=ROOT, capture_output=True, text=True)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
