@@ -36,7 +36,7 @@ def left_out_lines(files: Sequence[LeftOut], out: Path) -> list[str]:
     lines = [f"Left out: {len(files)} {what}, listed in {out / LEFT_OUT}"]
     names: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        names[file.kind].append(file.path)
+        names[file.kind].append(PurePosixPath(file.path).name)
     for kind, paths in sorted(names.items(), key=lambda item: -len(item[1])):
         more = f" and {len(paths) - _NAMES} more" if len(paths) > _NAMES else ""
         lines.append(f"  {len(paths)} {kind}: {', '.join(paths[:_NAMES])}{more}")

@@ -195,7 +195,8 @@ def _channel(count: int, channel: int | None, name: str) -> int:
     rule = "One volume of a file must be chosen" if channel is None else "A channel must be a volume of its file"
     found = f"{name} with {count} volumes" if channel is None else f"channel {channel} of {name}, which has {count}"
     valid = count == 1 if channel is None else 0 <= channel < count
-    check(valid, rule, found, f"Choose one with --channel 0 to {count - 1}" if count > 1 else "Leave --channel away")
+    single = "Leave --channel away for it; prepare can choose by name, too: --sequence"
+    check(valid, rule, found, f"Choose one with --channel 0 to {count - 1}" if count > 1 else single)
     return channel or 0
 
 
