@@ -52,7 +52,7 @@ class Head:
         values = np.stack([drawn.image for drawn in slices], axis=-1).transpose(1, 0, 2)[::-1, ::-1]
         mask = np.stack([drawn.mask for drawn in slices], axis=-1).transpose(1, 0, 2)[::-1, ::-1]
         self.volumes = {name: _nifti(values.astype(np.int16) * (3 + place)) for place, name in enumerate(SEQUENCES)}
-        self.mask = _nifti(mask.astype(np.uint8))
+        self.mask, self.has_tumor = _nifti(mask.astype(np.uint8)), bool(mask.any())
         self.slices = [drawn.image for drawn in slices]
         self.pngs = [_png(drawn.image) for drawn in slices]
         self.masks = [_png(drawn.mask.astype(np.uint8) * np.uint8(255)) for drawn in slices]
@@ -123,13 +123,13 @@ LAYOUTS = {"bids": bids, "brats": brats, "nnunet": nnunet, "png": png, "dicom": 
 
 def make_tree(folder: Path, files: int) -> int:
     """Writes a tree of about this many files and returns their number."""
-    heads = [Head(number) for number in range(HEADS)]
+    heads = [head for head in map(Head, range(HEADS)) if head.has_tumor]
     written: dict[bytes, list[Path]] = {}
     count = 0
     for layout, share in SHARES.items():
         left, number = files * share // 100, 0
         while left > 0:
-            for path, data in LAYOUTS[layout](number, heads[number % HEADS]):
+            for path, data in LAYOUTS[layout](number, heads[number % len(heads)]):
                 _write(folder / path, data, written)
                 left, count = left - 1, count + 1
             number += 1
