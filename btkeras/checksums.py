@@ -21,7 +21,7 @@ _FILES, _NEXT = "files", "next"
 # A reader without the run's lock may see a file and its record of two moments; it looks so many times.
 _LOOKS = 3
 _RESTORE = "Restore it, or start a new run"
-_EVALUATE = "Restore it, or write it anew: btkeras evaluate {run}"
+_EVALUATE = "Restore it, or write it anew: btkeras evaluate {run}{of}"
 _CALIBRATE = "Write it anew: btkeras calibrate {run}"
 # The way out by a file's name.
 _REMEDIES: Mapping[str, str] = MappingProxyType(
@@ -33,8 +33,9 @@ _REMEDIES: Mapping[str, str] = MappingProxyType(
         "calibration.json": _CALIBRATE,
         "ood.npz": _CALIBRATE,
         "history.csv": "Restore it, or remove it: a report then has no learning curves",
-        "robustness.json": "Write it anew: btkeras robustness {run}",
-        "explanations.json": "Write it anew: btkeras evaluate {run} --explain",
+        "robustness.json": "Write it anew: btkeras robustness {run}{of}",
+        "explanations.json": "Write it anew: btkeras evaluate {run}{of} --explain",
+        "dataset.json": "Remove its folder, and evaluate again: btkeras evaluate {run}{of}",
         "audit.json": "Write it anew: btkeras audit DATASET --splits {run}/splits.json",
         "shortcuts.json": "Write it anew: btkeras shortcuts DATASET --model {run}",
         "summary.json": "Write it anew: btkeras cv --resume --out {run}",
@@ -90,7 +91,10 @@ def read_document(file: Path) -> dict[str, Any]:
 
 def remedy(file: Path) -> str:
     """What to do about a file of a run that is damaged."""
-    return _REMEDIES.get(file.name, _RESTORE).format(run=_folder_of(file) or file.parent)
+    folder, own = _folder_of(file) or file.parent, file.parent
+    # Of another dataset or subset, in evaluations/NAME.
+    subset = f" --split {own.name}" if own.name in ("train", "validation") else " --data DATASET"
+    return _REMEDIES.get(file.name, _RESTORE).format(run=folder, of="" if own == folder else subset)
 
 
 def _folder_of(file: Path) -> Path | None:

@@ -27,6 +27,9 @@ from btkeras.splitting.splits import SUBSETS, Split
 _PACKAGES = ("btkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "pillow", "scikit-learn")
 
 
+_TEST_ONCE = "The test subset must be looked at once, when a run is finished"
+
+
 class MemberPath:
     """The path of a file in a folder with a ``path``, as an attribute of that; of its class, the relative path."""
 
@@ -114,14 +117,18 @@ class Run(Results, TrainingFolder):
 
     def unfinished(self) -> str:
         """How far an unfinished training is, ``epoch 3 of 36, unfinished``; "" if it is finished."""
+        manifest = self.manifest()
         # Written when it ends: by a network, and by a classical model.
-        if not {"epochs", "classifier"}.isdisjoint(self.manifest()):
+        if not {"epochs", "classifier"}.isdisjoint(manifest):
+            return ""
+        # Runs of before that was written did not say how many images an epoch has either.
+        if "images_per_epoch" not in manifest and self.metrics_file.is_file():
             return ""
         file = self.history_file
         done = max(file.read_bytes().count(b"\n") - 1, 0) if file.is_file() else 0
         return f"epoch {done} of {self.config().train.epochs}, unfinished"
 
-    def require_finished(self, rule: str, otherwise: str = "") -> None:
+    def require_finished(self, rule: str = _TEST_ONCE, otherwise: str = "") -> None:
         """Raises ``RunError`` with a rule if it is unfinished; ``otherwise`` is the way for those who know better."""
         if found := self.unfinished():
             remedy = f"Train on with: btkeras train --resume --out {self.path}{otherwise and f'; {otherwise}'}"

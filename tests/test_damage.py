@@ -222,6 +222,17 @@ def test_whatever_else_changes_a_file_is_noticed(
         file.write_bytes(whole)
 
 
+def test_the_way_out_of_other_evaluations_is_theirs(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    run = Run(shutil.copytree(runs[0], tmp_path / "run"))
+    for name, option in (("validation", "--split validation"), ("elsewhere", "--data DATASET")):
+        file = run.evaluations / name / "metrics.json"
+        write_json(file, {"split": name}, recorded_file)
+        file.write_text("")
+        with pytest.raises(RunError, match=rf"empty\. .*btkeras evaluate {run.path} {option}\."):
+            check_file(file)
+    assert_one_message(invoke(CARD, RUN=run.path, OUT=tmp_path / "out"), "evaluations/elsewhere/metrics.json")
+
+
 def test_old_runs_without_records_are_read_as_before(runs: tuple[Path, Path], tmp_path: Path) -> None:
     run = Run(shutil.copytree(runs[0], tmp_path / "run"))
     manifest = run.manifest()

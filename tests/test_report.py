@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from btkeras.checksums import record_files
 from btkeras.cli import main
 from btkeras.datasets import Dataset, load_dataset
 from btkeras.datasets.dataset import write_manifest
@@ -371,6 +372,7 @@ def with_path(single: Path, copy: Path, path: str) -> Path:
         opened.write(header)
         csv.writer(opened, lineterminator="\n").writerow([path, "glioma", "pituitary", 0.0, 0.0, 0.0, 1.0])
         opened.writelines(rest)
+    record_files(copy, [file])
     return copy
 
 

@@ -19,7 +19,7 @@ from btkeras.augmentation.lesion_cutmix import CutMixBatch, lesion_cutmix
 from btkeras.config import AugmentConfig
 from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop, clip_box
 from btkeras.decisions.finite import require_finite
-from btkeras.evaluation.evaluate import TEST_ONCE, load_best
+from btkeras.evaluation.evaluate import load_best
 from btkeras.machine import map_in_threads
 from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.runs import Run
@@ -90,7 +90,6 @@ def network_rows(run: Run, table: FeatureTable) -> list[ShortcutRow]:
 
     The table must be of the run's split. Errors are as of ``evaluation.evaluate.load_best``.
     """
-    run.require_finished(TEST_ONCE)
     model, classes, images = load_best(run), np.array(run.classes()), _TestImages(run, table)
 
     def predict(inputs: ImageArray | NDArray[np.float32]) -> Labels:

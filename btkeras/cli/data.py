@@ -207,6 +207,7 @@ def shortcuts(
     run = open_run(model) if model else None
     opened = open_dataset(dataset, run.config().phantom if run else PhantomConfig())
     if run:
+        run.require_finished()
         from btkeras.audit.shortcut_network import network_rows
 
         found = find_shortcuts(opened, run.split(opened), functools.partial(network_rows, run), seed=seed)

@@ -97,9 +97,6 @@ def load_best(run: Run) -> keras.Model:
     return model
 
 
-TEST_ONCE = "The test subset must be looked at once, when a run is finished"
-
-
 def evaluate_split(run: Run | LoadedRun, subset: str = "test", *, unfinished: bool = False) -> dict[str, Any]:
     """Evaluates on a subset of the run's own dataset.
 
@@ -114,7 +111,7 @@ def evaluate_split(run: Run | LoadedRun, subset: str = "test", *, unfinished: bo
     """
     opened = loaded(run)
     if subset == "test" and not unfinished:
-        opened.run.require_finished(TEST_ONCE, "or look now: --unfinished")
+        opened.run.require_finished(otherwise="or look now: --unfinished")
     return _evaluate(opened, opened.dataset, opened.split.subset(subset), subset, skip_broken=False)
 
 

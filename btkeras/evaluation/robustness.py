@@ -59,14 +59,14 @@ def measure_robustness(
         ConfigError: If fewer images are wanted than there are classes.
     """
     # Imported here because it loads Keras, which reading a sheet does without.
-    from btkeras.evaluation.evaluate import TEST_ONCE, load_best, require_known_classes
+    from btkeras.evaluation.evaluate import load_best, require_known_classes
 
     start, model = time.perf_counter(), load_best(run)
     calibration = load_calibration(run, model)
     if dataset is not None:
         require_known_classes(run, dataset)
     else:
-        run.require_finished(TEST_ONCE)
+        run.require_finished()
     own = dataset or run.dataset()
     records = dataset.records if dataset else run.split(own).test
     drawn = draw(records, images, seed)
