@@ -25,8 +25,6 @@ from btkeras.splitting.split_file import files_digest, load_split, save_split
 from btkeras.splitting.splits import SUBSETS, Split
 
 _PACKAGES = ("btkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "pillow", "scikit-learn")
-
-
 _TEST_ONCE = "The test subset must be looked at once, when a run is finished"
 
 
