@@ -169,7 +169,8 @@ def write_manifest(version: Path, network: ExportNetwork, manifest: _Json, selft
     else:
         classes = ", ".join(network.checkpoint.classes)
         card = _UNEVALUATED_CARD.format(run.path.resolve().name, classes, *network.shape, btkeras.__version__)
-        card += f"\nIts training: {manifest['unfinished']}.\n" * ("unfinished" in manifest)
+        if "unfinished" in manifest:
+            card += f"\nIts training: {manifest['unfinished']}.\n"
     card += f"\n{_export_section(manifest, selftest, _digests(version))}"
     write_text(version / model_folder.EXTRA / model_folder.CARD, card)
     write_json(version / model_folder.MANIFEST, {**manifest, "files": _digests(version)})
