@@ -225,7 +225,7 @@ class TrainConfig(_Section):
     monitor: Validation metric that chooses the best checkpoint; ties go to the other one.
     early_stopping: Stop after so many epochs without a better checkpoint; 0 never stops early.
     deterministic: Bit-identical runs on the same machine, at some cost in speed on GPUs.
-    keep_state: Keep the last weights and the optimizer in ``last/`` of a finished run: three times the model's size.
+    keep_state: Keep the state of a finished run, three times as large as the model, for more epochs later.
     """
 
     epochs: Annotated[int, _between(1, 100_000)] = 300

@@ -117,7 +117,7 @@ class Run(Results, TrainingFolder):
         """How far an unfinished training is, ``epoch 3 of 36, unfinished``; "" if it is finished."""
         manifest = self.manifest()
         # Written when it ends: by a network, and by a classical model.
-        if not {"epochs", "classifier"}.isdisjoint(manifest):
+        if manifest.get("epochs") or "classifier" in manifest:
             return ""
         # Runs of before that was written did not say how many images an epoch has either.
         if "images_per_epoch" not in manifest and self.metrics_file.is_file():

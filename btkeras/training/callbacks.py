@@ -201,6 +201,7 @@ class EpochEnd(keras.callbacks.Callback):
         progress.epochs = epoch + 1
         progress.seconds += time.perf_counter() - self._start
         stale = 0 < patience <= progress.epochs - progress.best_epoch
+        progress.wanted = self._config.epochs
         progress.finished = stale or progress.epochs == self._config.epochs
         # History first: it is made again from the state, should the run die between the two.
         write_history(self._run.history_file, progress.history)

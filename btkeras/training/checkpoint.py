@@ -27,6 +27,7 @@ class Progress:
     best_epoch: Epoch of the best checkpoint, counted from 1; 0 before the first.
     seconds: Time spent in training so far.
     finished: Whether the training came to its end.
+    wanted: Epochs that it was to have; 0 in states of earlier versions.
     """
 
     epochs: int = 0
@@ -35,6 +36,7 @@ class Progress:
     best_epoch: int = 0
     seconds: float = 0.0
     finished: bool = False
+    wanted: int = 0
 
 
 def save_state(target: Path, model: keras.Model | None, progress: Progress) -> None:
@@ -54,6 +56,12 @@ def load_progress(source: Path) -> Progress:
     """Reads only the progress."""
     with _opened(source) as arrays:
         return Progress(**json.loads(str(arrays[_PROGRESS])))
+
+
+def has_weights(source: Path) -> bool:
+    """Whether a state holds more than the progress."""
+    with _opened(source) as arrays:
+        return len(arrays.files) > 1
 
 
 def restore_state(source: Path, model: keras.Model) -> None:

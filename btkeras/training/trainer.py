@@ -31,6 +31,7 @@ from btkeras.splitting.splits import Split, make_split
 from btkeras.training.callbacks import BestModel, Divergence, EpochEnd, MacroRecall, ProgressLine, TensorBoard
 from btkeras.training.checkpoint import Progress, load_progress, restore_state
 from btkeras.training.device import describe_device, dtype_policy, resolve_precision, seed_everything, strategy_scope
+from btkeras.training.lengthen import lengthen
 from btkeras.training.optimizers import Schedule, cooldown_config, make_optimizer, phases
 from btkeras.training.pipeline import (
     SplitImages,
@@ -74,8 +75,7 @@ def begin(
 
     Raises:
         DataError: If the dataset cannot be split or read.
-        ModelError: If the network or its weights cannot be had.
-        RunError: If ``out`` exists.
+        ModelError, RunError: If the network or its weights cannot be had; if ``out`` exists.
     """
     require_new(out)
     check_network(config)
@@ -87,12 +87,7 @@ def begin(
 
 @only_writer
 def fit(run: Run, images: SplitImages) -> Run:
-    """Trains a run that has just begun.
-
-    Raises:
-        RunError: If another process trains it, or the loss stops being finite.
-        Interrupted: If the user stops it.
-    """
+    """Trains a run that has just begun; errors as ``resume``."""
     try:
         return _Training(run.config(), run, images, Progress()).fit()
     except ModelError:
@@ -124,9 +119,13 @@ def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
     """Goes on with an unfinished run after its last finished epoch, to the result of an uninterrupted one.
 
     Raises:
-        RunError: If there is no such run, another process trains it, or ``config`` is given and not the run's own.
+        RunError: If there is no such run, another process trains it, its loss stops being finite, or ``config`` is
+            given and not the run's own; more epochs may be given to a finished run, see ``lengthen``.
+        Interrupted: If the user stops it.
     """
-    return _resume(open_run(run_folder), config)
+    run = open_run(run_folder)
+    lengthen(run, config)
+    return _resume(run, config)
 
 
 @only_writer
@@ -136,6 +135,7 @@ def _resume(run: Run, config: ExperimentConfig | None) -> Run:
     # Gone, it would begin again, over a checkpoint of before.
     check_file(run.state_file)
     progress = load_progress(run.state_file) if run.state_file.is_file() else Progress()
+    progress.finished = progress.finished and progress.wanted in (0, own.train.epochs)
     if progress.finished:
         logger.info(f"{run.path} is finished already")
         _require_checkpoint(run, progress)
