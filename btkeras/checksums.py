@@ -14,7 +14,6 @@ from typing import Any
 
 from btkeras.errors import RunError
 from btkeras.files import atomic_file, read_json, sha256, write_json
-from btkeras.locks import writing
 
 _MANIFEST, _CONFIG = "manifest.json", "config.yaml"
 _FILES, _NEXT = "files", "next"
@@ -54,6 +53,9 @@ def recorded_file(target: Path) -> Iterator[Path]:
         with atomic_file(target) as temporary:
             yield temporary
         return
+    # Imported here because reading does without, and it takes 15 ms.
+    from btkeras.locks import writing
+
     name = target.relative_to(folder).as_posix()
     with writing(folder):
         with atomic_file(target) as temporary:
