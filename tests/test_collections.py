@@ -14,9 +14,10 @@ from btkeras.config import DataConfig
 from btkeras.datasets import load_dataset
 from btkeras.datasets.collections import published_names
 from btkeras.datasets.download import Deposit
+from btkeras.datasets.readers.selection import LeftOut
 from btkeras.errors import DataError
 from btkeras.splitting.splits import make_split
-from tests.prepare_files import encoded, figshare_download, pixels, put, records, rows, run, zipped
+from tests.prepare_files import GREY, encoded, figshare_download, pixels, put, records, rows, run, zipped
 
 FOLDERS = {"gl": "glioma", "me": "meningioma", "no": "no_tumor", "pi": "pituitary"}
 # Columns of BRISC's own manifest.
@@ -309,6 +310,19 @@ def test_a_manifest_of_ours_with_another_project_s_split_keeps_it(tmp_path: Path
         load_dataset(out), DataConfig(group_by="official", split_column="split", validation_fraction=0.4)
     )
     assert {r.extra["split"] for r in split.test} == {"test"} and len(split.test) == 6
+
+
+@pytest.mark.parametrize("unlisted", ["glioma/new.png", "later/IM0001", "pituitary/scan.nii"])
+def test_images_that_a_manifest_does_not_list_are_named(tmp_path: Path, out: Path, unlisted: str) -> None:
+    listed = b"path,label,mask\nglioma/a.png,glioma,odd/m.png\nno/b.png,no_tumor,\n"
+    files = {path: encoded() for path in ("glioma/a.png", "no/b.png", unlisted, "masks/glioma/a.png")}
+    tumour = np.zeros(GREY.shape, np.uint8)
+    tumour[4:9, 5:9] = 255
+    files |= {"odd/m.png": encoded(tumour), "manifest.csv": listed, "left_out.csv": b"path,reason\n", ".x/c.png": b""}
+    report = run(put(tmp_path / "x", files), out=out)
+    assert report.classes == {"glioma": 1, "no_tumor": 1}
+    assert report.left_out == (LeftOut(f"x/{unlisted}", "not in manifest.csv"),)
+    assert f"x/{unlisted},not in manifest.csv" in (out / "left_out.csv").read_text()
 
 
 def test_an_image_in_another_class_s_folder_than_its_name_says_is_named(

@@ -32,7 +32,8 @@ from btkeras.datasets.masks import NO_IMAGE, pair_masks
 from btkeras.datasets.naming import parse_names
 from btkeras.datasets.readers.archives import SourceFile, file_on_disk, walk
 from btkeras.datasets.readers.figshare import CVIND, read_cvind
-from btkeras.datasets.readers.selection import LeftOut, holds_slices, left_out_text
+from btkeras.datasets.readers.folders import files_below
+from btkeras.datasets.readers.selection import LeftOut, holds_slices, left_out_text, why_left_out
 from btkeras.datasets.source_image import DATASET_JSON, SourceImage, channel_names, named_image
 from btkeras.errors import DataError
 from btkeras.logging import logger
@@ -59,7 +60,7 @@ def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoic
     folds: list[SourceFile] = []
     for source, name in zip(sources, _source_names(sources), strict=True):
         if has_own_manifest(source):
-            found = FoundImages([_manifest_image(source, record, name) for record in load_dataset(source).records], [])
+            found = _listed_images(source, name)
             # Several sequences in a dataset were joined on purpose.
             chosen = choose_sequence(found.images, choice) if choice.name else ChosenImages(found.images, [])
         else:
@@ -107,6 +108,16 @@ def _named_by_parent(source: Path) -> bool:
     if not path.is_dir() or find_subset(path.name):
         return path.is_dir()
     return find_class(path.name) is not None and not any(child.is_dir() for child in path.iterdir())
+
+
+def _listed_images(root: Path, name: str) -> FoundImages:
+    """The images of a dataset's manifest; images in its folder that are not in it are left out, masks aside."""
+    records = load_dataset(root).records
+    listed = {record.path for record in records} | {record.extra.get("mask", "") for record in records}
+    below = {file.relative_to(root).as_posix(): file for file in files_below(root)}
+    unlisted = [path for path, file in below.items() if path not in listed and not why_left_out(file, path)]
+    images = [_manifest_image(root, record, name) for record in records]
+    return FoundImages(images, [LeftOut(f"{root.name}/{path}", f"not in {MANIFEST}") for path in unlisted])
 
 
 def _manifest_image(root: Path, record: Record, name: str) -> SourceImage:
