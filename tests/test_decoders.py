@@ -57,6 +57,22 @@ def test_a_package_that_fails_is_named(package: str, code: str, plain: str, tmp_
     assert "all packages that it imports must work" in message
 
 
+@pytest.mark.parametrize(
+    ("package", "code", "detail"),
+    [
+        ("gdcm", "", "AttributeError: module 'gdcm' has no attribute 'Version'"),
+        ("gdcm", "class Version:\n    pass", "AttributeError: type object 'Version' has no attribute"),
+        ("pylibjpeg", FAILURES[2], "RuntimeError: module compiled against another API version"),
+    ],
+)
+def test_a_package_that_is_half_there_is_named_and_not_what_it_lacks(
+    package: str, code: str, detail: str, plain: str, tmp_path: Path
+) -> None:
+    message = read(tmp_path, package, code, plain)
+    named = "pydicom" if "class" in code else package
+    assert f"Received: {named}, which fails ({detail}" in message, message
+
+
 def test_pydicom_itself_may_fail(plain: str, tmp_path: Path) -> None:
     message = read(tmp_path, "pydicom", FAILURES[3], plain)
     assert "pydicom, which fails (SystemError: initialization failed)" in message

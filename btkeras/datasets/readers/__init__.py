@@ -46,11 +46,20 @@ def require(module: str, kind: str) -> ModuleType:
 
 
 def failing_package(error: BaseException) -> str:
-    """The package whose import failed; "" if only the importing ones are known."""
+    """The package whose import failed; if only the importing ones are known the innermost of these, or ""."""
     names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    others = (name.partition(".")[0] for name in names)
-    name = next((other for other in others if other not in _IMPORTING), "")
-    return name or str(getattr(error, "name", None) or "").partition(".")[0]
+    packages = [name.partition(".")[0] for name in names]
+    name = next((package for package in packages if package not in _IMPORTING), "") or _accused(error)
+    return name or next((package for package in reversed(packages) if package in _IMPORTING[2:]), "")
+
+
+def _accused(error: BaseException) -> str:
+    """The package that an error names: the one that is not there, or one without what it should have."""
+    if isinstance(error, AttributeError):
+        name = error.obj.__name__ if isinstance(error.obj, ModuleType) else ""
+    else:
+        name = error.name or "" if isinstance(error, ImportError) else ""
+    return name.partition(".")[0]
 
 
 def describe(error: BaseException) -> str:
