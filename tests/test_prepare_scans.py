@@ -319,3 +319,16 @@ def test_the_command_says_what_it_left_out(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [*command, "--sequence", "t1c"])
     assert result.exit_code == 0, result.output
     assert "Left out: 2 files, listed in" in result.output and "1 of sequence t2: " in result.output
+
+
+@pytest.mark.parametrize("chosen", [("flair",), ("", "1")])
+def test_a_choice_that_loses_a_class_is_an_error(tmp_path: Path, chosen: tuple[str, ...]) -> None:
+    scans = {f"glioma/G_{name}.nii.gz": SCAN for name in ("t1c", "flair")} | {"meningioma/M_t1c.nii.gz": SCAN}
+    channels = {
+        f"{case}_000{n}.nii.gz": SCAN for case in ("glioma/imagesTr/G", "meningioma/imagesTr/M") for n in (0, 1)
+    }
+    files = channels if chosen[0] == "" else scans
+    files.pop("meningioma/imagesTr/M_0001.nii.gz", None)
+    with pytest.raises(DataError, match=r"must keep an image. Received: none of meningioma; left out: "):
+        made(tmp_path, files, *chosen)
+    assert not (tmp_path / "out").exists()

@@ -42,10 +42,11 @@ FIGSHARE = "figshare"
 
 
 class FoundImages(NamedTuple):
-    """The images of sources, in their order, and the files beside them that are left out."""
+    """The images of sources, in their order, the files that are left out, and the classes of both."""
 
     images: list[SourceImage]
     left_out: list[LeftOut]
+    classes: frozenset[str] = frozenset()
 
 
 def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoice) -> FoundImages:
@@ -57,6 +58,7 @@ def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoic
     """
     images: list[SourceImage] = []
     left_out: list[LeftOut] = []
+    classes: set[str] = set()
     folds: list[SourceFile] = []
     for source, name in zip(sources, _source_names(sources), strict=True):
         if has_own_manifest(source):
@@ -68,6 +70,7 @@ def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoic
             folds += [file for file in files if file.basename.lower() == CVIND]
             found = _folder_images(source, name, files)
             chosen = choose_sequence(found.images, choice)
+        classes |= {image.label for image in found.images} - {""}
         images += chosen.images
         left_out += [*found.left_out, *chosen.left_out]
     images, copies = merge_copies(images)
@@ -79,7 +82,7 @@ def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoic
     if not images:
         found_files = left_out_text(left_out) if left_out else f"only {CVIND}"
         raise DataError("The sources must hold images", received=found_files, remedy="Add the slices")
-    return FoundImages(images, left_out)
+    return FoundImages(images, left_out, frozenset(classes))
 
 
 def _source_names(sources: Sequence[Path]) -> list[str]:

@@ -8,7 +8,7 @@ import re
 import shlex
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from btkeras.datasets.dataset import Record, write_manifest
 from btkeras.datasets.layout import find_images
 from btkeras.datasets.left_out import LEFT_OUT, left_out_lines, write_left_out
 from btkeras.datasets.readers import DICOM_SUFFIXES
-from btkeras.datasets.readers.selection import LeftOut
+from btkeras.datasets.readers.selection import LeftOut, left_out_text
 from btkeras.datasets.source_image import SourceImage
 from btkeras.errors import DataError
 from btkeras.files import atomic_folder, write_csv
@@ -128,14 +128,14 @@ def prepare(  # noqa: PLR0913
     with ExitStack() as stack, warnings.catch_warnings():
         # Pillow warns of odd metadata and large images without naming the file; what it cannot read is an error.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        items, left_out = find_images(paths, stack, choice)
+        items, left_out, classes = find_images(paths, stack, choice)
         with atomic_folder(target) as folder:
             writer = _Writer(folder, left_out, choice.name)
             for item, images in progress(convert_all(items, harmonize, step, mri_check), len(items)):
                 writer.add(item, images)
             if writer.broken and not (skip_broken and writer.records):
                 raise _broken_error(writer.broken, len(items))
-            writer.check()
+            writer.check(classes)
             writer.finish()
     return writer.report(target)
 
@@ -192,11 +192,16 @@ class _Writer:
             else:
                 self._add(item.source, image)
 
-    def check(self) -> None:
-        """Raises DataError if no image is left, or the DICOM series of a patient are of several sequences."""
-        if not self.records:
-            found = "\n".join(left_out_lines(self._left_out, Path("the new folder")))
-            raise DataError("The sources must hold images", received=f"none but what is left out\n{found}")
+    def check(self, classes: Collection[str]) -> None:
+        """Raises DataError if none of a class is left, or the DICOM series of a patient are of several sequences."""
+        lost = sorted(set(classes) - {record.label for record in self.records})
+        if lost or not self.records:
+            files = left_out_text(self._left_out) if self._left_out else f"{len(self.broken)} are broken"
+            raise DataError(
+                "Each class of the sources must keep an image",
+                received=f"none of {', '.join(lost) or 'any'}; {files}",
+                remedy="Choose another sequence, or give the sources without these classes",
+            )
         check_series(self.records)
 
     def finish(self) -> None:
