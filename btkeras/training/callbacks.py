@@ -159,7 +159,7 @@ class Divergence(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if not is_finite(self.model.variables):
-            raise self._error("A network's weights must stay finite", "others")
+            raise self._error("A network's weights must stay finite", "NaN or infinity")
         loss = (logs or {})["val_loss"]
         if not math.isfinite(loss):
             logger.warning(
