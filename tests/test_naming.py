@@ -82,6 +82,24 @@ SCANS = {
     "meningioma/T1 post/P22.nii.gz": ("P22", "", "t1c"),
     "glioma/Q_0000.nii": ("Q", "", 0),
     "glioma/Q_0001.nii": ("Q", "", 1),
+    # Series' numbers and visits.
+    "glioma/EGD-0002/3_T1_POST/NIFTI/3_T1_POST.nii.gz": ("EGD-0002", "", "t1c"),
+    "glioma/P35/3_T1.nii.gz": ("P35", "", "t1"),
+    "glioma/P35/5_T1c.nii.gz": ("P35", "", "t1c"),
+    "glioma/numbered/31_T1.nii.gz": ("31", "", "t1"),
+    "glioma/numbered/32_T1.nii.gz": ("32", "", "t1"),
+    "glioma/P31/V1/t1.nii.gz": ("P31", "V1", "t1"),
+    "meningioma/P32/V1/t1.nii.gz": ("P32", "V1", "t1"),
+    "glioma/P31/M12/t1.nii.gz": ("P31", "M12", "t1"),
+    "glioma/P33/M12/flair.nii.gz": ("P33", "M12", "flair"),
+    "glioma/P31/2/t1.nii.gz": ("P31", "2", "t1"),
+    "glioma/P33/2/t1.nii.gz": ("P33", "2", "t1"),
+    "glioma/P37/2001_02_03/T1.nii.gz": ("P37", "2001_02_03", "t1"),
+    "glioma/ABC12_V2.nii.gz": ("ABC12", "V2", ""),
+    "glioma/P36_BL_t1.nii.gz": ("P36", "BL", "t1"),
+    "glioma/P36_03.02.2002_t1.nii.gz": ("P36", "03.02.2002", "t1"),
+    # Patients of hospitals.
+    **{f"pituitary/site {s}/X{n:03}/t1.nii.gz": (f"X{n:03}", "", "t1") for s in "AB" for n in range(40)},
     # Plain numbers.
     "glioma/imagesTr/BRATS_001.nii.gz": ("BRATS_001", "", ""),
     "glioma/imagesTr/R_0005.nii.gz": ("R_0005", "", ""),
@@ -123,6 +141,9 @@ MASKS = {
     "glioma/tumorMask.png": "tumor",
     "Ground Truth/7.bmp": "tumor",
     "tumor_masks/7.png": "tumor",
+    "P1_prob.nii.gz": "tumor",
+    "P1_tumor_probability.nii.gz": "tumor",
+    "P1_softmax.nii": "tumor",
 }
 NO_MASKS = (
     *(

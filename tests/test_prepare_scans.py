@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from btkeras.cli import main
 from btkeras.datasets.choice import SequenceChoice
@@ -228,8 +229,37 @@ def test_labels_beside_a_scan_of_their_case_are_its_mask(tmp_path: Path) -> None
     made(tmp_path, files)
     check_tumor_slices(manifest(tmp_path), {"A", "B", "C"})
     moved = nifti(TUMOR, np.diag([1, 1, 2, 1]))
-    with pytest.raises(DataError, match=r"not a mask.*D_result.nii.gz"):
+    with pytest.raises(DataError, match=r"(?s)one must be chosen.*D: .*D.nii.gz, result.*Remove what is no scan"):
         prepare([put(tmp_path / "y", {"glioma/D.nii.gz": SCAN, "glioma/D_result.nii.gz": moved})], tmp_path / "o")
+
+
+@pytest.mark.parametrize("names", [("P1", "P1_brain"), ("P1", "P1_n4_reg"), ("P1/scan", "P1/scan-bet")])
+def test_a_version_of_a_scan_is_no_other_patient(tmp_path: Path, names: tuple[str, str]) -> None:
+    files = {f"glioma/{name}.nii.gz": SCAN for name in names}
+    with pytest.raises(DataError, match=r"P1: (.|\n)*Remove what is no scan, rename the others"):
+        made(tmp_path, files)
+    numbered = {f"glioma/{name}.nii.gz": SCAN for name in ("scan", "scan_1", "scan_2")}
+    assert prepare([put(tmp_path / "y", numbered)], tmp_path / "o", progress=quiet).patients == 3
+
+
+def test_probabilities_are_no_image(tmp_path: Path) -> None:
+    soft = np.clip(TUMOR, 0, 1) * np.float32(0.75) + (np.indices(SHAPE).sum(0) % 5 / 20).astype(np.float32)
+    made(tmp_path, {"glioma/P1.nii.gz": SCAN, "glioma/P1_prob.nii.gz": nifti(soft)})
+    check_tumor_slices(manifest(tmp_path), {"P1"})
+    percent = nifti(np.asarray(soft * 100 + np.indices(SHAPE)[0] % 7, np.uint8))
+    with pytest.raises(DataError, match=r"must hold labels.*P1_softmax.nii.gz with more values than labels, up to 1"):
+        prepare([put(tmp_path / "y", {"glioma/P1.nii.gz": SCAN, "glioma/P1_softmax.nii.gz": percent})], tmp_path / "o")
+
+
+def test_a_mask_that_was_resized(tmp_path: Path) -> None:
+    mask = Image.fromarray(SLICE_MASK * np.uint8(255)).resize((20, 24), Image.Resampling.BICUBIC)
+    blurred = encoded(np.asarray(mask.resize((40, 48), Image.Resampling.BICUBIC)))
+    files = {"glioma/1.png": encoded(SLICE), "glioma/1_mask.png": blurred}
+    made(tmp_path, files)
+    box = [float(side) for side in manifest(tmp_path)[0]["box"].split()]
+    assert box == pytest.approx([15 / 40, 25 / 48, 10 / 40, 10 / 48], abs=1.5 / 40)
+    with pytest.raises(DataError, match=r"must not be a mask.*other.png with only black and white"):
+        prepare([put(tmp_path / "y", {**files, "glioma/other.png": blurred})], tmp_path / "o")
 
 
 def test_a_mask_without_an_image_is_looked_at(tmp_path: Path) -> None:

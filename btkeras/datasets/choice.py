@@ -14,6 +14,7 @@ from btkeras.datasets.source_image import SourceImage
 from btkeras.errors import ConfigError, DataError
 
 _LISTED = 5
+_RENAMED = "NAME_t1c.nii.gz, a mask NAME_seg.nii.gz"
 _NUMBERS = "; if the numbers are patients, write them with other than four digits"
 
 
@@ -138,11 +139,14 @@ def _several_error(kind: str, lines: Sequence[str], counts: Counter[str]) -> Dat
     listed = "".join(f"\n  {line}" for line in lines[:_LISTED])
     more = f"\n  and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
     numbered = next((name for name in sorted(counts) if name.startswith("channel ")), "")
-    first = next((name for name in (*SEQUENCES, *sorted(counts)) if name in counts and name), "")
+    known = [name for name in (*SEQUENCES, *sorted(counts)) if name in counts and name]
+    chosen = f"Choose one, for instance --{_kind(numbered or next(iter(known), ''))}"
+    if "" in counts and not numbered:
+        chosen = f"Remove what is no scan, rename the others ({_RENAMED}), and choose one: --sequence t1c"
     return DataError(
         "Of several sequences of a case one must be chosen",
         received=f"{len(lines)} such {kind}:{listed}{more}\nIn them: {_counts_text(counts)}",
-        remedy=f"Choose one, for instance --{_kind(numbered or first)}{_NUMBERS * bool(numbered)}",
+        remedy=f"{chosen}{_NUMBERS * bool(numbered)}",
     )
 
 

@@ -35,6 +35,7 @@ from btkeras.datasets.readers.figshare import CVIND, read_cvind
 from btkeras.datasets.readers.folders import files_below
 from btkeras.datasets.readers.selection import LeftOut, holds_slices, left_out_text, why_left_out
 from btkeras.datasets.source_image import DATASET_JSON, SourceImage, channel_names, named_image
+from btkeras.datasets.versions import name_versions
 from btkeras.errors import DataError
 from btkeras.logging import logger
 
@@ -141,7 +142,7 @@ def _folder_images(source: Path, name: str, files: list[SourceFile]) -> FoundIma
     slices = [file for file in files if file.suffix == ".mat" and file.basename.lower() != CVIND]
     readable = {file.path: file for file in files if file.suffix != ".mat" and holds_slices(file.path, file.head)}
     others = [file for file in files if file.suffix != ".mat" and file.path not in readable]
-    names = name_unnamed_masks(parse_names(readable), readable)
+    names = name_versions(name_unnamed_masks(parse_names(readable), readable))
     pairs = pair_masks(names)
     check_masks_without_image(readable[path] for path, why in pairs.left_out.items() if why == NO_IMAGE)
     images = [file for path, file in readable.items() if names[path].mask is None]

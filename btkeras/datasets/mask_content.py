@@ -17,9 +17,11 @@ from btkeras.preprocessing.image_file import sniff
 
 # Voxels of which a mask's share of the head is measured.
 _SAMPLE = 2**20
-_FEW_COLORS = 5
+_FEW_COLORS, _TWO_LEVELS = 5, "only black and white"
 # JPEG blurs the two levels of a mask at its edge.
-_NEAR, _MOST_PIXELS, _JPEG_THRESHOLD = 16, 0.99, 127
+_NEAR, _MOST_PIXELS, _HALF = 16, 0.99, 127
+# Resizing blurs wider, at most as wide as the tumour is.
+_RESIZED, _WIDEST_EDGE = 0.9, 4
 # The largest tumours with their edema are a third of the brain, which is 0.42 of a head with its neck.
 _LARGEST_IN_VOLUME, _LARGEST_IN_SLICE = 0.4, 0.5
 
@@ -48,8 +50,10 @@ def _mask_image_text(pixels: NDArray[np.uint8], fewest: int = 2) -> str:
     levels = np.flatnonzero(counts)
     extreme = np.minimum(levels, 255 - levels) < _NEAR
     both = levels[0] < _NEAR and levels[-1] > 255 - _NEAR
-    if both and counts[levels[extreme]].sum() >= _MOST_PIXELS * counts.sum():
-        return "only black and white"
+    between = counts.sum() - counts[levels[extreme]].sum()
+    edge = _RESIZED if between < _WIDEST_EDGE * counts[-_NEAR:].sum() else _MOST_PIXELS
+    if both and between <= (1 - edge) * counts.sum():
+        return _TWO_LEVELS
     # None if there are more.
     colors = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).getcolors(_FEW_COLORS) or ()
     return f"only {len(colors)} colors" if len(colors) >= fewest else ""
@@ -58,13 +62,17 @@ def _mask_image_text(pixels: NDArray[np.uint8], fewest: int = 2) -> str:
 def read_mask_image(data: bytes, name: str, stored: bytes, image_name: str) -> NDArray[np.bool_]:
     """Reads the mask of an image, which is a PNG or JPEG file: ``[h, w]``, True where a color is above 0.
 
-    In a JPEG file, where it is above 127. Raises ImageError if it cannot be read, has another size than the image, or
-    covers half of the head.
+    In a JPEG file, or where resizing blurred black and white, above 127. Raises ImageError if it cannot be read, has
+    another size than the image, or covers half of the head.
     """
-    pixels, image = decode(to_png_or_jpeg(data, name)[0], name).max(axis=-1), decode(stored, image_name).max(axis=-1)
+    decoded, image = decode(to_png_or_jpeg(data, name)[0], name), decode(stored, image_name).max(axis=-1)
+    pixels = decoded.max(axis=-1)
     found = f"{name} of {pixels.shape[1]} x {pixels.shape[0]} for {image.shape[1]} x {image.shape[0]}"
     check(pixels.shape == image.shape, "A mask must be as large as its image", found, "Make it again, or remove it")
-    tumor = pixels > (_JPEG_THRESHOLD if sniff(data) == "JPEG" else 0)
+    blurred = sniff(data) == "JPEG" or (
+        len(np.unique(pixels)) > _FEW_COLORS and _mask_image_text(decoded) == _TWO_LEVELS
+    )
+    tumor = pixels > (_HALF if blurred else 0)
     _check_share(tumor, image, name, _LARGEST_IN_SLICE)
     return tumor
 

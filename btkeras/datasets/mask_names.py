@@ -30,7 +30,7 @@ def _words(text: str) -> frozenset[str]:
 _MASK_WORDS = _words(
     "mask masks seg segm segs segmentation segmentations label labels labelmap annotation annotations annot roi rois "
     "gtv ctv lesion lesions gt groundtruth truth dseg probseg fseg brainmask synthseg glistr aseg aparc wmparc parc "
-    "parcellation pveseg pve ribbon"
+    "parcellation pveseg pve ribbon prob probs probability probabilities probmap softmax"
 )
 _OF_SEQUENCE = _words("seg segm segmentation mask")
 _FIRST_WORDS = _MASK_WORDS - {"lesion", "lesions", "pve"}
@@ -45,7 +45,10 @@ _TUMOR_WORDS = _words(
 )
 _PART_WORDS = _words("core enhancing edema oedema necrosis necrotic et tc ed ncr net")
 _EXPERT_WORDS = _words("manual manually expert corrected consensus final")
-_AUTOMATED_WORDS = _words("auto automated automatic approx pred predicted prediction glistr nnunet deepmedic")
+_AUTOMATED_WORDS = _words(
+    "auto automated automatic approx pred predicted prediction glistr nnunet deepmedic "
+    "prob probs probability probabilities probmap softmax"
+)
 _OTHER_WORDS = _words("binary desc label multi boost all ants")
 _DESCRIPTIONS = _BRAIN_WORDS | _TUMOR_WORDS | _EXPERT_WORDS | _AUTOMATED_WORDS | _OTHER_WORDS | _MASK_WORDS
 

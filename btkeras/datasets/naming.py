@@ -27,6 +27,7 @@ from btkeras.datasets.schemes import (
     SLICE_WORD,
     TCIA_SERIES,
     TCIA_STUDY,
+    VISIT,
 )
 from btkeras.datasets.sequences import canonical, find_sequence
 
@@ -65,7 +66,8 @@ def parse_names(paths: Iterable[str]) -> dict[str, ScanName]:
     """Parses the paths of a source, relative to it with forward slashes, each beside the others; never raises."""
     names = {path: parse_name(path) for path in paths}
     names |= {path: _parse(path, channel) for path, channel in _channels(names).items()}
-    return names | _with_folders_as_patients(names)
+    names |= _with_folders_as_patients(names)
+    return names | _with_folders_as_sessions(names)
 
 
 def parse_name(path: str) -> ScanName:
@@ -103,6 +105,7 @@ def _folder_sequence(path: str, folders: Sequence[str]) -> str:
     return next((name for folder in reversed(folders) if (name := _split_sequence(folder)[1])), "")
 
 
+@functools.lru_cache(4096)
 def _scheme_name(text: str) -> ScanName | None:
     """By the scheme that a file's or folder's name begins as."""
     if match := BIDS.match(text):
@@ -157,15 +160,16 @@ def _generic_name(stem: str, folders: Sequence[str]) -> ScanName:
     if all(word.group().lower() in NO_PATIENT for word in split_words(base)):
         base = ""
     cases = [folder for folder in reversed(folders) if not _says_no_case(folder)]
+    found = next(filter(None, map(_scheme_name, cases)), None)
+    if found and (not base or any(letter.isdigit() for letter in found.patient)):
+        inner = next(filter(None, map(_session_of, folders)), "")
+        return replace(found, sequence=sequence, session=found.session or session or inner)
     if base and not (cases and re.match(rf"{re.escape(cases[0])}(?![A-Za-z0-9])", base)):
         return ScanName("", base, session, sequence)
     for folder, outer in zip(cases, (*cases[1:], ""), strict=False):
         if outer and SHORT_SESSION.fullmatch(folder):
             session = session or folder
             continue
-        if found := _scheme_name(folder):
-            inner = next((name for name in map(_session_of, folders) if name), "")
-            return replace(found, sequence=sequence, session=found.session or session or inner)
         patient, of_folder = _split_session(_split_sequence(folder)[0])
         session = session or of_folder
         if patient:
@@ -244,7 +248,7 @@ def _with_folders_as_patients(names: Mapping[str, ScanName]) -> dict[str, ScanNa
     Not where they have the same patients: ``native/P1.nii.gz``, ``native/P2.nii.gz``, ``enhanced/P1.nii.gz``, ...
     """
     places: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    patients: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    beside: dict[tuple[str, ...], list[ScanName]] = defaultdict(list)
     plain = {
         path: name
         for path, name in names.items()
@@ -252,14 +256,20 @@ def _with_folders_as_patients(names: Mapping[str, ScanName]) -> dict[str, ScanNa
     }
     for name in plain.values():
         places[name.patient].add(name.place)
-        patients[name.place].add(name.patient)
+        beside[name.place].append(name)
     repeated = set()
     for patient, folders in places.items():
-        beside = len(set().union(*(patients[folder] for folder in folders)))
-        numbered = any(letter.isdigit() for letter in patient)
-        if len(folders) > 1 and beside < len(folders) + (not numbered):
+        found = {name.patient for folder in folders for name in beside[folder]} if len(folders) > 1 else ()
+        if 0 < len(found) < len(folders) + (not any(letter.isdigit() for letter in patient)):
             repeated.add(patient)
-    return {path: _of_folder(name) for path, name in plain.items() if name.patient in repeated}
+    counted = {folder for folder in beside if _counts_series(beside[folder])}
+    return {path: _of_folder(n) for path, n in plain.items() if n.patient in repeated or n.place in counted}
+
+
+def _counts_series(found: Sequence[ScanName]) -> bool:
+    """Whether the numbers of a folder's files are those of series, of one sequence each: ``3_T1``, ``5_T1c``."""
+    sequences = {name.sequence for name in found if name.sequence and name.patient.isdecimal()}
+    return len(sequences) == len(found) > 1
 
 
 def _of_folder(name: ScanName) -> ScanName:
@@ -268,3 +278,23 @@ def _of_folder(name: ScanName) -> ScanName:
         return name
     patient, session = _split_session(_split_sequence(cases[-1])[0])
     return replace(name, patient=patient or name.patient, session=name.session or session)
+
+
+def _with_folders_as_sessions(names: Mapping[str, ScanName]) -> dict[str, ScanName]:
+    """Where patients' folders have the same folders, these are time points: ``P1/V1/t1.nii.gz``, ``P2/V1/t1.nii.gz``.
+
+    Where there are as many as patients or more (``hospital/001``), only if they are called as visits are.
+    """
+    levels: dict[tuple[str, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    nested, found = {}, {}
+    for path, name in names.items():
+        cases = [folder for folder in folders_of(path) if not _says_no_case(folder)]
+        if cases[1:] and name.patient == cases[-1] and not (name.scheme or name.mask):
+            nested[path] = cases
+            levels[*cases[:-2],][cases[-1]].add(cases[-2])
+    for path, (*above, outer, inner) in nested.items():
+        level = levels[*above,]
+        few = len(level) < len(set().union(*level.values())) or VISIT.fullmatch(inner)
+        if few and len(level[inner]) > 1:
+            found[path] = replace(names[path], patient=_split_sequence(outer)[0] or outer, session=inner)
+    return found

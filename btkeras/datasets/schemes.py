@@ -59,12 +59,15 @@ MOST_CHANNELS = 8
 # A time point in a name of no scheme.
 SESSION = re.compile(
     r"(?:^|[_ -])(?P<session>(?:ses|session|visit|timepoint|baseline|follow-?up|pre-?op|post-?op|week|month)[_-]?\d*"
-    r"(?:-\d+)?|(?:19|20)\d\d[-.]?[01]\d[-.]?[0-3]\d)(?=[_ -]|\Z)"
-    r"|(?<=[A-Z0-9])[_ -](?P<short>(?:tp|base|fu|(?:scan|time)(?=\d))[_-]?\d*)(?=[_ -]|\Z)",
+    r"(?:-\d+)?|(?:19|20)\d\d[-._]?[01]\d[-._]?[0-3]\d"
+    r"|[0-3]\d[-._][01]\d[-._](?:19|20)\d\d)(?=[_ -]|\Z)"
+    r"|(?<=[A-Z0-9])[_ -](?P<short>(?:tp|base|bl|fu|(?:scan|time|v)(?=\d))[_-]?\d*)(?=[_ -]|\Z)",
     re.IGNORECASE,
 )
 # Alone it may be a patient: TP01.
 SHORT_SESSION = re.compile(r"(?:tp|base|fu|scan|time)[_-]?\d+", re.IGNORECASE)
+# The same in folders of several patients.
+VISIT = re.compile(r"(?:v|bl|mo?|day|wk?|yr?)[_-]?\d{0,3}|\d", re.IGNORECASE)
 # Words of a protocol, as converters of DICOM name their files: AX_T1_POST_3.
 _PROTOCOL = (
     "ax axial sag sagittal cor coronal tra 2d 3d se tse fse ir gre tfe ffe space cube vibe bravo fs fatsat iso brain "

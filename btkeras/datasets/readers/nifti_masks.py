@@ -15,6 +15,7 @@ from btkeras.datasets.readers.nifti import Volume, read_grid, read_volume
 GRID_TOLERANCE = 0.25
 # What rounding leaves of 0 where a mask was stored with a scale.
 _NOTHING = 0.01
+_ONE = 1.5
 
 
 def read_mask(data: bytes, name: str, volume: Volume) -> Volume:
@@ -45,6 +46,9 @@ def _tumor(mask: Volume, name: str) -> NDArray[np.bool_]:
         highest = max(highest, float(np.nan_to_num(values).max()))
     rule, remedy = "A mask must hold labels: whole numbers, 0 outside", "Make it again, or remove it"
     check(tumor.any() or highest < _NOTHING, rule, f"{name} with values up to {highest:g}", remedy)
+    # Probabilities up to 1 are rounded; those up to 100 or 255 would be the tumour from the lowest on.
+    graded = highest > _ONE and mask.voxels.dtype.kind in "iu" and not mask.labels_text
+    check(not graded, rule, f"{name} with more values than labels, up to {highest:g}", remedy)
     return tumor
 
 
