@@ -173,7 +173,8 @@ def _encoded_image(value: Any, name: str) -> bytes:
     try:
         return _unescaped(text)
     except ValueError as error:
-        raise HTTPException(400, f"Unable to base64 decode {name}") from error
+        hint = "send standard base64 of the file, without 'data:...;base64,' before it"
+        raise HTTPException(400, f"Unable to base64 decode {name}: {hint}") from error
 
 
 def _unescaped(text: str) -> bytes:
