@@ -204,6 +204,8 @@ def test_a_choice_that_leaves_a_doubt(tmp_path: Path) -> None:
     assert reasons(report) == {"P1_flair.nii.gz": "of sequence flair", "P2_t1.nii.gz": "of a case without t1c"}
     with pytest.raises(DataError, match=r"each volume must say its sequence.*P3/scan.nii.gz"):
         prepare([put(tmp_path / "x", {"no_tumor/P3/scan.nii.gz": SCAN})], tmp_path / "o", choice=SequenceChoice("t1c"))
+    with pytest.raises(DataError, match=r"a case without t1x.*Choose another sequence"):
+        prepare([tmp_path / "x"], tmp_path / "o", choice=SequenceChoice("t1x"))
     versions = {f"glioma/P1/P1_t1c_{name}.nii.gz": SCAN for name in ("bias", "brain")}
     with pytest.raises(DataError, match=r"P1: t1c_bias, t1c_brain(.|\n)*--sequence t1c_bias"):
         prepare([put(tmp_path / "y", versions)], tmp_path / "o", choice=SequenceChoice("t1c"))
@@ -260,6 +262,13 @@ def test_a_mask_that_was_resized(tmp_path: Path) -> None:
     assert box == pytest.approx([15 / 40, 25 / 48, 10 / 40, 10 / 48], abs=1.5 / 40)
     with pytest.raises(DataError, match=r"must not be a mask.*other.png with only black and white"):
         prepare([put(tmp_path / "y", {**files, "glioma/other.png": blurred})], tmp_path / "o")
+
+
+@pytest.mark.parametrize("ending", ["nii.gz", "png"])
+def test_a_tumor_s_mask_in_the_tumor_free_class(tmp_path: Path, ending: str) -> None:
+    scan, mask = (SCAN, MASK) if ending == "nii.gz" else (encoded(SLICE), encoded(SLICE_MASK))
+    with pytest.raises(DataError, match=r"no tumour in a tumour-free image.*P1_lesion_mask.*Move them"):
+        made(tmp_path, {f"no_tumor/P1.{ending}": scan, f"no_tumor/P1_lesion_mask.{ending}": mask})
 
 
 def test_a_mask_without_an_image_is_looked_at(tmp_path: Path) -> None:

@@ -120,8 +120,19 @@ def _images(item: SourceImage, data: bytes, mask: bytes | None, step: int) -> li
 
 
 def _with_tumor(item: SourceImage, images: list[PreparedImage]) -> list[PreparedImage]:
-    """The images whose masks show the tumour of their class; those without a mask, or of a dataset, as they are."""
-    if item.label == NO_TUMOR or "mask" in item.extra:
+    """The images whose masks show the tumour of their class; those without a mask, or of a dataset, as they are.
+
+    Raises ImageError if a mask shows a tumour in an image of ``NO_TUMOR``.
+    """
+    if "mask" in item.extra:
+        return images
+    if item.label == NO_TUMOR:
+        rule, remedy = (
+            "A mask must show no tumour in a tumour-free image",
+            "Move them to the tumour's class, or remove one",
+        )
+        name = item.mask.name if item.mask else ""
+        check(not any(image.mask and image.extra.get("box") for image in images), rule, name, remedy)
         return images
     return [image for image in images if image.mask is None or image.extra.get("box")]
 

@@ -82,7 +82,8 @@ def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoic
     left_out += unplaced
     if not images:
         found_files = left_out_text(left_out) if left_out else f"only {CVIND}"
-        raise DataError("The sources must hold images", received=found_files, remedy="Add the slices")
+        remedy = "Choose another sequence" if choice.name and classes else "Add the slices"
+        raise DataError("The sources must hold images", received=found_files, remedy=remedy)
     return FoundImages(images, left_out, frozenset(classes))
 
 
