@@ -18,6 +18,8 @@ SCANS = {
     "glioma/BraTS-GLI-00001-000/BraTS-GLI-00001-000-t1c.nii.gz": ("BraTS-GLI-00001", "000", "t1c"),
     "glioma/BraTS-GLI-00001-001/BraTS-GLI-00001-001-t2f.nii.gz": ("BraTS-GLI-00001", "001", "flair"),
     "glioma/sub-01_ses-1_T1w.nii.gz": ("sub-01", "ses-1", "t1"),
+    "imagesTr/glioma/CASE4_0001.nii.gz": ("CASE4", "", 1),
+    "imagesTr/glioma/CASE4_0003.nii.gz": ("CASE4", "", 3),
     # BIDS.
     "glioma/sub-pat07/ses-pre/anat/sub-pat07_ses-pre_ce-gadolinium_run-1_T1w.nii.gz": ("sub-pat07", "ses-pre", "t1c"),
     "glioma/sub-02/anat/sub-02_acq-mprageGd_T1w.nii": ("sub-02", "", "t1c"),

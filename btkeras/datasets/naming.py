@@ -77,8 +77,8 @@ def parse_name(path: str) -> ScanName:
 
 
 def in_channel_folder(path: str) -> bool:
-    """Whether a file lies in nnU-Net's folders of images."""
-    return (folders_of(path) or ("",))[-1].lower() in CHANNEL_FOLDERS
+    """Whether a file lies in nnU-Net's folders of images, or in class folders in them."""
+    return any(folder.lower() in CHANNEL_FOLDERS for folder in folders_of(path))
 
 
 def _parse(path: str, channel: int | None) -> ScanName:
