@@ -44,7 +44,7 @@ def test_a_run_folder_explains_itself(trained_run: Path) -> None:
     names = {path.name for path in trained_run.iterdir()}
     assert names == {
         *("config.yaml", "splits.json", "manifest.json", "history.csv", "metrics.json", "predictions.csv"),
-        *("best.keras", "last", "tensorboard", "decisions.csv", "near_duplicates.csv", ".lock"),
+        *("best.keras", "last", "tensorboard", "decisions.csv", "near_duplicates.csv", ".lock", "images.csv"),
     }
     manifest = json.loads((trained_run / "manifest.json").read_text())
     assert manifest["classes"] == ["glioma", "meningioma", "no_tumor", "pituitary"]
