@@ -58,6 +58,8 @@ def float_map_in_a_deep_header() -> bytes:
         scaled(np.uint8, 0.25, -3),
         scaled(np.float64, 3, -1),
         scaled(np.int8, 0.1, 2),
+        # Small lesions, each with its number.
+        encoded(np.where(LABELS, np.arange(LABELS.size).reshape(SHAPE) % 40 + 1, 0).astype(np.uint8)),
     ],
 )
 def test_a_mask_is_read_as_its_values_whatever_their_scale(mask: bytes) -> None:

@@ -248,9 +248,9 @@ def test_probabilities_are_no_image(tmp_path: Path) -> None:
     soft = np.clip(TUMOR, 0, 1) * np.float32(0.75) + (np.indices(SHAPE).sum(0) % 5 / 20).astype(np.float32)
     made(tmp_path, {"glioma/P1.nii.gz": SCAN, "glioma/P1_prob.nii.gz": nifti(soft)})
     check_tumor_slices(manifest(tmp_path), {"P1"})
-    percent = nifti(np.asarray(soft * 100 + np.indices(SHAPE)[0] % 7, np.uint8))
-    with pytest.raises(DataError, match=r"must hold labels.*P1_softmax.nii.gz with more values than labels, up to 1"):
-        prepare([put(tmp_path / "y", {"glioma/P1.nii.gz": SCAN, "glioma/P1_softmax.nii.gz": percent})], tmp_path / "o")
+    graded = nifti(np.asarray(soft * 250 + np.indices(SHAPE)[0] % 9, np.uint8))
+    with pytest.raises(DataError, match=r"must hold labels.*P1_softmax.nii.gz with more values than labels, up to 2"):
+        prepare([put(tmp_path / "y", {"glioma/P1.nii.gz": SCAN, "glioma/P1_softmax.nii.gz": graded})], tmp_path / "o")
 
 
 def test_a_mask_that_was_resized(tmp_path: Path) -> None:

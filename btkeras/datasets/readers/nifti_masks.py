@@ -16,6 +16,8 @@ GRID_TOLERANCE = 0.25
 # What rounding leaves of 0 where a mask was stored with a scale.
 _NOTHING = 0.01
 _ONE = 1.5
+# Small lesions that are numbered each are no large areas of labels.
+_MOST_LESIONS = 64
 
 
 def read_mask(data: bytes, name: str, volume: Volume) -> Volume:
@@ -47,7 +49,8 @@ def _tumor(mask: Volume, name: str) -> NDArray[np.bool_]:
     rule, remedy = "A mask must hold labels: whole numbers, 0 outside", "Make it again, or remove it"
     check(tumor.any() or highest < _NOTHING, rule, f"{name} with values up to {highest:g}", remedy)
     # Probabilities up to 1 are rounded; those up to 100 or 255 would be the tumour from the lowest on.
-    graded = highest > _ONE and mask.voxels.dtype.kind in "iu" and not mask.labels_text
+    whole = mask.voxels.dtype.kind in "iu" and highest > _ONE
+    graded = whole and not mask.labels_text and len(np.unique(mask.voxels[tumor])) > _MOST_LESIONS
     check(not graded, rule, f"{name} with more values than labels, up to {highest:g}", remedy)
     return tumor
 
