@@ -10,7 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from btkeras.cli import main
 from btkeras.datasets.dataset import load_dataset
 from btkeras.errors import ConfigError
 from btkeras.experiments import single_run
@@ -64,3 +66,15 @@ def test_a_part_of_several_gpus_is_refused(tmp_path: Path, shared_images: Path) 
     experiment = fake_experiment(tmp_path / "cv", load_dataset(shared_images), "cv.models=[resnet34]", "cv.folds=2")
     with pytest.raises(ConfigError, match=r"--gpus above 1 must be a whole number. Received: 1.5"):
         run_on_ray(experiment, experiment.jobs(), address=None, cpus=1, gpus=1.5)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "message"), [("1.5", "must be a whole number"), ("nan", "must be a whole number"), ("1", "needs Ray")]
+)
+def test_what_ray_cannot_do_is_refused_before_a_folder_is_made(
+    tmp_path: Path, shared_images: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    options = ["--data", str(shared_images), "--out", str(tmp_path / "cv"), "--executor", "ray", "--gpus", gpus]
+    result = CliRunner().invoke(main, ["cv", *options])
+    assert result.exit_code == 2 and message in result.output and not (tmp_path / "cv").exists()

@@ -126,6 +126,10 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
     if task is not None:
         _run_task(out, task, plan=plan, **chosen)
         return
+    if chosen["executor"] == "ray" and not plan:
+        from btkeras.experiments.executors import require_ray
+
+        require_ray(chosen["gpus"])
     experiment = _experiment(out, chosen)
     if plan:
         click.echo(_plan(experiment))

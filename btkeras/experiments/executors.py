@@ -159,10 +159,7 @@ def run_on_ray(experiment: Experiment, jobs: Sequence[Job], *, address: str | No
         ConfigError: If Ray is not installed, or shares no GPUs like that.
         RunError: If a job fails.
     """
-    if gpus > 1 and gpus % 1:
-        remedy = "A fold takes a part of one GPU, or several whole ones"
-        raise ConfigError("--gpus above 1 must be a whole number", received=gpus, remedy=remedy)
-    ray = _import_ray()
+    ray = require_ray(gpus)
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     # One task a process: TensorFlow never frees memory, and its threads are set before it is loaded.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=_RETRIES)(_task)
@@ -199,7 +196,12 @@ def _task(path: str, index: int, cpus: int, gpus: float) -> None:
     run_job(Experiment(Path(path)), index)
 
 
-def _import_ray() -> Any:
+def require_ray(gpus: float) -> Any:
+    """Ray, able to give each fold so many GPUs. Raises ConfigError if it is not installed, or shares none like that."""
+    # NaN passes no comparison.
+    if not (gpus <= 1 or gpus % 1 == 0):
+        remedy = "A fold takes a part of one GPU, or several whole ones"
+        raise ConfigError("--gpus above 1 must be a whole number", received=gpus, remedy=remedy)
     try:
         import ray
     except ImportError as error:
