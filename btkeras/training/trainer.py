@@ -131,7 +131,7 @@ def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
 @only_writer
 def _resume(run: Run, config: ExperimentConfig | None) -> Run:
     require_same_config(run, config)
-    dataset, own = run.dataset(), run.config()
+    split, own = run.split(dataset := run.dataset()), run.config()
     # Gone, it would begin again, over a checkpoint of before.
     check_file(run.state_file)
     progress = load_progress(run.state_file) if run.state_file.is_file() else Progress()
@@ -142,7 +142,7 @@ def _resume(run: Run, config: ExperimentConfig | None) -> Run:
         # Perhaps it was killed between its last epoch and this.
         _record_result(run, progress)
         return run
-    images = load_split_images(dataset, run.split(dataset), own)
+    images = load_split_images(dataset, split, own)
     run.check_pixels(dataset, images.pixels)
     return _Training(own, run, images, progress).fit()
 
