@@ -16,9 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from btkeras.checksums import record_files
 from btkeras.config import ExperimentConfig
 from btkeras.config_io import load_config
 from btkeras.logging import log_to_terminal
+from btkeras.preprocessing.decode import decode_file, pixel_digest
+from btkeras.runs import Run
+from btkeras.splitting.fingerprints import read_fingerprints, write_fingerprints
 
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 
@@ -98,6 +102,16 @@ def write_images(folder: Path, per_class: int = 12, seed: int = 0) -> Path:
             pixels = rng.integers(0, 100, (48, 40)) + 150 * pattern
             Image.fromarray(pixels.astype(np.uint8)).save(folder / label / f"{number:03d}.png")
     return folder
+
+
+def copied_run(run: Path, images: Path, target: Path) -> Run:
+    """A copy of a run, as if it had been trained on the images that a copy of its dataset has now."""
+    copy = Run(Path(shutil.copytree(run, target)))
+    copy.update_manifest(dataset=str(images))
+    pixels = {path: pixel_digest(decode_file(images / path)) for path in read_fingerprints(copy.images_file)}
+    write_fingerprints(copy.images_file, images, pixels)
+    record_files(copy.path, [copy.images_file])
+    return copy
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 
 from btkeras.export.export import export
 from btkeras.runs import open_run
-from tests.conftest import CLASSES, write_images
+from tests.conftest import CLASSES, copied_run, write_images
 from tests.test_cli import btkeras, fails
 from tests.test_light import fresh
 
@@ -102,8 +102,7 @@ def test_of_equal_files_as_many_are_tested_as_the_test_part_had(trained_run: Pat
     root = shutil.copytree(dataset.root, tmp_path / "images")
     train, test = (next(r for r in subset if r.label == "glioma") for subset in (split.train, split.test))
     shutil.copy(root / test.path, root / train.path)
-    copied = open_run(shutil.copytree(trained_run, tmp_path / "run"))
-    copied.update_manifest(dataset=str(root))
+    copied = copied_run(trained_run, root, tmp_path / "run")
     version = export(copied, tmp_path / "model", formats=("litert",))
     result, metrics = evaluate_exported(load_backend(version), copied.dataset())
     assert metrics["split"] == "test" and len(result.records) == len(split.test)

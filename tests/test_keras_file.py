@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 
+from btkeras.checksums import record_files
 from btkeras.models import build
 from btkeras.models.head import with_temperature
 from btkeras.models.keras_file import load_network, save_network
@@ -76,6 +77,7 @@ def rewritten(run: Path, target: Path, change: Callable[[dict[str, Any], dict[st
         for name in old.namelist():
             data = {"config.json": config, "metadata.json": metadata}.get(name)
             new.writestr(name, old.read(name) if data is None else json.dumps(data))
+    record_files(target, [target / "best.keras"])
     return target
 
 

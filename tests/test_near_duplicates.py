@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from btkeras.checksums import record_files
 from btkeras.config import DataConfig
 from btkeras.datasets import Dataset, Record, load_dataset
 from btkeras.evaluation.evaluate import evaluate_split
@@ -20,9 +21,10 @@ from btkeras.metrics import summarize
 from btkeras.reporting.card import card_text
 from btkeras.reporting.render import render
 from btkeras.reporting.report import build_report
-from btkeras.runs import Run, open_run
+from btkeras.runs import Run
 from btkeras.splitting.near_duplicates import duplicated_in_training
 from btkeras.splitting.splits import Split, make_split
+from tests.conftest import copied_run
 from tests.planted import COPIES, slices
 
 CLASSES = ("glioma", "no_tumor")
@@ -96,16 +98,12 @@ def test_a_class_that_is_gone_does_not_count_in_the_mean_recall() -> None:
 @pytest.fixture
 def known_run(tmp_path: Path, trained_run: Path, shared_images: Path) -> Run:
     """The tiny run on its dataset, of which two test images now are training images flipped and stored anew."""
-    images, run = (
-        shutil.copytree(shared_images, tmp_path / "images"),
-        open_run(shutil.copytree(trained_run, tmp_path / "run")),
-    )
+    images = shutil.copytree(shared_images, tmp_path / "images")
     split = make_split(load_dataset(images), DataConfig())
     for tested, known in zip(split.test[:2], split.train[:2], strict=True):
         with Image.open(images / known.path) as image:
             image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(images / tested.path)
-    run.use_dataset(load_dataset(images))
-    return run
+    return copied_run(trained_run, images, tmp_path / "run")
 
 
 def test_a_run_s_evaluation_names_them_and_its_report_has_both_accuracies(known_run: Run) -> None:
@@ -127,6 +125,7 @@ def test_a_run_s_evaluation_names_them_and_its_report_has_both_accuracies(known_
 def test_the_report_of_a_published_split_says_so(known_run: Run) -> None:
     document = json.loads(known_run.splits_file.read_text())
     known_run.splits_file.write_text(json.dumps(document | {"group_by": "official", "column": "part"}))
+    record_files(known_run.path, [known_run.splits_file])
     text = render(build_report([known_run.path], images=False), "markdown")
     assert "The test subset is the one that the collection's authors published, as it is." in text
     assert "Slices of one patient may be in several subsets." in text

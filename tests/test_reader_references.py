@@ -27,6 +27,7 @@ from btkeras.datasets.dataset import CLASSES
 from btkeras.datasets.readers.formats import open_slices
 from btkeras.errors import ImageError
 from btkeras.preprocessing.image_file import MIN_SIDE
+from tests.images import encode, head
 from tests.prepare_files import rows
 
 _WHEELS = {
@@ -201,6 +202,9 @@ def test_prepare_stores_or_names_each_file(tmp_path: Path) -> None:
         place = tmp_path / "study" / CLASSES[folders.index(path.parent) % len(CLASSES)] / f"p{number:03d}"
         place.mkdir(parents=True)
         shutil.copy(path, place / path.name)
+    for number, label in enumerate(CLASSES):
+        # A class of which nothing is left would be an error.
+        (tmp_path / "study" / label / "own.png").write_bytes(encode(head(number)))
     arguments = ["prepare", str(tmp_path / "study"), "--out", str(tmp_path / "out"), "--skip-broken", "--no-mri-check"]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
@@ -208,7 +212,7 @@ def test_prepare_stores_or_names_each_file(tmp_path: Path) -> None:
     # Of DICOM files the manifest has no names; here they have one frame each, or their first one is an image.
     volumes = {row["original"] for row in stored if row["original"]}
     frames = [row for row in stored if not row["original"] and row["slice"] in ("", "0")]
-    assert len(volumes) + len(frames) + len(left_out) == len(FILES), done.output
+    assert len(volumes) + len(frames) + len(left_out) == len(FILES) + len(CLASSES), done.output
     assert all(row["reason"] and len(row["reason"].splitlines()) == 1 for row in left_out)
 
 

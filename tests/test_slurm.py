@@ -50,5 +50,6 @@ def test_what_is_left_is_submitted_and_then_the_summary(tmp_path: Path, shared_i
     # As if the second task had finished.
     (out / "tiny/fold_1").mkdir(parents=True)
     (out / "tiny/fold_1/metrics.json").write_text("{}")
+    (out / "tiny/fold_1/manifest.json").write_text('{"epochs": 3}')
     array, _ = submit(commands, out)
     assert "--array=0,2%16" in array
