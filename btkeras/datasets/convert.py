@@ -23,7 +23,7 @@ from btkeras.datasets.readers.dicom import read_dicom
 from btkeras.datasets.readers.dicom_identity import DicomIdentity
 from btkeras.datasets.readers.figshare import read_slice
 from btkeras.datasets.readers.formats import kind_of
-from btkeras.datasets.readers.images import encode_png, to_png_or_jpeg
+from btkeras.datasets.readers.images import decode_image, encode_png, stored_form
 from btkeras.datasets.readers.nifti import AXES, Volume, read_volume, slices_of
 from btkeras.datasets.readers.nifti_masks import read_mask
 from btkeras.datasets.source_image import SourceImage
@@ -174,8 +174,8 @@ def _image(item: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
         f"{name} with another sha256",
         "Restore it, or empty its field sha256 if the change is meant",
     )
-    stored, suffix = to_png_or_jpeg(data, name)
-    extra, pixels = dict(item.extra), decode(stored, name)
+    extra, pixels = dict(item.extra), decode_image(data, name)
+    stored, suffix = stored_form(data, pixels)
     if not (item.mask and mask is not None):
         check_no_mask_image(pixels, name)
     elif "mask" in item.extra:
@@ -184,7 +184,7 @@ def _image(item: SourceImage, data: bytes, mask: bytes | None) -> PreparedImage:
         rule, remedy = "A mask must be a PNG as large as its image", "Make it again, or empty the field mask"
         check(size == expected and sniff(mask) == "PNG", rule, found, remedy)
     else:
-        tumor = read_mask_image(mask, item.mask.name, stored, name)
+        tumor = read_mask_image(mask, item.mask.name, pixels)
         box = mask_box(tumor)
         extra |= {"box": format_box(box)} if box else {}
         mask = encode_png(tumor * np.uint8(255))

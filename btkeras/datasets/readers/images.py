@@ -90,7 +90,12 @@ def to_png_or_jpeg(data: bytes, name: str = "the image") -> tuple[bytes, str]:
     PNG and JPEG that are upright 8-bit grey or RGB without transparency are returned unchanged, all else as PNG of the
     same pixels as ``decode_image`` gives.
     """
-    pixels, kind = decode_image(data, name), sniff(data)
+    return stored_form(data, decode_image(data, name))
+
+
+def stored_form(data: bytes, pixels: ImageArray) -> tuple[bytes, str]:
+    """As ``to_png_or_jpeg``, of an image that ``decode_image`` has decoded."""
+    kind = sniff(data)
     unchanged = kind in _UNCHANGED and _is_plain(data)
     return (data, _UNCHANGED[kind]) if unchanged else (encode_png(pixels), ".png")
 
