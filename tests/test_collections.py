@@ -115,7 +115,7 @@ def test_brisc_is_read_with_its_split_planes_masks_and_boxes(tmp_path: Path, out
         source = source if manifest else source / "brisc2025.zip"
     report = run(source, out=out)
     assert report.sources == {"brisc": 24} and report.subsets == {"test": 12, "train": 12}
-    assert columns(out, "subset", "axis", "sequence") == {
+    assert columns(out, "subset", "plane", "sequence") == {
         (part, axis, "t1"): 4 for part in ("train", "test") for axis in ("axial", "coronal", "sagittal")
     }
     found = records(out)
@@ -250,7 +250,7 @@ def test_names_of_others_are_no_collection_s(
 
 
 @pytest.mark.parametrize(
-    ("path", "subset", "label", "axis"),
+    ("path", "subset", "label", "plane"),
     [
         (
             "brisc2025/segmentation_task/train/images/brisc2025_train_03933_pi_sa_t1.jpg",
@@ -265,9 +265,9 @@ def test_names_of_others_are_no_collection_s(
         ("Training/meningioma/Tr-aug-me_12.jpg", "train", "meningioma", ""),
     ],
 )
-def test_what_a_name_says(path: str, subset: str, label: str, axis: str) -> None:
+def test_what_a_name_says(path: str, subset: str, label: str, plane: str) -> None:
     found = published_names([path])[path]
-    assert (found.subset, found.label, found.axis) == (subset, label, axis)
+    assert (found.subset, found.label, found.plane) == (subset, label, plane)
 
 
 FOREIGN = [

@@ -10,7 +10,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from btkeras.cli import main
 from btkeras.datasets.choice import SequenceChoice
 from btkeras.datasets.dataset import Record, load_dataset
 from btkeras.datasets.pseudonyms import load_key, pseudonym
@@ -122,17 +124,47 @@ def test_a_volume_s_middle_third_becomes_images(tmp_path: Path) -> None:
     assert list(found) == [f"images/no_tumor/sub-01_ses-1_T1w-{n:04d}.png" for n in range(10, 20)]
     opened = open_slices(volume, "x")
     for number, (path, record) in enumerate(found.items(), start=10):
-        assert (record.patient, record.extra["slice"], record.extra["axis"]) == ("sub-01", str(number), "axial")
+        assert (record.patient, record.extra["slice"], record.extra["plane"]) == ("sub-01", str(number), "axial")
         np.testing.assert_array_equal(decode_file(tmp_path / "out" / path), opened.image(number))
 
 
-@pytest.mark.parametrize(("slices", "numbers"), [("all", range(30)), ("every-10", [5, 15, 25]), ("every-99", [29])])
+@pytest.mark.parametrize(
+    ("slices", "numbers"),
+    [("all", range(30)), ("every-10", [5, 15, 25]), ("every-99", [29]), ("middle-two-thirds", range(5, 25))],
+)
 def test_the_choice_of_slices(tmp_path: Path, slices: str, numbers: Any) -> None:
     study = put(tmp_path / "study", {"glioma/a.nii.gz": nifti(SCAN)})
     prepare([study], tmp_path / "out", slices=slices, progress=quiet)
     assert [int(record.extra["slice"]) for record in records(tmp_path / "out").values()] == list(numbers)
     with pytest.raises(ConfigError, match="every-N"):
         prepare([study], tmp_path / "other", slices="every-0", progress=quiet)
+
+
+def test_every_chosen_plane_gives_upright_slices(tmp_path: Path) -> None:
+    tumor = np.zeros(SCAN.shape, np.uint8)
+    tumor[3:9, 5:10, 12:15] = 1
+    study = put(tmp_path / "study", {"glioma/P1/P1_t1.nii.gz": nifti(SCAN), "glioma/P1/P1_seg.nii.gz": nifti(tumor)})
+    volume = nifti(SCAN)
+    put(study, {"no_tumor/P2_t1.nii.gz": volume})
+    command = ["prepare", str(study), "--out", str(tmp_path / "out"), "--no-mri-check"]
+    result = CliRunner().invoke(main, [*command, "--plane", "sagittal,axial", "--plane", "coronal"])
+    assert result.exit_code == 0, result.output
+    found = records(tmp_path / "out")
+    # The middle thirds of 24, 20 and 30 without a mask; with one, where the tumour is.
+    for plane, free, box in (("sagittal", 8, range(3, 9)), ("coronal", 8, range(5, 10)), ("axial", 10, range(12, 15))):
+        shown = {record.label: 0 for record in found.values()}
+        for path, record in found.items():
+            if record.extra["plane"] == plane:
+                shown[record.label] += 1
+                number = int(record.extra["slice"])
+                assert f"-{plane}-{number:04d}.png" in path
+                np.testing.assert_array_equal(
+                    decode_file(tmp_path / "out" / path), open_slices(volume, "x", plane).image(number)
+                )
+                assert ("box" in record.extra) == (record.label == "glioma" and number in box)
+        assert shown == {"glioma": len(box), "no_tumor": free}
+    result = CliRunner().invoke(main, [*command[:3], str(tmp_path / "other"), "--plane", "oblique"])
+    assert result.exit_code and "--plane must be of sagittal, coronal, axial" in result.output
 
 
 def test_a_mask_chooses_the_slices_and_makes_boxes(tmp_path: Path) -> None:

@@ -35,7 +35,15 @@ from btkeras.cli.common import (
 @click.option(
     "--slices",
     default="middle-third",
-    help="Of NIfTI volumes: middle-third, all, or every-N; with a mask, of the slices that show the tumour.",
+    help="Of NIfTI volumes: middle-third, middle-two-thirds, all, every-N; with a mask, where it shows the tumour.",
+)
+@click.option(
+    "--plane",
+    "planes",
+    multiple=True,
+    callback=lambda _, __, given: [plane.strip() for text in given for plane in text.split(",")],
+    metavar="NAME[,...]",
+    help="Of NIfTI volumes: axial, coronal, sagittal.  [default: as scanned where voxels are thick, else axial]",
 )
 @click.option("--sequence", default="", help="Of cases with several: t1c, t1, t2, flair, or another's name.")
 @click.option("--channel", default="", help="Of nnU-Net's channels, or the volumes in a file: N from 0, or its name.")
@@ -67,6 +75,7 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
       btkeras prepare archive/Training archive/Testing --out data/kaggle
       btkeras prepare study/ --out data/study                         # study/glioma/*.dcm, study/no_tumor/*.nii.gz
       btkeras prepare volumes/ --slices every-5 --out data/volumes
+      btkeras prepare volumes/ --plane axial,coronal,sagittal --slices middle-two-thirds --out data/volumes
       btkeras prepare brats/ --sequence t1c --out data/brats           # brats/glioma/BraTS-GLI-00001-000/*.nii.gz
       btkeras prepare data/both --harmonize --out data/both-harmonized
     """

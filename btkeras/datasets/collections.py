@@ -14,7 +14,7 @@ from btkeras.datasets.download import Deposit, figshare, zenodo
 from btkeras.datasets.readers.selection import LeftOut
 from btkeras.datasets.source_image import SourceImage
 
-_AXES = {"ax": "axial", "co": "coronal", "sa": "sagittal"}
+_PLANES = {"ax": "axial", "co": "coronal", "sa": "sagittal"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class PublishedName(NamedTuple):
     collection: str
     subset: str = ""
     label: str = ""
-    axis: str = ""
+    plane: str = ""
     sequence: str = ""
 
 
@@ -58,7 +58,7 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|/){text}$", re.IGNORECASE)
 
 
-_BRISC = r"brisc2025_(?P<subset>train|test)_\d+_(?P<label>gl|me|no|nt|pi)_(?P<axis>ax|co|sa)_(?P<sequence>[a-z0-9]+)"
+_BRISC = r"brisc2025_(?P<subset>train|test)_\d+_(?P<label>gl|me|no|nt|pi)_(?P<plane>ax|co|sa)_(?P<sequence>[a-z0-9]+)"
 _BRISC_STEM = re.compile(_BRISC, re.IGNORECASE)
 # Names as they are in the published archives.
 _TABLE = (
@@ -133,7 +133,7 @@ def _named(collection: str, said: Mapping[str, str | None]) -> PublishedName:
         collection,
         find_subset(text.get("subset", ""), short=True),
         find_class(text.get("label", "").replace("nt", "no")) or "",
-        _AXES.get(text.get("axis", ""), ""),
+        _PLANES.get(text.get("plane", ""), ""),
         text.get("sequence", ""),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,16 +17,17 @@ from btkeras.datasets.boxes import NO_TUMOR, box_in_crop, clip_box, format_box, 
 from btkeras.datasets.mask_content import check_no_labels, check_no_mask_image, check_tumor, read_mask_image
 from btkeras.datasets.mask_names import stem_of
 from btkeras.datasets.pseudonyms import load_key, pseudonym
-from btkeras.datasets.readers import MissingExtraError, check
+from btkeras.datasets.readers import MissingExtraError, Slices, check
 from btkeras.datasets.readers.dicom import read_dicom
 from btkeras.datasets.readers.dicom_identity import DicomIdentity
 from btkeras.datasets.readers.figshare import read_slice
 from btkeras.datasets.readers.formats import kind_of
 from btkeras.datasets.readers.images import decode_image, encode_png, stored_form
-from btkeras.datasets.readers.nifti import AXES, Volume, read_volume, slices_of
+from btkeras.datasets.readers.nifti import Volume, read_volume, slices_of
 from btkeras.datasets.readers.nifti_masks import read_mask
 from btkeras.datasets.source_image import SourceImage
-from btkeras.errors import ConfigError, DataError, ImageError
+from btkeras.datasets.volume_slices import VolumeSlices
+from btkeras.errors import DataError, ImageError
 from btkeras.machine import map_in_threads
 from btkeras.preprocessing.decode import decode, to_uint8
 from btkeras.preprocessing.harmonize import HeadBox, harmonize, head_box
@@ -35,11 +35,9 @@ from btkeras.preprocessing.image_file import check_image, sniff
 from btkeras.preprocessing.mri_check import rejection_reason
 from btkeras.preprocessing.resize import resize
 
-MIDDLE_THIRD = "middle-third"
 # The manifest's column: the side, in pixels. An image that has it is not harmonized a second time.
 HARMONIZED = "harmonized"
 
-_EVERY = re.compile(r"every-([1-9][0-9]{0,3})")
 # Each holds up to two files in memory, which may be large.
 _MAX_THREADS = 8
 
@@ -63,22 +61,14 @@ class PreparedImage:
     pixels: NDArray[np.uint8] | None = None
 
 
-def slice_step(choice: str) -> int:
-    """What a choice of a volume's slices means: 0 for ``middle-third``, 1 for ``all``, N for ``every-N``."""
-    every = _EVERY.fullmatch(choice)
-    if not every and choice not in (MIDDLE_THIRD, "all"):
-        raise ConfigError(f"--slices must be {MIDDLE_THIRD}, all or every-N", received=repr(choice))
-    return int(every[1]) if every else int(choice == "all")
-
-
 def convert_all(
-    items: Iterable[SourceImage], size: int, step: int, mri_check: bool = True
+    items: Iterable[SourceImage], size: int, choice: VolumeSlices, mri_check: bool = True
 ) -> Iterator[tuple[SourceImage, Sequence[PreparedImage] | DataError]]:
     """Yields each item with its images, or the error that its file causes, in the items' order.
 
-    Images are harmonized to squares of ``size`` pixels, unless that is 0; ``step`` is of ``slice_step``.
+    Images are harmonized to squares of ``size`` pixels, unless that is 0; ``choice`` is of volumes.
     """
-    convert = functools.partial(_convert, size=size, step=step, mri_check=mri_check)
+    convert = functools.partial(_convert, size=size, choice=choice, mri_check=mri_check)
     # Linear algebra in one thread each, since the threads share the cores already.
     with threadpool_limits(1):
         # Files are read one after the other, because a zip can only be read forwards.
@@ -93,13 +83,13 @@ def _read(item: SourceImage) -> tuple[SourceImage, bytes | DataError, bytes | No
 
 
 def _convert(
-    source: tuple[SourceImage, bytes | DataError, bytes | None], size: int, step: int, mri_check: bool
+    source: tuple[SourceImage, bytes | DataError, bytes | None], size: int, choice: VolumeSlices, mri_check: bool
 ) -> tuple[SourceImage, Sequence[PreparedImage] | DataError]:
     item, data, mask = source
     if isinstance(data, DataError):
         return item, data
     try:
-        images = _images(item, data, mask, step)
+        images = _images(item, data, mask, choice)
         images = _checked(item, images) if mri_check else images
         return item, [_harmonize(image, size) for image in images] if size else images
     except MissingExtraError:
@@ -108,12 +98,12 @@ def _convert(
         return item, error
 
 
-def _images(item: SourceImage, data: bytes, mask: bytes | None, step: int) -> list[PreparedImage]:
+def _images(item: SourceImage, data: bytes, mask: bytes | None, choice: VolumeSlices) -> list[PreparedImage]:
     if not item.label:
         return [_figshare_image(item, data)]
     kind = kind_of(data)
     if kind == "NIfTI":
-        return _with_tumor(item, _volume_images(item, data, mask, step))
+        return _with_tumor(item, _volume_images(item, data, mask, choice))
     if kind == "DICOM":
         return _dicom_images(item, data)
     return _with_tumor(item, [_image(item, data, mask)])
@@ -222,39 +212,43 @@ def _series_number(item: SourceImage, identity: DicomIdentity, key: bytes) -> st
     return pseudonym(item.file.path, key, "F") if identity.instance is None else f"{max(identity.instance, 0):04d}"
 
 
-def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, step: int) -> list[PreparedImage]:
+def _volume_images(item: SourceImage, data: bytes, mask: bytes | None, choice: VolumeSlices) -> list[PreparedImage]:
     """The chosen slices of a volume, with their slices of the mask."""
     volume = read_volume(data, item.file.name, item.channel)
-    slices = slices_of(volume, item.file.name)
+    planes = [slices_of(volume, item.file.name, plane) for plane in choice.views(volume)]
     check_no_labels(volume, item.file.name)
     tumor = None
     if item.mask and mask is not None:
         tumor = read_mask(mask, item.mask.name, volume)
         check_tumor(tumor.voxels, volume.voxels, item.mask.name)
-    found = []
-    for index in _chosen_slices(step, slices.count, slices.axis, tumor):
-        extra = {**item.extra, "slice": str(index), "axis": slices.axis}
-        encoded = None
-        if tumor is not None:
-            plane = np.ascontiguousarray(tumor.plane(slices.axis, index)).astype(np.uint8)
-            resized = Image.fromarray(plane).resize(volume.square(slices.axis), Image.Resampling.NEAREST)
-            box = mask_box(np.asarray(resized) > 0)
-            extra |= {"box": format_box(box)} if box else {}
-            encoded = encode_png(np.asarray(resized) * np.uint8(255))
-        name = f"{stem_of(item.file.path)}-{index:04d}"
-        pixels = slices.image(index)
-        png = encode_png(pixels)
-        found.append(PreparedImage(png, item.label, item.patient, extra, name, encoded, pixels=pixels))
-    return found
+    return [
+        _volume_image(item, slices, index, _plane_mask(tumor, volume, slices.axis, index), bool(choice.planes))
+        for slices in planes
+        for index in choice.numbers(slices.axis, slices.count, tumor)
+    ]
 
 
-def _chosen_slices(step: int, count: int, axis: str, mask: Volume | None) -> Sequence[int]:
-    """The numbers of the slices; of a volume whose mask shows a tumour, only among those."""
-    if mask is not None:
-        others = tuple(number for number in range(3) if number != AXES[axis])
-        if with_tumor := np.flatnonzero(mask.voxels.any(axis=others)).tolist():
-            return with_tumor[:: step or 1]
-    return range(min(step // 2, count - 1), count, step) if step else range(count // 3, count - count // 3)
+def _plane_mask(tumor: Volume | None, volume: Volume, plane: str, index: int) -> NDArray[np.bool_] | None:
+    """A mask's slice, as large as the volume's."""
+    if tumor is None:
+        return None
+    shown = np.ascontiguousarray(tumor.plane(plane, index)).astype(np.uint8)
+    return np.asarray(Image.fromarray(shown).resize(volume.square(plane), Image.Resampling.NEAREST)) > 0
+
+
+def _volume_image(
+    item: SourceImage, slices: Slices, index: int, tumor: NDArray[np.bool_] | None, named: bool
+) -> PreparedImage:
+    """One slice of a volume; its plane is in its name if ``named``."""
+    extra = {**item.extra, "slice": str(index), "plane": slices.axis}
+    mask = None
+    if tumor is not None:
+        box = mask_box(tumor)
+        extra |= {"box": format_box(box)} if box else {}
+        mask = encode_png(tumor * np.uint8(255))
+    name = f"{stem_of(item.file.path)}-{f'{slices.axis}-' if named else ''}{index:04d}"
+    pixels = slices.image(index)
+    return PreparedImage(encode_png(pixels), item.label, item.patient, extra, name, mask, pixels=pixels)
 
 
 def _harmonize(image: PreparedImage, size: int) -> PreparedImage:

@@ -189,7 +189,7 @@ def _labelled_images(
     for file, label, above, published in zip(images, labels, folders, said, strict=True):
         subset = next(filter(None, map(find_subset, above)), published.subset)
         extra = {"original": file.path, "subset": subset, "box": boxes.get(file.path, "")}
-        extra |= {"axis": published.axis, "sequence": published.sequence}
+        extra |= {"plane": published.plane, "sequence": published.sequence}
         kept = {key: value for key, value in extra.items() if value}
         found.append(SourceImage(file, published.collection or name, label, extra=kept))
     _log_other_classes(found, said)

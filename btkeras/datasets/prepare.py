@@ -18,13 +18,14 @@ from tqdm import tqdm
 
 from btkeras.datasets.choice import ANY, SequenceChoice, check_series, is_dicom_image, why_not_chosen
 from btkeras.datasets.collections import known_collections
-from btkeras.datasets.convert import MIDDLE_THIRD, PreparedImage, convert_all, slice_step
+from btkeras.datasets.convert import PreparedImage, convert_all
 from btkeras.datasets.dataset import Record, write_manifest
 from btkeras.datasets.layout import find_images
 from btkeras.datasets.left_out import LEFT_OUT, left_out_lines, write_left_out
 from btkeras.datasets.readers import DICOM_SUFFIXES
 from btkeras.datasets.readers.selection import LeftOut, left_out_text
 from btkeras.datasets.source_image import SourceImage
+from btkeras.datasets.volume_slices import MIDDLE_THIRD, volume_slices
 from btkeras.errors import DataError
 from btkeras.files import atomic_folder, write_csv
 
@@ -85,6 +86,7 @@ def prepare(  # noqa: PLR0913
     skip_broken: bool = False,
     harmonize: int = 0,
     slices: str = MIDDLE_THIRD,
+    planes: Sequence[str] = (),
     choice: SequenceChoice = ANY,
     mri_check: bool = True,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] | None = None,
@@ -100,7 +102,7 @@ def prepare(  # noqa: PLR0913
     DICOM nothing in clear text is stored: ``patient`` and ``series`` are pseudonyms, of which file names are made.
     Names of scans (``btkeras.datasets.naming``) give ``patient``, ``session``, ``sequence`` and ``channel``.
     Published collections (``btkeras.datasets.collections``) are known by their files' names, which also give
-    ``source``, ``subset``, ``axis`` and ``sequence``; their reference and licence are in ``collections.csv``.
+    ``source``, ``subset``, ``plane`` and ``sequence``; their reference and licence are in ``collections.csv``.
 
     Args:
         sources: Folders and files.
@@ -108,21 +110,23 @@ def prepare(  # noqa: PLR0913
         skip_broken: Leave broken images out and list them in ``left_out.csv``, instead of failing.
         harmonize: Side, in pixels, of the grey squares to which images are made, with their masks and boxes
             (``btkeras.preprocessing.harmonize``; column ``harmonized``). 0 leaves the images as they are.
-        slices: Which slices of volumes become images: ``middle-third``, ``all`` or ``every-N``; where a volume has a
-            mask, all or every N-th of those that show the tumour.
+        slices: Which slices of volumes become images: ``middle-third``, ``middle-two-thirds``, ``all`` or
+            ``every-N``; where a volume has a mask, all or every N-th of those that show the tumour.
+        planes: Of NIfTI volumes: ``axial``, ``coronal``, ``sagittal`` (column ``plane``, and in the images' names);
+            without any, the one that was scanned where voxels are more than twice as long across it, else axial.
         choice: Which of several sequences of a case, or of several volumes of a file, becomes images.
         mri_check: Whether images are broken that plainly show no brain MRI slice (``btkeras.preprocessing.mri_check``);
             slices of a volume, of a file of several or of a DICOM series are left out, unless it is all of a file's.
         progress: Wraps the images, given their number; None shows a bar on standard error.
 
     Raises:
-        ConfigError: If ``slices`` is something else.
+        ConfigError: If ``slices`` or ``planes`` are something else.
         DataError: If ``out`` exists, a source is not valid, an image is broken (unless ``skip_broken``), or no
             image is left.
     """
     paths, target = [Path(source) for source in sources], Path(out)
     progress = progress or (lambda images, total: tqdm(images, total=total, unit=" images", disable=None))
-    step = slice_step(slices)
+    wanted = volume_slices(slices, planes)
     choice.check()
     _check_target(target, paths)
     with ExitStack() as stack, warnings.catch_warnings():
@@ -131,7 +135,7 @@ def prepare(  # noqa: PLR0913
         items, left_out, classes = find_images(paths, stack, choice)
         with atomic_folder(target) as folder:
             writer = _Writer(folder, left_out, choice.name)
-            for item, images in progress(convert_all(items, harmonize, step, mri_check), len(items)):
+            for item, images in progress(convert_all(items, harmonize, wanted, mri_check), len(items)):
                 writer.add(item, images)
             if writer.broken and not (skip_broken and writer.records):
                 raise _broken_error(writer.broken, len(items))

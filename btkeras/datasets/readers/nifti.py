@@ -112,7 +112,7 @@ def slices_of(volume: Volume, name: str, axis: str | None = None) -> Slices:
     width, height = volume.square(view)
     rule = f"A volume's slices must have {MIN_SIDE} pixels a side and at most {MAX_PIXELS / 1e6:.0f} million"
     valid, found = min(width, height) >= MIN_SIDE and width * height <= MAX_PIXELS, f"{width} x {height}"
-    check(valid, rule, f"{name} with {found} in the {view} view", "Choose another view with --axis")
+    check(valid, rule, f"{name} with {found} in the {view} view", "Choose another: --axis, or --plane of prepare")
     low, high = _range(volume.voxels, name)
 
     @np.errstate(all="ignore")
