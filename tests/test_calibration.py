@@ -252,14 +252,15 @@ def test_the_report_says_what_the_evaluation_found(finished: Run, tmp_path: Path
     document = Calibration(0.8, tuple(np.linspace(0, 0.5, 99)), 1.0, 0.9).to_json()
     (finished.path / "calibration.json").write_text(json.dumps(document))
     record_files(finished.path, [finished.best_model])
-    test_metrics = evaluate_split(finished)["calibration"]
+    metrics = evaluate_split(finished)
+    test_metrics, aurc = metrics["calibration"], metrics["risk_coverage"]["aurc"]
     found = blocks(finished, tmp_path / "calibrated.json")
     before, after = test_metrics["before"], test_metrics["after"]
     expected = [before["ece"], after["ece"], test_metrics["ece_if_calibrated"]["mean"], before["brier"]]
     row = found["calibration-errors"]["rows"][0]
     assert row[1] == [0.8]
     assert row[2:6] == pytest.approx(expected, abs=1e-9)
-    assert row[6:] == pytest.approx([after["brier"], before["nll"], after["nll"], test_metrics["aurc"]], abs=1e-9)
+    assert row[6:] == pytest.approx([after["brier"], before["nll"], after["nll"], aurc], abs=1e-9)
     sets = [(row[1], row[2], row[4]) for row in found["prediction-sets"]["rows"]]
     rows = test_metrics["conformal"]["sets"]
     assert sets == [(row["coverage"], row["covered"], row["mean_size"]) for row in rows]

@@ -18,13 +18,13 @@ from btkeras.datasets.dataset import Dataset, Record
 from btkeras.decisions.calibration import Calibration, set_metrics
 from btkeras.decisions.selective_classifier import Decision, format_selective, selective_metrics, write_decisions
 from btkeras.errors import RunError
+from btkeras.evaluation.risk_coverage import format_risk_coverage, risk_coverage_metrics
 from btkeras.files import write_csv, write_json
 from btkeras.metrics import summarize
 from btkeras.metrics.calibration import (
     ESTIMATOR,
     calibrated_error,
     calibration_scores,
-    risk_coverage_area,
     without_temperature,
 )
 from btkeras.runs import Results
@@ -41,7 +41,7 @@ def calibration_metrics(
     Returns:
         ``estimator`` (of the ECE), ``temperature``, ``before`` and ``after`` (``metrics.calibration_scores`` without
         and with the temperature), ``ece_if_calibrated`` (``mean`` and ``high``, its 95th percentile, of the estimator's
-        bias), ``aurc``, and ``conformal``: None without a calibration, or ``method``, ``images`` and, for each
+        bias), and ``conformal``: None without a calibration, or ``method``, ``images`` and, for each
         ``coverage`` in ``sets``, the ``threshold`` and ``decisions.calibration.set_metrics``.
     """
     # As precise as predictions.csv, so that metrics from the file are the same.
@@ -54,7 +54,6 @@ def calibration_metrics(
         "before": calibration_scores(labels, without_temperature(probabilities, temperature)),
         "after": calibration_scores(labels, probabilities),
         "ece_if_calibrated": {"mean": mean, "high": high},
-        "aurc": risk_coverage_area(labels, probabilities),
         "conformal": calibration
         and {
             "method": calibration.method,
@@ -102,9 +101,9 @@ class EvaluationResult:
 
     def metrics(self, dataset: Dataset, split: str, broken: int) -> dict[str, Any]:
         """The content of ``metrics.json``: ``dataset``, ``split``, ``broken`` (number of images left out), ``chance``,
-        ``btkeras.metrics.summarize``, ``calibration``, with decisions ``selective``, and with near-duplicates of
-        training images ``without_near_duplicates``: their number, ``near_duplicates``, and ``summarize`` of the other
-        images, or their number alone if that is 0.
+        ``btkeras.metrics.summarize``, ``calibration``, ``risk_coverage`` (of ``risk_coverage_metrics``), with decisions
+        ``selective``, and with near-duplicates of training images ``without_near_duplicates``: their number,
+        ``near_duplicates``, and ``summarize`` of the other images, or their number alone if that is 0.
         """
         labels = np.array([self.classes.index(record.label) for record in self.records])
         found = {
@@ -117,6 +116,9 @@ class EvaluationResult:
         }
         if self.decisions is not None:
             found["selective"] = selective_metrics(labels, self.probabilities, self.decisions, self.classes)
+        # As precise as predictions.csv, as the calibration.
+        exact = np.asarray(self.probabilities, np.float64)
+        found["risk_coverage"] = risk_coverage_metrics(labels, exact, found.get("selective"))
         if self.near_duplicates is not None:
             found["without_near_duplicates"] = self._without(self.near_duplicates, labels)
         return found
@@ -212,7 +214,8 @@ def metrics_table(metrics: dict[str, Any]) -> str:
         f"{metrics['split']} accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']:,} images "
         f"(always answering the most frequent class: {100 * metrics['chance']:.2f} %)",
     ]
-    return "\n".join([*lines, *_format_without(metrics), *format_calibration(metrics), *format_selective(metrics)])
+    parts = (_format_without, format_calibration, format_selective, format_risk_coverage)
+    return "\n".join([*lines, *(line for part in parts for line in part(metrics))])
 
 
 def _format_without(metrics: Mapping[str, Any]) -> list[str]:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.metrics import wilson
-from btkeras.metrics.calibration import ESTIMATOR, Reliability, reliability, risk_coverage, top_label
+from btkeras.metrics.calibration import ESTIMATOR, Reliability, reliability, top_label
 from btkeras.reporting.document import Block, Figure, Panel, Text, percent, tenths
-from btkeras.reporting.plots import BLUE, DIAGONAL, GREY, RED, Line, draw_lines, draw_matrix, nth_style
+from btkeras.reporting.plots import BLUE, DIAGONAL, RED, Line, draw_lines, draw_matrix, nth_style
 from btkeras.reporting.report_data import ReportData, ReportedModel
 
 # Axes of a kind of curves, and the area under it.
@@ -35,8 +35,6 @@ _STAGE_STYLES: dict[str, dict[str, Any]] = {
     "before": {"color": RED, "linestyle": (0, (4, 2)), "marker": "o"},
     "after": {"color": BLUE, "marker": "s"},
 }
-# More points of a curve nobody sees.
-_POINTS = 200
 _BINS = (
     f"{ESTIMATOR[0].upper()}{ESTIMATOR[1:]}; bars are 95 % Wilson intervals. The scales differ: each plot shows where "
     "its points lie."
@@ -188,16 +186,10 @@ def _rate_panel(kind: str, model: ReportedModel) -> Panel:
     )
 
 
-def calibration_figures(data: ReportData) -> list[Figure]:
-    """Reliability diagrams and risk-coverage curves."""
-    of = data.pooled
-    diagrams = f"Reliability diagrams of {of}: how often the most probable class is right, by its probability"
-    curves = f"Risk-coverage curves of {of}: the share that is wrong where the least sure are left out"
-    note = "Grey: the best that any order of the same predictions could do."
-    return [
-        _figure("reliability", diagrams, data.models, _reliability_panel, _BINS),
-        _figure("risk-coverage", curves, data.models, _risk_panel, note),
-    ]
+def reliability_figure(data: ReportData) -> Figure:
+    """Reliability diagrams."""
+    caption = f"Reliability diagrams of {data.pooled}: how often the most probable class is right, by its probability"
+    return _figure("reliability", caption, data.models, _reliability_panel, _BINS)
 
 
 def _reliability_panel(model: ReportedModel) -> Panel:
@@ -229,22 +221,6 @@ def _reliability_line(curve: Reliability, style: dict[str, Any]) -> Line:
     bounds = np.array([wilson(float(k), int(n)) for k, n in zip(right, curve.images, strict=True)]).T
     style = {"markersize": 3.5, "linewidth": 1, "elinewidth": 0.6, "alpha": 0.9, **style}
     return curve.confidence, curve.frequency, {**style, "yerr": np.abs(bounds - curve.frequency)}
-
-
-def _risk_panel(model: ReportedModel) -> Panel:
-    coverage, risk = risk_coverage(model.labels, model.probabilities)
-    covered, aurc = np.arange(1, len(risk) + 1), float(risk.mean())
-    # The least that is wrong among so many: all that is right comes first.
-    best = np.maximum(0, covered - round(len(risk) * (1 - risk[-1]))) / covered
-    shown = np.unique(np.linspace(0, len(risk) - 1, _POINTS).astype(int))
-    curves = {"coverage": coverage[shown], "risk": risk[shown], "least_risk": best[shown]}
-    x, y, least = (100 * values for values in curves.values())
-    area, labels = f"{percent(aurc, 3)} %", ("coverage, %", "wrong among the covered, %")
-    alt = f"area under the risk-coverage curve {area}"
-    lines: list[Line] = [(x, least, GREY), (x, y, {"color": BLUE, "label": f"AURC {area}"})]
-    data = {"aurc": aurc, **{name: values.tolist() for name, values in curves.items()}}
-    limits = ((0, 102), (0, None))
-    return _line_panel("risk-coverage", model, alt, data, labels, lines, limits=limits, loc="upper left")
 
 
 def robustness_panel(title: str, slug: str, sheet: Mapping[str, Any]) -> Panel:

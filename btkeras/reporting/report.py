@@ -11,7 +11,7 @@ import numpy as np
 from btkeras.datasets.readers.images import to_png_or_jpeg
 from btkeras.errors import ImageError
 from btkeras.evaluation.robustness import read_sheet
-from btkeras.reporting import figures, paper_tables, published, tables
+from btkeras.reporting import figures, paper_tables, published, risk_figures, tables
 from btkeras.reporting.document import Block, Figure, Gallery, GalleryImage, Report, Text, percent
 from btkeras.reporting.report_data import ReportData, ReportedModel, load_report_data
 from btkeras.reporting.sources import Source
@@ -71,7 +71,8 @@ def build_report(
         "Learning curves": figures.learning_blocks(data),
         "Confusion matrices": figures.matrix_blocks(data),
         "ROC and precision-recall curves": figures.curve_blocks(data),
-        "Calibration": [tables.calibration_table(data), *sets, *figures.calibration_figures(data)],
+        "Calibration": [tables.calibration_table(data), *sets, figures.reliability_figure(data)],
+        "Selective classification": [risk_figures.risk_figure(data), *risk_figures.other_dataset_blocks(data)],
         "Robustness": _robustness_blocks(data),
         "Misclassified images": _misclassified_blocks(data, images=images),
         "Limits": [Text((_faults(data),)), Text((*published.FAULTS, RESEARCH_ONLY), "list")],

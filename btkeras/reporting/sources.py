@@ -64,6 +64,11 @@ class TrainedRun:
         # Not calibration.json: metrics.json is written with the predictions, and kept where weights are not.
         return self._metrics.get("calibration") or {}
 
+    @property
+    def risk_coverage(self) -> Mapping[str, Any]:
+        """The risk-coverage curve of its evaluation; empty for runs of before there was one."""
+        return self._metrics.get("risk_coverage") or {}
+
     @cached_property
     def unfinished(self) -> str:
         """How far the training was that was tested, or is, ``epoch 3 of 36, unfinished``; "" if it is finished."""
