@@ -22,6 +22,8 @@ from btkeras.errors import ConfigError, RunError
 from btkeras.evaluation.results import read_predictions, write_predictions
 from btkeras.experiments.summary import FoldResult, conclusion, summarize_experiment
 from btkeras.metrics import Difference, Resampling, clustered_bootstrap
+from btkeras.metrics.groups import group_metrics
+from btkeras.metrics.scores import SCORES
 
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 METRICS = ("accuracy", "precision", "recall", "specificity", "f1")
@@ -174,12 +176,12 @@ def test_the_summary_has_exactly_its_keys_and_is_json(plain: dict[str, Any]) -> 
     assert list(plain) == ["classes", "models", "comparisons", "bootstrap"]
     entry = plain["models"]["resnet34"]
     sizes = {"parameters", "trainable_parameters", "macs"}
-    assert entry.keys() == sizes | {"folds", "mean", "std", "pooled", "intervals"}
+    assert entry.keys() == sizes | {"folds", "mean", "std", "pooled", "intervals", "tumor_classes", "per_patient"}
     assert (entry["parameters"], entry["macs"]) == (21_300_000, None)
     row = {"fold", "seed", "images", "accuracy", "macro", "per_class", "confusion_matrix"}
     assert entry["folds"][0].keys() == row
     assert entry["mean"].keys() == entry["std"].keys() == set(METRICS)
-    assert entry["intervals"].keys() == {"accuracy_wilson", *METRICS, "per_class"}
+    assert entry["intervals"].keys() == {"accuracy_wilson", *METRICS, *SCORES, "per_class"}
     assert entry["intervals"]["per_class"]["glioma"].keys() == set(METRICS[1:])
     bootstrap = {"difference", "interval", "bootstrap_p", "bootstrap_p_adjusted"}
     exact = {"discordant", "mcnemar_p", "mcnemar_p_adjusted"}
@@ -204,6 +206,22 @@ def test_intervals_draw_whole_groups(plain: dict[str, Any]) -> None:
     assert {name: intervals[name] for name in expected} == expected
     assert intervals["accuracy_wilson"] == plain["models"]["resnet34"]["intervals"]["accuracy_wilson"]
     assert found["models"]["resnet34"]["pooled"] == plain["models"]["resnet34"]["pooled"]
+
+
+def test_patients_have_one_decision_over_the_folds() -> None:
+    """A patient's images lie in one fold or two; every seventh image names none."""
+    results = rotating(models={"resnet34": 0.8})
+    images = [pair for result in results for pair in zip(result.paths, result.labels.tolist(), strict=True)]
+    patients = {path: f"P{label}-{i // 40}" for i, (path, label) in enumerate(images) if i % 7}
+    found = summarize_experiment(results, CLASSES, groups={}, patients=patients, test="rotating")
+    entry = found["models"]["resnet34"]
+    labels, rows = (np.concatenate([getattr(r, part) for r in results]) for part in ("labels", "probabilities"))
+    names = [patients.get(path, "") for path, _ in images]
+    assert entry["per_patient"] == group_metrics(labels, rows, names, CLASSES, Resampling())
+    assert entry["per_patient"]["groups"] == 32 and entry["per_patient"]["two_tumors"] == 0
+    assert entry["tumor_classes"]["images"] == (labels != 2).sum()
+    assert entry["pooled"]["brier"] == pytest.approx(((rows - np.eye(4)[labels]) ** 2).sum(axis=1).mean())
+    assert summary(results)["models"]["resnet34"]["per_patient"] is None
 
 
 def test_a_group_named_as_an_image_and_an_empty_one_are_no_group_of_that_image() -> None:

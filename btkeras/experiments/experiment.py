@@ -16,6 +16,7 @@ from btkeras.config_io import changed_keys, dump_config, override_config
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import RunError
 from btkeras.evaluation.results import read_predictions
+from btkeras.experiments.patients import known_patients
 from btkeras.experiments.summary import FoldResult, summarize_experiment
 from btkeras.files import new_folder, require_new, write_json, write_text
 from btkeras.locks import locked, writing
@@ -222,7 +223,13 @@ def write_summary(experiment: Experiment) -> dict[str, Any]:
             "models": list(models(config)),
         },
         "dataset": {"images": manifest["images"], "digest": split["dataset_digest"], "patients": manifest["patients"]},
-        **summarize_experiment(results, manifest["classes"], groups=split["groups"], test=config.cv.test),
+        **summarize_experiment(
+            results,
+            manifest["classes"],
+            groups=split["groups"],
+            patients=known_patients(manifest, split),
+            test=config.cv.test,
+        ),
     }
     with experiment.writing():
         write_json(experiment.summary_file, summary, recorded_file)

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ from btkeras.metrics import (
     wilson,
 )
 from btkeras.metrics.classification import IntArray
+from btkeras.metrics.groups import group_metrics
+from btkeras.metrics.scores import score_metrics
+from btkeras.metrics.tumor_classes import tumor_class_metrics
 
 _FOLD_KEYS = ("images", "accuracy", "macro", "per_class", "confusion_matrix")
 SIZES = ("parameters", "trainable_parameters", "macs")
@@ -54,12 +58,14 @@ class FoldResult:
 class _Predictions:
     """A model's predictions of all its folds; ``images`` are positions in ``paths``."""
 
-    def __init__(self, folds: Sequence[FoldResult], paths: Sequence[str]) -> None:
+    def __init__(self, folds: Sequence[FoldResult], paths: Sequence[str], *, fixed: bool) -> None:
         position = {path: i for i, path in enumerate(paths)}
         self.images = np.array([position[path] for fold in folds for path in fold.paths])
         self.labels = np.concatenate([fold.labels for fold in folds])
         self.probabilities = np.concatenate([fold.probabilities for fold in folds])
         self.classes = self.probabilities.argmax(axis=1)
+        # Where the folds share a test subset, each predicts every patient; else the folds of a seed do so together.
+        self.repeats = [(fold.seed, fold.fold if fixed else 0) for fold in folds for _ in fold.paths]
 
     def correct(self) -> NDArray[np.float64]:
         """Share of correct predictions for each image: ``[images]`` in 0..1."""
@@ -77,6 +83,7 @@ def summarize_experiment(
     *,
     groups: Mapping[str, str],
     test: str,
+    patients: Mapping[str, str] = MappingProxyType({}),
     resampling: Resampling = _RESAMPLING,
 ) -> dict[str, Any]:
     """Metrics of each model over its folds, their intervals, and a comparison of every pair of models.
@@ -90,6 +97,7 @@ def summarize_experiment(
         classes: Names, in the order of the indices.
         groups: Group of an image, such as its patient, by path; an image without one is a group of its own.
         test: ``rotating`` where each image is tested in one fold, ``fixed`` where every fold tests the same ones.
+        patients: Patient of an image by path, where it is known.
         resampling: Least number of resamples (200 a pair of models are taken), seed, level.
 
     Raises:
@@ -105,13 +113,14 @@ def summarize_experiment(
     keys = [(groups[path], True) if groups.get(path) else (path, False) for path in paths]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     members = np.array([numbers[key] for key in keys])
-    found = {model: _Predictions(folds, paths) for model, folds in models.items()}
+    found = {model: _Predictions(folds, paths, fixed=test == "fixed") for model, folds in models.items()}
     pairs = len(models) * (len(models) - 1) // 2
     resampling = replace(resampling, samples=max(resampling.samples, _SAMPLES_PER_PAIR * pairs))
+    names = [patients.get(path, "") for path in paths]
     return {
         "classes": list(classes),
         "models": {
-            model: _summary(folds, found[model], members, classes, resampling) for model, folds in models.items()
+            model: _summary(folds, found[model], members, names, classes, resampling) for model, folds in models.items()
         },
         "comparisons": _comparisons(found, members, resampling),
         "bootstrap": {
@@ -160,6 +169,7 @@ def _summary(
     folds: Sequence[FoldResult],
     found: _Predictions,
     members: IntArray,
+    patients: Sequence[str],
     classes: Sequence[str],
     resampling: Resampling,
 ) -> dict[str, Any]:
@@ -167,6 +177,10 @@ def _summary(
     rows = np.array([[row["accuracy"], *(row["macro"][name] for name in METRICS[1:])] for row in summaries])
     spread = rows.std(axis=0, ddof=1).tolist() if len(rows) > 1 else [None] * len(METRICS)
     correct, groups = found.correct(), members[found.images]
+    data = found.labels, found.probabilities
+    # More resamples are for the comparisons' p values alone, and these take longer.
+    few = replace(resampling, samples=min(resampling.samples, _RESAMPLING.samples))
+    scores, score_intervals = score_metrics(*data, groups, few)
     return {
         **{key: folds[0].parameters.get(key) for key in SIZES},
         "folds": [
@@ -175,11 +189,14 @@ def _summary(
         ],
         "mean": dict(zip(METRICS, rows.mean(axis=0).tolist(), strict=True)),
         "std": dict(zip(METRICS, spread, strict=True)),
-        "pooled": summarize(found.labels, found.probabilities, classes),
+        "pooled": summarize(*data, classes) | scores,
         "intervals": {
             "accuracy_wilson": list(wilson(float(correct.sum()), len(correct), resampling.level)),
             **clustered_bootstrap(found.labels, found.classes, groups, classes, resampling),
+            **score_intervals,
         },
+        "tumor_classes": tumor_class_metrics(*data, groups, classes, few),
+        "per_patient": group_metrics(*data, [patients[i] for i in found.images], classes, few, found.repeats),
     }
 
 

@@ -52,13 +52,13 @@ def reliability(probabilities: FloatArray, events: NDArray[np.bool_], bins: int 
         events: ``[n]``, whether it came true.
         bins: How many at most.
     """
-    numbers = _bin_numbers(probabilities, bins)
+    numbers = bin_numbers(probabilities, bins)
     images = np.bincount(numbers)
     means = [np.bincount(numbers, weights) / images for weights in (probabilities, events)]
     return Reliability(means[0], means[1], images)
 
 
-def _bin_numbers(probabilities: FloatArray, bins: int) -> NDArray[np.int64]:
+def bin_numbers(probabilities: FloatArray, bins: int = BINS) -> NDArray[np.int64]:
     """Bin of each probability, counted from 0 without gaps."""
     values = np.asarray(probabilities, np.float64)
     edges = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])
@@ -91,7 +91,7 @@ def calibrated_error(probabilities: FloatArray, bins: int = BINS, seed: int = 0)
         Mean, and the 95th percentile of the draws: an ECE above that is more than the estimator's bias.
     """
     confidence, rng = np.asarray(probabilities.max(axis=1), np.float64), np.random.default_rng(seed)
-    numbers = _bin_numbers(confidence, bins)
+    numbers = bin_numbers(confidence, bins)
     errors = []
     for _ in range(_SIMULATIONS):
         surplus = (rng.random(len(confidence)) < confidence) - confidence

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.errors import DataError
-from btkeras.metrics.classification import FloatArray, IntArray, class_metrics
+from btkeras.metrics.classification import FloatArray, IntArray, accuracy, class_metrics, confusion_matrix
 
 INTERVAL_METRICS = ("precision", "recall", "specificity", "f1")
 
@@ -122,24 +123,64 @@ def clustered_bootstrap(
         ``[low, high]`` for ``accuracy`` and each macro-averaged metric, and ``per_class`` by name; JSON-ready. None
         in place of an interval that no resample has a value for.
     """
-    size = len(classes)
-    counts = group_sums(np.eye(size * size)[labels * size + predictions], groups)
-    matrices = resampled_sums(counts, resampling).reshape(-1, size, size)
-    observed = class_metrics(counts.sum(axis=0).reshape(size, size), undefined=np.nan)
+    matrices = _resampled_matrices(labels, predictions, groups, len(classes), resampling)
+    observed = class_metrics(confusion_matrix(labels, predictions, len(classes)), undefined=np.nan)
     metrics = {
         name: np.where(np.isnan(observed[name]), 0.0, values)
         for name, values in class_metrics(matrices, undefined=np.nan).items()
     }
-    overall = np.trace(matrices, axis1=1, axis2=2) / matrices.sum(axis=(1, 2))
-
-    def interval(values: FloatArray) -> list[float] | None:
-        defined = values[~np.isnan(values)]
-        return percentile_interval(defined, resampling.level) if len(defined) else None
-
+    interval = partial(_defined_interval, level=resampling.level)
     return {
-        "accuracy": interval(overall),
+        "accuracy": interval(_accuracies(matrices)),
         **{name: interval(metrics[name].mean(axis=1)) for name in INTERVAL_METRICS},
         "per_class": {
             label: {name: interval(metrics[name][:, i]) for name in INTERVAL_METRICS} for i, label in enumerate(classes)
         },
     }
+
+
+def recall_metrics(
+    labels: IntArray, predictions: IntArray, groups: IntArray, classes: Sequence[str], resampling: Resampling
+) -> dict[str, Any]:
+    """Accuracy and recalls where not all classes need occur; arguments as of ``clustered_bootstrap``.
+
+    Returns:
+        JSON-ready: ``accuracy``; ``macro_recall``, the mean over the classes that occur; ``intervals`` of both, as of
+        ``clustered_bootstrap``; ``per_class`` with ``recall`` (None of a class that does not occur) and ``support``,
+        the number of its labels; and ``confusion_matrix``.
+    """
+    matrix = confusion_matrix(labels, predictions, len(classes))
+    occurring, recalls = matrix.sum(axis=1) > 0, class_metrics(matrix)["recall"]
+    matrices = _resampled_matrices(labels, predictions, groups, len(classes), resampling)
+    drawn = class_metrics(matrices, undefined=np.nan)["recall"][:, occurring].mean(axis=1)
+    rows = zip(recalls.tolist(), matrix.sum(axis=1).tolist(), strict=True)
+    return {
+        "accuracy": accuracy(matrix),
+        "macro_recall": float(recalls[occurring].mean()),
+        "intervals": {
+            "accuracy": _defined_interval(_accuracies(matrices), resampling.level),
+            "macro_recall": _defined_interval(drawn, resampling.level),
+        },
+        "per_class": {
+            label: {"recall": recall if support else None, "support": support}
+            for label, (recall, support) in zip(classes, rows, strict=True)
+        },
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
+def _resampled_matrices(
+    labels: IntArray, predictions: IntArray, groups: IntArray, size: int, resampling: Resampling
+) -> NDArray[np.float64]:
+    """The confusion matrix of each resample ``[samples, size, size]``."""
+    counts = group_sums(np.eye(size * size)[labels * size + predictions], groups)
+    return resampled_sums(counts, resampling).reshape(-1, size, size)
+
+
+def _accuracies(matrices: FloatArray) -> NDArray[np.float64]:
+    return np.asarray(np.trace(matrices, axis1=1, axis2=2) / matrices.sum(axis=(1, 2)))
+
+
+def _defined_interval(values: FloatArray, level: float) -> list[float] | None:
+    defined = values[~np.isnan(values)]
+    return percentile_interval(defined, level) if len(defined) else None

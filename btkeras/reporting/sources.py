@@ -14,6 +14,7 @@ from btkeras.config import ExperimentConfig
 from btkeras.errors import DataError, RunError
 from btkeras.evaluation.results import read_predictions
 from btkeras.experiments.experiment import Experiment, is_experiment, require_finished
+from btkeras.experiments.patients import known_patients
 from btkeras.experiments.summary import FoldResult, summarize_experiment
 from btkeras.runs import Run, dataset_of
 from btkeras.splitting.groups import group_records
@@ -104,7 +105,13 @@ class Source:
 
     def summarize(self, results: Sequence[FoldResult]) -> Mapping[str, Any]:
         """The same of other results on its splits."""
-        return summarize_experiment(results, self.manifest["classes"], groups=self.groups, test=self.test or "fixed")
+        return summarize_experiment(
+            results,
+            self.manifest["classes"],
+            groups=self.groups,
+            patients=known_patients(self.manifest, self.splits[0]),
+            test=self.test or "fixed",
+        )
 
     @property
     def group_by(self) -> str:
