@@ -30,11 +30,11 @@ from btkeras.experiments.experiment import (
     create_experiment,
     cross_validate,
     open_experiment,
-    summary_table,
     unfinished,
     write_summary,
 )
 from btkeras.experiments.single_run import check_models, run_job
+from btkeras.experiments.summary_text import summary_table
 from btkeras.training import trainer
 from tests.cli_with_tiny import COMMAND
 from tests.conftest import CLASSES, TINY

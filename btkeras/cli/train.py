@@ -135,7 +135,8 @@ def cv(out: Path, task: int | None, plan: bool, **chosen: Any) -> None:
         click.echo(_plan(experiment))
         return
     quiet_tensorflow()
-    from btkeras.experiments.experiment import cross_validate, summary_table
+    from btkeras.experiments.experiment import cross_validate
+    from btkeras.experiments.summary_text import summary_table
 
     try:
         summary = cross_validate(experiment, _executor(chosen))

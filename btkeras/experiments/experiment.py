@@ -21,7 +21,6 @@ from btkeras.experiments.summary import FoldResult, summarize_experiment
 from btkeras.files import new_folder, require_new, write_json, write_text
 from btkeras.locks import locked, writing
 from btkeras.machine import cache_folder
-from btkeras.metrics import METRICS
 from btkeras.runs import MemberPath, Run, TrainingFolder, first_manifest
 from btkeras.splitting.fingerprints import check_images
 from btkeras.splitting.split_file import load_split, save_split
@@ -234,27 +233,3 @@ def write_summary(experiment: Experiment) -> dict[str, Any]:
     with experiment.writing():
         write_json(experiment.summary_file, summary, recorded_file)
     return summary
-
-
-def summary_table(summary: dict[str, Any]) -> str:
-    """The summary as text: mean and standard deviation over the folds in percent, and the comparisons."""
-    width = max(len(name) for name in summary["models"]) + 2
-    lines = [f"{'':{width}}" + "".join(f"{name:>15}" for name in METRICS) + f"{'95 % interval':>18}{'parameters':>13}"]
-    for name, entry in summary["models"].items():
-        cells = "".join(f"{_spread(entry, metric):>15}" for metric in METRICS)
-        low, high = (100 * end for end in entry["intervals"]["accuracy"])
-        size = f"{entry['parameters']:,}" if entry["parameters"] else "-"
-        lines.append(f"{name:{width}}{cells}{f'{low:.2f} to {high:.2f}':>18}{size:>13}")
-    notes = [f"- {comparison['conclusion']}" for comparison in summary["comparisons"]]
-    bootstrap = summary["bootstrap"]
-    explained = (
-        "Percent, mean and standard deviation over folds and seeds; precision, recall, specificity and F1 are means "
-        "over classes. The interval is accuracy's, by a bootstrap over "
-        f"{bootstrap['groups']:,} groups of {bootstrap['images']:,} images."
-    )
-    return "\n".join([*lines, "", explained, *notes])
-
-
-def _spread(entry: dict[str, Any], metric: str) -> str:
-    mean, deviation = entry["mean"][metric], (entry["std"] or {}).get(metric)
-    return f"{100 * mean:.2f}" + (f" ± {100 * deviation:.2f}" if deviation is not None else "")

@@ -110,7 +110,8 @@ def summarize_experiment(
     models = {model: [fold for fold in order if fold.model == model] for model in names}
     paths = sorted({path for result in results for path in result.paths})
     # The flag keeps a group's name from being taken for a path.
-    keys = [(groups[path], True) if groups.get(path) else (path, False) for path in paths]
+    named = ((path, groups.get(path) or patients.get(path)) for path in paths)
+    keys = [(name, True) if name else (path, False) for path, name in named]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     members = np.array([numbers[key] for key in keys])
     found = {model: _Predictions(folds, paths, fixed=test == "fixed") for model, folds in models.items()}

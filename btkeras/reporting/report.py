@@ -13,6 +13,7 @@ from btkeras.errors import ImageError
 from btkeras.evaluation.robustness import read_sheet
 from btkeras.reporting import figures, paper_tables, published, risk_figures, tables
 from btkeras.reporting.document import Block, Figure, Gallery, GalleryImage, Report, Text, percent
+from btkeras.reporting.patient_tables import patient_blocks
 from btkeras.reporting.report_data import ReportData, ReportedModel, load_report_data
 from btkeras.reporting.sources import Source
 from btkeras.splitting.fingerprints import changed_images, read_fingerprints
@@ -66,6 +67,7 @@ def build_report(
     sections: dict[str, Sequence[Block]] = {
         "Summary": _summary_blocks(data),
         "Tables of the paper": paper_tables.paper_tables(data),
+        "New patients": patient_blocks(data),
         **({"Near-duplicates in training": near} if near else {}),
         "Comparisons": _comparison_blocks(data),
         "Learning curves": figures.learning_blocks(data),

@@ -1,0 +1,110 @@
+"""Tables for new patients: scores with intervals, the tumour classes alone, and decisions per patient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from btkeras.reporting.document import DASH, Column, Table, Text, count, decimals, percent
+from btkeras.reporting.paper_tables import format_level
+from btkeras.reporting.report_data import ReportData
+
+_RULES = (
+    "Tumor evidence, as `predict --group-by` has it: whether there is a tumour by the tenth of a patient's slices with "
+    "most evidence of one, and which by all slices. Mean probability and majority are of all slices; where a scan has "
+    "many slices beside the tumour, they miss it."
+)
+
+
+def patient_blocks(data: ReportData) -> list[Table | Text]:
+    """Everything that is measured for new patients; a sentence in place of figures per patient that are not known."""
+    unknown = "The dataset names no patients, so there are no figures per patient."
+    per_patient = any(model.metrics["per_patient"] for model in data.models)
+    tumors = [tumor_class_table(data)] if any(model.metrics["tumor_classes"] for model in data.models) else []
+    return [score_table(data), *tumors, patient_table(data) if per_patient else Text((unknown,))]
+
+
+def score_table(data: ReportData) -> Table:
+    """Macro recall, AUC, ECE and Brier score of every model, with intervals."""
+    keys = {"macro recall": "recall", "AUC": "auc", "ECE": "ece"}
+    columns = (
+        Column("model"),
+        *Column.several([*keys], percent),
+        Column("value", decimals(4), "Brier score.value", "Brier score"),
+        Column(f"{format_level(data.sources[0])} interval", _ends, "Brier score.interval", "Brier score"),
+    )
+    rows = []
+    for model in data.models:
+        values, intervals = model.metrics["pooled"], model.metrics["intervals"]
+        values = {**values, "recall": values["macro"]["recall"]}
+        found = {title: (values[key], intervals[key]) for title, key in (keys | {"Brier score": "brier"}).items()}
+        rows.append({"model": model.name, **{title: _with_interval(*pair) for title, pair in found.items()}})
+    note = (
+        "Macro recall, AUC (mean over the classes, each against the rest) and ECE in percent. Intervals draw whole "
+        "groups (patients, where they are known); that of the ECE is cleared of its bias, and may lie below the ECE."
+    )
+    return Table.from_rows("scores", f"Scores of {data.pooled}, with intervals", columns, rows, note)
+
+
+def _ends(interval: Sequence[float]) -> str:
+    return DASH.join(f"{end:.4f}" for end in interval)
+
+
+def _with_interval(value: float | None, interval: Sequence[float] | None) -> dict[str, Any] | None:
+    return None if value is None else {"value": value, "interval": interval}
+
+
+def tumor_class_table(data: ReportData) -> Table:
+    """Accuracy and macro recall of the images of tumours alone."""
+    columns = (
+        Column("model"),
+        Column("images", count),
+        *Column.several(("accuracy", "macro recall"), percent, "of all classes"),
+        *Column.several({"accuracy": "tumors accuracy", "macro recall": "tumors recall"}, percent, "between tumours"),
+    )
+    rows = [
+        {
+            "model": model.name,
+            "images": found["images"],
+            **_recalls(found),
+            **{f"tumors {name.split()[-1]}": value for name, value in _recalls(found["between_tumors"]).items()},
+        }
+        for model in data.models
+        if (found := model.metrics["tumor_classes"])
+    ]
+    note = (
+        "Percent, images without a tumour left out. Of all classes: predicting no tumour is wrong. Between tumours: "
+        "the most probable tumour counts, as where a network knows these classes only."
+    )
+    return Table.from_rows("tumor-classes", f"Tumour classes alone, of {data.pooled}", columns, rows, note)
+
+
+def patient_table(data: ReportData) -> Table:
+    """A row per model and rule: accuracy, macro recall and recalls of decisions on patients."""
+    labels = data.sources[0].manifest["classes"]
+    columns = (
+        *Column.several(("model", "rule")),
+        *Column.several(("patients", "slices"), count),
+        *Column.several(("accuracy", "macro recall"), percent),
+        *Column.several(labels, percent, "recall"),
+    )
+    rows = [row for model in data.models for row in _rule_rows(model.name, model.metrics["per_patient"])]
+    caption = f"Decisions per patient, of {data.pooled}"
+    note = "Percent; the accuracy's interval is Wilson's over patients, that of the macro recall draws patients."
+    return Table.from_rows("patients", caption, columns, rows, note, _RULES)
+
+
+def _rule_rows(name: str, found: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
+    if found is None:
+        return
+    own = {"model": name, "patients": found["groups"], "slices": found["slices"]}
+    for rule, row in found["rules"].items():
+        accuracy = {"value": row["accuracy"], "interval": row["intervals"]["accuracy_wilson"]}
+        recalls = {label: each["recall"] for label, each in row["per_class"].items()}
+        yield {**own, "rule": rule.replace("_", " "), **recalls, **_recalls(row), "accuracy": accuracy}
+
+
+def _recalls(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Accuracy and macro recall of ``recall_metrics`` with their intervals."""
+    names = {"accuracy": "accuracy", "macro recall": "macro_recall"}
+    return {title: {"value": found[key], "interval": found["intervals"][key]} for title, key in names.items()}
