@@ -33,6 +33,9 @@ from btkeras.errors import ConfigError, ModelError
 @click.option("--explain", is_flag=True, help="Score explanations against tumour boxes or masks as well.")
 @click.option("--method", "methods", multiple=True, help="Of --explain; repeatable. [default: layercam]")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Explain N images, drawn evenly. [default: all]")
+@click.option(
+    "--group-by", type=click.Choice(["patient", "series"]), help="Show the decisions per patient, or per scan."
+)
 @click.option("--unfinished", is_flag=True, help="Evaluate the test subset though epochs are left to train.")
 @skip_broken_option
 def evaluate(run: Path, out: Path | None, as_json: bool, **options: Any) -> None:
@@ -49,6 +52,10 @@ def evaluate(run: Path, out: Path | None, as_json: bool, **options: Any) -> None
     The test subset of an unfinished run is an error without --unfinished: looked at early, and then chosen by, it is no
     test any more.
 
+    Where images name their patient (or their DICOM series or volume), a decision per patient (or scan) is evaluated
+    too, by three rules; --group-by shows one confusion matrix of these, and is an error where none is named. Intervals
+    draw whole patients.
+
     --explain scores maps by layercam, gradcam or occlusion (slow: see --limit) of correctly classified tumours against
     their boxes or masks, beside simple baselines and the same network with random weights, in explanations.json too.
 
@@ -58,6 +65,7 @@ def evaluate(run: Path, out: Path | None, as_json: bool, **options: Any) -> None
       btkeras evaluate runs/cpu --split validation --json
       btkeras evaluate runs/cpu --data data/other-hospital
       btkeras evaluate runs/cpu --explain --method layercam --method occlusion --limit 100
+      btkeras evaluate runs/cpu --group-by patient
       btkeras evaluate saved_models/cpu --data data/both --out results
     """
     if (options["methods"] or options["limit"]) and not options["explain"]:
@@ -95,11 +103,11 @@ def _evaluate_run(run: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any]
     opened = LoadedRun(open_run(run))
     dataset = open_dataset(options["data"], opened.run.config().phantom) if options["data"] else None
     if dataset is not None:
-        metrics = evaluate_dataset(opened, dataset, skip_broken=options["skip_broken"])
+        metrics = evaluate_dataset(opened, dataset, skip_broken=options["skip_broken"], group_by=options["group_by"])
     else:
-        metrics = evaluate_split(opened, subset, unfinished=options["unfinished"])
+        metrics = evaluate_split(opened, subset, unfinished=options["unfinished"], group_by=options["group_by"])
     echo_unfinished(opened.run.best_model)
-    text = metrics_table(metrics)
+    text = metrics_table(metrics, options["group_by"])
     if options["explain"]:
         scores = score_explanations(opened, subset, dataset=dataset, methods=methods, limit=options["limit"])
         metrics, text = {**metrics, "explanations": scores}, f"{text}\n\n{explanations_table(scores)}"
@@ -122,10 +130,11 @@ def _evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any]
         backend = location.load()
     echo_model(location.path, chosen=True)
     dataset = open_dataset(options["data"], PhantomConfig())
-    result, metrics = evaluate_exported(backend, dataset, options["subset"], skip_broken=options["skip_broken"])
+    wanted = {name: options[name] for name in ("skip_broken", "group_by")}
+    result, metrics = evaluate_exported(backend, dataset, options["subset"], **wanted)
     if out is not None:
         result.write(out, metrics)
-    return metrics, metrics_table(metrics)
+    return metrics, metrics_table(metrics, options["group_by"])
 
 
 @click.command(short_help="Calibrate a run's probabilities on its validation subset.")

@@ -21,6 +21,7 @@ from btkeras.decisions.finite import require_finite
 from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores, Gaussian, OODDetector, load_ood, save_ood
 from btkeras.decisions.selective_classifier import SelectiveClassifier, check_files
 from btkeras.errors import DataError, ModelError, RunError
+from btkeras.evaluation.new_patients import require_scans
 from btkeras.evaluation.results import EvaluationResult
 from btkeras.files import write_json
 from btkeras.locks import only_writer
@@ -97,31 +98,43 @@ def load_best(run: Run) -> keras.Model:
     return model
 
 
-def evaluate_split(run: Run | LoadedRun, subset: str = "test", *, unfinished: bool = False) -> dict[str, Any]:
+def evaluate_split(
+    run: Run | LoadedRun, subset: str = "test", *, unfinished: bool = False, group_by: str | None = None
+) -> dict[str, Any]:
     """Evaluates on a subset of the run's own dataset.
 
     Results for ``test`` go to the run folder, those for ``train`` and ``validation`` to ``evaluations/SUBSET/``.
-    ``unfinished`` allows the test subset of an unfinished run; the metrics then say how far it was.
+    ``unfinished`` allows the test subset of an unfinished run; the metrics then say how far it was. ``group_by`` asks
+    for metrics per ``patient`` or ``series``, which else are there only if images name theirs.
 
     Returns:
         As ``EvaluationResult.metrics``.
 
     Raises:
+        DataError: If no image names what ``group_by`` asks for.
         RunError: If there is no checkpoint yet, it does not match the calibration, or the run is unfinished.
     """
     opened = loaded(run)
     if subset == "test" and not unfinished:
         opened.run.require_finished(otherwise="or look now: --unfinished")
-    return _evaluate(opened, opened.dataset, opened.split.subset(subset), subset, skip_broken=False)
+    records = opened.split.subset(subset)
+    require_scans(records, group_by)
+    return _evaluate(opened, opened.dataset, records, subset, skip_broken=False)
 
 
-def evaluate_dataset(run: Run | LoadedRun, dataset: Dataset, *, skip_broken: bool = False) -> dict[str, Any]:
+def evaluate_dataset(
+    run: Run | LoadedRun, dataset: Dataset, *, skip_broken: bool = False, group_by: str | None = None
+) -> dict[str, Any]:
     """Evaluates on every image of another dataset; results go to ``evaluations/NAME/`` in the run.
 
+    ``group_by`` is as of ``evaluate_split``.
+
     Raises:
-        DataError: If it has a class that the network does not know, or an image is broken.
+        DataError: If it has a class that the network does not know, an image is broken, or none names what ``group_by``
+            asks for.
     """
     opened = loaded(run)
+    require_scans(dataset.records, group_by)
     require_known_classes(opened.run, dataset)
     return _evaluate(opened, dataset, dataset.records, "all", skip_broken=skip_broken)
 
@@ -150,7 +163,9 @@ def _evaluate(
     rejections = check_files([dataset.root / record.path for record in found.records])
     decisions = selective.decisions(probabilities, ood.score(features) if ood else None, rejections)
     known = duplicated_in_training(dataset, opened.split, cache_folder()) if subset == "test" else None
-    result = EvaluationResult(found.records, classes, probabilities, calibration, decisions, known)
+    # Of another dataset, the split's groups are other images'.
+    groups = opened.split.groups if subset in SUBSETS else {}
+    result = EvaluationResult(found.records, classes, probabilities, calibration, decisions, known, groups)
     metrics = result.metrics(dataset, subset, broken=len(records) - len(found.records))
     if state := run.unfinished():
         metrics["unfinished"] = state

@@ -63,6 +63,20 @@ def format_scores(values: Metrics, intervals: Metrics) -> str:
     return ", ".join(parts)
 
 
+def format_new_patients(metrics: Metrics) -> list[str]:
+    """An evaluation's ``new_patients.new_patient_metrics`` as lines of text; none of before there were any."""
+    if "intervals" not in metrics:
+        return []
+    intervals = metrics["intervals"]
+    scores = format_scores(
+        {**metrics, "recall": metrics["macro_recall"]}, {**intervals, "recall": intervals["macro_recall"]}
+    )
+    known = f"95 % intervals over {intervals['groups']:,} patients or other groups of images"
+    found = [f"accuracy {_percent(metrics['accuracy'], intervals['accuracy'])}, {scores}; {known}"]
+    scans = (format_group_metrics(metrics[f"per_{name}"], name) for name in ("patient", "series"))
+    return [*found, *format_tumor_classes(metrics["tumor_classes"]), *(line for lines in scans for line in lines)]
+
+
 def _percent(value: float, interval: Sequence[float] | None) -> str:
     ends = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
     return f"{100 * value:.2f} %{ends}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,6 +18,8 @@ from btkeras.datasets.dataset import Dataset, Record
 from btkeras.decisions.calibration import Calibration, set_metrics
 from btkeras.decisions.selective_classifier import Decision, format_selective, selective_metrics, write_decisions
 from btkeras.errors import RunError
+from btkeras.evaluation.group_text import format_group_table, format_new_patients
+from btkeras.evaluation.new_patients import new_patient_metrics
 from btkeras.evaluation.risk_coverage import format_risk_coverage, risk_coverage_metrics
 from btkeras.files import write_csv, write_json
 from btkeras.metrics import summarize
@@ -98,12 +100,14 @@ class EvaluationResult:
     calibration: Calibration | None
     decisions: Sequence[Decision] | None = None
     near_duplicates: Mapping[str, str] | None = None  # training image by test image; None where there can be none
+    groups: Mapping[str, str] = field(default_factory=dict)  # by path, for intervals, of images that name no patient
 
     def metrics(self, dataset: Dataset, split: str, broken: int) -> dict[str, Any]:
         """The content of ``metrics.json``: ``dataset``, ``split``, ``broken`` (number of images left out), ``chance``,
         ``btkeras.metrics.summarize``, ``calibration``, ``risk_coverage`` (of ``risk_coverage_metrics``), with decisions
-        ``selective``, and with near-duplicates of training images ``without_near_duplicates``: their number,
-        ``near_duplicates``, and ``summarize`` of the other images, or their number alone if that is 0.
+        ``selective``, with near-duplicates of training images ``without_near_duplicates``: their number,
+        ``near_duplicates``, and ``summarize`` of the other images, or their number alone if that is 0; and
+        ``evaluation.new_patients.new_patient_metrics``.
         """
         labels = np.array([self.classes.index(record.label) for record in self.records])
         found = {
@@ -121,7 +125,7 @@ class EvaluationResult:
         found["risk_coverage"] = risk_coverage_metrics(labels, exact, found.get("selective"))
         if self.near_duplicates is not None:
             found["without_near_duplicates"] = self._without(self.near_duplicates, labels)
-        return found
+        return found | new_patient_metrics(self.records, labels, exact, self.classes, self.groups)
 
     def _without(self, near_duplicates: Mapping[str, str], labels: NDArray[np.integer]) -> dict[str, Any]:
         rest = np.array([record.path not in near_duplicates for record in self.records])
@@ -198,8 +202,11 @@ def _prediction(row: Sequence[str], classes: Sequence[str], where: str) -> tuple
     )
 
 
-def metrics_table(metrics: dict[str, Any]) -> str:
-    """The metrics as text: percent per class, macro average, confusion matrix, calibration and decisions."""
+def metrics_table(metrics: dict[str, Any], group_by: str | None = None) -> str:
+    """The metrics as text: percent per class, macro average, confusion matrix, calibration and decisions.
+
+    With ``group_by`` (``patient`` or ``series``) also the confusion matrix of the decisions on these.
+    """
     names = ("accuracy", "precision", "recall", "specificity", "f1")
     width = max(len(label) for label in metrics["classes"]) + 2
     lines = ["".join([f"{'':{width}}", *(f"{name:>12}" for name in names), f"{'images':>9}"])]
@@ -214,8 +221,9 @@ def metrics_table(metrics: dict[str, Any]) -> str:
         f"{metrics['split']} accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']:,} images "
         f"(always answering the most frequent class: {100 * metrics['chance']:.2f} %)",
     ]
-    parts = (_format_without, format_calibration, format_selective, format_risk_coverage)
-    return "\n".join([*lines, *(line for part in parts for line in part(metrics))])
+    parts = (_format_without, format_new_patients, format_calibration, format_selective, format_risk_coverage)
+    grouped = format_group_table(metrics[f"per_{group_by}"], metrics["classes"], group_by) if group_by else []
+    return "\n".join([*lines, *(line for part in parts for line in part(metrics)), *grouped])
 
 
 def _format_without(metrics: Mapping[str, Any]) -> list[str]:

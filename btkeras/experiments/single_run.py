@@ -109,7 +109,7 @@ def _run_lbp(run: Run, dataset: Dataset, split: Split, inputs: SplitImages) -> d
     records = tuple(record for record in split.test if record.path not in inputs.broken)
     known = duplicated_in_training(dataset, split, cache_folder())
     probabilities = classifier.probabilities(images["test"])
-    result = EvaluationResult(records, run.classes(), probabilities, calibration=None, near_duplicates=known)
+    result = EvaluationResult(records, run.classes(), probabilities, None, near_duplicates=known, groups=split.groups)
     metrics = result.metrics(dataset, "test", broken=len(split.test) - len(records))
     result.write(run.path, metrics)
     return metrics

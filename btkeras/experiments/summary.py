@@ -117,11 +117,12 @@ def summarize_experiment(
     found = {model: _Predictions(folds, paths, fixed=test == "fixed") for model, folds in models.items()}
     pairs = len(models) * (len(models) - 1) // 2
     resampling = replace(resampling, samples=max(resampling.samples, _SAMPLES_PER_PAIR * pairs))
-    names = [patients.get(path, "") for path in paths]
+    patient_names = [patients.get(path, "") for path in paths]
     return {
         "classes": list(classes),
         "models": {
-            model: _summary(folds, found[model], members, names, classes, resampling) for model, folds in models.items()
+            model: _summary(folds, found[model], members, patient_names, classes, resampling)
+            for model, folds in models.items()
         },
         "comparisons": _comparisons(found, members, resampling),
         "bootstrap": {

@@ -12,6 +12,7 @@ import numpy as np
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.decisions.selective_classifier import Decision
 from btkeras.errors import DataError
+from btkeras.evaluation.new_patients import require_scans
 from btkeras.evaluation.results import EvaluationResult
 from btkeras.inference.backends import InferenceBackend
 from btkeras.inference.model_folder import IMAGE_DIGESTS, image_digest, invalid_model
@@ -24,12 +25,18 @@ _Key = tuple[str, str]
 
 
 def evaluate_exported(
-    backend: InferenceBackend, dataset: Dataset, subset: str = "test", *, skip_broken: bool = False
+    backend: InferenceBackend,
+    dataset: Dataset,
+    subset: str = "test",
+    *,
+    skip_broken: bool = False,
+    group_by: str | None = None,
 ) -> tuple[EvaluationResult, dict[str, Any]]:
     """Evaluates an exported model.
 
     If the dataset holds the images of the run's split (known by their content, whatever their names), a subset of that
-    split is evaluated; if it holds none of them, all images.
+    split is evaluated; if it holds none of them, all images. ``group_by`` asks for metrics per ``patient`` or
+    ``series``.
 
     Returns:
         The result, and its metrics as ``evaluation.evaluate.evaluate_split`` gives them, without what needs the images
@@ -37,7 +44,7 @@ def evaluate_exported(
 
     Raises:
         DataError: If the dataset holds some of the split's images but not the whole subset, a class that the model
-            does not know, or an image that cannot be read.
+            does not know, an image that cannot be read, or none that names what ``group_by`` asks for.
     """
     if unknown := set(dataset.classes) - set(backend.classes):
         raise DataError(
@@ -45,6 +52,7 @@ def evaluate_exported(
             received=", ".join(sorted(unknown)),
         )
     chosen, name = _chosen(backend.source, dataset, subset)
+    require_scans(chosen, group_by)
     predictions = list(Predictor(backend).predict_files([dataset.root / record.path for record in chosen]))
     broken = [prediction.error for prediction in predictions if prediction.error]
     if broken and not skip_broken:
