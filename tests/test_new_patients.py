@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
+from btkeras.datasets import load_dataset
+from btkeras.experiments.experiment import write_summary
+from btkeras.experiments.summary_text import summary_table
+from btkeras.reporting.report import build_report
 from tests.conftest import CLASSES
+from tests.fake_experiment import fake_experiment
 from tests.test_cli import btkeras, fails
 
 # What the manifest says of the images of each class: four of a patient, of two series.
@@ -70,3 +75,25 @@ def test_a_dataset_that_names_no_patient_is_refused(
         result = btkeras("evaluate", model, "--data", shared_images, "--group-by", "patient")
         fails(result, "name their patient", "of which none does", "column `patient`")
     fails(btkeras("evaluate", calibrated_run, "--group-by", "series"), "`series`")
+
+
+def test_a_finished_cross_validation_gets_figures_per_patient_from_its_dataset(
+    shared_images: Path, cohort: Path, tmp_path: Path
+) -> None:
+    images = Path(shutil.copytree(shared_images, tmp_path / "images"))
+    finished = fake_experiment(tmp_path / "cv", load_dataset(images), "cv.models=[vgg16]", "cv.folds=2")
+    (before,) = json.loads(finished.summary_file.read_text())["models"].values()
+    assert before["per_patient"] is None
+    # The ids come later, for the same images.
+    shutil.copy(cohort / "manifest.csv", images)
+    report = build_report([finished.path], images=False)
+    (rows,) = [block.rows for block in report.blocks if getattr(block, "name", "") == "patients"]
+    summary = write_summary(finished)
+    (entry,) = summary["models"].values()
+    found = entry["per_patient"]
+    assert [(row[1], row[4]["value"]) for row in rows] == [
+        (rule.replace("_", " "), metrics["accuracy"]) for rule, metrics in found["rules"].items()
+    ]
+    assert (found["groups"], found["slices"]) == (9, 36) and summary["bootstrap"]["groups"] == 9 + 12
+    assert "per patient: 9 of 36 slices" in summary_table(summary)
+    assert entry["pooled"] == before["pooled"]

@@ -83,4 +83,4 @@ def _percent(value: float, interval: Sequence[float] | None) -> str:
 
 
 def _number(value: float, interval: Sequence[float] | None) -> str:
-    return f"{value:.4f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+    return f"{value:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")

@@ -17,11 +17,19 @@ _RULES = (
 
 
 def patient_blocks(data: ReportData) -> list[Table | Text]:
-    """Everything that is measured for new patients; a sentence in place of figures per patient that are not known."""
-    unknown = "The dataset names no patients, so there are no figures per patient."
-    per_patient = any(model.metrics["per_patient"] for model in data.models)
-    tumors = [tumor_class_table(data)] if any(model.metrics["tumor_classes"] for model in data.models) else []
-    return [score_table(data), *tumors, patient_table(data) if per_patient else Text((unknown,))]
+    """``patient_tables``, and a sentence where figures per patient are not known."""
+    unknown = Text(("The dataset names no patients, so there are no figures per patient.",))
+    return [*patient_tables(data), *([] if _known(data, "per_patient") else [unknown])]
+
+
+def patient_tables(data: ReportData) -> list[Table]:
+    """Scores with intervals, and, as far as they are known, the tumour classes alone and decisions per patient."""
+    optional = {"tumor_classes": tumor_class_table, "per_patient": patient_table}
+    return [score_table(data), *(build(data) for key, build in optional.items() if _known(data, key))]
+
+
+def _known(data: ReportData, key: str) -> bool:
+    return any(model.metrics[key] for model in data.models)
 
 
 def score_table(data: ReportData) -> Table:
