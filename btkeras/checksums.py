@@ -31,6 +31,7 @@ _REMEDIES: Mapping[str, str] = MappingProxyType(
         "decisions.csv": _EVALUATE,
         "calibration.json": _CALIBRATE,
         "ood.npz": _CALIBRATE,
+        "image_hashes.npz": "Remove it: evaluate --data writes it anew",
         "history.csv": "Restore it, or remove it: a report then has no learning curves",
         "robustness.json": "Write it anew: btkeras robustness {run}{of}",
         "explanations.json": "Write it anew: btkeras evaluate {run}{of} --explain",

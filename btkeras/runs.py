@@ -21,6 +21,7 @@ from btkeras.files import digest, new_folder, read_json, write_csv, write_json, 
 from btkeras.locks import writing
 from btkeras.machine import package_versions
 from btkeras.splitting.fingerprints import check_images, check_pixels, write_fingerprints
+from btkeras.splitting.known_slices import HASHES
 from btkeras.splitting.split_file import files_digest, load_split, save_split
 from btkeras.splitting.splits import SUBSETS, Split
 
@@ -98,6 +99,7 @@ class Run(Results, TrainingFolder):
     tensorboard = MemberPath("tensorboard")
     calibration_file = MemberPath("calibration.json")
     ood_file = MemberPath("ood.npz")
+    hashes_file = MemberPath(HASHES)
     evaluations = MemberPath("evaluations")
     # Written by commands at the user's wish, or by the user.
     audit_file = MemberPath("audit.json")

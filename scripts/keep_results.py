@@ -26,7 +26,7 @@ _OF_A_RUN = (*_TRAINED, *_MEASURED_LATER)
 
 def keep_run(source: Run, target: Path) -> None:
     """Copies a run's text files."""
-    names = (*_OF_A_RUN, source.splits_file.name)
+    names = (*_OF_A_RUN, source.splits_file.name, source.images_file.name)
     _copy([source.path / name for name in names], source.path, target, source.manifest()["dataset"])
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import btkeras.audit
 from btkeras.audit.recognition import HASHES
 from btkeras.datasets.dataset import load_dataset
-from btkeras.splitting.duplicate_hashes import hashes
+from btkeras.splitting.duplicate_hashes import orientation_hashes
 from btkeras.splitting.duplicates import ImageStats, scan_images
 
 
@@ -30,7 +30,9 @@ def main(folder: str) -> None:
             sys.exit(f"{record.path} cannot be read: {image}")
         found["br35h" if record.label == "no_tumor" else "figshare"].append(image.thumbnail)
     # The first orientation is the image as it is.
-    packed = {name: np.unique(hashes(np.stack(thumbnails))[1][:, 0], axis=0) for name, thumbnails in found.items()}
+    packed = {
+        name: np.unique(orientation_hashes(np.stack(thumbnails))[:, 0], axis=0) for name, thumbnails in found.items()
+    }
     target = Path(btkeras.audit.__file__).with_name(HASHES)
     np.savez_compressed(target, **packed)
     counts = ", ".join(f"{len(hashed):,} of {name}" for name, hashed in packed.items())

@@ -115,7 +115,7 @@ def test_a_run_s_evaluation_names_them_and_its_report_has_both_accuracies(known_
         rows = list(csv.DictReader(file))
     split = known_run.split(known_run.dataset())
     assert [row["path"] for row in rows] == sorted(record.path for record in split.test[:2])
-    assert {row["in_training"] for row in rows} <= {record.path for record in split.train}
+    assert {row["near_duplicate_of"] for row in rows} <= {record.path for record in split.train}
     text = render(build_report([known_run.path], images=False), "markdown")
     assert "Near-duplicates in training" in text
     assert f"{100 * found['accuracy']:.2f}" in text

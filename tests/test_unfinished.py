@@ -16,6 +16,7 @@ from btkeras.config_io import load_config
 from btkeras.datasets import load_dataset
 from btkeras.experiments.experiment import Experiment
 from btkeras.files import write_json
+from btkeras.inference.predictor import Predictor
 from btkeras.runs import Run, open_run
 from btkeras.training import trainer
 from tests.conftest import TINY
@@ -65,7 +66,9 @@ def test_what_must_wait_for_the_end_is_an_error(stopped: Path, shared_images: Pa
     assert not Run(stopped).metrics_file.exists()
 
 
-def test_predict_and_export_go_on_and_say_it(stopped: Path, shared_images: Path, tmp_path: Path) -> None:
+def test_predict_and_export_go_on_and_say_it(
+    stopped: Path, shared_images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     image, model = next(shared_images.glob("*/*.png")), tmp_path / "model"
     assert f"{STATE}\n" in done(btkeras("predict", image, "--model", stopped)).stderr
     assert f"{STATE}\n" in done(btkeras("export", stopped, "--out", model)).stderr
@@ -74,6 +77,9 @@ def test_predict_and_export_go_on_and_say_it(stopped: Path, shared_images: Path,
     assert STATE in (extra / "model_card.md").read_text()
     result = done(btkeras("predict", image, "--model", model))
     assert result.stderr.count(STATE) == 1 and STATE not in result.stdout
+    caplog.clear()
+    Predictor(model).predict([image])
+    assert STATE in caplog.text
 
 
 def test_the_test_subset_is_looked_at_early_only_on_demand_and_then_marked_until_it_is_tested_again(

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.datasets.collections import COLLECTIONS
-from btkeras.splitting.duplicate_hashes import hashes
+from btkeras.splitting.duplicate_hashes import least_distances, orientation_hashes
 
 UInt8 = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 # Names by those in the file, which are the sources' in a manifest; Br35H's are its tumour-free slices.
 NAMES: Mapping[str, str] = MappingProxyType({"figshare": "FigShare", "br35h": "Br35H"})
@@ -46,26 +45,15 @@ def recognize(thumbnails: Sequence[UInt8]) -> tuple[Recognized, ...]:
     An image counts for the collection that has the slice most like it.
     """
     with np.load(str(files("btkeras.audit") / HASHES)) as known:
-        stored = [_signs(known[key]) for key in NAMES]
+        stored = [known[key] for key in NAMES]
     found = np.zeros((len(stored), 2), np.int64)
     for start in range(0, len(thumbnails), _BATCH):
-        orientations = _signs(hashes(np.stack(thumbnails[start : start + _BATCH]))[1])
+        orientations = orientation_hashes(np.stack(thumbnails[start : start + _BATCH]))
         # By collection, orientation and image.
-        nearest = np.stack([_distances(orientations, signs) for signs in stored])
+        nearest = np.stack([least_distances(orientations, each) for each in stored])
         which, best = nearest.min(axis=1).argmin(axis=0), nearest.min(axis=(0, 1))
         plain = nearest[:, 0].min(axis=0) == best
         for collection, as_it_is in zip(which[best <= _MAX_DISTANCE], plain[best <= _MAX_DISTANCE], strict=True):
             found[collection] += 1, not as_it_is
     counted = zip(NAMES, found.tolist(), strict=True)
     return tuple(Recognized(NAMES[key], COLLECTIONS[key].reference, *counts) for key, counts in counted if counts[0])
-
-
-def _signs(packed: UInt8) -> Floats:
-    """Bits as -1 and 1: half of what two products differ by is their distance."""
-    return np.unpackbits(packed, axis=-1).astype(np.float32) * 2 - 1
-
-
-def _distances(orientations: Floats, stored: Floats) -> Floats:
-    """Number of bits between images ``[n, 8, bits]`` and the nearest of those stored: ``[8, n]``."""
-    result: Floats = (stored.shape[1] - (orientations @ stored.T).max(axis=2).T) / 2
-    return result

@@ -168,6 +168,15 @@ def echo_unfinished(file: Path) -> None:
         click.echo(f"warning: the training of {file}: {state}", err=True)
 
 
+def echo_unknown_slices(model: Path) -> None:
+    """Says it of a run's or version's folder that has nothing to recognize its training and validation slices by."""
+    from btkeras.inference.model_folder import hashes_file
+
+    if hashes_file(model) is None:
+        text = "has no hashes of its training slices, so near-duplicates of them are not recognized"
+        click.echo(f"{model} {text}", err=True)
+
+
 def open_dataset(name: str, phantom: PhantomConfig) -> Dataset:
     """The dataset that ``--data`` names: a folder, or ``phantom``."""
     if name == "phantom":

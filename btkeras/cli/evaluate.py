@@ -13,6 +13,7 @@ from btkeras.cli.common import (
     echo,
     echo_model,
     echo_unfinished,
+    echo_unknown_slices,
     json_option,
     located,
     open_dataset,
@@ -55,6 +56,10 @@ def evaluate(run: Path, out: Path | None, as_json: bool, **options: Any) -> None
     Where images name their patient (or their DICOM series or volume), a decision per patient (or scan) is evaluated
     too, by three rules; --group-by shows one confusion matrix of these, and is an error where none is named. Intervals
     draw whole patients.
+
+    Near-duplicates of the model's training and validation slices are counted and named in near_duplicates.csv, and
+    metrics are given without them, too. In a run's test subset they are found by alignment, elsewhere by perceptual
+    hashes, which recognize images that were re-encoded, resized, brightened, flipped or padded, but only some cropped.
 
     --explain scores maps by layercam, gradcam or occlusion (slow: see --limit) of correctly classified tumours against
     their boxes or masks, beside simple baselines and the same network with random weights, in explanations.json too.
@@ -104,6 +109,7 @@ def _evaluate_run(run: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any]
     dataset = open_dataset(options["data"], opened.run.config().phantom) if options["data"] else None
     if dataset is not None:
         metrics = evaluate_dataset(opened, dataset, skip_broken=options["skip_broken"], group_by=options["group_by"])
+        echo_unknown_slices(run)
     else:
         metrics = evaluate_split(opened, subset, unfinished=options["unfinished"], group_by=options["group_by"])
     echo_unfinished(opened.run.best_model)
@@ -129,6 +135,7 @@ def _evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any]
 
         backend = location.load()
     echo_model(location.path, chosen=True)
+    echo_unknown_slices(backend.source)
     dataset = open_dataset(options["data"], PhantomConfig())
     wanted = {name: options[name] for name in ("skip_broken", "group_by")}
     result, metrics = evaluate_exported(backend, dataset, options["subset"], **wanted)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from btkeras.cli.common import PATH, Failure, echo_model, located
+from btkeras.cli.common import PATH, Failure, echo_model, echo_unknown_slices, located
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 
 _LOCAL_ONLY = ("model", "coverage", "explain", "method")
 _SERVER_ONLY = ("name", "model_version")
-_KEYS = ("path", "label", "probabilities", "decision", "set", "ood_percentile", "reasons", "slice", "slices")
+_KEYS = (
+    "path",
+    "label",
+    "probabilities",
+    "decision",
+    "set",
+    "ood_percentile",
+    "reasons",
+    "near_duplicate",
+    "slice",
+    "slices",
+)
 # Of DICOM files: whose slice, and which, as of `inference.dicom_columns`.
 _Columns = Mapping[str, Mapping[str, Any]]
 
@@ -112,8 +123,13 @@ def predict(
     hidden = True if sys.stdout.isatty() else None
     shown = tqdm(predictions, total=len(refs), unit=" images", file=sys.stderr, leave=False, disable=hidden)
     failed: list[str] = []
+    known: list[str] = []
     columns = dicom_columns(files.identities) if options["output"] else {}
-    _PRINTERS[options["output"]](_watch(shown, failed, hint=options["which"] == "middle"), classes, columns)
+    watched = _watch(shown, failed, known, hint=options["which"] == "middle")
+    _PRINTERS[options["output"]](watched, classes, columns)
+    if known:
+        found = f"{len(known)} of {len(refs)} slices are near-duplicates of training or validation slices of the model"
+        click.echo(f"{found}: their predictions say nothing about new ones", err=True)
     if failed:
         raise Failure(f"{len(failed)} of {len(refs)} images could not be read.")
 
@@ -156,6 +172,7 @@ def _local(
     echo_model(backend.file or location.path, chosen=model is not None)
     if missing := backend.missing():
         click.echo(missing, err=True)
+    echo_unknown_slices(backend.source)
     predictions = predictor.predict_files(refs)
     if explain is not None:
         from btkeras.inference.explanations import write_overlays
@@ -167,11 +184,19 @@ def _local(
     return predictor.classes, predictions
 
 
-def _watch(predictions: Iterable[FilePrediction], failed: list[str], *, hint: bool) -> Iterator[FilePrediction]:
-    """Collects the paths of unreadable images, and hints once that a prediction is for one slice of many."""
+def _watch(
+    predictions: Iterable[FilePrediction], failed: list[str], known: list[str], *, hint: bool
+) -> Iterator[FilePrediction]:
+    """Collects the paths of unreadable images and of near-duplicates of the model's own slices, and hints once that a
+    prediction is for one slice of many.
+    """
+    from btkeras.splitting.known_slices import KNOWN_SUBSETS
+
     for prediction in predictions:
         if prediction.error:
             failed.append(prediction.path)
+        if prediction.near_duplicate in KNOWN_SUBSETS:
+            known.append(prediction.path)
         if hint and prediction.slices > 1:
             hint = False
             found = f"{prediction.path} is the middle one of {prediction.slices} slices"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from btkeras.decisions.finite import require_finite
 from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores, Gaussian, OODDetector, load_ood, save_ood
 from btkeras.decisions.selective_classifier import SelectiveClassifier, check_files
 from btkeras.errors import DataError, ModelError, RunError
+from btkeras.evaluation.known_slices import save_known_slices
 from btkeras.evaluation.new_patients import require_scans
 from btkeras.evaluation.results import EvaluationResult
 from btkeras.files import write_json
@@ -162,7 +163,7 @@ def _evaluate(
     selective = SelectiveClassifier(classes, calibration, ood.reference if ood else None)
     rejections = check_files([dataset.root / record.path for record in found.records])
     decisions = selective.decisions(probabilities, ood.score(features) if ood else None, rejections)
-    known = duplicated_in_training(dataset, opened.split, cache_folder()) if subset == "test" else None
+    known = _near_duplicates(opened, dataset, [record.path for record in found.records], subset)
     # Of another dataset, the split's groups are other images'.
     groups = opened.split.groups if subset in SUBSETS else {}
     result = EvaluationResult(found.records, classes, probabilities, calibration, decisions, known, groups)
@@ -171,6 +172,16 @@ def _evaluate(
         metrics["unfinished"] = state
     result.write(run.create_results(subset, dataset if subset == "all" else None).path, metrics)
     return metrics
+
+
+def _near_duplicates(
+    opened: LoadedRun, dataset: Dataset, paths: Sequence[str], subset: str
+) -> Mapping[str, str] | None:
+    """What near-duplicates of training images are of: those of a test subset, or of another dataset."""
+    if subset == "test":
+        return duplicated_in_training(dataset, opened.split, cache_folder())
+    known = save_known_slices(opened.run) if subset == "all" else None
+    return known.find_in(dataset.root, paths) if known else None
 
 
 @dataclass(frozen=True)

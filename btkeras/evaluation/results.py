@@ -99,7 +99,7 @@ class EvaluationResult:
     probabilities: NDArray[np.floating]
     calibration: Calibration | None
     decisions: Sequence[Decision] | None = None
-    near_duplicates: Mapping[str, str] | None = None  # training image by test image; None where there can be none
+    near_duplicates: Mapping[str, str] | None = None  # training image or its subset, by path; None if not sought
     groups: Mapping[str, str] = field(default_factory=dict)  # by path, for intervals, of images that name no patient
 
     def metrics(self, dataset: Dataset, split: str, broken: int) -> dict[str, Any]:
@@ -139,7 +139,10 @@ class EvaluationResult:
             write_decisions(results.decisions_file, self.records, self.decisions)
         if self.near_duplicates is not None:
             write_csv(
-                results.near_duplicates_file, ["path", "in_training"], list(self.near_duplicates.items()), recorded_file
+                results.near_duplicates_file,
+                ["path", "near_duplicate_of"],
+                list(self.near_duplicates.items()),
+                recorded_file,
             )
         write_predictions(results.predictions_file, self.records, self.classes, self.probabilities.tolist())
         write_json(results.metrics_file, metrics, recorded_file)
@@ -231,10 +234,11 @@ def _format_without(metrics: Mapping[str, Any]) -> list[str]:
     found = metrics.get("without_near_duplicates")
     if not found:
         return []
-    count = found["near_duplicates"]
+    count, own = found["near_duplicates"], metrics["split"] == "test"
+    images, there = ("test image", "in training") if own else ("image", "among the training and validation slices")
     if not count:
-        return ["no test image has a near-duplicate in training"]
-    text = f"{count:,} of {metrics['images']:,} test images have a near-duplicate in training"
+        return [f"no {images} has a near-duplicate {there}"]
+    text = f"{count:,} of {metrics['images']:,} {images}s have a near-duplicate {there}"
     if not found["images"]:
         return [f"{text}: nothing here is measured on new images"]
     recall = fmean(row["recall"] for row in found["per_class"].values() if row["images"])

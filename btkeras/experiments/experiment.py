@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -16,6 +17,7 @@ from btkeras.config_io import changed_keys, dump_config, override_config
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import RunError
 from btkeras.evaluation.results import read_predictions
+from btkeras.experiments.near_duplicates import pooled_without_near_duplicates
 from btkeras.experiments.patients import known_patients
 from btkeras.experiments.summary import FoldResult, summarize_experiment
 from btkeras.files import new_folder, require_new, write_json, write_text
@@ -208,8 +210,10 @@ def write_summary(experiment: Experiment) -> dict[str, Any]:
     config, manifest = experiment.config(), experiment.manifest()
     split = read_document(experiment.splits_file(0))
     results = []
+    known: dict[str, list[Mapping[str, Any] | None]] = defaultdict(list)
     for job in experiment.jobs():
         run = experiment.run(job)
+        known[job.model].append(run.metrics().get("without_near_duplicates"))
         found = read_predictions(run.predictions_file, manifest["classes"])
         results.append(FoldResult(job.model, job.seed, job.fold, *found, run.manifest()))
     summary = {
@@ -230,6 +234,8 @@ def write_summary(experiment: Experiment) -> dict[str, Any]:
             test=config.cv.test,
         ),
     }
+    for model, found_in_training in known.items():
+        summary["models"][model]["without_near_duplicates"] = pooled_without_near_duplicates(found_in_training)
     with experiment.writing():
         write_json(experiment.summary_file, summary, recorded_file)
     return summary

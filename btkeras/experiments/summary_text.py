@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from btkeras.evaluation.group_text import format_group_metrics, format_scores, format_tumor_classes
+from btkeras.experiments.near_duplicates import format_pooled
 from btkeras.metrics import METRICS
 
 
@@ -24,7 +25,9 @@ def summary_table(summary: Mapping[str, Any]) -> str:
         f"over classes. Intervals are of a bootstrap over {bootstrap['groups']:,} groups of {bootstrap['images']:,} "
         "images; that of a patient's decisions is Wilson's."
     )
-    notes = [f"- {comparison['conclusion']}" for comparison in summary["comparisons"]]
+    models = summary["models"].items()
+    notes = [line for name, entry in models for line in format_pooled(name, entry.get("without_near_duplicates"))]
+    notes += [f"- {comparison['conclusion']}" for comparison in summary["comparisons"]]
     pooled = [line for name, entry in summary["models"].items() for line in _pooled(name, entry)]
     return "\n".join([*lines, "", explained, "", *pooled, *notes])
 

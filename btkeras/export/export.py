@@ -105,6 +105,7 @@ class _Exporter:
                 rows += found
                 comparisons.append(comparison)
         metadata.write_image_digests(folder, self.network.run)
+        metadata.write_image_hashes(folder, self.network.run)
         selftest = metadata.write_selftest(folder, formats, self.quantization.kind if self.quantization else None)
         manifest["formats"] = {each: _stored(folder, each) for each in formats}
         manifest["parity"] = {"inputs": self.slices.origin, "rows": rows}

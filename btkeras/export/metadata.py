@@ -1,4 +1,4 @@
-"""What is exported beside the network, in ``assets.extra/``: metadata, image digests, self-test and model card."""
+"""What is exported beside the network, in ``assets.extra/``: metadata, what its images were, self-test, model card."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import btkeras
 from btkeras.decisions.calibration import COVERAGE
 from btkeras.decisions.ood import OOD_PERCENTILE
 from btkeras.errors import DataError, RunError
+from btkeras.evaluation.known_slices import known_slices
 from btkeras.export.network import ExportNetwork
 from btkeras.export.parity import format_parity, phantom_image
 from btkeras.export.quantize import format_comparison, with_interval
@@ -117,6 +118,14 @@ def write_image_digests(version: Path, run: Run) -> None:
         ]
         document[subset] = {label: sorted(d for own, d in digests if own == label) for label in run.classes()}
     write_text(version / model_folder.IMAGE_DIGESTS, json.dumps(document, separators=(",", ":")) + "\n")
+
+
+def write_image_hashes(version: Path, run: Run) -> None:
+    """Writes ``assets.extra/image_hashes.npz``, by which training and validation slices are known in other files too,
+    unless the run has no such file and its dataset is gone or changed.
+    """
+    if known := known_slices(run):
+        known.write(version / model_folder.IMAGE_HASHES)
 
 
 def write_selftest(version: Path, formats: Sequence[str], quantization: str | None) -> dict[str, Any]:

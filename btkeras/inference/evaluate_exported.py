@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,12 @@ from btkeras.inference.backends import InferenceBackend
 from btkeras.inference.model_folder import IMAGE_DIGESTS, image_digest, invalid_model
 from btkeras.inference.predictor import Predictor
 from btkeras.machine import map_in_threads
+from btkeras.splitting.known_slices import KNOWN_SUBSETS
 from btkeras.splitting.splits import SUBSETS
 
 ALL = "all"
+# Subsets whose near-duplicates are sought; validation slices of the same split are new to the weights.
+_SOUGHT: Mapping[str, tuple[str, ...]] = MappingProxyType({"test": ("train",), ALL: KNOWN_SUBSETS})
 _Key = tuple[str, str]
 
 
@@ -39,8 +44,8 @@ def evaluate_exported(
     ``series``.
 
     Returns:
-        The result, and its metrics as ``evaluation.evaluate.evaluate_split`` gives them, without what needs the images
-        of the training subset: ``without_near_duplicates``.
+        The result, and its metrics as ``evaluation.evaluate.evaluate_split`` gives them. Near-duplicates are found by
+        the model's perceptual hashes; of a model without them ``without_near_duplicates`` is missing.
 
     Raises:
         DataError: If the dataset holds some of the split's images but not the whole subset, a class that the model
@@ -53,7 +58,8 @@ def evaluate_exported(
         )
     chosen, name = _chosen(backend.source, dataset, subset)
     require_scans(chosen, group_by)
-    predictions = list(Predictor(backend).predict_files([dataset.root / record.path for record in chosen]))
+    predictor = Predictor(backend)
+    predictions = list(predictor.predict_files([dataset.root / record.path for record in chosen]))
     broken = [prediction.error for prediction in predictions if prediction.error]
     if broken and not skip_broken:
         raise DataError(
@@ -67,7 +73,10 @@ def evaluate_exported(
     found = [prediction for prediction in predictions if not prediction.error]
     probabilities = np.array([[each.probabilities[name] for name in backend.classes] for each in found], np.float32)
     decisions = [Decision(each.decision, each.set, each.ood_percentile, each.reasons) for each in found]
-    result = EvaluationResult(records, backend.classes, probabilities, backend.calibration, decisions)
+    wanted, pairs = _SOUGHT.get(name, ()), zip(records, found, strict=True)
+    near = {record.path: each.near_duplicate for record, each in pairs if each.near_duplicate in wanted}
+    known = near if predictor.known and wanted else None
+    result = EvaluationResult(records, backend.classes, probabilities, backend.calibration, decisions, known)
     return result, result.metrics(dataset, name, broken=len(broken))
 
 

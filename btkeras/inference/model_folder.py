@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 
 import btkeras
+from btkeras.checksums import check_file
 from btkeras.decisions.calibration import Calibration
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.errors import ModelError, RunError
 from btkeras.preprocessing.image_file import read_bytes
+from btkeras.splitting.known_slices import HASHES, KnownSlices
 
 SAVED_MODEL = "saved_model.pb"
 FILES: Mapping[str, str] = MappingProxyType({"savedmodel": SAVED_MODEL, "onnx": "model.onnx", "litert": "model.tflite"})
@@ -35,6 +37,7 @@ EXTRA = Path("assets.extra")
 MANIFEST = EXTRA / "manifest.json"
 SELFTEST, SELFTEST_IMAGE = EXTRA / "selftest.json", EXTRA / "selftest.png"
 IMAGE_DIGESTS = EXTRA / "image_digests.json"
+IMAGE_HASHES = EXTRA / HASHES
 # Hexadecimal digits of SHA-256: two of a million images share 16 of them by chance once in 37 million such sets.
 DIGEST_DIGITS = 16
 METADATA, LABELS, CALIBRATION, OOD_CALIBRATION = MANIFEST.name, "labels.txt", "calibration.json", "ood.json"
@@ -124,6 +127,28 @@ def parse_metadata(texts: Mapping[str, str], source: Path) -> ModelMetadata:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RunError) as error:
         raise invalid_model(source, error) from error
+
+
+def hashes_file(source: Path) -> Path | None:
+    """The file that ``known_slices`` reads, in the folder of a version or a run; None where there is none."""
+    return next((file for file in (source / IMAGE_HASHES, source / HASHES) if file.is_file()), None)
+
+
+def known_slices(source: Path) -> KnownSlices | None:
+    """Hashes of the slices that a version, or a run, was trained and validated on; None where there are none.
+
+    Raises:
+        ModelError: If the file is damaged.
+        RunError: If it is not the one that the run recorded.
+    """
+    file = hashes_file(source)
+    if file is None:
+        return None
+    check_file(file)
+    try:
+        return KnownSlices.read(file)
+    except (OSError, ValueError) as error:
+        raise invalid_model(file, error) from error
 
 
 def invalid_model(source: Path, reason: object) -> ModelError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +16,22 @@ from btkeras.datasets.readers.formats import open_slices
 from btkeras.decisions.calibration import COVERAGE, check_coverage
 from btkeras.decisions.selective_classifier import SelectiveClassifier
 from btkeras.errors import ImageError
-from btkeras.inference.backends import BATCH, InferenceBackend, ModelOutputs, batched, load_backend, newest_model
+from btkeras.inference.backends import (
+    BATCH,
+    InferenceBackend,
+    ModelOutputs,
+    batched,
+    load_backend,
+    newest_model,
+    training_state,
+)
 from btkeras.inference.inputs import Opener, SliceRef, opener
+from btkeras.inference.model_folder import known_slices
+from btkeras.logging import logger
 from btkeras.machine import map_in_threads
 from btkeras.preprocessing.mri_check import rejection_reason
 from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.splitting.known_slices import slice_hashes
 
 Image = str | Path | NDArray[np.uint8]
 
@@ -38,6 +49,8 @@ class FilePrediction:
         set: Prediction set: the classes that cannot be ruled out at the wanted coverage; None without calibration.
         ood_percentile: Percent of the validation slices whose OOD score is at most this one's; None without OOD scores.
         reasons: Why the decision is no class.
+        near_duplicate: Of which subset's slice the image is a near-duplicate: ``train``, ``validation`` or ``none``;
+            None if the model has no hashes of them.
         file: The path without a slice's number.
         slice: Which slice of the file it is, from 0.
         slices: How many the file has; 0 with an error.
@@ -53,6 +66,7 @@ class FilePrediction:
     set: tuple[str, ...] | None = None
     ood_percentile: float | None = None
     reasons: tuple[str, ...] = ()
+    near_duplicate: str | None = None
     file: str = ""
     slice: int = 0
     slices: int = 0
@@ -61,11 +75,14 @@ class FilePrediction:
 
 
 class PreprocessedInput(NamedTuple):
-    """The network's input, why the image is no brain MRI slice, and its prediction but for the network's outputs."""
+    """The network's input, why the image is no brain MRI slice, its prediction but for the network's outputs, and its
+    ``slice_hashes``.
+    """
 
     pixels: NDArray[np.uint8]
     rejection: str | None
     place: FilePrediction = FilePrediction("")
+    hashes: NDArray[np.uint8] | None = None
 
 
 def place_of(ref: SliceRef, slices: Slices, number: int) -> FilePrediction:
@@ -107,23 +124,31 @@ class Predictor:
         self.backend = model
         self.classes = model.classes
         self.preprocessor = Preprocessor(model.size, model.channels, model.harmonize)
+        self.known = known_slices(model.source)
         self.selective = SelectiveClassifier(model.classes, model.calibration, model.ood_calibration, coverage)
+
+    @cached_property
+    def unfinished(self) -> str:
+        """How far the model's training is, ``epoch 3 of 36, unfinished``; "" if it is finished or not known."""
+        return training_state(self.backend.file) if self.backend.file else ""
 
     def preprocess(self, image: NDArray[np.uint8], rejection: str | None = None) -> PreprocessedInput:
         """Preprocesses a decoded image, uint8 ``[height, width, 1 or 3]``, and checks that it is a brain MRI slice.
 
         If the file is rejected already (``Slices.rejection``), its pixels are not checked.
         """
-        return PreprocessedInput(self.preprocessor.array(image), rejection or rejection_reason(image))
+        pixels, hashes = self.preprocessor.array(image), slice_hashes(image) if self.known else None
+        return PreprocessedInput(pixels, rejection or rejection_reason(image), hashes=hashes)
 
     def postprocess(self, outputs: ModelOutputs, inputs: Sequence[PreprocessedInput]) -> list[FilePrediction]:
         """Turns a backend's outputs for ``inputs`` into predictions."""
         decisions = self.selective.decisions(*outputs, [each.rejection for each in inputs])
         named = [dict(zip(self.classes, row.tolist(), strict=True)) for row in outputs.probabilities]
         labels = self._labels(outputs.probabilities)
+        near = self.known.find([each.hashes for each in inputs]) if self.known else [None] * len(inputs)
         return [
-            replace(each.place, label=label, probabilities=probabilities, **vars(decision))
-            for each, label, probabilities, decision in zip(inputs, labels, named, decisions, strict=True)
+            replace(each.place, label=label, probabilities=probabilities, near_duplicate=known, **vars(decision))
+            for each, label, probabilities, decision, known in zip(inputs, labels, named, decisions, near, strict=True)
         ]
 
     def predict(self, images: Sequence[Image]) -> Predictions:
@@ -136,6 +161,8 @@ class Predictor:
         Raises:
             ImageError: If one cannot be read; ``predict_files`` predicts the others.
         """
+        if self.unfinished:
+            logger.warning(f"the training of {self.backend.file}: {self.unfinished}")
         probabilities = self.backend.predict_all(map(self._pixels, images)).probabilities
         return Predictions(self._labels(probabilities), probabilities)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from btkeras.config_io import changed_keys
 from btkeras.decisions.calibration import prediction_sets
 from btkeras.errors import RunError
+from btkeras.experiments.near_duplicates import pooled_without_near_duplicates
 from btkeras.metrics import METRICS
 from btkeras.metrics.calibration import without_temperature
 from btkeras.reporting.document import slug
@@ -85,17 +86,8 @@ class ReportedModel:
 
     @cached_property
     def without_near_duplicates(self) -> dict[str, Any] | None:
-        """Of all trainings: ``near_duplicates``, tested images with one in training, and ``images`` and ``accuracy`` of
-        the others (None of none). None where a training did not measure it.
-        """
-        found = [run.without_near_duplicates for run in self.runs]
-        if not all(found):
-            return None
-        measured = [each for each in found if each]
-        images = sum(each["images"] for each in measured)
-        right = sum(each["accuracy"] * each["images"] for each in measured if each["images"])
-        known = sum(each["near_duplicates"] for each in measured)
-        return {"near_duplicates": known, "images": images, "accuracy": right / images if images else None}
+        """As ``near_duplicates.pooled_without_near_duplicates``, of all trainings."""
+        return pooled_without_near_duplicates([run.without_near_duplicates for run in self.runs])
 
     @property
     def is_calibrated(self) -> bool:

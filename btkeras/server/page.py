@@ -41,7 +41,7 @@ _MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
 _IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
 # Where a page says `{static}`, the folder's address is put in; it is relative, so that a proxy may add a prefix.
 _STATIC = b"{static}"
-_PREDICTION_FIELDS = ("label", "decision", "probabilities", "set", "ood_percentile", "reasons")
+_PREDICTION_FIELDS = ("label", "decision", "probabilities", "set", "ood_percentile", "reasons", "near_duplicate")
 _TABLE = '<div class="wide" role="group" aria-label="Table" tabindex="0">'
 
 
@@ -136,7 +136,7 @@ async def _classify_slice(served: ServedModel, request: Request) -> dict[str, An
     description, image, rejection = await served.run(ticket, _read_slice, served, body, name, number, axis)
     item = await served.run(ticket, served.predictor.preprocess, image, rejection)
     outputs = await served.predict(ticket, item.pixels[None])
-    (prediction,) = served.predictor.postprocess(outputs, [item])
+    (prediction,) = await served.run(ticket, served.predictor.postprocess, outputs, [item])
     # No map of what is no slice.
     heat = None if prediction.decision == REJECTED else await served.explain(ticket, item.pixels, prediction.label)
     return {

@@ -46,6 +46,7 @@ _TABLES = 48
 _SAMPLE = (12, 24)  # fewest and most bits of a table's key
 _BATCH = 256  # thumbnails hashed at once
 _CHUNK = 1_000_000  # pairs of hashes compared at once
+_STORED = 4096  # stored hashes unpacked at once
 _ONES = np.array([value.bit_count() for value in range(256)], np.uint8)
 
 
@@ -64,32 +65,58 @@ def hashes(thumbnails: UInt8) -> tuple[UInt8, UInt8]:
     """
     windows = np.empty((len(thumbnails), len(WINDOWS), _BYTES), np.uint8)
     orientations = np.empty((len(thumbnails), len(ORIENTATIONS), _BYTES), np.uint8)
-    # A flip changes the sign of the odd cosines.
-    flipped, same = np.where(np.arange(_BITS) % 2, -1, 1).astype(np.float32), np.ones(_BITS, np.float32)
     for start in range(0, len(thumbnails), _BATCH):
         batch = slice(start, start + _BATCH)
         images = thumbnails[batch].astype(np.float32)
         for number, window in enumerate(WINDOWS):
             windows[batch, number] = _bits(_coefficients(images, window))
-        whole = _coefficients(images, WINDOWS[0])
-        for number, (transposed, vertical, horizontal) in enumerate(ORIENTATIONS):
-            rows, columns = flipped if vertical else same, flipped if horizontal else same
-            turned = np.swapaxes(whole, 1, 2) if transposed else whole
-            orientations[batch, number] = _bits(turned * rows[:, None] * columns)
+        orientations[batch] = orientation_hashes(images)
     return windows, orientations
 
 
-def _coefficients(images: Floats, window: tuple[float, float, float]) -> Floats:
-    left, top, side = window
-    result: Floats = np.matmul(_cosines(top, side) @ images, _cosines(left, side).T, dtype=np.float32)
+def orientation_hashes(thumbnails: UInt8 | Floats, side: int = _BITS) -> UInt8:
+    """Hashes whole thumbnails ``[n, SIDE, SIDE]`` in each orientation, ``[n, 8, side * side / 8]``; 8 divides that."""
+    whole = _coefficients(thumbnails.astype(np.float32), WINDOWS[0], side)
+    # A flip changes the sign of the odd cosines.
+    flipped, same = np.where(np.arange(side) % 2, -1, 1).astype(np.float32), np.ones(side, np.float32)
+    result = np.empty((len(thumbnails), len(ORIENTATIONS), side**2 // 8), np.uint8)
+    for number, (transposed, vertical, horizontal) in enumerate(ORIENTATIONS):
+        rows, columns = flipped if vertical else same, flipped if horizontal else same
+        turned = np.swapaxes(whole, 1, 2) if transposed else whole
+        result[:, number] = _bits(turned * rows[:, None] * columns)
     return result
 
 
-def _cosines(start: float, length: float) -> Floats:
-    """``[_BITS, SIDE]``: the cosines along a window; a pixel at its end counts as far as it is in it."""
+def least_distances(orientations: UInt8, stored: UInt8) -> Floats:
+    """Bits in which images, hashed as ``[n, 8, bytes]``, differ from the nearest of those stored, ``[m, bytes]``.
+
+    Returns:
+        By orientation and image, float32 ``[8, n]``; infinite if none is stored.
+    """
+    asked, result = _signs(orientations), np.full(orientations.shape[1::-1], np.inf, np.float32)
+    for start in range(0, len(stored), _STORED):
+        signs = _signs(stored[start : start + _STORED])
+        # Half of what two products differ by is the number of bits.
+        result = np.minimum(result, (signs.shape[1] - (asked @ signs.T).max(axis=2).T) / 2)
+    return result
+
+
+def _signs(packed: UInt8) -> Floats:
+    """Bits as -1 and 1."""
+    return np.unpackbits(packed, axis=-1).astype(np.float32) * 2 - 1
+
+
+def _coefficients(images: Floats, window: tuple[float, float, float], count: int = _BITS) -> Floats:
+    left, top, side = window
+    result: Floats = np.matmul(_cosines(top, side, count) @ images, _cosines(left, side, count).T, dtype=np.float32)
+    return result
+
+
+def _cosines(start: float, length: float, count: int) -> Floats:
+    """``[count, SIDE]``: the cosines along a window; a pixel at its end counts as far as it is in it."""
     edges = np.clip(np.arange(SIDE + 1), start * SIDE, (start + length) * SIDE)
     places = (np.arange(SIDE) + 0.5 - start * SIDE) / (length * SIDE)
-    waves = np.cos(np.pi * np.arange(_BITS)[:, None] * places)
+    waves = np.cos(np.pi * np.arange(count)[:, None] * places)
     return (waves * np.diff(edges)).astype(np.float32)
 
 
