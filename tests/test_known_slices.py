@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from btkeras.datasets import load_dataset
+from btkeras.experiments.near_duplicates import format_pooled, pooled_without_near_duplicates
 from btkeras.runs import open_run
 from btkeras.splitting.known_slices import KnownSlices, slice_hashes
 from btkeras.splitting.split_file import load_split
@@ -161,6 +162,22 @@ def test_hashes_are_all_that_travels(exported_formats: Path, calibrated_run: Pat
         assert rows.dtype == np.uint8 and rows.shape == (sum(counts[subset].values()), 2, 72)
         flat = [row.tobytes() for row in rows]
         assert flat == sorted(flat)
+
+
+def test_folds_are_pooled_and_old_ones_say_nothing() -> None:
+    folds = [
+        {"near_duplicates": 3, "images": 7, "accuracy": 6 / 7},
+        {"near_duplicates": 2, "images": 0},
+        {"near_duplicates": 0, "images": 3, "accuracy": 1.0},
+    ]
+    found = pooled_without_near_duplicates(folds)
+    assert found == {"near_duplicates": 5, "images": 10, "accuracy": pytest.approx(0.9)}
+    text = "- tiny: 5 of 15 predictions are of images with a near-duplicate in training; accuracy of the others 90.00 %"
+    assert format_pooled("tiny", found) == [text]
+    assert pooled_without_near_duplicates([*folds, None]) is None
+    (nothing,) = format_pooled("tiny", pooled_without_near_duplicates(folds[1:2]))
+    assert nothing.endswith("nothing here is measured on new images")
+    assert format_pooled("tiny", None) == format_pooled("tiny", pooled_without_near_duplicates(folds[2:])) == []
 
 
 @pytest.mark.data
