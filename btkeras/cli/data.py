@@ -45,6 +45,7 @@ from btkeras.cli.common import (
     metavar="NAME[,...]",
     help="Of NIfTI volumes: axial, coronal, sagittal.  [default: as scanned where voxels are thick, else axial]",
 )
+@click.option("--patients", type=PATH, metavar="FILE", help="A CSV with whose images these are; see below.")
 @click.option("--sequence", default="", help="Of cases with several: t1c, t1, t2, flair, or another's name.")
 @click.option("--channel", default="", help="Of nnU-Net's channels, or the volumes in a file: N from 0, or its name.")
 @click.option("--mri-check/--no-mri-check", default=True, help="Stop at images that plainly show no brain MRI slice.")
@@ -63,6 +64,11 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
     and sequence. Of a case with several sequences one must be chosen. Masks, by name (NAME_seg.nii.gz, NAME_mask.png)
     or folder (labelsTr/, masks/), go to the images of their case; a file that looks like a mask and is not named as one
     is an error. Files that are left out are counted, and listed in left_out.csv.
+
+    --patients FILE, or a file patients.csv in a SOURCE, names patients: columns image (a number, or a name without
+    ending) or path (in the SOURCE), patient, and fold (of a published cross-validation), if known. Of FigShare's ids,
+    those that differ by a trailing letter only (MR040240, MR040240B) are one patient. Ids are in manifest.csv alone,
+    never in the names of images.
 
     --harmonize makes collections look alike, to see what is left of a shortcut (btkeras shortcuts). To train a network
     for images as they come, use the plain dataset and --set data.harmonize=true.

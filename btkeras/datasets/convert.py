@@ -14,6 +14,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from btkeras.datasets.boxes import NO_TUMOR, box_in_crop, clip_box, format_box, mask_box, parse_box
+from btkeras.datasets.identify import identify
 from btkeras.datasets.mask_content import check_no_labels, check_no_mask_image, check_tumor, read_mask_image
 from btkeras.datasets.mask_names import stem_of
 from btkeras.datasets.pseudonyms import load_key, pseudonym
@@ -90,6 +91,9 @@ def _convert(
         return item, data
     try:
         images = _images(item, data, mask, choice)
+        images = [
+            replace(image, **identify(item, image.patient, image.name, image.extra)._asdict()) for image in images
+        ]
         images = _checked(item, images) if mri_check else images
         return item, [_harmonize(image, size) for image in images] if size else images
     except MissingExtraError:
@@ -107,6 +111,10 @@ def _images(item: SourceImage, data: bytes, mask: bytes | None, choice: VolumeSl
     if kind == "DICOM":
         return _dicom_images(item, data)
     return _with_tumor(item, [_image(item, data, mask)])
+
+
+def _identified(item: SourceImage, image: PreparedImage) -> PreparedImage:
+    return replace(image, **identify(item, image.patient, image.name, image.extra)._asdict())
 
 
 def _with_tumor(item: SourceImage, images: list[PreparedImage]) -> list[PreparedImage]:

@@ -9,12 +9,13 @@ import io
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from btkeras.datasets.boxes import BOXES, Box, parse_box, read_boxes
+from btkeras.datasets.patients import PATIENTS, load_patients, patient_columns
 from btkeras.datasets.readers import IMAGE_SUFFIXES
 from btkeras.datasets.readers.folders import files_below, is_hidden
 from btkeras.datasets.readers.selection import MASK, LeftOut, left_out_text, why_left_out
@@ -108,7 +109,8 @@ def load_dataset(folder: str | Path) -> Dataset:
 
     Only names are read, and the first bytes of files whose name does not say what they are. What class folders hold
     besides images is logged; hidden files do not count. Of class folders, ``boxes.csv`` beside them (``file,x_center,
-    y_center,width,height``, fractions) becomes the column ``box``.
+    y_center,width,height``, fractions) becomes the column ``box``, and ``patients.csv`` what ``read_patients`` says.
+    Ids that mean one patient (``patients.EXAMINATIONS``) become one.
 
     Raises:
         DataError: If the folder is missing or empty, holds fewer than two classes, or its manifest is not valid.
@@ -139,7 +141,7 @@ def _from_class_folders(root: Path) -> list[Record]:
         remedy = f"Join the subsets first: btkeras prepare {' '.join(map(str, folders))} --out DATASET"
         raise DataError("A dataset's folders must be classes", received=received, remedy=remedy)
     labels: dict[str, str] = {}
-    beside = [file for file in sorted(root.iterdir()) if file not in folders and file.name != BOXES]
+    beside = [file for file in sorted(root.iterdir()) if file not in folders and file.name not in (BOXES, PATIENTS)]
     left_out = [LeftOut(file.name, "outside class folders") for file in beside if not is_hidden([file.name])]
     for folder in folders:
         label = class_name(folder.name)
@@ -153,8 +155,15 @@ def _from_class_folders(root: Path) -> list[Record]:
             boxes = read_boxes(file.read_bytes(), "", str(file), labels, strict=False)
     except OSError as error:
         raise DataError(f"{BOXES} must be readable", received=f"{file} ({error.strerror})") from error
-    extras = {path: {"box": box} for path, box in boxes.items()}
-    return [Record(path, label, extra=extras.get(path, {})) for path, label in labels.items()]
+    patients = _table_of_patients(root, list(labels))
+    extras = {path: dict(patients.get(path, {})) | ({"box": boxes[path]} if path in boxes else {}) for path in labels}
+    return [Record(path, label, extras[path].pop("patient", ""), extra=extras[path]) for path, label in labels.items()]
+
+
+def _table_of_patients(root: Path, paths: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    """The columns that ``patients.csv`` beside class folders gives their images, by path."""
+    file = root / PATIENTS
+    return dict(zip(paths, load_patients(file).columns(paths), strict=True)) if file.is_file() else {}
 
 
 def _images(folder: Path, root: Path, left_out: list[LeftOut]) -> list[str]:
@@ -250,9 +259,10 @@ def _record_of(row: dict[str, str], manifest: Path, line: int) -> Record:
         rule = f"A path in {manifest} must lie inside the dataset's folder"
         raise DataError(rule, received=f"line {line}: {text!r}")
     label = class_name(row.pop("label"), f" in line {line} of {manifest}")
+    columns = patient_columns(row.pop("patient", ""))
     # One string for all records of a patient or source: there may be hundreds of thousands.
-    patient, source = sys.intern(row.pop("patient", "")), sys.intern(row.pop("source", ""))
-    return Record(path.as_posix(), label, patient, source, row)
+    patient, source = sys.intern(columns.pop("patient", "")), sys.intern(row.pop("source", ""))
+    return Record(path.as_posix(), label, patient, source, row | columns)
 
 
 def write_manifest(root: Path, records: list[Record]) -> None:

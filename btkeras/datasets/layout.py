@@ -30,6 +30,7 @@ from btkeras.datasets.dicom_places import place_images
 from btkeras.datasets.mask_siblings import check_masks_without_image, name_unnamed_masks
 from btkeras.datasets.masks import NO_IMAGE, pair_masks
 from btkeras.datasets.naming import parse_names
+from btkeras.datasets.patients import PATIENTS, PatientTable, read_patients
 from btkeras.datasets.readers.archives import SourceFile, file_on_disk, walk
 from btkeras.datasets.readers.figshare import CVIND, read_cvind
 from btkeras.datasets.readers.folders import files_below
@@ -50,8 +51,12 @@ class FoundImages(NamedTuple):
     classes: frozenset[str] = frozenset()
 
 
-def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoice) -> FoundImages:
+def find_images(
+    sources: Sequence[Path], stack: ExitStack, choice: SequenceChoice, patients: PatientTable | None = None
+) -> FoundImages:
     """Finds the images of all sources; only names and tables are read, no image. ``stack`` keeps their zips open.
+
+    ``patients`` is a table for all sources; what it says counts more than tables in them.
 
     Raises:
         DataError: If a source is missing, given twice, holds no image, or its folders or tables are not valid; or if a
@@ -76,8 +81,8 @@ def find_images(sources: Sequence[Path], stack: ExitStack, choice: SequenceChoic
         left_out += [*found.left_out, *chosen.left_out]
     images, copies = merge_copies(images)
     left_out += copies
-    if folds:
-        images = _with_folds(images, folds)
+    images = _with_patients(images, patients) if patients else images
+    images = _with_folds(images, folds) if folds else images
     images, unplaced = place_images(images)
     left_out += unplaced
     if not images:
@@ -154,10 +159,20 @@ def _folder_images(source: Path, name: str, files: list[SourceFile]) -> FoundIma
         path = image.file.path
         mask = readable.get(pairs.mask_of.get(path, ""))
         found.append(named_image(image, names[path], mask, channels))
+    for table in (file for file in others if file.basename.lower() == PATIENTS):
+        folder = posixpath.dirname(table.path)
+        found = _with_patients(found, read_patients(table.read(), table.name, folder), folder)
     left_out = [LeftOut(readable[path].name, why) for path, why in pairs.left_out.items()]
-    read = {BOXES, CVIND, *([DATASET_JSON] if channels else [])}
+    read = {BOXES, PATIENTS, CVIND, *([DATASET_JSON] if channels else [])}
     unread = [file for file in others if file.basename.lower() not in read]
     return FoundImages(found, left_out + [LeftOut(file.name, file.suffix or "without ending") for file in unread])
+
+
+def _with_patients(images: Sequence[SourceImage], table: PatientTable, folder: str = "") -> list[SourceImage]:
+    """Adds what a table says of the images below its folder; errors as ``PatientTable.columns``."""
+    below = [image for image in images if not folder or image.file.path.startswith(f"{folder}/")]
+    said = dict(zip((image.file.name for image in below), table.columns([i.file.path for i in below]), strict=True))
+    return [replace(image, listed=said.get(image.file.name) or image.listed) for image in images]
 
 
 def _check_others(source: Path, others: Sequence[SourceFile], readable: bool) -> None:

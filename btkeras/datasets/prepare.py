@@ -22,6 +22,7 @@ from btkeras.datasets.convert import PreparedImage, convert_all
 from btkeras.datasets.dataset import Record, write_manifest
 from btkeras.datasets.layout import find_images
 from btkeras.datasets.left_out import LEFT_OUT, left_out_lines, write_left_out
+from btkeras.datasets.patients import PUBLISHED_PATIENT, load_patients
 from btkeras.datasets.readers import DICOM_SUFFIXES
 from btkeras.datasets.readers.selection import LeftOut, left_out_text
 from btkeras.datasets.source_image import SourceImage
@@ -44,15 +45,16 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 class PrepareReport:
     """What ``prepare`` did: the new dataset's folder, and numbers of images.
 
-    ``patients`` is the number of different patients; ``duplicates`` are images whose bytes occur earlier, ``subsets``
-    those of a published split; ``left_out`` are files that are no images or were not chosen, and ``broken`` those that
-    cannot be used, each with the reason.
+    ``patients`` is the number of different patients, ``ids`` that of their published ids; ``duplicates`` are images
+    whose bytes occur earlier, ``subsets`` those of a published split; ``left_out`` are files that are no images or were
+    not chosen, and ``broken`` those that cannot be used, each with the reason.
     """
 
     out: Path
     classes: Mapping[str, int]
     sources: Mapping[str, int]
     patients: int
+    ids: int
     without_patient: int
     duplicates: int
     subsets: Mapping[str, int]
@@ -66,7 +68,8 @@ class PrepareReport:
         lines += [f"  {label:<12}{count:>6}" for label, count in self.classes.items()]
         lines += [f"Sources: {', '.join(f'{name} ({count})' for name, count in self.sources.items())}"]
         lines += [f"  {collection}" for collection in known_collections(self.sources)]
-        lines += [f"Patients: {self.patients}; images without a known patient: {self.without_patient}"]
+        ids = f" of {self.ids} ids" * (self.ids > self.patients)
+        lines += [f"Patients: {self.patients}{ids}; images without a known patient: {self.without_patient}"]
         subsets = ", ".join(f"{name} ({count})" for name, count in self.subsets.items())
         notes = (
             (self.duplicates, f"Duplicates of other images: {self.duplicates}; to see them: btkeras audit {out}"),
@@ -88,6 +91,7 @@ def prepare(  # noqa: PLR0913
     slices: str = MIDDLE_THIRD,
     planes: Sequence[str] = (),
     choice: SequenceChoice = ANY,
+    patients: str | Path | None = None,
     mri_check: bool = True,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] | None = None,
 ) -> PrepareReport:
@@ -115,6 +119,8 @@ def prepare(  # noqa: PLR0913
         planes: Of NIfTI volumes: ``axial``, ``coronal``, ``sagittal`` (column ``plane``, and in the images' names);
             without any, the one that was scanned where voxels are more than twice as long across it, else axial.
         choice: Which of several sequences of a case, or of several volumes of a file, becomes images.
+        patients: A table of patients (``btkeras.datasets.patients.read_patients``) for all sources; paths in it are
+            relative to their source. ``patients.csv`` in a source is read for the images below its folder.
         mri_check: Whether images are broken that plainly show no brain MRI slice (``btkeras.preprocessing.mri_check``);
             slices of a volume, of a file of several or of a DICOM series are left out, unless it is all of a file's.
         progress: Wraps the images, given their number; None shows a bar on standard error.
@@ -129,10 +135,11 @@ def prepare(  # noqa: PLR0913
     wanted = volume_slices(slices, planes)
     choice.check()
     _check_target(target, paths)
+    table = load_patients(patients) if patients else None
     with ExitStack() as stack, warnings.catch_warnings():
         # Pillow warns of odd metadata and large images without naming the file; what it cannot read is an error.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        items, left_out, classes = find_images(paths, stack, choice)
+        items, left_out, classes = find_images(paths, stack, choice, table)
         with atomic_folder(target) as folder:
             writer = _Writer(folder, left_out, choice.name)
             for item, images in progress(convert_all(items, harmonize, wanted, mri_check), len(items)):
@@ -222,10 +229,11 @@ class _Writer:
         patients = [record.patient for record in self.records]
         duplicates = len(patients) - len({record.extra["sha256"] for record in self.records})
         known, unknown = len({*patients} - {""}), patients.count("")
+        ids = len({record.extra.get(PUBLISHED_PATIENT) or record.patient for record in self.records} - {""})
         left_out = tuple(self._left_out), tuple(self.broken)
         counter = Counter(value for record in self.records if (value := record.extra.get("subset", "")))
         subsets = dict(sorted(counter.items()))
-        return PrepareReport(out, classes, sources, known, unknown, duplicates, subsets, *left_out)
+        return PrepareReport(out, classes, sources, known, ids, unknown, duplicates, subsets, *left_out)
 
     def _add(self, source: str, image: PreparedImage) -> None:
         name = self._name(image.label, image.name)

@@ -34,6 +34,7 @@ class SourceImage:
         channels: The names of the volumes in the file, where a table says that it has several.
         channel: Which of them is read; None of a file with one.
         place: Of a DICOM file, whose it is and where in its series.
+        listed: What a table of patients says of it: columns of ``patients.read_patients``.
     """
 
     file: SourceFile
@@ -46,6 +47,7 @@ class SourceImage:
     channels: tuple[str, ...] = ()
     channel: int | None = None
     place: SeriesPlace | None = None
+    listed: Mapping[str, str] = field(default_factory=dict)
 
 
 def named_image(
