@@ -116,6 +116,33 @@ def test_patients_across_a_split(folder: Path, tmp_path: Path) -> None:
     }
 
 
+def test_patients_whom_published_folds_divide(folder: Path) -> None:
+    records = load_dataset(folder).records
+    # Two examinations of a patient in different folds, two of another in one, and a patient with one id in both.
+    named = {
+        "glioma/0.png": ("MR1B", "2"),
+        "glioma/1.png": ("MR1C", "1"),
+        "glioma/2.png": ("MR2", "1"),
+        "glioma/3.png": ("MR2B", "1"),
+        "glioma/4.png": ("7", "1"),
+        "no_tumor/0.png": ("7", "2"),
+    }
+    columns = [(record, *named.get(record.path, ("", ""))) for record in records]
+    write_manifest(folder, [Record(r.path, r.label, name, extra={"official_fold": fold}) for r, name, fold in columns])
+    result = run(folder)
+    said = "2 of 3 patients (3 ids; 4 of 6 slices, 66.7%)"
+    assert result.exit_code == 0 and f"The published folds (official_fold) divide {said}" in result.stdout
+    result = run(folder, "--split-column", "official_fold")
+    assert result.exit_code == 1 and f"PATIENTS ACROSS THE SPLIT: {said} have slices in several" in result.stdout
+    assert "MR1: fold 1, fold 2" in result.stdout
+    brighter(folder / "glioma/3.png", folder / "glioma/0.png")
+    found = json.loads(run(folder, "--split-column", "official_fold", "--json").stdout)
+    assert found["split"]["images"] == {"fold 1": 4, "fold 2": 2}
+    assert found["official_folds_divide"] == found["split"]["divided"]
+    assert found["split"]["divided"] == {"patients": 2, "ids": 3, "slices": 4, "of_patients": 3, "of_slices": 6}
+    assert "1 group in several folds; 2 of 6 images have a duplicate in another." in " ".join(found["findings"])
+
+
 def test_overlap_with_another_dataset(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     for number, label in enumerate(CLASSES):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from btkeras.cli import main
+from btkeras.config import ExperimentConfig
 from btkeras.datasets.dataset import Record, load_dataset
 from btkeras.datasets.patients import load_patients, patient_columns, read_patients
 from btkeras.errors import DataError
@@ -165,6 +167,36 @@ def test_published_ids_are_in_no_image_s_name(tmp_path: Path) -> None:
     assert first.endswith("_12") and second == first.replace("_12", "_7") and stems["glioma/x-mr000001.png"][:2] == "x-"
     assert not any("mr000001" in name.lower() or "100360" in name for name in list(stems.values())[:4])
     assert stems["no_tumor/0012.png"] == "0012"
+
+
+def test_no_id_is_in_a_model_or_its_predictions(tmp_path: Path, tiny_config: Callable[..., ExperimentConfig]) -> None:
+    from btkeras.export.export import export
+    from btkeras.models import build_model
+    from btkeras.runs import create_run
+    from btkeras.splitting.splits import make_split
+
+    rng, lines, study = np.random.default_rng(0), ["image,patient"], tmp_path / "study"
+    for number in range(48):
+        # Two classes of eight patients, whose images are named after them.
+        label, patient = ("glioma", "pituitary")[number % 2], f"MR777{number % 16:03}"
+        name = f"{patient}B_{number}"
+        lines.append(f"{name},{patient}B")
+        put(study, {f"{label}/{name}.png": encoded(rng.integers(0, 200, (40, 40), np.uint8))})
+    run(put(study, {"patients.csv": "\n".join(lines).encode()}), out=tmp_path / "out")
+    dataset = load_dataset(tmp_path / "out")
+    config = tiny_config("data.group_by=patient")
+    trained = create_run(tmp_path / "run", config, dataset, make_split(dataset, config.data))
+    build_model("tiny", input_shape=(32, 32, 1), mean=50.0, variance=2500.0, classes=2).save(trained.best_model)
+    version = export(trained, tmp_path / "exported")
+    result = CliRunner().invoke(main, ["predict", str(tmp_path / "out/images"), "--model", str(version), "--csv"])
+    assert result.exit_code == 0 and result.output.count("images/") >= 48
+    assert "MR777" not in result.output
+    # The manifest and the groups of a split name patients, and nothing else does.
+    holders = {
+        file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file() and study not in file.parents
+    }
+    holders = {file for file in holders if b"MR777" in str(file).encode() + (tmp_path / file).read_bytes()}
+    assert holders == {Path("out/manifest.csv"), Path("run/splits.json")}
 
 
 def test_an_id_for_dicom_becomes_a_pseudonym(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from btkeras.audit.recognition import Recognized, recognize
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.splitting.duplicates import DuplicatePair, Duplicates, ImageStats, Progress, match_duplicates, scan_images
-from btkeras.splitting.splits import SUBSETS, Split
+from btkeras.splitting.published import DividedPatients, divided_patients, fold_parts
+from btkeras.splitting.splits import SUBSETS
 
 _DARK = 8  # grey level
 
@@ -41,7 +42,7 @@ class GroupMember:
 
     path: str  # relative to its dataset's folder
     label: str
-    subset: str = ""  # one of ``SUBSETS``; "" without a split or where the split leaves it out
+    subset: str = ""  # one of ``SUBSETS``, or ``fold N``; "" without a split or where the split leaves it out
     other: bool = False  # whether it is of the other dataset
 
 
@@ -67,8 +68,8 @@ class DuplicateGroup:
     @property
     def subsets(self) -> tuple[str, ...]:
         """The subsets of the split in which it has images, in order."""
-        present = {member.subset for member in self.own}
-        return tuple(subset for subset in SUBSETS if subset in present)
+        present = {member.subset for member in self.own} - {""}
+        return tuple(sorted(present, key=lambda name: (SUBSETS.index(name) if name in SUBSETS else 0, name)))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -97,10 +98,16 @@ class Audit:
     unreadable_there: Mapping[str, str]  # the same of the other dataset
     groups: tuple[DuplicateGroup, ...]  # groups of the dataset's duplicates, those that matter most first
     overlap: tuple[DuplicateGroup, ...]  # groups with images in both datasets
-    patients_across: Mapping[str, tuple[str, ...]]  # subsets by patient, for patients in several
+    divided: DividedPatients  # patients in several subsets of the split
+    official: DividedPatients  # patients in several folds of the column ``official_fold``, whatever the split is
     statistics: tuple[ClassStatistics, ...]  # of each class, by name; a class without a readable image has none
     subset_sizes: Mapping[str, int]  # images per subset of the split
     recognized: tuple[Recognized, ...]  # known collections that it has copies of
+
+    @property
+    def patients_across(self) -> Mapping[str, tuple[str, ...]]:
+        """Subsets by patient, for patients in several."""
+        return self.divided.parts
 
     @property
     def across(self) -> tuple[DuplicateGroup, ...]:
@@ -127,15 +134,16 @@ class Audit:
 
 def audit(
     dataset: Dataset,
-    split: Split | None = None,
+    subset_of: Mapping[str, str] | None = None,
     against: Dataset | None = None,
     progress: Progress = lambda paths: paths,
 ) -> Audit:
     """Audits every image of a dataset; ``progress`` wraps the files while they are read.
 
-    ``split`` is searched for duplicates and patients in several subsets, the dataset ``against`` for duplicates.
+    A split, each image's subset or fold by its path, is searched for duplicates and patients in several of them, the
+    dataset ``against`` for duplicates.
     """
-    subset_of = split.subset_of() if split else {}
+    split, subset_of = subset_of is not None, subset_of or {}
     members = [GroupMember(record.path, record.label, subset_of.get(record.path, "")) for record in dataset.records]
     others = [GroupMember(record.path, record.label, other=True) for record in (against.records if against else ())]
     files = [source.root / record.path for source in (dataset, against) if source for record in source.records]
@@ -149,16 +157,17 @@ def audit(
     return Audit(
         dataset=str(dataset.root),
         against=str(against.root) if against else "",
-        split=split is not None,
+        split=split,
         counts=dataset.counts(),
         patients=len({_patient(record) for record in dataset.records if record.patient}) or None,
         unreadable=_unreadable(members, own),
         unreadable_there=_unreadable(others, images[len(members) :]),
         groups=_groups(found, members),
         overlap=_overlap(match_duplicates(files, images, found), members + others) if others else (),
-        patients_across=_patients_across(dataset.records, subset_of),
+        divided=divided_patients(dataset.records, subset_of),
+        official=divided_patients(dataset.records, fold_parts(dataset.records)),
         statistics=tuple(_statistics(label, stats) for label, stats in sorted(readable.items())),
-        subset_sizes={subset: len(split.subset(subset)) for subset in SUBSETS} if split else {},
+        subset_sizes=_sizes(subset_of),
         recognized=recognize([image.thumbnail for image in own if isinstance(image, ImageStats)]),
     )
 
@@ -172,16 +181,10 @@ def _patient(record: Record) -> str:
     return f"{record.source} {record.patient}".strip()
 
 
-def _patients_across(records: Sequence[Record], subset_of: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    subsets: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        if record.patient and record.path in subset_of:
-            subsets[_patient(record)].add(subset_of[record.path])
-    return {
-        patient: tuple(subset for subset in SUBSETS if subset in found)
-        for patient, found in sorted(subsets.items())
-        if len(found) > 1
-    }
+def _sizes(subset_of: Mapping[str, str]) -> dict[str, int]:
+    """Images of each subset, of all three unless the split has folds."""
+    sizes = Counter(subset_of.values())
+    return {name: sizes[name] for name in (SUBSETS if sizes.keys() <= {*SUBSETS} else sizes)} if sizes else {}
 
 
 def _groups(found: Duplicates, members: Sequence[GroupMember]) -> tuple[DuplicateGroup, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from btkeras.audit.audit import Audit, DuplicateGroup
 from btkeras.audit.recognition import Recognized
+from btkeras.splitting.published import DividedPatients
 
 if TYPE_CHECKING:
     # It loads scikit-learn, which an audit does without.
@@ -28,19 +29,9 @@ def format_leakage(audit: Audit) -> list[str]:
             "class. At most one label of each group is right."
         )
     if audit.across:
-        test, validation = (
-            f"{audit.duplicated_in_training(subset):,} of {audit.subset_sizes[subset]:,} {subset}"
-            for subset in ("test", "validation")
-        )
-        lines.append(
-            f"DUPLICATES ACROSS THE SPLIT: {_groups(audit.across)} in several subsets of the split; {test} and "
-            f"{validation} images have a duplicate in training."
-        )
+        lines.append(_format_across(audit))
     if audit.patients_across:
-        lines.append(
-            f"PATIENTS ACROSS THE SPLIT: {len(audit.patients_across):,} of {audit.patients:,} patients have slices in "
-            "several subsets."
-        )
+        lines.append(f"PATIENTS ACROSS THE SPLIT: {audit.divided} have slices in several subsets.")
     if audit.overlap:
         lines.append(_format_overlap(audit))
     if audit.unreadable:
@@ -48,6 +39,18 @@ def format_leakage(audit: Audit) -> list[str]:
     if audit.unreadable_there:
         lines.append(f"BROKEN FILES in {audit.against}: {len(audit.unreadable_there):,} could not be compared.")
     return lines
+
+
+def _format_across(audit: Audit) -> str:
+    found = f"DUPLICATES ACROSS THE SPLIT: {_groups(audit.across)} in several"
+    if "train" not in audit.subset_sizes:
+        images = sum(bool(member.subset) for group in audit.across for member in group.own)
+        return f"{found} folds; {images:,} of {sum(audit.subset_sizes.values()):,} images have a duplicate in another."
+    test, validation = (
+        f"{audit.duplicated_in_training(subset):,} of {audit.subset_sizes[subset]:,} {subset}"
+        for subset in ("test", "validation")
+    )
+    return f"{found} subsets of the split; {test} and {validation} images have a duplicate in training."
 
 
 def _format_overlap(audit: Audit) -> str:
@@ -65,6 +68,11 @@ def format_notes(audit: Audit) -> list[str]:
     lines = [_format_duplicates(audit), *(_format_recognized(audit, found) for found in audit.recognized)]
     if not audit.split:
         lines.append("No split was audited: give one with --splits RUN/splits.json or --split-column NAME.")
+    if audit.official.parts:
+        lines.append(
+            f"The published folds (official_fold) divide {audit.official}: what is measured with --group-by official "
+            "is too good, with --group-by patient it is not."
+        )
     if audit.patients is None:
         lines.append("No image names its patient, so patients in several subsets of a split cannot be found.")
     commonest = [(row.commonest_size, next(iter(row.modes))) for row in audit.statistics]
@@ -136,6 +144,7 @@ def audit_json(audit: Audit) -> dict[str, Any]:
         "groups_across": len(audit.across),
         "test_with_duplicate_in_training": audit.duplicated_in_training("test"),
         "validation_with_duplicate_in_training": audit.duplicated_in_training("validation"),
+        "divided": _divided_json(audit.divided),
         "patients_across": {patient: list(subsets) for patient, subsets in audit.patients_across.items()},
     }
     return {
@@ -147,6 +156,7 @@ def audit_json(audit: Audit) -> dict[str, Any]:
         "notes": format_notes(audit),
         "counts": dict(audit.counts),
         "patients": audit.patients,
+        "official_folds_divide": _divided_json(audit.official) if audit.official.images else None,
         "duplicates": duplicates_by_class(audit),
         "recognized": [asdict(found) for found in audit.recognized],
         "split": split if audit.split else None,
@@ -156,6 +166,11 @@ def audit_json(audit: Audit) -> dict[str, Any]:
         "overlap": [_group_json(group) for group in audit.overlap],
         "statistics": [asdict(statistic) for statistic in audit.statistics],
     }
+
+
+def _divided_json(divided: DividedPatients) -> dict[str, Any]:
+    counts = {name: getattr(divided, name) for name in ("ids", "slices")}
+    return {"patients": len(divided.parts), **counts, "of_patients": divided.patients, "of_slices": divided.images}
 
 
 def _group_json(group: DuplicateGroup) -> dict[str, Any]:

@@ -112,7 +112,9 @@ def _fetch(name: str, folder: Path) -> Path:
 @click.command(short_help="Find duplicates, leakage, conflicts and broken files in a dataset.")
 @click.argument("dataset", type=PATH)
 @click.option("--splits", type=PATH, help="A run's splits.json: what is in several of its subsets?")
-@click.option("--split-column", metavar="NAME", help="A column of manifest.csv with a published split, e.g. subset.")
+@click.option(
+    "--split-column", metavar="NAME", help="A column of manifest.csv with a published split: subset, official_fold, ..."
+)
 @click.option("--against", type=PATH, help="Another dataset: what is in both?")
 @json_option
 @click.option("--html", type=PATH, help="Write a page that shows the groups as images.")
@@ -141,6 +143,7 @@ def audit(
       btkeras audit data/both
       btkeras audit data/both --splits runs/cpu/splits.json --html audit.html
       btkeras audit data/brisc --split-column subset
+      btkeras audit data/figshare --split-column official_fold     # patients that published folds divide
       btkeras audit data/other-hospital --against data/both --json > audit.json
     """
     from btkeras.audit.audit import audit as find
@@ -149,16 +152,16 @@ def audit(
     from btkeras.datasets.dataset import load_dataset
     from btkeras.files import write_json
     from btkeras.runs import Run
+    from btkeras.splitting.published import published_parts
     from btkeras.splitting.split_file import load_split
-    from btkeras.splitting.splits import published_split
 
     if splits and split_column:
         raise click.UsageError("--splits and --split-column are two splits: give one of them.")
     opened = load_dataset(dataset)
     other = load_dataset(against) if against else None
-    split = load_split(splits, opened) if splits else None
-    split = published_split(opened, split_column) if split_column else split
-    found = find(opened, split, other, _bar)
+    subset_of = load_split(splits, opened).subset_of() if splits else None
+    subset_of = published_parts(opened.records, split_column) if split_column else subset_of
+    found = find(opened, subset_of, other, _bar)
     echo(audit_json(found), as_json, lambda _: format_audit(found))
     if splits and (run := Run(splits.parent)).manifest_file.is_file():
         write_json(run.audit_file, audit_json(found), recorded_file)

@@ -4,13 +4,67 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from btkeras.datasets.dataset import Record, find_subset
+from btkeras.datasets.patients import FOLD, PUBLISHED_PATIENT
+from btkeras.datasets.readers.folders import natural
 from btkeras.errors import DataError
 from btkeras.logging import logger
 
 # As `btkeras prepare` writes them: the folds of FigShare's authors; training and test folders.
-OFFICIAL_FOLD, SUBSET = "official_fold", "subset"
+OFFICIAL_FOLD, SUBSET = FOLD, "subset"
+
+
+@dataclass(frozen=True)
+class DividedPatients:
+    """Patients who have slices in several parts of a split, of ``patients`` with ``images`` that have a part."""
+
+    parts: Mapping[str, tuple[str, ...]]  # of each divided patient, by source and name
+    ids: int  # published ids of the divided patients
+    slices: int  # of the divided patients
+    patients: int
+    images: int
+
+    def __str__(self) -> str:
+        share = self.slices / self.images if self.images else 0
+        slices = f"{self.slices:,} of {self.images:,} slices, {share:.1%}"
+        return f"{len(self.parts):,} of {self.patients:,} patients ({self.ids:,} ids; {slices})"
+
+
+def divided_patients(records: Sequence[Record], part_of: Mapping[str, str]) -> DividedPatients:
+    """Finds the patients that a split divides; ``part_of`` has an image's part by its path, the parts in order.
+
+    Images without patient or part do not count. Ids are unique within a source only.
+    """
+    members: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.patient and record.path in part_of:
+            members[f"{record.source} {record.patient}".strip()].append(record)
+    order = {part: number for number, part in enumerate(dict.fromkeys(part_of.values()))}
+    found = {name: {part_of[record.path] for record in members[name]} for name in sorted(members)}
+    parts = {name: tuple(sorted(several, key=order.__getitem__)) for name, several in found.items() if len(several) > 1}
+    ids = {(name, r.extra.get(PUBLISHED_PATIENT) or r.patient) for name in parts for r in members[name]}
+    images = sum(record.path in part_of for record in records)
+    return DividedPatients(parts, len(ids), sum(len(members[name]) for name in parts), len(members), images)
+
+
+def fold_parts(records: Sequence[Record]) -> dict[str, str]:
+    """The part, ``fold N``, of each image that has an ``official_fold``, by path, in the folds' order."""
+    folds = {record.path: record.extra[OFFICIAL_FOLD] for record in records if record.extra.get(OFFICIAL_FOLD)}
+    return {path: f"fold {folds[path]}" for path in sorted(folds, key=lambda path: natural(folds[path]))}
+
+
+def published_parts(records: Sequence[Record], column: str) -> dict[str, str]:
+    """The part of each image of a published split, as it is, by path; errors as ``published_column``, and for a column
+    without folds as ``published_subsets``.
+    """
+    column = published_column(records, column)
+    if column == OFFICIAL_FOLD:
+        return fold_parts(records)
+    subsets = published_subsets(records, column)
+    names = ("train", "validation", "test")
+    return {record.path: name for name in names for record in subsets.get(name, [])}
 
 
 def published_column(records: Sequence[Record], chosen: str = "") -> str:
@@ -92,6 +146,16 @@ def _check_classes(subsets: Mapping[str, Sequence[Record]], column: str) -> None
             "Each class must be in every subset of a published split",
             received=f"{', '.join(missing)} by the column {column}",
             remedy="Prepare the whole collection, or use another --group-by",
+        )
+
+
+def warn_divided(records: Sequence[Record]) -> None:
+    """Logs which patients published folds divide; the folds are kept as published."""
+    divided = divided_patients(records, fold_parts(records))
+    if divided.parts:
+        logger.warning(
+            f"official folds divide {divided}: what is measured with them is too good; --group-by patient keeps "
+            "patients together"
         )
 
 

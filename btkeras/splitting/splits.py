@@ -102,16 +102,6 @@ def _official_split(dataset: Dataset, config: DataConfig, cache: Path | None) ->
     return replace(split, column=column)
 
 
-def published_split(dataset: Dataset, column: str) -> Split:
-    """A published split as it is, for an audit: without a validation subset where none is published.
-
-    ``column`` and errors are as of ``make_split`` with ``official``.
-    """
-    subsets = published.published_subsets(dataset.records, published.published_column(dataset.records, column))
-    parts = (subsets.get(name, []) for name in SUBSETS)
-    return _split(list(parts), DataConfig(group_by="official"), {})
-
-
 def make_folds(dataset: Dataset, config: DataConfig, cv: CVConfig, cache: Path | None = None) -> list[Split]:
     """Makes the split of each fold of a cross-validation.
 

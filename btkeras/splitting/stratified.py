@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from btkeras.datasets.dataset import Record
 from btkeras.errors import DataError
 from btkeras.logging import logger
+from btkeras.splitting.published import warn_divided
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -71,17 +72,14 @@ def group_folds(records: Sequence[Record], groups: Mapping[str, str], count: int
 def official_folds(records: Sequence[Record], groups: Mapping[str, str], seed: int) -> list[list[Record]]:
     """The folds of FigShare's authors (``cvind.mat``, doi 10.6084/m9.figshare.1512427), in their order.
 
-    Images without one, such as a tumour-free class of another collection, are split by whole groups; one whose group
-    has a fold goes there. Raises ``DataError`` if an ``official_fold`` is no number from 1 on, or a fold lacks a class.
+    Patients whom they divide are logged. Images without a fold, such as a tumour-free class of another collection, are
+    split by whole groups; one whose group has a fold goes there. Raises ``DataError`` if an ``official_fold`` is no
+    number from 1 on, or a fold lacks a class.
     """
     fold_of = {record.path: _official_fold(record) for record in records if record.extra.get("official_fold")}
     count = max(fold_of.values())
     fold_of_group = {groups[path]: fold for path, fold in fold_of.items() if path in groups}
-    divided = {groups[path] for path, fold in fold_of.items() if path in groups and fold_of_group[groups[path]] != fold}
-    if divided:
-        logger.info(
-            f"official folds: {len(divided)} groups are in several, {min(divided)!r} among them; kept as published"
-        )
+    warn_divided(records)
     folds: list[list[Record]] = [[] for _ in range(count)]
     rest: list[Record] = []
     for record in records:
