@@ -28,10 +28,10 @@ def identify(item: SourceImage, patient: str, name: str, extra: Mapping[str, str
         DataError: If an id of DICOM needs a pseudonym whose key cannot be read.
     """
     own, listed, extra, figshare = patient_columns(patient), dict(item.listed), dict(extra), not item.label
-    if is_dicom_image(extra) and "patient" in listed:
-        # Of DICOM no id is stored in clear text, wherever it comes from.
-        listed["patient"] = pseudonym(listed["patient"], load_key())
-        listed.pop(PUBLISHED_PATIENT, None)
+    if listed and is_dicom_image(extra):
+        # Of DICOM no id is stored in clear text, wherever it comes from; its series is known.
+        hidden = {"patient": pseudonym(listed.get("patient", ""), load_key()), FOLD: listed.get(FOLD, "")}
+        listed = {key: value for key, value in hidden.items() if value}
     _check(item, listed, (own if figshare else {}) | {key: value for key, value in extra.items() if key == FOLD})
     if "patient" in listed:
         own = {}

@@ -23,7 +23,7 @@ PUBLISHED_PATIENT, FOLD = "published_patient", "official_fold"
 # FigShare's MR040240, MR040240B, -C and -D are examinations of one head (``docs/collections.md``).
 EXAMINATIONS: Mapping[str, re.Pattern[str]] = MappingProxyType({"figshare": re.compile(r"(?P<patient>MR\d+)[A-Z]")})
 
-_COLUMNS = "image (or path), patient and, if known, fold"
+_COLUMNS = "image (or path), patient and, if known, series and fold"
 # Of a name that was written with its ending; what else follows a dot is part of the name.
 _ENDING = re.compile(
     r"\.(nii\.gz|nii|mat|png|jpe?g|jpe|jfif|bmp|dib|tiff?|webp|gif|apng|dcm|dicom|ima)\Z", re.IGNORECASE
@@ -100,10 +100,10 @@ def load_patients(file: str | Path) -> PatientTable:
 
 
 def read_patients(data: bytes, name: str, folder: str = "") -> PatientTable:
-    """Reads the content of a table: columns ``image`` or ``path``, ``patient`` and ``fold`` (a number from 1 on).
+    """Reads the content of a table: columns ``image`` or ``path``, ``patient``, ``series`` and ``fold`` (from 1 on).
 
-    Other columns are ignored, and lines without patient and fold. Paths are relative to ``folder``; messages call the
-    table ``name``.
+    Other columns are ignored, and lines without patient, series and fold. Paths are relative to ``folder``; messages
+    call the table ``name``.
 
     Raises:
         DataError: If columns or a line are not valid, or two lines of an image differ.
@@ -126,7 +126,8 @@ def read_patients(data: bytes, name: str, folder: str = "") -> PatientTable:
 
 def _add_row(table: PatientTable, row: Mapping[str, str], line: int, folder: str) -> None:
     path, image, fold = (row.get(column, "") for column in ("path", "image", "fold"))
-    found = PatientRow(patient_columns(row["patient"]) | ({FOLD: fold} if fold else {}), line)
+    others = {"series": row.get("series", ""), FOLD: fold}
+    found = PatientRow(patient_columns(row["patient"]) | {key: value for key, value in others.items() if value}, line)
     if not found.columns:
         return
     if not (path or image) or (fold and not _FOLD.fullmatch(fold)):
@@ -135,7 +136,7 @@ def _add_row(table: PatientTable, row: Mapping[str, str], line: int, folder: str
     rows = table.by_path if path else table.by_image
     key = posixpath.normpath(posixpath.join(folder, path)) if path else _image_key(_ENDING.sub("", image))
     if rows.get(key, found).columns != found.columns:
-        rule, remedy = "An image must have one patient, and one fold", "Correct or remove a line"
+        rule, remedy = "An image must have one patient, one series and one fold", "Correct or remove a line"
         raise DataError(
             rule, received=f"{table.name}, lines {rows[key].line} and {line}: {path or image}", remedy=remedy
         )
