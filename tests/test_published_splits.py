@@ -203,3 +203,15 @@ def test_the_commands_take_the_column(with_column: Path, tmp_path: Path) -> None
     assert {row["images"] for row in json.loads(found.stdout)["rows"]} == {8}
     audited = CliRunner().invoke(main, ["audit", str(with_column), *column])
     assert "8 of 8 test and 0 of 0 validation images have a duplicate in training" in audited.output
+
+
+def test_audit_takes_a_whole_published_part_by_itself(with_column: Path) -> None:
+    assert "No split was audited" in CliRunner().invoke(main, ["audit", str(with_column)]).output
+    records = [replace(r, extra={"subset": r.extra["part"]}) for r in load_dataset(with_column).records]
+    write_manifest(with_column, records)
+    audited = CliRunner().invoke(main, ["audit", str(with_column)])
+    assert audited.exit_code == 1
+    assert "8 of 8 test and 0 of 0 validation images have a duplicate in training" in audited.output
+    # An image without a value is in no part.
+    write_manifest(with_column, [replace(records[0], extra={"subset": ""}), *records[1:]])
+    assert "No split was audited" in CliRunner().invoke(main, ["audit", str(with_column)]).output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from btkeras.cli.common import (
     skip_broken_option,
     split_column_option,
 )
+from btkeras.errors import DataError
 
 
 @click.command(short_help="Make a dataset from FigShare files, class folders, DICOM, NIfTI.")
@@ -134,7 +136,8 @@ def audit(
     common. Slices that are next to each other in a head are no duplicates: `btkeras train --group-by series` keeps
     those in one subset.
 
-    With a run's splits.json, the result is also written to its audit.json, for `btkeras card`. The exit code is 1 if
+    Without --splits and --split-column, a published training and test part (column `subset`) is the split. With a run's
+    splits.json, the result is also written to its audit.json, for `btkeras card`. The exit code is 1 if
     there is leakage (conflicting labels, duplicates or patients across the split, overlap with the other dataset) or a
     broken file.
 
@@ -152,7 +155,7 @@ def audit(
     from btkeras.datasets.dataset import load_dataset
     from btkeras.files import write_json
     from btkeras.runs import Run
-    from btkeras.splitting.published import published_parts
+    from btkeras.splitting.published import SUBSET, published_parts
     from btkeras.splitting.split_file import load_split
 
     if splits and split_column:
@@ -160,7 +163,10 @@ def audit(
     opened = load_dataset(dataset)
     other = load_dataset(against) if against else None
     subset_of = load_split(splits, opened).subset_of() if splits else None
-    subset_of = published_parts(opened.records, split_column) if split_column else subset_of
+    if not splits:
+        # Without a choice, the training and test part that `prepare` found, if it is whole.
+        with nullcontext() if split_column else suppress(DataError):
+            subset_of = published_parts(opened.records, split_column or SUBSET)
     found = find(opened, subset_of, other, _bar)
     echo(audit_json(found), as_json, lambda _: format_audit(found))
     if splits and (run := Run(splits.parent)).manifest_file.is_file():
