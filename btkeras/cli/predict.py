@@ -19,6 +19,7 @@ from btkeras.errors import ConfigError
 if TYPE_CHECKING:
     from btkeras.inference.inputs import SliceRef
     from btkeras.inference.predictor import FilePrediction
+    from btkeras.inference.scans import ScanPrediction
 
 _LOCAL_ONLY = ("model", "coverage", "explain", "method")
 _SERVER_ONLY = ("name", "model_version")
@@ -53,6 +54,9 @@ _Columns = Mapping[str, Mapping[str, Any]]
     help="View of a NIfTI volume.  [default: as scanned where voxels are thick, else axial]",
 )
 @click.option("--channel", type=click.IntRange(0), help="Which of several volumes in a NIfTI file, from 0.")
+@click.option(
+    "--group-by", type=click.Choice(["patient", "series"]), help="One decision per patient or series, by all slices."
+)
 @click.option("--server", metavar="URL", help="Ask a server of TensorFlow Serving's REST interface.")
 @click.option("--name", help="The model's name on the server.  [default: btkeras]")
 @click.option("--model-version", help="Its version there, by number or label.  [default: the server's choice]")
@@ -81,6 +85,12 @@ def predict(
     slice's number follows the path, scan.nii.gz#57, counted from 0: from the feet (axial), the back (coronal) or the
     left (sagittal).
 
+    --group-by gives one decision per patient, or per scan: DICOM by PatientID, or SeriesInstanceUID, with localizers
+    left out; a NIfTI volume is one; other images by patients.csv in their folder (image or path, patient, series), or
+    by a dataset's manifest.csv. Whether there is a tumour is decided by the tenth of the slices with most evidence of
+    one, since most slices of a head lie beside it; which one by all slices. The decision is uncertain unless half of
+    the slices that show a tumour (of no_tumor: half of all) are decided so themselves. --json lists the slices.
+
     --explain draws each slice beside a map of what speaks for its most probable class. It shows what the network looks
     at, not where a tumour is, and works from a run or a SavedModel (an ONNX or LiteRT file has --method occlusion only,
     and gradcam needs the run).
@@ -96,6 +106,7 @@ def predict(
       btkeras predict slice.png --explain why.png
       btkeras predict scan.nii.gz --slice all --csv > predictions.csv
       btkeras predict series/ --json
+      btkeras predict study/ --group-by series --json
       find . -name '*.png' | btkeras predict -
       btkeras predict slices/ --server http://localhost:8501 --name cpu
     """
@@ -111,10 +122,15 @@ def predict(
         raise click.BadParameter(f"it must be above 0 and below 1, not {coverage:g}", param_hint="--coverage")
     if method and explain is None:
         raise ConfigError("--method belongs to --explain", remedy="Say where the image goes: --explain why.png")
-    files = choose_files(images, sys.stdin)
+    files, which = choose_files(images, sys.stdin), options["which"]
+    if group_by := options["group_by"]:
+        from btkeras.inference.scans import decide_scans, scan_names, whole_scans
+
+        files, which = whole_scans(files), _whole(click.get_current_context())
     if files.left_out:
         click.echo(left_out_text(files.left_out), err=True)
-    refs = references(files.paths, options["which"], options["axis"], options["channel"])
+    refs = references(files.paths, which, options["axis"], options["channel"])
+    names = scan_names(files, refs, group_by) if group_by else {}
     if options["server"] is not None:
         classes, predictions = _by_server(refs, options)
     else:
@@ -125,13 +141,36 @@ def predict(
     failed: list[str] = []
     known: list[str] = []
     columns = dicom_columns(files.identities) if options["output"] else {}
-    watched = _watch(shown, failed, known, hint=options["which"] == "middle")
-    _PRINTERS[options["output"]](watched, classes, columns)
+    watched = _watch(shown, failed, known, hint=which == "middle")
+    if group_by:
+        _print_scans(decide_scans(watched, names, classes), classes, columns, options)
+    else:
+        _PRINTERS[options["output"]](watched, classes, columns)
     if known:
         found = f"{len(known)} of {len(refs)} slices are near-duplicates of training or validation slices of the model"
         click.echo(f"{found}: their predictions say nothing about new ones", err=True)
     if failed:
         raise Failure(f"{len(failed)} of {len(refs)} images could not be read.")
+
+
+def _whole(context: click.Context) -> str:
+    """All slices; ConfigError if others are asked for."""
+    if context.get_parameter_source("which") is ParameterSource.COMMANDLINE and context.params["which"] != "all":
+        raise ConfigError(
+            "One decision per scan needs all of its slices",
+            received=f"--slice {context.params['which']} with --group-by",
+            remedy="Leave --slice away",
+        )
+    return "all"
+
+
+def _print_scans(
+    scans: Sequence[ScanPrediction], classes: Sequence[str], columns: _Columns, options: Mapping[str, Any]
+) -> None:
+    from btkeras.cli.predict_scans import RULE, print_scans
+
+    click.echo(f"one decision per {options['group_by']}: {RULE}", err=True)
+    print_scans(scans, classes, options["output"], lambda prediction: _values(prediction, columns))
 
 
 def _check_server_options(context: click.Context) -> None:
