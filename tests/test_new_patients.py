@@ -58,7 +58,11 @@ def test_a_run_is_evaluated_per_patient(calibrated_run: Path, cohort: Path, tmp_
     assert metrics["intervals"]["groups"] == 9 + 12 and metrics["tumor_classes"]["images"] == 36
     assert metrics["intervals"].keys() == {"accuracy", "macro_recall", "auc", "ece", "brier", "groups"}
     assert "per patient: 9 of 36 slices\n  tumor evidence    accuracy" in result.stdout
-    assert "patient, true / predicted" in result.stdout
+    assert "patient, true / predicted" in result.stdout and "not withheld: " in result.stdout
+    selective = found["selective"]
+    assert 0 <= selective["coverage"] <= 1 and selective.keys() == {
+        "coverage", "accuracy", "interval", "withheld_accuracy",
+    }  # fmt: skip
 
 
 def test_an_exported_model_is_evaluated_per_series(exported_formats: Path, cohort: Path) -> None:

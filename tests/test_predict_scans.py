@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from statsmodels.stats.proportion import proportion_confint
 
 from btkeras.cli import predict as command
 from btkeras.datasets.pseudonyms import load_key, pseudonym
 from btkeras.datasets.readers.dicom_series import LOCALIZER
+from btkeras.decisions.scan_decision import scan_decision_metrics
 from btkeras.inference.backends import exported_backend
 from btkeras.inference.model_folder import ModelMetadata
 from btkeras.inference.predictor import FilePrediction, Predictor
@@ -191,3 +193,15 @@ def decided(label: str, decision: str = "") -> FilePrediction:
 def test_a_decision_needs_half_of_the_slices_in_question(slices: list[FilePrediction], expected: str) -> None:
     (scan,) = decide_scans(slices, {"scan": "scan"}, CLASSES)
     assert scan.decision == expected and bool(scan.reasons) == (expected in ("uncertain", "rejected"))
+
+
+def test_metrics_of_decisions_on_scans() -> None:
+    """Of four scans one is withheld, and one of the others wrong; a fifth shows two tumours, the last slice no scan."""
+    labels, names = np.array([0, 0, 1, 2, 3, 0, 1, 0]), ["a", "a", "b", "c", "d", "e", "e", ""]
+    tops = ["glioma", FREE, "glioma", FREE, "pituitary", "glioma", "glioma", "glioma"]
+    rows = np.array([[0.91 if name == top else 0.03 for name in CLASSES] for top in tops])
+    found = scan_decision_metrics(labels, rows, [*tops[:4], "uncertain", *tops[5:]], names, CLASSES)
+    assert found is not None
+    assert (found["coverage"], found["accuracy"], found["withheld_accuracy"]) == pytest.approx((3 / 4, 2 / 3, 1))
+    assert found["interval"] == pytest.approx(proportion_confint(2, 3, method="wilson"))
+    assert scan_decision_metrics(labels, rows, tops, [""] * 8, CLASSES) is None

@@ -20,6 +20,9 @@ def format_group_metrics(found: Metrics | None, group_by: str) -> list[str]:
         accuracy = _percent(row["accuracy"], intervals["accuracy_wilson"])
         recall = _percent(row["macro_recall"], intervals["macro_recall"])
         lines.append(f"  {rule.replace('_', ' '):17} accuracy {accuracy}, macro recall {recall}{chosen}")
+    if own := found.get("selective"):
+        right = _percent(own["accuracy"], own["interval"]) if own["interval"] else "none"
+        lines.append(f"  not withheld: {100 * own['coverage']:.1f} % of them, with accuracy {right}")
     return lines
 
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from btkeras.datasets.dataset import Record
 from btkeras.datasets.scans import SCANS, scan_name
+from btkeras.decisions.scan_decision import scan_decision_metrics
+from btkeras.decisions.selective_classifier import Decision
 from btkeras.errors import DataError
 from btkeras.metrics import Resampling
 from btkeras.metrics.groups import group_metrics
@@ -38,6 +40,7 @@ def new_patient_metrics(
     probabilities: NDArray[np.floating],
     classes: Sequence[str],
     groups: Mapping[str, str] = _NO_GROUPS,
+    decisions: Sequence[Decision] | None = None,
 ) -> dict[str, Any]:
     """Metrics with intervals, of images and of decisions on patients and scans, JSON-ready.
 
@@ -47,11 +50,13 @@ def new_patient_metrics(
         probabilities: ``[n, classes]``.
         classes: Names, in the order of the indices.
         groups: Group of an image by path, such as its near-duplicates', where it names no patient.
+        decisions: ``n`` of the slices, if they are known.
 
     Returns:
         ``macro_recall`` of the classes that occur, ``auc``, ``ece``, ``brier`` (``metrics.scores.score_metrics``);
         ``intervals`` of these and of the accuracy, which draw patients, or else groups, or else images;
-        ``tumor_classes``; ``per_patient`` and ``per_series`` (``metrics.groups.group_metrics``), None if not known.
+        ``tumor_classes``; ``per_patient`` and ``per_series`` (``metrics.groups.group_metrics``; with decisions also
+        ``selective``, of ``decisions.scan_decision.scan_decision_metrics``), None if not known.
     """
     names = {name: [scan_name(record, name) for record in records] for name in SCANS}
     drawn = [
@@ -62,10 +67,15 @@ def new_patient_metrics(
     members, resampling = np.array([number[key] for key in drawn]), Resampling()
     scores, intervals = score_metrics(labels, probabilities, members, resampling)
     recalls = recall_metrics(labels, probabilities.argmax(axis=1), members, classes, resampling)
+    scans = {name: group_metrics(labels, probabilities, names[name], classes, resampling) for name in SCANS}
+    outcomes = [decision.decision for decision in decisions or ()]
+    for name, found in scans.items():
+        if found and decisions is not None:
+            found["selective"] = scan_decision_metrics(labels, probabilities, outcomes, names[name], classes)
     return {
         "macro_recall": recalls["macro_recall"],
         **scores,
         "intervals": {**recalls["intervals"], **intervals, "groups": len(number)},
         "tumor_classes": tumor_class_metrics(labels, probabilities, members, classes, resampling),
-        **{f"per_{name}": group_metrics(labels, probabilities, names[name], classes, resampling) for name in SCANS},
+        **{f"per_{name}": found for name, found in scans.items()},
     }

@@ -125,7 +125,7 @@ class EvaluationResult:
         found["risk_coverage"] = risk_coverage_metrics(labels, exact, found.get("selective"))
         if self.near_duplicates is not None:
             found["without_near_duplicates"] = self._without(self.near_duplicates, labels)
-        return found | new_patient_metrics(self.records, labels, exact, self.classes, self.groups)
+        return found | new_patient_metrics(self.records, labels, exact, self.classes, self.groups, self.decisions)
 
     def _without(self, near_duplicates: Mapping[str, str], labels: NDArray[np.integer]) -> dict[str, Any]:
         rest = np.array([record.path not in near_duplicates for record in self.records])

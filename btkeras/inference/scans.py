@@ -17,13 +17,13 @@ from btkeras.datasets.readers import VOLUME_SUFFIXES
 from btkeras.datasets.readers.dicom_series import in_series_order, left_out_of_series, place_slices
 from btkeras.datasets.readers.selection import LeftOut
 from btkeras.datasets.scans import scan_name
-from btkeras.decisions.selective_classifier import REJECTED, UNCERTAIN
+from btkeras.decisions.scan_decision import decide_scan
+from btkeras.decisions.selective_classifier import REJECTED
 from btkeras.errors import DataError
 from btkeras.inference.dicom_columns import dicom_columns
 from btkeras.inference.inputs import ChosenFiles, SliceRef
 from btkeras.inference.predictor import FilePrediction
 from btkeras.logging import logger
-from btkeras.metrics.groups import NO_TUMOR, group_probabilities
 
 _REMEDY = (
     "Give DICOM or NIfTI, or name the images in patients.csv in their folder: columns image (or path), patient{}; "
@@ -140,10 +140,7 @@ def decide_scans(
 ) -> list[ScanPrediction]:
     """Decides on scans by their slices' predictions, in the order in which the scans come.
 
-    Slices that are rejected or cannot be read do not count. The most probable class is that of
-    ``metrics.groups.tumor_evidence``. It is the decision if at least half of the slices in question are decided as it:
-    of ``no_tumor`` these are all slices, of a tumour those that show one. Else the scan is uncertain, and rejected if
-    no slice is left.
+    Slices that are rejected or cannot be read do not count; the rule is ``decisions.scan_decision.decide_scan``.
 
     Args:
         predictions: Of slices.
@@ -164,22 +161,7 @@ def _decide(name: str, slices: tuple[FilePrediction, ...], classes: Sequence[str
     readable = [each for each in slices if not each.error]
     if not readable:
         return ScanPrediction(name, slices, error=f"none of its {len(slices):,} slices can be read")
-    counted = [each for each in readable if _counts(each)]
-    rows = np.array([[each.probabilities[label] for label in classes] for each in counted or readable])
-    (row,) = group_probabilities(rows, np.zeros(len(rows), np.intp), classes)
-    label = classes[int(row.argmax())]
-    decision, reasons = _selected(label, counted, len(readable))
-    probabilities = dict(zip(classes, row.tolist(), strict=True))
-    return ScanPrediction(name, slices, label, probabilities, decision, reasons)
-
-
-def _selected(label: str, counted: Sequence[FilePrediction], readable: int) -> tuple[str, tuple[str, ...]]:
-    """The decision, and the reasons if it is no class."""
-    if not counted:
-        return REJECTED, (f"none of its {readable:,} slices is a brain MRI slice",)
-    asked = [each for each in counted if label == NO_TUMOR or each.label != NO_TUMOR]
-    agreeing = sum(each.decision == label for each in asked)
-    if agreeing and 2 * agreeing >= len(asked):
-        return label, ()
-    kind = "" if label == NO_TUMOR else " that show a tumour"
-    return UNCERTAIN, (f"{agreeing:,} of {len(asked):,} slices{kind} are decided as {label}",)
+    rows = np.array([[each.probabilities[label] for label in classes] for each in readable])
+    found = decide_scan(rows, [each.decision for each in readable], classes)
+    probabilities = dict(zip(classes, found.probabilities.tolist(), strict=True))
+    return ScanPrediction(name, slices, found.label, probabilities, found.decision, found.reasons)
