@@ -70,7 +70,8 @@ def scan_decision_metrics(
     for i, name in enumerate(names):
         if name:
             members.setdefault(name, []).append(i)
-    covered, withheld = [], []
+    covered: list[bool] = []
+    withheld: list[bool] = []
     for rows in members.values():
         (truth,) = group_labels(labels[rows], np.zeros(len(rows), np.intp), classes)
         found = decide_scan(probabilities[rows], [decisions[i] for i in rows], classes)
