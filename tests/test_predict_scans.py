@@ -115,6 +115,11 @@ def test_a_patient_has_one_decision_over_all_series(study: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(predict(study, "--group-by", "patient", "--csv").stdout)))
     counts = [(row["decision"], row["slices"], row["supporting"], row["rejected"]) for row in rows]
     assert sorted(counts) == [("glioma", "23", "2", "0"), (FREE, "10", "10", "0")]
+    lines = ["image,patient", *(f"{file.stem},MR7B" for file in study.iterdir())]
+    (study / "patients.csv").write_text("\n".join(lines) + "\n")
+    joined = predict(study, "--group-by", "patient", "--json")
+    assert by_group(joined).keys() == {pseudonym("MR7", load_key())} and "MR7" not in joined.output
+    (study / "patients.csv").unlink()
     text = predict(study, "--group-by", "patient").stdout.splitlines()
     assert text[0].split()[:4] == ["decision", "probability", "slices", "supporting"]
     assert any("(0-9)" in line and line.startswith(FREE) for line in text)

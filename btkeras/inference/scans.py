@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 
 from btkeras.datasets.dataset import has_own_manifest, load_dataset
 from btkeras.datasets.patients import PATIENTS, load_patients
+from btkeras.datasets.pseudonyms import load_key, pseudonym
 from btkeras.datasets.readers import VOLUME_SUFFIXES
 from btkeras.datasets.readers.dicom_series import in_series_order, left_out_of_series, place_slices
 from btkeras.datasets.readers.selection import LeftOut
@@ -83,7 +83,8 @@ def scan_names(files: ChosenFiles, refs: Iterable[SliceRef], group_by: str) -> d
     for path, columns in dicom_columns(files.identities).items():
         known[path] = {key: str(columns[key]) for key in ("patient", "series") if columns[key]}
     for path, named in _from_tables(files.paths).items():
-        known[path] |= named
+        # Whatever a table calls them, ids of DICOM leave this machine as pseudonyms only.
+        known[path] |= _pseudonyms(named) if path in files.identities else named
     alone = [path for path in volumes - files.identities.keys() if "patient" not in known[path]]
     for path in volumes - files.identities.keys():
         known[path] = {"patient": path, "series": ""} if path in alone else {"series": path} | known[path]
@@ -97,6 +98,11 @@ def scan_names(files: ChosenFiles, refs: Iterable[SliceRef], group_by: str) -> d
     return names
 
 
+def _pseudonyms(named: Mapping[str, str]) -> dict[str, str]:
+    key = load_key()
+    return {column: pseudonym(text, key, "S" if column == "series" else "P") for column, text in named.items()}
+
+
 def _name(columns: Mapping[str, str], group_by: str) -> str:
     if group_by == "series" and "series" not in columns:
         return ""
@@ -105,9 +111,10 @@ def _name(columns: Mapping[str, str], group_by: str) -> str:
 
 def _from_tables(paths: Sequence[str]) -> dict[str, dict[str, str]]:
     """What tables of patients and manifests say of files: ``patient`` and ``series``, as far as they are named."""
+    above = {folder: _table_folder(folder) for folder in {Path(path).parent for path in paths}}
     below: dict[Path, list[str]] = defaultdict(list)
     for path in paths:
-        if folder := _table_folder(Path(path).parent):
+        if folder := above[Path(path).parent]:
             below[folder].append(path)
     found: dict[str, dict[str, str]] = {}
     for folder, members in below.items():
@@ -128,11 +135,10 @@ def _rows(folder: Path, paths: Sequence[str]) -> list[dict[str, str]]:
     ]
 
 
-@functools.cache
 def _table_folder(folder: Path) -> Path | None:
     """The nearest of a folder and those above it that has a table of patients, or a dataset's manifest."""
-    has_table = (folder / PATIENTS).is_file() or has_own_manifest(folder)
-    return folder if has_table else None if folder.parent == folder else _table_folder(folder.parent)
+    above = (folder, *folder.parents)
+    return next((each for each in above if (each / PATIENTS).is_file() or has_own_manifest(each)), None)
 
 
 def decide_scans(
