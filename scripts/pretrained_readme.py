@@ -40,7 +40,7 @@ medical device.**
 
 - {about}.
 - {name}/{version}/{file}, {size:.1f} MB{quantized}; temperature {temperature:.3f}; `uncertain` beyond an OOD score of
-  {ood_score}, or unless exactly one class has a probability of {probability} or more.
+  {ood_score}, or below a highest probability of {decision}.
 - Robustness to changes of the image, and shortcuts that it may use instead of tumours:
   [its card]({name}/{version}/assets.extra/model_card.md), and [docs/trust.md](../docs/trust.md).
 - Trained on slices of FigShare (Cheng 2017,
@@ -90,7 +90,7 @@ def page(model: Path, measured: dict[str, Any] | None) -> str:
         quantized=f", in {expected['quantization']}" if expected["quantization"] else "",
         temperature=manifest["temperature"],
         ood_score="unknown" if limits["ood_score"] is None else f"{limits['ood_score']:.1f}",
-        probability="unknown" if limits["probability"] is None else f"{limits['probability']:.3f}",
+        decision="unknown" if limits["decision"] is None else f"{limits['decision']:.3f}",
         group_by=manifest["split"]["group_by"],
         digest=sha256(version / MANIFEST),
         accuracy=f"{100 * stated['accuracy']:.2f}",

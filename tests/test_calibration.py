@@ -19,7 +19,8 @@ from btkeras.config import ExperimentConfig
 from btkeras.datasets import load_dataset
 from btkeras.decisions.calibration import Calibration, load_calibration
 from btkeras.errors import ModelError, RunError
-from btkeras.evaluation.evaluate import calibrate, evaluate_split, load_best
+from btkeras.evaluation.calibrate import calibrate
+from btkeras.evaluation.evaluate import evaluate_split, load_best
 from btkeras.evaluation.results import calibration_metrics, read_predictions
 from btkeras.experiments import single_run
 from btkeras.inference.predictor import Predictor
@@ -183,7 +184,7 @@ def test_a_run_gets_the_temperature_of_its_validation_predictions(finished: Run)
 
 def test_calibrated_twice_it_stays_the_same(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     # Its few predictions are all correct: a temperature comes from a wrong one.
-    monkeypatch.setattr("btkeras.evaluation.evaluate.fit_temperature", lambda labels, logits: 0.8)
+    monkeypatch.setattr("btkeras.evaluation.calibrate.fit_temperature", lambda labels, logits: 0.8)
     first = calibrate(finished)
     files = {name: (finished.path / name).read_bytes() for name in ("best.keras", "calibration.json")}
     assert calibrate(finished) == first == load_calibration(finished, load_best(finished))

@@ -13,7 +13,8 @@ import pytest
 from btkeras.checksums import record_files, recorded_file
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import RunError
-from btkeras.evaluation.evaluate import calibrate, evaluate_dataset, evaluate_split
+from btkeras.evaluation.calibrate import calibrate
+from btkeras.evaluation.evaluate import evaluate_dataset, evaluate_split
 from btkeras.evaluation.robustness import measure_robustness
 from btkeras.files import write_json
 from btkeras.metrics import wilson

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from btkeras.decisions import ood as module
 from btkeras.decisions.ood import CalibrationScores, Gaussian, OODDetector, load_ood, save_ood
 from btkeras.errors import RunError
-from btkeras.evaluation.evaluate import fit_ood
+from btkeras.evaluation.calibrate import fit_ood
 from btkeras.runs import Run, open_run
 
 MIX = np.random.default_rng(1).normal(size=(6, 6))
@@ -103,10 +104,12 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         load_ood(Run(tmp_path))
 
 
-def test_a_run_is_fitted_on_its_training_subset_with_the_validation_subset_as_reference(run: Path) -> None:
+def test_a_run_is_fitted_on_its_training_subset_with_the_corrupted_validation_subset_as_reference(run: Path) -> None:
     import keras
 
+    from btkeras.evaluation.corruptions import corrupt_at_random
     from btkeras.evaluation.evaluate import load_best
+    from btkeras.preprocessing.decode import decode_file
     from btkeras.preprocessing.preprocessor import Preprocessor
 
     opened = open_run(run)
@@ -115,10 +118,13 @@ def test_a_run_is_fitted_on_its_training_subset_with_the_validation_subset_as_re
     network = keras.Model(model.input, model.get_layer("features").output)
     preprocessor = Preprocessor(32, 1)
 
-    def of(subset: str) -> np.ndarray:
-        images = [preprocessor.file(dataset.root / record.path) for record in opened.split(dataset).subset(subset)]
+    def of(subset: str, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        files = [dataset.root / record.path for record in opened.split(dataset).subset(subset)]
+        images = [preprocessor.array(change(decode_file(file))) for file in files]
         return np.asarray(network.predict_on_batch(np.stack(images).astype(np.float32)))
 
-    np.testing.assert_allclose(found.gaussian.mean, of("train").mean(axis=0), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found.reference.scores, np.sort(found.score(of("validation"))), rtol=1e-3)
+    np.testing.assert_allclose(found.gaussian.mean, of("train", np.copy).mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found.reference.scores, np.sort(found.score(of("validation", corrupt_at_random))), rtol=1e-3
+    )
     assert load_ood(opened) is not None

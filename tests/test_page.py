@@ -120,7 +120,7 @@ def test_the_model_card_is_a_page_and_its_markup_is_text(tmp_path: Path, client_
 @pytest.fixture(scope="module")
 def calibrated_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny run, calibrated and with OOD calibration scores."""
-    from btkeras.evaluation.evaluate import calibrate, fit_ood
+    from btkeras.evaluation.calibrate import calibrate, fit_ood
     from btkeras.runs import open_run
 
     run = open_run(shutil.copytree(trained_run, tmp_path_factory.mktemp("result") / "run"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from PIL import Image
 from btkeras import Predictor
 from btkeras.config import PhantomConfig
 from btkeras.datasets.phantom import draw_patient
+from btkeras.decisions.abstention import Abstention
 from btkeras.errors import ConfigError, DataError, ImageError, ModelError
-from btkeras.inference.backends import newest_model
+from btkeras.inference.backends import load_backend, newest_model
 from btkeras.inference.inputs import choose_files
 
 
@@ -106,18 +108,21 @@ def test_answers_say_refused_or_uncertain_and_why(judged_run: Path, mixed: list[
     *_, phantom, photo = Predictor(judged_run).predict_files(mixed)
     assert photo.decision == "rejected" and photo.reasons == ("no brain MRI slice: it is in colour",)
     assert photo.label in photo.probabilities
-    assert phantom.decision == "uncertain" and "unlike the training slices" in phantom.reasons
-    assert phantom.ood_percentile == 100 and phantom.set is not None
+    assert phantom.decision == "uncertain" and "no probability is high enough for a risk of 5%" in phantom.reasons
+    assert phantom.ood_percentile is not None and phantom.set is not None
 
 
 def test_a_slice_like_the_training_slices_is_answered(
     judged_run: Path, mixed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("btkeras.inference.predictor.rejection_reason", lambda image: None)
-    answers = list(Predictor(judged_run, coverage=0.5).predict_files(mixed[:4]))
+    backend = load_backend(judged_run)
+    found = Abstention(0.6, 0.1, 0.9, 200, 150, 8, 0.09, "elsewhere")
+    backend = replace(backend, calibration=replace(backend.calibration, abstention=found))
+    answers = list(Predictor(backend).predict_files(mixed[:4]))
     for answer in answers:
         assert answer.set is not None and answer.ood_percentile is not None
-        usual = answer.ood_percentile < 99 and len(answer.set) == 1
+        usual = answer.ood_percentile < 99 and max(answer.probabilities.values()) >= 0.6
         assert answer.decision == (answer.label if usual else "uncertain")
         assert bool(answer.reasons) == (answer.decision == "uncertain")
     assert any(answer.decision == answer.label for answer in answers)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from btkeras.datasets.dataset import Record
+from btkeras.decisions.abstention import Abstention
 from btkeras.decisions.calibration import Calibration, check_coverage
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.decisions.selective_classifier import (
@@ -26,6 +28,8 @@ CLASSES = ("glioma", "meningioma", "no_tumor")
 # Scores 0.01 .. 0.99: at 90 % coverage a class of a probability of at least 0.1 is in the set.
 CALIBRATION = Calibration(1.0, tuple((np.arange(1, 100) / 100).tolist()), 0.5, 0.5)
 REFERENCE = CalibrationScores(np.arange(100.0))
+ABSTENTION = Abstention(0.6, 0.1, 0.9, 200, 150, 8, 0.09, "elsewhere")
+THRESHOLD = SelectiveClassifier(CLASSES, replace(CALIBRATION, abstention=ABSTENTION), REFERENCE, 0.9)
 CLASSIFIER = SelectiveClassifier(CLASSES, CALIBRATION, REFERENCE, 0.9)
 
 
@@ -36,6 +40,24 @@ def decision(
     selective: SelectiveClassifier = CLASSIFIER,
 ) -> Decision:
     return selective.decisions(np.array([probabilities]), np.array([score]), [rejection])[0]
+
+
+def test_the_most_probable_class_is_the_decision_from_the_threshold_on_whatever_the_set() -> None:
+    found = decision([0.6, 0.35, 0.05], selective=THRESHOLD)
+    assert found == Decision("glioma", ("glioma", "meningioma"), 51.0)
+    below = decision([0.55, 0.4, 0.05], selective=THRESHOLD)
+    assert below.decision == "uncertain" and below.reasons == ("the highest probability, 0.550, is below 0.600",)
+    both = decision([0.55, 0.4, 0.05], score=99.5, selective=THRESHOLD)
+    assert both.reasons == ("unlike the training slices", *below.reasons)
+
+
+def test_without_a_threshold_that_keeps_the_risk_every_image_is_uncertain() -> None:
+    nothing = replace(CALIBRATION, abstention=replace(ABSTENTION, threshold=None))
+    found = decision([1.0, 0.0, 0.0], selective=SelectiveClassifier(CLASSES, nothing, REFERENCE, 0.9))
+    assert (found.decision, found.reasons) == ("uncertain", ("no probability is high enough for a risk of 10%",))
+
+
+# Of models of before there was a threshold: their prediction sets.
 
 
 def test_one_class_in_the_set_is_the_decision() -> None:
@@ -120,7 +142,8 @@ def test_decisions_are_written_a_line_each(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_writes_metrics_and_decisions(trained_run: Path, tmp_path: Path) -> None:
-    from btkeras.evaluation.evaluate import evaluate_split, fit_ood
+    from btkeras.evaluation.calibrate import fit_ood
+    from btkeras.evaluation.evaluate import evaluate_split
     from btkeras.evaluation.results import metrics_table
     from btkeras.inference.predictor import Predictor
     from btkeras.runs import open_run

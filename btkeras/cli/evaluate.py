@@ -22,6 +22,7 @@ from btkeras.cli.common import (
     skip_broken_option,
 )
 from btkeras.config import GROUPINGS
+from btkeras.decisions.abstention import LEVEL, RISK, check_risk
 from btkeras.errors import ConfigError, ModelError
 
 
@@ -144,27 +145,44 @@ def _evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any]
     return metrics, metrics_table(metrics, options["group_by"])
 
 
-@click.command(short_help="Calibrate a run's probabilities on its validation subset.")
+@click.command(short_help="Calibrate a run's probabilities, and when it abstains.")
 @run_argument
+@click.option("--data", metavar="DATASET", help="Labelled images, of your hospital say, to fit the threshold on.")
+@click.option(
+    "--risk", default=RISK, show_default=True, metavar="SHARE", help="Largest share of wrong classes among decisions."
+)
+@click.option(
+    "--confidence-level", "level", default=LEVEL, show_default=True, metavar="SHARE", help="How surely it is kept."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the calibration metrics of the test subset as JSON.")
-def calibrate(run: Path, as_json: bool) -> None:
-    """Calibrate RUN's best checkpoint on its validation subset, then evaluate it on its test subset again.
+def calibrate(run: Path, data: str | None, risk: float, level: float, as_json: bool) -> None:
+    """Calibrate RUN's best checkpoint, fit the threshold below which it abstains, and evaluate it again.
 
     RUN/best.keras gets a temperature, by which its logits are divided; the most probable class stays the same.
     RUN/calibration.json gets the conformal scores for prediction sets, and RUN/ood.npz the out-of-distribution
     detector. `train` and `cv` do this themselves; runs of older versions need it.
 
+    A decision is `uncertain` where the highest probability is below a threshold. That is chosen by Learn then Test, so
+    that at most --risk of the other decisions are wrong, with --confidence-level. This holds for images like those that
+    it is fitted on: the validation slices with none to three corruptions each (noise, blur, bias field, ...), or, far
+    better, --data: labelled images of the hospital where the model is used, which it never saw, some hundred of as
+    many patients as possible. Images of one patient count as one there, so that fewer patients promise less.
+
     \b
     Examples:
       btkeras calibrate runs/cpu
-      btkeras calibrate runs/cpu --json
+      btkeras calibrate runs/cpu --risk 0.02 --json
+      btkeras calibrate runs/cpu --data data/other-hospital --risk 0.1
     """
     quiet_tensorflow()
-    from btkeras.evaluation.evaluate import calibrate_and_evaluate
+    from btkeras.evaluation.calibrate import calibrate_and_evaluate
     from btkeras.evaluation.results import metrics_table
     from btkeras.runs import open_run
 
-    metrics = calibrate_and_evaluate(open_run(run))
+    check_risk(risk, level)
+    opened = open_run(run)
+    dataset = open_dataset(data, opened.config().phantom) if data else None
+    metrics = calibrate_and_evaluate(opened, dataset, risk=risk, level=level)
     echo(metrics["calibration"], as_json, lambda _: metrics_table(metrics))
 
 

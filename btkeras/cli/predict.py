@@ -72,10 +72,11 @@ def predict(
     and __MACOSX do not count.
 
     Prints the decision and the probability of each class. The decision is `rejected` if the image plainly shows no
-    brain MRI slice, `uncertain` if it is out of distribution (unlike the training slices) or its prediction set (the
-    classes that cannot be ruled out at --coverage) has not exactly one class, and else the most probable class. Without
-    --model the newest model in saved_models/ or runs/ is taken, and without any the pretrained one. An image that
-    cannot be read gets an error, the others are still classified, and the exit code is 1.
+    brain MRI slice, `uncertain` if it is out of distribution (unlike the training slices) or its highest probability
+    is below the model's threshold (see `btkeras calibrate`), and else the most probable class. The prediction set has
+    the classes that cannot be ruled out at --coverage. Without --model the newest model in saved_models/ or runs/ is
+    taken, and without any the pretrained one. An image that cannot be read gets an error, the others are still
+    classified, and the exit code is 1.
 
     DICOM files of a folder or pattern are taken by patient, series and position, without localizers and repeats; with
     --json and --csv their rows name patient and series (by the pseudonyms of `btkeras prepare`), the instance's number

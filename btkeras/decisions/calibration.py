@@ -1,4 +1,4 @@
-"""A network's calibration (temperature and conformal scores), its file ``calibration.json``, and prediction sets.
+"""A network's calibration, its file ``calibration.json``, and prediction sets.
 
 A split conformal prediction set holds the classes that cannot be ruled out at a wanted coverage. The nonconformity
 score of a class is 1 - its probability (least ambiguous sets, LAC: Sadinle, Lei and Wasserman, JASA 2019), which gives
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.checksums import check_file, read_document
+from btkeras.decisions.abstention import Abstention
 from btkeras.errors import ConfigError, RunError
 from btkeras.metrics.classification import FloatArray, IntArray
 
@@ -90,6 +91,7 @@ class Calibration:
     nll_before: float  # negative log-likelihood of the validation subset without the temperature, nats
     nll_after: float  # the same with it
     method: str = METHOD
+    abstention: Abstention | None = None  # None of older versions, which abstained by the prediction sets
 
     def threshold(self, coverage: float) -> float:
         """The conformal score up to which a class is in a prediction set, 0..1; errors as ``check_coverage``."""
@@ -108,20 +110,25 @@ class Calibration:
             "images": len(self.scores),
             "negative_log_likelihood": {"before": self.nll_before, "after": self.nll_after},
             "scores": list(self.scores),
+            **({"abstention": self.abstention.to_json()} if self.abstention else {}),
         }
 
     @staticmethod
     def from_json(document: Mapping[str, Any], where: str = "calibration.json") -> Calibration:
         """Reads what ``to_json`` made; raises ``RunError``, which names ``where``, if it is something else."""
         try:
-            nll = document["negative_log_likelihood"]
-            scores = tuple(map(float, document["scores"]))
+            nll, abstention = document["negative_log_likelihood"], document.get("abstention")
             found = Calibration(
-                float(document["temperature"]), scores, float(nll["before"]), float(nll["after"]), document["method"]
+                float(document["temperature"]),
+                tuple(map(float, document["scores"])),
+                float(nll["before"]),
+                float(nll["after"]),
+                document["method"],
+                Abstention.from_json(abstention) if abstention else None,
             )
             # NaN is in no range.
-            valid = 0 < found.temperature < np.inf and all(0 <= score <= 1 for score in scores)
-            if valid and scores and list(scores) == sorted(scores):
+            valid = 0 < found.temperature < np.inf and all(0 <= score <= 1 for score in found.scores)
+            if valid and found.scores and list(found.scores) == sorted(found.scores):
                 return found
             reason = "a temperature or scores out of range"
         except (KeyError, TypeError, ValueError) as error:

@@ -24,7 +24,7 @@ from btkeras.errors import RunError
 if TYPE_CHECKING:
     from btkeras.runs import Run
 
-# Share of the validation slices whose score is below the threshold.
+# Share of the calibration slices (``abstention.VALIDATION``) whose score is below the threshold.
 OOD_PERCENTILE = 0.99
 # Directions with a variance of their own: VGG has 4,096 features, whose weak directions share one.
 DIRECTIONS = 512
@@ -83,7 +83,7 @@ def squared_distance(features: Any, parts: Mapping[str, Any], square_sum: Callab
 
 @dataclass(frozen=True)
 class CalibrationScores:
-    """The OOD scores of the validation slices ``[n]``, sorted, which give a score its percentile."""
+    """The OOD scores of the calibration slices ``[n]``, sorted, which give a score its percentile."""
 
     scores: Floats
 
@@ -93,7 +93,7 @@ class CalibrationScores:
         return float(np.quantile(self.scores, OOD_PERCENTILE))
 
     def percentile(self, scores: Floats) -> NDArray[np.float64]:
-        """Percent of the validation slices with at most these scores, ``[n]`` in 0..100."""
+        """Percent of the calibration slices with at most these scores, ``[n]`` in 0..100."""
         return 100 * np.searchsorted(self.scores, scores, side="right") / len(self.scores)
 
     def ood(self, scores: Floats) -> NDArray[np.bool_]:

@@ -30,19 +30,19 @@ class Decision:
 
     decision: str  # a class name, ``uncertain`` or ``rejected``
     set: tuple[str, ...] | None  # the classes that cannot be ruled out; None if the network was not calibrated
-    ood_percentile: float | None  # percent of the validation slices with at most this OOD score; None if not known
+    ood_percentile: float | None  # percent of the calibration slices with at most this OOD score; None if not known
     reasons: tuple[str, ...] = ()  # why the decision is no class
 
 
 @dataclass(frozen=True)
 class SelectiveClassifier:
     """The rules, in this order: what is no brain MRI slice is rejected; an image out of distribution is uncertain, and
-    so is one whose prediction set has not exactly one class; else the decision is the most probable class.
+    so is one whose highest probability is below the abstention threshold; else the decision is the most probable class.
     """
 
     classes: tuple[str, ...]  # names, in the order of the probabilities
-    calibration: Calibration | None  # gives the prediction sets; None leaves that rule out
-    reference: CalibrationScores | None  # the validation slices' OOD scores; None leaves that rule out
+    calibration: Calibration | None  # gives prediction sets and threshold; None leaves that rule out
+    reference: CalibrationScores | None  # the calibration slices' OOD scores; None leaves that rule out
     coverage: float = COVERAGE  # of the prediction sets, above 0 and below 1
 
     def decisions(
@@ -71,11 +71,21 @@ class SelectiveClassifier:
         if rejection is not None:
             return Decision(REJECTED, names, ood_percentile, (f"no brain MRI slice: {rejection}",))
         reasons: tuple[str, ...] = ("unlike the training slices",) if beyond else ()
-        if names is not None and len(names) != 1:
-            several = f"{' or '.join(names)} at {self.coverage:.0%} coverage"
-            reasons += (several if names else f"no class is probable enough for {self.coverage:.0%} coverage",)
+        reasons += self._doubts(float(probabilities.max()), names)
         decision = UNCERTAIN if reasons else self.classes[int(probabilities.argmax())]
         return Decision(decision, names, ood_percentile, reasons)
+
+    def _doubts(self, confidence: float, names: Sequence[str] | None) -> tuple[str, ...]:
+        """Why the highest probability is too low, if it is."""
+        abstention = self.calibration.abstention if self.calibration else None
+        if abstention is None:
+            # Models of before there was a threshold: those of one class in the set were decided.
+            single = names is None or len(names) == 1
+            return () if single else (f"{' or '.join(names or ()) or 'no class'} at {self.coverage:.0%} coverage",)
+        if abstention.threshold is None:
+            return (f"no probability is high enough for a risk of {abstention.risk:.0%}",)
+        low = f"the highest probability, {confidence:.3f}, is below {abstention.threshold:.3f}"
+        return (low,) if confidence < abstention.threshold else ()
 
 
 def check_files(paths: Sequence[Path]) -> list[str | None]:

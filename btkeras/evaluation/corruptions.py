@@ -25,6 +25,8 @@ Floats = NDArray[np.float32]
 _Change = Callable[[Floats, float, np.random.Generator], Floats]
 
 LEVELS = (1, 2, 3, 4, 5)
+# Corruptions of one image at random, one after the other.
+_MOST = 3
 # Degree of the polynomial that a bias field is: coils vary slowly.
 _DEGREE = 3
 
@@ -54,10 +56,24 @@ def corrupt(image: ImageArray, name: str, level: int) -> ImageArray:
         )
     if level == 0:
         return image.copy()
-    corruption = CORRUPTIONS[name]
-    rng = np.random.default_rng(int(digest([name, repr(image.shape), image.tobytes()])[:32], 16))
+    corruption, rng = CORRUPTIONS[name], _numbers(image, name)
     changed = corruption.change(np.divide(image, 255, dtype=np.float32), corruption.strengths[level - 1], rng)
     return np.rint(255 * np.clip(changed, 0, 1)).astype(np.uint8)
+
+
+def corrupt_at_random(image: ImageArray) -> ImageArray:
+    """None to three corruptions of a decoded image one after the other, each number of them as likely, at any level.
+
+    They stand for other scanners and exports; the same image is always changed alike.
+    """
+    rng = _numbers(image, "at random")
+    for name in rng.permutation(list(CORRUPTIONS))[: rng.integers(_MOST + 1)]:
+        image = corrupt(image, str(name), int(rng.integers(LEVELS[0], LEVELS[-1] + 1)))
+    return image
+
+
+def _numbers(image: ImageArray, salt: str) -> np.random.Generator:
+    return np.random.default_rng(int(digest([salt, repr(image.shape), image.tobytes()])[:32], 16))
 
 
 def _noise(x: Floats, sigma: float, rng: np.random.Generator) -> Floats:

@@ -1,8 +1,7 @@
-"""Calibrates a run, and evaluates its best checkpoint on its own split or on another dataset."""
+"""Evaluates a run's best checkpoint on its own split or on another dataset."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,26 +11,21 @@ from typing import Any
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
-from btkeras.checksums import check_file, recorded_file
+from btkeras.checksums import check_file
 from btkeras.datasets.dataset import Dataset, Record
-from btkeras.decisions.calibration import Calibration, load_calibration, nonconformity_scores
+from btkeras.decisions.calibration import load_calibration
 from btkeras.decisions.finite import require_finite
-from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores, Gaussian, OODDetector, load_ood, save_ood
+from btkeras.decisions.ood import load_ood
 from btkeras.decisions.selective_classifier import SelectiveClassifier, check_files
 from btkeras.errors import DataError, ModelError, RunError
 from btkeras.evaluation.known_slices import save_known_slices
 from btkeras.evaluation.new_patients import require_scans
 from btkeras.evaluation.results import EvaluationResult
-from btkeras.files import write_json
 from btkeras.locks import only_writer
-from btkeras.logging import logger
 from btkeras.machine import cache_folder
-from btkeras.metrics import negative_log_likelihood
-from btkeras.metrics.calibration import fit_temperature
-from btkeras.models.head import logits_network, temperature_of, with_features, with_temperature
-from btkeras.models.keras_file import load_network, save_network
+from btkeras.models.head import with_features
+from btkeras.models.keras_file import load_network
 from btkeras.runs import Run
 from btkeras.splitting.near_duplicates import duplicated_in_training
 from btkeras.splitting.splits import SUBSETS, Split
@@ -226,69 +220,3 @@ def _outputs(model: keras.Model, batches: Any) -> tuple[NDArray[np.float32], flo
         start = time.perf_counter() if len(outputs) == 1 else start
     timed = sum(map(len, outputs[1:]))
     return np.concatenate(outputs), round(timed / (time.perf_counter() - start), 1) if timed else None
-
-
-@only_writer
-def calibrate_and_evaluate(run: Run) -> dict[str, Any]:
-    """Calibrates a finished run, fits its OOD detector and evaluates it on its test subset; as ``evaluate_split``."""
-    opened = LoadedRun(run)
-    calibrate(opened)
-    fit_ood(opened)
-    return evaluate_split(opened)
-
-
-@only_writer
-def calibrate(run: Run | LoadedRun) -> Calibration:
-    """Fits a temperature on a finished run's validation subset and writes it into ``best.keras``.
-
-    The conformal scores go to ``calibration.json``. Calibrating again gives the same, since the logits are fitted.
-    Raises ``RunError`` if the run is not finished.
-    """
-    opened = loaded(run)
-    run = opened.run
-    run.require_finished("A run must be finished before it is calibrated")
-    found = predict_records(run, logits_network(opened.model), opened.dataset, opened.split.validation, "validation")
-    labels = np.array([run.classes().index(record.label) for record in found.records])
-    temperature = fit_temperature(labels, found.outputs)
-    # float32, as the network's probabilities, with whose scores these are compared.
-    before, after = (softmax(found.outputs / t, axis=1).astype(np.float32) for t in (1.0, temperature))
-    calibration = Calibration(
-        temperature,
-        tuple(nonconformity_scores(labels, after).tolist()),
-        nll_before=negative_log_likelihood(labels, before),
-        nll_after=negative_log_likelihood(labels, after),
-    )
-    if not math.isclose(temperature_of(opened.model), temperature, rel_tol=1e-9):
-        opened.model = with_temperature(opened.model, temperature)
-        with recorded_file(run.best_model) as temporary:
-            save_network(opened.model, temporary)
-    # Last: if the process is killed before, readers refuse the mismatch, and calibrating again mends it.
-    write_json(run.calibration_file, calibration.to_json(), recorded_file)
-    logger.info(
-        f"temperature {temperature:.3f}: validation log loss {calibration.nll_before:.4f} -> "
-        f"{calibration.nll_after:.4f} ({len(labels):,} images)"
-    )
-    return calibration
-
-
-@only_writer
-def fit_ood(run: Run | LoadedRun) -> OODDetector:
-    """Fits the OOD detector on a run's training images as they are, and its threshold on the validation images.
-
-    It is saved as ``ood.npz`` in the run. Errors are as of ``load_best``.
-    """
-    opened = loaded(run)
-    network = keras.Model(opened.model.input, opened.model.get_layer("features").output)
-    features = {
-        name: predict_records(opened.run, network, opened.dataset, opened.split.subset(name), name).outputs
-        for name in ("train", "validation")
-    }
-    gaussian = Gaussian.fit(features["train"])
-    scores = OODDetector(gaussian, CalibrationScores(np.empty(0))).score(features["validation"])
-    found = OODDetector(gaussian, CalibrationScores(np.sort(scores)))
-    save_ood(opened.run, found)
-    logger.info(
-        f"OOD threshold {found.reference.threshold:.1f}, above which {1 - OOD_PERCENTILE:.0%} of {len(scores):,} "
-        "validation slices are"
-    )
-    return found

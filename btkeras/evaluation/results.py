@@ -105,9 +105,9 @@ class EvaluationResult:
     def metrics(self, dataset: Dataset, split: str, broken: int) -> dict[str, Any]:
         """The content of ``metrics.json``: ``dataset``, ``split``, ``broken`` (number of images left out), ``chance``,
         ``btkeras.metrics.summarize``, ``calibration``, ``risk_coverage`` (of ``risk_coverage_metrics``), with decisions
-        ``selective``, with near-duplicates of training images ``without_near_duplicates``: their number,
-        ``near_duplicates``, and ``summarize`` of the other images, or their number alone if that is 0; and
-        ``evaluation.new_patients.new_patient_metrics``.
+        ``selective`` and in it ``abstention``, with near-duplicates of training images ``without_near_duplicates``:
+        their number, ``near_duplicates``, and ``summarize`` of the other images, or their number alone if that is 0;
+        and ``evaluation.new_patients.new_patient_metrics``.
         """
         labels = np.array([self.classes.index(record.label) for record in self.records])
         found = {
@@ -119,7 +119,11 @@ class EvaluationResult:
             "calibration": calibration_metrics(labels, self.probabilities, self.calibration),
         }
         if self.decisions is not None:
-            found["selective"] = selective_metrics(labels, self.probabilities, self.decisions, self.classes)
+            abstention = self.calibration.abstention if self.calibration else None
+            found["selective"] = {
+                **selective_metrics(labels, self.probabilities, self.decisions, self.classes),
+                "abstention": abstention and abstention.to_json(),
+            }
         # As precise as predictions.csv, as the calibration.
         exact = np.asarray(self.probabilities, np.float64)
         found["risk_coverage"] = risk_coverage_metrics(labels, exact, found.get("selective"))

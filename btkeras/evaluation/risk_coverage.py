@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from btkeras.decisions.abstention import Abstention
 from btkeras.metrics import wilson
 from btkeras.metrics.calibration import risk_coverage
 from btkeras.metrics.classification import FloatArray, IntArray
@@ -62,6 +63,7 @@ def format_risk_coverage(metrics: Mapping[str, Any]) -> list[str]:
         f"  {'coverage':10}" + "".join(f"{100 * share:7.0f} %" for share in SHOWN),
         f"  {'risk':10}" + "".join(f"{100 * risk:7.1f} %" for risk in risks),
         *([f"  {_format_point(point)}"] if point else []),
+        *_format_abstention(metrics),
     ]
 
 
@@ -73,3 +75,8 @@ def _format_point(point: Mapping[str, Any]) -> str:
         f"working point: coverage {100 * point['coverage']:.1f} %, risk {100 * point['risk']:.1f} % "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
     )
+
+
+def _format_abstention(metrics: Mapping[str, Any]) -> list[str]:
+    found = (metrics.get("selective") or {}).get("abstention")
+    return [f"  {Abstention.from_json(found)}"] if found else []

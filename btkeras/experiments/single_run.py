@@ -13,7 +13,7 @@ import numpy as np
 from btkeras.config import AugmentConfig, ExperimentConfig
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import ModelError, RunError
-from btkeras.evaluation.evaluate import calibrate_and_evaluate
+from btkeras.evaluation.calibrate import calibrate_and_evaluate
 from btkeras.evaluation.results import EvaluationResult
 from btkeras.experiments.experiment import Experiment, Job, model_config, models
 from btkeras.files import require_new

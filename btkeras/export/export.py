@@ -132,8 +132,7 @@ class _Exporter:
             # Its calibration needs its own outputs, which need a file that can be loaded.
             shutil.copyfile(file, first)
             embed(first, exact_files)
-            outputs = load_backend(first).predict_all(quantization.validation.images)
-            own = recalibrated(kind, checkpoint, quantization.validation.labels, outputs)
+            own = recalibrated(checkpoint, load_backend(first), quantization)
             embed(file, metadata.metadata_files(manifest, own))
             rows += check_parity(model_format, file, checkpoint, self.slices, kind)
             return rows, compare(model_format, (exact, file), quantization)

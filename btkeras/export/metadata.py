@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import btkeras
+from btkeras.decisions.abstention import VALIDATION
 from btkeras.decisions.calibration import COVERAGE
 from btkeras.decisions.ood import OOD_PERCENTILE
 from btkeras.errors import DataError, RunError
@@ -143,10 +144,11 @@ def _expected(version: Path, file: str, quantization: str | None) -> dict[str, A
     (prediction,) = predictor.predict_files([version / model_folder.SELFTEST_IMAGE])
     probability, ood_percentile = _TOLERANCES[quantization]
     calibration, ood_calibration = predictor.backend.calibration, predictor.backend.ood_calibration
-    # The largest score in distribution, and the least probability of a class in a prediction set.
+    # The largest score in distribution, and the least probabilities of a class in a prediction set and of a decision.
     thresholds = {
         "ood_score": ood_calibration.threshold if ood_calibration else None,
         "probability": 1 - calibration.threshold(COVERAGE) if calibration else None,
+        "decision": calibration.abstention.threshold if calibration and calibration.abstention else None,
     }
     return {
         "file": file,
@@ -157,17 +159,21 @@ def _expected(version: Path, file: str, quantization: str | None) -> dict[str, A
         "probabilities": prediction.probabilities,
         "tolerance": {"probability": probability, "ood_percentile": ood_percentile},
         # Whether all predictions within the tolerance have the same decision.
-        "decided": _decided(prediction, thresholds["probability"], probability, ood_percentile),
+        "decided": _decided(prediction, thresholds, probability, ood_percentile),
         "thresholds": thresholds,
     }
 
 
-def _decided(prediction: FilePrediction, limit: float | None, probability: float, ood_percentile: float) -> bool:
+def _decided(
+    prediction: FilePrediction, thresholds: Mapping[str, float | None], probability: float, ood_percentile: float
+) -> bool:
     values, percentile = np.array([*prediction.probabilities.values()]), prediction.ood_percentile
-    near_set = limit is not None and bool((np.abs(values - limit) <= probability).any())
-    near_ood = percentile is not None and abs(percentile - 100 * OOD_PERCENTILE) <= ood_percentile
     first, second = np.sort(values)[[-1, -2]]
-    return not near_set and not near_ood and bool(first - second > 2 * probability)
+    tested = {"probability": values, "decision": first}
+    limits = {name: limit for name in tested if (limit := thresholds[name]) is not None}
+    near = any(bool((np.abs(tested[name] - limit) <= probability).any()) for name, limit in limits.items())
+    near_ood = percentile is not None and abs(percentile - 100 * OOD_PERCENTILE) <= ood_percentile
+    return not near and not near_ood and bool(first - second > 2 * probability)
 
 
 def write_manifest(version: Path, network: ExportNetwork, manifest: _Json, selftest: _Json) -> None:
@@ -201,16 +207,18 @@ def _export_section(manifest: _Json, selftest: _Json, digests: Mapping[str, str]
     lines += [f"| {name} | `{digest}` |" for name, digest in weights.items()]
     lines += ["", "Thresholds of the decisions:", "", f"- Temperature: {manifest['temperature']:.3f}, in the weights."]
     for row in selftest["formats"].values():
-        score, probability = row["thresholds"]["ood_score"], row["thresholds"]["probability"]
+        score, probability, least = (row["thresholds"][name] for name in ("ood_score", "probability", "decision"))
         if score is not None:
             lines.append(
                 f"- {row['file']}: uncertain beyond an OOD score of {score:.1f} "
-                f"({100 * OOD_PERCENTILE:.0f} % of the validation slices are below)."
+                f"({100 * OOD_PERCENTILE:.0f} % of the {VALIDATION} are below)."
             )
+        if least is not None:
+            lines.append(f"- {row['file']}: uncertain below a highest probability of {least:.4f}.")
         if probability is not None:
             lines.append(
                 f"- {row['file']}: a class is in the prediction set of {100 * selftest['coverage']:.0f} % coverage "
-                f"from a probability of {probability:.4f}; uncertain unless there is one such class."
+                f"from a probability of {probability:.4f}."
             )
     commands = [f"btkeras export RUN --out MODEL {' '.join(options)}", "btkeras selftest --model MODEL"]
     commands += ["btkeras evaluate MODEL --data DATASET"]

@@ -1,6 +1,7 @@
 """Quantized models compared with their float32 ones on the validation subset, and evaluated on the test subset.
 
-A quantized network is another network: its prediction sets and OOD percentiles come from its own outputs.
+A quantized network is another network: its prediction sets, OOD percentiles and abstention threshold come from its own
+outputs.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from btkeras.decisions.abstention import VALIDATION, Abstention
 from btkeras.decisions.calibration import METHOD, nonconformity_scores
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.errors import DataError, ImageError
+from btkeras.evaluation.calibrate import CalibrationImages, abstention_of, calibration_images
 from btkeras.export.parity import spread
 from btkeras.inference.backends import InferenceBackend, ModelOutputs, load_backend
 from btkeras.inference.predictor import Predictor
@@ -48,16 +51,19 @@ class Quantization:
     training: NDArray[np.uint8]
     validation: LabelledSlices
     test: LabelledSlices
+    calibration: CalibrationImages  # of the OOD percentiles and the abstention threshold
 
     @classmethod
     def of(cls, kind: str, run: Run, preprocessor: Preprocessor) -> Quantization:
         """Loads the slices; DataError if the run's dataset is gone, or was changed."""
         try:
             dataset = run.dataset()
-            records = spread(run.split(dataset).train)
+            split = run.split(dataset)
+            records = spread(split.train)
             found = preprocessor.files([dataset.root / record.path for record in records])
             training = np.stack([image for image in found if not isinstance(image, ImageError)])
-            return cls(kind, training, subset_slices(run, "validation"), subset_slices(run, "test"))
+            subsets = (subset_slices(run, "validation"), subset_slices(run, "test"))
+            return cls(kind, training, *subsets, calibration_images(run, split, dataset))
         except DataError as error:
             raise DataError(
                 "Quantization needs the run's dataset, for calibration and comparison",
@@ -75,21 +81,34 @@ def subset_slices(run: Run, subset: str) -> LabelledSlices:
     return LabelledSlices(cache.take(np.arange(len(cache))), labels)
 
 
-def recalibrated(
-    kind: str, checkpoint: InferenceBackend, labels: NDArray[np.integer], outputs: ModelOutputs
-) -> InferenceBackend:
-    """The checkpoint with the calibration of its quantized network, from that one's outputs for the validation subset.
+def recalibrated(checkpoint: InferenceBackend, network: InferenceBackend, data: Quantization) -> InferenceBackend:
+    """The checkpoint with the calibration of its quantized network, from that one's outputs.
 
-    The temperature is in the weights, and stays the checkpoint's.
+    The temperature is in the weights, and stays the checkpoint's; so does an abstention threshold that was fitted on a
+    dataset of its own, which is not at hand.
     """
+    labels, probabilities = data.validation.labels, network.predict_all(data.validation.images).probabilities
+    shifted = network.predict_all(data.calibration.images)
+    ood = None if shifted.ood_scores is None else CalibrationScores(np.sort(shifted.ood_scores))
     calibration = checkpoint.calibration and replace(
         checkpoint.calibration,
-        scores=tuple(nonconformity_scores(labels, outputs.probabilities).tolist()),
-        nll_after=negative_log_likelihood(labels, outputs.probabilities),
-        method=f"{METHOD}; scores of the network in {kind}",
+        scores=tuple(nonconformity_scores(labels, probabilities).tolist()),
+        nll_after=negative_log_likelihood(labels, probabilities),
+        method=f"{METHOD}; scores of the network in {data.kind}",
+        abstention=_abstention(checkpoint.calibration.abstention, data.calibration, shifted, ood),
     )
-    ood_calibration = None if outputs.ood_scores is None else CalibrationScores(np.sort(outputs.ood_scores))
-    return replace(checkpoint, calibration=calibration, ood_calibration=ood_calibration)
+    return replace(checkpoint, calibration=calibration, ood_calibration=ood)
+
+
+def _abstention(
+    found: Abstention | None, images: CalibrationImages, outputs: ModelOutputs, ood: CalibrationScores | None
+) -> Abstention | None:
+    """The checkpoint's threshold, or the quantized network's own where the images are at hand."""
+    if found is None or found.data != VALIDATION:
+        return found
+    none = np.zeros(len(images.labels), bool)
+    beyond = none if ood is None or outputs.ood_scores is None else ood.ood(outputs.ood_scores)
+    return abstention_of(images, outputs.probabilities, beyond, found.data, found.risk, found.level)
 
 
 def compare(model_format: str, files: tuple[Path, Path], data: Quantization) -> dict[str, Any]:

@@ -63,8 +63,8 @@ class ModelMetadata:
         size: Side of the input, pixels.
         channels: Channels of the input.
         harmonize: Whether the input is cropped to the head and intensity-normalised.
-        calibration: What prediction sets are made from; None if the model is not calibrated.
-        ood_calibration: The validation slices' OOD scores; None if the model has no OOD score.
+        calibration: What prediction sets and the abstention threshold are from; None if the model is not calibrated.
+        ood_calibration: The calibration slices' OOD scores; None if the model has no OOD score.
     """
 
     classes: tuple[str, ...]

@@ -47,7 +47,7 @@ class FilePrediction:
         error: Why the file could not be read, or None.
         decision: A class, ``uncertain`` or ``rejected``, of ``SelectiveClassifier``; "" with an error.
         set: Prediction set: the classes that cannot be ruled out at the wanted coverage; None without calibration.
-        ood_percentile: Percent of the validation slices whose OOD score is at most this one's; None without OOD scores.
+        ood_percentile: Percent of the calibration slices whose OOD score is at most this one's; None without them.
         reasons: Why the decision is no class.
         near_duplicate: Of which subset's slice the image is a near-duplicate: ``train``, ``validation`` or ``none``;
             None if the model has no hashes of them.

@@ -16,6 +16,7 @@ from typing import Any
 from btkeras.checksums import read_document
 from btkeras.datasets.collections import known_collections
 from btkeras.datasets.dataset import Dataset
+from btkeras.decisions.abstention import Abstention
 from btkeras.errors import BTKerasError, RunError
 from btkeras.evaluation.robustness import read_sheet
 from btkeras.experiments.experiment import Experiment, is_experiment
@@ -196,7 +197,9 @@ def _selective_table(selective: _Json) -> Table:
     shares |= {"accuracy of the covered": "accuracy", "of the others": "withheld_accuracy"}
     columns = (Column("class"), Column("images", count), *Column.several(shares, percent))
     rows = [{"class": label, **row} for label, row in {"all classes": selective, **selective["per_class"]}.items()]
-    return Table.from_rows("selective", "Selective classification of the test subset, percent", columns, rows)
+    found = selective.get("abstention")
+    notes = [f"A class is the decision by its probability: {Abstention.from_json(found)}."] if found else []
+    return Table.from_rows("selective", "Selective classification of the test subset, percent", columns, rows, *notes)
 
 
 def _explanation_table(scores: _Json) -> Table:

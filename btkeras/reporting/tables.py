@@ -23,7 +23,7 @@ _SET_NOTE = (
     "Percent, but for the classes a set. A set holds the classes that cannot be ruled out (split conformal prediction, "
     "score 1 - p). The wanted coverage is promised for images like the validation subset's, over all of them and not "
     "within each class, where it may be less. In an empty set, no class is as probable as the true one nearly always "
-    "was. A prediction is uncertain then, as with several classes."
+    "was."
 )
 
 

@@ -91,7 +91,11 @@ class InferenceBackend(ModelMetadata):
 
     def missing(self) -> str | None:
         """Which parts of a prediction this model cannot give and how to add them; None if it gives all."""
-        parts = {"prediction sets": self.calibration, "OOD scores": self.ood_calibration}
+        parts = {
+            "prediction sets": self.calibration,
+            "abstention threshold": self.calibration and self.calibration.abstention,
+            "OOD scores": self.ood_calibration,
+        }
         lacking = " and no ".join(name for name, value in parts.items() if value is None)
         run = (self.source / "config.yaml").is_file()
         remedy = f"btkeras calibrate {self.source}" if run else "btkeras calibrate RUN, then export it again"

@@ -72,7 +72,7 @@ function oodFact(prediction) {
   const limit = make("i", { class: "scale-limit" });
   limit.style.insetInlineStart = `${prediction.ood_threshold}%`;
   const beyond = prediction.reasons.some((reason) => reason.startsWith("unlike"));
-  const text = `At least as unlike the training slices as ${prediction.ood_percentile.toFixed(1)} % of the validation slices`;
+  const text = `At least as unlike the training slices as ${prediction.ood_percentile.toFixed(1)} % of the calibration slices`;
   return [make("dt", {}, "OOD percentile"),
     make("dd", {}, make("span", { class: "scale", "aria-hidden": "true" }, limit, mark),
       make("span", { class: "fine" }, beyond ? `${text}: above the threshold.` : `${text}.`))];

@@ -1,0 +1,58 @@
+"""From which highest probability on a class is the decision, and what was tested for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from btkeras.errors import ConfigError
+
+METHOD = "Learn then Test, fixed sequence of thresholds, exact binomial test"
+# Largest share of wrong classes among the decisions, and the confidence level at which it is kept.
+RISK, LEVEL = 0.05, 0.9
+# What the threshold is fitted on unless a dataset is named.
+VALIDATION = "validation slices with none to three corruptions"
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """A threshold of the highest probability, fitted by ``metrics.risk_control.control_risk``."""
+
+    threshold: float | None  # least highest probability of a decision; None if no threshold keeps the risk
+    risk: float  # largest share of wrong decisions, above 0 and below 1
+    level: float  # confidence level of that, above 0 and below 1
+    images: int  # that were tested: brain MRI slices that are not out of distribution
+    covered: int  # of these, at or above the threshold; without one, the surest that were tested
+    wrong: int  # of the covered
+    bound: float  # upper confidence bound of the risk among them
+    data: str  # which images: ``VALIDATION``, or a dataset's name
+    method: str = METHOD
+
+    def to_json(self) -> dict[str, Any]:
+        """The part ``abstention`` of ``calibration.json``."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Abstention:
+        """Reads what ``to_json`` made; raises KeyError, TypeError or ValueError if it is something else."""
+        found = Abstention(**document)
+        # NaN is in no range.
+        shares = (found.risk, found.level, *([] if found.threshold is None else [found.threshold]))
+        if not all(0 <= share <= 1 for share in shares) or not 0 <= found.wrong <= found.covered <= found.images:
+            raise ValueError("an abstention threshold or its counts out of range")
+        return found
+
+    def __str__(self) -> str:
+        """What was found, without a full stop."""
+        wanted = f"the risk of {self.risk:.1%} on {self.images:,} {self.data}"
+        found = f"no threshold keeps {wanted}" if self.threshold is None else f"from {self.threshold:.3f} on, {wanted}"
+        bound = f"at most {self.bound:.1%} with {self.level:.0%} confidence"
+        return f"{found}: {self.wrong:,} of the surest {self.covered:,} are wrong, {bound}"
+
+
+def check_risk(risk: float, level: float) -> None:
+    """Raises ``ConfigError`` unless a risk and a confidence level are above 0 and below 1."""
+    for name, value, example in (("risk", risk, RISK), ("confidence level", level, LEVEL)):
+        if not 0 < value < 1:
+            raise ConfigError(f"A {name} must be above 0 and below 1", received=value, remedy=f"Give {example}, say")

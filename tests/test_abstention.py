@@ -1,0 +1,118 @@
+"""The threshold below which a run abstains: fitted by the command, kept by decisions and exports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from btkeras.decisions.abstention import VALIDATION, Abstention
+from btkeras.decisions.calibration import Calibration, load_calibration
+from btkeras.errors import RunError
+from btkeras.evaluation.corruptions import corrupt_at_random
+from btkeras.export.metadata import metadata_files
+from btkeras.inference.backends import load_backend
+from btkeras.inference.model_folder import parse_metadata
+from btkeras.inference.predictor import Predictor
+from btkeras.runs import open_run
+from tests.conftest import write_images
+from tests.test_cli import btkeras, fails
+
+FOUND = Abstention(0.8, 0.1, 0.9, 200, 150, 8, 0.09, "elsewhere")
+
+
+@pytest.fixture
+def run(calibrated_run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(calibrated_run, tmp_path / "run")
+
+
+@pytest.fixture
+def _slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the tests' images, which are noise and stripes, passed the MRI check."""
+    for module in ("evaluation.calibrate", "inference.predictor"):
+        monkeypatch.setattr(f"btkeras.{module}.rejection_reason", lambda image: None)
+
+
+def abstention(run: Path) -> Abstention:
+    found = load_calibration(open_run(run))
+    assert found is not None and found.abstention is not None
+    return found.abstention
+
+
+@pytest.mark.usefixtures("_slices")
+def test_a_threshold_is_fitted_on_another_hospitals_images_and_kept_by_the_decisions(run: Path, tmp_path: Path) -> None:
+    other = write_images(tmp_path / "elsewhere", per_class=30, seed=5)
+    shown = btkeras("calibrate", run, "--data", other, "--risk", "0.15")
+    assert shown.exit_code == 0, shown.output
+    found = abstention(run)
+    assert (found.data, found.risk, found.level) == ("elsewhere", 0.15, 0.9) and str(found) in shown.stdout
+    assert binomtest(found.wrong, found.covered, 0.15, "less").pvalue <= 0.1 + 1e-9
+    predictor, tested = Predictor(run), []
+    for prediction in predictor.predict_files(sorted(other.glob("*/*.png"))):
+        sure = max(prediction.probabilities.values()) >= found.threshold
+        usual = prediction.ood_percentile is not None and prediction.ood_percentile < 99
+        tested.append(usual)
+        assert (prediction.decision == prediction.label) == (sure and usual)
+        assert prediction.decision in (prediction.label, "uncertain")
+    assert found.images == sum(tested)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["selective"]["abstention"] == found.to_json()
+    texts = metadata_files({"classes": ["a"], "image_size": 32, "channels": 1}, load_backend(run))
+    assert parse_metadata(texts, tmp_path).calibration.abstention == found
+    assert "from 0." in btkeras("card", run, "--out", "-").stdout
+
+
+@pytest.mark.usefixtures("_slices")
+def test_what_cannot_be_promised_is_an_error_and_leaves_the_run_as_it_was(
+    run: Path, shared_images: Path, tmp_path: Path
+) -> None:
+    before = (run / "calibration.json").read_bytes()
+    other = write_images(tmp_path / "elsewhere", per_class=8, seed=5)
+    fails(btkeras("calibrate", run, "--data", other, "--risk", "0.01"), "must keep the risk of 1.0%")
+    fails(btkeras("calibrate", run, "--data", shared_images), "must not have been trained on")
+    fails(btkeras("calibrate", run, "--risk", "1.5"), "above 0 and below 1", code=2)
+    fails(btkeras("calibrate", run, "--confidence-level", "0"), "above 0 and below 1", code=2)
+    assert (run / "calibration.json").read_bytes() == before
+
+
+def test_without_a_threshold_nothing_is_decided(run: Path) -> None:
+    # Of its eight validation images, the MRI check takes all for noise.
+    found = abstention(run)
+    assert (found.threshold, found.images, found.data) == (None, 0, VALIDATION)
+    assert "no threshold keeps the risk of 5.0%" in btkeras("calibrate", run).output
+    decided = Predictor(run).selective.decisions(np.array([[1.0, 0, 0, 0]]), None, [None])
+    assert decided[0].decision == "uncertain" and "risk of 5%" in decided[0].reasons[0]
+
+
+@pytest.mark.parametrize("change", [{"threshold": 2.0}, {"risk": None}, {"covered": 500}, {"more": 1}])
+def test_what_is_no_abstention_is_refused(change: dict[str, object]) -> None:
+    whole = Calibration(1.0, (0.1, 0.2), 0.5, 0.4, abstention=FOUND)
+    document = json.loads(json.dumps(whole.to_json()))
+    assert Calibration.from_json(document) == whole
+    with pytest.raises(RunError, match=r"calibration\.json must be as `btkeras calibrate` writes it"):
+        Calibration.from_json({**document, "abstention": {**FOUND.to_json(), **change}})
+
+
+def test_a_model_of_before_says_what_it_lacks_and_abstains_by_its_sets(run: Path) -> None:
+    backend = load_backend(run)
+    assert backend.missing() is None and backend.calibration is not None
+    old = replace(backend, calibration=replace(backend.calibration, abstention=None))
+    assert "no abstention threshold; get them with: btkeras calibrate" in str(old.missing())
+    decided = Predictor(old).selective.decisions(np.array([[0.9, 0.1, 0, 0]]), None, [None])
+    assert decided[0].decision == "uncertain" and "at 95% coverage" in decided[0].reasons[0]
+
+
+def test_images_are_corrupted_at_random_and_always_alike() -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (24, 20, 1), np.uint8) for _ in range(200)]
+    changed = [corrupt_at_random(image) for image in images]
+    unchanged = sum(bool((image == found).all()) for image, found in zip(images, changed, strict=True))
+    assert all((corrupt_at_random(image) == found).all() for image, found in zip(images[:9], changed, strict=False))
+    assert all(found.shape == (24, 20, 1) and found.dtype == np.uint8 for found in changed)
+    # One of four numbers of corruptions is none.
+    assert binomtest(unchanged, 200, 0.25).pvalue > 0.01
