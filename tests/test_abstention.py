@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from btkeras.decisions.abstention import VALIDATION, Abstention
 from btkeras.decisions.calibration import Calibration, load_calibration
 from btkeras.errors import RunError
+from btkeras.evaluation.calibrate import CalibrationImages, abstention_of
 from btkeras.evaluation.corruptions import corrupt_at_random
 from btkeras.export.metadata import metadata_files
 from btkeras.inference.backends import load_backend
@@ -84,9 +85,9 @@ def test_without_a_threshold_nothing_is_decided(run: Path) -> None:
     # Of its eight validation images, the MRI check takes all for noise.
     found = abstention(run)
     assert (found.threshold, found.images, found.data) == (None, 0, VALIDATION)
-    assert "no threshold keeps the risk of 5.0%" in btkeras("calibrate", run).output
+    assert "no threshold keeps the risk of 20.0%" in btkeras("calibrate", run).output
     decided = Predictor(run).selective.decisions(np.array([[1.0, 0, 0, 0]]), None, [None])
-    assert decided[0].decision == "uncertain" and "risk of 5%" in decided[0].reasons[0]
+    assert decided[0].decision == "uncertain" and "risk of 20%" in decided[0].reasons[0]
 
 
 @pytest.mark.parametrize("change", [{"threshold": 2.0}, {"risk": None}, {"covered": 500}, {"more": 1}])
@@ -116,3 +117,16 @@ def test_images_are_corrupted_at_random_and_always_alike() -> None:
     assert all(found.shape == (24, 20, 1) and found.dtype == np.uint8 for found in changed)
     # One of four numbers of corruptions is none.
     assert binomtest(unchanged, 200, 0.25).pvalue > 0.01
+
+
+def test_the_smallest_risk_that_can_be_kept_is_taken() -> None:
+    # 10 of 300 equally sure predictions are wrong: at 96.7 % confidence, a third of 10 % each, at most 6.2 %.
+    labels = np.r_[np.ones(10, int), np.zeros(290, int)]
+    images = CalibrationImages(np.zeros((300, 1, 1, 1), np.uint8), labels, np.zeros(300, bool))
+    probabilities, beyond = np.tile([0.9, 0.1], (300, 1)), np.zeros(300, bool)
+    found = abstention_of(images, probabilities, beyond, "elsewhere", (0.05, 0.1, 0.2), 0.9)
+    exact = binomtest(10, 300, alternative="less").proportion_ci(1 - 0.1 / 3, "exact")
+    assert (found.threshold, found.risk, found.level, found.wrong) == (0.9, 0.1, 0.9, 10)
+    assert found.bound == pytest.approx(exact.high) and 0.05 < found.bound < 0.1
+    rejected = replace(images, rejected=labels == 1)
+    assert abstention_of(rejected, probabilities, beyond, "elsewhere", (0.05, 0.1, 0.2), 0.9).risk == 0.05

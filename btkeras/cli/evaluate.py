@@ -22,7 +22,7 @@ from btkeras.cli.common import (
     skip_broken_option,
 )
 from btkeras.config import GROUPINGS
-from btkeras.decisions.abstention import LEVEL, RISK, check_risk
+from btkeras.decisions.abstention import LEVEL, check_risk
 from btkeras.errors import ConfigError, ModelError
 
 
@@ -149,13 +149,16 @@ def _evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any]
 @run_argument
 @click.option("--data", metavar="DATASET", help="Labelled images, of your hospital say, to fit the threshold on.")
 @click.option(
-    "--risk", default=RISK, show_default=True, metavar="SHARE", help="Largest share of wrong classes among decisions."
+    "--risk",
+    type=float,
+    metavar="SHARE",
+    help="Largest share of wrong decisions.  [default: the smallest of 0.05, 0.1 and 0.2 that can be kept]",
 )
 @click.option(
     "--confidence-level", "level", default=LEVEL, show_default=True, metavar="SHARE", help="How surely it is kept."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the calibration metrics of the test subset as JSON.")
-def calibrate(run: Path, data: str | None, risk: float, level: float, as_json: bool) -> None:
+def calibrate(run: Path, data: str | None, risk: float | None, level: float, as_json: bool) -> None:
     """Calibrate RUN's best checkpoint, fit the threshold below which it abstains, and evaluate it again.
 
     RUN/best.keras gets a temperature, by which its logits are divided; the most probable class stays the same.

@@ -9,8 +9,8 @@ from typing import Any
 from btkeras.errors import ConfigError
 
 METHOD = "Learn then Test, fixed sequence of thresholds, exact binomial test"
-# Largest share of wrong classes among the decisions, and the confidence level at which it is kept.
-RISK, LEVEL = 0.05, 0.9
+# Shares of wrong classes among the decisions, of which the smallest that can be kept is taken; the confidence level.
+RISKS, LEVEL = (0.05, 0.1, 0.2), 0.9
 # What the threshold is fitted on unless a dataset is named.
 VALIDATION = "validation slices with none to three corruptions"
 
@@ -51,8 +51,8 @@ class Abstention:
         return f"{found}: {self.wrong:,} of the surest {self.covered:,} are wrong, {bound}"
 
 
-def check_risk(risk: float, level: float) -> None:
-    """Raises ``ConfigError`` unless a risk and a confidence level are above 0 and below 1."""
-    for name, value, example in (("risk", risk, RISK), ("confidence level", level, LEVEL)):
-        if not 0 < value < 1:
+def check_risk(risk: float | None, level: float) -> None:
+    """Raises ``ConfigError`` unless a risk, if there is one, and a confidence level are above 0 and below 1."""
+    for name, value, example in (("risk", risk, RISKS[0]), ("confidence level", level, LEVEL)):
+        if value is not None and not 0 < value < 1:
             raise ConfigError(f"A {name} must be above 0 and below 1", received=value, remedy=f"Give {example}, say")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from scipy.special import softmax
 
 from btkeras.checksums import recorded_file
 from btkeras.datasets.dataset import Dataset, Record
-from btkeras.decisions.abstention import LEVEL, RISK, VALIDATION, Abstention, check_risk
+from btkeras.decisions.abstention import LEVEL, RISKS, VALIDATION, Abstention, check_risk
 from btkeras.decisions.calibration import Calibration, load_calibration, nonconformity_scores
 from btkeras.decisions.finite import require_finite
 from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores, Gaussian, OODDetector, load_ood, save_ood
@@ -56,7 +57,7 @@ def _loaded(run: Run | LoadedRun) -> _CalibratedRun:
 
 @only_writer
 def calibrate_and_evaluate(
-    run: Run, dataset: Dataset | None = None, *, risk: float = RISK, level: float = LEVEL
+    run: Run, dataset: Dataset | None = None, *, risk: float | None = None, level: float = LEVEL
 ) -> dict[str, Any]:
     """Calibrates a finished run and evaluates it on its test subset; as ``evaluate_split``.
 
@@ -163,7 +164,7 @@ def _predict(opened: LoadedRun, network: keras.Model, images: NDArray[np.uint8])
 
 @only_writer
 def fit_abstention(
-    run: Run | LoadedRun, dataset: Dataset | None = None, *, risk: float = RISK, level: float = LEVEL
+    run: Run | LoadedRun, dataset: Dataset | None = None, *, risk: float | None = None, level: float = LEVEL
 ) -> Abstention:
     """Fits the threshold below which a calibrated run abstains, into ``calibration.json``.
 
@@ -171,7 +172,8 @@ def fit_abstention(
         run: The run, with a calibration and an OOD detector.
         dataset: Labelled images that stand for those to come, of another hospital say; by default the run's validation
             slices, as ``calibration_images`` changes them.
-        risk: Largest share of wrong classes among the decisions, above 0 and below 1.
+        risk: Largest share of wrong classes among the decisions, above 0 and below 1; None for the smallest of
+            ``RISKS`` that can be kept.
         level: Confidence level of that, above 0 and below 1.
 
     Raises:
@@ -188,11 +190,11 @@ def fit_abstention(
     images = opened.calibration_images if dataset is None else _images_elsewhere(opened, dataset)
     outputs = _predict(opened, with_features(opened.model), images.images)
     probabilities, features = np.split(outputs, [len(opened.run.classes())], axis=1)
-    wanted = (VALIDATION if dataset is None else dataset.root.name, risk, level)
+    wanted = (VALIDATION if dataset is None else dataset.root.name, (risk,) if risk else RISKS, level)
     found = abstention_of(images, probabilities, ood.reference.ood(ood.score(features)), *wanted)
     if found.threshold is None and dataset is not None:
         raise DataError(
-            f"A threshold must keep the risk of {risk:.1%} with {level:.0%} confidence",
+            f"A threshold must keep the risk of {found.risk:.1%} with {level:.0%} confidence",
             received=str(found),
             remedy="Give more labelled images, or allow more: --risk, --confidence-level",
         )
@@ -206,18 +208,22 @@ def abstention_of(
     probabilities: NDArray[np.floating],
     beyond: NDArray[np.bool_],
     data: str,
-    risk: float,
+    risks: Sequence[float],
     level: float,
 ) -> Abstention:
     """The threshold by a network's ``[n, classes]`` probabilities for images that are neither rejected nor ``beyond``.
 
-    ``beyond`` are those out of distribution, ``[n]``; the others as of ``fit_abstention``.
+    ``beyond`` are those out of distribution, ``[n]``. The first of the ``risks`` is taken that can be kept, or else the
+    last. They share what the confidence ``level`` leaves (Bonferroni).
     """
     tested = ~(images.rejected | beyond)
     if not tested.any():
-        return Abstention(None, risk, level, 0, 0, 0, 1.0, data)
+        return Abstention(None, risks[-1], level, 0, 0, 0, 1.0, data)
     confidences, right = top_label(images.labels[tested], probabilities[tested])
-    found = control_risk(confidences, right, risk, level)
+    for risk in risks:
+        found = control_risk(confidences, right, risk, 1 - (1 - level) / len(risks))
+        if found.threshold is not None:
+            break
     return Abstention(found.threshold, risk, level, len(right), found.covered, found.wrong, found.bound, data)
 
 

@@ -108,7 +108,7 @@ def _abstention(
         return found
     none = np.zeros(len(images.labels), bool)
     beyond = none if ood is None or outputs.ood_scores is None else ood.ood(outputs.ood_scores)
-    return abstention_of(images, outputs.probabilities, beyond, found.data, found.risk, found.level)
+    return abstention_of(images, outputs.probabilities, beyond, found.data, (found.risk,), found.level)
 
 
 def compare(model_format: str, files: tuple[Path, Path], data: Quantization) -> dict[str, Any]:
