@@ -148,15 +148,8 @@ def _evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any]
 @click.command(short_help="Calibrate a run's probabilities, and when it abstains.")
 @run_argument
 @click.option("--data", metavar="DATASET", help="Labelled images, of your hospital say, to fit the threshold on.")
-@click.option(
-    "--risk",
-    type=float,
-    metavar="SHARE",
-    help="Largest share of wrong decisions.  [default: the smallest of 0.05, 0.1 and 0.2 that can be kept]",
-)
-@click.option(
-    "--confidence-level", "level", default=LEVEL, show_default=True, metavar="SHARE", help="How surely it is kept."
-)
+@click.option("--risk", type=float, help="Largest share of wrong decisions.  [default: of 0.05, 0.1, 0.2 what is kept]")
+@click.option("--confidence-level", "level", default=LEVEL, show_default=True, help="How surely it is kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print the calibration metrics of the test subset as JSON.")
 def calibrate(run: Path, data: str | None, risk: float | None, level: float, as_json: bool) -> None:
     """Calibrate RUN's best checkpoint, fit the threshold below which it abstains, and evaluate it again.
@@ -165,11 +158,10 @@ def calibrate(run: Path, data: str | None, risk: float | None, level: float, as_
     RUN/calibration.json gets the conformal scores for prediction sets, and RUN/ood.npz the out-of-distribution
     detector. `train` and `cv` do this themselves; runs of older versions need it.
 
-    A decision is `uncertain` where the highest probability is below a threshold. That is chosen by Learn then Test, so
-    that at most --risk of the other decisions are wrong, with --confidence-level. This holds for images like those that
-    it is fitted on: the validation slices with none to three corruptions each (noise, blur, bias field, ...), or, far
-    better, --data: labelled images of the hospital where the model is used, which it never saw, some hundred of as
-    many patients as possible. Images of one patient count as one there, so that fewer patients promise less.
+    A decision is `uncertain` where the highest probability is below a threshold, chosen by Learn then Test so that at
+    most --risk of the other decisions are wrong, with --confidence-level. This holds for images like those that it is
+    fitted on: the validation slices with none to three corruptions (noise, blur, ...), or, far better, --data: some
+    hundred labelled images, never trained on, from where the model is used. Fewer patients than images promise less.
 
     \b
     Examples:
