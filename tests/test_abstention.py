@@ -85,7 +85,7 @@ def test_without_a_threshold_nothing_is_decided(run: Path) -> None:
     # Of its eight validation images, the MRI check takes all for noise.
     found = abstention(run)
     assert (found.threshold, found.images, found.data) == (None, 0, VALIDATION)
-    assert "no threshold keeps the risk of 20.0%" in btkeras("calibrate", run).output
+    assert "turns all validation slices" in btkeras("calibrate", run).output
     decided = Predictor(run).selective.decisions(np.array([[1.0, 0, 0, 0]]), None, [None])
     assert decided[0].decision == "uncertain" and "risk of 20%" in decided[0].reasons[0]
 

@@ -84,6 +84,7 @@ def test_train_evaluate_predict_export_in_a_row(tmp_path: Path, shared_images: P
     assert json.loads(evaluated.stdout) == json.loads((run / "metrics.json").read_text())
     predicted = btkeras("predict", image, "--model", run, "--json")
     keys = {"path", "label", "probabilities", "decision", "set", "ood_percentile", "reasons", "slice", "slices"}
+    keys |= {"near_duplicate"}
     assert set(json.loads(predicted.stdout)[0]) == keys
     # A training also calibrates.
     assert "calibrate" not in predicted.stderr

@@ -45,6 +45,8 @@ class Abstention:
 
     def __str__(self) -> str:
         """What was found, without a full stop."""
+        if not self.images:
+            return f"no threshold: the MRI check or the OOD score turns all {self.data} away"
         wanted = f"the risk of {self.risk:.1%} on {self.images:,} {self.data}"
         found = f"no threshold keeps {wanted}" if self.threshold is None else f"from {self.threshold:.3f} on, {wanted}"
         bound = f"at most {self.bound:.1%} with {self.level:.0%} confidence"
