@@ -26,17 +26,21 @@ _OF_A_RUN = (*_TRAINED, *_MEASURED_LATER)
 
 def keep_run(source: Run, target: Path) -> None:
     """Copies a run's text files."""
-    names = (*_OF_A_RUN, source.splits_file.name, source.images_file.name)
-    _copy([source.path / name for name in names], source.path, target, source.manifest()["dataset"])
+    others = (source.path / name for name in (source.splits_file.name, source.images_file.name))
+    _copy([*_files_of(source), *others], source.path, target, source.manifest()["dataset"])
 
 
 def keep(source: Experiment, target: Path) -> int:
     """Copies an experiment's text files and returns the number of finished folds."""
-    finished = [source.run(job).path for job in source.jobs() if source.is_finished(job)]
+    finished = [source.run(job) for job in source.jobs() if source.is_finished(job)]
     top = [source.config_file, source.manifest_file, *(source.path / "splits").iterdir(), source.summary_file]
-    files = [*top, *(run / name for run in finished for name in _OF_A_RUN)]
+    files = [*top, *(file for run in finished for file in _files_of(run))]
     _copy(files, source.path, target, source.manifest()["dataset"])
     return len(finished)
+
+
+def _files_of(run: Run) -> list[Path]:
+    return [*(run.path / name for name in _OF_A_RUN), *run.evaluations.glob("*/metrics.json")]
 
 
 def _copy(files: Iterable[Path], root: Path, target: Path, dataset: str) -> None:
@@ -44,7 +48,8 @@ def _copy(files: Iterable[Path], root: Path, target: Path, dataset: str) -> None
         # Local binary patterns have no history, an unfinished experiment no summary.
         if file.is_file():
             text = file.read_text(encoding="utf-8")
-            for path in (dataset, str(root)):
+            evaluated = [read_json(file)["dataset"]] if file.name == "metrics.json" else []
+            for path in (dataset, str(root), *evaluated):
                 text = text.replace(path, Path(path).name)
             write_text(target / file.relative_to(root), text)
     # Without the folders' names, files have other checksums.

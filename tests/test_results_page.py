@@ -34,6 +34,13 @@ def test_every_result_that_is_kept_is_on_it() -> None:
     assert {path.name for path in RESULTS.iterdir()} - busy <= linked
 
 
+def test_no_metrics_name_a_folder_of_a_machine() -> None:
+    named = {
+        file: json.loads(file.read_text(encoding="utf-8")).get("dataset") for file in RESULTS.rglob("metrics.json")
+    }
+    assert not [file for file, dataset in named.items() if Path(dataset).name != dataset]
+
+
 def test_a_figure_of_the_run_table_is_that_of_the_answers() -> None:
     """Counted again from the answers, not from the figures that the table is made of."""
     answers = (RESULTS / "cpu/predictions.csv").read_text(encoding="utf-8").splitlines()

@@ -106,8 +106,8 @@ class EvaluationResult:
         """The content of ``metrics.json``: ``dataset``, ``split``, ``broken`` (number of images left out), ``chance``,
         ``btkeras.metrics.summarize``, ``calibration``, ``risk_coverage`` (of ``risk_coverage_metrics``), with decisions
         ``selective`` and in it ``abstention``, with near-duplicates of training images ``without_near_duplicates``:
-        their number, ``near_duplicates``, and ``summarize`` of the other images, or their number alone if that is 0;
-        and ``evaluation.new_patients.new_patient_metrics``.
+        their number, ``near_duplicates``, and ``summarize`` and ``selective`` of the other images, or ``images`` alone
+        if that is 0; and ``evaluation.new_patients.new_patient_metrics``.
         """
         labels = np.array([self.classes.index(record.label) for record in self.records])
         found = {
@@ -133,8 +133,14 @@ class EvaluationResult:
 
     def _without(self, near_duplicates: Mapping[str, str], labels: NDArray[np.integer]) -> dict[str, Any]:
         rest = np.array([record.path not in near_duplicates for record in self.records])
-        summary = summarize(labels[rest], self.probabilities[rest], self.classes) if rest.any() else {"images": 0}
-        return {"near_duplicates": int((~rest).sum()), **summary}
+        found: dict[str, Any] = {"near_duplicates": int((~rest).sum())}
+        if not rest.any():
+            return found | {"images": 0}
+        labels, probabilities = labels[rest], self.probabilities[rest]
+        if self.decisions is not None:
+            decisions = [decision for decision, chosen in zip(self.decisions, rest, strict=True) if chosen]
+            found["selective"] = selective_metrics(labels, probabilities, decisions, self.classes)
+        return found | summarize(labels, probabilities, self.classes)
 
     def write(self, folder: Path, metrics: Mapping[str, Any]) -> None:
         """Writes ``predictions.csv``, if known ``decisions.csv`` and ``near_duplicates.csv``; last ``metrics.json``."""

@@ -1,9 +1,10 @@
-"""Writes docs/results.md: every figure from the files in docs/results, with its command, settings and hardware.
+"""Writes docs/results.md and the table of docs/trust.md: every figure from the files in docs/results, with its command.
 
     python -m scripts.results
 
-The text is `page.md.jinja`; its tables come from `tables.py` and `speed.py`. Nothing is typed in that a file holds, and
-`tests/test_results_page.py` compares the page with what this writes.
+The text of results.md is `page.md.jinja`; its tables come from `tables.py` and `speed.py`, that of trust.md from
+`headline.py`. Nothing is typed in that a file holds, and `tests/test_results_page.py` compares the pages with what this
+writes.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from pathlib import Path
 import jinja2
 
 from btkeras.files import write_text
-from scripts.results import speed, tables
+from scripts.results import headline, speed, tables
 
 PAGE = Path(__file__).parents[2] / "docs/results.md"
+TRUST = PAGE.with_name("trust.md")
 _TEMPLATE = Path(__file__).parent / "page.md.jinja"
 
 
@@ -27,4 +29,5 @@ def page() -> str:
 
 if __name__ == "__main__":
     write_text(PAGE, page())
-    print(f"wrote {PAGE}")
+    write_text(TRUST, headline.with_table(TRUST.read_text(encoding="utf-8")))
+    print(f"wrote {PAGE} and {TRUST}")

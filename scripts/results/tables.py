@@ -93,10 +93,21 @@ def cv_table(name: str, baseline: str = "resnet34") -> str:
         )
         for model, found in models
     ]
-    group_by = summary["protocol"]["group_by"]
-    pooled = f"95 % interval, all {summary['bootstrap']['images']:,} images (bootstrap by {group_by})"
+    known = any(found.get("per_patient") for _, found in models)
+    drawn = "patient" if known else summary["protocol"]["group_by"]
+    pooled = f"95 % interval, all {summary['bootstrap']['images']:,} images (bootstrap by {drawn})"
     columns = ("network", "trainable parameters", "accuracy, mean ± deviation of the folds", pooled, "macro F1")
     return table_of((*columns, f"against `{baseline}` (95 % interval; p, Holm)"), rows)
+
+
+def kept(*names: str) -> list[str]:
+    """Those of these folders that are there."""
+    return [name for name in names if (RESULTS / name).is_dir()]
+
+
+def any_table(name: str) -> str:
+    """The table of a cross-validation or of a run."""
+    return cv_table(name) if (RESULTS / name / "summary.json").is_file() else run_table(name)
 
 
 def _against(comparisons: Iterable[_Json], model: str, baseline: str) -> str:
@@ -116,11 +127,11 @@ def hours(name: str) -> str:
     return f"{sum(read_json(file)['training_seconds'] for file in folds) / 3600:.1f}"
 
 
-def commands(*names: str) -> str:
+def commands(*names: str, results: Path = RESULTS) -> str:
     """How runs and cross-validations were started, as they were, with names in place of folders."""
     lines = []
     for name in names:
-        manifest = read_json(RESULTS / name / "manifest.json")
+        manifest = read_json(results / name / "manifest.json")
         words = shlex.join(["btkeras", *manifest["command"]])
         lines.append(f"{words}    # at {manifest['git_revision'].removesuffix('-dirty')}")
     return "\n".join(["```bash", *lines, "```"])

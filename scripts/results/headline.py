@@ -1,0 +1,162 @@
+"""The table that docs/trust.md begins with: what recipes are worth for known patients, new ones, and other hospitals.
+
+A cell comes from a cross-validation's ``summary.json`` or a run's ``metrics.json`` below docs/results; a folder that is
+not there gives "not measured yet".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from btkeras.files import read_json
+from btkeras.metrics.intervals import Resampling, recall_metrics, wilson
+from btkeras.metrics.tumor_classes import tumor_class_metrics
+from scripts.results.tables import RESULTS, commands, table_of
+
+_Json = Mapping[str, Any]
+
+COLUMNS = ("image-wise", "official folds", "strict patients", "another hospital")
+_OTHER = "external_dev"
+_MISSING = "not measured yet"
+_FIGURES = (
+    "accuracy",
+    "macro recall",
+    "tumour classes alone",
+    "patients",
+    "coverage; right of these",
+)
+_BEGIN, _END = "<!-- python -m scripts.results writes this -->", "<!-- until here -->"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row of the table: a network of a configuration, and the folders of ``COLUMNS``."""
+
+    name: str
+    network: str  # of the cross-validations
+    folders: tuple[str, str, str, str]  # below docs/results; a run's, or a cross-validation's
+
+
+RECIPES = (
+    Recipe(
+        "`cpu.yaml`, `improved_resnet34`",
+        "improved_resnet34",
+        ("five", "official", "patient", f"patient/improved_resnet34/fold_0/evaluations/{_OTHER}"),
+    ),
+    Recipe(
+        "`cpu.yaml`, `resnet34`",
+        "resnet34",
+        ("five", "official", "patient", f"patient/resnet34/fold_0/evaluations/{_OTHER}"),
+    ),
+    Recipe(
+        "pretrained model",
+        "improved_resnet34",
+        ("robust", "robust_official", "robust_patient", f"robust/evaluations/{_OTHER}"),
+    ),
+)
+# Of FigShare's three classes, with other networks and the ids as published; none of it measured here.
+_PUBLISHED = ("published, by patient", "tumour classes alone", "", "86.6\N{EN DASH}94.0", "", "")
+
+
+def with_table(text: str, results: Path = RESULTS) -> str:
+    """The page with the table between its two comments."""
+    if text.count(_BEGIN) != 1 or text.count(_END) != 1:
+        raise ValueError(f"the page must have {_BEGIN} and {_END} once each")
+    between = f"{_BEGIN}\n\n{table(results)}\n\n{command_lines(results)}\n\n{_END}"
+    return re.sub(f"{re.escape(_BEGIN)}.*{re.escape(_END)}", lambda _: between, text, flags=re.DOTALL)
+
+
+def table(results: Path = RESULTS) -> str:
+    """Figures of each recipe, in percent, a column per split."""
+    rows = [row for recipe in RECIPES for row in _rows(recipe, results)]
+    return table_of(("", "percent (95 % interval)", *COLUMNS), [*rows, _PUBLISHED])
+
+
+def command_lines(results: Path = RESULTS) -> str:
+    """The commands behind the cells that are there, each once."""
+    folders = dict.fromkeys(folder for recipe in RECIPES for folder in recipe.folders)
+    kept = [folder for folder in folders if _found(results / folder)]
+    trained = commands(*(folder for folder in kept if not folder.endswith(_OTHER)), results=results)
+    evaluated = [folder.removesuffix(f"/evaluations/{_OTHER}") for folder in kept if folder.endswith(_OTHER)]
+    return "\n".join([trained[:-4], *(f"btkeras evaluate {run} --data {_OTHER}" for run in evaluated), "```"])
+
+
+def _found(folder: Path) -> bool:
+    return (folder / "summary.json").is_file() or (folder / "metrics.json").is_file()
+
+
+def _rows(recipe: Recipe, results: Path) -> Iterable[Sequence[str]]:
+    cells = [_cells(results / folder, recipe.network) for folder in recipe.folders]
+    names = [recipe.name, *[""] * (len(_FIGURES) - 1)]
+    yield from zip(names, _FIGURES, *cells, strict=True)
+
+
+def _cells(folder: Path, network: str) -> Sequence[str]:
+    """The column of a folder, a text per figure."""
+    if (folder / "summary.json").is_file():
+        found = read_json(folder / "summary.json")["models"][network]
+        folds = [read_json(file) for file in sorted((folder / network).glob("*/metrics.json"))]
+        intervals = found["intervals"]
+        return _texts(
+            {**found["pooled"], **found, "intervals": {**intervals, "macro_recall": intervals["recall"]}}, folds
+        )
+    if not (folder / "metrics.json").is_file():
+        return [_MISSING] * len(_FIGURES)
+    metrics = read_json(folder / "metrics.json")
+    rest = metrics.get("without_near_duplicates") or {}
+    # An image that the model was trained on is no other hospital's.
+    if folder.name == _OTHER and rest.get("near_duplicates") and rest["images"]:
+        metrics = rest | {"selective": {**metrics.get("selective", {}), **rest.get("selective", {})}}
+    return _texts(metrics, [metrics])
+
+
+def _texts(metrics: _Json, evaluations: Sequence[_Json]) -> Sequence[str]:
+    found = metrics if "tumor_classes" in metrics else _drawn(metrics)
+    ends, tumors = found["intervals"], found["tumor_classes"]
+    return [
+        _share(metrics["accuracy"], ends["accuracy"]),
+        _share(metrics["macro"]["recall"], ends["macro_recall"]),
+        _share(tumors["accuracy"], tumors["intervals"]["accuracy"]),
+        _patients(metrics.get("per_patient")),
+        _decided(evaluations),
+    ]
+
+
+def _share(value: float, ends: Sequence[float]) -> str:
+    return f"{100 * value:.1f} ({100 * ends[0]:.1f}\N{EN DASH}{100 * ends[1]:.1f})"
+
+
+def _drawn(metrics: _Json) -> dict[str, Any]:
+    """Intervals that draw images, from the confusion matrix: of files that have none."""
+    matrix, classes = np.array(metrics["confusion_matrix"]), metrics["classes"]
+    labels, predictions = (np.repeat(index.ravel(), matrix.ravel()) for index in np.indices(matrix.shape))
+    numbers = np.arange(len(labels))
+    found = recall_metrics(labels, predictions, numbers, classes, Resampling())
+    probabilities = np.eye(len(classes))[predictions]
+    return found | {"tumor_classes": tumor_class_metrics(labels, probabilities, numbers, classes, Resampling())}
+
+
+def _patients(found: _Json | None) -> str:
+    if not found:
+        return ""
+    metrics = found["rules"][found["rule"]]
+    return f"{_share(metrics['accuracy'], metrics['intervals']['accuracy_wilson'])} of {found['groups']}"
+
+
+def _decided(evaluations: Sequence[_Json]) -> str:
+    """Coverage, and accuracy of the decisions; a dagger where prediction sets decided, as in versions of before."""
+    found = [each["selective"] for each in evaluations if each.get("selective")]
+    if not found or len(found) < len(evaluations):
+        return ""
+    covered = [round(each["images"] * each["coverage"]) for each in found]
+    right = sum(round(count * (each["accuracy"] or 0)) for count, each in zip(covered, found, strict=True))
+    share = f"{100 * sum(covered) / sum(each['images'] for each in found):.1f}"
+    dagger = "" if all(each.get("abstention") for each in found) else " †"
+    accuracy = _share(right / sum(covered), wilson(right, sum(covered))) if any(covered) else "none"
+    return f"{share}; {accuracy}{dagger}"
