@@ -1,10 +1,10 @@
 """Out-of-distribution (OOD) scores: how unlike the training slices an image is, by the network's features.
 
 The score is the squared Mahalanobis distance of the layer ``features`` from all training slices: one normal
-distribution, its covariance shrunk by Ledoit and Wolf (J. Multivariate Analysis 2004). Of an
-unseen scanner's slices 74 % lay beyond the 99th percentile, against 43 % by a mean per class (Lee et al., NeurIPS 2018)
-and 54 % by the nearest slice; that one distribution may do better is known (Kamoi and Kobayashi, "Why is the
-Mahalanobis Distance Effective for Anomaly Detection?", 2020).
+distribution, its covariance shrunk by Ledoit and Wolf (J. Multivariate Analysis 2004). Of another scanner's slices
+74 % lay beyond the validation slices' 99th percentile, by a mean per class (Lee et al., NeurIPS 2018) 43 %, by the
+nearest slice 54 %. That one distribution may do better is known (Kamoi and Kobayashi, "Why is the Mahalanobis Distance
+Effective for Anomaly Detection?", 2020).
 """
 
 from __future__ import annotations
