@@ -78,6 +78,7 @@ def by_patient(tmp_path: Path) -> Path:
     summary = summarize_experiment(results, CLASSES, groups={}, test="rotating", patients=patients)
     command = {"command": ["cv", "--data", "cohort", "--out", "patient"], "git_revision": "abc"}
     _write(tmp_path / "patient", summary=summary, manifest=command)
+    (tmp_path / "patient/config.yaml").write_text("data: {group_by: patient}\n")
     for fold_number, (coverage, accuracy) in enumerate([(0.5, 0.95), (0.75, 29 / 30)]):
         selective = {"images": 40, "coverage": coverage, "accuracy": accuracy, "abstention": {"risk": 0.05}}
         _write(tmp_path / f"patient/improved_resnet34/fold_{fold_number}", metrics={"selective": selective})
@@ -86,7 +87,7 @@ def by_patient(tmp_path: Path) -> Path:
 
 def test_a_cross_validation_by_patient(by_patient: Path) -> None:
     rows = _rows(by_patient)
-    accuracy, _, tumors, patients, decided = [row[2 + headline.COLUMNS.index("strict patients")] for row in rows[:5]]
+    accuracy, _, tumors, patients, decided = [row[4] for row in rows[:5]]
     assert accuracy.startswith("93.8 (") and tumors.startswith("93.3 (")
     # Four slices of one patient are wrong together: wider than for independent slices.
     low, high = map(float, re.findall(r"[\d.]+", accuracy)[1:])
@@ -117,11 +118,17 @@ def test_another_hospital_is_without_near_duplicates_of_training_slices(tmp_path
     assert "btkeras evaluate robust --data external_dev" in headline.command_lines(tmp_path)
 
 
-def test_decisions_by_prediction_sets_are_marked(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("settings", "column"), [("{image_size: 112}", 0), ("{group_by: patient}", 2)])
+def test_a_run_stands_below_its_split_and_decisions_by_prediction_sets_are_marked(
+    tmp_path: Path, settings: str, column: int
+) -> None:
     selective = {"images": 40, "coverage": 1.0, "accuracy": 0.9}
     _write(
         tmp_path / "robust",
         metrics=_metrics([[10, 0, 0, 0], [0, 10, 0, 0], [0, 0, 10, 0], [4, 0, 0, 6]]) | {"selective": selective},
         manifest={"command": ["train", "--out", "robust"], "git_revision": "abc"},
     )
-    assert _rows(tmp_path)[14][2] == f"100.0; {_interval(36, 40)} †"
+    (tmp_path / "robust/config.yaml").write_text(f"data: {settings}\n")
+    expected = [MISSING] * EVERY
+    expected[column] = f"100.0; {_interval(36, 40)} †"
+    assert _rows(tmp_path)[14][2:] == expected

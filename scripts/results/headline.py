@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from btkeras.files import read_json
 from btkeras.metrics.intervals import Resampling, recall_metrics, wilson
@@ -21,8 +22,9 @@ from scripts.results.tables import RESULTS, commands, table_of
 
 _Json = Mapping[str, Any]
 
-COLUMNS = ("image-wise", "official folds", "strict patients", "another hospital")
 _OTHER = "external_dev"
+# Each column's `data.group_by`; the last is another dataset.
+COLUMNS = {"image-wise": "image", "official folds": "official", "strict patients": "patient", "another hospital": ""}
 _MISSING = "not measured yet"
 _FIGURES = (
     "accuracy",
@@ -36,28 +38,27 @@ _BEGIN, _END = "<!-- python -m scripts.results writes this -->", "<!-- until her
 
 @dataclass(frozen=True)
 class Recipe:
-    """A row of the table: a network of a configuration, and the folders of ``COLUMNS``."""
+    """A row of the table: a network of a configuration, and the folders below docs/results that measure it."""
 
     name: str
     network: str  # of the cross-validations
-    folders: tuple[str, str, str, str]  # below docs/results; a run's, or a cross-validation's
+    folders: tuple[str, ...]  # runs and cross-validations; a column shows the first that is split so
+    other: str  # the run that was evaluated on another hospital's slices
 
 
 RECIPES = (
     Recipe(
         "`cpu.yaml`, `improved_resnet34`",
         "improved_resnet34",
-        ("five", "official", "patient", f"patient/improved_resnet34/fold_0/evaluations/{_OTHER}"),
+        ("five", "official", "patient"),
+        "patient/improved_resnet34/fold_0",
     ),
-    Recipe(
-        "`cpu.yaml`, `resnet34`",
-        "resnet34",
-        ("five", "official", "patient", f"patient/resnet34/fold_0/evaluations/{_OTHER}"),
-    ),
+    Recipe("`cpu.yaml`, `resnet34`", "resnet34", ("five", "official", "patient"), "patient/resnet34/fold_0"),
     Recipe(
         "pretrained model",
         "improved_resnet34",
-        ("robust", "robust_official", "robust_patient", f"robust/evaluations/{_OTHER}"),
+        ("robust", "robust_image", "robust_official", "robust_patient"),
+        "robust",
     ),
 )
 # Of FigShare's three classes, with other networks and the ids as published; none of it measured here.
@@ -80,19 +81,33 @@ def table(results: Path = RESULTS) -> str:
 
 def command_lines(results: Path = RESULTS) -> str:
     """The commands behind the cells that are there, each once."""
-    folders = dict.fromkeys(folder for recipe in RECIPES for folder in recipe.folders)
-    kept = [folder for folder in folders if _found(results / folder)]
-    trained = commands(*(folder for folder in kept if not folder.endswith(_OTHER)), results=results)
-    evaluated = [folder.removesuffix(f"/evaluations/{_OTHER}") for folder in kept if folder.endswith(_OTHER)]
-    return "\n".join([trained[:-4], *(f"btkeras evaluate {run} --data {_OTHER}" for run in evaluated), "```"])
+    shown = [_shown(recipe, group_by, results) for recipe in RECIPES for group_by in COLUMNS.values()]
+    kept = dict.fromkeys(folder.relative_to(results) for folder in shown if folder)
+    trained = [str(folder) for folder in kept if folder.name != _OTHER]
+    evaluated = [f"btkeras evaluate {folder.parents[1]} --data {_OTHER}" for folder in kept if folder.name == _OTHER]
+    return "\n".join([commands(*trained, results=results).removesuffix("\n```"), *evaluated, "```"])
 
 
-def _found(folder: Path) -> bool:
-    return (folder / "summary.json").is_file() or (folder / "metrics.json").is_file()
+def _shown(recipe: Recipe, group_by: str, results: Path) -> Path | None:
+    """The folder that a cell is from."""
+    if not group_by:
+        other = results / recipe.other / "evaluations" / _OTHER
+        return other if other.is_dir() else None
+    return next((results / name for name in recipe.folders if _split(results / name) == group_by), None)
+
+
+def _split(folder: Path) -> str | None:
+    """What the subsets of a run or cross-validation are grouped by; None if there is none."""
+    if not (folder / "config.yaml").is_file():
+        return None
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    # Configurations of before there were groups have no word for it.
+    return str(config["data"].get("group_by", "image"))
 
 
 def _rows(recipe: Recipe, results: Path) -> Iterable[Sequence[str]]:
-    cells = [_cells(results / folder, recipe.network) for folder in recipe.folders]
+    shown = [_shown(recipe, group_by, results) for group_by in COLUMNS.values()]
+    cells = [_cells(folder, recipe.network) if folder else [_MISSING] * len(_FIGURES) for folder in shown]
     names = [recipe.name, *[""] * (len(_FIGURES) - 1)]
     yield from zip(names, _FIGURES, *cells, strict=True)
 
@@ -106,8 +121,6 @@ def _cells(folder: Path, network: str) -> Sequence[str]:
         return _texts(
             {**found["pooled"], **found, "intervals": {**intervals, "macro_recall": intervals["recall"]}}, folds
         )
-    if not (folder / "metrics.json").is_file():
-        return [_MISSING] * len(_FIGURES)
     metrics = read_json(folder / "metrics.json")
     rest = metrics.get("without_near_duplicates") or {}
     # An image that the model was trained on is no other hospital's.
