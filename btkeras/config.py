@@ -114,9 +114,9 @@ class AugmentConfig(_Section):
         brightness: Largest shift up or down, as a fraction of the full range 0..255.
         rotation: Largest rotation to either side, degrees.
         aspect_ratio: Largest change of width to height, as a power of two: 0.2 is 1 : 1.15 either way.
-        lesion_cutmix: Share of pairs of a tumour slice, with a box, and a ``no_tumor`` slice that exchange the box.
-        background_cutmix: Share of these pairs that exchange tissue beside the tumour and keep their classes.
-        cutmix_classes: Classes whose tumours are exchanged; a pituitary tumour means little off its place.
+        lesion_cutmix: Share of the images that get the tumour, and so the class, of a similar slice.
+        lesion_removal: Share of the tumour slices, with boxes, that get tissue in its place and become ``no_tumor``.
+        background_cutmix: Share of the images that get tissue beside their tumour, and keep their class.
     """
 
     crop: Annotated[tuple[float, float], _crop] = (0.8, 1.0)
@@ -126,14 +126,17 @@ class AugmentConfig(_Section):
     rotation: Annotated[float, _between(0, 180)] = 0.0
     aspect_ratio: Annotated[float, _fraction] = 0.0
     lesion_cutmix: Annotated[float, _fraction] = 0.0
+    lesion_removal: Annotated[float, _fraction] = 0.0
     background_cutmix: float = 0.0
-    cutmix_classes: Annotated[tuple[str, ...], _distinct] = ("glioma", "meningioma")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # It makes the edge of a patch tell nothing about the class, so it needs exchanged lesions.
-        most = 1 - self.lesion_cutmix if self.lesion_cutmix else 0
-        _between(0, most)("augment.background_cutmix", self.background_cutmix)
+        _between(0, 1 - self.lesion_cutmix - self.lesion_removal)("augment.background_cutmix", self.background_cutmix)
+
+    @property
+    def has_patches(self) -> bool:
+        """Whether images get patches of others."""
+        return bool(self.lesion_cutmix or self.lesion_removal or self.background_cutmix)
 
 
 @dataclass(frozen=True)
@@ -168,12 +171,10 @@ class CooldownConfig(_Section):
     Attributes:
         epochs: How many of the last ``train.epochs``; 0 for none.
         intensity: ``intensity.probability`` in them, not above that.
-        lesion_cutmix: ``augment.lesion_cutmix`` in them, not above that; ``background_cutmix`` shrinks in proportion.
     """
 
     epochs: Annotated[int, _not_negative] = 0
     intensity: float = 0.0
-    lesion_cutmix: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -297,4 +298,3 @@ class ExperimentConfig:
         within("model.frozen_epochs", self.model.frozen_epochs)
         within("cooldown.epochs", self.cooldown.epochs)
         _between(0, self.intensity.probability)("cooldown.intensity", self.cooldown.intensity)
-        _between(0, self.augment.lesion_cutmix)("cooldown.lesion_cutmix", self.cooldown.lesion_cutmix)

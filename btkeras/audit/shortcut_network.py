@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm import tqdm
 
+from btkeras.audit.lesion_exchange import ExchangeBatch, exchange_lesions
 from btkeras.audit.shortcut_features import box_pixels, hide, silhouette
 from btkeras.audit.shortcuts import EXCHANGED, FeatureTable, ShortcutRow, score
-from btkeras.augmentation.lesion_cutmix import CutMixBatch, lesion_cutmix
-from btkeras.config import AugmentConfig
 from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop, clip_box
 from btkeras.decisions.finite import require_finite
 from btkeras.evaluation.evaluate import load_best
@@ -30,7 +29,8 @@ Predict = Callable[[ImageArray | NDArray[np.float32]], Labels]  # from a batch o
 
 # Width of the head's rim (skin, bone, and what lies outside), as a fraction of the image's side.
 RIM = 0.08
-_CLASSES = AugmentConfig().cutmix_classes
+# A pituitary tumour means little off its place.
+_CLASSES = ("glioma", "meningioma")
 _BATCH = 32
 _EXCHANGE_BATCH = 256
 
@@ -169,6 +169,6 @@ def _exchanged(
 ) -> tuple[NDArray[np.float32], Labels]:
     """Images whose pairs all exchanged their tumour, and their new classes."""
     targets = (labels[:, None] == classes).astype(np.float32)
-    batch = CutMixBatch(tf.constant(images), tf.constant(targets), tf.constant(boxes), tf.constant(labels == NO_TUMOR))
-    changed, now = lesion_cutmix(batch, tf.constant([0, 0], tf.int64), 1.0)
+    batch = ExchangeBatch(*map(tf.constant, (images, targets, boxes, labels == NO_TUMOR)))
+    changed, now = exchange_lesions(batch, tf.constant([0, 0], tf.int64))
     return np.rint(changed.numpy()), classes[now.numpy().argmax(axis=1)]

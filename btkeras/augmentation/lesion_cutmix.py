@@ -1,96 +1,81 @@
-"""Lesion CutMix: a slice with a tumour and one without exchange what lies in the tumour's box, and their classes.
+"""Lesion CutMix: slices get patches of similar slices, and the class follows the tumour.
 
-In public collections tumour-free slices come from other scanners, so the scanner alone can tell the class; here each
-class appears in the other's style. It is CutMix (Yun et al. 2019) where the box decides the class, so labels are not
-mixed. Since the edge of a patch would tell the class again, other pairs exchange tissue beside the tumour and keep
-their classes (background CutMix).
+In public collections tumour-free slices come from other scanners and planes than tumours, so these alone can tell the
+class; here each class appears in the other's heads. It is CutMix (Yun et al. 2019) where the tumour decides the class,
+so labels are not mixed. ``btkeras.augmentation.patches`` says what fits where.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import tensorflow as tf
 
-from btkeras.augmentation.intensity import match_histograms
+from btkeras.augmentation.patches import Patches, PatchKind
+from btkeras.config import AugmentConfig
 
 # A patch reaches a little beyond the box, and fades out over this fraction of its half axis.
-_REACH = 1.25
-_FADE = 0.35
+_REACH, _FADE = 1.25, 0.35
+# It gets the mean and deviation that surround the place, up to so many half axes, its contrast at most this changed.
+_SURROUNDINGS, _CONTRAST = 1.9, 1.8
 
 
-class CutMixBatch(NamedTuple):
-    """Attributes:
-    images: ``[batch, side, side, channels]`` in 0..255.
-    targets: One-hot float32 ``[batch, classes]``.
-    boxes: float32 ``[batch, 4]``: top, left, bottom, right of the tumour as fractions of the image; all 0 without.
-    no_tumor: bool ``[batch]``: whether an image is known to show no tumour.
-    """
-
-    images: tf.Tensor
-    targets: tf.Tensor
-    boxes: tf.Tensor
-    no_tumor: tf.Tensor
-
-
-def lesion_cutmix(
-    batch: CutMixBatch, key: tf.Tensor, probability: float, background_probability: float = 0.0
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pairs slices that have a box at random with tumour-free ones, which exchange a patch.
-
-    The patch keeps its place, so heads should lie alike (``data.harmonize``); it is given the other slice's histogram.
+def draw_patches(patches: Patches, indices: tf.Tensor, key: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
+    """Draws a patch, or none, for each image of a batch.
 
     Args:
-        batch: The images.
+        patches: Of the training images.
+        indices: int ``[batch]``, which images.
         key: int64 ``[2]``, the key of the random numbers.
-        probability: Of a pair to exchange box and class, in 0..1.
-        background_probability: Of a pair to exchange a patch of the box's size beside it, and no class, in
-            0..1 - ``probability``. A tumour that leaves no room beside it has none.
+        config: Shares of the kinds among the images that have any.
 
     Returns:
-        Images float32 and targets, of the shapes they had.
+        int32 ``[batch]``: a row of ``patches``, or -1.
     """
-    images, targets, boxes, no_tumor = batch
-    x = tf.cast(images, tf.float32) / 255
-    draws = tf.random.stateless_uniform([tf.shape(x)[0], 2], key)
-    tumor = tf.reduce_any(boxes > 0, axis=1) & ~no_tumor
-    first, second = _shuffled(tumor, draws[:, 0]), _shuffled(no_tumor, draws[:, 0])
-    count = tf.minimum(tf.size(first), tf.size(second))
-    pairs = tf.stack([first[:count], second[:count]])
-    draw, own = tf.gather(draws[:, 1], pairs[0]), tf.gather(boxes, pairs[0])
-    beside, free = _beside(own)
-    exchanged = draw < probability
-    chosen = exchanged | ((draw < probability + background_probability) & free)
-    mask = _mask(tf.where(exchanged[:, None], own, beside)[chosen], tf.shape(x)[1])
-    with_tumor, without = tf.unstack(tf.boolean_mask(pairs, chosen, axis=1))
-    indices, partners = tf.concat([with_tumor, without], axis=0), tf.concat([without, with_tumor], axis=0)
-    before, other = tf.gather(x, indices), tf.gather(x, partners)
-    patched = before + tf.tile(mask, [2, 1, 1, 1]) * (match_histograms(other, before) - before)
-    labels = tf.gather(targets, tf.where(tf.tile(exchanged[chosen], [2]), partners, indices))
-    x = tf.tensor_scatter_nd_update(x, indices[:, None], patched)
-    return 255 * x, tf.tensor_scatter_nd_update(targets, indices[:, None], labels)
+    draws = tf.random.stateless_uniform([tf.size(indices), 2], key)
+    shares = {
+        PatchKind.BACKGROUND: config.background_cutmix,
+        PatchKind.REMOVAL: config.lesion_removal,
+        PatchKind.LESION: config.lesion_cutmix,
+    }
+    chosen, low = tf.fill([tf.size(indices)], -1), 0.0
+    for kind, share in shares.items():
+        first, count = (tf.gather(table[kind], indices) for table in (patches.first, patches.count))
+        row = first + tf.cast(draws[:, 1] * tf.cast(count, tf.float32), tf.int32)
+        hit = (draws[:, 0] >= low) & (draws[:, 0] < low + share) & (count > 0)
+        chosen, low = tf.where(hit, tf.minimum(row, first + count - 1), chosen), low + share
+    return chosen
 
 
-def _beside(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The boxes mirrored left to right or, if the two patches would touch, top to bottom; and where neither touches."""
-    top, left, bottom, right = tf.unstack(boxes, axis=1)
-    sideways, upright = tf.stack([top, 1 - right, bottom, 1 - left], 1), tf.stack([1 - bottom, left, 1 - top, right], 1)
-    free_sideways = tf.abs(left + right - 1) > _REACH * (right - left)
-    free_upright = tf.abs(top + bottom - 1) > _REACH * (bottom - top)
-    return tf.where(free_sideways[:, None], sideways, upright), free_sideways | free_upright
+def paste(images: tf.Tensor, sources: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """Puts a patch of each source into its image, with the brightness and contrast of the place.
+
+    Args:
+        images: uint8 or float32 ``[n, side, side, channels]`` in 0..255.
+        sources: The same, mirrored where they must be.
+        boxes: float32 ``[n, 4]``: top, left, bottom, right as fractions.
+
+    Returns:
+        float32 as ``images``.
+    """
+    images, sources = tf.cast(images, tf.float32), tf.cast(sources, tf.float32)
+    distance = _distance(boxes, tf.shape(images)[1])
+    mask = tf.clip_by_value((_REACH - distance) / _FADE, 0, 1)
+    around = tf.cast((distance >= _REACH) & (distance < _SURROUNDINGS), tf.float32)
+    (mean, deviation), (own, contrast) = _moments(images, around), _moments(sources, around)
+    gain = tf.clip_by_value(deviation / contrast, 1 / _CONTRAST, _CONTRAST)
+    patch = tf.clip_by_value((sources - own) * gain + mean, 0, 255)
+    return images + mask * (patch - images)
 
 
-def _shuffled(wanted: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Indices of the wanted images, in random order."""
-    order = tf.argsort(draws)
-    return order[tf.gather(wanted, order)]
-
-
-def _mask(boxes: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
-    """Ellipses in the boxes, 1 inside and fading to 0: float32 ``[n, side, side, 1]``."""
+def _distance(boxes: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
+    """Distance of the pixels from the boxes' centres, in half axes: float32 ``[n, side, side, 1]``."""
     places = (tf.range(side, dtype=tf.float32) + 0.5) / tf.cast(side, tf.float32)
     top, left, bottom, right = tf.unstack(boxes, axis=1)
     rows = (places - ((top + bottom) / 2)[:, None]) / tf.maximum((bottom - top) / 2, 1e-3)[:, None]
     columns = (places - ((left + right) / 2)[:, None]) / tf.maximum((right - left) / 2, 1e-3)[:, None]
-    distance = tf.sqrt(rows[:, :, None] ** 2 + columns[:, None, :] ** 2)
-    return tf.clip_by_value((_REACH - distance) / _FADE, 0, 1)[..., None]
+    return tf.sqrt(rows[:, :, None] ** 2 + columns[:, None, :] ** 2)[..., None]
+
+
+def _moments(images: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Weighted mean, and deviation of at least 1, of each image: float32 ``[n, 1, 1, 1]``."""
+    mean, variance = tf.nn.weighted_moments(images, [1, 2, 3], weights + 1e-6, keepdims=True)
+    return mean, tf.sqrt(variance + 1)

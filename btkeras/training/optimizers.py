@@ -151,12 +151,5 @@ def phases(config: ExperimentConfig) -> list[Phase]:
 
 
 def cooldown_config(config: ExperimentConfig) -> ExperimentConfig:
-    """The configuration of the cool-down; background CutMix keeps its ratio to lesion CutMix."""
-    cooldown, augment = config.cooldown, config.augment
-    lesion = cooldown.lesion_cutmix
-    background = augment.background_cutmix * lesion / augment.lesion_cutmix if augment.lesion_cutmix else 0
-    return replace(
-        config,
-        augment=replace(augment, lesion_cutmix=lesion, background_cutmix=background),
-        intensity=replace(config.intensity, probability=cooldown.intensity),
-    )
+    """The configuration of the cool-down."""
+    return replace(config, intensity=replace(config.intensity, probability=config.cooldown.intensity))

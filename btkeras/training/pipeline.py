@@ -9,24 +9,28 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from btkeras.augmentation.geometry import augment, random_key, random_numbers
 from btkeras.augmentation.intensity import augment_intensity
-from btkeras.augmentation.lesion_cutmix import CutMixBatch, lesion_cutmix
+from btkeras.augmentation.lesion_cutmix import draw_patches, paste
+from btkeras.augmentation.patches import SIDE, Patches, Slices, find_patches
 from btkeras.config import AugmentConfig, ExperimentConfig
-from btkeras.datasets.boxes import LesionBoxes, boxes_in_heads, lesion_boxes
+from btkeras.datasets.boxes import NO_TUMOR, boxes_in_heads, clip_box
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.machine import cache_folder, threads
 from btkeras.preprocessing.cache import ImageCache, build_cache, resolved_cache
 from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.preprocessing.resize import resize
 from btkeras.splitting.splits import SUBSETS, Split
 
 _NAMED = 20
 # Without a terminal, a progress line appears after so many seconds, and then as often.
 _QUIET_SECONDS = 30.0
 _PREFETCH = 2
+_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class SplitImages:
         caches: Images of each subset.
         labels: Class indices of each subset's images.
         broken: Path (relative to the dataset) and reason of each image that could not be read.
-        lesions: Boxes of the training images, if ``augment.lesion_cutmix`` is on.
+        patches: Of the training images, if ``augment`` has patches.
         pixels: Digest of each image as it was decoded, by path; "" of the broken ones.
     """
 
@@ -46,7 +50,7 @@ class SplitImages:
     caches: dict[str, ImageCache]
     labels: dict[str, list[int]]
     broken: dict[str, str]
-    lesions: LesionBoxes | None = None
+    patches: Patches | None = None
     pixels: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -81,8 +85,8 @@ def load_split_images(
     if broken and not skip_broken:
         raise broken_images(broken)
     _check_classes_left(split, broken)
-    lesions = _lesions(dataset, split, config, broken) if config.augment.lesion_cutmix else None
-    return SplitImages(dataset.classes, caches, labels, broken, lesions, pixels)
+    patches = _patches(dataset, split, config, caches["train"]) if config.augment.has_patches else None
+    return SplitImages(dataset.classes, caches, labels, broken, patches, pixels)
 
 
 def stored_size(image_size: int, config: AugmentConfig) -> int:
@@ -131,24 +135,31 @@ def _check_classes_left(split: Split, broken: Collection[str]) -> None:
             )
 
 
-def _lesions(dataset: Dataset, split: Split, config: ExperimentConfig, broken: Collection[str]) -> LesionBoxes:
-    classes = config.augment.cutmix_classes
-    if unknown := set(classes) - set(dataset.classes):
-        rule = f"augment.cutmix_classes must be classes of the dataset: {', '.join(dataset.classes)}"
-        raise DataError(rule, received=min(unknown))
-    records = [record for record in split.train if record.path not in broken]
+def _patches(dataset: Dataset, split: Split, config: ExperimentConfig, cache: ImageCache) -> Patches:
+    records = [record for i, record in enumerate(split.train) if i not in cache.broken]
     boxes = [record.box for record in records]
     if config.data.harmonize:
         boxes = boxes_in_heads([dataset.root / record.path for record in records], boxes)
-    lesions = lesion_boxes([record.label for record in records], boxes, classes)
-    for missing, found in (("a tumour's box", lesions.boxes), ("a slice without tumour", lesions.no_tumor)):
+    edges = np.array([(box and clip_box(box)) or (0, 0, 0, 0) for box in boxes], np.float32).reshape(-1, 4)
+    labels = np.array([dataset.classes.index(record.label) for record in records])
+    no_tumor = dataset.classes.index(NO_TUMOR) if NO_TUMOR in dataset.classes else -1
+    for missing, found in (("a tumour's box", edges.any(axis=1)), ("a slice without tumour", labels == no_tumor)):
         if not found.any():
             raise DataError(
-                f"augment.lesion_cutmix needs slices of no_tumor, and boxes of {' and '.join(classes)}",
+                "Patches (augment.lesion_cutmix, lesion_removal, background_cutmix) need no_tumor slices and tumours' boxes",
                 received=f"{dataset.root} without {missing} in its training subset",
-                remedy="Prepare it from masks or boxes.csv, or set augment.lesion_cutmix=0",
+                remedy="Prepare it from masks or boxes.csv, or set the three to 0",
             )
-    return lesions
+    return find_patches(Slices(_thumbnails(cache), edges, labels, no_tumor))
+
+
+def _thumbnails(cache: ImageCache) -> NDArray[np.float32]:
+    found = np.empty((len(cache), SIDE, SIDE), np.float32)
+    for start in range(0, len(cache), _CHUNK):
+        images = cache.take_stored(np.arange(start, min(start + _CHUNK, len(cache))))
+        for number, image in enumerate(images, start):
+            found[number] = resize(image, SIDE).mean(axis=2)
+    return found
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -166,7 +177,7 @@ def training_batches(data: SplitImages, config: ExperimentConfig, epochs: range)
         A dataset of float32 ``[batch, image_size, image_size, channels]`` in 0..255 and one-hot float32
         ``[batch, classes]``; ``steps_per_epoch`` batches for each of ``epochs``.
     """
-    cache, lesions, seed = data.caches["train"], data.lesions, config.train.seed
+    cache, patches, seed = data.caches["train"], data.patches, config.train.seed
     count, batch_size = len(cache), min(config.train.batch_size, len(cache))
     steps = steps_per_epoch(count, config.train.batch_size)
     one_hot = tf.one_hot(np.asarray(data.labels["train"]), len(data.classes))
@@ -177,11 +188,9 @@ def training_batches(data: SplitImages, config: ExperimentConfig, epochs: range)
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         indices = tf.random.experimental.index_shuffle(positions, key, max_index=count - 1)
         images, targets = _take(cache, indices), tf.gather(one_hot, indices)
-        if lesions is not None and config.augment.lesion_cutmix:
-            boxes, no_tumor = tf.gather(lesions.boxes, indices), tf.gather(lesions.no_tumor, indices)
-            batch = CutMixBatch(_all_channels(images, cache), targets, boxes, no_tumor)
-            shares = config.augment.lesion_cutmix, config.augment.background_cutmix
-            images, targets = lesion_cutmix(batch, random_key(seed, step, 0), *shares)
+        if patches is not None:
+            rows = draw_patches(patches, indices, random_key(seed, step, 0), config.augment)
+            images, targets = _patched(cache, patches, rows, images, targets)
         images = augment(images, random_numbers(batch_size, seed, step), config.data.image_size, config.augment)
         # As late as possible: grey images have a third of the pixels.
         images = _all_channels(images, cache)
@@ -189,6 +198,21 @@ def training_batches(data: SplitImages, config: ExperimentConfig, epochs: range)
 
     numbers = tf.data.Dataset.range(epochs.start * steps, epochs.stop * steps)
     return _prefetched(numbers.map(load, num_parallel_calls=threads(), deterministic=True))
+
+
+def _patched(
+    cache: ImageCache, patches: Patches, rows: tf.Tensor, images: tf.Tensor, targets: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Images and targets with the patches of these rows (-1: none)."""
+    chosen = tf.where(rows >= 0)
+    rows = tf.gather(rows, chosen[:, 0])
+    sources = _take(cache, tf.gather(patches.sources, rows))
+    mirrored = tf.gather(patches.mirrored, rows)[:, None, None, None]
+    sources = tf.where(mirrored, sources[:, :, ::-1], sources)
+    patched = paste(tf.gather(images, chosen[:, 0]), sources, tf.gather(patches.boxes, rows))
+    labels = tf.one_hot(tf.gather(patches.labels, rows), targets.shape[-1])
+    images = tf.tensor_scatter_nd_update(tf.cast(images, tf.float32), chosen, patched)
+    return images, tf.tensor_scatter_nd_update(targets, chosen, labels)
 
 
 def evaluation_batches(cache: ImageCache, labels: Sequence[int], classes: int, batch_size: int) -> tf.data.Dataset:
