@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from btkeras.augmentation.patches import Patches, PatchKind
 from btkeras.config import AugmentConfig, ExperimentConfig, IntensityConfig, PhantomConfig
 from btkeras.config_io import load_config
-from btkeras.datasets.boxes import LesionBoxes
 from btkeras.datasets.phantom import draw_patient
 from btkeras.files import write_json
 from btkeras.machine import describe, load
@@ -100,12 +100,14 @@ def store_of(samples: NDArray[np.uint8], count: int, channels: int, *, color: bo
     return ImageCache(images, shape, np.arange(count), {}, histogram, "here", grey=kept < channels)
 
 
-def tumors_of(count: int) -> LesionBoxes:
-    """Every other image without a tumour, the others with a box of a sixth of the side."""
-    no_tumor = np.arange(count) % 2 == 0
-    corner = np.random.default_rng(0).uniform(0.2, 0.7, (count, 2))
-    boxes = np.concatenate([corner, corner + 1 / 6], axis=1) * ~no_tumor[:, None]
-    return LesionBoxes(boxes.astype(np.float32), no_tumor)
+def patches_of(count: int) -> Patches:
+    """A patch of each kind for every image, from another one and a sixth of the side large."""
+    rng, kinds = np.random.default_rng(0), len(PatchKind)
+    first = np.arange(kinds * count, dtype=np.int32).reshape(kinds, count)
+    corner = rng.uniform(0.2, 0.7, (kinds * count, 2))
+    boxes = np.concatenate([corner, corner + 1 / 6], axis=1).astype(np.float32)
+    sources, labels = rng.integers(0, (count, 4), (kinds * count, 2), np.int32).T
+    return Patches(first, np.ones_like(first), sources, sources % 2 == 0, boxes, labels)
 
 
 def measure(datasets: Mapping[str, Iterable[Any]], rounds: int) -> dict[str, NDArray[np.float64]]:
@@ -160,7 +162,7 @@ def case(file: Path, options: argparse.Namespace, drawn: NDArray[np.uint8]) -> d
 def datasets(config: ExperimentConfig, store: ImageCache, batch: int) -> dict[str, Iterable[Any]]:
     """An epoch of each stage."""
     labels = [number % 4 for number in range(len(store))]
-    data = SplitImages(("",) * 4, {"train": store}, {"train": labels}, {}, tumors_of(len(store)))
+    data = SplitImages(("",) * 4, {"train": store}, {"train": labels}, {}, patches_of(len(store)))
     found: dict[str, Iterable[Any]] = {"taken from the store": evaluation_batches(store, labels, 4, batch)}
     for name, (augmentation, intensity) in stages(config).items():
         changed = replace(

@@ -1,165 +1,147 @@
-"""Lesion CutMix: what is exchanged, what stays, and what the labels are."""
+"""Lesion CutMix: which patches fit, what they change, and what the labels are."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections import Counter
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from hypothesis import given
+from hypothesis import strategies as st
 
-from btkeras.augmentation.intensity import match_histograms
-from btkeras.augmentation.lesion_cutmix import CutMixBatch, lesion_cutmix
+from btkeras.augmentation.lesion_cutmix import draw_patches, paste
+from btkeras.augmentation.patches import SIDE, Patches, PatchKind, Slices, find_patches
+from btkeras.config import AugmentConfig
 from btkeras.config_io import load_config
 from btkeras.datasets import load_dataset
-from btkeras.datasets.boxes import Box, boxes_in_heads, lesion_boxes
-from btkeras.datasets.dataset import Record
 from btkeras.errors import DataError
 from btkeras.splitting.splits import make_split
 from btkeras.training.pipeline import load_split_images
 
-SIDE = 32
-BOX = (0.25, 0.5, 0.5, 0.75)
-CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
+GLIOMA, MENINGIOMA, NO_TUMOR, PITUITARY = range(4)
+LEFT, RIGHT, BELOW = (0.2, 0.1, 0.5, 0.4), (0.2, 0.6, 0.5, 0.9), (0.6, 0.3, 0.9, 0.6)
+NONE = (0.0, 0.0, 0.0, 0.0)
 
 
-def batch(tumors: int = 6, no_tumor: int = 4, others: int = 2) -> CutMixBatch:
-    """Dark slices with a bright box, bright ones without tumour, and some of another class."""
-    rng = np.random.default_rng(0)
-    count = tumors + no_tumor + others
-    images = rng.integers(20, 60, (count, SIDE, SIDE, 1)).astype(np.uint8)
-    images[:tumors, 8:16, 16:24] += 150
-    images[tumors : tumors + no_tumor] += 60
-    boxes = np.zeros((count, 4), np.float32)
-    boxes[:tumors] = BOX
-    labels = np.array([i % 2 for i in range(tumors)] + [2] * no_tumor + [3] * others)
-    return CutMixBatch(tf.constant(images), tf.one_hot(labels, 4), tf.constant(boxes), tf.constant(labels == 2))
+def head(plane: int) -> np.ndarray:
+    """The same noise for all slices of a plane, and darker to one side, so that a mirrored head is another."""
+    noise = np.random.default_rng(plane).uniform(0, 60, (SIDE, SIDE))
+    across = np.tile(np.linspace(150, 20, SIDE), (SIDE, 1))
+    return (noise + np.rot90(across, -plane)).astype(np.float32)
 
 
-def run(given: CutMixBatch, probability: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    images, targets = lesion_cutmix(given, tf.constant([0, seed], tf.int64), probability)
-    return images.numpy(), targets.numpy()
+def slices(*rows: tuple[int, tuple[float, ...], np.ndarray]) -> Slices:
+    labels, boxes, heads = zip(*rows, strict=True)
+    return Slices(np.stack(heads), np.array(boxes, np.float32), np.array(labels), NO_TUMOR)
 
 
-def test_every_pair_exchanges_box_and_class() -> None:
-    given = batch()
-    images, targets = run(given)
-    before, labels, now = given.images.numpy().astype(float), given.targets.numpy().argmax(1), targets.argmax(1)
-    changed = np.flatnonzero(labels != now)
-    with_tumor, without = changed[labels[changed] != 2], changed[labels[changed] == 2]
-    # Four slices without tumour, so four pairs; each class is there as often as before.
-    assert len(with_tumor) == len(without) == 4
-    np.testing.assert_array_equal(np.sort(labels), np.sort(now))
-    assert set(now[with_tumor]) == {2} and set(now[without]) <= {0, 1}
-    center = np.s_[:, 10:14, 18:22]
-    # Its level is the other slice's: as bright as the brightest there.
-    assert (images[without][center].mean(axis=(1, 2, 3)) > before[without].mean(axis=(1, 2, 3)) + 10).all()
-    assert (images[with_tumor][center] < 205).all() and images[with_tumor][center].mean() < before[with_tumor][
-        center
-    ].mean() - 20
-    outside = np.ones((SIDE, SIDE), bool)
-    outside[6:18, 14:26] = False
-    np.testing.assert_allclose(images[:, outside], before[:, outside], atol=1e-3)
+def found(patches: Patches, kind: PatchKind, image: int) -> list[tuple[int, bool, tuple[float, ...], int]]:
+    """Source, whether it is mirrored, box and label of each patch."""
+    first, count = patches.starts[kind, image], patches.counts[kind, image]
+    columns = patches.sources, patches.mirrored, np.round(patches.boxes, 6).tolist(), patches.labels
+    rows = [tuple(column[row] for column in columns) for row in range(first, first + count)]
+    return [(int(source), bool(mirrored), tuple(box), int(label)) for source, mirrored, box, label in rows]
 
 
-def test_images_outside_of_pairs_stay_as_they_are() -> None:
-    given = batch()
-    images, targets = run(given)
-    kept = given.targets.numpy().argmax(1) == targets.argmax(1)
-    assert kept[-2:].all() and kept.sum() == 4
-    np.testing.assert_allclose(images[kept], given.images.numpy()[kept], atol=1e-3)
-
-
-@pytest.mark.parametrize("given", [batch(no_tumor=0), batch(tumors=0)], ids=["no slice without", "no tumour"])
-def test_without_partners_nothing_changes(given: CutMixBatch) -> None:
-    images, targets = run(given)
-    np.testing.assert_allclose(images, given.images.numpy(), atol=1e-3)
-    np.testing.assert_array_equal(targets, given.targets.numpy())
-
-
-def test_the_probability_is_that_of_a_pair() -> None:
-    given = batch(tumors=50, no_tumor=50, others=0)
-    counts = [(run(given, 0.3, seed)[1].argmax(1) != given.targets.numpy().argmax(1)).sum() / 2 for seed in range(8)]
-    assert 11 < np.mean(counts) < 19
-    assert (run(given, 0.0)[1] == given.targets.numpy()).all()
-
-
-def test_it_depends_on_its_key_alone() -> None:
-    given = batch()
-    np.testing.assert_array_equal(run(given)[0], run(given)[0])
-    assert any((run(given)[0] != run(given, seed=seed)[0]).any() for seed in range(1, 5))
-
-
-def test_background_cutmix_changes_tissue_beside_the_tumor_and_no_class() -> None:
-    # On the midline, so that the place beside it is that of rows 20 to 28.
-    given = batch()._replace(boxes=tf.constant([[0.125, 0.375, 0.375, 0.625]] * 6 + [[0.0] * 4] * 6))
-    images, targets = (result.numpy() for result in lesion_cutmix(given, tf.constant([0, 0], tf.int64), 0.0, 1.0))
-    np.testing.assert_array_equal(targets, given.targets.numpy())
-    change = np.abs(images - given.images.numpy()).max(axis=3) > 0.5
-    changed = change.any(axis=(1, 2))
-    assert changed[:6].sum() == changed[6:10].sum() == 4 and not changed[10:].any()
-    assert change[:, 22:26, 14:18][changed].mean() > 0.9
-    assert not change[:, :18].any()
-
-
-def test_a_tumor_without_room_beside_it_gets_no_background_cutmix() -> None:
-    given = batch()._replace(boxes=tf.constant([[0.3, 0.3, 0.7, 0.7]] * 6 + [[0.0] * 4] * 6))
-    images, _ = lesion_cutmix(given, tf.constant([0, 0], tf.int64), 0.0, 1.0)
-    np.testing.assert_allclose(images, given.images.numpy(), atol=1e-3)
-
-
-def test_matched_histograms_have_the_others_quantiles() -> None:
-    rng = np.random.default_rng(0)
-    images, others = rng.uniform(0, 1, (2, 64, 64, 1)), rng.beta(2, 5, (2, 64, 64, 1))
-    matched = match_histograms(tf.constant(images, tf.float32), tf.constant(others, tf.float32)).numpy()
-    levels = np.linspace(0, 0.95, 20)
-    for result, wanted, own in zip(matched, others, images, strict=True):
-        np.testing.assert_allclose(np.quantile(result, levels), np.quantile(wanted, levels), atol=0.02)
-        # Ranks stay.
-        order = np.argsort(own.ravel())
-        assert (np.diff(result.ravel()[order]) >= 0).all()
-
-
-def test_boxes_of_records() -> None:
-    record = Record("a.png", "glioma", extra={"box": "0.5 0.25 0.2 0.1"})
-    assert record.box == pytest.approx((0.2, 0.4, 0.3, 0.6))
-    assert Record("b.png", "no_tumor").box is None
-    with pytest.raises(DataError, match=r"four fractions.*'0.5' for c.png"):
-        _ = Record("c.png", "glioma", extra={"box": "0.5"}).box
-
-
-def test_boxes_move_with_the_crop_to_the_head(tmp_path: Path) -> None:
-    pixels = np.zeros((100, 200), np.uint8)
-    pixels[10:60, 40:140] = np.random.default_rng(0).integers(80, 200, (50, 100))
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    # The tumour fills rows 20 to 30 and columns 60 to 80.
-    records = [Record("a.png", "glioma", extra={"box": "0.35 0.25 0.1 0.1"}), Record("a.png", "no_tumor")]
-    assert boxes_in_heads([tmp_path / record.path for record in records], [record.box for record in records]) == [
-        pytest.approx((0.2, 0.2, 0.4, 0.4), abs=0.02),
-        None,
-    ]
-
-
-def test_only_boxes_of_the_given_classes_count() -> None:
-    records = [Record(f"{label}.png", label) for label in CLASSES]
-    tumors = lesion_boxes(
-        [record.label for record in records], [Box(*BOX), Box(*BOX), None, Box(*BOX)], ("glioma", "meningioma")
+def test_a_tumor_is_covered_by_tissue_of_a_slice_that_looks_alike_and_has_none_there() -> None:
+    patches = find_patches(
+        slices(
+            (GLIOMA, LEFT, head(0)),
+            (GLIOMA, LEFT, head(0)),  # its own tumour is there
+            (MENINGIOMA, BELOW, head(0)),
+            (NO_TUMOR, NONE, head(1)),  # another plane
+            (PITUITARY, NONE, head(0)),  # where its tumour is, is not known
+        )
     )
-    assert tumors.boxes.any(axis=1).tolist() == [True, True, False, False]
-    assert tumors.no_tumor.tolist() == [False, False, True, False]
+    assert found(patches, PatchKind.REMOVAL, 0) == [(2, False, pytest.approx(LEFT), NO_TUMOR)]
+
+
+def test_a_tumor_goes_into_slices_without_one_and_over_one_of_another_class() -> None:
+    small = (0.25, 0.15, 0.45, 0.35)
+    patches = find_patches(
+        slices(
+            (GLIOMA, LEFT, head(0)),
+            (NO_TUMOR, NONE, head(0)),
+            (MENINGIOMA, small, head(0)),  # is covered
+            (GLIOMA, small, head(0)),  # would only be another glioma
+            (MENINGIOMA, RIGHT, head(0)),  # would stay beside it
+        )
+    )
+    assert (0, False, pytest.approx(LEFT), GLIOMA) in found(patches, PatchKind.LESION, 1)
+    assert found(patches, PatchKind.LESION, 2)[0] == (0, False, pytest.approx(LEFT), GLIOMA)
+    assert all(source != 0 for image in (3, 4) for source, *_ in found(patches, PatchKind.LESION, image))
+
+
+def test_a_mirrored_head_gets_the_mirrored_patch_at_the_mirrored_place() -> None:
+    patches = find_patches(slices((GLIOMA, LEFT, head(0)), (NO_TUMOR, NONE, head(0)[:, ::-1])))
+    assert found(patches, PatchKind.LESION, 1) == [(0, True, pytest.approx(RIGHT), GLIOMA)]
+    assert found(patches, PatchKind.REMOVAL, 0) == [(1, True, pytest.approx(LEFT), NO_TUMOR)]
+
+
+@given(st.integers(0, 2**31 - 1))
+def test_no_patch_lies_about_its_class(seed: int) -> None:
+    """By the boxes: tissue comes from where no tumour is, and what is left of a tumour decides the class."""
+    rng = np.random.default_rng(seed)
+    corner, size = rng.uniform(0, 0.7, (30, 2)), rng.uniform(0.1, 0.3, (30, 2))
+    labels = rng.integers(0, 4, 30)
+    boxes = np.where(labels[:, None] == NO_TUMOR, 0, np.concatenate([corner, corner + size], axis=1))
+    heads = [head(plane)[:, :: 1 - 2 * flip] for plane, flip in rng.integers(0, 2, (30, 2))]
+    known = slices(*zip(labels.tolist(), boxes.tolist(), heads, strict=True))
+    patches = find_patches(known)
+
+    def touches(image: int, box: tuple[float, ...], *, mirrored: bool) -> bool:
+        top, left, bottom, right = known.boxes[image]
+        left, right = (1 - right, 1 - left) if mirrored and known.boxes[image].any() else (left, right)
+        return bool(top < box[2] and bottom > box[0] and left < box[3] and right > box[1])
+
+    for image in range(30):
+        for kind in PatchKind:
+            for source, mirrored, box, label in found(patches, kind, image):
+                lends_tumor = touches(source, box, mirrored=mirrored)
+                assert lends_tumor == (kind == PatchKind.LESION)
+                assert (
+                    label
+                    == {
+                        PatchKind.BACKGROUND: labels[image],
+                        PatchKind.REMOVAL: NO_TUMOR,
+                        PatchKind.LESION: labels[source],
+                    }[kind]
+                )
+                if kind == PatchKind.BACKGROUND:
+                    assert not touches(image, box, mirrored=False)
+
+
+def test_a_patch_gets_the_brightness_of_the_place_and_nothing_changes_beyond() -> None:
+    rng = np.random.default_rng(0)
+    images, sources = rng.uniform(90, 110, (2, 48, 48, 1)), rng.uniform(20, 40, (2, 48, 48, 1))
+    sources[:, 16:20, 8:12] += 60  # a bright tumour, three deviations of the noise and more above its head
+    pasted = paste(tf.constant(images), tf.constant(sources), tf.constant([LEFT, LEFT])).numpy()
+    np.testing.assert_allclose(pasted[:, :, 25:], images[:, :, 25:], rtol=1e-6)
+    np.testing.assert_allclose(pasted[:, 30:], images[:, 30:], rtol=1e-6)
+    assert pasted[:, 16:20, 8:12].mean() == pytest.approx(160, abs=5)
+    assert pasted[:, 11:15, 13:17].mean() == pytest.approx(100, abs=5)
+
+
+def test_the_drawn_patches_have_the_shares_that_were_asked_for() -> None:
+    rows = [(GLIOMA, LEFT, head(0)), (MENINGIOMA, BELOW, head(0)), (NO_TUMOR, NONE, head(0))]
+    patches = find_patches(slices(*rows, (PITUITARY, NONE, head(1))))
+    config = AugmentConfig(lesion_cutmix=0.3, lesion_removal=0.2, background_cutmix=0.1)
+    indices = tf.constant([0, 2, 3] * 3000)
+    drawn = draw_patches(patches, indices, tf.constant([0, 1], tf.int64), config).numpy().reshape(-1, 3)
+    assert (drawn[:, 2] == -1).all()
+    shares = [
+        Counter("none" if row < 0 else "removal" if patches.labels[row] == NO_TUMOR else "tumor" for row in column)
+        for column in drawn.T
+    ]
+    assert shares[0]["removal"] / 3000 == pytest.approx(0.2, abs=0.03)
+    assert shares[1]["tumor"] / 3000 == pytest.approx(0.3, abs=0.03)
+    again = draw_patches(patches, indices, tf.constant([0, 1], tf.int64), config).numpy().reshape(-1, 3)
+    np.testing.assert_array_equal(drawn, again)
 
 
 def test_a_dataset_without_boxes_is_rejected(shared_images) -> None:  # type: ignore[no-untyped-def]
-    config = load_config(None, ("data.image_size=32", "data.channels=1", "augment.lesion_cutmix=0.5"))
+    config = load_config(None, ("data.image_size=32", "data.channels=1", "augment.lesion_removal=0.5"))
     dataset = load_dataset(shared_images)
-    with pytest.raises(DataError, match=r"lesion_cutmix needs .* without a tumour's box.*lesion_cutmix=0"):
-        load_split_images(dataset, make_split(dataset, config.data), config)
-
-
-def test_a_misspelt_class_is_rejected(shared_images) -> None:  # type: ignore[no-untyped-def]
-    changes = ("data.image_size=32", "augment.lesion_cutmix=0.5", "augment.cutmix_classes=[glioma,meningoma]")
-    config = load_config(None, changes)
-    dataset = load_dataset(shared_images)
-    with pytest.raises(DataError, match=r"cutmix_classes must be classes.*meningioma.*meningoma"):
+    with pytest.raises(DataError, match=r"lesion_removal .* need .* without a tumour's box.*the three to 0"):
         load_split_images(dataset, make_split(dataset, config.data), config)

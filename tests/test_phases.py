@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from btkeras.config import AugmentConfig, CooldownConfig, ExperimentConfig, ModelConfig, TrainConfig
+from btkeras.config import AugmentConfig, CooldownConfig, ExperimentConfig, IntensityConfig, ModelConfig, TrainConfig
 from btkeras.config_io import load_config
 from btkeras.errors import ConfigError
 from btkeras.training.optimizers import cooldown_config, phases
@@ -29,25 +29,25 @@ def test_refining_changes_images_less() -> None:
     config = load_config(
         None,
         (
-            "augment.lesion_cutmix=0.5",
-            "augment.background_cutmix=0.3",
             "intensity.noise=0.1",
             "cooldown.epochs=2",
             "cooldown.intensity=0.25",
-            "cooldown.lesion_cutmix=0.2",
         ),
     )
     changed = cooldown_config(config)
-    assert (changed.augment.lesion_cutmix, changed.intensity.probability) == (0.2, 0.25)
-    assert changed.augment.background_cutmix == pytest.approx(0.12)
-    assert changed.intensity.noise == 0.1 and changed.optimizer == config.optimizer
+    assert (changed.intensity.probability, changed.intensity.noise) == (0.25, 0.1)
+    assert (changed.augment, changed.optimizer) == (config.augment, config.optimizer)
 
 
 def test_refining_cannot_change_more() -> None:
-    with pytest.raises(ConfigError, match=r"cooldown\.lesion_cutmix"):
-        ExperimentConfig(augment=AugmentConfig(lesion_cutmix=0.1), cooldown=CooldownConfig(1, lesion_cutmix=0.2))
-    with pytest.raises(ConfigError, match=r"augment\.background_cutmix"):
-        AugmentConfig(background_cutmix=0.1)
+    with pytest.raises(ConfigError, match=r"cooldown\.intensity"):
+        ExperimentConfig(intensity=IntensityConfig(0.1), cooldown=CooldownConfig(1, intensity=0.2))
+
+
+def test_no_image_gets_two_patches() -> None:
+    AugmentConfig(lesion_cutmix=0.5, lesion_removal=0.25, background_cutmix=0.25)
+    with pytest.raises(ConfigError, match=r"augment\.background_cutmix must be between 0 and 0.25. Received: 0.5"):
+        AugmentConfig(lesion_cutmix=0.5, lesion_removal=0.25, background_cutmix=0.5)
 
 
 @pytest.mark.parametrize("key", ["model.frozen_epochs", "cooldown.epochs"])

@@ -11,12 +11,13 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from btkeras.augmentation.patches import Patches, Slices, find_patches
 from btkeras.config import AugmentConfig, DataConfig, ExperimentConfig, IntensityConfig, TrainConfig
 from btkeras.datasets import load_dataset
-from btkeras.datasets.boxes import LesionBoxes
 from btkeras.errors import DataError
 from btkeras.preprocessing.cache import ImageCache
 from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.preprocessing.resize import resize
 from btkeras.splitting.splits import make_split
 from btkeras.training.pipeline import (
     SplitImages,
@@ -52,7 +53,7 @@ def training(
     batch_size: int = 5,
     augmentation: AugmentConfig = STILL,
     intensity: IntensityConfig = PLAIN,
-    lesions: LesionBoxes | None = None,
+    patches: Patches | None = None,
     cache: ImageCache | None = None,
 ) -> tf.data.Dataset:
     config = ExperimentConfig(
@@ -61,7 +62,7 @@ def training(
         intensity=intensity,
         train=TrainConfig(seed=seed, batch_size=batch_size),
     )
-    data = SplitImages(CLASSES, {"train": cache or cache_of()}, {"train": LABELS}, {}, lesions)
+    data = SplitImages(CLASSES, {"train": cache or cache_of()}, {"train": LABELS}, {}, patches)
     return training_batches(data, config, epochs)
 
 
@@ -191,7 +192,7 @@ def test_the_same_from_a_store_on_disk(tmp_path: Path) -> None:
     [
         (AugmentConfig(), PLAIN),
         (
-            AugmentConfig(rotation=20, aspect_ratio=0.2, lesion_cutmix=0.5, background_cutmix=0.5),
+            AugmentConfig(rotation=20, aspect_ratio=0.2, lesion_cutmix=0.5, lesion_removal=0.5),
             IntensityConfig(histogram=1, curve=0.5, noise=0.2, blur=0.5),
         ),
     ],
@@ -202,7 +203,9 @@ def test_grey_images_kept_with_one_channel_give_the_same_batches(
 ) -> None:
     grey = np.stack([scene(40, 40, seed)[..., :1] for seed in range(COUNT)])
     shape, usable, histogram = (40, 3), np.arange(COUNT), np.zeros((3, 256), np.int64)
-    boxes = np.tile(np.float32([0.1, 0.1, 0.4, 0.4]), (COUNT, 1)) * (usable % 2)[:, None]
+    boxes = np.tile(np.float32([0.1, 0.1, 0.4, 0.4]), (COUNT, 1)) * (np.array(LABELS) != 2)[:, None]
+    # One head for all, so that every slice has patches.
+    thumbnails = np.tile(resize(grey[0], 24)[None, ..., 0].astype(np.float32), (COUNT, 1, 1))
     seen = [
         batches(
             training(
@@ -211,7 +214,7 @@ def test_grey_images_kept_with_one_channel_give_the_same_batches(
                 batch_size=6,
                 augmentation=augmentation,
                 intensity=intensity,
-                lesions=LesionBoxes(boxes.astype(np.float32), usable % 2 == 0),
+                patches=find_patches(Slices(thumbnails, boxes, np.array(LABELS), 2)),
                 cache=cache,
             )
         )

@@ -38,7 +38,7 @@ def draw_patches(patches: Patches, indices: tf.Tensor, key: tf.Tensor, config: A
     }
     chosen, low = tf.fill([tf.size(indices)], -1), 0.0
     for kind, share in shares.items():
-        first, count = (tf.gather(table[kind], indices) for table in (patches.first, patches.count))
+        first, count = (tf.gather(table[kind], indices) for table in (patches.starts, patches.counts))
         row = first + tf.cast(draws[:, 1] * tf.cast(count, tf.float32), tf.int32)
         hit = (draws[:, 0] >= low) & (draws[:, 0] < low + share) & (count > 0)
         chosen, low = tf.where(hit, tf.minimum(row, first + count - 1), chosen), low + share

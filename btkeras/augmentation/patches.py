@@ -42,19 +42,19 @@ class PatchKind(IntEnum):
 
 
 class Patches(NamedTuple):
-    """Rows of patches; those of kind ``k`` for image ``i`` are ``count[k, i]`` rows from ``first[k, i]`` on.
+    """Rows of patches; those of kind ``k`` for image ``i`` are ``counts[k, i]`` rows from ``starts[k, i]`` on.
 
     Attributes:
-        first: int32 ``[kinds, images]``.
-        count: int32 ``[kinds, images]``.
+        starts: int32 ``[kinds, images]``.
+        counts: int32 ``[kinds, images]``.
         sources: int32 ``[rows]``, the image that lends the patch.
         mirrored: bool ``[rows]``, whether it is mirrored left to right for that.
         boxes: float32 ``[rows, 4]``: top, left, bottom, right as fractions of the image that gets the patch.
         labels: int32 ``[rows]``, the class that the image has then.
     """
 
-    first: Ints
-    count: Ints
+    starts: Ints
+    counts: Ints
     sources: Ints
     mirrored: NDArray[np.bool_]
     boxes: Floats
@@ -100,7 +100,7 @@ def find_patches(slices: Slices) -> Patches:
 
 
 def ellipses(boxes: Floats, side: int, reach: float, fade: float) -> Floats:
-    """Ellipses in boxes ``[n, 4]``, ``reach`` half axes wide: 1 inside, 0 after ``fade`` of them, ``[n, side, side]``."""
+    """Ellipses in boxes, ``reach`` half axes wide: ``[n, side, side]``, 1 inside and 0 after ``fade`` of them."""
     places = (np.arange(side, dtype=np.float32) + 0.5) / side
     top, left, bottom, right = boxes.T[..., None]
     down = (places - (top + bottom) / 2) / np.maximum((bottom - top) / 2, 1e-3)
@@ -191,14 +191,14 @@ def _enlarged(box: Floats, part: float) -> Floats:
 
 
 def _table(rows: list[_Row], images: int) -> Patches:
-    first, count = np.zeros((2, len(PatchKind), images), np.int32)
+    starts, counts = np.zeros((2, len(PatchKind), images), np.int32)
     for number, row in enumerate(rows):
-        if not count[row.kind, row.base]:
-            first[row.kind, row.base] = number
-        count[row.kind, row.base] += 1
+        if not counts[row.kind, row.base]:
+            starts[row.kind, row.base] = number
+        counts[row.kind, row.base] += 1
     return Patches(
-        first,
-        count,
+        starts,
+        counts,
         np.array([row.source for row in rows], np.int32),
         np.array([row.mirrored for row in rows], bool),
         np.array([row.box for row in rows], np.float32).reshape(-1, 4),

@@ -6,7 +6,6 @@ import csv
 import io
 import posixpath
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,19 +30,6 @@ class Box(NamedTuple):
     left: float
     bottom: float
     right: float
-
-
-@dataclass(frozen=True)
-class LesionBoxes:
-    """The tumours of ``n`` images.
-
-    Attributes:
-        boxes: float32 ``[n, 4]``: top, left, bottom, right as fractions; all 0 where no box is known.
-        no_tumor: bool ``[n]``: whether an image is known to show no tumour.
-    """
-
-    boxes: NDArray[np.float32]
-    no_tumor: NDArray[np.bool_]
 
 
 def parse_box(text: str, name: str = "an image") -> Box | None:
@@ -111,12 +97,6 @@ def _box_in_head(image: tuple[Path, Box | None]) -> Box | None:
         return None
     grey = to_channels(decode_file(path), 1)[..., 0]
     return box_in_crop(box, head_box(grey), *grey.shape)
-
-
-def lesion_boxes(labels: Sequence[str], boxes: Sequence[Box | None], classes: Collection[str]) -> LesionBoxes:
-    """Collects the boxes of the given classes; images of other classes count as without a box."""
-    edges = [box if box and label in classes else (0, 0, 0, 0) for label, box in zip(labels, boxes, strict=True)]
-    return LesionBoxes(np.array(edges, np.float32).reshape(-1, 4), np.array([label == NO_TUMOR for label in labels]))
 
 
 def read_boxes(data: bytes, folder: str, name: str, images: Collection[str], *, strict: bool = True) -> dict[str, str]:

@@ -146,7 +146,7 @@ def _patches(dataset: Dataset, split: Split, config: ExperimentConfig, cache: Im
     for missing, found in (("a tumour's box", edges.any(axis=1)), ("a slice without tumour", labels == no_tumor)):
         if not found.any():
             raise DataError(
-                "Patches (augment.lesion_cutmix, lesion_removal, background_cutmix) need no_tumor slices and tumours' boxes",
+                "augment.lesion_cutmix, lesion_removal and background_cutmix need slices of no_tumor and boxes",
                 received=f"{dataset.root} without {missing} in its training subset",
                 remedy="Prepare it from masks or boxes.csv, or set the three to 0",
             )
