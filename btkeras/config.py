@@ -16,6 +16,8 @@ SCHEDULES = ("constant", "step", "linear", "cosine", "one_cycle")
 CACHES = ("auto", "memory", "disk", "none")
 MONITORS = ("val_accuracy", "val_loss")
 TESTS = ("rotating", "fixed")
+# Of ``AugmentConfig``: the shares of images that get a patch of another.
+PATCHES = ("lesion_cutmix", "lesion_removal", "background_cutmix")
 GROUPINGS = ("image", "duplicate", "patient", "series", "official")
 
 _Rule = Callable[[str, Any], None]  # checks a key's value
@@ -133,11 +135,6 @@ class AugmentConfig(_Section):
         super().__post_init__()
         _between(0, 1 - self.lesion_cutmix - self.lesion_removal)("augment.background_cutmix", self.background_cutmix)
 
-    @property
-    def has_patches(self) -> bool:
-        """Whether images get patches of others."""
-        return bool(self.lesion_cutmix or self.lesion_removal or self.background_cutmix)
-
 
 @dataclass(frozen=True)
 class IntensityConfig(_Section):
@@ -171,10 +168,12 @@ class CooldownConfig(_Section):
     Attributes:
         epochs: How many of the last ``train.epochs``; 0 for none.
         intensity: ``intensity.probability`` in them, not above that.
+        patches: Part that is left of ``augment.lesion_cutmix``, ``lesion_removal`` and ``background_cutmix``.
     """
 
     epochs: Annotated[int, _not_negative] = 0
     intensity: float = 0.0
+    patches: Annotated[float, _fraction] = 0.0
 
 
 @dataclass(frozen=True)

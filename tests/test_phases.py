@@ -30,13 +30,16 @@ def test_refining_changes_images_less() -> None:
         None,
         (
             "intensity.noise=0.1",
+            "augment.lesion_cutmix=0.4",
             "cooldown.epochs=2",
+            "cooldown.patches=0.25",
             "cooldown.intensity=0.25",
         ),
     )
     changed = cooldown_config(config)
     assert (changed.intensity.probability, changed.intensity.noise) == (0.25, 0.1)
-    assert (changed.augment, changed.optimizer) == (config.augment, config.optimizer)
+    assert (changed.augment.lesion_cutmix, changed.augment.crop) == (pytest.approx(0.1), config.augment.crop)
+    assert changed.optimizer == config.optimizer
 
 
 def test_refining_cannot_change_more() -> None:

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from btkeras.config import ExperimentConfig, OptimizerConfig, ScheduleConfig
+from btkeras.config import PATCHES, ExperimentConfig, OptimizerConfig, ScheduleConfig
 from btkeras.models.training_layers import one_tensorflow_replica
 
 
@@ -152,4 +152,7 @@ def phases(config: ExperimentConfig) -> list[Phase]:
 
 def cooldown_config(config: ExperimentConfig) -> ExperimentConfig:
     """The configuration of the cool-down."""
-    return replace(config, intensity=replace(config.intensity, probability=config.cooldown.intensity))
+    augment, patches = config.augment, config.cooldown.patches
+    shares = {name: patches * getattr(augment, name) for name in PATCHES}
+    intensity = replace(config.intensity, probability=config.cooldown.intensity)
+    return replace(config, augment=replace(augment, **shares), intensity=intensity)

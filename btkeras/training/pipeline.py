@@ -16,7 +16,7 @@ from btkeras.augmentation.geometry import augment, random_key, random_numbers
 from btkeras.augmentation.intensity import augment_intensity
 from btkeras.augmentation.lesion_cutmix import draw_patches, paste
 from btkeras.augmentation.patches import SIDE, Patches, Slices, find_patches
-from btkeras.config import AugmentConfig, ExperimentConfig
+from btkeras.config import PATCHES, AugmentConfig, ExperimentConfig
 from btkeras.datasets.boxes import NO_TUMOR, boxes_in_heads, clip_box
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
@@ -85,7 +85,8 @@ def load_split_images(
     if broken and not skip_broken:
         raise broken_images(broken)
     _check_classes_left(split, broken)
-    patches = _patches(dataset, split, config, caches["train"]) if config.augment.has_patches else None
+    wanted = any(getattr(config.augment, name) for name in PATCHES)
+    patches = _patches(dataset, split, config, caches["train"]) if wanted else None
     return SplitImages(dataset.classes, caches, labels, broken, patches, pixels)
 
 
