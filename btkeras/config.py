@@ -16,8 +16,7 @@ SCHEDULES = ("constant", "step", "linear", "cosine", "one_cycle")
 CACHES = ("auto", "memory", "disk", "none")
 MONITORS = ("val_accuracy", "val_loss")
 TESTS = ("rotating", "fixed")
-# Of ``AugmentConfig``: the shares of images that get a patch of another.
-PATCHES = ("lesion_cutmix", "lesion_removal", "background_cutmix")
+PATCHES = ("lesion_cutmix", "lesion_removal", "background_cutmix")  # of AugmentConfig
 GROUPINGS = ("image", "duplicate", "patient", "series", "official")
 
 _Rule = Callable[[str, Any], None]  # checks a key's value
@@ -43,7 +42,6 @@ _fraction, _seed = _between(0, 1), _between(0, 2**32 - 1)
 _positive = _rule(lambda value: 0 < value < math.inf, "be a number above 0")
 _not_negative = _rule(lambda value: value >= 0, "not be negative")
 _distinct = _rule(lambda values: len(set(values)) == len(values), "name each once")
-_weights = _rule(bool, "be random, imagenet or a file")
 _crop = _rule(lambda crop: 0.1 <= crop[0] <= 1 <= crop[1] <= 2, "be two fractions, 0.1..1 and 1..2")
 _seeds = _rule(lambda seeds: seeds and all(0 <= s < 2**32 for s in seeds), "hold at least one seed of 0..4294967295")
 
@@ -67,7 +65,7 @@ class ModelConfig(_Section):
     """
 
     name: str = "improved_resnet34"
-    weights: Annotated[str, _weights] = "random"
+    weights: Annotated[str, _rule(bool, "be random, imagenet or a file")] = "random"
     frozen_epochs: Annotated[int, _not_negative] = 0
 
 
@@ -119,6 +117,7 @@ class AugmentConfig(_Section):
         lesion_cutmix: Share of the images that get the tumour, and so the class, of a similar slice.
         lesion_removal: Share of the tumour slices, with boxes, that get tissue in its place and become ``no_tumor``.
         background_cutmix: Share of the images that get tissue beside their tumour, and keep their class.
+        cutmix_classes: Classes whose tumours may cover each other; where a pituitary tumour is, means a class.
     """
 
     crop: Annotated[tuple[float, float], _crop] = (0.8, 1.0)
@@ -130,6 +129,7 @@ class AugmentConfig(_Section):
     lesion_cutmix: Annotated[float, _fraction] = 0.0
     lesion_removal: Annotated[float, _fraction] = 0.0
     background_cutmix: float = 0.0
+    cutmix_classes: Annotated[tuple[str, ...], _distinct] = ("glioma", "meningioma")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,12 +168,12 @@ class CooldownConfig(_Section):
     Attributes:
         epochs: How many of the last ``train.epochs``; 0 for none.
         intensity: ``intensity.probability`` in them, not above that.
-        patches: Part that is left of ``augment.lesion_cutmix``, ``lesion_removal`` and ``background_cutmix``.
+        lesion_cutmix: ``augment.lesion_cutmix`` in them, not above that; the other patches shrink in proportion.
     """
 
     epochs: Annotated[int, _not_negative] = 0
     intensity: float = 0.0
-    patches: Annotated[float, _fraction] = 0.0
+    lesion_cutmix: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -297,3 +297,4 @@ class ExperimentConfig:
         within("model.frozen_epochs", self.model.frozen_epochs)
         within("cooldown.epochs", self.cooldown.epochs)
         _between(0, self.intensity.probability)("cooldown.intensity", self.cooldown.intensity)
+        _between(0, self.augment.lesion_cutmix)("cooldown.lesion_cutmix", self.cooldown.lesion_cutmix)

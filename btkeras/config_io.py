@@ -20,6 +20,7 @@ _RENAMED = {
     "appearance": "intensity",
     "appearance.part": "intensity.probability",
     "appearance.tone": "intensity.curve",
+    "augment.exchanged_classes": "augment.cutmix_classes",
     "augment.stretch": "augment.aspect_ratio",
     "augment.tumour_decoys": "augment.background_cutmix",
     "augment.tumour_exchange": "augment.lesion_cutmix",
@@ -28,6 +29,7 @@ _RENAMED = {
     "data.harmonise": "data.harmonize",
     "refine": "cooldown",
     "refine.appearance": "cooldown.intensity",
+    "refine.tumour_exchange": "cooldown.lesion_cutmix",
 }
 _RENAMED_VALUES = {"data.group_by": {"neighbours": "series", "cvind": "official"}}
 

@@ -303,11 +303,13 @@ RENAMED = (
     ("augment.stretch=0.2", "augment.stretch", "augment.aspect_ratio"),
     ("augment.tumour_exchange=0.1", "augment.tumour_exchange", "augment.lesion_cutmix"),
     ("augment.tumour_decoys=0.1", "augment.tumour_decoys", "augment.background_cutmix"),
+    ("augment.exchanged_classes=[glioma]", "augment.exchanged_classes", "augment.cutmix_classes"),
     ("appearance.gamma=1", "appearance.gamma", "intensity.gamma"),
     ("appearance.part=0.5", "appearance.part", "intensity.probability"),
     ("appearance.tone=0.5", "appearance.tone", "intensity.curve"),
     ("refine.epochs=2", "refine.epochs", "cooldown.epochs"),
     ("refine.appearance=0.1", "refine.appearance", "cooldown.intensity"),
+    ("refine.tumour_exchange=0.1", "refine.tumour_exchange", "cooldown.lesion_cutmix"),
     ("cv.changes={vgg16: [train.epochs=1]}", "cv.changes", "cv.overrides"),
 )
 

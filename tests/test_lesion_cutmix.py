@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btkeras.augmentation.lesion_cutmix import draw_patches, paste
-from btkeras.augmentation.patches import SIDE, Patches, PatchKind, Slices, find_patches
+from btkeras.augmentation.patches import SIDE, Patches, PatchKind, SlicesToPatch, find_patches
 from btkeras.config import AugmentConfig
 from btkeras.config_io import load_config
 from btkeras.datasets import load_dataset
@@ -31,9 +31,9 @@ def head(plane: int) -> np.ndarray:
     return (noise + np.rot90(across, -plane)).astype(np.float32)
 
 
-def slices(*rows: tuple[int, tuple[float, ...], np.ndarray]) -> Slices:
+def slices(*rows: tuple[int, tuple[float, ...], np.ndarray]) -> SlicesToPatch:
     labels, boxes, heads = zip(*rows, strict=True)
-    return Slices(np.stack(heads), np.array(boxes, np.float32), np.array(labels), NO_TUMOR)
+    return SlicesToPatch(np.stack(heads), np.array(boxes, np.float32), np.array(labels), NO_TUMOR, (GLIOMA, MENINGIOMA))
 
 
 def found(patches: Patches, kind: PatchKind, image: int) -> list[tuple[int, bool, tuple[float, ...], int]]:
@@ -66,11 +66,12 @@ def test_a_tumor_goes_into_slices_without_one_and_over_one_of_another_class() ->
             (MENINGIOMA, small, head(0)),  # is covered
             (GLIOMA, small, head(0)),  # would only be another glioma
             (MENINGIOMA, RIGHT, head(0)),  # would stay beside it
+            (PITUITARY, small, head(0)),  # its place means its class
         )
     )
     assert (0, False, pytest.approx(LEFT), GLIOMA) in found(patches, PatchKind.LESION, 1)
     assert found(patches, PatchKind.LESION, 2)[0] == (0, False, pytest.approx(LEFT), GLIOMA)
-    assert all(source != 0 for image in (3, 4) for source, *_ in found(patches, PatchKind.LESION, image))
+    assert all(source != 0 for image in (3, 4, 5) for source, *_ in found(patches, PatchKind.LESION, image))
 
 
 def test_a_mirrored_head_gets_the_mirrored_patch_at_the_mirrored_place() -> None:
@@ -144,4 +145,12 @@ def test_a_dataset_without_boxes_is_rejected(shared_images) -> None:  # type: ig
     config = load_config(None, ("data.image_size=32", "data.channels=1", "augment.lesion_removal=0.5"))
     dataset = load_dataset(shared_images)
     with pytest.raises(DataError, match=r"lesion_removal .* need .* without a tumour's box.*the three to 0"):
+        load_split_images(dataset, make_split(dataset, config.data), config)
+
+
+def test_a_misspelt_class_is_rejected(shared_images) -> None:  # type: ignore[no-untyped-def]
+    changes = ("data.image_size=32", "augment.lesion_cutmix=0.5", "augment.cutmix_classes=[glioma,meningoma]")
+    config = load_config(None, changes)
+    dataset = load_dataset(shared_images)
+    with pytest.raises(DataError, match=r"cutmix_classes must be classes.*meningioma.*meningoma"):
         load_split_images(dataset, make_split(dataset, config.data), config)

@@ -32,7 +32,7 @@ def test_refining_changes_images_less() -> None:
             "intensity.noise=0.1",
             "augment.lesion_cutmix=0.4",
             "cooldown.epochs=2",
-            "cooldown.patches=0.25",
+            "cooldown.lesion_cutmix=0.1",
             "cooldown.intensity=0.25",
         ),
     )

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from btkeras.augmentation.patches import Patches, Slices, find_patches
+from btkeras.augmentation.patches import Patches, SlicesToPatch, find_patches
 from btkeras.config import AugmentConfig, DataConfig, ExperimentConfig, IntensityConfig, TrainConfig
 from btkeras.datasets import load_dataset
 from btkeras.errors import DataError
@@ -214,7 +214,7 @@ def test_grey_images_kept_with_one_channel_give_the_same_batches(
                 batch_size=6,
                 augmentation=augmentation,
                 intensity=intensity,
-                patches=find_patches(Slices(thumbnails, boxes, np.array(LABELS), 2)),
+                patches=find_patches(SlicesToPatch(thumbnails, boxes, np.array(LABELS), 2, (0, 1))),
                 cache=cache,
             )
         )

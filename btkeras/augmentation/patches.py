@@ -62,7 +62,7 @@ class Patches(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Slices:
+class SlicesToPatch:
     """The slices that patches are found in.
 
     Attributes:
@@ -70,12 +70,14 @@ class Slices:
         boxes: float32 ``[n, 4]``, of tumours as fractions; all 0 where no box is known.
         labels: int ``[n]``, class indices.
         no_tumor: The class index of slices without tumour.
+        exchanged: Class indices of tumours that may cover each other.
     """
 
     thumbnails: Floats
     boxes: Floats
     labels: NDArray[np.integer]
     no_tumor: int
+    exchanged: tuple[int, ...]
 
 
 class _Row(NamedTuple):
@@ -87,7 +89,7 @@ class _Row(NamedTuple):
     label: int
 
 
-def find_patches(slices: Slices) -> Patches:
+def find_patches(slices: SlicesToPatch) -> Patches:
     """Finds the patches of each slice; a slice that none fits has none.
 
     Every slice is compared with every one that has a tumour's box, as it is and mirrored, by the weighted correlation
@@ -109,7 +111,7 @@ def ellipses(boxes: Floats, side: int, reach: float, fade: float) -> Floats:
     return np.clip((reach - distance) / fade, 0, 1)
 
 
-def _rows_of(slices: Slices, lesions: NDArray[np.integer]) -> Iterator[_Row]:
+def _rows_of(slices: SlicesToPatch, lesions: NDArray[np.integer]) -> Iterator[_Row]:
     """The rows that these lesions give."""
     free, labels = slices.labels == slices.no_tumor, np.tile(slices.labels, 2)
     boxes = np.concatenate([slices.boxes, _mirrored(slices.boxes)])
@@ -121,7 +123,8 @@ def _rows_of(slices: Slices, lesions: NDArray[np.integer]) -> Iterator[_Row]:
         clear = known & (np.tile(free, 2) | ~_touching(boxes, box))
         contexts = _best(np.where(clear, found, -1), _TISSUE, _CONTEXTS)
         heads = _best(np.where(np.tile(free, 2), found, -1), _ALIKE, _HEADS)
-        other = known & (labels != label) & ~np.tile(free, 2) & _inside(boxes, box)
+        other = known & (labels != label) & np.isin(labels, slices.exchanged) & _inside(boxes, box)
+        other &= label in slices.exchanged
         covered = _best(np.where(other, found, -1), _ALIKE, _COVERED_HEADS)
         count = len(free)
         for place in contexts:
@@ -134,7 +137,7 @@ def _rows_of(slices: Slices, lesions: NDArray[np.integer]) -> Iterator[_Row]:
                     yield _row(PatchKind.BACKGROUND, slices, place, source, box, int(slices.labels[place % count]))
 
 
-def _row(kind: PatchKind, slices: Slices, place: int, source: int, box: Floats, label: int) -> _Row:
+def _row(kind: PatchKind, slices: SlicesToPatch, place: int, source: int, box: Floats, label: int) -> _Row:
     """A row of the slice at ``place``; both places count the mirrored slices behind the others."""
     count = len(slices.labels)
     mirrored = bool(place >= count)
@@ -142,7 +145,7 @@ def _row(kind: PatchKind, slices: Slices, place: int, source: int, box: Floats, 
     return _Row(kind, int(place % count), int(source % count), mirrored != bool(source >= count), own, label)
 
 
-def _correlations(slices: Slices, lesions: NDArray[np.integer]) -> Floats:
+def _correlations(slices: SlicesToPatch, lesions: NDArray[np.integer]) -> Floats:
     """Correlations ``[2 n, lesions]`` of slices, and of mirrored ones, with those that have lesions, without these."""
     heads = np.sqrt(slices.thumbnails)
     pixels = np.concatenate([heads, heads[:, :, ::-1]]).reshape(2 * len(heads), -1)

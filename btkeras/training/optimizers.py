@@ -152,7 +152,8 @@ def phases(config: ExperimentConfig) -> list[Phase]:
 
 def cooldown_config(config: ExperimentConfig) -> ExperimentConfig:
     """The configuration of the cool-down."""
-    augment, patches = config.augment, config.cooldown.patches
-    shares = {name: patches * getattr(augment, name) for name in PATCHES}
+    augment, most = config.augment, config.augment.lesion_cutmix
+    part = config.cooldown.lesion_cutmix / most if most else 0.0
+    shares: dict[str, Any] = {name: part * getattr(augment, name) for name in PATCHES}
     intensity = replace(config.intensity, probability=config.cooldown.intensity)
     return replace(config, augment=replace(augment, **shares), intensity=intensity)

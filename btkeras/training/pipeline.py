@@ -15,7 +15,7 @@ from tqdm import tqdm
 from btkeras.augmentation.geometry import augment, random_key, random_numbers
 from btkeras.augmentation.intensity import augment_intensity
 from btkeras.augmentation.lesion_cutmix import draw_patches, paste
-from btkeras.augmentation.patches import SIDE, Patches, Slices, find_patches
+from btkeras.augmentation.patches import SIDE, Patches, SlicesToPatch, find_patches
 from btkeras.config import PATCHES, AugmentConfig, ExperimentConfig
 from btkeras.datasets.boxes import NO_TUMOR, boxes_in_heads, clip_box
 from btkeras.datasets.dataset import Dataset, Record
@@ -137,6 +137,9 @@ def _check_classes_left(split: Split, broken: Collection[str]) -> None:
 
 
 def _patches(dataset: Dataset, split: Split, config: ExperimentConfig, cache: ImageCache) -> Patches:
+    if unknown := set(config.augment.cutmix_classes) - set(dataset.classes):
+        rule = f"augment.cutmix_classes must be classes of the dataset: {', '.join(dataset.classes)}"
+        raise DataError(rule, received=min(unknown))
     records = [record for i, record in enumerate(split.train) if i not in cache.broken]
     boxes = [record.box for record in records]
     if config.data.harmonize:
@@ -151,7 +154,8 @@ def _patches(dataset: Dataset, split: Split, config: ExperimentConfig, cache: Im
                 received=f"{dataset.root} without {missing} in its training subset",
                 remedy="Prepare it from masks or boxes.csv, or set the three to 0",
             )
-    return find_patches(Slices(_thumbnails(cache), edges, labels, no_tumor))
+    exchanged = tuple(dataset.classes.index(name) for name in config.augment.cutmix_classes)
+    return find_patches(SlicesToPatch(_thumbnails(cache), edges, labels, no_tumor, exchanged))
 
 
 def _thumbnails(cache: ImageCache) -> NDArray[np.float32]:
