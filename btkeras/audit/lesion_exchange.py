@@ -7,10 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from btkeras.augmentation.intensity import match_histograms
-
-# A patch reaches a little beyond the box, and fades out over this fraction of its half axis.
-_REACH = 1.25
-_FADE = 0.35
+from btkeras.augmentation.lesion_cutmix import distance_to_boxes, patch_mask
 
 
 class ExchangeBatch(NamedTuple):
@@ -46,7 +43,7 @@ def exchange_lesions(batch: ExchangeBatch, key: tf.Tensor) -> tuple[tf.Tensor, t
     first, second = _shuffled(tumor, draws), _shuffled(no_tumor, draws)
     count = tf.minimum(tf.size(first), tf.size(second))
     with_tumor, without = first[:count], second[:count]
-    mask = _mask(tf.gather(boxes, with_tumor), tf.shape(x)[1])
+    mask = patch_mask(distance_to_boxes(tf.gather(boxes, with_tumor), tf.shape(x)[1]))
     indices, partners = tf.concat([with_tumor, without], axis=0), tf.concat([without, with_tumor], axis=0)
     before, other = tf.gather(x, indices), tf.gather(x, partners)
     patched = before + tf.tile(mask, [2, 1, 1, 1]) * (match_histograms(other, before) - before)
@@ -58,13 +55,3 @@ def _shuffled(wanted: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Indices of the wanted images, in random order."""
     order = tf.argsort(draws)
     return order[tf.gather(wanted, order)]
-
-
-def _mask(boxes: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
-    """Ellipses in the boxes, 1 inside and fading to 0: float32 ``[n, side, side, 1]``."""
-    places = (tf.range(side, dtype=tf.float32) + 0.5) / tf.cast(side, tf.float32)
-    top, left, bottom, right = tf.unstack(boxes, axis=1)
-    rows = (places - ((top + bottom) / 2)[:, None]) / tf.maximum((bottom - top) / 2, 1e-3)[:, None]
-    columns = (places - ((left + right) / 2)[:, None]) / tf.maximum((right - left) / 2, 1e-3)[:, None]
-    distance = tf.sqrt(rows[:, :, None] ** 2 + columns[:, None, :] ** 2)
-    return tf.clip_by_value((_REACH - distance) / _FADE, 0, 1)[..., None]

@@ -57,8 +57,8 @@ def paste(images: tf.Tensor, sources: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         float32 as ``images``.
     """
     images, sources = tf.cast(images, tf.float32), tf.cast(sources, tf.float32)
-    distance = _distance(boxes, tf.shape(images)[1])
-    mask = tf.clip_by_value((_REACH - distance) / _FADE, 0, 1)
+    distance = distance_to_boxes(boxes, tf.shape(images)[1])
+    mask = patch_mask(distance)
     around = tf.cast((distance >= _REACH) & (distance < _SURROUNDINGS), tf.float32)
     (mean, deviation), (own, contrast) = _moments(images, around), _moments(sources, around)
     gain = tf.clip_by_value(deviation / contrast, 1 / _CONTRAST, _CONTRAST)
@@ -66,7 +66,12 @@ def paste(images: tf.Tensor, sources: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
     return images + mask * (patch - images)
 
 
-def _distance(boxes: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
+def patch_mask(distance: tf.Tensor) -> tf.Tensor:
+    """Share of the patch in each pixel, 0..1, by ``distance_to_boxes``."""
+    return tf.clip_by_value((_REACH - distance) / _FADE, 0, 1)
+
+
+def distance_to_boxes(boxes: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
     """Distance of the pixels from the boxes' centres, in half axes: float32 ``[n, side, side, 1]``."""
     places = (tf.range(side, dtype=tf.float32) + 0.5) / tf.cast(side, tf.float32)
     top, left, bottom, right = tf.unstack(boxes, axis=1)

@@ -101,7 +101,7 @@ def find_patches(slices: SlicesToPatch) -> Patches:
     return _table(sorted(rows, key=lambda row: (row.kind, row.base)), len(slices.labels))
 
 
-def ellipses(boxes: Floats, side: int, reach: float, fade: float) -> Floats:
+def _ellipses(boxes: Floats, side: int, reach: float, fade: float) -> Floats:
     """Ellipses in boxes, ``reach`` half axes wide: ``[n, side, side]``, 1 inside and 0 after ``fade`` of them."""
     places = (np.arange(side, dtype=np.float32) + 0.5) / side
     top, left, bottom, right = boxes.T[..., None]
@@ -113,7 +113,7 @@ def ellipses(boxes: Floats, side: int, reach: float, fade: float) -> Floats:
 
 def _rows_of(slices: SlicesToPatch, lesions: NDArray[np.integer]) -> Iterator[_Row]:
     """The rows that these lesions give."""
-    free, labels = slices.labels == slices.no_tumor, np.tile(slices.labels, 2)
+    free, labels, count = slices.labels == slices.no_tumor, np.tile(slices.labels, 2), len(slices.labels)
     boxes = np.concatenate([slices.boxes, _mirrored(slices.boxes)])
     known = np.tile(free | slices.boxes.any(axis=1), 2)
     # Rounded, so that another machine's sums choose the same.
@@ -126,7 +126,6 @@ def _rows_of(slices: SlicesToPatch, lesions: NDArray[np.integer]) -> Iterator[_R
         other = known & (labels != label) & np.isin(labels, slices.exchanged) & _inside(boxes, box)
         other &= label in slices.exchanged
         covered = _best(np.where(other, found, -1), _ALIKE, _COVERED_HEADS)
-        count = len(free)
         for place in contexts:
             yield _Row(PatchKind.REMOVAL, int(lesion), int(place % count), bool(place >= count), box, slices.no_tumor)
         for place in (*heads, *covered):
@@ -150,8 +149,8 @@ def _correlations(slices: SlicesToPatch, lesions: NDArray[np.integer]) -> Floats
     heads = np.sqrt(slices.thumbnails)
     pixels = np.concatenate([heads, heads[:, :, ::-1]]).reshape(2 * len(heads), -1)
     boxes = slices.boxes[lesions]
-    around = ellipses(boxes + _MARGIN * np.array([-1, -1, 1, 1], np.float32), SIDE, _OUTER, 0.4)
-    weights = ((1 + _WEIGHT * around) * (1 - ellipses(boxes, SIDE, _INNER, 0.2))).reshape(len(boxes), -1)
+    around = _ellipses(boxes + _MARGIN * np.array([-1, -1, 1, 1], np.float32), SIDE, _OUTER, 0.4)
+    weights = ((1 + _WEIGHT * around) * (1 - _ellipses(boxes, SIDE, _INNER, 0.2))).reshape(len(boxes), -1)
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-6)
     wanted = heads[lesions].reshape(len(boxes), -1)
     wanted = wanted - (weights * wanted).sum(axis=1, keepdims=True)

@@ -91,9 +91,7 @@ def _convert(
         return item, data
     try:
         images = _images(item, data, mask, choice)
-        images = [
-            replace(image, **identify(item, image.patient, image.name, image.extra)._asdict()) for image in images
-        ]
+        images = [_identified(item, image) for image in images]
         images = _checked(item, images) if mri_check else images
         return item, [_harmonize(image, size) for image in images] if size else images
     except MissingExtraError:
