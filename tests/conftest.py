@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from btkeras.checksums import record_files
@@ -23,6 +24,10 @@ from btkeras.logging import log_to_terminal
 from btkeras.preprocessing.decode import decode_file, pixel_digest
 from btkeras.runs import Run
 from btkeras.splitting.fingerprints import read_fingerprints, write_fingerprints
+
+# A busy machine fails no test.
+settings.register_profile("btkeras", deadline=None)
+settings.load_profile("btkeras")
 
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 

@@ -21,7 +21,7 @@ def correctness(seed: int, count: int, *shares: float) -> np.ndarray:
     return np.random.default_rng(seed).random((count, len(shares))) < shares
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 200), share=st.sampled_from([0.3, 0.9, 0.99]))
 def test_mcnemar_equals_statsmodels(seed: int, count: int, share: float) -> None:
     a, b = correctness(seed, count, 0.9, share).T
@@ -50,7 +50,7 @@ def test_holm_equals_statsmodels() -> None:
     assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(p_values=P_VALUES)
 def test_holm_keeps_the_order_and_never_lowers(p_values: list[float]) -> None:
     adjusted = np.array(holm(p_values))

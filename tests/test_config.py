@@ -101,7 +101,7 @@ def test_the_defaults_are_the_papers_protocol() -> None:
     assert config.augment.brightness > 0 and config.augment.crop[0] < 1
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(CONFIGS)
 def test_what_is_written_is_read_back(config: ExperimentConfig) -> None:
     assert config_from_dict(yaml.safe_load(dump_config(config))) == config

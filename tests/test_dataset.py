@@ -190,7 +190,7 @@ SEGMENT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/
 PATHS = st.lists(SEGMENT.filter(lambda part: part not in (".", "..")), min_size=1, max_size=3).map("/".join)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.dictionaries(PATHS, st.tuples(TEXT, TEXT, TEXT), min_size=2, max_size=5), column=TEXT)
 def test_a_written_manifest_is_read_back(tmp_path: Path, rows: dict[str, tuple[str, str, str]], column: str) -> None:
     column = f"x{column}"

@@ -63,7 +63,7 @@ def test_a_hot_or_dead_pixel_changes_next_to_nothing(shape: tuple[int, int], val
     assert np.abs(found.astype(int) - plain).max() <= 8
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     slope=st.floats(-20, 20).filter(lambda s: abs(s) > 1e-3),
     intercept=st.floats(-2000, 2000),

@@ -28,7 +28,7 @@ SIDES = st.tuples(st.integers(16, 40), st.integers(16, 40))
 NAMES = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=20)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SIDES.flatmap(lambda shape: arrays(np.int16, shape)), st.data(), NAMES, st.sampled_from([1, 2, 3]))
 def test_round_trip(image: NDArray[np.int16], data: st.DataObject, patient: str, label: int) -> None:
     mask = data.draw(arrays(np.uint8, image.shape, elements=st.integers(0, 1)))
@@ -38,7 +38,7 @@ def test_round_trip(image: NDArray[np.int16], data: st.DataObject, patient: str,
     assert (found.patient, found.label) == (patient, {1: "meningioma", 2: "glioma", 3: "pituitary"}[label])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SIDES, st.tuples(*[st.integers(0, 39)] * 4))
 def test_the_box_of_a_rectangle(shape: tuple[int, int], corners: tuple[int, int, int, int]) -> None:
     height, width = shape
@@ -188,7 +188,7 @@ def test_files_of_another_kind(data: bytes, message: str) -> None:
         read_slice(data, "5.mat")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0, 0.999))
 def test_a_truncated_file_is_an_error(fraction: float) -> None:
     for data in (slice_mat(), slice_mat5(), slice_mat5(compress=False)):

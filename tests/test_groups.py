@@ -198,7 +198,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 GROUPS = st.lists(st.integers(1, 12), min_size=8, max_size=30)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(own=st.lists(GROUPS, min_size=2, max_size=4), seed=st.integers(0, 50))
 def test_no_group_is_on_two_sides_and_every_class_in_every_subset(own: list[list[int]], seed: int) -> None:
     images = dataset(patients(dict(zip(CLASSES, own, strict=False))))
@@ -212,7 +212,7 @@ def test_no_group_is_on_two_sides_and_every_class_in_every_subset(own: list[list
     )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     own=st.lists(GROUPS, min_size=2, max_size=4),
     folds=st.integers(2, 3),
@@ -236,7 +236,7 @@ def test_folds_part_no_group_and_rotating_ones_test_every_image_once(
     assert sorted(r.path for subset in rotating for r in subset) == sorted(r.path for r in rest)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(own=st.lists(GROUPS, min_size=2, max_size=4), seed=st.integers(0, 5))
 def test_five_folds_test_every_image_once(own: list[list[int]], seed: int) -> None:
     images = dataset(patients(dict(zip(CLASSES, own, strict=False))))
@@ -244,7 +244,7 @@ def test_five_folds_test_every_image_once(own: list[list[int]], seed: int) -> No
     assert sorted(r.path for split in splits for r in split.test) == [r.path for r in images.records]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(alone=st.lists(st.integers(20, 60), min_size=2, max_size=4), seed=st.integers(0, 20))
 def test_images_that_stand_alone_give_the_sizes_of_a_split_by_image(alone: list[int], seed: int) -> None:
     own = {label: [1] * count for label, count in zip(CLASSES, alone, strict=False)}

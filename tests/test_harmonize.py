@@ -68,7 +68,7 @@ def assert_same_bytes(image: Grey) -> None:
     np.testing.assert_array_equal(GRAPH(image[..., None]).numpy(), harmonize(image[..., None]))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(odd_images())
 def test_the_graph_and_numpy_give_the_same_bytes(image: Grey) -> None:
     assert_same_bytes(image)

@@ -24,7 +24,7 @@ def answers(seed: int, count: int, rightness: float = 0.8) -> tuple[np.ndarray, 
     return labels, np.where(rng.random(count) < rightness, labels, rng.integers(0, 4, count))
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(n=st.integers(1, 5000), share=st.floats(0, 1), level=st.sampled_from([0.8, 0.95, 0.99]))
 def test_wilson_equals_statsmodels(n: int, share: float, level: float) -> None:
     correct = round(share * n)
@@ -32,7 +32,7 @@ def test_wilson_equals_statsmodels(n: int, share: float, level: float) -> None:
     assert wilson(correct, n, level) == pytest.approx(expected)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(n=st.integers(1, 5000), share=st.floats(0, 1))
 def test_wilson_contains_the_proportion(n: int, share: float) -> None:
     correct = min(share * n, n)

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btkeras.augmentation.lesion_cutmix import draw_patches, paste
@@ -80,6 +80,7 @@ def test_a_mirrored_head_gets_the_mirrored_patch_at_the_mirrored_place() -> None
     assert found(patches, PatchKind.REMOVAL, 0) == [(1, True, pytest.approx(LEFT), NO_TUMOR)]
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 2**31 - 1))
 def test_no_patch_lies_about_its_class(seed: int) -> None:
     """By the boxes: tissue comes from where no tumour is, and what is left of a tumour decides the class."""

@@ -18,7 +18,7 @@ def answers(seed: int, count: int, classes: int = 4) -> tuple[np.ndarray, np.nda
     return rng.integers(0, classes, count), rng.dirichlet(np.ones(classes), count)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 60))
 def test_per_class_and_macro_figures_equal_scikit_learn(seed: int, count: int) -> None:
     labels, probabilities = answers(seed, count)
@@ -35,7 +35,7 @@ def test_per_class_and_macro_figures_equal_scikit_learn(seed: int, count: int) -
     assert summary["accuracy"] == pytest.approx(reference.accuracy_score(labels, predictions))
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 60))
 def test_accuracy_and_specificity_of_a_class_are_those_of_one_against_the_rest(seed: int, count: int) -> None:
     labels, probabilities = answers(seed, count)

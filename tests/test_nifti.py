@@ -85,7 +85,7 @@ def test_an_oblique_volume_is_turned_as_nibabel_turns_it() -> None:
     assert np.abs(found.image(7)[..., 0] - expected).max() <= 0.5 + 1e-6
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     dtype=st.sampled_from([np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64]),
     slope=st.floats(0.01, 100),

@@ -80,7 +80,7 @@ def test_groups_are_in_one_of_training_and_validation_and_no_test_image_moves(ca
     assert "published split: 6 groups are in its test part and outside it" in caplog.text
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     sizes=st.lists(st.integers(1, 6), min_size=12, max_size=40),
     tested=st.lists(st.booleans(), min_size=240, max_size=240),

@@ -359,7 +359,7 @@ STEPS: dict[str, Callable[[keras.KerasTensor], keras.KerasTensor]] = {
 }
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=8, derandomize=True)
 @given(st.lists(st.sampled_from(sorted(STEPS)), min_size=3, max_size=8), st.integers(0, 99))
 def test_any_network_predicts_as_before(steps: list[str], seed: int) -> None:
     inputs = x = keras.Input((8, 8, 2))

@@ -30,7 +30,7 @@ def noise(height: int, width: int, channels: int, seed: int) -> NDArray[np.uint8
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(
     height=st.integers(1, 300),
     width=st.integers(1, 300),
@@ -89,7 +89,7 @@ def test_the_same_size_changes_nothing() -> None:
     np.testing.assert_array_equal(resizer(48, 3)(image), image)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(source=st.integers(1, 5000), target=st.integers(1, 600))
 def test_weights_sum_to_one_at_every_size(source: int, target: int) -> None:
     assert (resize(np.full((source, 1, 1), 255, np.uint8), target) == 255).all()

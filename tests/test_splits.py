@@ -67,7 +67,7 @@ def test_a_fraction_that_gives_a_whole_number_gives_that_number(fraction: float)
         assert split_sizes(10 * tens, DataConfig(test_fraction=fraction))[2] == round(fraction * 10) * tens
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15, derandomize=True)
 @given(
     counts=st.lists(st.integers(5, 80), min_size=2, max_size=4),
     seed=st.integers(0, 9),
@@ -252,7 +252,7 @@ def counts(records: tuple[Record, ...]) -> Counter[str]:
     return Counter(record.label for record in records)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(
     sizes=st.lists(st.integers(12, 60), min_size=2, max_size=4),
     folds=st.integers(2, 6),
@@ -268,7 +268,7 @@ def test_subsets_never_overlap_and_hold_everything(sizes: list[int], folds: int,
         assert all(counts(split.subset(subset)).keys() == set(images.classes) for subset in SUBSETS)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(sizes=st.lists(st.integers(12, 60), min_size=2, max_size=4), folds=st.integers(2, 6))
 def test_rotating_tests_every_image_once_in_folds_that_differ_by_one(sizes: list[int], folds: int) -> None:
     images = dataset(**dict(zip(CLASSES, sizes, strict=False)))
