@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -240,6 +242,26 @@ def test_nothing_waits_for_a_tuner_and_order_is_kept() -> None:
     for dataset in (training(range(1)), evaluation_batches(cache_of(), LABELS, 4, 5)):
         assert dataset.options().autotune.enabled is False
         assert dataset.options().deterministic is True
+
+
+def test_a_process_ends_while_an_iterator_that_nobody_ends_reads_ahead() -> None:
+    code = """
+import sys, time
+from pathlib import Path
+from btkeras.preprocessing.cache import ImageCache
+from tests.test_pipeline import training
+taken = ImageCache.take_stored
+def slow(cache, positions):
+    time.sleep(0.3)
+    return taken(cache, positions)
+ImageCache.take_stored = slow
+kept = [iter(training(range(9)))]
+next(kept[0])
+kept.append(kept)
+del kept
+sys.exit(7)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], timeout=300).returncode == 7
 
 
 @pytest.mark.parametrize(

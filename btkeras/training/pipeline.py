@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +33,9 @@ _NAMED = 20
 _QUIET_SECONDS = 30.0
 _PREFETCH = 2
 _CHUNK = 256
+# An error's traceback can keep an iterator of batches until the interpreter ends; freed there, it waits forever for a
+# numpy_function that no longer runs (TensorFlow 2.21). Freed before, it ends.
+atexit.register(gc.collect)
 
 
 @dataclass(frozen=True)
