@@ -183,7 +183,7 @@ class OptimizerConfig(_Section):
     learning_rate: The highest rate of the schedule.
     weight_decay: Decoupled weight decay of the kernels of convolutions and dense layers.
     momentum: Momentum of ``sgd``; the others keep Keras' defaults.
-    ema: Momentum of the exponential moving average of the weights that is validated and saved; 0 for none.
+    ema: Momentum of the moving average of weights and batch statistics that is validated and saved; 0 for none.
     """
 
     name: Annotated[str, _one_of(OPTIMIZERS)] = "adam"

@@ -140,6 +140,16 @@ def test_averaged_weights_differ_from_the_raw_ones(
     assert history(averaged)[0]["loss"] == history(one_epoch)[0]["loss"]
 
 
+def test_batch_statistics_are_averaged_as_long_as_the_weights(
+    tmp_path: Path, shared_images: Path, tiny_config: Config
+) -> None:
+    config = tiny_config("optimizer.ema=0.99", "train.epochs=1")
+    run = trainer.train(config, load_dataset(shared_images), tmp_path / "run")
+    moving = [v for v in load_best(run).variables if v.name == "moving_variance"]
+    # They begin at 1; a step leaves 0.99 of that, or 0.9 without averaging.
+    assert moving and all(v.numpy().min() > 0.9 for v in moving)
+
+
 def test_early_stopping_ends_the_run_and_resuming_it_changes_nothing(
     tmp_path: Path, shared_images: Path, tiny_config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:

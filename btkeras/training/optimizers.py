@@ -117,7 +117,11 @@ _OPTIMIZERS = {
 
 
 def make_optimizer(config: OptimizerConfig, schedule: Schedule, model: keras.Model) -> keras.optimizers.Optimizer:
-    """Makes the optimizer for a model. Only kernels decay, not batch normalisation's scales, nor biases."""
+    """Makes the optimizer for a model. Only kernels decay, not batch normalisation's scales, nor biases.
+
+    With ``ema`` the model's batch statistics are averaged as long as its weights: those of the last few steps fit the
+    last weights alone.
+    """
     own: dict[str, Any] = {"momentum": config.momentum, "nesterov": True} if config.name == "sgd" else {}
     optimizer: keras.optimizers.Optimizer = _OPTIMIZERS[config.name][one_tensorflow_replica()](
         learning_rate=schedule,
@@ -128,6 +132,9 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule, model: keras.Mod
     )
     if config.weight_decay:
         optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = max(layer.momentum, config.ema)
     return optimizer
 
 
