@@ -1,9 +1,9 @@
-"""Writes docs/results.md and the table of docs/trust.md: every figure from the files in docs/results, with its command.
+"""Writes docs/results.md and the tables of docs/trust.md: each figure from a file in docs/results, with its command.
 
     python -m scripts.results
 
-The text of results.md is `page.md.jinja`; its tables come from `tables.py` and `speed.py`, that of trust.md from
-`headline.py`. Nothing is typed in that a file holds, and `tests/test_results_page.py` compares the pages with what this
+The text of results.md is `page.md.jinja`; its tables come from `tables.py` and `speed.py`, those of trust.md from
+`headline.py` and `trials.py`. Nothing is typed in that a file holds, and tests compare the pages with what this
 writes.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import jinja2
 
 from btkeras.files import write_text
-from scripts.results import headline, speed, tables
+from scripts.results import headline, speed, tables, trials
 
 PAGE = Path(__file__).parents[2] / "docs/results.md"
 TRUST = PAGE.with_name("trust.md")
@@ -29,5 +29,5 @@ def page() -> str:
 
 if __name__ == "__main__":
     write_text(PAGE, page())
-    write_text(TRUST, headline.with_table(TRUST.read_text(encoding="utf-8")))
+    write_text(TRUST, trials.with_table(headline.with_table(TRUST.read_text(encoding="utf-8"))))
     print(f"wrote {PAGE} and {TRUST}")

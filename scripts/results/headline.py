@@ -6,7 +6,6 @@ not there gives "not measured yet".
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import yaml
 from btkeras.files import read_json
 from btkeras.metrics.intervals import Resampling, recall_metrics, wilson
 from btkeras.metrics.tumor_classes import tumor_class_metrics
-from scripts.results.tables import RESULTS, commands, table_of
+from scripts.results.tables import RESULTS, commands, rewritten, table_of
 
 _Json = Mapping[str, Any]
 
@@ -33,7 +32,6 @@ _FIGURES = (
     "patients",
     "coverage; right of these",
 )
-_BEGIN, _END = "<!-- python -m scripts.results writes this -->", "<!-- until here -->"
 
 
 @dataclass(frozen=True)
@@ -64,11 +62,8 @@ RECIPES = (
 
 
 def with_table(text: str, results: Path = RESULTS) -> str:
-    """The page with the table between its two comments."""
-    if text.count(_BEGIN) != 1 or text.count(_END) != 1:
-        raise ValueError(f"the page must have {_BEGIN} and {_END} once each")
-    between = f"{_BEGIN}\n\n{table(results)}\n\n{command_lines(results)}\n\n{_END}"
-    return re.sub(f"{re.escape(_BEGIN)}.*{re.escape(_END)}", lambda _: between, text, flags=re.DOTALL)
+    """The page with the table and its commands."""
+    return rewritten(text, "recipes", f"{table(results)}\n\n{command_lines(results)}")
 
 
 def table(results: Path = RESULTS) -> str:

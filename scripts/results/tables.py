@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,15 @@ def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def rewritten(text: str, name: str, content: str) -> str:
+    """A page with this between the comment that begins what is named so, and the next that ends it."""
+    begin, end = f"<!-- {name}: python -m scripts.results -->", "<!-- until here -->"
+    page, count = re.subn(f"{begin}.*?{end}", lambda _: f"{begin}\n\n{content}\n\n{end}", text, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"a page must have {begin} once, and {end} behind it")
+    return page
 
 
 def _percent(value: float) -> str:

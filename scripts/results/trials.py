@@ -1,0 +1,40 @@
+"""The table of docs/trust.md about another hospital: what was tried, from docs/results/other_hospital_trials.json.
+
+A trial's ``prediction`` was written before it ran; ``settings`` are those of its training, ``figures`` fractions on the
+slices of `external_dev` that have no near-duplicate in the training set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from btkeras.files import read_json
+from scripts.results.tables import RESULTS, rewritten, table_of
+
+FILE = "other_hospital_trials.json"
+COLUMNS = ("trial", "predicted", "macro recall", "surest half right", "at home", "verdict")
+
+
+def with_table(text: str, results: Path = RESULTS) -> str:
+    """The page with the table."""
+    return rewritten(text, "trials", table(results))
+
+
+def table(results: Path = RESULTS) -> str:
+    """A row per trial, in percent."""
+    return table_of(
+        COLUMNS,
+        [
+            (
+                trial["change"],
+                trial["prediction"],
+                *(_percent(trial["figures"].get(name)) for name in ("macro_recall", "surest_half", "at_home")),
+                trial["verdict"],
+            )
+            for trial in read_json(results / FILE)["trials"]
+        ],
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
