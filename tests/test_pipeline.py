@@ -247,7 +247,6 @@ def test_nothing_waits_for_a_tuner_and_order_is_kept() -> None:
 def test_a_process_ends_while_an_iterator_that_nobody_ends_reads_ahead() -> None:
     code = """
 import sys, time
-from pathlib import Path
 from btkeras.preprocessing.cache import ImageCache
 from tests.test_pipeline import training
 taken = ImageCache.take_stored

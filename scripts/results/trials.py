@@ -1,7 +1,7 @@
 """The table of docs/trust.md about another hospital: what was tried, from docs/results/other_hospital_trials.json.
 
-A trial's ``prediction`` was written before it ran; ``settings`` are those of its training, ``figures`` fractions on the
-slices of `external_dev` that have no near-duplicate in the training set.
+A trial's ``settings`` are those of its training, its ``figures`` fractions on the slices of `external_dev` that have no
+near-duplicate in the training set.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from btkeras.files import read_json
 from scripts.results.tables import RESULTS, rewritten, table_of
 
 FILE = "other_hospital_trials.json"
-COLUMNS = ("trial", "predicted", "macro recall", "surest half right", "at home", "verdict")
+COLUMNS = ("trial", "macro recall", "surest half right", "at home", "verdict")
 
 
 def with_table(text: str, results: Path = RESULTS) -> str:
@@ -27,7 +27,6 @@ def table(results: Path = RESULTS) -> str:
         [
             (
                 trial["change"],
-                trial["prediction"],
                 *(_percent(trial["figures"].get(name)) for name in ("macro_recall", "surest_half", "at_home")),
                 trial["verdict"],
             )
