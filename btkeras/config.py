@@ -60,7 +60,7 @@ class _Section:
 class ModelConfig(_Section):
     """Attributes:
     name: A key of ``btkeras.models.MODELS``, or of ``btkeras.models.lbp.CLASSIFIERS``.
-    weights: ``random``; ``imagenet`` (Keras' own, downloaded); or a file of weights without the head.
+    weights: ``random``; ``imagenet`` (Keras' own, downloaded) or a file of such; or another run's ``best.keras``.
     frozen_epochs: Epochs at the start that train the head alone, whose large gradients would harm pretrained weights.
     """
 

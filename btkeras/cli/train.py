@@ -39,7 +39,7 @@ _CV_SHORTS = {name: f"cv.{name}" for name in ("models", "folds", "seeds", "test"
 @config_option
 @set_option
 @click.option("--model", help="Short for --set model.name=NAME.")
-@click.option("--weights", help="Short for --set model.weights=: imagenet, or a file of weights to fine-tune.")
+@click.option("--weights", help="Short for --set model.weights=: imagenet, a file of its weights, or a RUN/best.keras.")
 @group_by_option
 @split_column_option
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; start it if it is not there.")

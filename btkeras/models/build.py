@@ -12,7 +12,7 @@ from keras import KerasTensor, layers
 
 from btkeras.errors import ModelError
 from btkeras.models.architectures import APPLICATIONS, RESNET34_VARIANTS, ResNeXt101, googlenet
-from btkeras.models.imagenet import check_pretrained, load_pretrained, scaled_variance
+from btkeras.models.weights import input_variance, load_weights
 
 # Name -> function from standardised images to the last feature map, or to the vector that its own head makes.
 MODELS: Mapping[str, Callable[[KerasTensor], KerasTensor]] = {
@@ -54,10 +54,9 @@ def build_model(
         classes: Number of outputs.
         mean: Mean of the training pixels, one or one a channel, in the input's units.
         variance: Their variance.
-        weights: ``random``; ``imagenet``, which Keras offers for some networks and is downloaded once; or a file of
-            such weights (see ``imagenet.load_pretrained``). The head is random in any case. With other than random
-            weights, standardised images get the scale that these were trained on; for weights that are put in later,
-            from a checkpoint say, leave this ``random`` and give ``imagenet.scaled_variance`` of the variance.
+        weights: ``random``; ``imagenet``, which Keras offers for some networks and is downloaded once; a file of such
+            weights (see ``imagenet.load_pretrained``); or the ``.keras`` file of the same network. ImageNet's come
+            without a head, and standardised images get the scale that they were trained on.
 
     Raises:
         ModelError: If the name is unknown, an image is too small, or the weights cannot be had.
@@ -65,9 +64,7 @@ def build_model(
     check_name(name)
     if min(input_shape[:2]) < 32:
         raise ModelError("input_shape must be at least 32 x 32 pixels", received=input_shape)
-    if weights != "random":
-        check_pretrained(name, input_shape[-1])
-        variance = scaled_variance(name, variance)
+    variance = input_variance(name, input_shape[-1], weights, variance)
     images = layers.Input(input_shape, name="images")
     axis = None if isinstance(mean, float) else -1
     x = layers.Normalization(axis, mean, variance, dtype="float32", name="standardize")(images)
@@ -77,8 +74,7 @@ def build_model(
     # float32 whatever the policy: a 16-bit softmax rounds probabilities near 0 and 1.
     probabilities = layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
     model = keras.Model(images, probabilities, name=name)
-    if weights != "random":
-        load_pretrained(model, weights)
+    load_weights(model, weights)
     return model
 
 

@@ -24,8 +24,8 @@ from btkeras.machine import cache_folder
 from btkeras.models import build_model
 from btkeras.models.build import check_name, count_macs
 from btkeras.models.head import set_backbone_trainable
-from btkeras.models.imagenet import check_pretrained, load_pretrained, scaled_variance, weights_file
 from btkeras.models.reparameterize import reparameterize
+from btkeras.models.weights import check_weights, input_variance, load_weights
 from btkeras.runs import Run, create_run, open_run, require_same_config
 from btkeras.splitting.splits import Split, make_split
 from btkeras.training.callbacks import BestModel, Divergence, EpochEnd, MacroRecall, ProgressLine, TensorBoard
@@ -103,9 +103,7 @@ def check_network(config: ExperimentConfig) -> None:
         ModelError: If the network is unknown, its weights cannot be had, or it cannot be fine-tuned here.
     """
     check_name(config.model.name)
-    if config.model.weights != "random":
-        check_pretrained(config.model.name, config.data.channels)
-        weights_file(config.model.name, config.model.weights)
+    check_weights(config.model.name, config.data.channels, config.model.weights)
     if config.model.frozen_epochs and keras.backend.backend() != "tensorflow":
         # The other backends' optimizers take the gradients of all their variables or of none.
         raise ModelError(
@@ -189,8 +187,8 @@ class _Training:
         if progress.epochs:
             restore_state(run.state_file, self.model)
             logger.info(f"resuming {run.path} after epoch {progress.epochs}")
-        elif config.model.weights != "random":
-            load_pretrained(self.model, config.model.weights)
+        else:
+            load_weights(self.model, config.model.weights)
         with dtype_policy("float32"):
             self.portable = self._network()
         run.update_manifest(
@@ -236,7 +234,7 @@ class _Training:
             input_shape=(data.image_size, data.image_size, data.channels),
             classes=len(self.images.classes),
             mean=mean,
-            variance=measured if self.config.model.weights == "random" else scaled_variance(name, measured),
+            variance=input_variance(name, data.channels, self.config.model.weights, measured),
         )
 
     def _compile(self, optimizer: keras.optimizers.Optimizer) -> None:
