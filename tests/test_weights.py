@@ -75,6 +75,16 @@ def test_a_run_starts_where_another_ended(trained_run: Path, shared_images: Path
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+def test_a_test_image_may_be_none_that_the_checkpoint_has_learnt(
+    trained_run: Path, shared_images: Path, tmp_path: Path
+) -> None:
+    settings = ("--config", trained_run / "config.yaml", "--set", "train.epochs=1", "--set", "data.split_seed=7")
+    file = trained_run / "best.keras"
+    result = btkeras("train", "--data", shared_images, *settings, "--weights", file, "--out", tmp_path / "run")
+    fails(result, "A test image must be none that", "Split as")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_or_damaged_checkpoint_leaves_no_folder(shared_images: Path, tmp_path: Path) -> None:
     out, file = tmp_path / "run", tmp_path / "other.keras"
     arguments = ("train", "--data", shared_images, "--set", "train.epochs=1", "--weights", file, "--out", out)

@@ -40,6 +40,7 @@ from btkeras.training.pipeline import (
     steps_per_epoch,
     training_batches,
 )
+from btkeras.training.seen_images import check_unseen
 
 
 class Interrupted(RunError):
@@ -74,7 +75,7 @@ def begin(
     further entries of the manifest; a ``precision`` (with its reason) there is not resolved again.
 
     Raises:
-        DataError: If the dataset cannot be split or read.
+        DataError: If the dataset cannot be split or read, or the first weights were trained on test images.
         ModelError, RunError: If the network or its weights cannot be had; if ``out`` exists.
     """
     require_new(out)
@@ -82,6 +83,7 @@ def begin(
     split = split or make_split(dataset, config.data, cache_folder())
     # Before the run's folder appears, so that a broken image leaves nothing behind.
     images = load_split_images(dataset, split, config, skip_broken=skip_broken)
+    check_unseen(config.model.weights, split, images.pixels)
     return create_run(out, config, dataset, split, images.pixels, broken=images.left_out, **manifest), images
 
 

@@ -1,0 +1,41 @@
+"""No test image may be one that the weights were trained on from which a training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from btkeras.errors import DataError
+from btkeras.models.weights import is_checkpoint
+from btkeras.runs import Run
+from btkeras.splitting.fingerprints import read_fingerprints
+from btkeras.splitting.splits import Split
+
+
+def check_unseen(weights: str, split: Split, pixels: Mapping[str, str]) -> None:
+    """Compares the test images with the training and validation images of the run that a checkpoint lies in.
+
+    Args:
+        weights: ``model.weights``; other than a run's checkpoint tell nothing of their images.
+        split: The new training's.
+        pixels: Digest of each of its images as it was decoded, by path.
+
+    Raises:
+        DataError: If a test image has the pixels of one of those.
+    """
+    run = Run(Path(weights).parent)
+    if not is_checkpoint(weights) or not run.splits_file.is_file():
+        return
+    known, document = read_fingerprints(run.images_file), run.split_document()
+    seen = {known[path].pixels for name in ("train", "validation") for path in _known(document[name], known)}
+    tested = [record.path for record in split.test if pixels[record.path]]
+    if met := [path for path in tested if pixels[path] in seen]:
+        raise DataError(
+            f"A test image must be none that {weights} was trained or validated on",
+            received=f"{len(met)} of {len(tested)}, {met[0]} among them",
+            remedy=f"Split as {run.path} was split (its dataset, --group-by and seed), or start from random weights",
+        )
+
+
+def _known(paths: Iterable[str], known: Mapping[str, object]) -> list[str]:
+    return [path for path in paths if path in known]
