@@ -25,7 +25,7 @@ from btkeras.models.lbp import CLASSIFIERS, fit_lbp
 from btkeras.runs import Run, create_run, open_run, require_same_config
 from btkeras.splitting.near_duplicates import duplicated_in_training
 from btkeras.splitting.splits import Split, make_split
-from btkeras.training import trainer
+from btkeras.training import checks, trainer
 from btkeras.training.device import resolve_precision
 from btkeras.training.pipeline import SplitImages, load_split_images
 
@@ -38,7 +38,7 @@ def check_model(config: ExperimentConfig) -> None:
     """Raises ``ModelError`` if ``config.model`` cannot be trained, before anything is read; downloads its weights."""
     _check_name(config.model.name)
     if config.model.name not in CLASSIFIERS:
-        trainer.check_network(config)
+        checks.check_network(config)
     elif config.model.weights != "random":
         raise ModelError("Weights are for networks", received=f"{config.model.weights} for {config.model.name}")
 

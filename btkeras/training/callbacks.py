@@ -1,4 +1,4 @@
-"""Callbacks of a training: macro recall, progress, TensorBoard, the best model, the saved state, early stopping."""
+"""Callbacks of a training: macro recall, progress, the best model, the saved state, early stopping."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from btkeras.checksums import recorded_file
 from btkeras.config import ExperimentConfig, TrainConfig
-from btkeras.config_io import config_to_dict
 from btkeras.decisions.finite import is_finite
 from btkeras.errors import RunError
 from btkeras.logging import duration, logger
 from btkeras.models.keras_file import save_network
 from btkeras.runs import Run, write_history
-from btkeras.training.checkpoint import Progress, save_state
+from btkeras.training.background import BackgroundWriter
+from btkeras.training.checkpoint import Progress, save_state, state_of
 from btkeras.training.optimizers import Schedule
 
 Logs = Mapping[str, float] | None
@@ -50,12 +50,12 @@ class MacroRecall(keras.metrics.Metric):
         return ops.mean(ops.diagonal(self.matrix) / ops.maximum(actual, 1.0))
 
 
-def _learning_rate(model: keras.Model, schedule: Schedule) -> float:
+def learning_rate(model: keras.Model, schedule: Schedule) -> float:
     """That of the last step."""
     return float(np.asarray(schedule(int(model.optimizer.iterations.numpy()) - 1)))
 
 
-class _TimedEpochs(keras.callbacks.Callback):
+class TimedEpochs(keras.callbacks.Callback):
     """Measures how long an epoch trains until its validation begins."""
 
     def __init__(self, images_per_epoch: int) -> None:
@@ -69,11 +69,11 @@ class _TimedEpochs(keras.callbacks.Callback):
     def on_test_begin(self, logs: Logs = None) -> None:
         self._trained = time.perf_counter()
 
-    def _images_per_second(self) -> float:
+    def images_per_second(self) -> float:
         return self._images_per_epoch / (self._trained - self._starts[-1])
 
 
-class ProgressLine(_TimedEpochs):
+class ProgressLine(TimedEpochs):
     """A moving line while an epoch runs (on a terminal), and a line for each finished epoch, on standard error."""
 
     def __init__(self, config: TrainConfig, steps: int) -> None:
@@ -97,7 +97,7 @@ class ProgressLine(_TimedEpochs):
         left = (time.perf_counter() - timed[0]) / len(timed) * (self._epochs - epoch - 1)
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
         metrics = "  ".join(f"{name} {(logs or {})[name]:.4f}" for name in names)
-        speed = f"{self._images_per_second():.0f} images/s"
+        speed = f"{self.images_per_second():.0f} images/s"
         logger.info(f"epoch {epoch + 1}/{self._epochs}  {metrics}  {speed}  {duration(left)} left")
 
 
@@ -121,10 +121,12 @@ class BestModel(keras.callbacks.Callback):
     Works at the end of a validation and not of an epoch, because that is where averaged weights (EMA) are in place.
     """
 
-    def __init__(self, run: Run, portable: keras.Model, progress: Progress, monitor: str) -> None:
+    def __init__(
+        self, run: Run, portable: keras.Model, progress: Progress, monitor: str, writer: BackgroundWriter
+    ) -> None:
         super().__init__()
         self._run, self._portable, self._progress, self._monitor = run, portable, progress, monitor
-        self._epoch = 0
+        self._writer, self._epoch = writer, 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._epoch = epoch + 1
@@ -133,13 +135,18 @@ class BestModel(keras.callbacks.Callback):
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         if not is_better(metrics, self._progress.best, self._monitor):
             return
-        for target, source in zip(self._portable.variables, self.model.variables, strict=True):
-            target.assign(np.asarray(source))
-        if not is_finite(self._portable.variables):
+        # Copies: training goes on while they are written.
+        values = [np.array(variable) for variable in self.model.variables]
+        if not is_finite(values):
             return
+        self._writer.give("best", lambda: self._save(values))
+        self._progress.best, self._progress.best_epoch = metrics, self._epoch
+
+    def _save(self, values: Sequence[NDArray[Any]]) -> None:
+        for variable, value in zip(self._portable.variables, values, strict=True):
+            variable.assign(value)
         with recorded_file(self._run.best_model) as temporary:
             save_network(self._portable, temporary)
-        self._progress.best, self._progress.best_epoch = metrics, self._epoch
 
 
 class Divergence(keras.callbacks.Callback):
@@ -186,9 +193,12 @@ class EpochEnd(keras.callbacks.Callback):
     The training stops after its last epoch, and after ``early_stopping`` epochs without a better checkpoint, unless 0.
     """
 
-    def __init__(self, run: Run, progress: Progress, schedule: Schedule, config: TrainConfig) -> None:
+    def __init__(
+        self, run: Run, progress: Progress, schedule: Schedule, config: TrainConfig, writer: BackgroundWriter
+    ) -> None:
         super().__init__()
         self._run, self._progress, self._schedule, self._config = run, progress, schedule, config
+        self._writer = writer
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._start = time.perf_counter()
@@ -196,89 +206,21 @@ class EpochEnd(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         progress = self._progress
-        rate, patience = _learning_rate(self.model, self._schedule), self._config.early_stopping
+        rate, patience = learning_rate(self.model, self._schedule), self._config.early_stopping
         progress.history.append({"epoch": epoch + 1, "learning_rate": rate, **metrics})
         progress.epochs = epoch + 1
         progress.seconds += time.perf_counter() - self._start
         stale = 0 < patience <= progress.epochs - progress.best_epoch
         progress.wanted = self._config.epochs
         progress.finished = stale or progress.epochs == self._config.epochs
-        # History first: it is made again from the state, should the run die between the two.
-        write_history(self._run.history_file, progress.history)
         # What a finished training leaves there is three times as large as the model.
-        kept = self._config.keep_state or not progress.finished
-        save_state(self._run.state_file, self.model if kept else None, progress)
+        state = state_of(self.model) if self._config.keep_state or not progress.finished else {}
+        reached = replace(progress, history=[*progress.history])
+        # Behind the best model of the same epoch, which this state names.
+        self._writer.give("state", lambda: self._save(state, reached))
         self.model.stop_training = progress.finished
 
-
-class TensorBoard(_TimedEpochs):
-    """Writes scalars, the validation's confusion matrix, some augmented images and the hyper-parameters.
-
-    Keras' own callback needs its TensorFlow backend. ``images`` is a batch of augmented images in 0..255.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        config: ExperimentConfig,
-        schedule: Schedule,
-        classes: Sequence[str],
-        images: NDArray[np.floating],
-    ) -> None:
-        super().__init__(schedule.steps * config.train.batch_size)
-        self._train = tf.summary.create_file_writer(str(run.tensorboard / "train"))
-        self._validation = tf.summary.create_file_writer(str(run.tensorboard / "validation"))
-        self._config, self._schedule, self._classes, self._images = config, schedule, classes, images
-
-    def on_train_begin(self, logs: Logs = None) -> None:
-        # Imported here, because it drags in TensorBoard's web server.
-        from tensorboard.plugins.hparams import api as hparams
-
-        with self._train.as_default():
-            sections = config_to_dict(self._config).items()
-            settings = {f"{section}.{key}": value for section, keys in sections for key, value in keys.items()}
-            hparams.hparams({key: str(v) if isinstance(v, list | dict) else v for key, v in settings.items()})
-            images = np.clip(np.rint(self._images), 0, 255).astype(np.uint8)
-            tf.summary.image("augmented_inputs", images, step=0, max_outputs=16)
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        logs, step = logs or {}, epoch + 1
-        train = {name: value for name, value in logs.items() if not name.startswith("val_")}
-        speed = {
-            "learning_rate": _learning_rate(self.model, self._schedule),
-            "images_per_second": self._images_per_second(),
-        }
-        with self._validation.as_default():
-            tf.summary.image("confusion_matrix", _confusion_image(self._matrix(), self._classes)[None], step)
-        for writer, scalars in (
-            (self._train, train | speed),
-            (self._validation, {name.removeprefix("val_"): logs[name] for name in logs.keys() - train.keys()}),
-        ):
-            with writer.as_default():
-                for name, value in scalars.items():
-                    tf.summary.scalar(name, value, step)
-            writer.flush()
-
-    def on_train_end(self, logs: Logs = None) -> None:
-        self._train.close()
-        self._validation.close()
-
-    def _matrix(self) -> NDArray[np.int64]:
-        # Metrics still hold the validation's counts: they are reset when the next epoch begins.
-        metrics = [metric for group in self.model.metrics for metric in getattr(group, "metrics", [group])]
-        matrix = next(metric.matrix for metric in metrics if isinstance(metric, MacroRecall))
-        return np.asarray(matrix).astype(np.int64)
-
-
-def _confusion_image(matrix: NDArray[np.integer], classes: Sequence[str]) -> NDArray[np.uint8]:
-    """Draws a confusion matrix, uint8 ``[height, width, 3]``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from sklearn.metrics import ConfusionMatrixDisplay
-
-    # Without pyplot: no global figure list, no display.
-    canvas = FigureCanvasAgg(Figure(figsize=(5, 4.5), dpi=110, layout="tight"))
-    display = ConfusionMatrixDisplay(matrix, display_labels=list(classes))
-    display.plot(ax=canvas.figure.add_subplot(), cmap="Blues", colorbar=False, xticks_rotation=30)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    def _save(self, state: Mapping[str, NDArray[Any]], progress: Progress) -> None:
+        # History first: it is made again from the state, should the run die between the two.
+        write_history(self._run.history_file, progress.history)
+        save_state(self._run.state_file, state, progress)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from btkeras.checksums import check_file, recorded_file
 from btkeras.errors import RunError
@@ -39,17 +41,15 @@ class Progress:
     wanted: int = 0
 
 
-def save_state(target: Path, model: keras.Model | None, progress: Progress) -> None:
-    """Writes weights, optimizer and progress; without a model the progress only.
+def state_of(model: keras.Model) -> dict[str, NDArray[Any]]:
+    """Copies the weights and the optimizer's state, which the next step changes; data and augmentation have none."""
+    return {name: np.array(variable) for name, variable in _variables(model).items()}
 
-    Data order and augmentation need no state.
-    """
-    variables = _variables(model) if model else {}
-    with recorded_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        # As ``np.savez`` does it, but with a copy of one variable at a time in memory, not of all.
-        for name, value in {**variables, _PROGRESS: np.array(json.dumps(asdict(progress)))}.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
+
+def save_state(target: Path, state: Mapping[str, NDArray[Any]], progress: Progress) -> None:
+    """Writes what ``state_of`` gives, or nothing of it, and the progress."""
+    with recorded_file(target) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **{**state, _PROGRESS: np.array(json.dumps(asdict(progress)))})
 
 
 def load_progress(source: Path) -> Progress:

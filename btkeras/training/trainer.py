@@ -22,14 +22,16 @@ from btkeras.locks import only_writer
 from btkeras.logging import duration, logger
 from btkeras.machine import cache_folder
 from btkeras.models import build_model
-from btkeras.models.build import check_name, count_macs
+from btkeras.models.build import count_macs
 from btkeras.models.head import set_backbone_trainable
 from btkeras.models.reparameterize import reparameterize
-from btkeras.models.weights import check_weights, input_variance, load_weights
+from btkeras.models.weights import input_variance, load_weights
 from btkeras.runs import Run, create_run, open_run, require_same_config
 from btkeras.splitting.splits import Split, make_split
-from btkeras.training.callbacks import BestModel, Divergence, EpochEnd, MacroRecall, ProgressLine, TensorBoard
+from btkeras.training.background import BackgroundWriter
+from btkeras.training.callbacks import BestModel, Divergence, EpochEnd, MacroRecall, ProgressLine
 from btkeras.training.checkpoint import Progress, load_progress, restore_state
+from btkeras.training.checks import check_network, check_unseen
 from btkeras.training.device import describe_device, dtype_policy, resolve_precision, seed_everything, strategy_scope
 from btkeras.training.lengthen import lengthen
 from btkeras.training.optimizers import Schedule, cooldown_config, make_optimizer, phases
@@ -40,7 +42,7 @@ from btkeras.training.pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from btkeras.training.seen_images import check_unseen
+from btkeras.training.tensorboard import TensorBoard
 
 
 class Interrupted(RunError):
@@ -96,23 +98,6 @@ def fit(run: Run, images: SplitImages) -> Run:
         # Weights that do not fit are found when the network is there; nothing has been trained then.
         shutil.rmtree(run.path)
         raise
-
-
-def check_network(config: ExperimentConfig) -> None:
-    """Checks the network before images are read, and downloads weights if that is asked for.
-
-    Raises:
-        ModelError: If the network is unknown, its weights cannot be had, or it cannot be fine-tuned here.
-    """
-    check_name(config.model.name)
-    check_weights(config.model.name, config.data.channels, config.model.weights)
-    if config.model.frozen_epochs and keras.backend.backend() != "tensorflow":
-        # The other backends' optimizers take the gradients of all their variables or of none.
-        raise ModelError(
-            "model.frozen_epochs needs Keras' TensorFlow backend",
-            received=keras.backend.backend(),
-            remedy="Leave KERAS_BACKEND away, or set model.frozen_epochs=0",
-        )
 
 
 def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
@@ -210,7 +195,9 @@ class _Training:
         )
         logger.info(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
         try:
-            self._fit_phases()
+            # Ends when all is written, whatever ends the training.
+            with BackgroundWriter() as self.writer:
+                self._fit_phases()
         except KeyboardInterrupt as interrupt:
             raise Interrupted(
                 f"Stopped; {progress.epochs} of {config.train.epochs} epochs of {run.path} are saved",
@@ -291,10 +278,10 @@ class _Training:
         # Behind BestModel, which needs the averaged weights that this puts in place for the validation.
         averaging = [keras.callbacks.SwapEMAWeights()] if config.optimizer.ema else []
         return [
-            BestModel(run, self.portable, progress, config.train.monitor),
+            BestModel(run, self.portable, progress, config.train.monitor, self.writer),
             *averaging,
-            TensorBoard(run, config, self.schedule, self.images.classes, examples),
+            TensorBoard(run, config, self.schedule, self.images.classes, examples, self.writer),
             ProgressLine(config.train, self.schedule.steps),
             Divergence(run, progress, config),
-            EpochEnd(run, progress, self.schedule, config.train),
+            EpochEnd(run, progress, self.schedule, config.train, self.writer),
         ]

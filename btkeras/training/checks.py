@@ -1,15 +1,36 @@
-"""No test image may be one that the weights were trained on from which a training starts."""
+"""What is checked before a training: that its network can be had, and that its first weights know no test image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from btkeras.errors import DataError
-from btkeras.models.weights import is_checkpoint
+import keras
+
+from btkeras.config import ExperimentConfig
+from btkeras.errors import DataError, ModelError
+from btkeras.models.build import check_name
+from btkeras.models.weights import check_weights, is_checkpoint
 from btkeras.runs import Run
 from btkeras.splitting.fingerprints import read_fingerprints
 from btkeras.splitting.splits import Split
+
+
+def check_network(config: ExperimentConfig) -> None:
+    """Checks the network before images are read, and downloads weights if that is asked for.
+
+    Raises:
+        ModelError: If the network is unknown, its weights cannot be had, or it cannot be fine-tuned here.
+    """
+    check_name(config.model.name)
+    check_weights(config.model.name, config.data.channels, config.model.weights)
+    if config.model.frozen_epochs and keras.backend.backend() != "tensorflow":
+        # The other backends' optimizers take the gradients of all their variables or of none.
+        raise ModelError(
+            "model.frozen_epochs needs Keras' TensorFlow backend",
+            received=keras.backend.backend(),
+            remedy="Leave KERAS_BACKEND away, or set model.frozen_epochs=0",
+        )
 
 
 def check_unseen(weights: str, split: Split, pixels: Mapping[str, str]) -> None:

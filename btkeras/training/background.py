@@ -1,0 +1,51 @@
+"""Files that are written beside the training, by one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+
+class BackgroundWriter:
+    """Writes one thing after another, in the order given; of one thing that waits, the newest content alone.
+
+    As a context manager it ends when all is written. After an error nothing more is written: what comes later may rely
+    on it. The error is raised where something is given next, or at the end.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "writer")
+        self._waiting: dict[str, Callable[[], None]] = {}
+        self._lock = Lock()
+        self._error: BaseException | None = None
+
+    def give(self, what: str, write: Callable[[], None]) -> None:
+        """Lets the thread write, in place of what waits under the same name; raises what an earlier write raised."""
+        if self._error:
+            raise self._error
+        with self._lock:
+            self._waiting[what] = write
+        self._pool.submit(self._write_next)
+
+    def _write_next(self) -> None:
+        with self._lock:
+            if self._error or not self._waiting:
+                return
+            write = self._waiting.pop(next(iter(self._waiting)))
+        try:
+            write()
+        except BaseException as error:  # Raised in the training's thread.
+            self._error = error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+        if self._error and error is not self._error:
+            raise self._error

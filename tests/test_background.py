@@ -1,0 +1,69 @@
+"""Files that a thread writes beside the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from btkeras.config import ExperimentConfig
+from btkeras.datasets.dataset import load_dataset
+from btkeras.runs import open_run
+from btkeras.training import callbacks, trainer
+from btkeras.training.background import BackgroundWriter
+
+
+def test_all_is_written_in_order_and_of_what_waits_the_newest_alone() -> None:
+    written, begun, ready = [], Event(), Event()
+
+    def slow() -> None:
+        begun.set()
+        ready.wait()
+
+    with BackgroundWriter() as writer:
+        writer.give("slow", slow)
+        begun.wait()
+        for what, content in (("best", 1), ("state", 1), ("best", 2), ("state", 2), ("other", 1), ("state", 3)):
+            writer.give(what, lambda what=what, content=content: written.append((what, content)))
+        ready.set()
+    assert written == [("best", 2), ("state", 3), ("other", 1)]
+
+
+def test_after_an_error_nothing_is_written_and_it_is_raised() -> None:
+    written: list[str] = []
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"), BackgroundWriter() as writer:
+        writer.give("best", full)
+        # Raised here, or at the end: the thread decides.
+        writer.give("state", lambda: written.append("state"))
+    assert not written
+
+
+def test_an_error_of_the_training_comes_after_all_is_written() -> None:
+    written: list[str] = []
+    with pytest.raises(KeyboardInterrupt), BackgroundWriter() as writer:
+        writer.give("state", lambda: written.append("state"))
+        raise KeyboardInterrupt
+    assert written == ["state"]
+
+
+def test_a_disk_that_is_full_ends_the_training_which_can_be_resumed(
+    tmp_path: Path, shared_images: Path, tiny_config: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "save_state", full)
+        with pytest.raises(OSError, match="No space left"):
+            trainer.train(tiny_config("train.epochs=3"), load_dataset(shared_images), tmp_path / "cut")
+    assert not open_run(tmp_path / "cut").state_file.exists()
+    trainer.resume(tmp_path / "cut")
+    trainer.train(tiny_config("train.epochs=3"), load_dataset(shared_images), tmp_path / "whole")
+    histories = [(tmp_path / name / "history.csv").read_text() for name in ("cut", "whole")]
+    assert histories[0] == histories[1]
