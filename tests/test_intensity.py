@@ -10,7 +10,7 @@ import scipy.ndimage
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from btkeras.augmentation.intensity import augment_intensity
+from btkeras.augmentation.intensity import augment_intensity, draw_intensity
 from btkeras.config import IntensityConfig
 from tests.images import scene
 
@@ -22,7 +22,8 @@ Images = NDArray[np.float32]
 
 
 def run(images: Images, config: IntensityConfig, seed: int = 0, counter: int = 0) -> Images:
-    return augment_intensity(tf.constant(images), seed, tf.constant(counter, tf.int64), config).numpy()
+    draws = draw_intensity(len(images), seed, tf.constant(counter, tf.int64), config)
+    return augment_intensity(tf.constant(images), draws, config).numpy()
 
 
 def sample_images(count: int = 16, side: int = 32) -> Images:
@@ -60,7 +61,7 @@ def test_it_depends_on_seed_and_counter_alone(config: IntensityConfig) -> None:
 def test_inside_tf_data_it_is_the_same() -> None:
     images = sample_images()
     traced = tf.data.Dataset.from_tensors(images).map(
-        lambda x: augment_intensity(x, 0, tf.constant(0, tf.int64), EVERYTHING)
+        lambda x: augment_intensity(x, draw_intensity(16, 0, tf.constant(0, tf.int64), EVERYTHING), EVERYTHING)
     )
     np.testing.assert_allclose(next(iter(traced)).numpy(), run(images, EVERYTHING), atol=1e-2)
 

@@ -12,7 +12,7 @@ from btkeras.config import AugmentConfig
 NUMBERS = 8
 _FIRST = 6
 # Distance, in pixels, from the outermost pixel centres that no rounding crosses.
-_INSIDE = 1e-3
+INSIDE = 1e-3
 
 
 def random_numbers(count: int | tf.Tensor, seed: int, counter: tf.Tensor) -> tf.Tensor:
@@ -98,6 +98,6 @@ def _sampled(
     last = (start + side) * source - (step + 1) / 2
     # The edge of an enlarged crop can lie between the image's edge and its first centre, where no pixel is.
     enlarged = (step < 1) & (side <= 1)
-    first = tf.where(enlarged, tf.maximum(first, _INSIDE), first) / (source - 1)
-    last = tf.where(enlarged, tf.minimum(last, source - 1 - _INSIDE), last) / (source - 1)
+    first = tf.where(enlarged, tf.maximum(first, INSIDE), first) / (source - 1)
+    last = tf.where(enlarged, tf.minimum(last, source - 1 - INSIDE), last) / (source - 1)
     return tf.where(flip, last, first), tf.where(flip, first, last)

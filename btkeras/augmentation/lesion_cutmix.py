@@ -13,9 +13,9 @@ from btkeras.augmentation.patches import Patches, PatchKind
 from btkeras.config import AugmentConfig
 
 # A patch reaches a little beyond the box, and fades out over this fraction of its half axis.
-_REACH, _FADE = 1.25, 0.35
+REACH, FADE = 1.25, 0.35
 # It gets the mean and deviation that surround the place, up to so many half axes, its contrast at most this changed.
-_SURROUNDINGS, _CONTRAST = 1.9, 1.8
+SURROUNDINGS, CONTRAST = 1.9, 1.8
 
 
 def draw_patches(patches: Patches, indices: tf.Tensor, key: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
@@ -59,16 +59,16 @@ def paste(images: tf.Tensor, sources: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
     images, sources = tf.cast(images, tf.float32), tf.cast(sources, tf.float32)
     distance = distance_to_boxes(boxes, tf.shape(images)[1])
     mask = patch_mask(distance)
-    around = tf.cast((distance >= _REACH) & (distance < _SURROUNDINGS), tf.float32)
+    around = tf.cast((distance >= REACH) & (distance < SURROUNDINGS), tf.float32)
     (mean, deviation), (own, contrast) = _moments(images, around), _moments(sources, around)
-    gain = tf.clip_by_value(deviation / contrast, 1 / _CONTRAST, _CONTRAST)
+    gain = tf.clip_by_value(deviation / contrast, 1 / CONTRAST, CONTRAST)
     patch = tf.clip_by_value((sources - own) * gain + mean, 0, 255)
     return images + mask * (patch - images)
 
 
 def patch_mask(distance: tf.Tensor) -> tf.Tensor:
     """Share of the patch in each pixel, 0..1, by ``distance_to_boxes``."""
-    return tf.clip_by_value((_REACH - distance) / _FADE, 0, 1)
+    return tf.clip_by_value((REACH - distance) / FADE, 0, 1)
 
 
 def distance_to_boxes(boxes: tf.Tensor, side: tf.Tensor) -> tf.Tensor:

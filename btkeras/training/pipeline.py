@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from btkeras.augmentation.geometry import augment, random_key, random_numbers
-from btkeras.augmentation.intensity import augment_intensity
+from btkeras.augmentation.intensity import Draws, augment_intensity, draw_intensity
 from btkeras.augmentation.lesion_cutmix import draw_patches, paste
 from btkeras.augmentation.patches import SIDE, Patches, SlicesToPatch, find_patches
 from btkeras.config import PATCHES, AugmentConfig, ExperimentConfig
@@ -177,34 +177,49 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return max(count // batch_size, 1)
 
 
+def training_draws(data: SplitImages, config: ExperimentConfig, step: tf.Tensor) -> Draws:
+    """What is random of a batch, by name: ``indices`` int64 ``[batch]`` of its images, and what changes them.
+
+    It is a function of (seed, step) alone, step counting through all epochs from 0: a run resumed at an epoch gets the
+    batches that the uninterrupted run gets, and parallelism changes nothing.
+    """
+    count, batch_size, seed = len(data.caches["train"]), _batch_size(data, config), config.train.seed
+    steps = steps_per_epoch(count, config.train.batch_size)
+    epoch, first = step // steps, step % steps * batch_size
+    key = tf.stack([tf.constant(seed, tf.int64), epoch])
+    positions = first + tf.range(batch_size, dtype=tf.int64)
+    indices = tf.random.experimental.index_shuffle(positions, key, max_index=count - 1)
+    draws = {"indices": indices, "geometry": random_numbers(batch_size, seed, step)}
+    if data.patches is not None:
+        draws["patches"] = draw_patches(data.patches, indices, random_key(seed, step, 0), config.augment)
+    return {**draws, **draw_intensity(batch_size, seed, step, config.intensity)}
+
+
+def _batch_size(data: SplitImages, config: ExperimentConfig) -> int:
+    return min(config.train.batch_size, len(data.caches["train"]))
+
+
 def training_batches(data: SplitImages, config: ExperimentConfig, epochs: range) -> tf.data.Dataset:
     """Augmented batches, epoch after epoch, in one dataset (so that nothing stops at an epoch's end).
 
-    Order and augmentation are functions of (seed, epoch, position): a run resumed at an epoch gets the batches that
-    the uninterrupted run gets, and parallelism changes nothing. Epochs count from 0.
+    Order and augmentation are of ``training_draws``. Epochs count from 0.
 
     Returns:
         A dataset of float32 ``[batch, image_size, image_size, channels]`` in 0..255 and one-hot float32
         ``[batch, classes]``; ``steps_per_epoch`` batches for each of ``epochs``.
     """
-    cache, patches, seed = data.caches["train"], data.patches, config.train.seed
-    count, batch_size = len(cache), min(config.train.batch_size, len(cache))
-    steps = steps_per_epoch(count, config.train.batch_size)
+    cache, patches = data.caches["train"], data.patches
+    steps = steps_per_epoch(len(cache), config.train.batch_size)
     one_hot = tf.one_hot(np.asarray(data.labels["train"]), len(data.classes))
 
     def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        epoch, first = step // steps, step % steps * batch_size
-        positions = first + tf.range(batch_size, dtype=tf.int64)
-        key = tf.stack([tf.constant(seed, tf.int64), epoch])
-        indices = tf.random.experimental.index_shuffle(positions, key, max_index=count - 1)
-        images, targets = _take(cache, indices), tf.gather(one_hot, indices)
+        draws = training_draws(data, config, step)
+        images, targets = _take(cache, draws["indices"]), tf.gather(one_hot, draws["indices"])
         if patches is not None:
-            rows = draw_patches(patches, indices, random_key(seed, step, 0), config.augment)
-            images, targets = _patched(cache, patches, rows, images, targets)
-        images = augment(images, random_numbers(batch_size, seed, step), config.data.image_size, config.augment)
+            images, targets = _patched(cache, patches, draws["patches"], images, targets)
+        images = augment(images, draws["geometry"], config.data.image_size, config.augment)
         # As late as possible: grey images have a third of the pixels.
-        images = _all_channels(images, cache)
-        return augment_intensity(images, seed, step, config.intensity), targets
+        return augment_intensity(_all_channels(images, cache), draws, config.intensity), targets
 
     numbers = tf.data.Dataset.range(epochs.start * steps, epochs.stop * steps)
     return _prefetched(numbers.map(load, num_parallel_calls=threads(), deterministic=True))
