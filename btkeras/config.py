@@ -13,7 +13,7 @@ from btkeras.errors import ConfigError
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "step", "linear", "cosine", "one_cycle")
-CACHES = ("auto", "memory", "disk", "none")
+CACHES = ("auto", "device", "memory", "disk", "none")
 MONITORS = ("val_accuracy", "val_loss")
 TESTS = ("rotating", "fixed")
 PATCHES = ("lesion_cutmix", "lesion_removal", "background_cutmix")  # of AugmentConfig
@@ -83,7 +83,8 @@ class DataConfig(_Section):
         group_by: What a split keeps in one subset: ``image`` nothing, as the paper; ``duplicate`` near-duplicates;
             ``patient``; ``series`` similar slices of adjacent numbers; ``official`` as published.
         split_column: The manifest's column of ``official``; "" for ``official_fold`` or ``subset``, whichever there is.
-        cache: Where decoded images are cached; ``auto`` goes by the free memory.
+        cache: Where decoded images are cached; ``auto`` goes by the free memory. On the ``device`` (JAX), which is auto
+            for one GPU, batches are made there too.
     """
 
     image_size: Annotated[int, _between(32, 2048)] = 224

@@ -24,6 +24,12 @@ def check_network(config: ExperimentConfig) -> None:
     """
     check_name(config.model.name)
     check_weights(config.model.name, config.data.channels, config.model.weights)
+    if config.data.cache == "device" and keras.backend.backend() != "jax":
+        raise ModelError(
+            "data.cache=device needs Keras' JAX backend",
+            received=keras.backend.backend(),
+            remedy="Set KERAS_BACKEND=jax (extra btkeras[jax]), or another data.cache",
+        )
     if config.model.frozen_epochs and keras.backend.backend() != "tensorflow":
         # The other backends' optimizers take the gradients of all their variables or of none.
         raise ModelError(

@@ -105,7 +105,9 @@ def load_images(
 ) -> ImageCache:
     """Decodes the images of records, with a progress bar of this name; without ``cached`` they take no memory."""
     preprocessor = Preprocessor(size, config.data.channels, config.data.harmonize)
-    cache = resolved_cache(config.data.cache, len(records), preprocessor)
+    # What goes to a device comes from memory.
+    wanted = "memory" if config.data.cache == "device" else config.data.cache
+    cache = resolved_cache(wanted, len(records), preprocessor)
     pause = 0.0 if sys.stderr.isatty() else _QUIET_SECONDS
     pauses: dict[str, Any] = {"delay": pause, "mininterval": max(pause, 0.1), "maxinterval": max(pause, 10.0)}
     return build_cache(

@@ -260,6 +260,13 @@ class _Training:
 
     def _fit_epochs(self, epochs: range, config: ExperimentConfig) -> None:
         images, size = self.images, config.train.batch_size
+        if keras.backend.backend() == "jax" and config.data.cache in ("auto", "device"):
+            from btkeras.training.device_epochs import DeviceEpochs, fits
+
+            if config.data.cache == "device" or fits(images):
+                device = DeviceEpochs(self.model, images, config)
+                device.fit(epochs, self._callbacks(device.examples))
+                return
         batches = training_batches(images, config, epochs)
         cache, labels = images.caches["validation"], images.labels["validation"]
         self.model.fit(
