@@ -51,6 +51,8 @@ def _copy(files: Iterable[Path], root: Path, target: Path, dataset: str) -> None
             evaluated = [read_json(file)["dataset"]] if file.name == "metrics.json" else []
             for path in (dataset, str(root), *evaluated):
                 text = text.replace(path, Path(path).name)
+            # Such as a run beside it that its weights began with.
+            text = text.replace(f"{root.parent}/", "")
             write_text(target / file.relative_to(root), text)
     # Without the folders' names, files have other checksums.
     for manifest in target.rglob("manifest.json"):

@@ -25,6 +25,10 @@ from btkeras.inference.model_folder import (
     model_summary,
 )
 
+_SPLITS = {
+    "image": "slices of one patient may be in several subsets",
+    "patient": "no patient's slices are in several subsets, as far as patients are named",
+}
 # Percentage points between the accuracy in the manifest and the one that is measured again.
 _TOLERANCE = 0.1
 
@@ -43,9 +47,7 @@ medical device.**
   {ood_score}, or below a highest probability of {decision}.
 - Robustness to changes of the image, and shortcuts that it may use instead of tumours:
   [its card]({name}/{version}/assets.extra/model_card.md), and [docs/trust.md](../docs/trust.md).
-- Trained on slices of FigShare (Cheng 2017,
-  doi [10.6084/m9.figshare.1512427](https://doi.org/10.6084/m9.figshare.1512427), CC BY 4.0) and tumour-free ones of
-  Br35H (Hamada 2020); split by {group_by}, so slices of one patient may be in several subsets.
+- Split by {group_by}: {split}.
 {notes}- SHA-256 of its `manifest.json`, which holds those of its other files: `{digest}`.
 
 ```bash
@@ -92,6 +94,7 @@ def page(model: Path, measured: dict[str, Any] | None) -> str:
         ood_score="unknown" if limits["ood_score"] is None else f"{limits['ood_score']:.1f}",
         decision="unknown" if limits["decision"] is None else f"{limits['decision']:.3f}",
         group_by=manifest["split"]["group_by"],
+        split=_SPLITS[manifest["split"]["group_by"]],
         digest=sha256(version / MANIFEST),
         accuracy=f"{100 * stated['accuracy']:.2f}",
         run=manifest["run"],

@@ -95,9 +95,9 @@ def measured(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     (run.path / "audit.json").write_text(json.dumps(AUDIT))
     other = write_images(tmp_path_factory.mktemp("others") / "elsewhere", per_class=3, seed=5)
     evaluate_dataset(run, Dataset(other, tuple(Record(f"{c}/00{i}.png", c) for c in run.classes() for i in range(3))))
+    weights = ["--set", "model.weights=/home/someone/w.h5", "--weights", "/home/someone/first/best.keras"]
     run.update_manifest(
-        command=["train", "--data", "/data/mine", "--set", "model.weights=/home/someone/w.h5", "--out=/runs/a_run"],
-        git_revision="abc1234-dirty",
+        command=["train", "--data", "/data/mine", *weights, "--out=/runs/a_run"], git_revision="abc1234-dirty"
     )
     return run
 
@@ -231,7 +231,8 @@ def test_robustness_explanations_shortcuts_and_other_datasets_are_those_of_their
 
 def test_it_is_reproduced_without_the_machines_folders(measured: Run, card: str) -> None:
     assert "git checkout abc1234    # with changes that were not committed\n" in card
-    assert "\nbtkeras train --data mine --set model.weights=w.h5 --out=a_run\n" in card
+    weights = "--set model.weights=w.h5 --weights first/best.keras"
+    assert f"\nbtkeras train --data mine {weights} --out=a_run\n" in card
     assert str(measured.path.parent) not in card and "/home" not in card and "/data" not in card
     # An absolute path: a slash after nothing that could be a name, and a name behind it.
     assert not re.search(r"(?<![\w.>\])])[/~]/?\w+", card.replace("\\", ""))

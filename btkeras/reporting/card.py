@@ -85,7 +85,7 @@ def _details(run: Run, manifest: _Json) -> dict[str, Any]:
     return {
         "architecture": config.model.name,
         "classifier": manifest.get("classifier"),
-        "initial weights": PurePath(config.model.weights).name,
+        "initial weights": _name(config.model.weights),
         "trainable parameters": size and f"{size:,}",
         "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}, {cropping}",
         "classes": ", ".join(run.classes()),
@@ -259,6 +259,11 @@ def _command(run: Run, manifest: _Json) -> str | None:
 def _without_folder(argument: str) -> str:
     """An argument, an option's or a setting's value too, whose absolute paths are names only."""
     head, equals, tail = argument.rpartition("=")
-    value = PurePath(tail)
-    shortened = value.name if value.is_absolute() or tail.startswith("~") else tail
+    shortened = _name(tail) if PurePath(tail).is_absolute() or tail.startswith("~") else tail
     return f"{head}{equals}{shortened}"
+
+
+def _name(path: str) -> str:
+    """The name of a file; of a checkpoint with that of its run."""
+    value = PurePath(path)
+    return "/".join(value.parts[-2:] if value.suffix == ".keras" else value.parts[-1:])
