@@ -25,8 +25,17 @@ pytestmark = [
 ]
 
 
-def jax_process(command: Sequence[object]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONWARNINGS": "default"}
+# Those that hold for every backend.
+FORM_TESTS = (
+    "test_its_weights_have_the_networks_names_shapes_order_and_values[improved_resnet34]",
+    "test_gradients_are_as_near_to_those_of_float64_as_the_networks[improved_resnet34]",
+    "test_grey_images_need_one_of_equal_channels[improved_resnet34]",
+    "test_grey_images_need_one_of_equal_channels[resnet34]",
+)
+
+
+def jax_process(command: Sequence[object], **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONWARNINGS": "default", **variables}
     return subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -53,6 +62,12 @@ def test_batches_made_on_the_device_train_as_those_of_the_pipeline(shared_images
         histories.append(np.genfromtxt(run / "history.csv", delimiter=",", names=True))
     for name in histories[0].dtype.names:
         np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=2e-3, err_msg=name)
+
+
+def test_the_networks_form_for_training_computes_and_learns_the_same() -> None:
+    tests = [f"tests/test_training_layers.py::{name}" for name in FORM_TESTS]
+    done = jax_process([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], JAX_ENABLE_X64="1")
+    assert done.returncode == 0, done.stdout
 
 
 def test_on_the_device_a_resumed_run_equals_the_uninterrupted_one(shared_images: Path, tmp_path: Path) -> None:

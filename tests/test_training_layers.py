@@ -32,9 +32,26 @@ def both(name: str = "improved_resnet34") -> tuple[keras.Model, keras.Model]:
 
 
 def gradients(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
+    """Of the loss; the model has the new batch statistics afterwards."""
+    if keras.backend.backend() == "jax":
+        return gradients_under_jax(model, images)
     with tf.GradientTape() as tape:
         loss = keras.losses.CategoricalCrossentropy()(TARGETS, model(images, training=True))
     return [np.asarray(value) for value in tape.gradient(loss, [v.value for v in model.trainable_variables])]
+
+
+def gradients_under_jax(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
+    import jax
+
+    def loss(trainable: list, others: list) -> tuple:
+        answer, others = model.stateless_call(trainable, others, images, training=True)
+        return keras.losses.CategoricalCrossentropy()(TARGETS, answer), others
+
+    values = [[v.value for v in group] for group in (model.trainable_variables, model.non_trainable_variables)]
+    found, others = jax.jit(jax.grad(loss, has_aux=True))(*values)
+    for variable, value in zip(model.non_trainable_variables, others, strict=True):
+        variable.assign(value)
+    return [np.asarray(value) for value in found]
 
 
 @pytest.mark.parametrize("name", ["improved_resnet34", pytest.param("resnet34", marks=pytest.mark.slow)])

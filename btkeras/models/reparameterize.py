@@ -10,7 +10,7 @@ algebra, done in float64 and rounded once:
 - a softmax behind a dense layer is that layer's activation, under the softmax' name.
 
 ``reparameterize(model, trainable=True)`` keeps all weights and computes with them more cheaply: batch normalisation by
-TensorFlow's kernel, and summed convolutions by one convolution (docs/performance.md, "Training").
+TensorFlow's kernel (under TensorFlow), and summed convolutions by one convolution (docs/performance.md, "Training").
 
 Where a rule does not fit, say because a layer is shared, all stays as it is.
 """
@@ -64,13 +64,13 @@ def reparameterize(model: keras.Model, *, grey: bool = False, trainable: bool = 
         grey: Whether all images have equal channels. A deployed network then takes one channel; a trained one takes
             all and uses the first, where it begins with plain convolutions.
         trainable: Whether the result is trained: it then has the network's weights with their names, shapes and order,
-            but layers that Keras does not know. It is the network itself where TensorFlow does not train on one device.
+            but layers that Keras does not know. It is the network itself where TensorFlow trains on several devices.
 
     Raises:
         ModelError: If the network is not functional. Without ``trainable``, if ``grey`` is asked of a network that does
             not begin with convolutions, or standardises its channels differently.
     """
-    if trainable and not one_tensorflow_replica():
+    if trainable and keras.backend.backend() == "tensorflow" and not one_tensorflow_replica():
         return model
     graph = ModelGraph(model)
     if grey and trainable:
@@ -138,7 +138,11 @@ def _are_trainable(graph: ModelGraph, names: list[str]) -> bool:
 def _fuse_normalization(graph: ModelGraph, name: str) -> None:
     """Training: TensorFlow's kernel for batch normalisation of images over all axes but the last."""
     layer = graph.layer(name)
-    if type(layer) is not layers.BatchNormalization or len(graph.input_shape(name)) != 4:
+    if (
+        not one_tensorflow_replica()
+        or type(layer) is not layers.BatchNormalization
+        or len(graph.input_shape(name)) != 4
+    ):
         return
     if layer.axis in (-1, 3) and layer.scale and layer.center and not (layer.synchronized or layer.renorm):
         graph.replace(name, FusedBatchNormalization)

@@ -1,6 +1,7 @@
 """Layers that a network is trained with in place of Keras' own: the same weights, cheaper operations.
 
-They need TensorFlow. ``btkeras.models.reparameterize`` puts them in; a saved network never holds them.
+``btkeras.models.reparameterize`` puts them in; a saved network never holds them. ``FusedBatchNormalization`` needs
+TensorFlow, the others any backend.
 """
 
 from __future__ import annotations

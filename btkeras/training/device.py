@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from btkeras.config import TrainConfig
-from btkeras.machine import cpu_info
+from btkeras.logging import logger
+from btkeras.machine import cache_folder, cpu_info
 from btkeras.models.reparameterize import reparameterize
 
 # bfloat16 must be so much faster before it replaces float32: below that, noise decides.
@@ -51,6 +52,18 @@ def describe_device() -> str:
     if not (gpus := tf.config.list_physical_devices("GPU")):
         return f"{backend}: {os.cpu_count()} CPU cores"
     return f"{backend}: {len(gpus)} x {tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU')}"
+
+
+def keep_compiled() -> None:
+    """Keeps what XLA compiles for a GPU under JAX in btkeras' cache folder, for later processes."""
+    if keras.backend.backend() != "jax":
+        return
+    import jax
+
+    if jax.default_backend() == "gpu" and not jax.config.jax_compilation_cache_dir:
+        folder = cache_folder() / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        logger.info(f"compiled programs are kept in {folder}; JAX_COMPILATION_CACHE_DIR names another folder")
 
 
 @contextlib.contextmanager

@@ -28,11 +28,11 @@ from btkeras.models.reparameterize import reparameterize
 from btkeras.models.weights import input_variance, load_weights
 from btkeras.runs import Run, create_run, open_run, require_same_config
 from btkeras.splitting.splits import Split, make_split
+from btkeras.training import device
 from btkeras.training.background import BackgroundWriter
 from btkeras.training.callbacks import BestModel, Divergence, EpochEnd, MacroRecall, ProgressLine
 from btkeras.training.checkpoint import Progress, load_progress, restore_state
 from btkeras.training.checks import check_network, check_unseen
-from btkeras.training.device import describe_device, dtype_policy, resolve_precision, seed_everything, strategy_scope
 from btkeras.training.lengthen import lengthen
 from btkeras.training.optimizers import Schedule, cooldown_config, make_optimizer, phases
 from btkeras.training.pipeline import (
@@ -160,11 +160,12 @@ class _Training:
         self.config, self.run, self.images, self.progress = config, run, images, progress
         steps = steps_per_epoch(len(images.caches["train"]), config.train.batch_size)
         self.schedule = Schedule(config.optimizer.learning_rate, config.schedule, config.train.epochs, steps)
+        device.keep_compiled()
         precision = self._precision()
         # After the precision was measured, which draws random weights of its own.
-        seed_everything(config.train)
-        with strategy_scope():
-            with dtype_policy(precision):
+        device.seed_everything(config.train)
+        with device.strategy_scope():
+            with device.dtype_policy(precision):
                 # Augmentation changes all channels of an image alike.
                 grey = images.caches["train"].grey and images.caches["validation"].grey
                 self.model = reparameterize(self._network(), grey=grey, trainable=True)
@@ -176,7 +177,7 @@ class _Training:
             logger.info(f"resuming {run.path} after epoch {progress.epochs}")
         else:
             load_weights(self.model, config.model.weights)
-        with dtype_policy("float32"):
+        with device.dtype_policy("float32"):
             self.portable = self._network()
         run.update_manifest(
             parameters=self.portable.count_params(),
@@ -209,8 +210,8 @@ class _Training:
     def _precision(self) -> str:
         if "precision" not in self.run.manifest():
             # Resolved once: a resumed run must not measure again and decide otherwise.
-            self.run.update_manifest(**resolve_precision(self.config.train.precision))
-        self.run.update_manifest(device=describe_device())
+            self.run.update_manifest(**device.resolve_precision(self.config.train.precision))
+        self.run.update_manifest(device=device.describe_device())
         manifest = self.run.manifest()
         logger.info(f"precision {manifest['precision']}: {manifest['precision_reason']}")
         return str(manifest["precision"])
@@ -254,7 +255,7 @@ class _Training:
 
     def _freeze(self, *, backbone_learns: bool) -> None:
         set_backbone_trainable(self.model, backbone_learns)
-        with strategy_scope():
+        with device.strategy_scope():
             self._compile(self.model.optimizer)
         logger.info("all layers learn" if backbone_learns else "the head alone learns")
 
@@ -264,8 +265,8 @@ class _Training:
             from btkeras.training.device_epochs import DeviceEpochs, fits
 
             if config.data.cache == "device" or fits(images):
-                device = DeviceEpochs(self.model, images, config)
-                device.fit(epochs, self._callbacks(device.examples))
+                whole = DeviceEpochs(self.model, images, config)
+                whole.fit(epochs, self._callbacks(whole.examples))
                 return
         batches = training_batches(images, config, epochs)
         cache, labels = images.caches["validation"], images.labels["validation"]
