@@ -149,6 +149,19 @@ class BestModel(keras.callbacks.Callback):
             save_network(self._portable, temporary)
 
 
+class ReplicaMean(keras.callbacks.Callback):
+    """Gives all replicas the mean of their batch statistics before a validation.
+
+    Under ``MirroredStrategy`` Keras (3.15) leaves each replica its own, validates with these, and saves the first's.
+    """
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        for variable in self.model.non_trainable_variables:
+            values = getattr(variable.value, "values", ())
+            if len(values) > 1 and variable.dtype == "float32":
+                variable.assign(np.mean([np.asarray(each) for each in values], axis=0))
+
+
 class Divergence(keras.callbacks.Callback):
     """Ends a training at the first batch whose loss is not finite, or epoch whose weights are not.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import timeit
 from collections.abc import Callable, Iterator
@@ -36,10 +37,22 @@ def seed_everything(config: TrainConfig) -> None:
 
 def strategy_scope() -> contextlib.AbstractContextManager[Any]:
     """All GPUs that TensorFlow sees, when there are several; else a scope that does nothing."""
-    several = keras.backend.backend() == "tensorflow" and len(tf.config.list_logical_devices("GPU")) > 1
-    strategy = tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+    several = keras.backend.backend() == "tensorflow" and len(accelerators()) > 1
+    strategy = _mirrored() if several else tf.distribute.get_strategy()
     scope: contextlib.AbstractContextManager[Any] = strategy.scope()
     return scope
+
+
+@functools.cache
+def _mirrored() -> tf.distribute.Strategy:
+    # One in a process: variables of another strategy's scope cannot be compiled in this one's.
+    return tf.distribute.MirroredStrategy([each.name for each in accelerators()])
+
+
+def accelerators() -> list[Any]:
+    """TensorFlow's GPUs."""
+    found: list[Any] = tf.config.list_logical_devices("GPU")
+    return found
 
 
 def describe_device() -> str:

@@ -30,7 +30,7 @@ from btkeras.runs import Run, create_run, open_run, require_same_config
 from btkeras.splitting.splits import Split, make_split
 from btkeras.training import device
 from btkeras.training.background import BackgroundWriter
-from btkeras.training.callbacks import BestModel, Divergence, EpochEnd, MacroRecall, ProgressLine
+from btkeras.training.callbacks import BestModel, Divergence, EpochEnd, MacroRecall, ProgressLine, ReplicaMean
 from btkeras.training.checkpoint import Progress, load_progress, restore_state
 from btkeras.training.checks import check_network, check_unseen
 from btkeras.training.lengthen import lengthen
@@ -286,6 +286,7 @@ class _Training:
         # Behind BestModel, which needs the averaged weights that this puts in place for the validation.
         averaging = [keras.callbacks.SwapEMAWeights()] if config.optimizer.ema else []
         return [
+            ReplicaMean(),
             BestModel(run, self.portable, progress, config.train.monitor, self.writer),
             *averaging,
             TensorBoard(run, config, self.schedule, self.images.classes, examples, self.writer),
