@@ -120,6 +120,14 @@ def deployed(calibrated: keras.Model) -> keras.Model:
     return reparameterize(calibrated)
 
 
+def test_squeeze_and_excitation_convolves(calibrated: keras.Model, deployed: keras.Model) -> None:
+    assert not [layer for layer in deployed.layers if type(layer) is keras.layers.Dense and layer.input.ndim == 4]
+    name = "stage1_block1_se_expand"
+    kernel, bias = deployed.get_layer(name).get_weights()
+    np.testing.assert_array_equal(kernel[0, 0], calibrated.get_layer(name).get_weights()[0])
+    np.testing.assert_array_equal(bias, calibrated.get_layer(name).get_weights()[1])
+
+
 def test_the_temperature_goes_into_the_head(calibrated: keras.Model, deployed: keras.Model) -> None:
     agree(calibrated, deployed, pixels())
     assert [layer.name for layer in deployed.layers[-2:]] == ["features", "probabilities"]

@@ -15,8 +15,6 @@ from scripts.results.__main__ import PAGE, page
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results"
-# Of two trainings: the page shows no command for it.
-PIECED = ("robust_84_epochs",)
 
 
 def test_the_page_is_what_the_files_say() -> None:
@@ -51,9 +49,7 @@ def test_a_figure_of_the_run_table_is_that_of_the_answers() -> None:
     assert f"{100 * right / len(rows):.2f} % ({right} of {len(rows)})" in tables.run_table("cpu")
 
 
-@pytest.mark.parametrize(
-    "name", [path.parent.name for path in sorted(RESULTS.glob("*/manifest.json")) if path.parent.name not in PIECED]
-)
+@pytest.mark.parametrize("name", [path.parent.name for path in sorted(RESULTS.glob("*/manifest.json"))])
 def test_the_command_that_is_shown_gives_the_settings_that_were_used(name: str) -> None:
     words = json.loads((RESULTS / name / "manifest.json").read_text(encoding="utf-8"))["command"]
     # The page shows the command as it was typed, with a setting that has been renamed since.

@@ -7,7 +7,9 @@ algebra, done in float64 and rounded once:
   zero-padded kernels (Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021);
 - batch normalisation and rescaling behind a convolution or a dense layer, or behind several that are concatenated, are
   a factor and an offset for each channel (Jacob et al., arXiv:1712.05877, section 3.2);
-- a softmax behind a dense layer is that layer's activation, under the softmax' name.
+- a softmax behind a dense layer is that layer's activation, under the softmax' name;
+- a dense layer of an image's channels, as in squeeze-and-excitation, is a convolution of 1 x 1: otherwise LiteRT cuts
+  the network into parts there, and unpacks weights twice.
 
 ``reparameterize(model, trainable=True)`` keeps all weights and computes with them more cheaply: batch normalisation by
 TensorFlow's kernel (under TensorFlow), and summed convolutions by one convolution (docs/performance.md, "Training").
@@ -222,9 +224,24 @@ def _absorb_softmax(graph: ModelGraph, name: str) -> None:
         graph.rename(source, name)
 
 
+def _convolve_channels(graph: ModelGraph, name: str) -> None:
+    """Deployment: a dense layer of an image's channels is a convolution of 1 x 1, which XNNPACK takes."""
+    layer = graph.layer(name)
+    altered = getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None)
+    if type(layer) is not layers.Dense or len(graph.input_shape(name)) != 4 or altered:
+        return
+    kernel, *bias = graph.weights(name)
+    config = graph.config(name)
+    for key in config.keys() - {"name", "dtype", "use_bias", "activation"}:
+        del config[key]
+    graph.replace(name, layers.Conv2D, filters=layer.units, kernel_size=1, data_format="channels_last")
+    graph.set_weights(name, [kernel[None, None], *bias])
+
+
 # Applied one after the other, each to all layers.
-DEPLOYMENT_RULES: tuple[Callable[[ModelGraph, str], None], ...] = (_merge_sum, _fold_affine, _absorb_softmax)
-TRAINING_RULES: tuple[Callable[[ModelGraph, str], None], ...] = (_fuse_normalization, _sum_kernels)
+_Rules = tuple[Callable[[ModelGraph, str], None], ...]
+DEPLOYMENT_RULES: _Rules = (_merge_sum, _fold_affine, _absorb_softmax, _convolve_channels)
+TRAINING_RULES: _Rules = (_fuse_normalization, _sum_kernels)
 
 
 def _from_images(graph: ModelGraph) -> tuple[list[str], list[str], list[str]]:

@@ -55,7 +55,7 @@ RECIPES = (
     Recipe(
         "pretrained model",
         "improved_resnet34",
-        ("robust", "robust_image", "robust_official", "robust_patient"),
+        ("robust", "robust_image"),
         "robust",
     ),
 )
