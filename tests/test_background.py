@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 
+import numpy as np
 import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
 
 from btkeras.config import ExperimentConfig
 from btkeras.datasets.dataset import load_dataset
 from btkeras.runs import open_run
-from btkeras.training import callbacks, trainer
+from btkeras.training import callbacks, tensorboard, trainer
 from btkeras.training.background import BackgroundWriter
 
 
@@ -67,3 +71,26 @@ def test_a_disk_that_is_full_ends_the_training_which_can_be_resumed(
     trainer.train(tiny_config("train.epochs=3"), load_dataset(shared_images), tmp_path / "whole")
     histories = [(tmp_path / name / "history.csv").read_text() for name in ("cut", "whole")]
     assert histories[0] == histories[1]
+
+
+def test_what_is_drawn_of_short_epochs_does_not_hold_a_training_up(
+    tmp_path: Path, shared_images: Path, tiny_config: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every epoch's metrics are there, but not every epoch's matrix."""
+    drawn: list[int] = []
+    draw = tensorboard._confusion_image
+
+    def slow(matrix: tensorboard.Counts, classes: Sequence[str]) -> NDArray[np.uint8]:
+        drawn.append(1)
+        time.sleep(0.5)
+        return draw(matrix, classes)
+
+    monkeypatch.setattr(tensorboard, "_confusion_image", slow)
+    trainer.train(tiny_config("train.epochs=30"), load_dataset(shared_images), tmp_path / "run")
+    events = [
+        value.tag
+        for file in (tmp_path / "run/tensorboard/train").glob("events*")
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    ]
+    assert events.count("loss") == 30 and 1 <= len(drawn) < 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -35,6 +36,7 @@ class TensorBoard(TimedEpochs):
     ) -> None:
         super().__init__(schedule.steps * config.train.batch_size)
         self._writer = writer
+        self._waiting: deque[tuple[int, Mapping[str, float], Mapping[str, float], Counts]] = deque()
         self._train = tf.summary.create_file_writer(str(run.tensorboard / "train"))
         self._validation = tf.summary.create_file_writer(str(run.tensorboard / "validation"))
         self._config, self._schedule, self._classes, self._images = config, schedule, classes, images
@@ -57,17 +59,24 @@ class TensorBoard(TimedEpochs):
             "learning_rate": learning_rate(self.model, self._schedule),
             "images_per_second": self.images_per_second(),
         }
-        matrix = self._matrix()
         validation = {name.removeprefix("val_"): logs[name] for name in logs.keys() - train.keys()}
-        self._writer.give(f"TensorBoard {step}", lambda: self._write(step, train | speed, validation, matrix))
+        self._waiting.append((step, train | speed, validation, self._matrix()))
+        self._writer.give("TensorBoard", self._write)
 
-    def _write(self, step: int, train: Mapping[str, float], validation: Mapping[str, float], matrix: Counts) -> None:
+    def _write(self) -> None:
+        """Writes the epochs that wait; only the last one's matrix, since drawing may take longer than an epoch."""
+        if not self._waiting:
+            # Written with the epoch before, while that was written.
+            return
+        while self._waiting:
+            step, train, validation, matrix = self._waiting.popleft()
+            for writer, scalars in ((self._train, train), (self._validation, validation)):
+                with writer.as_default():
+                    for name, value in scalars.items():
+                        tf.summary.scalar(name, value, step)
         with self._validation.as_default():
             tf.summary.image("confusion_matrix", _confusion_image(matrix, self._classes)[None], step)
-        for writer, scalars in ((self._train, train), (self._validation, validation)):
-            with writer.as_default():
-                for name, value in scalars.items():
-                    tf.summary.scalar(name, value, step)
+        for writer in (self._train, self._validation):
             writer.flush()
 
     def on_train_end(self, logs: Logs = None) -> None:
