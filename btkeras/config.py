@@ -83,8 +83,7 @@ class DataConfig(_Section):
         group_by: What a split keeps in one subset: ``image`` nothing, as the paper; ``duplicate`` near-duplicates;
             ``patient``; ``series`` similar slices of adjacent numbers; ``official`` as published.
         split_column: The manifest's column of ``official``; "" for ``official_fold`` or ``subset``, whichever there is.
-        cache: Where decoded images are cached; ``auto`` goes by the free memory. On the ``device`` (JAX), which is auto
-            for one GPU, batches are made there too.
+        cache: Where decoded images are cached; ``auto`` goes by the free memory. ``device`` is JAX's GPU.
     """
 
     image_size: Annotated[int, _between(32, 2048)] = 224
