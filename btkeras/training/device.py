@@ -45,7 +45,7 @@ def strategy_scope() -> contextlib.AbstractContextManager[Any]:
 
 @functools.cache
 def _mirrored() -> tf.distribute.Strategy:
-    # One in a process: variables of another strategy's scope cannot be compiled in this one's.
+    # One in a process: freezing compiles in the scope that the variables were made in.
     return tf.distribute.MirroredStrategy([each.name for each in accelerators()])
 
 
