@@ -40,10 +40,10 @@ def start() -> Iterator[Start]:
 
 
 def wait_for_epochs(process: subprocess.Popen[str], run: Path, epochs: int) -> None:
-    """Waits until the run's history has so many rows."""
+    """Waits until the run can be resumed, and its history, written just before the state, has so many rows."""
     for _ in range(6000):
         file = run / "history.csv"
-        if file.exists() and file.read_text().count("\n") > epochs:
+        if (run / "last/state.npz").exists() and file.read_text().count("\n") > epochs:
             return
         if process.poll() is not None:
             pytest.fail(f"ended early: {process.communicate()[1]}")
