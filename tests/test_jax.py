@@ -14,7 +14,7 @@ import pytest
 
 from btkeras import Predictor
 from tests.cli_with_tiny import COMMAND
-from tests.conftest import TINY
+from tests.conftest import TINY, write_images
 from tests.test_cli import btkeras, fails
 
 ROOT = Path(__file__).parents[1]
@@ -84,3 +84,24 @@ def test_on_the_device_a_resumed_run_equals_the_uninterrupted_one(shared_images:
 def test_the_device_is_jaxs(shared_images: Path, tmp_path: Path) -> None:
     done = btkeras("train", "--data", shared_images, "--set", "data.cache=device", "--out", tmp_path / "run")
     fails(done, "data.cache=device needs Keras' JAX backend", "KERAS_BACKEND=jax")
+
+
+def test_folds_share_what_is_compiled(tmp_path: Path) -> None:
+    """Of other means of their training images, and not quite the same number."""
+    cache, names = tmp_path / "xla", []
+    for count in (10, 11):
+        write_images(tmp_path / f"of_{count}", per_class=count, seed=count)
+        command = [*COMMAND, "train", "--data", tmp_path / f"of_{count}", *(f"--set={each}" for each in TINY)]
+        out = [
+            "--set=data.cache=device",
+            "--set=train.epochs=1",
+            "--set=train.batch_size=20",
+            "--out",
+            tmp_path / f"run_{count}",
+        ]
+        done = jax_process(
+            [*command, *out], JAX_COMPILATION_CACHE_DIR=str(cache), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0"
+        )
+        assert done.returncode == 0, done.stderr
+        names.append({file.name for file in cache.iterdir() if "steps" in file.name or "predictions" in file.name})
+    assert names[0] == names[1] and len(names[0]) > 0

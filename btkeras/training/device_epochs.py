@@ -6,6 +6,7 @@ nothing waits for it. The batches are those of ``pipeline.training_batches``, bu
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -28,8 +29,11 @@ from btkeras.training.pipeline import SplitImages, steps_per_epoch, training_dra
 
 # Part of the device's memory that images may take.
 _MEMORY_FRACTION = 4
+# Arrays are filled up to a multiple of so many rows, so that the folds of a cross-validation share what is compiled.
+_ROWS = 256
 _State = Sequence[Sequence[Array]]
 _Draws = Mapping[str, NDArray[Any]]
+_Constants = tuple[Array, Array]
 
 
 def fits(images: SplitImages) -> bool:
@@ -53,18 +57,18 @@ class DeviceEpochs:
         self._model, self._images, self._config = model, images, config
         train, validation = images.caches["train"], images.caches["validation"]
         classes, size = len(images.classes), config.train.batch_size
-        patches = jax.tree.map(jnp.asarray, images.patches)
-        self._train_data = (_stored(train), _one_hot(images.labels["train"], classes), patches)
-        self._validation_data = _in_batches(
-            _stored(validation), _one_hot(images.labels["validation"], classes), min(size, len(validation))
-        )
+        patches = jax.tree.map(_padded, images.patches)
+        self._train_data = (_stored(train), _padded(_one_hot(images.labels["train"], classes)), patches)
+        self._validation_data = _stored(validation)
+        self._validation_targets = _one_hot(images.labels["validation"], classes)
         self._steps = steps_per_epoch(len(train), size)
         batch = partial(make_batch, channels=train.shape[1], config=config)
         self._train = jax.jit(partial(_train_steps, model, batch), donate_argnums=0)
-        self._validate = jax.jit(partial(_test_steps, model, validation.shape[1]))
+        self._predict = jax.jit(partial(_predictions, model, size, validation.shape[1]))
         first = {name: value[0] for name, value in next(self._draws(range(1))).items()}
         self.examples = np.asarray(jax.jit(batch)(*self._train_data, first)[0])
-        _build_metrics(model, classes)
+        # Makes the variables of the metrics, which Keras does at the first batch.
+        self._validation_metrics(self._validation_targets)
 
     def fit(self, epochs: range, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """As ``keras.Model.fit``, of which callbacks see the beginning and the end of epochs and validations."""
@@ -76,10 +80,10 @@ class DeviceEpochs:
         every.on_train_begin()
         for epoch, draws in zip(epochs, self._draws(epochs), strict=True):
             every.on_epoch_begin(epoch)
-            logs = self._run(self._train, [*_weights(model), model.optimizer.variables], self._train_data, draws)
+            logs = self._run_steps(draws)
             every.on_train_batch_end(self._steps - 1, logs)
             every.on_test_begin()
-            tested = self._run(self._validate, _weights(model), *self._validation_data)
+            tested = self._validate()
             every.on_test_end(tested)
             every.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in tested.items()})
             if model.stop_training:
@@ -95,16 +99,29 @@ class DeviceEpochs:
             # JAX has no int64.
             yield {name: v.astype(np.uint32) if name == NOISE_KEY else v for name, v in each.items()}
 
-    def _run(
-        self, steps: Callable[..., tuple[Any, _State]], variables: Sequence[Sequence[Any]], *data: Any
-    ) -> dict[str, float]:
-        self._model.reset_metrics()
-        groups = [*variables, self._model.metrics_variables]
-        metrics, state = steps([[variable.value for variable in group] for group in groups], *data)
+    def _run_steps(self, draws: _Draws) -> dict[str, float]:
+        model = self._model
+        model.reset_metrics()
+        groups = [*_weights(model), model.optimizer.variables, model.metrics_variables]
+        state = [[variable.value for variable in group] for group in groups]
+        inputs = _constants(model), self._train_data, jax.tree.map(_padded, draws)
+        state = self._train(state, inputs, self._steps)
         for group, values in zip(groups, state, strict=True):
             for variable, value in zip(group, values, strict=True):
                 variable.assign(value)
-        return {name: float(value) for name, value in metrics.items()}
+        return _floats(model.get_metrics_result())
+
+    def _validate(self) -> dict[str, float]:
+        weights = [[variable.value for variable in group] for group in _weights(self._model)]
+        inputs, count = (weights, _constants(self._model), self._validation_data), len(self._validation_targets)
+        return self._validation_metrics(self._predict(inputs, count)[:count])
+
+    def _validation_metrics(self, probabilities: Array) -> dict[str, float]:
+        model, targets = self._model, self._validation_targets
+        model.reset_metrics()
+        loss = model.compute_loss(None, targets, probabilities, training=False)
+        metrics = model.compute_metrics(None, targets, probabilities)
+        return _floats({**metrics, "loss": loss})
 
 
 def make_batch(
@@ -146,51 +163,79 @@ def _patched(images: Array, patches: Patches, rows: Array, x: Array, y: Array) -
 
 
 def _train_steps(
-    model: keras.Model, batch: Callable[..., tuple[Array, Array]], state: _State, data: Sequence[Any], draws: Any
-) -> tuple[Any, _State]:
-    def step(before: _State, drawn: Any) -> tuple[_State, Any]:
-        metrics, after = model.train_step(before, batch(*data, drawn))
-        return after, metrics
+    model: keras.Model,
+    batch: Callable[..., tuple[Array, Array]],
+    state: _State,
+    inputs: tuple[_Constants, Sequence[Any], Mapping[str, Array]],
+    steps: int,
+) -> _State:
+    constants, data, draws = inputs
 
-    state, metrics = jax.lax.scan(step, tuple(state), draws)
-    return {name: values[-1] for name, values in metrics.items()}, state
+    def step(number: int, before: _State) -> _State:
+        drawn = {name: values[number] for name, values in draws.items()}
+        # The metrics of the step are not used, and so not computed: those of the epoch are in the state.
+        return model.train_step(before, batch(*data, drawn))[1]
+
+    with _standardized_by(model, constants):
+        return jax.lax.fori_loop(0, steps, step, tuple(state))
 
 
-def _test_steps(
-    model: keras.Model, channels: int, state: _State, full: Sequence[Array], rest: Sequence[Array]
-) -> tuple[Any, _State]:
-    def step(before: _State, pair: Sequence[Array]) -> tuple[_State, Any]:
-        x = jnp.broadcast_to(pair[0].astype(jnp.float32), (*pair[0].shape[:3], channels))
-        metrics, after = model.test_step(before, (x, pair[1]))
-        return after, metrics
+def _predictions(
+    model: keras.Model, size: int, channels: int, inputs: tuple[_State, _Constants, Array], count: int
+) -> Array:
+    """Probabilities ``[n, classes]`` of the first ``count`` images, in batches of ``size``; of others anything."""
+    weights, constants, images = inputs
+    size = min(size, len(images))
 
-    state, metrics = jax.lax.scan(step, tuple(state), tuple(full))
-    last = {name: values[-1] for name, values in metrics.items()}
-    if len(rest[0]):
-        state, last = step(state, rest)
-    return last, state
+    def step(number: int, found: Array) -> Array:
+        # The last batch begins earlier, where it would end behind the last image.
+        first = jnp.minimum(number * size, len(images) - size)
+        x = jax.lax.dynamic_slice_in_dim(images, first, size).astype(jnp.float32)
+        x = jnp.broadcast_to(x, (*x.shape[:3], channels))
+        probabilities, _ = model.stateless_call(*weights, x, training=False)
+        return jax.lax.dynamic_update_slice_in_dim(found, probabilities, first, 0)
+
+    with _standardized_by(model, constants):
+        empty = jnp.zeros((len(images), model.output_shape[-1]), jnp.float32)
+        return jax.lax.fori_loop(0, -(-count // size), step, empty)
+
+
+@contextlib.contextmanager
+def _standardized_by(model: keras.Model, constants: _Constants) -> Iterator[None]:
+    """The network with these constants, as inputs of what is compiled: in it they would make another of each fold."""
+    layer = _standardize(model)
+    before, (layer.mean, layer.variance) = (layer.mean, layer.variance), constants
+    try:
+        yield
+    finally:
+        layer.mean, layer.variance = before
+
+
+def _constants(model: keras.Model) -> _Constants:
+    layer = _standardize(model)
+    return jnp.asarray(layer.mean), jnp.asarray(layer.variance)
+
+
+def _standardize(model: keras.Model) -> Any:
+    return next(layer for layer in model.layers if isinstance(layer, keras.layers.Normalization))
+
+
+def _floats(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def _weights(model: keras.Model) -> list[Sequence[keras.Variable]]:
     return [model.trainable_variables, model.non_trainable_variables]
 
 
-def _build_metrics(model: keras.Model, classes: int) -> None:
-    """Makes the variables of the metrics, which Keras does at the first batch."""
-    pairs = jnp.full((1, classes), 1 / classes)
-    model.compute_metrics(None, pairs, pairs)
-
-
 def _stored(cache: ImageCache) -> Array:
-    return jnp.asarray(cache.take_stored(np.arange(len(cache))))
+    return _padded(cache.take_stored(np.arange(len(cache))))
 
 
 def _one_hot(labels: Sequence[int], classes: int) -> Array:
     return jax.nn.one_hot(jnp.asarray(labels), classes)
 
 
-def _in_batches(images: Array, targets: Array, size: int) -> tuple[Sequence[Array], Sequence[Array]]:
-    """Full batches ``[batches, size, ...]``, and the rest."""
-    end = len(images) // size * size
-    full = [each[:end].reshape(-1, size, *each.shape[1:]) for each in (images, targets)]
-    return full, [images[end:], targets[end:]]
+def _padded(rows: Any) -> Array:
+    """With zeros behind, up to a multiple of ``_ROWS``: subsets of much the same size have one shape."""
+    return jnp.pad(rows, [(0, -len(rows) % _ROWS), *[(0, 0)] * (np.ndim(rows) - 1)])
