@@ -34,6 +34,22 @@ FORM_TESTS = (
 )
 
 
+# Two steps of the network in its form for training, on all devices.
+_DATA_PARALLEL = """
+import keras, numpy as np
+from btkeras.models import build_model
+from btkeras.models.reparameterize import reparameterize
+
+keras.distribution.set_distribution(keras.distribution.DataParallel())
+keras.utils.set_random_seed(0)
+model = build_model("improved_resnet34", input_shape=(32, 32, 1), mean=100.0, variance=2500.0)
+model = reparameterize(model, grey=True, trainable=True)
+model.compile("sgd", "categorical_crossentropy")
+images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 1)).astype("float32")
+print(*(model.train_on_batch(images, np.eye(4)[[0, 1, 2, 3] * 2]) for _ in range(2)))
+"""
+
+
 def jax_process(command: Sequence[object], **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONWARNINGS": "default", **variables}
     return subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -79,6 +95,32 @@ def test_on_the_device_a_resumed_run_equals_the_uninterrupted_one(shared_images:
     done = jax_process([*command, "--resume", "--set=train.epochs=3", "--out", tmp_path / "cut"])
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "cut/history.csv").read_bytes() == (tmp_path / "whole/history.csv").read_bytes()
+
+
+def test_two_devices_train_as_one(shared_images: Path, tmp_path: Path) -> None:
+    settings = (*TINY, "data.cache=device", "optimizer.ema=0.9", "train.batch_size=6", "train.epochs=2")
+    command = [*COMMAND, "train", "--data", shared_images, *(f"--set={each}" for each in settings)]
+    histories = []
+    for count in ("1", "2"):
+        flags = f"--xla_force_host_platform_device_count={count}"
+        done = jax_process([*command, "--out", tmp_path / count], XLA_FLAGS=flags)
+        assert done.returncode == 0, done.stderr
+        assert f'"device": "jax: {count} x' in (tmp_path / count / "manifest.json").read_text()
+        histories.append(np.genfromtxt(tmp_path / count / "history.csv", delimiter=",", names=True))
+    for name in histories[0].dtype.names:
+        np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=2e-3, err_msg=name)
+    done = jax_process([*command, "--set=train.batch_size=5", "--out", tmp_path / "odd"], XLA_FLAGS=flags)
+    assert done.returncode == 1 and "must be a multiple of the number of devices, 2" in done.stderr
+
+
+def test_keras_data_parallel_gives_the_loss_of_one_device(tmp_path: Path) -> None:
+    losses = []
+    for count in ("1", "2"):
+        flags = f"--xla_force_host_platform_device_count={count}"
+        done = jax_process([sys.executable, "-c", _DATA_PARALLEL], XLA_FLAGS=flags)
+        assert done.returncode == 0, done.stderr
+        losses.append(np.array(done.stdout.split()[-2:], float))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
 def test_the_device_is_jaxs(shared_images: Path, tmp_path: Path) -> None:

@@ -30,12 +30,25 @@ def check_network(config: ExperimentConfig) -> None:
             received=keras.backend.backend(),
             remedy="Set KERAS_BACKEND=jax (extra btkeras[jax]), or another data.cache",
         )
+    if keras.backend.backend() == "jax":
+        _check_devices(config)
     if config.model.frozen_epochs and keras.backend.backend() != "tensorflow":
         # The other backends' optimizers take the gradients of all their variables or of none.
         raise ModelError(
             "model.frozen_epochs needs Keras' TensorFlow backend",
             received=keras.backend.backend(),
             remedy="Leave KERAS_BACKEND away, or set model.frozen_epochs=0",
+        )
+
+
+def _check_devices(config: ExperimentConfig) -> None:
+    import jax
+
+    if config.train.batch_size % (count := jax.device_count()):
+        raise ModelError(
+            f"train.batch_size must be a multiple of the number of devices, {count}: each gets its part of a batch",
+            received=str(config.train.batch_size),
+            remedy="Choose another one, or show fewer devices (CUDA_VISIBLE_DEVICES)",
         )
 
 

@@ -1,5 +1,6 @@
 """Whole epochs in one call to the device, under JAX: the images lie in its memory, and batches are made there.
 
+Of several devices each has all images and weights, and computes its part of each batch (data parallelism).
 The host sends what is drawn (``pipeline.training_draws``, kilobytes a step) and gets an epoch's metrics; between these
 nothing waits for it. The batches are those of ``pipeline.training_batches``, but for the noise's random numbers.
 """
@@ -7,6 +8,7 @@ nothing waits for it. The batches are those of ``pipeline.training_batches``, bu
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,12 +19,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from btkeras.augmentation import jitted
 from btkeras.augmentation.intensity import NOISE_KEY
 from btkeras.augmentation.patches import Patches
 from btkeras.config import ExperimentConfig
+from btkeras.logging import logger
 from btkeras.machine import threads
 from btkeras.preprocessing.cache import ImageCache
 from btkeras.training.pipeline import SplitImages, steps_per_epoch, training_draws
@@ -37,13 +41,18 @@ _Constants = tuple[Array, Array]
 
 
 def fits(images: SplitImages) -> bool:
-    """Whether the training and validation images fit a part of the memory of JAX's one GPU."""
-    devices = jax.devices()
-    if len(devices) != 1 or devices[0].platform != "gpu":
+    """Whether the training and validation images fit a part of the memory of JAX's GPU, or of each of them."""
+    device = jax.devices()[0]
+    if device.platform != "gpu":
         return False
-    limit = (devices[0].memory_stats() or {}).get("bytes_limit", 0)
-    wanted = [images.caches[name].images for name in ("train", "validation")]
-    return sum(int(np.prod(each.shape)) for each in wanted) <= limit / _MEMORY_FRACTION
+    limit = (device.memory_stats() or {}).get("bytes_limit", 0) / _MEMORY_FRACTION
+    wanted = sum(math.prod(images.caches[name].images.shape) for name in ("train", "validation"))
+    if wanted > limit:
+        logger.info(
+            f"images of {wanted / 1e6:,.0f} MB exceed a quarter of the GPU's memory, {limit / 1e6:,.0f} MB: "
+            f"the processor makes the batches, and one of {jax.device_count()} devices trains"
+        )
+    return wanted <= limit
 
 
 class DeviceEpochs:
@@ -58,8 +67,9 @@ class DeviceEpochs:
         train, validation = images.caches["train"], images.caches["validation"]
         classes, size = len(images.classes), config.train.batch_size
         patches = jax.tree.map(_padded, images.patches)
-        self._train_data = (_stored(train), _padded(_one_hot(images.labels["train"], classes)), patches)
-        self._validation_data = _stored(validation)
+        data = (_stored(train), _padded(_one_hot(images.labels["train"], classes)), patches)
+        self._train_data = jax.device_put(data, _sharding())
+        self._validation_data = jax.device_put(_stored(validation), _sharding())
         self._validation_targets = _one_hot(images.labels["validation"], classes)
         self._steps = steps_per_epoch(len(train), size)
         batch = partial(make_batch, channels=train.shape[1], config=config)
@@ -103,7 +113,7 @@ class DeviceEpochs:
         model = self._model
         model.reset_metrics()
         groups = [*_weights(model), model.optimizer.variables, model.metrics_variables]
-        state = [[variable.value for variable in group] for group in groups]
+        state = jax.device_put([[variable.value for variable in group] for group in groups], _sharding())
         inputs = _constants(model), self._train_data, jax.tree.map(_padded, draws)
         state = self._train(state, inputs, self._steps)
         for group, values in zip(groups, state, strict=True):
@@ -174,7 +184,7 @@ def _train_steps(
     def step(number: int, before: _State) -> _State:
         drawn = {name: values[number] for name, values in draws.items()}
         # The metrics of the step are not used, and so not computed: those of the epoch are in the state.
-        return model.train_step(before, batch(*data, drawn))[1]
+        return model.train_step(before, _shared_out(batch(*data, drawn)))[1]
 
     with _standardized_by(model, constants):
         return jax.lax.fori_loop(0, steps, step, tuple(state))
@@ -191,13 +201,23 @@ def _predictions(
         # The last batch begins earlier, where it would end behind the last image.
         first = jnp.minimum(number * size, len(images) - size)
         x = jax.lax.dynamic_slice_in_dim(images, first, size).astype(jnp.float32)
-        x = jnp.broadcast_to(x, (*x.shape[:3], channels))
+        x = _shared_out(jnp.broadcast_to(x, (*x.shape[:3], channels)))
         probabilities, _ = model.stateless_call(*weights, x, training=False)
         return jax.lax.dynamic_update_slice_in_dim(found, probabilities, first, 0)
 
     with _standardized_by(model, constants):
         empty = jnp.zeros((len(images), model.output_shape[-1]), jnp.float32)
         return jax.lax.fori_loop(0, -(-count // size), step, empty)
+
+
+def _shared_out(batch: Any) -> Any:
+    """A batch whose parts lie on the devices; whole on each, where there are fewer images than a batch has."""
+    axis = () if len(jax.tree.leaves(batch)[0]) % jax.device_count() else ("batch",)
+    return jax.lax.with_sharding_constraint(batch, _sharding(*axis))
+
+
+def _sharding(*axis: str) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec(*axis))
 
 
 @contextlib.contextmanager
