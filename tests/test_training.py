@@ -125,6 +125,17 @@ def _interrupt_in_second_epoch(self: keras.callbacks.Callback, batch: int, logs:
         raise KeyboardInterrupt
 
 
+def test_an_epoch_in_one_call_gives_the_run_of_single_steps(
+    tmp_path: Path, one_epoch: Path, shared_images: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, which the processor stands in for."""
+    monkeypatch.setattr(device, "accelerators", lambda: tf.config.list_logical_devices("CPU"))
+    assert [device.steps_per_call(steps) for steps in (45, 400, 211)] == [45, 200, 1]
+    run = trainer.train(tiny_config("train.epochs=1"), load_dataset(shared_images), tmp_path / "run")
+    assert history(run.path) == history(one_epoch)
+    assert all(np.array_equal(a, b) for a, b in zip(weights(run.path), weights(one_epoch), strict=True))
+
+
 def test_the_schedule_reaches_the_optimizer(trained_run: Path) -> None:
     rates = [float(row["learning_rate"]) for row in history(trained_run)]
     assert rates[0] == pytest.approx(0.01) and rates == sorted(rates, reverse=True) and rates[-1] < 1e-4

@@ -88,7 +88,7 @@ class ProgressLine(TimedEpochs):
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         if not self._bar.disable and logs:
             self._bar.set_postfix(loss=f"{logs['loss']:.3f}", accuracy=f"{logs['accuracy']:.3f}", refresh=False)
-            self._bar.update(self._batch_size)
+            self._bar.update((batch + 1) * self._batch_size - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self._bar.close()

@@ -20,6 +20,8 @@ from btkeras.models.reparameterize import reparameterize
 
 # bfloat16 must be so much faster before it replaces float32: below that, noise decides.
 _MIN_SPEEDUP = 1.1
+# Most steps in one call: between calls progress is shown, and Ctrl-C is heard.
+_MAX_STEPS = 200
 # Least compute capability of an NVIDIA GPU; its policy, and the reason.
 _GPU_POLICIES = (
     ((8, 0), ("mixed_bfloat16", "has bfloat16")),
@@ -53,6 +55,16 @@ def accelerators() -> list[Any]:
     """TensorFlow's GPUs."""
     found: list[Any] = tf.config.list_logical_devices("GPU")
     return found
+
+
+def steps_per_call(steps: int) -> int:
+    """Training steps that TensorFlow makes on a GPU in one call: all of an epoch's, or a part of a long epoch's.
+
+    Otherwise one, since the call costs nothing beside a step on a processor.
+    """
+    looped = keras.backend.backend() == "tensorflow" and accelerators()
+    # Divided evenly, because Keras would go on into the next epoch.
+    return max(n for n in range(1, _MAX_STEPS + 1) if steps % n == 0) if looped else 1
 
 
 def describe_device() -> str:

@@ -234,6 +234,7 @@ class _Training:
             loss=keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), MacroRecall(self.model.output_shape[-1])],
             jit_compile=train.jit_compile,
+            steps_per_execution=device.steps_per_call(self.schedule.steps),
         )
 
     def _fit_phases(self) -> None:
