@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ from btkeras.training.device import dtype_policy
 from btkeras.training.optimizers import Schedule, make_optimizer
 from scripts import make_twin_reference as twin
 
-Step = Callable[[], float]
+Step = Callable[[], SupportsFloat]
 
 # Of standardised images; PyTorch's twin gets them standardised, Keras' networks do it themselves.
 MEAN, VARIANCE = 50.0, 2500.0
@@ -94,29 +94,32 @@ def keras_step(case: Case, precision: str, *, ours: bool) -> Step:
     return lambda: float(model.train_on_batch(images, targets))
 
 
-def torch_step(case: Case, precision: str, *, compiled: bool) -> Step:
-    """PyTorch's usual step: channels last, autocast, the fused Adam; the forward pass and the loss may be compiled."""
+def torch_step(case: Case, precision: str, *, compiled: bool, device: str = "cpu") -> Step:
+    """PyTorch's usual step: channels last, autocast, the fused Adam; the forward pass and the loss may be compiled.
+
+    On a GPU it may end before the loss is there.
+    """
     network = twin.Network(case.channels, **twin.SWITCHES[case.network]).train()
     twin.set_seeded_weights(network)
-    network = network.to(memory_format=torch.channels_last)
+    network = network.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), OptimizerConfig().learning_rate, eps=1e-7, fused=True)
     images = torch.from_numpy((case.pixels() - MEAN) / VARIANCE**0.5).permute(0, 3, 1, 2)
-    images = images.contiguous(memory_format=torch.channels_last)
-    targets = torch.from_numpy(case.labels())
+    images = images.to(device, memory_format=torch.channels_last)
+    targets = torch.from_numpy(case.labels()).to(device)
 
     def loss(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
             logits = network(images)[1]
         return torch.nn.functional.cross_entropy(logits.float(), targets)
 
     forward = torch.compile(loss) if compiled else loss
 
-    def step() -> float:
+    def step() -> SupportsFloat:
         optimizer.zero_grad(set_to_none=True)
         value = forward(images, targets)
         value.backward()
         optimizer.step()
-        return float(value)
+        return value.detach()
 
     return step
 
@@ -174,7 +177,7 @@ def rows(ways: Sequence[str], case: Case, rounds: int, rates: Mapping[str, float
         start = time.perf_counter()
         precision, make = WAYS[way]
         steps[way] = make(case, precision)
-        losses[way] = steps[way]()
+        losses[way] = float(steps[way]())
         ready[way] = time.perf_counter() - start
         print(f"  {way}: first loss {losses[way]:.4f} after {ready[way]:.0f} s", flush=True)
     for way, loss in losses.items():

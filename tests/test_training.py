@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_run_whether_precision_was_measured_or_not(
         keras.layers.Dense(3).build((None, 3))
         return 1.0
 
-    monkeypatch.setattr(device, "_gpu_capability", lambda: None)
+    monkeypatch.setattr(device, "gpu_capability", lambda: None)
     monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: True)
     monkeypatch.setattr(device, "measure_bfloat16_speedup", measured)
     config = tiny_config("train.precision=auto", "train.epochs=1")
@@ -209,7 +209,7 @@ def test_the_dtype_policy_is_restored_after_an_error() -> None:
 
 
 def test_auto_precision_measures_only_where_the_processor_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_gpu_capability", lambda: None)
+    monkeypatch.setattr(device, "gpu_capability", lambda: None)
     monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: False)
     monkeypatch.setattr(device, "measure_bfloat16_speedup", lambda: pytest.fail("measured"))
     assert resolve_precision("auto")["precision"] == "float32"
@@ -225,7 +225,7 @@ def test_auto_precision_measures_only_where_the_processor_has_bfloat16(monkeypat
 def test_auto_precision_follows_the_gpus_capability(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], policy: str
 ) -> None:
-    monkeypatch.setattr("btkeras.training.device._gpu_capability", lambda: capability)
+    monkeypatch.setattr("btkeras.training.device.gpu_capability", lambda: capability)
     assert resolve_precision("auto")["precision"] == policy
 
 

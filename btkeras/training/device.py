@@ -109,7 +109,7 @@ def resolve_precision(requested: str) -> dict[str, str]:
 
 
 def _best_policy() -> tuple[str, str]:
-    if (capability := _gpu_capability()) is not None:
+    if (capability := gpu_capability()) is not None:
         policy, reason = next(found for least, found in _GPU_POLICIES if capability >= least)
         return policy, f"the GPU (compute capability {capability[0]}.{capability[1]}) {reason}"
     if keras.backend.backend() != "tensorflow":
@@ -121,8 +121,8 @@ def _best_policy() -> tuple[str, str]:
     return policy, f"bfloat16 was measured {speedup:.2f} times as fast as float32 on this processor"
 
 
-def _gpu_capability() -> tuple[int, int] | None:
-    """Compute capability of the first GPU that the backend sees."""
+def gpu_capability() -> tuple[int, int] | None:
+    """Compute capability of the first GPU that the backend sees; None where it sees none."""
     if keras.backend.backend() == "jax":
         import jax
 
