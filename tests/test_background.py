@@ -28,11 +28,21 @@ def test_all_is_written_in_order_and_of_what_waits_the_newest_alone() -> None:
 
     with BackgroundWriter() as writer:
         writer.give("slow", slow)
+        writer.start()
         begun.wait()
         for what, content in (("best", 1), ("state", 1), ("best", 2), ("state", 2), ("other", 1), ("state", 3)):
             writer.give(what, lambda what=what, content=content: written.append((what, content)))
         ready.set()
     assert written == [("best", 2), ("state", 3), ("other", 1)]
+
+
+def test_nothing_is_written_before_the_start() -> None:
+    written: list[str] = []
+    with BackgroundWriter() as writer:
+        writer.give("state", lambda: written.append("state"))
+        time.sleep(0.05)
+        assert not written
+    assert written == ["state"]
 
 
 def test_after_an_error_nothing_is_written_and_it_is_raised() -> None:
@@ -43,6 +53,7 @@ def test_after_an_error_nothing_is_written_and_it_is_raised() -> None:
 
     with pytest.raises(OSError, match="No space left"), BackgroundWriter() as writer:
         writer.give("best", full)
+        writer.start()
         # Raised here, or at the end: the thread decides.
         writer.give("state", lambda: written.append("state"))
     assert not written

@@ -23,22 +23,26 @@ class BackgroundWriter:
         self._error: BaseException | None = None
 
     def give(self, what: str, write: Callable[[], None]) -> None:
-        """Lets the thread write, in place of what waits under the same name; raises what an earlier write raised."""
+        """Takes what is to be written, in place of what waits under the same name; raises an earlier write's error."""
         if self._error:
             raise self._error
         with self._lock:
             self._waiting[what] = write
-        self._pool.submit(self._write_next)
 
-    def _write_next(self) -> None:
-        with self._lock:
-            if self._error or not self._waiting:
-                return
-            write = self._waiting.pop(next(iter(self._waiting)))
-        try:
-            write()
-        except BaseException as error:  # Raised in the training's thread.
-            self._error = error
+    def start(self) -> None:
+        """Lets the thread write what was given: at the end of what it would slow down, such as further copies."""
+        self._pool.submit(self._write)
+
+    def _write(self) -> None:
+        while not self._error:
+            with self._lock:
+                if not self._waiting:
+                    return
+                write = self._waiting.pop(next(iter(self._waiting)))
+            try:
+                write()
+            except BaseException as error:  # Raised in the training's thread.
+                self._error = error
 
     def __enter__(self) -> Self:
         return self
@@ -46,6 +50,7 @@ class BackgroundWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.start()
         self._pool.shutdown()
         if self._error and error is not self._error:
             raise self._error

@@ -231,6 +231,7 @@ class EpochEnd(keras.callbacks.Callback):
         reached = replace(progress, history=[*progress.history])
         # Behind the best model of the same epoch, which this state names.
         self._writer.give("state", lambda: self._save(state, reached))
+        self._writer.start()
         self.model.stop_training = progress.finished
 
     def _save(self, state: Mapping[str, NDArray[Any]], progress: Progress) -> None:
