@@ -125,7 +125,7 @@ def torch_steps(network: str, size: int, channels: int, batch: int, steps: int, 
     """As ``keras_steps`` for PyTorch's twin of the network."""
     import torch
 
-    from benchmarks.training import Case, torch_step
+    from benchmarks.torch_steps import Case, torch_step
 
     name = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True
