@@ -11,11 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
 from btkeras.datasets import load_dataset
 from btkeras.experiments.near_duplicates import format_pooled, pooled_without_near_duplicates
 from btkeras.runs import open_run
+from btkeras.splitting.duplicate_hashes import least_distances
 from btkeras.splitting.known_slices import KnownSlices, slice_hashes
 from btkeras.splitting.split_file import load_split
 from tests.conftest import copied_run, write_images
@@ -68,6 +73,19 @@ def test_copies_are_known_and_other_slices_are_not(planted: tuple[list[Image.Ima
     images, known = planted
     found = known.find([slice_hashes(pixels(COPIES[change](image))) for image in images])
     assert found == [subset for subset in SUBSETS for _ in range(4)]
+
+
+@given(
+    orientations=arrays(np.uint8, st.tuples(st.integers(0, 3), st.just(8), st.just(18))),
+    stored=arrays(np.uint8, st.tuples(st.integers(1, 5), st.just(18))),
+)
+def test_distances_are_the_bits_in_which_the_nearest_differs(
+    orientations: NDArray[np.uint8], stored: NDArray[np.uint8]
+) -> None:
+    bits = np.unpackbits(orientations, axis=-1)[:, :, None] != np.unpackbits(stored, axis=-1)
+    found = least_distances(orientations, stored)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, bits.sum(axis=-1).min(axis=2).T)
 
 
 def test_blank_images_are_nobody_s_and_nothing_is_known_of_no_slices(

@@ -46,7 +46,7 @@ _TABLES = 48
 _SAMPLE = (12, 24)  # fewest and most bits of a table's key
 _BATCH = 256  # thumbnails hashed at once
 _CHUNK = 1_000_000  # pairs of hashes compared at once
-_STORED = 4096  # stored hashes unpacked at once
+_STORED = 4096  # stored hashes compared at once: with eight orientations they fit a core's cache
 _ONES = np.array([value.bit_count() for value in range(256)], np.uint8)
 
 
@@ -93,17 +93,25 @@ def least_distances(orientations: UInt8, stored: UInt8) -> Floats:
     Returns:
         By orientation and image, float32 ``[8, n]``; infinite if none is stored.
     """
-    asked, result = _signs(orientations), np.full(orientations.shape[1::-1], np.inf, np.float32)
-    for start in range(0, len(stored), _STORED):
-        signs = _signs(stored[start : start + _STORED])
-        # Half of what two products differ by is the number of bits.
-        result = np.minimum(result, (signs.shape[1] - (asked @ signs.T).max(axis=2).T) / 2)
+    asked, rows = _words(orientations), _words(stored)
+    result = np.full(orientations.shape[1::-1], np.inf, np.float32)
+    for start in range(0, len(rows), _STORED):
+        # By word, so that each is one pass over memory.
+        columns = np.ascontiguousarray(rows[start : start + _STORED].T)
+        for number, words in enumerate(asked):
+            different = sum(
+                np.bitwise_count(column ^ word[:, None]).astype(np.uint16)
+                for column, word in zip(columns, words.T, strict=True)
+            )
+            result[:, number] = np.minimum(result[:, number], np.min(different, axis=1))
     return result
 
 
-def _signs(packed: UInt8) -> Floats:
-    """Bits as -1 and 1."""
-    return np.unpackbits(packed, axis=-1).astype(np.float32) * 2 - 1
+def _words(packed: UInt8) -> NDArray[np.uint64]:
+    """Bytes along the last axis as words of 64 bits, filled up with zeros."""
+    filled = np.zeros((*packed.shape[:-1], -(-packed.shape[-1] // 8) * 8), np.uint8)
+    filled[..., : packed.shape[-1]] = packed
+    return filled.view(np.uint64)
 
 
 def _coefficients(images: Floats, window: tuple[float, float, float], count: int = _BITS) -> Floats:
