@@ -11,6 +11,7 @@ of the bits (Indyk and Motwani, "Approximate nearest neighbors", STOC 1998); onl
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -79,12 +80,11 @@ def orientation_hashes(thumbnails: UInt8 | Floats, side: int = _BITS) -> UInt8:
     whole = _coefficients(thumbnails.astype(np.float32), WINDOWS[0], side)
     # A flip changes the sign of the odd cosines.
     flipped, same = np.where(np.arange(side) % 2, -1, 1).astype(np.float32), np.ones(side, np.float32)
-    result = np.empty((len(thumbnails), len(ORIENTATIONS), side**2 // 8), np.uint8)
+    turned = np.empty((len(thumbnails), len(ORIENTATIONS), side, side), np.float32)
     for number, (transposed, vertical, horizontal) in enumerate(ORIENTATIONS):
         rows, columns = flipped if vertical else same, flipped if horizontal else same
-        turned = np.swapaxes(whole, 1, 2) if transposed else whole
-        result[:, number] = _bits(turned * rows[:, None] * columns)
-    return result
+        turned[:, number] = (np.swapaxes(whole, 1, 2) if transposed else whole) * rows[:, None] * columns
+    return _bits(turned)
 
 
 def least_distances(orientations: UInt8, stored: UInt8) -> Floats:
@@ -120,6 +120,7 @@ def _coefficients(images: Floats, window: tuple[float, float, float], count: int
     return result
 
 
+@functools.cache
 def _cosines(start: float, length: float, count: int) -> Floats:
     """``[count, SIDE]``: the cosines along a window; a pixel at its end counts as far as it is in it."""
     edges = np.clip(np.arange(SIDE + 1), start * SIDE, (start + length) * SIDE)
@@ -129,8 +130,9 @@ def _cosines(start: float, length: float, count: int) -> Floats:
 
 
 def _bits(coefficients: Floats) -> UInt8:
-    flat = coefficients.reshape(len(coefficients), -1)
-    return np.packbits(flat > np.median(flat, axis=1, keepdims=True), axis=1)
+    """Of ``[..., side, side]``, each coefficient above the median is a bit; packed along the last axis."""
+    flat = coefficients.reshape(*coefficients.shape[:-2], -1)
+    return np.packbits(flat > np.median(flat, axis=-1, keepdims=True), axis=-1)
 
 
 def candidates(windows: UInt8, orientations: UInt8) -> Ints:
