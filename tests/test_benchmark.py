@@ -11,7 +11,7 @@ import pytest
 
 from btkeras.cli.benchmark import format_benchmark, measure
 from btkeras.errors import ConfigError, ModelError
-from btkeras.inference.backends import load_backend
+from btkeras.inference.backends import load_backend, single_file
 from tests.test_cli import btkeras
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
@@ -55,7 +55,7 @@ def test_a_file_that_cannot_be_loaded_is_named_and_the_others_are_timed(exported
     (tmp_path / "1" / "model.onnx").write_bytes(b"no graph")
     (tmp_path / "1" / "model.tflite").write_bytes((exported_formats / "model.tflite").read_bytes())
     found = measure(tmp_path, batches=(1,), rounds=1)
-    assert list(found["formats"]) == ["litert"] and "whole" in found["failed"]["onnx"]
+    assert "litert" in found["formats"] and "onnx" not in found["formats"] and "whole" in found["failed"]["onnx"]
     assert any(line.startswith("onnx could not be timed") for line in format_benchmark(found))
     # By its name, one file alone.
     assert list(measure(tmp_path / "1/model.tflite", batches=(1,), rounds=1)["formats"]) == ["litert"]
@@ -89,17 +89,34 @@ def test_the_last_lines_name_the_fastest_for_each_batch_and_how_to_use_it(tmp_pa
 
 
 @pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra btkeras[openvino]")
-def test_openvino_predicts_as_onnx_runtime_whatever_the_number_of_images(
-    exported_formats: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
+def test_openvino_predicts_as_a_formats_own_engine_whatever_the_number_of_images(
+    exported_formats: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    expected = load_backend(exported_formats / "model.onnx")
+    expected = load_backend(exported_formats / name)
     monkeypatch.setenv("BTKERAS_ENGINE", "openvino")
-    backend = load_backend(exported_formats / "model.onnx")
+    backend = load_backend(exported_formats / name)
     assert backend.classes == expected.classes
-    for count in (1, 3, 5, 8, 9, 21):
+    for count in (1, 2, 3, 5, 8, 9, 21):
         images = np.random.default_rng(count).integers(0, 256, (count, 32, 32, 1), np.uint8)
         found, wanted = backend.predict(images), expected.predict(images)
         np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-5)
+        np.testing.assert_allclose(found.ood_scores, wanted.ood_scores, rtol=1e-4)
+
+
+def test_openvino_takes_over_where_it_is_installed_and_pays(
+    exported_formats: Path, quantized_formats: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    float32, int8 = exported_formats / "model.tflite", quantized_formats / "model.tflite"
+    monkeypatch.delenv("BTKERAS_ENGINE", raising=False)
+    monkeypatch.setattr(single_file.importlib.util, "find_spec", lambda name: name)
+    assert [single_file.engine(float32, count) for count in (1, 199, 200)] == ["litert", "litert", "openvino"]
+    # Another engine computes int8 otherwise, and so gives other probabilities.
+    assert single_file.engine(int8, 200) == "litert"
+    monkeypatch.setattr(single_file.importlib.util, "find_spec", lambda name: None)
+    assert single_file.engine(exported_formats / "model.onnx", 200) == "onnxruntime"
+    monkeypatch.setenv("BTKERAS_ENGINE", "litert")
+    assert single_file.engine(float32, 200) == "litert"
 
 
 def test_an_unknown_engine_is_an_error(exported_formats: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def _formats(model: Path) -> list[_Format]:
     from importlib.util import find_spec
 
     from btkeras.inference.backends import locate
-    from btkeras.inference.backends.single_file import ENGINE, OPENVINO
+    from btkeras.inference.backends.single_file import ENGINE, OPENVINO, OWN_ENGINES
     from btkeras.inference.model_folder import FILES
     from btkeras.machine import describe
 
@@ -147,7 +147,7 @@ def _formats(model: Path) -> list[_Format]:
         name = next((name for name, own in FILES.items() if own == file.name), file.name)
         use = f"btkeras predict --model {file}"
         found.append(_Format(name, file, use))
-        if file.suffix == ".onnx" and find_spec("openvino"):
+        if file.suffix in OWN_ENGINES and find_spec("openvino"):
             fast_bfloat16 = not _BFLOAT16.isdisjoint(describe()["instructions"])
             found += [
                 _Format(f"{name}, {engine}", file, f"{ENGINE}={engine} {use}", environment={ENGINE: engine})

@@ -134,10 +134,10 @@ def _evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any]
     with located(model) as location:
         from btkeras.inference.evaluate_exported import evaluate_exported
 
-        backend = location.load()
+        dataset = open_dataset(options["data"], PhantomConfig())
+        backend = location.load(len(dataset.records))
     echo_model(location.path, chosen=True)
     echo_unknown_slices(backend.source)
-    dataset = open_dataset(options["data"], PhantomConfig())
     wanted = {name: options[name] for name in ("skip_broken", "group_by")}
     result, metrics = evaluate_exported(backend, dataset, options["subset"], **wanted)
     if out is not None:

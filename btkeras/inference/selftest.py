@@ -14,7 +14,7 @@ from typing import Any
 
 from btkeras.errors import ModelError
 from btkeras.files import sha256
-from btkeras.inference.backends.single_file import ENGINE, OPENVINO
+from btkeras.inference.backends.single_file import ENGINE, OPENVINO, OWN_ENGINES
 from btkeras.inference.model_folder import (
     MANIFEST,
     SELFTEST,
@@ -155,9 +155,8 @@ def _difference(file: Path, found: FilePrediction, expected: Mapping[str, Any]) 
 
 def _engine(file: Path) -> str:
     name, package = _ENGINES[file.suffix]
-    chosen = os.environ.get(ENGINE)
-    if file.suffix == ".onnx" and chosen in OPENVINO:
-        name, package = f"OpenVINO ({chosen})", "openvino"
+    if os.environ.get(ENGINE) in OPENVINO and file.suffix in OWN_ENGINES:
+        name, package = f"OpenVINO ({os.environ[ENGINE]})", "openvino"
     # TensorFlow may be tensorflow-cpu: the same under another name.
     with suppress(metadata.PackageNotFoundError):
         name += f" {metadata.version(package)}"

@@ -115,12 +115,12 @@ class ModelLocation:
         return self.loader != _LIGHT
 
     def load(self, images: int = 1) -> InferenceBackend:
-        """Loads it, for about so many images: for many, a run's network is re-parameterised first.
+        """Loads it, for about so many images: for many, a faster form or engine is worth its start.
 
         ModelError if it cannot be used, RunError if it is a run without a checkpoint or with a damaged file.
         """
         load: Callable[..., InferenceBackend] = importlib.import_module(f"{__name__}.{self.loader}").load
-        return load(self.path, images) if self.loader == _RUN else load(self.path)
+        return load(self.path, images) if self.loader in (_RUN, _LIGHT) else load(self.path)
 
 
 def load_backend(path: str | Path, images: int = 1) -> InferenceBackend:

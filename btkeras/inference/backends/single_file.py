@@ -1,27 +1,32 @@
-"""An exported LiteRT or ONNX file as a backend, run by an engine of its own.
+"""An exported LiteRT or ONNX file as a backend.
 
-ONNX files are run by ONNX Runtime or, where ``$BTKERAS_ENGINE`` says so, by OpenVINO, which is faster on x86, most of
-all in int8 (docs/performance.md).
+Each format has an engine of its own, which starts fast. OpenVINO runs both, and is faster on x86 (docs/performance.md):
+where it is installed, it takes over from ``MANY`` images on, in float32. ``$BTKERAS_ENGINE`` names an engine.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.errors import ConfigError
-from btkeras.inference.backends import InferenceBackend, Signature, exported_backend
+from btkeras.files import read_json
+from btkeras.inference.backends import BATCH, InferenceBackend, Signature, exported_backend
 from btkeras.inference.model_folder import (
+    MANIFEST,
     METADATA_FILES,
+    OOD_SCORE,
     PREPARED,
     PROBABILITIES,
     ModelMetadata,
@@ -29,37 +34,64 @@ from btkeras.inference.model_folder import (
     parse_metadata,
     require_engine,
 )
+from btkeras.logging import logger
 from btkeras.machine import threads
 
 ENGINE = "BTKERAS_ENGINE"
-_ONNX_RUNTIME = "onnxruntime"
+# A format's own engine.
+OWN_ENGINES = MappingProxyType({".tflite": "litert", ".onnx": "onnxruntime"})
+# Its start, a second longer than LiteRT's, is made up for by then.
+MANY = 200
 # Inference precision of OpenVINO, by the variable's value.
 OPENVINO: Mapping[str, str] = MappingProxyType({"openvino": "f32", "openvino-bfloat16": "bf16"})
 # ONNX Runtime's level for errors; its warnings are about how well a graph could be optimised.
 _ERRORS_ONLY = 3
-# OpenVINO's graphs have fixed numbers of images: with a dynamic batch, int8 takes 1.5 times as long.
-_BLOCK = 8
+# OpenVINO's graphs have fixed numbers of images: with a dynamic batch, int8 takes 1.5 times as long. Blocks of 4 are
+# spread over the cores, whose caches hold their maps.
+_BLOCK = 4
 # From this many images on, a padded block is faster than single images.
-_LEAST_OF_BLOCK = 4
+_LEAST_OF_BLOCK = 2
 
 _Loaded = tuple[ModelMetadata, Collection[str], Signature]
+# Outputs of each block of images.
+_Blocks = Callable[[Sequence[NDArray[np.uint8]]], list[list[NDArray[np.float32]]]]
 
 
-def load(file: Path) -> InferenceBackend:
-    """Loads a file; ConfigError if the variable names no engine, ModelError if the engine or the file is no good."""
-    metadata, names, signature = _litert(file) if file.suffix == ".tflite" else _onnx(file)
+def load(file: Path, images: int = 1) -> InferenceBackend:
+    """Loads a file for about so many images; ConfigError if the variable names no engine, else ModelError."""
+    name = engine(file, images)
+    if name in OPENVINO:
+        logger.info(f"engine: OpenVINO, {OPENVINO[name]}; {ENGINE} names another one")
+        metadata, names, signature = _openvino(file, OPENVINO[name])
+    else:
+        metadata, names, signature = _litert(file) if file.suffix == ".tflite" else _onnx(file)
     if PROBABILITIES not in names:
         raise invalid_model(file, f"without the output {PROBABILITIES}")
     return exported_backend(file, metadata, signature)
 
 
+def engine(file: Path, images: int = 1) -> str:
+    """The engine that a file is run by; ConfigError if the variable names none."""
+    own, given = OWN_ENGINES[file.suffix], os.environ.get(ENGINE)
+    if given is None:
+        suits = images >= MANY and importlib.util.find_spec("openvino") and _is_float(file)
+        return "openvino" if suits else own
+    if given not in OPENVINO and given not in OWN_ENGINES.values():
+        raise ConfigError(f"{ENGINE} must be one of {', '.join((*OWN_ENGINES.values(), *OPENVINO))}", received=given)
+    return given if given in OPENVINO else own
+
+
+def _is_float(file: Path) -> bool:
+    """Whether it is known to have no int8 weights, of which another engine gives other probabilities."""
+    manifest = file.parent / MANIFEST
+    rows = read_json(manifest).get("quantization", []) if manifest.is_file() else [{"quantization": "int8"}]
+    return all(row["quantization"] != "int8" for row in rows)
+
+
 def _litert(file: Path) -> _Loaded:
     litert = require_engine("ai_edge_litert.interpreter", "litert")
     try:
-        # The archive behind the model, where TensorFlow Lite's metadata keep associated files.
-        with zipfile.ZipFile(file) as archive:
-            embedded = {name: archive.read(name).decode() for name in METADATA_FILES if name in archive.namelist()}
-        metadata = parse_metadata(embedded, file)
+        metadata = _archived(file)
         interpreter = litert.Interpreter(model_path=str(file), num_threads=threads())
         # Now and not with the first image: what it prepares and prints belongs to loading.
         interpreter.allocate_tensors()
@@ -76,12 +108,14 @@ def _litert(file: Path) -> _Loaded:
     return metadata, run.get_output_details(), signature
 
 
+def _archived(file: Path) -> ModelMetadata:
+    """What the archive behind the model holds, where TensorFlow Lite's metadata keep associated files."""
+    with zipfile.ZipFile(file) as archive:
+        embedded = {name: archive.read(name).decode() for name in METADATA_FILES if name in archive.namelist()}
+    return parse_metadata(embedded, file)
+
+
 def _onnx(file: Path) -> _Loaded:
-    name = os.environ.get(ENGINE) or _ONNX_RUNTIME
-    if name in OPENVINO:
-        return _openvino(file, OPENVINO[name])
-    if name != _ONNX_RUNTIME:
-        raise ConfigError(f"{ENGINE} must be one of {', '.join((_ONNX_RUNTIME, *OPENVINO))}", received=name)
     onnxruntime = require_engine("onnxruntime", "onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
@@ -101,29 +135,42 @@ def _openvino(file: Path, precision: str) -> _Loaded:
     core = require_engine("openvino", "openvino").Core()
     try:
         model = core.read_model(str(file))
-        # OpenVINO keeps a file's `metadata_props` under this key.
-        keys = {name: ["framework", name] for name in METADATA_FILES}
-        embedded = {name: model.get_rt_info(key).astype(str) for name, key in keys.items() if model.has_rt_info(key)}
-    except RuntimeError as error:
+        metadata = _archived(file) if file.suffix == ".tflite" else parse_metadata(_properties(model), file)
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
         raise invalid_model(file, error) from error
-    metadata, names = parse_metadata(embedded, file), [output.get_any_name() for output in model.outputs]
+    # LiteRT's names of outputs are not read.
+    names = [PROBABILITIES if len(output.partial_shape) > 1 else OOD_SCORE for output in model.outputs]
     config = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads(),
-        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": min(threads(), BATCH // _BLOCK),
     }
 
-    def compiled(count: int) -> Signature:
+    def compiled(count: int) -> _Blocks:
         sized = model.clone()
         sized.reshape([count, metadata.size, metadata.size, metadata.channels])
-        request = core.compile_model(sized, "CPU", config).create_infer_request()
-        # Copied, since the next call overwrites the request's memory.
-        return lambda images: dict(zip(names, map(np.array, request.infer([images]).values()), strict=True))
+        program = core.compile_model(sized, "CPU", config)
 
-    return metadata, names, _in_blocks(compiled)
+        def run(blocks: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
+            requests = [program.create_infer_request() for _ in blocks]
+            for request, block in zip(requests, blocks, strict=True):
+                request.start_async([block])
+            for request in requests:
+                request.wait()
+            return [[np.array(output.data) for output in request.output_tensors] for request in requests]
+
+        return run
+
+    return metadata, names, _in_blocks(names, compiled)
 
 
-def _in_blocks(compiled: Callable[[int], Signature]) -> Signature:
+def _properties(model: Any) -> dict[str, str]:
+    """An ONNX file's `metadata_props`, which OpenVINO keeps under this key."""
+    keys = {name: ["framework", name] for name in METADATA_FILES}
+    return {name: model.get_rt_info(key).astype(str) for name, key in keys.items() if model.has_rt_info(key)}
+
+
+def _in_blocks(names: Sequence[str], compiled: Callable[[int], _Blocks]) -> Signature:
     lock = threading.Lock()
     graph = functools.cache(compiled)
 
@@ -131,7 +178,10 @@ def _in_blocks(compiled: Callable[[int], Signature]) -> Signature:
         count = _BLOCK if len(images) >= _LEAST_OF_BLOCK else 1
         padded = np.concatenate([images, np.zeros((-len(images) % count, *images.shape[1:]), np.uint8)])
         with lock:
-            blocks = [graph(count)(padded[start : start + count]) for start in range(0, len(padded), count)]
-        return {name: np.concatenate([block[name] for block in blocks])[: len(images)] for name in blocks[0]}
+            outputs = graph(count)([padded[start : start + count] for start in range(0, len(padded), count)])
+        return {
+            name: np.concatenate(parts)[: len(images)]
+            for name, parts in zip(names, zip(*outputs, strict=True), strict=True)
+        }
 
     return signature
