@@ -21,6 +21,7 @@ _Result = TypeVar("_Result")
 _THREADS = "BTKERAS_THREADS"
 _PARENT = "BTKERAS_PARENT"
 # The instructions that decide how fast a processor multiplies matrices.
+_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimddp", "bf16", "i8mm")
 
 
@@ -95,6 +96,11 @@ def end_with_parent(poll_seconds: float = 0.5) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16, without which it is slower than float32."""
+    return not _BFLOAT16.isdisjoint(cpu_info()[1])
 
 
 def describe(packages: Sequence[str] = ()) -> dict[str, Any]:

@@ -110,7 +110,9 @@ def test_openvino_takes_over_where_it_is_installed_and_pays(
     float32, int8 = exported_formats / "model.tflite", quantized_formats / "model.tflite"
     monkeypatch.delenv("BTKERAS_ENGINE", raising=False)
     monkeypatch.setattr(single_file.importlib.util, "find_spec", lambda name: name)
-    assert [single_file.engine(float32, count) for count in (1, 199, 200)] == ["litert", "litert", "openvino"]
+    for bfloat16, name in ((False, "openvino"), (True, "openvino-mixed")):
+        monkeypatch.setattr(single_file, "has_bfloat16", lambda found=bfloat16: found)
+        assert [single_file.engine(float32, count) for count in (1, 199, 200)] == ["litert", "litert", name]
     # Another engine computes int8 otherwise, and so gives other probabilities.
     assert single_file.engine(int8, 200) == "litert"
     monkeypatch.setattr(single_file.importlib.util, "find_spec", lambda name: None)

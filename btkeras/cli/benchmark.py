@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("btkeras", "tensorflow", "keras", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
 # Instructions without which bfloat16 is slower than float32.
-_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 # Of one format in a round: long enough for several calls of one image.
 _TURN_SECONDS = 0.2
 _HEADER = "{:<{width}} batch       ms      p95  images/s  loaded in  differs by"
@@ -133,7 +132,7 @@ def _formats(model: Path) -> list[_Format]:
     from btkeras.inference.backends import locate
     from btkeras.inference.backends.single_file import ENGINE, OPENVINO, OWN_ENGINES
     from btkeras.inference.model_folder import FILES
-    from btkeras.machine import describe
+    from btkeras.machine import has_bfloat16
 
     path = locate(model).path
     if path.is_dir():
@@ -148,11 +147,11 @@ def _formats(model: Path) -> list[_Format]:
         use = f"btkeras predict --model {file}"
         found.append(_Format(name, file, use))
         if file.suffix in OWN_ENGINES and find_spec("openvino"):
-            fast_bfloat16 = not _BFLOAT16.isdisjoint(describe()["instructions"])
             found += [
                 _Format(f"{name}, {engine}", file, f"{ENGINE}={engine} {use}", environment={ENGINE: engine})
-                for engine, precision in OPENVINO.items()
-                if precision != "bf16" or fast_bfloat16
+                for engine, (precision, *others) in OPENVINO.items()
+                # Both together are as fast as the images' decisions let them be.
+                if not others and (precision == "f32" or has_bfloat16())
             ]
     return found
 

@@ -63,6 +63,26 @@ class SelectiveClassifier:
         rows = zip(probabilities, sets, percentiles, beyond, rejections, strict=True)
         return [self._decision(*row) for row in rows]
 
+    def close(self, probabilities: Floats, scores: Floats | None, probability: float, part: float) -> NDArray[np.bool_]:
+        """Which images could get another class, decision or prediction set ``[n]``.
+
+        Args:
+            probabilities: ``[n, classes]``.
+            scores: ``[n]``, or None.
+            probability: How far a probability may be off.
+            part: How far a score may be off, as a part of it.
+        """
+        second, first = np.sort(probabilities, axis=1)[:, -2:].T
+        found: NDArray[np.bool_] = first - second <= 2 * probability
+        if self.calibration:
+            edge = 1 - self.calibration.threshold(self.coverage)
+            found |= (np.abs(probabilities - edge) <= probability).any(axis=1)
+            if self.calibration.abstention and self.calibration.abstention.threshold is not None:
+                found |= np.abs(first - self.calibration.abstention.threshold) <= probability
+        if self.reference is not None and scores is not None:
+            found |= self.reference.ood(scores * (1 - part)) != self.reference.ood(scores * (1 + part))
+        return found
+
     def _decision(
         self, probabilities: Floats, members: Any, percentile: float | None, beyond: bool | None, rejection: str | None
     ) -> Decision:

@@ -26,6 +26,7 @@ from btkeras.inference.backends import (
     training_state,
 )
 from btkeras.inference.inputs import Opener, SliceRef, opener
+from btkeras.inference.mixed_precision import MixedPrecision
 from btkeras.inference.model_folder import known_slices
 from btkeras.logging import logger
 from btkeras.machine import map_in_threads
@@ -105,7 +106,7 @@ class Predictor:
     Args:
         model: A run folder, an exported model or a loaded one; by default the newest in ``saved_models/`` or ``runs/``.
         coverage: Of the prediction sets: the share of slices like the validation slices whose set has the true class.
-        images: About how many will be predicted: for many, a run's network is re-parameterised first.
+        images: About how many will be predicted: for many, a faster form or engine is worth its start.
 
     Raises:
         ModelError: If there is no such model.
@@ -126,6 +127,7 @@ class Predictor:
         self.preprocessor = Preprocessor(model.size, model.channels, model.harmonize)
         self.known = known_slices(model.source)
         self.selective = SelectiveClassifier(model.classes, model.calibration, model.ood_calibration, coverage)
+        self._mixed = MixedPrecision(model.fast, model.predict, self.selective) if model.fast else None
 
     @cached_property
     def unfinished(self) -> str:
@@ -191,7 +193,8 @@ class Predictor:
 
     def _predictions(self, batch: Sequence[PreprocessedInput | FilePrediction]) -> Iterator[FilePrediction]:
         inputs = [item for item in batch if isinstance(item, PreprocessedInput)]
-        outputs = self.backend.predict_all(item.pixels for item in inputs)
+        pixels = [item.pixels for item in inputs]
+        outputs = self._mixed.predict(np.stack(pixels)) if self._mixed and pixels else self.backend.predict_all(pixels)
         predictions = iter(self.postprocess(outputs, inputs))
         return (item if isinstance(item, FilePrediction) else next(predictions) for item in batch)
 

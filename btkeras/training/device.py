@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from btkeras.config import TrainConfig
 from btkeras.logging import logger
-from btkeras.machine import cache_folder, cpu_info
+from btkeras.machine import cache_folder, has_bfloat16
 from btkeras.models.reparameterize import reparameterize
 
 # bfloat16 must be so much faster before it replaces float32: below that, noise decides.
@@ -114,7 +114,7 @@ def _best_policy() -> tuple[str, str]:
         return policy, f"the GPU (compute capability {capability[0]}.{capability[1]}) {reason}"
     if keras.backend.backend() != "tensorflow":
         return "float32", "no GPU, and only TensorFlow's CPU kernels are measured"
-    if not _cpu_has_bfloat16():
+    if not has_bfloat16():
         return "float32", "the processor has no bfloat16 instructions"
     speedup = measure_bfloat16_speedup()
     policy = "mixed_bfloat16" if speedup >= _MIN_SPEEDUP else "float32"
@@ -135,10 +135,6 @@ def gpu_capability() -> tuple[int, int] | None:
         return None
     major, minor = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
     return int(major), int(minor)
-
-
-def _cpu_has_bfloat16() -> bool:
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu_info()[1])
 
 
 def measure_bfloat16_speedup(rounds: int = 5) -> float:

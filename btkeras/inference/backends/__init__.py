@@ -57,6 +57,7 @@ class InferenceBackend(ModelMetadata):
     Attributes:
         source: The folder it was loaded from.
         predict: Outputs for uint8 ``[n, size, size, channels]``; ModelError if they are not finite.
+        fast: As ``predict``, in bfloat16; None unless that was measured to be faster here.
         explain: LayerCAM maps, float32 ``[n, size, size]`` in 0..1, for uint8 ``[n, size, size, channels]`` and class
             indices ``[n]``; None if the format has no gradients.
         version: The exported version's number; None for a run.
@@ -66,20 +67,14 @@ class InferenceBackend(ModelMetadata):
     source: Path
     predict: Predict
     explain: Explain | None = None
+    fast: Predict | None = None
     version: int | None = None
     file: Path | None = None
 
     def __post_init__(self) -> None:
-        predict, source = self.predict, self.file or self.source
-
-        def finite(images: NDArray[np.uint8]) -> ModelOutputs:
-            outputs = predict(images)
-            # Damaged weights may still load.
-            require_finite("outputs", (values for values in outputs if values is not None), source)
-            return outputs
-
         # Here, so that no format and no caller can leave it out.
-        object.__setattr__(self, "predict", finite)
+        object.__setattr__(self, "predict", _finite(self.predict, self.file or self.source))
+        object.__setattr__(self, "fast", self.fast and _finite(self.fast, self.file or self.source))
 
     def predict_all(self, images: Iterable[NDArray[np.uint8]]) -> ModelOutputs:
         """Outputs for any number of images ``[size, size, channels]``, in batches."""
@@ -100,6 +95,16 @@ class InferenceBackend(ModelMetadata):
         run = (self.source / "config.yaml").is_file()
         remedy = f"btkeras calibrate {self.source}" if run else "btkeras calibrate RUN, then export it again"
         return f"{self.source} has no {lacking}; get them with: {remedy}" if lacking else None
+
+
+def _finite(predict: Predict, source: Path) -> Predict:
+    def finite(images: NDArray[np.uint8]) -> ModelOutputs:
+        outputs = predict(images)
+        # Damaged weights may still load.
+        require_finite("outputs", (values for values in outputs if values is not None), source)
+        return outputs
+
+    return finite
 
 
 @dataclass(frozen=True)
@@ -183,19 +188,31 @@ def _modified(path: Path) -> float:
 
 
 def exported_backend(
-    file: Path, metadata: ModelMetadata, signature: Signature, explain: Explain | None = None
+    file: Path,
+    metadata: ModelMetadata,
+    signature: Signature,
+    explain: Explain | None = None,
+    fast: Signature | None = None,
 ) -> InferenceBackend:
-    """The backend of an exported file, whose outputs ``signature`` gives."""
+    """The backend of an exported file, whose outputs ``signature`` gives, and ``fast`` in bfloat16."""
+    return InferenceBackend(
+        **vars(metadata),
+        source=file.parent,
+        predict=_outputs_of(signature),
+        explain=explain,
+        fast=fast and _outputs_of(fast),
+        version=version_number(file.parent),
+        file=file,
+    )
 
+
+def _outputs_of(signature: Signature) -> Predict:
     def predict(images: NDArray[np.uint8]) -> ModelOutputs:
         found = signature(images)
         outputs = {name: np.asarray(found[name]) for name in (PROBABILITIES, OOD_SCORE) if name in found}
         return ModelOutputs(outputs[PROBABILITIES], outputs.get(OOD_SCORE))
 
-    version = version_number(file.parent)
-    return InferenceBackend(
-        **vars(metadata), source=file.parent, predict=predict, explain=explain, version=version, file=file
-    )
+    return predict
 
 
 def batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

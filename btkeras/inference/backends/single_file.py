@@ -1,7 +1,7 @@
 """An exported LiteRT or ONNX file as a backend.
 
 Each format has an engine of its own, which starts fast. OpenVINO runs both, and is faster on x86 (docs/performance.md):
-where it is installed, it takes over from ``MANY`` images on, in float32. ``$BTKERAS_ENGINE`` names an engine.
+where it is installed, it takes over from ``MANY`` images on. ``$BTKERAS_ENGINE`` names an engine.
 """
 
 from __future__ import annotations
@@ -35,15 +35,19 @@ from btkeras.inference.model_folder import (
     require_engine,
 )
 from btkeras.logging import logger
-from btkeras.machine import threads
+from btkeras.machine import has_bfloat16, threads
 
 ENGINE = "BTKERAS_ENGINE"
 # A format's own engine.
 OWN_ENGINES = MappingProxyType({".tflite": "litert", ".onnx": "onnxruntime"})
 # Its start, a second longer than LiteRT's, is made up for by then.
 MANY = 200
-# Inference precision of OpenVINO, by the variable's value.
-OPENVINO: Mapping[str, str] = MappingProxyType({"openvino": "f32", "openvino-bfloat16": "bf16"})
+_MIXED = "openvino-mixed"
+# OpenVINO's precisions, by the variable's value: of `InferenceBackend.predict`, and of its `fast`.
+OPENVINO: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"openvino": ("f32",), "openvino-bfloat16": ("bf16",), _MIXED: ("f32", "bf16")}
+)
+_PRECISIONS = MappingProxyType({"f32": "float32", "bf16": "bfloat16"})
 # ONNX Runtime's level for errors; its warnings are about how well a graph could be optimised.
 _ERRORS_ONLY = 3
 # OpenVINO's graphs have fixed numbers of images: with a dynamic batch, int8 takes 1.5 times as long. Blocks of 4 are
@@ -52,7 +56,8 @@ _BLOCK = 4
 # From this many images on, a padded block is faster than single images.
 _LEAST_OF_BLOCK = 2
 
-_Loaded = tuple[ModelMetadata, Collection[str], Signature]
+# Metadata, names of the outputs, and the outputs, in one precision or in two.
+_Loaded = tuple[ModelMetadata, Collection[str], Sequence[Signature]]
 # Outputs of each block of images.
 _Blocks = Callable[[Sequence[NDArray[np.uint8]]], list[list[NDArray[np.float32]]]]
 
@@ -61,13 +66,13 @@ def load(file: Path, images: int = 1) -> InferenceBackend:
     """Loads a file for about so many images; ConfigError if the variable names no engine, else ModelError."""
     name = engine(file, images)
     if name in OPENVINO:
-        logger.info(f"engine: OpenVINO, {OPENVINO[name]}; {ENGINE} names another one")
-        metadata, names, signature = _openvino(file, OPENVINO[name])
+        metadata, names, signatures = _openvino(file, OPENVINO[name])
     else:
-        metadata, names, signature = _litert(file) if file.suffix == ".tflite" else _onnx(file)
+        metadata, names, signatures = _litert(file) if file.suffix == ".tflite" else _onnx(file)
     if PROBABILITIES not in names:
         raise invalid_model(file, f"without the output {PROBABILITIES}")
-    return exported_backend(file, metadata, signature)
+    signature, *fast = signatures
+    return exported_backend(file, metadata, signature, fast=next(iter(fast), None))
 
 
 def engine(file: Path, images: int = 1) -> str:
@@ -75,7 +80,7 @@ def engine(file: Path, images: int = 1) -> str:
     own, given = OWN_ENGINES[file.suffix], os.environ.get(ENGINE)
     if given is None:
         suits = images >= MANY and importlib.util.find_spec("openvino") and _is_float(file)
-        return "openvino" if suits else own
+        return (_MIXED if has_bfloat16() else "openvino") if suits else own
     if given not in OPENVINO and given not in OWN_ENGINES.values():
         raise ConfigError(f"{ENGINE} must be one of {', '.join((*OWN_ENGINES.values(), *OPENVINO))}", received=given)
     return given if given in OPENVINO else own
@@ -105,7 +110,7 @@ def _litert(file: Path) -> _Loaded:
         with lock:
             return dict(run(images=np.ascontiguousarray(images)))
 
-    return metadata, run.get_output_details(), signature
+    return metadata, run.get_output_details(), [signature]
 
 
 def _archived(file: Path) -> ModelMetadata:
@@ -126,10 +131,13 @@ def _onnx(file: Path) -> _Loaded:
         raise invalid_model(file, error) from error
     names = [output.name for output in session.get_outputs()]
     metadata = parse_metadata(session.get_modelmeta().custom_metadata_map, file)
-    return metadata, names, lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
+    return metadata, names, [lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))]
 
 
-def _openvino(file: Path, precision: str) -> _Loaded:
+def _openvino(file: Path, precisions: Sequence[str]) -> _Loaded:
+    logger.info(
+        f"engine: OpenVINO, {' and '.join(map(_PRECISIONS.__getitem__, precisions))}; {ENGINE} names another one"
+    )
     # OpenVINO's converters, which are not used here, report their use to its makers; without this package they cannot.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     core = require_engine("openvino", "openvino").Core()
@@ -141,15 +149,14 @@ def _openvino(file: Path, precision: str) -> _Loaded:
     # LiteRT's names of outputs are not read.
     names = [PROBABILITIES if len(output.partial_shape) > 1 else OOD_SCORE for output in model.outputs]
     config = {
-        "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads(),
         "NUM_STREAMS": min(threads(), BATCH // _BLOCK),
     }
 
-    def compiled(count: int) -> _Blocks:
+    def compiled(precision: str, count: int) -> _Blocks:
         sized = model.clone()
         sized.reshape([count, metadata.size, metadata.size, metadata.channels])
-        program = core.compile_model(sized, "CPU", config)
+        program = core.compile_model(sized, "CPU", {**config, "INFERENCE_PRECISION_HINT": precision})
 
         def run(blocks: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
             requests = [program.create_infer_request() for _ in blocks]
@@ -161,7 +168,7 @@ def _openvino(file: Path, precision: str) -> _Loaded:
 
         return run
 
-    return metadata, names, _in_blocks(names, compiled)
+    return metadata, names, [_in_blocks(names, functools.partial(compiled, each)) for each in precisions]
 
 
 def _properties(model: Any) -> dict[str, str]:
