@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from btkeras.cli import main
-from tests.conftest import TINY
+from tests.conftest import TINY, copied_run
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = sorted(main.commands)
@@ -105,7 +105,21 @@ def test_predict_prints_json_csv_or_a_table(trained_run: Path, shared_images: Pa
     rows = list(csv.DictReader(io.StringIO(as_csv.stdout)))
     assert float(rows[0]["pituitary"]) == pytest.approx(prediction["probabilities"]["pituitary"])
     assert rows[1]["label"] == "" and "which is text" in rows[1]["error"]
-    assert "pituitary" in table.stdout and str(bad) not in table.stdout and "1 of 2 images" in table.stderr
+    header, row = table.stdout.splitlines()
+    assert header.split() == ["decision", "glioma", "meningioma", "no_tumor", "pituitary", "ood_percentile", "file"]
+    assert str(good) in row and str(bad) in table.stderr and "1 of 2 images" in table.stderr
+    # Without a row there is no header.
+    assert btkeras("predict", bad, "--model", trained_run).stdout == ""
+
+
+def test_predict_says_on_what_a_model_was_trained(trained_run: Path, shared_images: Path, tmp_path: Path) -> None:
+    image = shared_images / "glioma/000.png"
+    said = btkeras("predict", image, "--model", trained_run).stderr
+    assert f"trained on: {shared_images.name}\n" in said and "warning" not in said
+    run = copied_run(trained_run, shared_images, tmp_path / "run")
+    run.update_manifest(dataset="/cache/phantom-0123456789ab")
+    said = btkeras("predict", image, "--model", run.path).stderr
+    assert "drawn images: what it says of real slices means nothing" in said
 
 
 def test_predict_reads_a_list_and_says_which_model(trained_run: Path, shared_images: Path) -> None:
@@ -115,14 +129,16 @@ def test_predict_reads_a_list_and_says_which_model(trained_run: Path, shared_ima
     assert f"model: {trained_run}" in result.stderr
 
 
-def test_predict_without_a_model_takes_the_newest(
+def test_predict_takes_the_newest_model_where_that_is_asked_for(
     trained_run: Path, shared_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    fails(btkeras("predict", shared_images / "glioma/000.png"), r"saved_models/ or runs/", "btkeras train")
+    image = shared_images / "glioma/000.png"
+    fails(btkeras("predict", image), "takes its pretrained model", "--model newest")
+    fails(btkeras("predict", image, "--model", "newest"), r"saved_models/ or runs/", "btkeras train")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/mine").symlink_to(trained_run)
-    assert "model: runs/mine" in btkeras("predict", shared_images / "glioma/000.png").stderr
+    assert "model: runs/mine" in btkeras("predict", image, "--model", "newest").stderr
 
 
 def test_evaluate_on_another_dataset_keeps_the_runs_own_figures(

@@ -79,7 +79,7 @@ def test_table_and_csv_have_the_shape_of_a_local_prediction(server: Fake, slices
     table = run(slices[0], slices[-1], "--server", server.url)
     assert table.exit_code == 0
     header, dark, bright = table.stdout.splitlines()
-    assert header.split() == ["decision", "ood_percentile", *CLASSES, "file"]
+    assert header.split() == ["decision", *CLASSES, "ood_percentile", "file"]
     assert dark.split()[0] == "meningioma" and bright.split()[0] == "glioma"
     rows = list(csv.DictReader(io.StringIO(run(slices[0], "--server", server.url, "--csv").stdout)))
     assert (rows[0]["label"], rows[0]["set"], rows[0]["ood_percentile"], rows[0]["slices"]) == (

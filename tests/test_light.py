@@ -70,8 +70,9 @@ def test_a_light_file_answers_in_a_process_without_tensorflow(version: Path, fil
     result, loaded = fresh("predict", *files, "--model", version / name, "--json")
     assert not HEAVY & loaded
     # Neither does its engine say anything.
-    first, known, last = result.stderr.splitlines()
+    first, data, known, last = result.stderr.splitlines()
     assert (first, last) == (f"model: {version / name}", "Error: 1 of 17 images could not be read.")
+    assert data.startswith("trained on: ")
     # Those that the model was trained and validated on.
     assert "of 17 slices are near-duplicates of training or validation slices" in known
     assert result.returncode == 1

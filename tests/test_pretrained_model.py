@@ -1,4 +1,4 @@
-"""The model that is installed with btkeras: found from anywhere, behind the user's own, and named as what it is."""
+"""The model that is installed with btkeras: taken unless another is named, and named as what it is."""
 
 from __future__ import annotations
 
@@ -57,24 +57,26 @@ def test_it_answers_where_there_is_no_other_and_says_what_it_is(installed: Path,
     assert notice.endswith("model_card.md") and Path(notice.split("; see ")[1]).is_file()
 
 
-def test_models_of_ones_own_come_first_however_old(installed: Path, trained_run: Path, tmp_path: Path) -> None:
+def test_a_model_of_ones_own_does_not_take_its_place(installed: Path, image: Path, tmp_path: Path) -> None:
     own = tmp_path / "runs/mine/best.keras"
     own.parent.mkdir(parents=True)
     own.touch()
-    os.utime(own, (1, 1))
+    assert f"model: {installed}" in btkeras("predict", image).stderr
     assert newest_model().resolve() == own.parent
     own.unlink()
-    assert newest_model() == installed
+    with pytest.raises(ModelError, match="must be a model in saved_models/ or runs/"):
+        newest_model()
 
 
 def test_in_a_clone_it_is_none_of_the_users(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It lies in the very folder where users' models are looked for, and git has just written it."""
     clone = tmp_path / "clone"
     (clone / "saved_models").mkdir(parents=True)
-    model = shutil.copytree(installed, clone / "saved_models" / model_folder.PRETRAINED)
+    shutil.copytree(installed, clone / "saved_models" / model_folder.PRETRAINED)
     monkeypatch.setattr(model_folder, "PRETRAINED_FOLDERS", (clone / "saved_models",))
     monkeypatch.chdir(clone)
-    assert newest_model() == model
+    with pytest.raises(ModelError, match="must be a model"):
+        newest_model()
     own = shutil.copytree(installed, clone / "saved_models/own")
     for file in own.rglob("*"):
         os.utime(file, (1, 1))

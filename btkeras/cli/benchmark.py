@@ -51,7 +51,7 @@ def benchmark(model: Path | None, batches: tuple[int, ...], rounds: int, as_json
 
     Of a run these are the network as trained and re-parameterised; of an exported model each file of the version. They
     are timed in turns, so that other processes slow all of them, without reading and preprocessing images. Without
-    --model the newest model in saved_models/ or runs/ is taken.
+    --model the pretrained model is taken.
 
     \b
     Columns
@@ -69,9 +69,9 @@ def benchmark(model: Path | None, batches: tuple[int, ...], rounds: int, as_json
     """
     from tqdm import tqdm
 
-    from btkeras.inference.backends import newest_model
+    from btkeras.inference.backends import default_model
 
-    chosen = newest_model() if model is None else model
+    chosen = default_model() if model is None else model
     with tqdm(desc=str(chosen), bar_format="{desc} {n_fmt} {elapsed} {postfix}", leave=False) as bar:
 
         def progress(what: str) -> None:

@@ -151,13 +151,26 @@ def located(model: Path, explained: bool = False) -> Iterator[ModelLocation]:
 
 
 def echo_model(file: Path, chosen: bool) -> None:
-    """Says which model is used, and what the pretrained one is if the user has not chosen it."""
+    """Says which model is used, on what it was trained, and what the pretrained one is if it was not chosen."""
+    from btkeras.inference.backends import training_data
     from btkeras.inference.model_folder import is_pretrained, pretrained_summary
 
     click.echo(f"model: {file}", err=True)
-    if not chosen and is_pretrained(file):
-        click.echo(pretrained_summary(file), err=True)
+    if is_pretrained(file):
+        if not chosen:
+            click.echo(pretrained_summary(file), err=True)
+    elif data := training_data(file):
+        click.echo(f"trained on: {data}", err=True)
+        if data.startswith("phantom"):
+            text = "trained on the phantom's drawn images: what it says of real slices means nothing"
+            click.echo(f"warning: this model was {text}", err=True)
     echo_unfinished(file)
+
+
+def echo_engine(engine: str) -> None:
+    """Says what runs a model, where that is not its format's own engine."""
+    if engine:
+        click.echo(f"engine: {engine} (BTKERAS_ENGINE names another one)", err=True)
 
 
 def echo_unfinished(file: Path) -> None:

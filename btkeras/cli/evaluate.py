@@ -11,6 +11,7 @@ import click
 from btkeras.cli.common import (
     PATH,
     echo,
+    echo_engine,
     echo_model,
     echo_unfinished,
     echo_unknown_slices,
@@ -137,6 +138,7 @@ def _evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any]
         dataset = open_dataset(options["data"], PhantomConfig())
         backend = location.load(len(dataset.records))
     echo_model(location.path, chosen=True)
+    echo_engine(backend.engine)
     echo_unknown_slices(backend.source)
     wanted = {name: options[name] for name in ("skip_broken", "group_by")}
     result, metrics = evaluate_exported(backend, dataset, options["subset"], **wanted)

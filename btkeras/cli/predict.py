@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from btkeras.cli.common import PATH, Failure, echo_model, echo_unknown_slices, located
+from btkeras.cli.common import PATH, Failure, echo_engine, echo_model, echo_unknown_slices, located
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,10 +73,12 @@ def predict(
 
     Prints the decision and the probability of each class. The decision is `rejected` if the image plainly shows no
     brain MRI slice, `uncertain` if it is out of distribution (unlike the training slices) or its highest probability
-    is below the model's threshold (see `btkeras calibrate`), and else the most probable class. The prediction set has
-    the classes that cannot be ruled out at --coverage. Without --model the newest model in saved_models/ or runs/ is
-    taken, and without any the pretrained one. An image that cannot be read gets an error, the others are still
-    classified, and the exit code is 1.
+    is below the model's threshold (see `btkeras calibrate`), and else the most probable class. The prediction set
+    (`set`) has the classes that cannot be ruled out at --coverage. The column `ood_percentile` says how many of 100 of
+    the model's calibration slices are at most as unlike its training slices as this image: it is no confidence.
+
+    Without --model the pretrained model is taken; `--model newest` is the newest in saved_models/ or runs/. An image
+    that cannot be read gets an error, the others are still classified, and the exit code is 1.
 
     DICOM files of a folder or pattern are taken by patient, series and position, without localizers and repeats; with
     --json and --csv their rows name patient and series (by the pseudonyms of `btkeras prepare`), the instance's number
@@ -102,6 +104,7 @@ def predict(
     \b
     Examples:
       btkeras predict slice.png
+      btkeras predict slice.png --model newest
       btkeras predict slices/ --model saved_models/first --csv > predictions.csv
       btkeras predict 'study/**/*.jpg' --json --coverage 0.99
       btkeras predict slice.png --explain why.png
@@ -202,14 +205,15 @@ def _by_server(refs: Sequence[SliceRef], options: Mapping[str, Any]) -> tuple[Se
 def _local(
     refs: Sequence[SliceRef], model: Path | None, coverage: float, explain: Path | None, method: str | None
 ) -> tuple[Sequence[str], Iterator[FilePrediction]]:
-    from btkeras.inference.backends import newest_model
+    from btkeras.inference.backends import default_model
 
-    with located(model or newest_model(), explain is not None and method != "occlusion") as location:
+    with located(model or default_model(), explain is not None and method != "occlusion") as location:
         from btkeras.inference.predictor import Predictor
 
         predictor = Predictor(location.path, coverage=coverage, images=len(refs))
     backend = predictor.backend
     echo_model(backend.file or location.path, chosen=model is not None)
+    echo_engine(backend.engine)
     if missing := backend.missing():
         click.echo(missing, err=True)
     echo_unknown_slices(backend.source)
@@ -250,15 +254,18 @@ def _values(prediction: FilePrediction, columns: _Columns) -> dict[str, Any]:
 
 
 def _print_table(predictions: Iterable[FilePrediction], classes: Sequence[str], columns: _Columns) -> None:
-    click.echo(f"{'decision':<12}{'ood_percentile':>14}  " + "".join(f"{name:>12}" for name in classes) + "  file")
+    header = f"{'decision':<12}" + "".join(f"{name:>12}" for name in classes) + f"{'ood_percentile':>16}  file"
     for prediction in predictions:
         if prediction.error:
             click.echo(f"{prediction.path}: {prediction.error}", err=True)
             continue
+        if header:
+            click.echo(header)
+            header = ""
         row = "".join(f"{prediction.probabilities[name]:12.4f}" for name in classes)
-        percentile = "" if prediction.ood_percentile is None else f"{prediction.ood_percentile:.1f} %"
+        percentile = "" if prediction.ood_percentile is None else f"{prediction.ood_percentile:.1f}"
         reasons = f" ({'; '.join(prediction.reasons)})" if prediction.reasons else ""
-        click.echo(f"{prediction.decision:<12}{percentile:>14}  {row}  {prediction.path}{reasons}")
+        click.echo(f"{prediction.decision:<12}{row}{percentile:>16}  {prediction.path}{reasons}")
 
 
 def _print_json(predictions: Iterable[FilePrediction], classes: Sequence[str], columns: _Columns) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from btkeras.cli.common import PATH, echo_model, located
+from btkeras.cli.common import PATH, echo_engine, echo_model, located
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ _MANY_IMAGES = 1_000
 def serve(model: Path | None, token_file: Path | None, **options: Any) -> None:
     """Serve one model over HTTP on one machine, as TensorFlow Serving does, with a web page at /.
 
-    MODEL is a run folder or an exported model (SavedModel, LiteRT or ONNX); without it the newest model in
-    saved_models/ or runs/ is taken, or else the one that is installed with btkeras. To serve another version, restart
-    it. In production, use TensorFlow Serving (deploy/).
+    MODEL is a run folder or an exported model (SavedModel, LiteRT or ONNX); without it the pretrained
+    model is served. To serve another version, restart it. In production, use TensorFlow Serving (deploy/).
 
     On Ctrl-C or SIGTERM it answers the requests under way and stops. Logs go to standard error, a JSON object a line;
     metrics for Prometheus are at /metrics. By default only this machine can connect: for others, set a token
@@ -69,11 +68,12 @@ def serve(model: Path | None, token_file: Path | None, **options: Any) -> None:
 
 
 def _load(model: Path | None) -> InferenceBackend:
-    from btkeras.inference.backends import newest_model
+    from btkeras.inference.backends import default_model
 
-    with located(model or newest_model(), explained=True) as location:
+    with located(model or default_model(), explained=True) as location:
         backend = location.load(_MANY_IMAGES)
     echo_model(location.path, model is not None)
+    echo_engine(backend.engine)
     return backend
 
 

@@ -21,8 +21,8 @@ from btkeras.inference.backends import (
     InferenceBackend,
     ModelOutputs,
     batched,
+    default_model,
     load_backend,
-    newest_model,
     training_state,
 )
 from btkeras.inference.inputs import Opener, SliceRef, opener
@@ -104,7 +104,7 @@ class Predictor:
     """A trained model with its preprocessing; ``classes`` has the names in the order of the probabilities.
 
     Args:
-        model: A run folder, an exported model or a loaded one; by default the newest in ``saved_models/`` or ``runs/``.
+        model: A run folder, an exported model or a loaded one; by default the pretrained one.
         coverage: Of the prediction sets: the share of slices like the validation slices whose set has the true class.
         images: About how many will be predicted: for many, a faster form or engine is worth its start.
 
@@ -121,7 +121,7 @@ class Predictor:
     ) -> None:
         check_coverage(coverage)
         if not isinstance(model, InferenceBackend):
-            model = load_backend(newest_model() if model is None else model, images)
+            model = load_backend(default_model() if model is None else model, images)
         self.backend = model
         self.classes = model.classes
         self.preprocessor = Preprocessor(model.size, model.channels, model.harmonize)

@@ -33,6 +33,7 @@ BATCH = 32
 # Modules of this package: of a run, and of an exported file by its suffix.
 _RUN, _LIGHT = "keras", "single_file"
 _LOADERS = {".pb": "saved_model", ".onnx": _LIGHT, ".tflite": _LIGHT}
+NEWEST = "newest"
 _MODEL_FOLDERS = ("saved_models", "runs")
 _T = TypeVar("_T")
 
@@ -62,6 +63,7 @@ class InferenceBackend(ModelMetadata):
             indices ``[n]``; None if the format has no gradients.
         version: The exported version's number; None for a run.
         file: The loaded file; None for a network that was made in memory.
+        engine: What runs it, and in which precision, where that is not the format's own.
     """
 
     source: Path
@@ -70,6 +72,7 @@ class InferenceBackend(ModelMetadata):
     fast: Predict | None = None
     version: int | None = None
     file: Path | None = None
+    engine: str = ""
 
     def __post_init__(self) -> None:
         # Here, so that no format and no caller can leave it out.
@@ -136,10 +139,12 @@ def load_backend(path: str | Path, images: int = 1) -> InferenceBackend:
 def locate(path: str | Path, explained: bool = False) -> ModelLocation:
     """Finds a run folder, or an exported model: ``NAME`` (its highest version), ``NAME/VERSION``, or a file in it.
 
-    ``brain_tumour_mri`` is the pretrained model wherever nothing has this name. If ``explained``, a format with
-    gradients is preferred. ModelError if there is no model.
+    ``brain_tumour_mri`` is the pretrained model, and ``newest`` is ``newest_model()``, wherever nothing has this name.
+    If ``explained``, a format with gradients is preferred. ModelError if there is no model.
     """
     given = Path(path)
+    if str(given) == NEWEST and not given.exists():
+        given = newest_model()
     if given.name == PRETRAINED and not given.exists():
         given = pretrained_model() or given
     if (given / "config.yaml").is_file():
@@ -166,17 +171,38 @@ def training_state(file: Path) -> str:
     return str(read_json(manifest).get("unfinished", "")) if manifest.is_file() else ""
 
 
+def training_data(file: Path) -> str:
+    """The name of the dataset that a model, by its file, was trained on; "" if it is not known."""
+    if file.suffix == ".keras":
+        from btkeras.runs import Run
+
+        return Path(str(Run(file.parent).manifest().get("dataset", ""))).name
+    manifest = file.parent / MANIFEST
+    return str(read_json(manifest).get("dataset", "")) if manifest.is_file() else ""
+
+
+def default_model() -> Path:
+    """The pretrained model; ModelError where this installation has none."""
+    if found := pretrained_model():
+        return found
+    raise ModelError(
+        "Without --model btkeras takes its pretrained model",
+        received="an installation without it",
+        remedy=f"Name a run or an exported model, or the newest of your own: --model {NEWEST}",
+    )
+
+
 def newest_model(base: Path = Path()) -> Path:
-    """Finds the newest model in ``saved_models/`` or ``runs/``, or else the pretrained one; ModelError if none."""
+    """Finds the newest model in ``saved_models/`` or ``runs/`` that is not the pretrained one; ModelError if none."""
     # The pretrained files' times are those of the clone, and say nothing about the user's own models.
     paths = [path for folder in _MODEL_FOLDERS for path in (base / folder).glob("*")]
     own = [path for path in paths if _modified(path) and not is_pretrained(path)]
-    if found := max(own, key=_modified, default=pretrained_model()):
-        return found
+    if own:
+        return max(own, key=_modified)
     raise ModelError(
-        "Without --model there must be a model in saved_models/ or runs/",
+        f"For --model {NEWEST} there must be a model in saved_models/ or runs/",
         received=f"none in {base.resolve()}",
-        remedy="Train one (btkeras train --data DATASET --out runs/first) or name one with --model",
+        remedy="Train one (btkeras train --data DATASET --out runs/first), or name one that lies elsewhere",
     )
 
 
@@ -193,8 +219,9 @@ def exported_backend(
     signature: Signature,
     explain: Explain | None = None,
     fast: Signature | None = None,
+    engine: str = "",
 ) -> InferenceBackend:
-    """The backend of an exported file, whose outputs ``signature`` gives, and ``fast`` in bfloat16."""
+    """The backend of an exported file, whose outputs ``signature`` gives, and ``fast`` in bfloat16, by ``engine``."""
     return InferenceBackend(
         **vars(metadata),
         source=file.parent,
@@ -203,6 +230,7 @@ def exported_backend(
         fast=fast and _outputs_of(fast),
         version=version_number(file.parent),
         file=file,
+        engine=engine,
     )
 
 

@@ -34,7 +34,6 @@ from btkeras.inference.model_folder import (
     parse_metadata,
     require_engine,
 )
-from btkeras.logging import logger
 from btkeras.machine import has_bfloat16, threads
 
 ENGINE = "BTKERAS_ENGINE"
@@ -47,7 +46,13 @@ _MIXED = "openvino-mixed"
 OPENVINO: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"openvino": ("f32",), "openvino-bfloat16": ("bf16",), _MIXED: ("f32", "bf16")}
 )
-_PRECISIONS = MappingProxyType({"f32": "float32", "bf16": "bfloat16"})
+_SAID = MappingProxyType(
+    {
+        "openvino": "OpenVINO, float32",
+        "openvino-bfloat16": "OpenVINO, bfloat16",
+        _MIXED: "OpenVINO, bfloat16 and, where a decision is close, float32",
+    }
+)
 # ONNX Runtime's level for errors; its warnings are about how well a graph could be optimised.
 _ERRORS_ONLY = 3
 # OpenVINO's graphs have fixed numbers of images: with a dynamic batch, int8 takes 1.5 times as long. Blocks of 4 are
@@ -72,7 +77,7 @@ def load(file: Path, images: int = 1) -> InferenceBackend:
     if PROBABILITIES not in names:
         raise invalid_model(file, f"without the output {PROBABILITIES}")
     signature, *fast = signatures
-    return exported_backend(file, metadata, signature, fast=next(iter(fast), None))
+    return exported_backend(file, metadata, signature, fast=next(iter(fast), None), engine=_SAID.get(name, ""))
 
 
 def engine(file: Path, images: int = 1) -> str:
@@ -135,9 +140,6 @@ def _onnx(file: Path) -> _Loaded:
 
 
 def _openvino(file: Path, precisions: Sequence[str]) -> _Loaded:
-    logger.info(
-        f"engine: OpenVINO, {' and '.join(map(_PRECISIONS.__getitem__, precisions))}; {ENGINE} names another one"
-    )
     # OpenVINO's converters, which are not used here, report their use to its makers; without this package they cannot.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     core = require_engine("openvino", "openvino").Core()
@@ -148,15 +150,14 @@ def _openvino(file: Path, precisions: Sequence[str]) -> _Loaded:
         raise invalid_model(file, error) from error
     # LiteRT's names of outputs are not read.
     names = [PROBABILITIES if len(output.partial_shape) > 1 else OOD_SCORE for output in model.outputs]
-    config = {
-        "INFERENCE_NUM_THREADS": threads(),
-        "NUM_STREAMS": min(threads(), BATCH // _BLOCK),
-    }
 
     def compiled(precision: str, count: int) -> _Blocks:
         sized = model.clone()
         sized.reshape([count, metadata.size, metadata.size, metadata.channels])
-        program = core.compile_model(sized, "CPU", {**config, "INFERENCE_PRECISION_HINT": precision})
+        # A stream has its own part of the cores: one image alone gets all.
+        streams = min(threads(), BATCH // _BLOCK) if count > 1 else 1
+        settings = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads()}
+        program = core.compile_model(sized, "CPU", settings)
 
         def run(blocks: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
             requests = [program.create_infer_request() for _ in blocks]
