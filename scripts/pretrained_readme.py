@@ -35,11 +35,11 @@ _TOLERANCE = 0.1
 _PAGE = """# saved_models
 
 `btkeras export RUN --out saved_models/NAME` puts `NAME/1/`, `NAME/2/`, ... here, the layout that TensorFlow Serving
-reads. `btkeras predict` looks here (and in `runs/`) without --model. Your own models are not kept in git.
+reads. `btkeras predict --model newest` looks here and in `runs/`. Your own models are not kept in git.
 
 ## {name}
 
-The pretrained model: it is installed with btkeras, and predicts where there is no other. **Research use only: it is no
+The pretrained model: it is installed with btkeras, and predicts where no other is named. **Research use only: it is no
 medical device.**
 
 - {about}.

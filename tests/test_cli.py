@@ -62,9 +62,10 @@ def test_help_loads_neither_tensorflow_nor_keras(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readmes_commands_are_ones_that_exist() -> None:
-    text = (ROOT / "README.md").read_text()
-    lines = [line for block in re.findall(r"```(?:bash|console)?\n(.*?)```", text, re.S) for line in block.splitlines()]
+@pytest.mark.parametrize("name", ["README.md", "docs/guide.md"])
+def test_documented_commands_are_ones_that_exist(name: str) -> None:
+    shown = re.findall(r"```(\w+)\n(.*?)```", (ROOT / name).read_text(), re.S)
+    lines = [line for language, block in shown if language == "bash" for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("btkeras ")]
     assert len(commands) > 5
     for words in commands:

@@ -1,0 +1,56 @@
+"""The README: its length, its links, and that what it shows is what comes out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHOWN = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
+
+
+def block(language: str, number: int = 0) -> str:
+    return [text for name, text in SHOWN if name == language][number]
+
+
+def run(folder: Path, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands of "Try it" were run."""
+    folder = tmp_path_factory.mktemp("readme")
+    run(folder, "-m", "btkeras", "selftest", "--write", "slice.png")
+    return folder
+
+
+def test_it_is_short() -> None:
+    assert len(README.split()) <= 1200
+
+
+@pytest.mark.parametrize("file", [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"], ids=str)
+def test_links_lead_to_files_and_headings(file: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", file.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        found = (file.parent / path).resolve() if path else file
+        assert found.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.M)
+            assert anchor in {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}, target
+
+
+def test_predict_prints_what_is_shown(folder: Path) -> None:
+    assert "btkeras predict slice.png" in block("bash")
+    assert run(folder, "-m", "btkeras", "predict", "slice.png") == block("text")
+
+
+def test_the_python_lines_print_what_is_shown(folder: Path) -> None:
+    assert run(folder, "-c", block("python")) == block("text", 2)
