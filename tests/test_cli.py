@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -73,6 +75,15 @@ def test_documented_commands_are_ones_that_exist(name: str) -> None:
             continue
         known = {option for parameter in main.commands[words[1]].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known | {"--help"}, words
+
+
+def test_a_folder_of_the_packages_name_beside_a_script_does_not_hide_it(tmp_path: Path) -> None:
+    """As the clone's own folder."""
+    (tmp_path / "btkeras/btkeras").mkdir(parents=True)
+    (tmp_path / "script.py").write_text("import btkeras\nprint(btkeras.__version__)")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == version("btkeras"), done.stderr
 
 
 def test_train_evaluate_predict_export_in_a_row(tmp_path: Path, shared_images: Path) -> None:
