@@ -122,9 +122,9 @@ def test_the_metrics_are_those_counted_by_hand() -> None:
 
 def test_the_metrics_have_two_lines_of_text_even_without_coverage() -> None:
     first, second = format_selective({"selective": metrics()})
-    assert "coverage 50.0 %" in first and "rejected 16.7 %" in first and "glioma 33 %" in second
+    assert "decided for 50.0 % of" in first and "16.7 % rejected" in first and "glioma 33 %" in second
     nothing = selective_metrics(np.array([0]), np.eye(3)[[0]], [Decision("rejected", None, None)], CLASSES)
-    assert "coverage 0.0 %" in format_selective({"selective": nothing})[0] and nothing["accuracy"] is None
+    assert "decided for 0.0 % of" in format_selective({"selective": nothing})[0] and nothing["accuracy"] is None
     assert format_selective({}) == []
 
 

@@ -157,10 +157,10 @@ def format_selective(metrics: Mapping[str, Any]) -> list[str]:
         return []
     shares = "; ".join(f"{name} {_percent(row['coverage'], 0)}" for name, row in found["per_class"].items())
     return [
-        f"coverage {_percent(found['coverage'])}, with accuracy {_percent(found['accuracy'])} (macro recall "
-        f"{_percent(found['macro_recall'])}); uncertain {_percent(found['abstained'])} and rejected "
-        f"{_percent(found['rejected'])}, where the most probable class has accuracy "
-        f"{_percent(found['withheld_accuracy'])}",
+        f"a class is decided for {_percent(found['coverage'])} of the images (coverage), with accuracy "
+        f"{_percent(found['accuracy'])} and macro recall {_percent(found['macro_recall'])}; "
+        f"{_percent(found['abstained'])} are uncertain and {_percent(found['rejected'])} rejected; the most probable class "
+        f"of these is right in {_percent(found['withheld_accuracy'])}",
         f"coverage by class: {shares}",
     ]
 
