@@ -159,8 +159,8 @@ def format_selective(metrics: Mapping[str, Any]) -> list[str]:
     return [
         f"a class is decided for {_percent(found['coverage'])} of the images (coverage), with accuracy "
         f"{_percent(found['accuracy'])} and macro recall {_percent(found['macro_recall'])}; "
-        f"{_percent(found['abstained'])} are uncertain and {_percent(found['rejected'])} rejected; the most probable class "
-        f"of these is right in {_percent(found['withheld_accuracy'])}",
+        f"{_percent(found['abstained'])} are uncertain and {_percent(found['rejected'])} rejected; the most probable "
+        f"class of these is right in {_percent(found['withheld_accuracy'])}",
         f"coverage by class: {shares}",
     ]
 
