@@ -23,6 +23,7 @@ from btkeras.files import atomic_folder, write_text
 from btkeras.inference.backends import load_backend
 from btkeras.inference.model_folder import EXTRA, FILES, latest_version, require_engine
 from btkeras.inference.predictor import Predictor
+from btkeras.logging import logger
 from btkeras.runs import Run
 
 # Of the formats of one file: what writes it, and what embeds metadata in it.
@@ -61,6 +62,7 @@ def export(
     """
     _check(formats, quantize)
     target = out / str(_free_version(out, version))
+    logger.info(f"loading {run.best_model}")
     network = export_network(run)
     preprocessor = Predictor(network.checkpoint).preprocessor
     quantization = Quantization.of(quantize, run, preprocessor) if quantize else None
@@ -94,6 +96,7 @@ class _Exporter:
         comparisons: list[dict[str, Any]] = []
         for each in formats:
             file = folder / FILES[each]
+            logger.info(f"{each}: writing it, and comparing it with the checkpoint")
             if each == "savedmodel":
                 saved_model.write(self.network, folder)
                 saved_model.write_warmup(folder / EXTRA / saved_model.WARMUP, name, phantom_image())
@@ -104,6 +107,7 @@ class _Exporter:
                 found, comparison = self._write_quantized(each, file, manifest, self.quantization)
                 rows += found
                 comparisons.append(comparison)
+        logger.info("images of its split: digests, and hashes to recognize them by")
         metadata.write_image_digests(folder, self.network.run)
         metadata.write_image_hashes(folder, self.network.run)
         selftest = metadata.write_selftest(folder, formats, self.quantization.kind if self.quantization else None)
