@@ -15,6 +15,7 @@ from PIL import Image
 from btkeras import Predictor
 from btkeras.cli import main
 from btkeras.errors import ConfigError, ModelError
+from btkeras.inference import explanations
 from btkeras.inference.explanations import Explainer, format_prediction, overlay_files
 from btkeras.inference.overlay import Caption, Window, draw_overlay
 from btkeras.inference.predictor import FilePrediction
@@ -154,3 +155,14 @@ def test_predict_refuses_before_it_answers(trained_run: Path, shared_images: Pat
         assert words in found.stderr
     assert image.read_bytes() == before
     assert not list(tmp_path.iterdir())
+
+
+def test_the_caption_names_file_and_model_without_their_folders(
+    exported_formats: Path, shared_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions: list[Caption] = []
+    monkeypatch.setattr(explanations, "draw_overlay", lambda image, heat, caption, window: captions.append(caption))
+    explainer = explanations.Explainer(exported_formats / "model.tflite", "occlusion")
+    explainer.draw(FilePrediction(str(shared_images / "glioma/000.png"), "glioma", {"glioma": 0.9}, decision="glioma"))
+    assert captions[0].title == "000.png"
+    assert captions[0].method.startswith("Occlusion, model tiny, version 1, btkeras ")

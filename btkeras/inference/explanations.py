@@ -31,7 +31,7 @@ class Explainer:
         self._predictor = Predictor(model)
         backend = self._predictor.backend
         self._open = opener()
-        self._caption = f"{title} ({method}), {SOFTWARE}, model {backend.source.name}"
+        self._caption = f"{title}, model {_model_name(backend)}, {SOFTWARE}"
         self._explain = _explain(backend, method)
 
     def draw(self, prediction: FilePrediction) -> bytes:
@@ -42,8 +42,14 @@ class Explainer:
         index = np.array([self._predictor.classes.index(prediction.label)])
         preprocessor = self._predictor.preprocessor
         (heat,) = self._explain(preprocessor.array(image)[None], index)
-        caption = Caption(prediction.path, format_prediction(prediction), self._caption)
+        # Without the folders, whose names may be a patient's.
+        caption = Caption(Path(prediction.path).name, format_prediction(prediction), self._caption)
         return draw_overlay(image, heat, caption, input_window(image, preprocessor.harmonize))
+
+
+def _model_name(backend: InferenceBackend) -> str:
+    folder = backend.source.resolve()
+    return folder.name if backend.version is None else f"{folder.parent.name}, version {backend.version}"
 
 
 def _explain(backend: InferenceBackend, method: str) -> Explain:

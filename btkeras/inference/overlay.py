@@ -23,6 +23,8 @@ COLORMAP = "viridis"
 SOFTWARE = f"btkeras {btkeras.__version__}"
 # Share of the maximum at which the outline is drawn; the same as of the scores' IoU.
 OUTLINE = 0.5
+# Where the box is no more than the image's edge, it is not mentioned.
+_BOX = "The thin box is what the network gets. "
 _WARNING = "Shows what the prediction rests on, not where a tumour is. Research use only."
 _OPACITY = 0.6
 _DOTS_PER_INCH = 120
@@ -84,7 +86,8 @@ def draw_overlay(
         figure.text(0.02, 0.945, _short(caption.title))
         figure.text(0.02, 0.885, caption.decision, fontsize=11, fontweight="bold")
         figure.text(0.02, 0.075, _short(caption.method, 110), fontsize=8)
-        figure.text(0.02, 0.03, _WARNING, fontsize=8)
+        cropped = window != input_window(image, harmonize=False)
+        figure.text(0.02, 0.03, _BOX * cropped + _WARNING, fontsize=8)
         figure.savefig(buffer, format="png", metadata={"Software": SOFTWARE})
     return buffer.getvalue()
 
