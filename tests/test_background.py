@@ -30,10 +30,33 @@ def test_all_is_written_in_order_and_of_what_waits_the_newest_alone() -> None:
         writer.give("slow", slow)
         writer.start()
         begun.wait()
-        for what, content in (("best", 1), ("state", 1), ("best", 2), ("state", 2), ("other", 1), ("state", 3)):
-            writer.give(what, lambda what=what, content=content: written.append((what, content)))
+        # Epochs, of which the second and the fourth are better ones.
+        for number, names in enumerate((["best", "state"], ["best", "state"], ["state"], ["best", "state", "other"])):
+            for name in names:
+                writer.give(name, lambda name=name, number=number: written.append((name, number)))
+            writer.start()
         ready.set()
-    assert written == [("best", 2), ("state", 3), ("other", 1)]
+    assert written == [("best", 3), ("state", 3), ("other", 3)]
+
+
+def test_a_state_is_never_written_before_the_best_model_that_it_names() -> None:
+    """The first epoch's best model is being written when the second epoch, a better one, ends."""
+    written, begun, ready = [], Event(), Event()
+
+    def first_best() -> None:
+        begun.set()
+        ready.wait()
+
+    with BackgroundWriter() as writer:
+        writer.give("best", first_best)
+        writer.give("state", lambda: written.append("state 1"))
+        writer.start()
+        begun.wait()
+        for name in ("best", "state"):
+            writer.give(name, lambda name=name: written.append(f"{name} 2"))
+        writer.start()
+        ready.set()
+    assert written == ["best 2", "state 2"]
 
 
 def test_nothing_is_written_before_the_start() -> None:

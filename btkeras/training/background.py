@@ -18,19 +18,29 @@ class BackgroundWriter:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "writer")
+        self._given: dict[str, Callable[[], None]] = {}
         self._waiting: dict[str, Callable[[], None]] = {}
         self._lock = Lock()
         self._error: BaseException | None = None
 
     def give(self, what: str, write: Callable[[], None]) -> None:
-        """Takes what is to be written, in place of what waits under the same name; raises an earlier write's error."""
+        """Takes what is to be written after the next ``start``; raises what an earlier write raised."""
         if self._error:
             raise self._error
-        with self._lock:
-            self._waiting[what] = write
+        self._given[what] = write
 
     def start(self) -> None:
-        """Lets the thread write what was given: at the end of what it would slow down, such as further copies."""
+        """Lets the thread write what was given, in that order: all at once, so that none is written before another.
+
+        It takes the place of what waits under the same names. What is given is written now, and not while further
+        copies are made, which the thread would slow down.
+        """
+        with self._lock:
+            for what, write in self._given.items():
+                # To the end: behind what was given before it, and is perhaps what it relies on.
+                self._waiting.pop(what, None)
+                self._waiting[what] = write
+        self._given = {}
         self._pool.submit(self._write)
 
     def _write(self) -> None:

@@ -58,11 +58,12 @@ def accelerators() -> list[Any]:
 
 
 def steps_per_call(steps: int) -> int:
-    """Training steps that TensorFlow makes on a GPU in one call: all of an epoch's, or a part of a long epoch's.
+    """Training steps that TensorFlow makes on its one GPU in one call: all of an epoch's, or a part of a long epoch's.
 
     Otherwise one, since the call costs nothing beside a step on a processor.
     """
-    looped = keras.backend.backend() == "tensorflow" and accelerators()
+    # Keras' loop (3.15) fails under MirroredStrategy.
+    looped = keras.backend.backend() == "tensorflow" and len(accelerators()) == 1
     # Divided evenly, because Keras would go on into the next epoch.
     return max(n for n in range(1, _MAX_STEPS + 1) if steps % n == 0) if looped else 1
 
