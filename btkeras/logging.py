@@ -20,6 +20,8 @@ def log_to_terminal() -> None:
     """Shows what the package logs, from INFO on. Called again it changes nothing."""
     if not any(isinstance(handler, _Terminal) for handler in logger.handlers):
         logger.addHandler(_Terminal())
+        # Else the first `logging.info()` of a library makes a handler there, which shows these lines again.
+        logging.getLogger().addHandler(logging.NullHandler())
     logger.setLevel(logging.INFO)
 
 

@@ -253,3 +253,11 @@ def test_resume_starts_a_run_that_is_not_there_and_needs_no_data_for_one_that_is
     assert started.exit_code == 0, started.output
     again = btkeras("train", "--resume", "--out", out)
     assert again.exit_code == 0 and "finished already" in again.stderr and "test accuracy" in again.stdout
+
+
+def test_a_line_of_the_log_is_shown_once(tmp_path: Path) -> None:
+    """Though a library logs by itself, as Keras does when it exports."""
+    imports = "import logging\nfrom btkeras.logging import log_to_terminal, logger\n"
+    code = f"{imports}log_to_terminal()\nlogging.info('x')\nlogger.info('once')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr == "once\n"

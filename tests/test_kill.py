@@ -29,7 +29,15 @@ def start() -> Iterator[Start]:
 
     def train(*arguments: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.cli_with_tiny", "train", *map(str, arguments)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Tests under `nohup` hand on that it is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        )
         started.append(process)
         return process
 
@@ -73,7 +81,7 @@ def settings(*overrides: str) -> list[str]:
 def test_a_killed_run_resumes_to_the_result_of_an_uninterrupted_one(
     tmp_path: Path, shared_images: Path, start: Start
 ) -> None:
-    arguments = ["--data", shared_images, *settings(*TINY, "train.epochs=6", "data.cache=disk")]
+    arguments = ["--data", shared_images, *settings(*TINY, "train.epochs=80", "data.cache=disk")]
     whole = start(*arguments, "--out", tmp_path / "whole")
     killed = start(*arguments, "--out", tmp_path / "killed")
     wait_for_epochs(killed, tmp_path / "killed", 2)
@@ -95,6 +103,7 @@ def test_a_stopped_run_says_how_to_go_on(tmp_path: Path, shared_images: Path, st
     for number, process in zip(signals, processes, strict=True):
         wait_for_epochs(process, tmp_path / number.name, 1)
         process.send_signal(number)
+    for number, process in zip(signals, processes, strict=True):
         _, err = process.communicate(timeout=300)
         assert process.returncode == signals[number]
         assert "Traceback" not in err and f"btkeras train --resume --out {tmp_path / number.name}" in err
