@@ -110,7 +110,7 @@ def test_a_disk_that_is_full_ends_the_training_which_can_be_resumed(
 def test_what_is_drawn_of_short_epochs_does_not_hold_a_training_up(
     tmp_path: Path, shared_images: Path, tiny_config: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every epoch's metrics are there, but not every epoch's matrix."""
+    """Every epoch's metrics are there, of both phases, but not every epoch's matrix."""
     drawn: list[int] = []
     draw = tensorboard._confusion_image
 
@@ -120,7 +120,7 @@ def test_what_is_drawn_of_short_epochs_does_not_hold_a_training_up(
         return draw(matrix, classes)
 
     monkeypatch.setattr(tensorboard, "_confusion_image", slow)
-    trainer.train(tiny_config("train.epochs=30"), load_dataset(shared_images), tmp_path / "run")
+    trainer.train(tiny_config("train.epochs=30", "cooldown.epochs=3"), load_dataset(shared_images), tmp_path / "run")
     events = [
         value.tag
         for file in (tmp_path / "run/tensorboard/train").glob("events*")

@@ -147,7 +147,7 @@ def test_predict_takes_the_newest_model_where_that_is_asked_for(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     image = shared_images / "glioma/000.png"
-    fails(btkeras("predict", image), "takes its pretrained model", "--model newest")
+    fails(btkeras("predict", image), "takes its pretrained model", "newest")
     fails(btkeras("predict", image, "--model", "newest"), r"saved_models/ or runs/", "btkeras train")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/mine").symlink_to(trained_run)

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from btkeras.checksums import record_files
-from btkeras.config import ExperimentConfig
+from btkeras.config import ExperimentConfig, ScheduleConfig
 from btkeras.config_io import load_config
 from btkeras.datasets import load_dataset
 from btkeras.errors import DataError, ModelError, RunError
@@ -193,6 +193,13 @@ def test_mixed_precision_trains_and_keeps_a_float32_model(
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     assert all(variable.dtype == "float32" for variable in model.variables)
     assert run.manifest()["precision"] == policy
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_every_optimizer_does_without_weight_decay(name: str, tiny_config: Config) -> None:
+    config = tiny_config(f"optimizer.name={name}", "optimizer.weight_decay=0").optimizer
+    model = build_model("tiny", input_shape=(32, 32, 1))
+    assert not make_optimizer(config, Schedule(1e-3, ScheduleConfig(), epochs=1, steps=1), model).weight_decay
 
 
 def test_mixed_float16_scales_the_loss(tiny_config: Config) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from types import TracebackType
@@ -18,12 +18,12 @@ class BackgroundWriter:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "writer")
-        self._given: dict[str, Callable[[], None]] = {}
-        self._waiting: dict[str, Callable[[], None]] = {}
+        self._given: dict[Hashable, Callable[[], None]] = {}
+        self._waiting: dict[Hashable, Callable[[], None]] = {}
         self._lock = Lock()
         self._error: BaseException | None = None
 
-    def give(self, what: str, write: Callable[[], None]) -> None:
+    def give(self, what: Hashable, write: Callable[[], None]) -> None:
         """Takes what is to be written after the next ``start``; raises what an earlier write raised."""
         if self._error:
             raise self._error

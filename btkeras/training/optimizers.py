@@ -125,7 +125,8 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule, model: keras.Mod
     own: dict[str, Any] = {"momentum": config.momentum, "nesterov": True} if config.name == "sgd" else {}
     optimizer: keras.optimizers.Optimizer = _OPTIMIZERS[config.name][one_tensorflow_replica()](
         learning_rate=schedule,
-        weight_decay=config.weight_decay or None,
+        # Keras' AdamW takes no None, with which the others leave the decay out.
+        weight_decay=config.weight_decay or (0.0 if config.name == "adamw" else None),
         use_ema=config.ema > 0,
         ema_momentum=config.ema or 0.99,
         **own,

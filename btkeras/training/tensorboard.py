@@ -61,7 +61,8 @@ class TensorBoard(TimedEpochs):
         }
         validation = {name.removeprefix("val_"): logs[name] for name in logs.keys() - train.keys()}
         self._waiting.append((step, train | speed, validation, self._matrix()))
-        self._writer.give("TensorBoard", self._write)
+        # Under a name of its own: the callback of the next phase must not take its place.
+        self._writer.give(self._write, self._write)
 
     def _write(self) -> None:
         """Writes the epochs that wait; only the last one's matrix, since drawing may take longer than an epoch."""
@@ -80,7 +81,7 @@ class TensorBoard(TimedEpochs):
             writer.flush()
 
     def on_train_end(self, logs: Logs = None) -> None:
-        self._writer.give("TensorBoard's end", self._close)
+        self._writer.give(self._close, self._close)
 
     def _close(self) -> None:
         self._train.close()

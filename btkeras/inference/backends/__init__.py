@@ -58,7 +58,7 @@ class InferenceBackend(ModelMetadata):
     Attributes:
         source: The folder it was loaded from.
         predict: Outputs for uint8 ``[n, size, size, channels]``; ModelError if they are not finite.
-        fast: As ``predict``, in bfloat16; None unless that was measured to be faster here.
+        fast: As ``predict``, in bfloat16; None unless the engine has both.
         explain: LayerCAM maps, float32 ``[n, size, size]`` in 0..1, for uint8 ``[n, size, size, channels]`` and class
             indices ``[n]``; None if the format has no gradients.
         version: The exported version's number; None for a run.
@@ -188,7 +188,7 @@ def default_model() -> Path:
     raise ModelError(
         "Without --model btkeras takes its pretrained model",
         received="an installation without it",
-        remedy=f"Name a run or an exported model, or the newest of your own: --model {NEWEST}",
+        remedy=f"Name a run or an exported model; `{NEWEST}` is the newest of your own",
     )
 
 

@@ -50,7 +50,7 @@ _SAID = MappingProxyType(
     {
         "openvino": "OpenVINO, float32",
         "openvino-bfloat16": "OpenVINO, bfloat16",
-        _MIXED: "OpenVINO, bfloat16 and, where a decision is close, float32",
+        _MIXED: "OpenVINO, float32",
     }
 )
 # ONNX Runtime's level for errors; its warnings are about how well a graph could be optimised.
