@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -62,19 +61,6 @@ def test_help_loads_neither_tensorflow_nor_keras(arguments: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("name", ["README.md", "docs/guide.md"])
-def test_documented_commands_are_ones_that_exist(name: str) -> None:
-    shown = re.findall(r"```(\w+)\n(.*?)```", (ROOT / name).read_text(), re.S)
-    lines = [line for language, block in shown if language == "bash" for line in block.splitlines()]
-    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("btkeras ")]
-    assert len(commands) > 5
-    for words in commands:
-        if words[1].startswith("-"):
-            continue
-        known = {option for parameter in main.commands[words[1]].params for option in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= known | {"--help"}, words
 
 
 def test_a_folder_of_the_packages_name_beside_a_script_does_not_hide_it(tmp_path: Path) -> None:

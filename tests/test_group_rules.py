@@ -14,7 +14,7 @@ from btkeras.metrics.groups import group_probabilities
 ROOT = Path(__file__).parents[1]
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 FREE = 2
-# Percent of patients, and of tumour-free scans, that are right: of docs/inputs.md, by free slices to each of a tumour.
+# Percent of patients, and of tumour-free scans, that are right: of docs/trust.md, by free slices to each of a tumour.
 EXPECTED = {
     "tumor_evidence": {0: (96.2, 99.5), 1: (96.2, 99.7), 3: (96.3, 99.8), 6: (96.2, 100.0)},
     "mean_probability": {0: (96.2, 100.0), 1: (23.3, 100.0), 3: (0.0, 100.0), 6: (0.0, 100.0)},

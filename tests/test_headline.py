@@ -42,16 +42,8 @@ def test_the_table_of_the_page_is_what_the_files_say() -> None:
     assert text == trials.with_table(headline.with_table(text)), "run: python -m scripts.results"
 
 
-def test_the_page_is_short_and_its_links_lead_somewhere() -> None:
-    text = TRUST.read_text(encoding="utf-8")
-    assert len(text.split()) <= 2500
-    for file, anchor in re.findall(r"\]\(((?!https?:)[^)#]*)(#[^)]*)?\)", text):
-        page = (TRUST.parent / file) if file else TRUST
-        assert page.exists(), file
-        if anchor:
-            titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-            anchors = {"#" + re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-            assert anchor in anchors, f"{file}{anchor}"
+def test_the_page_is_short() -> None:
+    assert len(TRUST.read_text(encoding="utf-8").split()) <= 2500
 
 
 def test_what_is_not_there_is_not_measured_yet(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 ``GROUP_RULE`` decides. A whole head has many slices beside the tumour, which the mean of all probabilities, or a
 majority, would outvote: with one tumour-free slice for each that shows the tumour, they find a quarter of the tumours
-that they find without, and with three none, where ``tumor_evidence`` finds as many (docs/inputs.md). Where all slices
+that they find without, and with three none, where ``tumor_evidence`` finds as many (docs/trust.md). Where all slices
 show a tumour, as FigShare's do, the three agree.
 """
 
