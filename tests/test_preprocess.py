@@ -18,8 +18,10 @@ from btkeras.errors import ImageError
 from btkeras.preprocessing import graph as image_graph
 from btkeras.preprocessing.decode import to_uint8
 from btkeras.preprocessing.graph import orientation
-from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.preprocessing.mri_check import rejection_reason
+from btkeras.preprocessing.preprocessor import Preprocessor, without_equal_channels
 from btkeras.preprocessing.resize import resize
+from btkeras.splitting.known_slices import slice_hashes
 from tests.images import (
     GREY,
     GREY_ALPHA,
@@ -120,6 +122,18 @@ def test_grey_given_as_grey_and_as_rgb_is_the_same(channels: int) -> None:
     grey = scene()[..., :1]
     once, thrice = (preprocessor(40, channels).array(image) for image in (grey, grey.repeat(3, axis=-1)))
     np.testing.assert_array_equal(once, thrice)
+
+
+def test_equal_channels_are_one_and_others_stay() -> None:
+    grey = scene()[..., :1]
+    color = grey.repeat(3, axis=-1)
+    np.testing.assert_array_equal(without_equal_channels(color), grey)
+    # What looks at the decoded image finds the same in both.
+    assert rejection_reason(color) == rejection_reason(grey)
+    np.testing.assert_array_equal(slice_hashes(color), slice_hashes(grey))
+    color[-1, -1, 2] ^= 1
+    for image in (color, grey):
+        assert without_equal_channels(image) is image
 
 
 @pytest.mark.parametrize(

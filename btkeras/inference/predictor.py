@@ -31,7 +31,7 @@ from btkeras.inference.model_folder import known_slices
 from btkeras.logging import logger
 from btkeras.machine import map_in_threads
 from btkeras.preprocessing.mri_check import rejection_reason
-from btkeras.preprocessing.preprocessor import Preprocessor
+from btkeras.preprocessing.preprocessor import Preprocessor, without_equal_channels
 from btkeras.splitting.known_slices import slice_hashes
 
 Image = str | Path | NDArray[np.uint8]
@@ -139,6 +139,7 @@ class Predictor:
 
         If the file is rejected already (``Slices.rejection``), its pixels are not checked.
         """
+        image = without_equal_channels(image)
         pixels, hashes = self.preprocessor.array(image), slice_hashes(image) if self.known else None
         return PreprocessedInput(pixels, rejection or rejection_reason(image), hashes=hashes)
 
@@ -175,7 +176,8 @@ class Predictor:
         """
         refs = [file if isinstance(file, SliceRef) else SliceRef(str(file)) for file in files]
         read = partial(self._read, opener())
-        for batch in batched(map_in_threads(read, refs), BATCH):
+        # While the network has a batch, the next one is read.
+        for batch in batched(map_in_threads(read, refs, ahead=BATCH), BATCH):
             yield from self._predictions(batch)
 
     def _labels(self, probabilities: NDArray[np.float32]) -> list[str]:

@@ -29,6 +29,13 @@ def to_channels(image: ImageArray, channels: int) -> ImageArray:
     return image.repeat(3, axis=-1) if channels == 3 else np.asarray(Image.fromarray(image).convert("L"))[..., None]
 
 
+def without_equal_channels(image: ImageArray) -> ImageArray:
+    """Takes one channel of a uint8 image ``[height, width, 3]`` whose channels are equal: the same grey, less work."""
+    if image.shape[-1] == 1 or any(not np.array_equal(image[..., 0], image[..., other]) for other in (1, 2)):
+        return image
+    return np.ascontiguousarray(image[..., :1])
+
+
 @dataclass(frozen=True)
 class Preprocessor:
     """Makes images the network's input, to the same bytes as the exported model's graph.
