@@ -39,6 +39,8 @@ class Fake:
     tokens: Their Authorization headers.
     before: Answers in place of the model where it returns something; gets the request's number from 0.
     most: The most requests under way at once.
+    models: Its answer to ``GET /v1/models``; None as TensorFlow Serving, which lists none.
+    decided: Further outputs of each image, as of a server that decides.
     """
 
     url: str = ""
@@ -47,6 +49,8 @@ class Fake:
     tokens: list[str | None] = field(default_factory=list)
     before: Callable[[int], Reply | None] = lambda number: None
     most: int = 0
+    models: list[str] | None = None
+    decided: dict[str, Any] = field(default_factory=dict)
     running: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -61,11 +65,12 @@ class Fake:
         early = self.before(number)
         if early:
             return early
-        if not path.startswith(("/v1/models/btkeras:", "/v1/models/btkeras/")):
+        names = self.models or ["btkeras"]
+        if not path.startswith(tuple(f"/v1/models/{name}{end}" for name in names for end in ":/")):
             return 404, {"error": "Servable not found for request: Latest(other)"}, {}
         images = [base64.b64decode(instance["image_bytes"]["b64"]) for instance in instances]
         try:
-            return 200, {"predictions": [outputs(image) for image in images]}, {}
+            return 200, {"predictions": [outputs(image) | self.decided for image in images]}, {}
         except OSError:
             return 400, {"error": "Input is not an\n image. [[{{node decode}}]]"}, {}
 
@@ -102,8 +107,13 @@ def fake_server() -> Iterator[Fake]:
 
         def do_GET(self) -> None:
             status = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-            text = json.dumps({"model_version_status": [status]}).encode()
-            self.send_response(200)
+            code, answer = 200, {"model_version_status": [status]}
+            if self.path == "/v1/models" and fake.models is None:
+                code, answer = 400, {"error": "Malformed request: GET /v1/models"}
+            elif self.path == "/v1/models":
+                answer = {"models": fake.models}
+            text = json.dumps(answer).encode()
+            self.send_response(code)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)

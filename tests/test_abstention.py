@@ -87,7 +87,7 @@ def test_without_a_threshold_nothing_is_decided(run: Path) -> None:
     assert (found.threshold, found.images, found.data) == (None, 0, VALIDATION)
     assert "turns all validation slices" in btkeras("calibrate", run).output
     decided = Predictor(run).selective.decisions(np.array([[1.0, 0, 0, 0]]), None, [None])
-    assert decided[0].decision == "uncertain" and "risk of 20%" in decided[0].reasons[0]
+    assert decided[0].decision == "uncertain" and "risk of 20 %" in decided[0].reasons[0]
 
 
 @pytest.mark.parametrize("change", [{"threshold": 2.0}, {"risk": None}, {"covered": 500}, {"more": 1}])
@@ -105,7 +105,7 @@ def test_a_model_of_before_says_what_it_lacks_and_abstains_by_its_sets(run: Path
     old = replace(backend, calibration=replace(backend.calibration, abstention=None))
     assert "no abstention threshold; get them with: btkeras calibrate" in str(old.missing())
     decided = Predictor(old).selective.decisions(np.array([[0.9, 0.1, 0, 0]]), None, [None])
-    assert decided[0].decision == "uncertain" and "at 95% coverage" in decided[0].reasons[0]
+    assert decided[0].decision == "uncertain" and "at 95 % coverage" in decided[0].reasons[0]
 
 
 def test_images_are_corrupted_at_random_and_always_alike() -> None:

@@ -18,8 +18,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from btkeras.cli import main
-from btkeras.inference import client
-from btkeras.inference.client import Client, predict_url
+from btkeras.inference import client, connection
+from btkeras.inference.client import Client
+from btkeras.inference.connection import TOKEN, Connection
 from btkeras.inference.inputs import references
 from tests.rest_server import CLASSES, Fake, Reply, fake_server, outputs
 
@@ -45,8 +46,8 @@ def slices(tmp_path: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_FIRST_WAIT", 0.01)
-    monkeypatch.delenv(client.TOKEN, raising=False)
+    monkeypatch.setattr(connection, "_FIRST_WAIT", 0.01)
+    monkeypatch.delenv(TOKEN, raising=False)
 
 
 def run(*arguments: str) -> Result:
@@ -69,8 +70,11 @@ def test_answers_are_the_servers_in_order_in_bounded_batches(server: Fake, slice
     for answer in answers:
         expected = outputs(Path(answer["path"]).read_bytes())
         assert answer["probabilities"] == dict(zip(CLASSES, expected["probabilities"], strict=True))
-        assert answer["label"] == answer["decision"] == expected["label"]
+        # TensorFlow Serving decides nothing, and no label passes for a decision.
+        assert answer["label"] == expected["label"] and answer["decision"] is None
         assert (answer["set"], answer["ood_percentile"], answer["reasons"]) == (None, None, [])
+    assert result.stderr.count("gives no decisions") == 1
+    assert "does not list its models" in result.stderr and "--name" in result.stderr
     assert sorted(server.sizes) == [8, 16, 16]
     assert set(server.paths) == {"/v1/models/btkeras:predict"}
 
@@ -79,21 +83,67 @@ def test_table_and_csv_have_the_shape_of_a_local_prediction(server: Fake, slices
     table = run(slices[0], slices[-1], "--server", server.url)
     assert table.exit_code == 0
     header, dark, bright = table.stdout.splitlines()
-    assert header.split() == ["decision", *CLASSES, "ood_percentile", "file"]
+    assert header.split() == ["label", *CLASSES, "ood_percentile", "file"]
     assert dark.split()[0] == "meningioma" and bright.split()[0] == "glioma"
     rows = list(csv.DictReader(io.StringIO(run(slices[0], "--server", server.url, "--csv").stdout)))
-    assert (rows[0]["label"], rows[0]["set"], rows[0]["ood_percentile"], rows[0]["slices"]) == (
-        "meningioma",
-        "",
-        "",
-        "1",
-    )
+    shown = [rows[0][name] for name in ("label", "decision", "set", "ood_percentile", "slices")]
+    assert shown == ["meningioma", "", "", "", "1"]
+
+
+DECIDED = {
+    "decision": "uncertain",
+    "reasons": ["unlike the training slices"],
+    "set": ["glioma", "meningioma"],
+    "ood_percentile": 99.5,
+    "near_duplicate": "none",
+}
+
+
+def test_a_server_that_decides_is_shown_to_decide(server: Fake, slices: list[str]) -> None:
+    server.decided = DECIDED
+    (answer,) = json.loads(run(slices[0], "--server", server.url, "--json").stdout)
+    assert {name: answer[name] for name in DECIDED} == DECIDED and answer["label"] == "meningioma"
+    table = run(slices[0], "--server", server.url)
+    header, row = table.stdout.splitlines()
+    assert header.startswith("decision ") and row.startswith("uncertain ") and "99.5" in row
+    assert row.endswith("(unlike the training slices)") and "no decisions" not in table.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("decision", 1), ("set", "glioma"), ("reasons", [1]), ("ood_percentile", "9")]
+)
+def test_a_decision_of_another_kind_is_one_message(server: Fake, slices: list[str], field: str, value: object) -> None:
+    server.decided = DECIDED | {field: value}
+    result = run(slices[0], "--server", server.url)
+    assert result.exit_code == 1 and f"Received: {field}: " in result.stderr
+
+
+def test_a_servers_only_model_is_asked_and_of_several_one_must_be_named(server: Fake, slices: list[str]) -> None:
+    server.models = ["tumors"]
+    assert run(slices[0], "--server", server.url).exit_code == 0
+    server.models = ["tumors", "other"]
+    several = run(slices[0], "--server", server.url)
+    assert several.exit_code == 2 and "tumors, other" in several.stderr and "--name" in several.stderr
+    assert run(slices[0], "--server", server.url, "--name", "other").exit_code == 0
+    assert server.paths == ["/v1/models/tumors:predict", "/v1/models/other:predict"]
+
+
+def test_scans_without_decisions_on_slices_have_none(server: Fake, slices: list[str]) -> None:
+    folder = Path(slices[0]).parent
+    (folder / "patients.csv").write_text("image,patient\n" + "".join(f"{Path(each).name},P1\n" for each in slices))
+    arguments = (str(folder), "--server", server.url, "--group-by", "patient")
+    (scan,) = json.loads(run(*arguments, "--json").stdout)
+    assert scan["decision"] is None and scan["label"] in CLASSES and len(scan["slices"]) == 40
+    assert run(*arguments).stdout.startswith("label ")
+    server.decided = DECIDED
+    (scan,) = json.loads(run(*arguments, "--json").stdout)
+    assert scan["decision"] == "uncertain"
 
 
 def test_a_version_a_label_a_name_and_a_token_are_sent(
     server: Fake, slices: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(client.TOKEN, "secret")
+    monkeypatch.setenv(TOKEN, "secret")
     assert run(slices[0], "--server", f"{server.url}/", "--model-version", "3").exit_code == 0
     assert run(slices[0], "--server", server.url, "--model-version", "stable").exit_code == 0
     missing = run(slices[0], "--server", server.url, "--name", "a b")
@@ -112,7 +162,7 @@ def test_the_token_is_not_replaced_by_a_netrc_file(
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv(client.TOKEN, "secret")
+    monkeypatch.setenv(TOKEN, "secret")
     assert run(slices[0], "--server", server.url).exit_code == 0
     assert server.tokens == ["Bearer secret"]
 
@@ -133,7 +183,8 @@ def test_one_broken_image_fails_alone(server: Fake, slices: list[str]) -> None:
 
 def test_files_that_are_no_images_need_no_server(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("text")
-    result = run(str(tmp_path / "a.png"), "--server", f"http://127.0.0.1:{_closed_port()}", "--csv")
+    address = f"http://127.0.0.1:{_closed_port()}"
+    result = run(str(tmp_path / "a.png"), "--server", address, "--name", "m", "--csv")
     assert result.exit_code == 1 and "must be PNG, JPEG" in result.stdout
 
 
@@ -150,7 +201,7 @@ def test_a_busy_server_is_asked_again_and_says_when(
         return False
 
     asked = Client(server.url)
-    monkeypatch.setattr(asked, "_wait", wait)
+    monkeypatch.setattr(asked._connection, "_wait", wait)
     answers = list(asked.predict_files(references(slices[:1]))[1])
     assert not answers[0].error and len(server.paths) == 4
     assert waited == [7.0, 0.02, 0.04]
@@ -177,7 +228,7 @@ def test_no_server_there_is_one_message(slices: list[str]) -> None:
 
 
 def test_a_silent_server_is_one_message(server: Fake, slices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_TIMEOUTS", (1.0, 0.2))
+    monkeypatch.setattr(connection, "_TIMEOUTS", (1.0, 0.2))
 
     def late(number: int) -> Reply | None:
         time.sleep(0.5)
@@ -242,7 +293,7 @@ def test_an_address_must_be_one(url: str, slices: list[str]) -> None:
 
 
 def test_a_proxys_path_is_kept() -> None:
-    assert predict_url("https://host/tf/", "m", "") == "https://host/tf/v1/models/m:predict"
+    assert Connection("https://host/tf/").predict_url("m") == "https://host/tf/v1/models/m:predict"
 
 
 @pytest.mark.parametrize(

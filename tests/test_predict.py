@@ -108,7 +108,7 @@ def test_answers_say_refused_or_uncertain_and_why(judged_run: Path, mixed: list[
     *_, phantom, photo = Predictor(judged_run).predict_files(mixed)
     assert photo.decision == "rejected" and photo.reasons == ("no brain MRI slice: it is in colour",)
     assert photo.label in photo.probabilities
-    assert phantom.decision == "uncertain" and "no probability is high enough for a risk of 20%" in phantom.reasons
+    assert phantom.decision == "uncertain" and "no probability is high enough for a risk of 20 %" in phantom.reasons
     assert phantom.ood_percentile is not None and phantom.set is not None
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.test_serve_process import process
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,3 +46,12 @@ def test_predict_prints_what_is_shown(folder: Path) -> None:
 
 def test_the_python_lines_print_what_is_shown(folder: Path) -> None:
     assert run(folder, "-c", block("python")) == block("text", 2)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_server_replies_what_is_shown(folder: Path) -> None:
+    lines = next(text for name, text in SHOWN if name == "bash" and "curl" in text)
+    with process(folder=folder) as (_, url):
+        lines = lines.replace("localhost:8501", url)
+        done = subprocess.run(["bash", "-c", lines], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout == block("text", 1).rstrip("\n")

@@ -54,7 +54,7 @@ def test_the_most_probable_class_is_the_decision_from_the_threshold_on_whatever_
 def test_without_a_threshold_that_keeps_the_risk_every_image_is_uncertain() -> None:
     nothing = replace(CALIBRATION, abstention=replace(ABSTENTION, threshold=None))
     found = decision([1.0, 0.0, 0.0], selective=SelectiveClassifier(CLASSES, nothing, REFERENCE, 0.9))
-    assert (found.decision, found.reasons) == ("uncertain", ("no probability is high enough for a risk of 10%",))
+    assert (found.decision, found.reasons) == ("uncertain", ("no probability is high enough for a risk of 10 %",))
 
 
 # Of models of before there was a threshold: their prediction sets.
@@ -67,7 +67,7 @@ def test_one_class_in_the_set_is_the_decision() -> None:
 def test_several_classes_in_the_set_are_uncertain_and_named() -> None:
     found = decision([0.5, 0.45, 0.05])
     assert (found.decision, found.set) == ("uncertain", ("glioma", "meningioma"))
-    assert found.reasons == ("glioma or meningioma at 90% coverage",)
+    assert found.reasons == ("glioma or meningioma at 90 % coverage",)
 
 
 def test_an_empty_set_is_uncertain() -> None:

@@ -20,7 +20,13 @@ import pytest
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
+from btkeras import Predictor
+from btkeras.config import PhantomConfig
+from btkeras.datasets.phantom import draw_patient
+from btkeras.decisions.calibration import Calibration
 from btkeras.inference.backends import ModelOutputs, load_backend
+from btkeras.preprocessing.decode import decode
+from btkeras.preprocessing.mri_check import rejection_reason
 from btkeras.preprocessing.preprocessor import Preprocessor
 from btkeras.server.settings import ServerSettings
 from tests.conftest import CLASSES
@@ -58,9 +64,33 @@ def expected(images: list[bytes]) -> list[dict[str, Any]]:
             "classes": list(CLASSES),
             "label": CLASSES[int(row.argmax())],
             "ood_score": pytest.approx(float(score), rel=1e-6),
+            "decision": "rejected",
+            "reasons": [f"no brain MRI slice: {rejection_reason(decode(image))}"],
+            # Noise has a higher mean grey level than all calibration slices.
+            "ood_percentile": 100.0,
         }
-        for row, score in zip(probabilities, scores, strict=True)
+        for image, row, score in zip(images, probabilities, scores, strict=True)
     ]
+
+
+def test_decisions_are_those_of_predict(tmp_path: Path) -> None:
+    drawn = draw_patient(PhantomConfig(image_size=96), 0)[0].image
+    certain = drawn * 0.3
+    certain[:48, 48:] = drawn[:48, 48:]
+    images = {"certain": certain, "bright": np.minimum(drawn * 1.8, 255), "noise": noise(0, 60, 60)}
+    calibration = Calibration(1.0, tuple(np.linspace(0, 0.6, 100).tolist()), 0.0, 0.0)
+    backend = quarters_backend(calibration=calibration)
+    for name, pixels in images.items():
+        (tmp_path / f"{name}.png").write_bytes(png(pixels.astype(np.uint8)))
+    predictions = list(Predictor(backend).predict_files(sorted(tmp_path.iterdir())))
+    with running(backend) as (client, _):
+        body = {"instances": [b64(Path(each.file).read_bytes()) for each in predictions]}
+        rows = client.post(PREDICT, json=body).json()["predictions"]
+    for row, prediction in zip(rows, predictions, strict=True):
+        shown = {name: row[name] for name in ("decision", "reasons", "set", "ood_percentile", "label")}
+        theirs = {name: getattr(prediction, name) for name in shown}
+        assert shown == {name: list(value) if isinstance(value, tuple) else value for name, value in theirs.items()}
+    assert {row["decision"] for row in rows} == {"meningioma", "rejected", "uncertain"}
 
 
 def test_predict_in_rows_and_columns(client: httpx.Client) -> None:
@@ -118,7 +148,12 @@ def test_metadata(client: httpx.Client) -> None:
     default = message.signature_def["serving_default"]
     assert default.method_name == "tensorflow/serving/predict"
     assert [size.size for size in default.inputs["image_bytes"].tensor_shape.dim] == [-1]
-    assert set(default.outputs) == {"probabilities", "classes", "label", "ood_score"}
+    answer = client.post(PREDICT, json={"instances": [b64(files()[0])]}).json()
+    assert set(default.outputs) == set(answer["predictions"][0])
+
+
+def test_the_models_are_listed(client: httpx.Client) -> None:
+    assert client.get("/v1/models").json() == {"models": ["quarters"]}
 
 
 IMAGE = b64(png(noise(0, 48, 40)))
@@ -138,7 +173,7 @@ def instances(*rows: object) -> str:
         ("GET", f"{MODEL}/versions/x/metadata", "", 404, "Servable not found"),
         ("GET", f"{MODEL}/labels/stable", "", 400, "Unrecognized servable version label: stable"),
         ("GET", PREDICT, "", 404, "Latest(quarters:predict)"),
-        ("GET", "/v1/models", "", 400, "Malformed request"),
+        ("GET", "/v1/model", "", 400, "Malformed request"),
         ("GET", "/nothing", "", 404, ""),
         ("POST", MODEL, "{}", 400, "Malformed request"),
         ("POST", f"{MODEL}:classify", "{}", 400, "Malformed request"),

@@ -58,7 +58,7 @@ _Columns = Mapping[str, Mapping[str, Any]]
     "--group-by", type=click.Choice(["patient", "series"]), help="One decision per patient or series, by all slices."
 )
 @click.option("--server", metavar="URL", help="Ask a server of TensorFlow Serving's REST interface.")
-@click.option("--name", help="The model's name on the server.  [default: btkeras]")
+@click.option("--name", help="The model's name on the server.  [default: its only one]")
 @click.option("--model-version", help="Its version there, by number or label.  [default: the server's choice]")
 @click.option("--json", "output", flag_value="json", help="Print a JSON array.")
 @click.option("--csv", "output", flag_value="csv", help="Print CSV.")
@@ -98,8 +98,10 @@ def predict(
     at, not where a tumour is, and works from a run or a SavedModel (an ONNX or LiteRT file has --method occlusion only,
     and gradcam needs the run).
 
-    --server asks TensorFlow Serving, or `btkeras serve`, instead of loading a model; BTKERAS_TOKEN in the environment
-    is its bearer token. Its decisions are the most probable class, without prediction sets and OOD scores.
+    --server asks a server instead of loading a model; BTKERAS_TOKEN in the environment is its bearer token. `btkeras
+    serve` answers as the model would here. TensorFlow Serving knows neither thresholds nor prediction sets: its
+    predictions have a label, the most probable class, and no decision; it does not list its models, so --name is needed
+    unless the name is btkeras.
 
     \b
     Examples:
@@ -112,7 +114,7 @@ def predict(
       btkeras predict series/ --json
       btkeras predict study/ --group-by series --json
       find . -name '*.png' | btkeras predict -
-      btkeras predict slices/ --server http://localhost:8501 --name cpu
+      btkeras predict slices/ --server http://localhost:8501
     """
     from tqdm import tqdm
 
@@ -191,14 +193,12 @@ def _check_server_options(context: click.Context) -> None:
 
 def _by_server(refs: Sequence[SliceRef], options: Mapping[str, Any]) -> tuple[Sequence[str], Iterator[FilePrediction]]:
     # Imported here because it takes a third as long as a local prediction.
-    from btkeras.inference.client import MODEL_NAME, TOKEN, Client
+    from btkeras.inference.client import Client
+    from btkeras.inference.connection import TOKEN
 
-    name, version = options["name"] or MODEL_NAME, options["model_version"] or ""
-    client = Client(options["server"], name, version, os.environ.get(TOKEN))
+    version, token = options["model_version"] or "", os.environ.get(TOKEN)
+    client = Client(options["server"], options["name"] or "", version, token)
     click.echo(f"server: {client.source}", err=True)
-    click.echo(
-        "a server's predictions have no prediction sets and OOD scores, and reject no image by its pixels", err=True
-    )
     return client.predict_files(refs)
 
 
@@ -250,22 +250,23 @@ def _watch(
 
 def _values(prediction: FilePrediction, columns: _Columns) -> dict[str, Any]:
     names = ("path", "error") if prediction.error else _KEYS
-    return {name: getattr(prediction, name) for name in names} | dict(columns.get(prediction.file, {}))
+    values = {name: getattr(prediction, name) for name in names} | dict(columns.get(prediction.file, {}))
+    return values if prediction.error or prediction.decision else values | {"decision": None}
 
 
 def _print_table(predictions: Iterable[FilePrediction], classes: Sequence[str], columns: _Columns) -> None:
-    header = f"{'decision':<12}" + "".join(f"{name:>12}" for name in classes) + f"{'ood_percentile':>16}  file"
+    header = "".join(f"{name:>12}" for name in classes) + f"{'ood_percentile':>16}  file"
     for prediction in predictions:
         if prediction.error:
             click.echo(f"{prediction.path}: {prediction.error}", err=True)
             continue
         if header:
-            click.echo(header)
+            click.echo(f"{'decision' if prediction.decision else 'label':<12}{header}")
             header = ""
         row = "".join(f"{prediction.probabilities[name]:12.4f}" for name in classes)
         percentile = "" if prediction.ood_percentile is None else f"{prediction.ood_percentile:.1f}"
         reasons = f" ({'; '.join(prediction.reasons)})" if prediction.reasons else ""
-        click.echo(f"{prediction.decision:<12}{row}{percentile:>16}  {prediction.path}{reasons}")
+        click.echo(f"{prediction.decision or prediction.label:<12}{row}{percentile:>16}  {prediction.path}{reasons}")
 
 
 def _print_json(predictions: Iterable[FilePrediction], classes: Sequence[str], columns: _Columns) -> None:

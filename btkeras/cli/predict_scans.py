@@ -38,20 +38,23 @@ def _document(scan: ScanPrediction, values: SliceValues) -> dict[str, Any]:
     supporting = set(scan.supporting)
     slices = [values(each) | {"supports": i in supporting} for i, each in enumerate(scan.slices)]
     keys = ("group", "error") if scan.error else _KEYS
-    return {key: getattr(scan, key) for key in keys} | {"slices": slices}
+    undecided = {} if scan.error or scan.decision else {"decision": None}
+    return {key: getattr(scan, key) for key in keys} | undecided | {"slices": slices}
 
 
 def _print_table(scans: Sequence[ScanPrediction]) -> None:
-    click.echo(f"{'decision':<12}{'probability':>12}{'slices':>8}{'supporting':>12}  group (supporting slices, from 0)")
+    first = "decision" if any(scan.decision for scan in scans) else "label"
+    click.echo(f"{first:<12}{'probability':>12}{'slices':>8}{'supporting':>12}  group (supporting slices, from 0)")
     for scan in scans:
         if scan.error:
             click.echo(f"{scan.group}: {scan.error}", err=True)
             continue
         probability, supporting = scan.probabilities[scan.label], scan.supporting
-        label = f" of {scan.label}" if scan.decision != scan.label else ""
+        shown = scan.decision or scan.label
+        label = f" of {scan.label}" if shown != scan.label else ""
         reasons = f"; {'; '.join(scan.reasons)}" if scan.reasons else ""
         click.echo(
-            f"{scan.decision:<12}{probability:12.4f}{len(scan.slices):8,}{len(supporting):12,}  {scan.group} "
+            f"{shown:<12}{probability:12.4f}{len(scan.slices):8,}{len(supporting):12,}  {scan.group} "
             f"({', '.join(_ranges(supporting)) or 'none'}{label}{reasons})"
         )
 

@@ -101,9 +101,11 @@ class SelectiveClassifier:
         if abstention is None:
             # Models of before there was a threshold: those of one class in the set were decided.
             single = names is None or len(names) == 1
-            return () if single else (f"{' or '.join(names or ()) or 'no class'} at {self.coverage:.0%} coverage",)
+            return (
+                () if single else (f"{' or '.join(names or ()) or 'no class'} at {100 * self.coverage:.0f} % coverage",)
+            )
         if abstention.threshold is None:
-            return (f"no probability is high enough for a risk of {abstention.risk:.0%}",)
+            return (f"no probability is high enough for a risk of {100 * abstention.risk:.0f} %",)
         low = f"the highest probability, {confidence:.3f}, is below {abstention.threshold:.3f}"
         return (low,) if confidence < abstention.threshold else ()
 

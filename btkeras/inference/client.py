@@ -1,50 +1,36 @@
-"""Predictions for files by a server with TensorFlow Serving's REST interface. Needs no TensorFlow.
-
-Reference: https://www.tensorflow.org/tfx/serving/api_rest
-"""
+"""Predictions for files by a server with TensorFlow Serving's REST interface. Needs no TensorFlow."""
 
 from __future__ import annotations
 
 import base64
 import json
 import math
-import textwrap
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from typing import Any
-from urllib.parse import quote, urlsplit
-
-import requests
 
 from btkeras.datasets.readers.images import encode_png
 from btkeras.decisions.selective_classifier import REJECTED
-from btkeras.errors import BTKerasError, ConfigError, ImageError
+from btkeras.errors import ConfigError, ImageError
 from btkeras.inference.backends import batched
+from btkeras.inference.connection import Connection, ServerError, message, parsed
 from btkeras.inference.inputs import Opener, SliceRef, opener
 from btkeras.inference.predictor import FilePrediction, place_of
+from btkeras.logging import logger
 from btkeras.preprocessing.image_file import FORMATS, read_bytes
 
-TOKEN = "BTKERAS_TOKEN"
 # The model's name in deploy/.
 MODEL_NAME = "btkeras"
 # Limits of one request; base64 makes its body a third larger.
 BATCH, BATCH_BYTES = 16, 4 * 2**20
 WORKERS = 4
-# Seconds to connect, and until the response begins; TensorFlow Serving itself gives up after 30.
-_TIMEOUTS = (10.0, 60.0)
-# Statuses of a server that is full or between two versions: the request is repeated.
-_BUSY = frozenset({429, 503})
-_ATTEMPTS = 6
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 # Statuses of a faulty request; with several images in it, one of them may be the reason.
 _FAULTY = frozenset({400, 413, 422, 500})
-_MODELS = "/v1/models/"
 # Of other statuses, rule and remedy.
-_NO_ACCESS = ("A server must accept the token", f"Put the right one into the environment variable {TOKEN}")
+_NO_ACCESS = ("A server must accept the token", "Put the right one into the environment variable BTKERAS_TOKEN")
 _NO_LABEL = (
     "A label must be one that the server gives a version",
     "Name a version's number with --model-version; `btkeras serve` has no labels",
@@ -54,11 +40,9 @@ _STATUS_ERRORS = {
     403: _NO_ACCESS,
     404: ("A server must have the model", "Name it with --name, and its version with --model-version"),
 }
+# Of the fields of a decision; lists are of texts.
+_KINDS = {"decision": str, "reasons": list, "set": list, "ood_percentile": float, "near_duplicate": str}
 _PROTOCOL = "A server must answer as TensorFlow Serving does, with a model of `btkeras export`"
-
-
-class ServerError(BTKerasError):
-    """A server cannot be reached, or does not answer as TensorFlow Serving does."""
 
 
 class _RequestRejected(Exception):
@@ -71,27 +55,42 @@ _Request = tuple[FilePrediction, bytes | None]
 
 
 class Client:
-    """A model on a server, whose predictions have no prediction sets and no OOD percentiles.
+    """A model on a server.
 
-    The decision is the most probable class, or ``rejected`` if a DICOM file says that it holds no brain MRI slice.
+    `btkeras serve` decides, and the predictions are as a local model's. TensorFlow Serving gives probabilities: the
+    predictions have no decision, prediction set or OOD percentile, unless a DICOM file itself says that it holds no
+    brain MRI slice.
 
     Args:
-        server: ``http[s]://HOST[:PORT]``, with a path before ``/v1`` if a proxy has one.
-        name: The model's name there.
+        server: Address, as for ``Connection``.
+        name: The model's name there; by default the server's only model, and ``MODEL_NAME`` where a server does not
+            list its models, as TensorFlow Serving.
         version: A version's number, or its label; "" for the server's choice.
         token: Sent as a bearer token, if there is one.
 
-    Raises ConfigError if the server's address is none.
+    Raises:
+        ConfigError: If the server's address is none, or it has several models and none is named.
+        ServerError: If no model is named and the server cannot be asked for it.
     """
 
-    def __init__(self, server: str, name: str = MODEL_NAME, version: str = "", token: str | None = None) -> None:
+    def __init__(self, server: str, name: str = "", version: str = "", token: str | None = None) -> None:
+        self._connection = Connection(server, token)
         # The address that images are sent to.
-        self.source, self._token = predict_url(server, name, version), token
-        self._stop = threading.Event()
-        # Waits seconds between two attempts, and returns whether to give up.
-        self._wait = self._stop.wait
-        # A session must not be shared by threads.
-        self._local = threading.local()
+        self.source = self._connection.predict_url(name or self._only_model(), version)
+
+    def _only_model(self) -> str:
+        """The only name in a server's list of models, which is KServe's: ``{"models": [NAME, ...]}``."""
+        response = self._connection.send("GET", self._connection.models)
+        if response.status_code in _STATUS_ERRORS and response.status_code != 404:
+            raise self._failure(response.status_code, message(response), self._connection.models)
+        names = parsed(response).get("models")
+        if response.status_code != 200 or not isinstance(names, list):
+            logger.info(f"the server does not list its models: {MODEL_NAME} is asked for (--name names another one)")
+            return MODEL_NAME
+        if len(names) != 1:
+            received = f"{len(names)} of {self._connection.models}: {', '.join(map(str, names))}"
+            raise ConfigError("One of the server's models must be named", received=received, remedy="Use --name NAME")
+        return str(names[0])
 
     def predict_files(self, refs: Sequence[SliceRef]) -> tuple[tuple[str, ...], Iterator[FilePrediction]]:
         """Classifies any number of slices, in their order, in bounded memory, a few requests at a time.
@@ -110,13 +109,15 @@ class Client:
         while (not first or first[-1].error) and (prediction := next(predictions, None)):
             first.append(prediction)
         classes = tuple(first[-1].probabilities) if first else ()
+        if classes and not first[-1].decision:
+            logger.info("the server gives no decisions: label is the most probable class, however improbable")
         return classes, _of_classes(chain(first, predictions), classes)
 
     def _all(self, refs: Sequence[SliceRef]) -> Iterator[FilePrediction]:
-        self._stop.clear()
+        self._connection.stop(False)
         open_file = opener()
         running: deque[Future[list[FilePrediction]]] = deque()
-        pool = ThreadPoolExecutor(WORKERS, initializer=self._connect)
+        pool = ThreadPoolExecutor(WORKERS)
         try:
             for group in batched(refs, BATCH):
                 running.append(pool.submit(self._group, open_file, group))
@@ -125,19 +126,8 @@ class Client:
             while running:
                 yield from running.popleft().result()
         finally:
-            self._stop.set()
+            self._connection.stop()
             pool.shutdown(cancel_futures=True)
-
-    def _connect(self) -> None:
-        session = self._local.session = requests.Session()
-        session.headers["Content-Type"] = "application/json"
-        if self._token:
-            # As `auth`, since a header would give way to what a .netrc file says of the host.
-            session.auth = self._authorize
-
-    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
 
     def _group(self, open_file: Opener, refs: list[SliceRef]) -> list[FilePrediction]:
         done: list[FilePrediction] = []
@@ -165,65 +155,24 @@ class Client:
     def _predict(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
         """Sends encoded images in one request, and returns the outputs of each by name."""
         instances = [{"image_bytes": {"b64": base64.b64encode(image).decode("ascii")}} for image in images]
-        response = self._post(json.dumps({"signature_name": "serving_default", "instances": instances}).encode())
+        body = json.dumps({"signature_name": "serving_default", "instances": instances}).encode()
+        response = self._connection.send("POST", self.source, body)
         if response.status_code != 200:
-            raise self._failure(response.status_code, _message(response))
-        rows = _parsed(response).get("predictions")
+            raise self._failure(response.status_code, message(response), self.source)
+        rows = parsed(response).get("predictions")
         if not isinstance(rows, list) or len(rows) != len(images) or not all(isinstance(row, dict) for row in rows):
             received = f"a response that is not {len(images)} objects under `predictions`, from {self.source}"
             raise ServerError(_PROTOCOL, received=received)
         return rows
 
-    def _failure(self, status: int, message: str) -> Exception:
+    @staticmethod
+    def _failure(status: int, text: str, source: str) -> Exception:
         rule, remedy = _STATUS_ERRORS.get(status, (_PROTOCOL, ""))
-        if status in _FAULTY and "servable version label" in message:
+        if status in _FAULTY and "servable version label" in text:
             rule, remedy = _NO_LABEL
         elif status in _FAULTY:
-            return _RequestRejected(message)
-        return ServerError(rule, received=f"{status} from {self.source} ({message})", remedy=remedy)
-
-    def _post(self, body: bytes) -> requests.Response:
-        for attempt in range(_ATTEMPTS):
-            response = self._post_once(body)
-            if response.status_code not in _BUSY:
-                return response
-            # The server's `Retry-After`, or twice as long each time.
-            wanted = response.headers.get("Retry-After", "")
-            pause = float(wanted) if wanted.isdecimal() else _FIRST_WAIT * 2**attempt
-            if attempt + 1 < _ATTEMPTS and self._wait(min(pause, _LONGEST_WAIT)):
-                break
-        raise ServerError(
-            "A server must have room for the request",
-            received=f"{response.status_code} from {self.source}, {attempt + 1} times ({_message(response)})",
-            remedy="Try again later, or with fewer clients at a time",
-        )
-
-    def _post_once(self, body: bytes) -> requests.Response:
-        session: requests.Session = self._local.session
-        try:
-            return session.post(self.source, body, timeout=_TIMEOUTS, allow_redirects=False)
-        except requests.Timeout as error:
-            received = f"nothing from {self.source} within {_TIMEOUTS[1]:.0f} s"
-            rule, remedy = "A server must answer in time", "Check whether it is overloaded"
-            raise ServerError(rule, received=received, remedy=remedy) from error
-        except requests.RequestException as error:
-            received = f"{self.source} ({_reason(error)})"
-            remedy = "Check whether it is running, and whether host and port are right"
-            raise ServerError("A server must be reachable", received=received, remedy=remedy) from error
-
-
-def predict_url(server: str, name: str, version: str) -> str:
-    """The address of a model's predictions; arguments and errors as ``Client``."""
-    parts = urlsplit(server)
-    if parts.scheme not in ("http", "https") or not parts.hostname or _MODELS in parts.path:
-        raise ConfigError(
-            "A server's address must be http://HOST:PORT or https://HOST:PORT",
-            received=server,
-            remedy="The model's name and version are given by --name and --model-version",
-        )
-    kind = "versions" if version.isdecimal() else "labels"
-    chosen = f"/{kind}/{quote(version, safe='')}" if version else ""
-    return f"{server.rstrip('/')}{_MODELS}{quote(name, safe='')}{chosen}:predict"
+            return _RequestRejected(text)
+        return ServerError(rule, received=f"{status} from {source} ({text})", remedy=remedy)
 
 
 def _request(open_file: Opener, ref: SliceRef) -> _Request:
@@ -245,7 +194,26 @@ def _prediction(place: FilePrediction, row: _Row) -> FilePrediction:
         return FilePrediction(place.path, error=str(error), file=place.file)
     probabilities = _probabilities(row)
     label = max(probabilities, key=lambda name: probabilities[name])
-    return replace(place, label=label, probabilities=probabilities, decision=place.decision or label)
+    found = replace(place, label=label, probabilities=probabilities, **_decided(row))
+    # What the header of a DICOM file says, the server cannot know.
+    return replace(found, decision=place.decision, reasons=place.reasons) if place.decision else found
+
+
+def _decided(row: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a decision; none in the outputs of TensorFlow Serving."""
+    if "decision" not in row:
+        return {}
+    found = {name: row[name] for name in _KINDS if row.get(name) is not None}
+    wrong = [name for name, value in found.items() if not _has_kind(value, _KINDS[name])]
+    if wrong:
+        raise ServerError(_PROTOCOL, received=f"{wrong[0]}: {json.dumps(found[wrong[0]])[:100]}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def _has_kind(value: Any, kind: type) -> bool:
+    if kind is list:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _probabilities(row: dict[str, Any]) -> dict[str, float]:
@@ -272,25 +240,3 @@ def _of_classes(predictions: Iterator[FilePrediction], classes: tuple[str, ...])
                 remedy="Did the server's version change? Choose one with --model-version",
             )
         yield prediction
-
-
-def _parsed(response: requests.Response) -> dict[str, Any]:
-    try:
-        value = json.loads(response.content)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _message(response: requests.Response) -> str:
-    """A response's error, on one line."""
-    error = _parsed(response).get("error")
-    text = error if isinstance(error, str) else response.reason or "no reason given"
-    return textwrap.shorten(text, 300, placeholder="...")
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost reason, without the wrapping of three libraries."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

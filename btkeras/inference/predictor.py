@@ -35,6 +35,8 @@ from btkeras.preprocessing.preprocessor import Preprocessor, without_equal_chann
 from btkeras.splitting.known_slices import slice_hashes
 
 Image = str | Path | NDArray[np.uint8]
+# What a prediction has besides probabilities and their highest: in the server's replies as in `predict --json`.
+DECISION_FIELDS = ("decision", "reasons", "set", "ood_percentile", "near_duplicate")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class FilePrediction:
         label: The most probable class, whatever the decision; "" with an error.
         probabilities: By class name, in the model's order; empty with an error.
         error: Why the file could not be read, or None.
-        decision: A class, ``uncertain`` or ``rejected``, of ``SelectiveClassifier``; "" with an error.
+        decision: A class, ``uncertain`` or ``rejected``, of ``SelectiveClassifier``; "" with an error, and of a server
+            that decides nothing.
         set: Prediction set: the classes that cannot be ruled out at the wanted coverage; None without calibration.
         ood_percentile: Percent of the calibration slices whose OOD score is at most this one's; None without them.
         reasons: Why the decision is no class.

@@ -41,7 +41,7 @@ class ScanPrediction:
         slices: The predictions of its slices, in their order.
         label: The most probable class, whatever the decision; "" with an error.
         probabilities: By class name, of ``metrics.groups.tumor_evidence``; empty with an error.
-        decision: A class, ``uncertain`` or ``rejected``; "" with an error.
+        decision: A class, ``uncertain`` or ``rejected``; "" with an error, and where slices have no decision.
         reasons: Why the decision is no class.
         error: Why there is none, or None.
     """
@@ -170,4 +170,6 @@ def _decide(name: str, slices: tuple[FilePrediction, ...], classes: Sequence[str
     rows = np.array([[each.probabilities[label] for label in classes] for each in readable])
     found = decide_scan(rows, [each.decision for each in readable], classes)
     probabilities = dict(zip(classes, found.probabilities.tolist(), strict=True))
+    if not all(each.decision for each in readable):
+        return ScanPrediction(name, slices, found.label, probabilities)
     return ScanPrediction(name, slices, found.label, probabilities, found.decision, found.reasons)

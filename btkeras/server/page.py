@@ -29,6 +29,7 @@ from btkeras.errors import ImageError
 from btkeras.inference.backends import InferenceBackend
 from btkeras.inference.model_folder import CARD, EXTRA
 from btkeras.inference.overlay import image_png, input_window, map_png
+from btkeras.inference.predictor import DECISION_FIELDS
 from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.image_file import sniff
 from btkeras.server.limits import read_body
@@ -41,7 +42,7 @@ _MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
 _IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
 # Where a page says `{static}`, the folder's address is put in; it is relative, so that a proxy may add a prefix.
 _STATIC = b"{static}"
-_PREDICTION_FIELDS = ("label", "decision", "probabilities", "set", "ood_percentile", "reasons", "near_duplicate")
+_PREDICTION_FIELDS = ("label", "probabilities", *DECISION_FIELDS)
 _TABLE = '<div class="wide" role="group" aria-label="Table" tabindex="0">'
 
 
@@ -135,8 +136,7 @@ async def _classify_slice(served: ServedModel, request: Request) -> dict[str, An
     axis = query.get("axis") or None
     description, image, rejection = await served.run(ticket, _read_slice, served, body, name, number, axis)
     item = await served.run(ticket, served.predictor.preprocess, image, rejection)
-    outputs = await served.predict(ticket, item.pixels[None])
-    (prediction,) = await served.run(ticket, served.predictor.postprocess, outputs, [item])
+    _, (prediction,) = await served.predict(ticket, [item])
     # No map of what is no slice.
     heat = None if prediction.decision == REJECTED else await served.explain(ticket, item.pixels, prediction.label)
     return {

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from btkeras.inference.backends import InferenceBackend, ModelOutputs
-from btkeras.inference.predictor import Predictor
+from btkeras.inference.predictor import FilePrediction, Predictor, PreprocessedInput
 from btkeras.machine import threads
 from btkeras.preprocessing.decode import ImageArray, decode
 from btkeras.preprocessing.image_file import check_image
@@ -72,39 +72,39 @@ class ServedModel:
         """Runs a function in a worker thread."""
         return await _in_thread(self._workers, ticket, function, *args)
 
-    async def preprocess(self, ticket: Ticket, images: Sequence[bytes | ImageArray]) -> ImageArray:
+    async def preprocess(self, ticket: Ticket, images: Sequence[bytes | ImageArray]) -> list[PreprocessedInput]:
         """Decodes and preprocesses images, each by itself, several at once.
 
         Args:
             ticket: The request's places.
             images: PNG or JPEG, or decoded images, uint8 ``[height, width, 1 or 3]``.
 
-        Returns:
-            The model's input, uint8 ``[n, size, size, channels]``.
-
         Raises:
             ImageError: Of the first image that cannot be read.
             HTTPException: 400 for the first image that is too large.
         """
         pending = [self.run(ticket, self._preprocess, image, f"image {i}") for i, image in enumerate(images)]
-        found: list[ImageArray | BaseException] = await asyncio.gather(*pending, return_exceptions=True)
+        found: list[PreprocessedInput | BaseException] = await asyncio.gather(*pending, return_exceptions=True)
         for one in found:
             if isinstance(one, BaseException):
                 raise one
-        return np.stack(found)  # type: ignore[arg-type]
+        return found  # type: ignore[return-value]
 
-    def _preprocess(self, image: bytes | ImageArray, name: str) -> ImageArray:
+    def _preprocess(self, image: bytes | ImageArray, name: str) -> PreprocessedInput:
         if isinstance(image, bytes):
             self.check_encoded(image, name)
             image = decode(image, name)
         self.check_size(image.shape[1], image.shape[0], name)
-        return self.predictor.preprocessor.array(image)
+        return self.predictor.preprocess(image)
 
-    async def predict(self, ticket: Ticket, pixels: ImageArray) -> ModelOutputs:
-        """Runs the model on preprocessed images; arguments and result as ``InferenceBackend.predict``."""
+    async def predict(
+        self, ticket: Ticket, inputs: Sequence[PreprocessedInput]
+    ) -> tuple[ModelOutputs, list[FilePrediction]]:
+        """Runs the model on preprocessed images; the predictions are ``Predictor.postprocess``'s."""
+        pixels = np.stack([each.pixels for each in inputs])
         outputs = await _in_thread(self._model_thread, ticket, self.backend.predict, pixels)
         self.metrics.images.inc(len(pixels))
-        return outputs
+        return outputs, await self.run(ticket, self.predictor.postprocess, outputs, inputs)
 
     async def explain(self, ticket: Ticket, pixels: ImageArray, label: str) -> NDArray[np.float32] | None:
         """The map of a class for a preprocessed image, float32 ``[size, size]`` in 0..1; None if there are no maps."""

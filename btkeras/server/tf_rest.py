@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from btkeras.inference.backends import ModelOutputs
+from btkeras.inference.predictor import DECISION_FIELDS, FilePrediction
 from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.image_file import MIN_SIDE
 from btkeras.server.limits import Limits, read_body
@@ -43,8 +44,11 @@ def tf_rest_routes(served: ServedModel) -> list[Route]:
         ticket, limits = request.scope["ticket"], served.settings.limits
         images, in_rows = await served.run(ticket, parse_predict, await read_body(request, limits), limits)
         ticket.reserve(images=len(images))
-        outputs = await served.predict(ticket, await served.preprocess(ticket, images))
-        return JSONResponse(format_predictions(served.backend.classes, outputs, in_rows))
+        outputs, predictions = await served.predict(ticket, await served.preprocess(ticket, images))
+        return JSONResponse(format_predictions(served.backend.classes, outputs, predictions, in_rows))
+
+    async def models(_: Request) -> Response:
+        return JSONResponse({"models": [served.name]})
 
     async def status(request: Request) -> Response:
         _check_served(served, request)
@@ -63,7 +67,11 @@ def tf_rest_routes(served: ServedModel) -> list[Route]:
     async def label(request: Request) -> Response:
         raise HTTPException(400, f"Unrecognized servable version label: {request.path_params['label'][:60]}")
 
-    routes = [Route("/v1/models/{model}/labels/{label:path}", label, methods=_METHODS, name="other")]
+    # Not of TensorFlow Serving, which lists no models: KServe's.
+    routes = [
+        Route("/v1/models", models, name="status"),
+        Route("/v1/models/{model}/labels/{label:path}", label, methods=_METHODS, name="other"),
+    ]
     for place in ("/v1/models/{model}", "/v1/models/{model}/versions/{version}"):
         routes += [
             Route(f"{place}:predict", predict, methods=["POST"], name="predict"),
@@ -101,16 +109,22 @@ def parse_predict(body: bytes, limits: Limits) -> tuple[list[bytes] | list[Image
     return [read(value, f"image {index}") for index, value in enumerate(values)], in_rows
 
 
-def format_predictions(classes: Sequence[str], outputs: ModelOutputs, in_rows: bool) -> dict[str, Any]:
-    """The response to a predict request, in rows (``predictions``) or in columns (``outputs``)."""
+def format_predictions(
+    classes: Sequence[str], outputs: ModelOutputs, predictions: Sequence[FilePrediction], in_rows: bool
+) -> dict[str, Any]:
+    """The response to a predict request, in rows (``predictions``) or in columns (``outputs``).
+
+    It has the outputs of an exported SavedModel and the decision; what a model cannot give is left out.
+    """
     probabilities, scores = outputs
     columns: dict[str, list[Any]] = {
+        **{name: [getattr(each, name) for each in predictions] for name in DECISION_FIELDS},
+        "label": [each.label for each in predictions],
         "probabilities": _shortest(probabilities),
         "classes": [list(classes)] * len(probabilities),
-        "label": [classes[index] for index in probabilities.argmax(axis=1)],
+        "ood_score": [None] if scores is None else _shortest(scores),
     }
-    if scores is not None:
-        columns["ood_score"] = _shortest(scores)
+    columns = {name: column for name, column in columns.items() if None not in column}
     if not in_rows:
         return {"outputs": columns}
     return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
@@ -201,14 +215,19 @@ def _pixels(value: Any, name: str) -> ImageArray:
 
 
 def _signature_definitions(served: ServedModel) -> dict[str, Any]:
-    classes = len(served.backend.classes)
-    outputs = {
-        "probabilities": _tensor_info("probabilities", "DT_FLOAT", (-1, classes)),
-        "classes": _tensor_info("classes", "DT_STRING", (-1, classes)),
-        "label": _tensor_info("label", "DT_STRING", (-1,)),
+    texts, lists, numbers = ("DT_STRING", (-1,)), ("DT_STRING", (-1, -1)), ("DT_FLOAT", (-1,))
+    classes = (-1, len(served.backend.classes))
+    kinds: dict[str, tuple[str, tuple[int, ...]]] = {
+        **{"decision": texts, "reasons": lists, "label": texts},
+        **{"probabilities": ("DT_FLOAT", classes), "classes": ("DT_STRING", classes)},
     }
+    if served.backend.calibration is not None:
+        kinds["set"] = lists
     if served.backend.ood_calibration is not None:
-        outputs["ood_score"] = _tensor_info("ood_score", "DT_FLOAT", (-1,))
+        kinds |= {"ood_percentile": numbers, "ood_score": numbers}
+    if served.predictor.known is not None:
+        kinds["near_duplicate"] = texts
+    outputs = {name: _tensor_info(name, *kind) for name, kind in kinds.items()}
     return {
         signature: {
             "inputs": {name: _tensor_info(name, dtype, sizes)},

@@ -13,6 +13,12 @@ export function percent(probability) {
   return `${(100 * probability).toFixed(1)} %`;
 }
 
+/** Why a decision is no class, as a sentence: its classes and probabilities written as everywhere here. */
+export function sentence(reason, prediction) {
+  const named = prediction.classes.reduce((text, name) => text.replaceAll(name, pretty(name)), reason);
+  return capital(named.replace(/\b[01]\.\d{3}\b/g, (number) => percent(Number(number))));
+}
+
 /** The decision as it is shown: a class, Uncertain or Rejected. */
 export const title = (prediction) => pretty(prediction.decision);
 
@@ -31,7 +37,7 @@ export function brief(prediction) {
 export function spoken(prediction) {
   if (kind(prediction) === "class") return best(prediction);
   const likely = kind(prediction) === "uncertain" ? `, most probable: ${best(prediction)}` : "";
-  return `${title(prediction)}${likely}. ${prediction.reasons.map(capital).join(". ")}`;
+  return `${title(prediction)}${likely}. ${prediction.reasons.map((reason) => sentence(reason, prediction)).join(". ")}`;
 }
 
 /** The prediction set, or null if the model was not calibrated. */

@@ -1,7 +1,7 @@
 // The prediction for one slice as text, bars and numbers.
 
 import { make } from "./dom.js";
-import { capital, kind, percent, pretty, formatSet, title } from "./format.js";
+import { kind, percent, pretty, formatSet, sentence, title } from "./format.js";
 
 /** @returns {Node[]} */
 export function predictionNodes(prediction) {
@@ -24,7 +24,7 @@ function alone(prediction) {
 
 function reasons(prediction) {
   if (!prediction.reasons.length) return null;
-  return make("ul", { class: "reasons" }, ...prediction.reasons.map((reason) => make("li", {}, `${capital(reason)}.`)));
+  return make("ul", { class: "reasons" }, ...prediction.reasons.map((reason) => make("li", {}, `${sentence(reason, prediction)}.`)));
 }
 
 function evidence(prediction) {
