@@ -2,62 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import typing
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
-from btkeras.errors import ConfigError
+from btkeras.config_rules import Section, between, distinct, fraction, not_negative, one_of, positive, rule
 
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "step", "linear", "cosine", "one_cycle")
 CACHES = ("auto", "device", "memory", "disk", "none")
 MONITORS = ("val_accuracy", "val_loss")
+LOSSES = ("cross_entropy", "focal")
+CLASS_WEIGHTS = ("none", "balanced")
 TESTS = ("rotating", "fixed")
 PATCHES = ("lesion_cutmix", "lesion_removal", "background_cutmix")  # of AugmentConfig
 GROUPINGS = ("image", "duplicate", "patient", "series", "official")
 
-_Rule = Callable[[str, Any], None]  # checks a key's value
-
-
-def _rule(holds: Callable[[Any], bool], phrase: str) -> _Rule:
-    def check(key: str, value: Any) -> None:
-        if not holds(value):
-            raise ConfigError(f"{key} must {phrase}", received=repr(list(value) if isinstance(value, tuple) else value))
-
-    return check
-
-
-def _one_of(allowed: Sequence[object]) -> _Rule:
-    return _rule(lambda value: value in allowed, f"be one of {', '.join(map(str, allowed))}")
-
-
-def _between(low: float, high: float) -> _Rule:
-    return _rule(lambda value: low <= value <= high, f"be between {low:.10g} and {high:.10g}")
-
-
-_fraction, _seed = _between(0, 1), _between(0, 2**32 - 1)
-_positive = _rule(lambda value: 0 < value < math.inf, "be a number above 0")
-_not_negative = _rule(lambda value: value >= 0, "not be negative")
-_distinct = _rule(lambda values: len(set(values)) == len(values), "name each once")
-_crop = _rule(lambda crop: 0.1 <= crop[0] <= 1 <= crop[1] <= 2, "be two fractions, 0.1..1 and 1..2")
-_seeds = _rule(lambda seeds: seeds and all(0 <= s < 2**32 for s in seeds), "hold at least one seed of 0..4294967295")
-
-
-class _Section:
-    """A section of the configuration; each field is checked by the rules in its annotation."""
-
-    def __post_init__(self) -> None:
-        name = type(self).__name__.removesuffix("Config").lower()
-        for key, hint in typing.get_type_hints(type(self), include_extras=True).items():
-            for rule in getattr(hint, "__metadata__", ()):
-                rule(f"{name}.{key}", getattr(self, key))
+_seed = between(0, 2**32 - 1)
+_crop = rule(lambda crop: 0.1 <= crop[0] <= 1 <= crop[1] <= 2, "be two fractions, 0.1..1 and 1..2")
+_seeds = rule(lambda seeds: seeds and all(0 <= s < 2**32 for s in seeds), "hold at least one seed of 0..4294967295")
 
 
 @dataclass(frozen=True)
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Attributes:
     name: A key of ``btkeras.models.MODELS``, or of ``btkeras.models.lbp.CLASSIFIERS``.
     weights: ``random``; ``imagenet`` (Keras' own, downloaded) or a file of such; or another run's ``best.keras``.
@@ -65,12 +32,12 @@ class ModelConfig(_Section):
     """
 
     name: str = "improved_resnet34"
-    weights: Annotated[str, _rule(bool, "be random, imagenet or a file")] = "random"
-    frozen_epochs: Annotated[int, _not_negative] = 0
+    weights: Annotated[str, rule(bool, "be random, imagenet or a file")] = "random"
+    frozen_epochs: Annotated[int, not_negative] = 0
 
 
 @dataclass(frozen=True)
-class DataConfig(_Section):
+class DataConfig(Section):
     """How images become the network's input, and how the dataset is split.
 
     Attributes:
@@ -86,24 +53,24 @@ class DataConfig(_Section):
         cache: Where decoded images are cached; ``auto`` goes by the free memory. ``device`` is JAX's GPU.
     """
 
-    image_size: Annotated[int, _between(32, 2048)] = 224
-    channels: Annotated[int, _one_of((1, 3))] = 3
+    image_size: Annotated[int, between(32, 2048)] = 224
+    channels: Annotated[int, one_of((1, 3))] = 3
     harmonize: bool = False
-    test_fraction: Annotated[float, _between(0.01, 0.9)] = 0.2
-    validation_fraction: Annotated[float, _between(0.01, 0.9)] = 0.2
+    test_fraction: Annotated[float, between(0.01, 0.9)] = 0.2
+    validation_fraction: Annotated[float, between(0.01, 0.9)] = 0.2
     split_seed: Annotated[int, _seed] = 0
-    group_by: Annotated[str, _one_of(GROUPINGS)] = "image"
+    group_by: Annotated[str, one_of(GROUPINGS)] = "image"
     split_column: str = ""
-    cache: Annotated[str, _one_of(CACHES)] = "auto"
+    cache: Annotated[str, one_of(CACHES)] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fits = _rule(lambda column: self.group_by == "official" or not column, "go with data.group_by=official only")
+        fits = rule(lambda column: self.group_by == "official" or not column, "go with data.group_by=official only")
         fits("data.split_column", self.split_column)
 
 
 @dataclass(frozen=True)
-class AugmentConfig(_Section):
+class AugmentConfig(Section):
     """Random changes of training images (paper, section 4.1: random crop, both flips, brightness).
 
     Attributes:
@@ -123,21 +90,21 @@ class AugmentConfig(_Section):
     crop: Annotated[tuple[float, float], _crop] = (0.8, 1.0)
     horizontal_flip: bool = True
     vertical_flip: bool = True
-    brightness: Annotated[float, _fraction] = 0.2
-    rotation: Annotated[float, _between(0, 180)] = 0.0
-    aspect_ratio: Annotated[float, _fraction] = 0.0
-    lesion_cutmix: Annotated[float, _fraction] = 0.0
-    lesion_removal: Annotated[float, _fraction] = 0.0
+    brightness: Annotated[float, fraction] = 0.2
+    rotation: Annotated[float, between(0, 180)] = 0.0
+    aspect_ratio: Annotated[float, fraction] = 0.0
+    lesion_cutmix: Annotated[float, fraction] = 0.0
+    lesion_removal: Annotated[float, fraction] = 0.0
     background_cutmix: float = 0.0
-    cutmix_classes: Annotated[tuple[str, ...], _distinct] = ("glioma", "meningioma")
+    cutmix_classes: Annotated[tuple[str, ...], distinct] = ("glioma", "meningioma")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _between(0, 1 - self.lesion_cutmix - self.lesion_removal)("augment.background_cutmix", self.background_cutmix)
+        between(0, 1 - self.lesion_cutmix - self.lesion_removal)("augment.background_cutmix", self.background_cutmix)
 
 
 @dataclass(frozen=True)
-class IntensityConfig(_Section):
+class IntensityConfig(Section):
     """Random changes of intensity, applied in this order; each image draws a strength between 0 and the value.
 
     Attributes:
@@ -151,18 +118,18 @@ class IntensityConfig(_Section):
         inversion: Share of the images that become their negative.
     """
 
-    probability: Annotated[float, _fraction] = 1.0
-    histogram: Annotated[float, _fraction] = 0.0
-    curve: Annotated[float, _fraction] = 0.0
-    gamma: Annotated[float, _between(0, 4)] = 0.0
-    bias_field: Annotated[float, _between(0, 4)] = 0.0
-    blur: Annotated[float, _fraction] = 0.0
-    noise: Annotated[float, _fraction] = 0.0
-    inversion: Annotated[float, _fraction] = 0.0
+    probability: Annotated[float, fraction] = 1.0
+    histogram: Annotated[float, fraction] = 0.0
+    curve: Annotated[float, fraction] = 0.0
+    gamma: Annotated[float, between(0, 4)] = 0.0
+    bias_field: Annotated[float, between(0, 4)] = 0.0
+    blur: Annotated[float, fraction] = 0.0
+    noise: Annotated[float, fraction] = 0.0
+    inversion: Annotated[float, fraction] = 0.0
 
 
 @dataclass(frozen=True)
-class CooldownConfig(_Section):
+class CooldownConfig(Section):
     """The last epochs of a training, with less augmentation (He et al. 2019, arXiv:1909.09148).
 
     Attributes:
@@ -171,13 +138,13 @@ class CooldownConfig(_Section):
         lesion_cutmix: ``augment.lesion_cutmix`` in them, not above that; the other patches shrink in proportion.
     """
 
-    epochs: Annotated[int, _not_negative] = 0
+    epochs: Annotated[int, not_negative] = 0
     intensity: float = 0.0
     lesion_cutmix: float = 0.0
 
 
 @dataclass(frozen=True)
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """Attributes:
     name: ``adam``, ``adamw`` or ``sgd`` (with Nesterov momentum).
     learning_rate: The highest rate of the schedule.
@@ -186,15 +153,15 @@ class OptimizerConfig(_Section):
     ema: Momentum of the moving average of weights and batch statistics that is validated and saved; 0 for none.
     """
 
-    name: Annotated[str, _one_of(OPTIMIZERS)] = "adam"
-    learning_rate: Annotated[float, _positive] = 1e-3
-    weight_decay: Annotated[float, _fraction] = 0.0
-    momentum: Annotated[float, _between(0, 0.9999)] = 0.9
-    ema: Annotated[float, _between(0, 0.99999)] = 0.0
+    name: Annotated[str, one_of(OPTIMIZERS)] = "adam"
+    learning_rate: Annotated[float, positive] = 1e-3
+    weight_decay: Annotated[float, fraction] = 0.0
+    momentum: Annotated[float, between(0, 0.9999)] = 0.9
+    ema: Annotated[float, between(0, 0.99999)] = 0.0
 
 
 @dataclass(frozen=True)
-class ScheduleConfig(_Section):
+class ScheduleConfig(Section):
     """The learning rate over the training, as a multiple of ``optimizer.learning_rate``.
 
     Attributes:
@@ -206,15 +173,15 @@ class ScheduleConfig(_Section):
         final_fraction: Share of the rate at the end of ``linear``, ``cosine`` and ``one_cycle``.
     """
 
-    name: Annotated[str, _one_of(SCHEDULES)] = "step"
-    warmup_epochs: Annotated[float, _between(0, 100_000)] = 0.0
-    step_epochs: Annotated[float, _positive] = 100.0
-    step_factor: Annotated[float, _fraction] = 0.1
-    final_fraction: Annotated[float, _fraction] = 0.0
+    name: Annotated[str, one_of(SCHEDULES)] = "step"
+    warmup_epochs: Annotated[float, between(0, 100_000)] = 0.0
+    step_epochs: Annotated[float, positive] = 100.0
+    step_factor: Annotated[float, fraction] = 0.1
+    final_fraction: Annotated[float, fraction] = 0.0
 
 
 @dataclass(frozen=True)
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """Attributes:
     epochs: Passes over the training subset.
     batch_size: Images per step, over all devices together.
@@ -226,22 +193,28 @@ class TrainConfig(_Section):
     early_stopping: Stop after so many epochs without a better checkpoint; 0 never stops early.
     deterministic: Bit-identical runs on the same machine, at some cost in speed on GPUs.
     keep_state: Keep the state of a finished run, three times as large as the model, for more epochs later.
+    loss: ``cross_entropy``, or ``focal`` (Lin et al. 2017, arXiv:1708.02002), in which sure predictions count less.
+    focal_gamma: How much less: their part is multiplied by (1 - probability) to this power.
+    class_weight: ``none``, or ``balanced``: a class counts inversely to its share of the training images, on average 1.
     """
 
-    epochs: Annotated[int, _between(1, 100_000)] = 300
-    batch_size: Annotated[int, _between(1, 65_536)] = 64
+    epochs: Annotated[int, between(1, 100_000)] = 300
+    batch_size: Annotated[int, between(1, 65_536)] = 64
     seed: Annotated[int, _seed] = 0
-    precision: Annotated[str, _one_of(PRECISIONS)] = "auto"
+    precision: Annotated[str, one_of(PRECISIONS)] = "auto"
     jit_compile: bool = False
-    label_smoothing: Annotated[float, _between(0, 0.9)] = 0.0
-    monitor: Annotated[str, _one_of(MONITORS)] = "val_accuracy"
-    early_stopping: Annotated[int, _not_negative] = 0
+    label_smoothing: Annotated[float, between(0, 0.9)] = 0.0
+    monitor: Annotated[str, one_of(MONITORS)] = "val_accuracy"
+    early_stopping: Annotated[int, not_negative] = 0
     deterministic: bool = True
     keep_state: bool = False
+    loss: Annotated[str, one_of(LOSSES)] = "cross_entropy"
+    focal_gamma: Annotated[float, between(0, 10)] = 2.0
+    class_weight: Annotated[str, one_of(CLASS_WEIGHTS)] = "none"
 
 
 @dataclass(frozen=True)
-class PhantomConfig(_Section):
+class PhantomConfig(Section):
     """Attributes, of the synthetic dataset of ``--data phantom``:
     patients: Number of patients, spread evenly over the four classes.
     slices: Slices of each patient.
@@ -250,15 +223,15 @@ class PhantomConfig(_Section):
     difficulty: 0 is easy (strong lesions, little noise), 1 the default, 2 very hard.
     """
 
-    patients: Annotated[int, _between(4, 1_000_000)] = 120
-    slices: Annotated[int, _between(1, 1000)] = 5
-    image_size: Annotated[int, _between(48, 1024)] = 96
+    patients: Annotated[int, between(4, 1_000_000)] = 120
+    slices: Annotated[int, between(1, 1000)] = 5
+    image_size: Annotated[int, between(48, 1024)] = 96
     seed: Annotated[int, _seed] = 0
-    difficulty: Annotated[float, _between(0, 2)] = 1.0
+    difficulty: Annotated[float, between(0, 2)] = 1.0
 
 
 @dataclass(frozen=True)
-class CVConfig(_Section):
+class CVConfig(Section):
     """Cross-validation (paper, section 4.3).
 
     Attributes:
@@ -269,10 +242,10 @@ class CVConfig(_Section):
         overrides: By model, its own settings as for ``--set``: ``vgg16: [optimizer.learning_rate=1e-4]``.
     """
 
-    models: Annotated[tuple[str, ...], _distinct] = ()
-    folds: Annotated[int, _between(2, 1000)] = 5
-    seeds: Annotated[tuple[int, ...], _seeds, _distinct] = (0,)
-    test: Annotated[str, _one_of(TESTS)] = "rotating"
+    models: Annotated[tuple[str, ...], distinct] = ()
+    folds: Annotated[int, between(2, 1000)] = 5
+    seeds: Annotated[tuple[int, ...], _seeds, distinct] = (0,)
+    test: Annotated[str, one_of(TESTS)] = "rotating"
     overrides: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -293,8 +266,8 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         most = self.train.epochs
-        within = _rule(lambda epochs: epochs <= most, f"not be above train.epochs, which is {most}")
+        within = rule(lambda epochs: epochs <= most, f"not be above train.epochs, which is {most}")
         within("model.frozen_epochs", self.model.frozen_epochs)
         within("cooldown.epochs", self.cooldown.epochs)
-        _between(0, self.intensity.probability)("cooldown.intensity", self.cooldown.intensity)
-        _between(0, self.augment.lesion_cutmix)("cooldown.lesion_cutmix", self.cooldown.lesion_cutmix)
+        between(0, self.intensity.probability)("cooldown.intensity", self.cooldown.intensity)
+        between(0, self.augment.lesion_cutmix)("cooldown.lesion_cutmix", self.cooldown.lesion_cutmix)

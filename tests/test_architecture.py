@@ -15,7 +15,10 @@ PACKAGE = ROOT / "btkeras"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A folder, or a module beside the folders, may import what is in an earlier row. The first row is drawn as one.
-BASE = ("errors", "files", "locks", "checksums", "logging", "machine", "keras_settings", "config", "config_io")
+BASE = (
+    *("errors", "files", "locks", "checksums", "logging", "machine", "keras_settings"),
+    *("config_rules", "config", "config_io"),
+)
 LAYERS = (
     BASE,
     ("models", "metrics"),

@@ -252,7 +252,7 @@ def test_local_binary_patterns_are_a_model_like_any_other(tmp_path: Path, shared
     weights = btkeras(
         "train", "--data", shared_images, "--out", tmp_path / "x", "--model", "lbp_knn", "--weights", "imagenet"
     )
-    fails(weights, "Weights are for networks")
+    fails(weights, "model.weights is for networks")
     fails(btkeras("evaluate", out), "lbp_knn, which keeps its predictions only")
     again = btkeras("train", "--resume", "--out", out)
     assert json.loads((out / "metrics.json").read_text()) == metrics, again.output

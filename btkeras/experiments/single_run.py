@@ -39,8 +39,14 @@ def check_model(config: ExperimentConfig) -> None:
     _check_name(config.model.name)
     if config.model.name not in CLASSIFIERS:
         checks.check_network(config)
-    elif config.model.weights != "random":
-        raise ModelError("Weights are for networks", received=f"{config.model.weights} for {config.model.name}")
+        return
+    for key, own, default in (
+        ("model.weights", config.model.weights, "random"),
+        ("train.loss", config.train.loss, "cross_entropy"),
+        ("train.class_weight", config.train.class_weight, "none"),
+    ):
+        if own != default:
+            raise ModelError(f"{key} is for networks", received=f"{own} for {config.model.name}")
 
 
 def start_run(

@@ -34,6 +34,7 @@ from btkeras.training.callbacks import BestModel, Divergence, EpochEnd, MacroRec
 from btkeras.training.checkpoint import Progress, load_progress, restore_state
 from btkeras.training.checks import check_network, check_unseen
 from btkeras.training.lengthen import lengthen
+from btkeras.training.losses import make_loss
 from btkeras.training.optimizers import Schedule, cooldown_config, make_optimizer, phases
 from btkeras.training.pipeline import (
     SplitImages,
@@ -231,7 +232,7 @@ class _Training:
         train = self.config.train
         self.model.compile(
             optimizer=optimizer,
-            loss=keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing),
+            loss=make_loss(train, self.images.labels["train"], len(self.images.classes)),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), MacroRecall(self.model.output_shape[-1])],
             jit_compile=train.jit_compile,
             steps_per_execution=device.steps_per_call(self.schedule.steps),
