@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from btkeras.datasets import CLASSES, Record, load_dataset
-from btkeras.datasets.dataset import MANIFEST, Dataset, class_name, write_manifest
+from btkeras.datasets.classes import class_name
+from btkeras.datasets.dataset import MANIFEST, Dataset, write_manifest
 from btkeras.errors import DataError
 
 HEADER = "path,label,patient,source\n"
@@ -101,14 +102,6 @@ def test_the_error_for_a_split_collection_says_how_to_join_it(tmp_path: Path, su
     message = error_of(put(tmp_path, f"{subset}/glioma/a.png", "other/no/b.png"))
     assert f"btkeras prepare {tmp_path}/" in message
     assert subset in message
-
-
-def test_an_unknown_folder_is_an_error_with_the_nearest_class(tmp_path: Path) -> None:
-    assert "Received: 'glioms'. Did you mean 'glioma'" in error_of(put(tmp_path, "glioms/a.png", "no/b.png"))
-
-
-def test_a_folder_like_no_class_is_to_be_renamed_or_removed(tmp_path: Path) -> None:
-    assert "Received: 'xyz'. Rename or remove it" in error_of(put(tmp_path, "glioma/a.png", "no/b.png", "xyz/c.png"))
 
 
 @pytest.mark.parametrize(

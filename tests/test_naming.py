@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from btkeras.datasets.mask_names import is_mask_path, mask_name
 from btkeras.datasets.masks import pair_masks
-from btkeras.datasets.naming import parse_names
+from btkeras.datasets.names_together import parse_names
 
 # Path: patient, session, sequence or channel.
 SCANS = {

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop, clip_box
+from btkeras.datasets.boxes import Box, box_in_crop, clip_box
+from btkeras.datasets.classes import NO_TUMOR
 from btkeras.datasets.dataset import Record
 from btkeras.datasets.readers.images import to_png_or_jpeg
 from btkeras.errors import ImageError

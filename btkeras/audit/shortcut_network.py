@@ -16,7 +16,8 @@ from tqdm import tqdm
 from btkeras.audit.lesion_exchange import ExchangeBatch, exchange_lesions
 from btkeras.audit.shortcut_features import box_pixels, hide, silhouette
 from btkeras.audit.shortcuts import EXCHANGED, FeatureTable, ShortcutRow, score
-from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop, clip_box
+from btkeras.datasets.boxes import Box, box_in_crop, clip_box
+from btkeras.datasets.classes import NO_TUMOR
 from btkeras.decisions.finite import require_finite
 from btkeras.evaluation.evaluate import load_best
 from btkeras.machine import map_in_threads

@@ -26,7 +26,8 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from btkeras.audit.shortcut_features import Features, ImageFeatures, boxes_to_hide, extract_features, hide, thumbnail
-from btkeras.datasets.boxes import NO_TUMOR, Box, box_in_crop
+from btkeras.datasets.boxes import Box, box_in_crop
+from btkeras.datasets.classes import NO_TUMOR
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.metrics.intervals import wilson

@@ -50,14 +50,22 @@ from btkeras.errors import DataError
 @click.option("--patients", type=PATH, metavar="FILE", help="A CSV with whose images these are; see below.")
 @click.option("--sequence", default="", help="Of cases with several: t1c, t1, t2, flair, or another's name.")
 @click.option("--channel", default="", help="Of nnU-Net's channels, or the volumes in a file: N from 0, or its name.")
+@click.option(
+    "--classes",
+    default="",
+    callback=lambda _, __, given: [name for text in given.split(",") if (name := text.strip())],
+    metavar="NAME[,...]",
+    help="Folders of classes beside the usual ones: metastasis.",
+)
 @click.option("--mri-check/--no-mri-check", default=True, help="Stop at images that plainly show no brain MRI slice.")
 @skip_broken_option
 def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download_dir: Path, **chosen: Any) -> None:
     """Make a dataset from any number of SOURCEs.
 
     A SOURCE is FigShare's download (zips, zips in a zip, or .mat files), a folder of class folders (glioma, meningioma,
-    no_tumor, pituitary and their usual spellings; also below Training/ and Testing/; with boxes.csv), or another
-    dataset. Every image is read: broken ones are named, and nothing is written unless --skip-broken.
+    no_tumor, pituitary and their usual spellings; tumor, or yes, beside no_tumor, or no; others by --classes; also
+    below Training/ and Testing/; with boxes.csv), or another dataset. Every image is read: broken ones are named, and
+    nothing is written unless --skip-broken.
 
     Class folders may hold DICOM and NIfTI too (pip install 'btkeras[medical]'). Each DICOM frame becomes a PNG; ids of
     patients and series become pseudonyms, and nothing else of the header or the files' names is stored.
@@ -81,6 +89,7 @@ def prepare(sources: tuple[Path, ...], out: Path, download: str | None, download
       btkeras prepare --download brisc --out data/brisc                # its own split: train --group-by official
       btkeras prepare 1512427.zip br35h/no --out data/both
       btkeras prepare archive/Training archive/Testing --out data/kaggle
+      btkeras prepare hospital/ --classes metastasis,lymphoma --out data/hospital
       btkeras prepare study/ --out data/study                         # study/glioma/*.dcm, study/no_tumor/*.nii.gz
       btkeras prepare volumes/ --slices every-5 --out data/volumes
       btkeras prepare volumes/ --plane axial,coronal,sagittal --slices middle-two-thirds --out data/volumes

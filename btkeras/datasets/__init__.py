@@ -1,5 +1,6 @@
 """Datasets: a folder of labelled images, read into records."""
 
-from btkeras.datasets.dataset import CLASSES, Dataset, Record, load_dataset
+from btkeras.datasets.classes import CLASSES
+from btkeras.datasets.dataset import Dataset, Record, load_dataset
 
 __all__ = ["CLASSES", "Dataset", "Record", "load_dataset"]

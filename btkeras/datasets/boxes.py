@@ -18,7 +18,6 @@ from btkeras.preprocessing.decode import decode_file
 from btkeras.preprocessing.harmonize import HeadBox, head_box
 from btkeras.preprocessing.preprocessor import to_channels
 
-NO_TUMOR = "no_tumor"
 BOXES = "boxes.csv"
 BOX_COLUMNS = ("file", "x_center", "y_center", "width", "height")
 

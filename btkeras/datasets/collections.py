@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from btkeras.datasets.dataset import find_class, find_subset
+from btkeras.datasets.classes import find_class
+from btkeras.datasets.dataset import find_subset
 from btkeras.datasets.download import Deposit, figshare, zenodo
 from btkeras.datasets.readers.selection import LeftOut
 from btkeras.datasets.source_image import SourceImage

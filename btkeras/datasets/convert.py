@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from btkeras.datasets.boxes import NO_TUMOR, box_in_crop, clip_box, format_box, mask_box, parse_box
+from btkeras.datasets.boxes import box_in_crop, clip_box, format_box, mask_box, parse_box
+from btkeras.datasets.classes import NO_TUMOR
 from btkeras.datasets.identify import identify
 from btkeras.datasets.mask_content import check_no_labels, check_no_mask_image, check_tumor, read_mask_image
 from btkeras.datasets.mask_names import stem_of

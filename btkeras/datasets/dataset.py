@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import functools
 import io
+import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from btkeras.datasets.boxes import BOXES, Box, parse_box, read_boxes
+from btkeras.datasets.classes import check_classes, class_name, find_class, own_names
+from btkeras.datasets.mask_names import layout_of
 from btkeras.datasets.patients import PATIENTS, load_patients, patient_columns
 from btkeras.datasets.readers import IMAGE_SUFFIXES
 from btkeras.datasets.readers.folders import files_below, is_hidden
@@ -23,7 +25,6 @@ from btkeras.errors import DataError
 from btkeras.files import atomic_file
 from btkeras.logging import logger
 
-CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 MANIFEST = "manifest.csv"
 MANIFEST_COLUMNS = ("path", "label", "patient", "source")
 # How public collections name the folders of a split, and the subset that each is.
@@ -37,14 +38,8 @@ _SHORT_SUBSETS = {"trn": "train", "tr": "train", "tst": "test", "te": "test", "t
 _CACHED = 4096  # names of folders, which occur for each file below them
 _SUBSET_ENDINGS = re.compile(r"_?(set|data|dataset|images|split)$")
 
-# How public collections spell the four classes, in lower case, with "_" for "-" and " ", and US spelling.
-_SPELLINGS = {
-    "glioma": ("glioma", "gliomas", "glioma_tumor", "gl"),
-    "meningioma": ("meningioma", "meningiomas", "meningioma_tumor", "meninigioma", "me"),
-    "no_tumor": ("no_tumor", "notumor", "no", "none", "normal", "healthy"),
-    "pituitary": ("pituitary", "pituitary_tumor", "pituitary_adenoma", "pi"),
-}
-_CLASS_OF = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
+# Without a usual name, more folders than this are rather patients.
+_MOST_OWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +75,15 @@ class Dataset:
         counter = Counter(record.label for record in self.records)
         return {name: counter[name] for name in self.classes}
 
+    def require_classes(self, known: Collection[str]) -> None:
+        """Raises ``DataError`` if it has a class that is none of those that a model knows."""
+        if unknown := sorted(set(self.classes) - set(known)):
+            raise DataError(
+                f"A dataset's classes must be among the model's: {', '.join(known)}",
+                received=f"{', '.join(unknown)} in {self.root}",
+                remedy="Leave out their images, or evaluate a model that was trained on these classes",
+            )
+
 
 @functools.lru_cache(_CACHED)
 def find_subset(spelling: str, *, short: bool = False) -> str:
@@ -89,31 +93,19 @@ def find_subset(spelling: str, *, short: bool = False) -> str:
     return known.get(name) or known.get(_SUBSET_ENDINGS.sub("", name), "")
 
 
-@functools.lru_cache(_CACHED)
-def find_class(spelling: str) -> str | None:
-    """The class that a folder's name or a label means; None if it means none of the four."""
-    return _CLASS_OF.get(re.sub("[- ]", "_", spelling.strip().lower()).replace("tumour", "tumor"))
-
-
-def class_name(spelling: str, where: str = "") -> str:
-    """As ``find_class``, but raises DataError if there is none, saying that the spelling stands ``where``."""
-    if name := find_class(spelling):
-        return name
-    near = difflib.get_close_matches(spelling.strip().lower(), _CLASS_OF, n=1)
-    hint = f"Did you mean {_CLASS_OF[near[0]]!r}" if near else "Rename or remove it"
-    raise DataError(f"A class must be one of {', '.join(CLASSES)}", received=f"{spelling!r}{where}", remedy=hint)
-
-
 def load_dataset(folder: str | Path) -> Dataset:
     """Reads a dataset: class folders of PNG/JPEG images, or a folder with ``manifest.csv``.
 
+    Usual spellings of the usual classes become one name (``classes.find_class``); any other folder or label is a class
+    as it is called.
     Only names are read, and the first bytes of files whose name does not say what they are. What class folders hold
     besides images is logged; hidden files do not count. Of class folders, ``boxes.csv`` beside them (``file,x_center,
     y_center,width,height``, fractions) becomes the column ``box``, and ``patients.csv`` what ``read_patients`` says.
     Ids that mean one patient (``patients.EXAMINATIONS``) become one.
 
     Raises:
-        DataError: If the folder is missing or empty, holds fewer than two classes, or its manifest is not valid.
+        DataError: If the folder is missing or empty, holds fewer than two classes, or its manifest is not valid; if a
+            class is misspelt, or excludes another.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -123,10 +115,12 @@ def load_dataset(folder: str | Path) -> Dataset:
     records = _from_manifest(root) if named else _from_class_folders(root)
     dataset = Dataset(root, tuple(sorted(records, key=lambda record: record.path)))
     if len(dataset.classes) < 2:
-        found, remedy = dataset.counts() or "no image", f"Name the class folders {', '.join(CLASSES)}"
         raise DataError(
-            "A dataset must hold images of at least two classes", received=f"{found} in {root}", remedy=remedy
+            "A dataset must hold images of at least two classes",
+            received=f"{dataset.counts() or 'no image'} in {root}",
+            remedy="Put the images of each class into a folder that has its name",
         )
+    check_classes(dataset.classes, root)
     return dataset
 
 
@@ -140,12 +134,12 @@ def _from_class_folders(root: Path) -> list[Record]:
         received = f"{root} with {', '.join(folder.name for folder in folders)}"
         remedy = f"Join the subsets first: btkeras prepare {' '.join(map(str, folders))} --out DATASET"
         raise DataError("A dataset's folders must be classes", received=received, remedy=remedy)
+    label_of = _classes_of(folders, root)
     labels: dict[str, str] = {}
     beside = [file for file in sorted(root.iterdir()) if file not in folders and file.name not in (BOXES, PATIENTS)]
     left_out = [LeftOut(file.name, "outside class folders") for file in beside if not is_hidden([file.name])]
     for folder in folders:
-        label = class_name(folder.name)
-        labels |= dict.fromkeys(_images(folder, root, left_out), label)
+        labels |= dict.fromkeys(_images(folder, root, left_out), label_of[folder])
     if left_out:
         _say(f"{root}: {left_out_text(left_out)}")
     file, boxes = root / BOXES, dict[str, str]()
@@ -158,6 +152,26 @@ def _from_class_folders(root: Path) -> list[Record]:
     patients = _table_of_patients(root, list(labels))
     extras = {path: dict(patients.get(path, {})) | ({"box": boxes[path]} if path in boxes else {}) for path in labels}
     return [Record(path, label, extras[path].pop("patient", ""), extra=extras[path]) for path, label in labels.items()]
+
+
+def _classes_of(folders: Sequence[Path], root: Path) -> dict[Path, str]:
+    """The classes of folders; logs them where some are none of the usual ones."""
+    rule = "A dataset's folders must be classes"
+    for folder in folders:
+        if layout_of(folder.name) is not None:
+            remedy = f"Remove it, or let its files be sorted: btkeras prepare {root} --out DATASET"
+            raise DataError(rule, received=f"{folder}, by its name a kind of file", remedy=remedy)
+    found = {folder: class_name(folder.name, f" in {root}") for folder in folders}
+    own = own_names(found.values())
+    if own and (find_class(root.resolve().name) or len(own) > _MOST_OWN):
+        raise DataError(
+            rule,
+            received=f"{len(own)} folders in {root} that look like patients: {', '.join(own[:3])}, ...",
+            remedy=f"Name the folder above it, or the classes: btkeras prepare {root} --classes NAME,... --out DATASET",
+        )
+    if own:
+        _say(f"{root}: classes {', '.join(sorted(set(found.values())))}", logging.INFO)
+    return found
 
 
 def _table_of_patients(root: Path, paths: Sequence[str]) -> dict[str, Mapping[str, str]]:
@@ -191,19 +205,20 @@ def _images(folder: Path, root: Path, left_out: list[LeftOut]) -> list[str]:
 
 
 @functools.cache
-def _say(text: str) -> None:
+def _say(text: str, level: int = logging.WARNING) -> None:
     """Logs a text once, however often a dataset is read."""
-    logger.warning(text)
+    logger.log(level, text)
 
 
 def is_own_manifest(data: bytes) -> bool:
-    """Whether the content of a ``manifest.csv`` is as ``load_dataset`` reads it: a line has a ``path`` and a class.
+    """Whether the content of a ``manifest.csv`` is as ``load_dataset`` reads it: a line has a label and a path in its
+    folder.
 
     Other projects, BRISC among them, have files of that name with columns of their own.
     """
     rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig", errors="replace"), newline=""))
     try:
-        return any(row.get("path") and find_class(row.get("label") or "") for row in rows)
+        return any((path := row.get("path")) and not Path(path).is_absolute() and row.get("label") for row in rows)
     except csv.Error:
         return True
 
@@ -219,7 +234,7 @@ def has_own_manifest(root: Path) -> bool:
     except OSError:
         # Its message comes where it is read.
         return True
-    _say(f"{manifest} is another project's: it has no lines with a path and the label of a class; folders are read")
+    _say(f"{manifest} is another project's: it has no lines with a label and a path in its folder; folders are read")
     return False
 
 

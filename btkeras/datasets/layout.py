@@ -14,22 +14,21 @@ from typing import NamedTuple
 
 from btkeras.datasets.boxes import BOXES, read_boxes
 from btkeras.datasets.choice import ChosenImages, SequenceChoice, choose_sequence
+from btkeras.datasets.classes import check_classes, find_class
 from btkeras.datasets.collections import PublishedName, merge_copies, published_names
 from btkeras.datasets.dataset import (
-    CLASSES,
     MANIFEST,
     Record,
-    class_name,
-    find_class,
     find_subset,
     has_own_manifest,
     is_own_manifest,
     load_dataset,
 )
 from btkeras.datasets.dicom_places import place_images
+from btkeras.datasets.folder_classes import FolderClasses
 from btkeras.datasets.mask_siblings import check_masks_without_image, name_unnamed_masks
 from btkeras.datasets.masks import NO_IMAGE, pair_masks
-from btkeras.datasets.naming import parse_names
+from btkeras.datasets.names_together import parse_names
 from btkeras.datasets.patients import PATIENTS, PatientTable, read_patients
 from btkeras.datasets.readers.archives import SourceFile, file_on_disk, walk
 from btkeras.datasets.readers.figshare import CVIND, read_cvind
@@ -52,21 +51,26 @@ class FoundImages(NamedTuple):
 
 
 def find_images(
-    sources: Sequence[Path], stack: ExitStack, choice: SequenceChoice, patients: PatientTable | None = None
+    sources: Sequence[Path],
+    stack: ExitStack,
+    choice: SequenceChoice,
+    patients: PatientTable | None = None,
+    own: frozenset[str] = frozenset(),
 ) -> FoundImages:
     """Finds the images of all sources; only names and tables are read, no image. ``stack`` keeps their zips open.
 
-    ``patients`` is a table for all sources; what it says counts more than tables in them.
+    ``patients`` is a table for all sources; what it says counts more than tables in them. ``own`` are names of classes
+    beside the usual ones.
 
     Raises:
-        DataError: If a source is missing, given twice, holds no image, or its folders or tables are not valid; or if a
-            case has several sequences, of which ``choice`` takes none.
+        DataError: If a source is missing, given twice, holds no image, or its folders or tables are not valid; if
+            classes exclude each other; or if a case has several sequences, of which ``choice`` takes none.
     """
     images: list[SourceImage] = []
     left_out: list[LeftOut] = []
     classes: set[str] = set()
     folds: list[SourceFile] = []
-    for source, name in zip(sources, _source_names(sources), strict=True):
+    for source, name in zip(sources, _source_names(sources, own), strict=True):
         if has_own_manifest(source):
             found = _listed_images(source, name)
             # Several sequences in a dataset were joined on purpose.
@@ -74,11 +78,12 @@ def find_images(
         else:
             files = walk(source, stack)
             folds += [file for file in files if file.basename.lower() == CVIND]
-            found = _folder_images(source, name, files)
+            found = _folder_images(source, name, files, own)
             chosen = choose_sequence(found.images, choice)
         classes |= {image.label for image in found.images} - {""}
         images += chosen.images
         left_out += [*found.left_out, *chosen.left_out]
+    check_classes(classes, "the sources")
     images, copies = merge_copies(images)
     left_out += copies
     images = _with_patients(images, patients) if patients else images
@@ -92,14 +97,14 @@ def find_images(
     return FoundImages(images, left_out, frozenset(classes))
 
 
-def _source_names(sources: Sequence[Path]) -> list[str]:
+def _source_names(sources: Sequence[Path], own: frozenset[str]) -> list[str]:
     """Names the sources by their folder or zip; different ones of one name get a number."""
     repeated = [path for path, count in Counter(path.resolve() for path in sources).items() if count > 1]
     if repeated or not sources:
         found = f"{repeated[0]} twice" if repeated else "none"
         raise DataError("Sources must be given, each of them once", received=found)
     names: dict[Path, str] = {}
-    anchors = [_absolute(source).parent if _named_by_parent(source) else _absolute(source) for source in sources]
+    anchors = [_absolute(source).parent if _named_by_parent(source, own) else _absolute(source) for source in sources]
     for anchor in dict.fromkeys(anchors):
         name = (anchor.stem if anchor.is_file() else anchor.name) or "source"
         numbered = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
@@ -112,12 +117,12 @@ def _absolute(source: Path) -> Path:
     return Path(os.path.abspath(source))
 
 
-def _named_by_parent(source: Path) -> bool:
+def _named_by_parent(source: Path, own: frozenset[str]) -> bool:
     """Whether a source is a subset (``Training``) or a class (``glioma``) of the collection it lies in."""
     path = _absolute(source)
     if not path.is_dir() or find_subset(path.name):
         return path.is_dir()
-    return find_class(path.name) is not None and not any(child.is_dir() for child in path.iterdir())
+    return find_class(path.name, own) is not None and not any(child.is_dir() for child in path.iterdir())
 
 
 def _listed_images(root: Path, name: str) -> FoundImages:
@@ -143,19 +148,20 @@ def _manifest_image(root: Path, record: Record, name: str) -> SourceImage:
     )
 
 
-def _folder_images(source: Path, name: str, files: list[SourceFile]) -> FoundImages:
+def _folder_images(source: Path, name: str, files: list[SourceFile], own: frozenset[str]) -> FoundImages:
     """A source's images, with what their names say, and its other files."""
     slices = [file for file in files if file.suffix == ".mat" and file.basename.lower() != CVIND]
     readable = {file.path: file for file in files if file.suffix != ".mat" and holds_slices(file.path, file.head)}
     others = [file for file in files if file.suffix != ".mat" and file.path not in readable]
-    names = name_versions(name_unnamed_masks(parse_names(readable), readable))
+    names = name_versions(name_unnamed_masks(parse_names(readable, own), readable))
     pairs = pair_masks(names)
     check_masks_without_image(readable[path] for path, why in pairs.left_out.items() if why == NO_IMAGE)
     images = [file for path, file in readable.items() if names[path].mask is None]
     _check_others(source, others, len(files) > len(others))
     found = [SourceImage(file, FIGSHARE, extra={"original": file.path}) for file in slices]
     channels = channel_names(others)
-    for image in _labelled_images(source, name, images, others):
+    labels = FolderClasses([_absolute(source).name] if _named_by_parent(source, own) else [], own)
+    for image in _labelled_images(name, images, others, labels):
         path = image.file.path
         mask = readable.get(pairs.mask_of.get(path, ""))
         found.append(named_image(image, names[path], mask, channels))
@@ -189,14 +195,12 @@ def _check_others(source: Path, others: Sequence[SourceFile], readable: bool) ->
 
 
 def _labelled_images(
-    source: Path, name: str, images: Sequence[SourceFile], others: Sequence[SourceFile]
+    name: str, images: Sequence[SourceFile], others: Sequence[SourceFile], classes: FolderClasses
 ) -> list[SourceImage]:
     """Images with the classes and subsets of the folders above them, and the boxes of tables beside them."""
-    prefix = [_absolute(source).name] if _named_by_parent(source) else []
-    folders = [prefix + _folders(file) for file in images]
+    folders = [classes.folders(file) for file in images]
     said = _published(images, folders)
-    classes = [[folder for folder in above if not find_subset(folder)] for above in folders]
-    labels = _labels(images, classes, [name.label for name in said])
+    labels = classes.labels(images, folders, [name.label for name in said])
     paths, boxes = {file.path for file in images}, dict[str, str]()
     for table in (file for file in others if file.basename.lower() == BOXES):
         boxes |= read_boxes(table.read(), posixpath.dirname(table.path), table.name, paths)
@@ -225,38 +229,6 @@ def _published(images: Sequence[SourceFile], folders: Sequence[Sequence[str]]) -
     paths = ["/".join([*above, file.basename]) for file, above in zip(images, folders, strict=True)]
     names = published_names(paths)
     return [names.get(path, PublishedName("")) for path in paths]
-
-
-def _folders(file: SourceFile) -> list[str]:
-    """The folders above a file. A zip counts as one only if its name says something (``Training.zip``)."""
-    names = []
-    for folder in PurePosixPath(file.path).parts[:-1]:
-        name = folder[:-4] if folder.lower().endswith(".zip") else folder
-        if name == folder or find_subset(name) or find_class(name):
-            names.append(name)
-    return names
-
-
-def _labels(images: Sequence[SourceFile], folders: list[list[str]], said: Sequence[str]) -> list[str]:
-    """The classes, by folders; ``said`` is the class that a name says, or "", for images in no class folder."""
-    # A download often has all its class folders in one more folder, or several.
-    while folders and all(len(above) > 1 for above in folders) and len({above[0] for above in folders}) == 1:
-        if find_class(folders[0][0]):
-            break
-        folders = [above[1:] for above in folders]
-    return [_label(file, above, name) for file, above, name in zip(images, folders, said, strict=True)]
-
-
-def _label(file: SourceFile, folders: list[str], said: str) -> str:
-    if said:
-        return next(filter(None, map(find_class, folders)), said)
-    if not folders:
-        rule = f"Each image must lie in a folder named after its class ({', '.join(CLASSES)})"
-        raise DataError(rule, received=file.name, remedy="Move it into such a folder, or remove it")
-    labels = {class_name(folders[0], f", where {file.name} lies"), *filter(None, map(find_class, folders))}
-    if len(labels) > 1:
-        raise DataError("Class folders must not lie in each other", received=file.name, remedy="Move the inner one")
-    return labels.pop()
 
 
 def _with_folds(images: list[SourceImage], files: list[SourceFile]) -> list[SourceImage]:

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from btkeras.datasets.dataset import find_class
 from btkeras.datasets.mask_names import BRAIN, split_words
 from btkeras.datasets.naming import ScanName, is_volume_path
 
@@ -49,8 +48,7 @@ def pair_masks(names: Mapping[str, ScanName]) -> MaskPairs:
 
 def case_of(path: str, name: ScanName) -> _Key:
     """What the scans of one patient at one time have in common, and no others of their source."""
-    label = next((folder for folder in name.place if find_class(folder)), "")
-    return label, name.scheme, name.patient or (name.place, name.stem or path), name.session
+    return name.label, name.scheme, name.patient or (name.place, name.stem or path), name.session
 
 
 def _order(path: str, name: ScanName) -> tuple[int, int, str]:
@@ -76,11 +74,11 @@ class _Index:
     def _keys(self, path: str, name: ScanName) -> Iterator[_Key]:
         volume = is_volume_path(path)
         yield "place", name.place, name.stem, volume
-        if volume and name.place and not find_class(name.place[-1]):
+        if volume and name.place and name.place[-1] != name.label:
             yield "folder", name.place
         if volume and name.scheme:
             yield "case", *case_of(path, name)
-        if not any(find_class(folder) for folder in name.place):
+        if not name.label:
             yield "source", name.stem, volume
             if volume and name.scheme:
                 yield "case", "", *case_of(path, name)[1:]

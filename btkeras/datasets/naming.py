@@ -1,14 +1,14 @@
-"""The field's naming schemes: whose scan a file is, of which time, and what was measured, by its path in its source."""
+"""The field's naming schemes: whose scan a file is, of which time, and what was measured, by its path alone."""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from btkeras.datasets.dataset import find_class, find_subset
+from btkeras.datasets.classes import find_class
+from btkeras.datasets.dataset import find_subset
 from btkeras.datasets.mask_names import MaskName, folders_of, layout_of, mask_name, split_words, stem_of
 from btkeras.datasets.readers import VOLUME_SUFFIXES
 from btkeras.datasets.readers.dicom_identity import sequence_of
@@ -18,7 +18,6 @@ from btkeras.datasets.schemes import (
     CHANNEL,
     CHANNEL_FOLDERS,
     IMAGE_WORD,
-    MOST_CHANNELS,
     NO_CASE,
     NO_PATIENT,
     SCHEMES,
@@ -27,7 +26,6 @@ from btkeras.datasets.schemes import (
     SLICE_WORD,
     TCIA_SERIES,
     TCIA_STUDY,
-    VISIT,
 )
 from btkeras.datasets.sequences import canonical, find_sequence
 
@@ -44,6 +42,7 @@ class ScanName:
         channel: nnU-Net's number of the sequence.
         mask: What it says of a mask; None for an image.
         place: The folders that say whose the file is, not of what kind: those of an image and its mask are the same.
+        label: The class that the innermost of the folders names which names one; it is in ``place``.
         stem: The file's name without ending and without what says mask, image or channel.
     """
 
@@ -54,6 +53,7 @@ class ScanName:
     channel: int | None = None
     mask: MaskName | None = None
     place: tuple[str, ...] = ()
+    label: str = ""
     stem: str = ""
 
 
@@ -62,39 +62,39 @@ def is_volume_path(path: str) -> bool:
     return path.lower().endswith(VOLUME_SUFFIXES)
 
 
-def parse_names(paths: Iterable[str]) -> dict[str, ScanName]:
-    """Parses the paths of a source, relative to it with forward slashes, each beside the others; never raises."""
-    names = {path: parse_name(path) for path in paths}
-    names |= {path: _parse(path, channel) for path, channel in _channels(names).items()}
-    names |= _with_folders_as_patients(names)
-    return names | _with_folders_as_sessions(names)
-
-
-def parse_name(path: str) -> ScanName:
-    """Parses a path alone: its ``channel`` is known where it lies in nnU-Net's ``imagesTr``."""
-    number = CHANNEL.fullmatch(stem_of(path))
-    return _parse(path, int(number["channel"]) if number and in_channel_folder(path) else None)
-
-
 def in_channel_folder(path: str) -> bool:
     """Whether a file lies in nnU-Net's folders of images, or in class folders in them."""
     return any(folder.lower() in CHANNEL_FOLDERS for folder in folders_of(path))
 
 
-def _parse(path: str, channel: int | None) -> ScanName:
+def own_channel(path: str) -> int | None:
+    """The channel that a path alone says: where it lies in nnU-Net's ``imagesTr``."""
+    number = CHANNEL.fullmatch(stem_of(path))
+    return int(number["channel"]) if number and in_channel_folder(path) else None
+
+
+def parse_name(path: str, channel: int | None = None, own: frozenset[str] = frozenset()) -> ScanName:
+    """Parses a path alone, whose ``channel`` is given; folders called as one of ``own`` are classes, too."""
     mask = mask_name(path)
     stem = mask.base if mask else stem_of(path)
     number = CHANNEL.fullmatch(stem) if channel is not None else None
     case = number["case"] if number else stem
     folders = folders_of(path)
-    found = _tcia_name(folders) or _scheme_name(case) or _generic_name(case, folders)
+    classes = {folder: name for folder in folders if (name := find_class(folder, own))}
+    others = [folder for folder in folders if folder not in classes]
+    found = _tcia_name(folders) or _scheme_name(case) or _generic_name(case, others)
     if not (found.scheme or is_volume_path(path)):
         found = ScanName()
     if "derivatives" in folders and found.sequence and "_" not in found.sequence:
         found = replace(found, sequence=f"{found.sequence}_derived")
-    sequence = "" if mask or channel is not None else found.sequence or _folder_sequence(path, folders)
     return replace(
-        found, sequence=sequence, channel=channel, mask=mask, place=_place(folders), stem=IMAGE_WORD.sub("", case)
+        found,
+        sequence="" if mask or channel is not None else found.sequence or _folder_sequence(path, others),
+        channel=channel,
+        mask=mask,
+        place=_place(folders, classes),
+        label=next(reversed(classes.values()), ""),
+        stem=IMAGE_WORD.sub("", case),
     )
 
 
@@ -102,7 +102,7 @@ def _folder_sequence(path: str, folders: Sequence[str]) -> str:
     """The sequence that the innermost folder of a volume says which says one: ``P1/FLAIR/scan.nii.gz``."""
     if not is_volume_path(path):
         return ""
-    return next((name for folder in reversed(folders) if (name := _split_sequence(folder)[1])), "")
+    return next((name for folder in reversed(folders) if (name := split_sequence(folder)[1])), "")
 
 
 @functools.lru_cache(4096)
@@ -155,11 +155,11 @@ def _generic_name(stem: str, folders: Sequence[str]) -> ScanName:
 
     Or the folder's too where the file's name begins with it: ``P1/P1_t1.nii.gz``.
     """
-    base, sequence = _split_sequence(stem)
-    base, session = _split_session(base)
+    base, sequence = split_sequence(stem)
+    base, session = split_session(base)
     if all(word.group().lower() in NO_PATIENT for word in split_words(base)):
         base = ""
-    cases = [folder for folder in reversed(folders) if not _says_no_case(folder)]
+    cases = [folder for folder in reversed(folders) if not says_no_case(folder)]
     found = next(filter(None, map(_scheme_name, cases)), None)
     if found and (not base or any(letter.isdigit() for letter in found.patient)):
         inner = next(filter(None, map(_session_of, folders)), "")
@@ -170,14 +170,14 @@ def _generic_name(stem: str, folders: Sequence[str]) -> ScanName:
         if outer and SHORT_SESSION.fullmatch(folder):
             session = session or folder
             continue
-        patient, of_folder = _split_session(_split_sequence(folder)[0])
+        patient, of_folder = split_session(split_sequence(folder)[0])
         session = session or of_folder
         if patient:
             return ScanName("", patient, session, sequence)
     return ScanName("", base or stem or "scan", session, sequence)
 
 
-def _split_sequence(stem: str) -> tuple[str, str]:
+def split_sequence(stem: str) -> tuple[str, str]:
     """A name without its sequence, and the sequence."""
     words = split_words(stem)
     found = find_sequence([word.group() for word in words])
@@ -190,7 +190,7 @@ def _split_sequence(stem: str) -> tuple[str, str]:
     return base, found.full_name
 
 
-def _split_session(text: str) -> tuple[str, str]:
+def split_session(text: str) -> tuple[str, str]:
     """A name without its time point, and the time point."""
     if match := SESSION.search(text):
         return (text[: match.start()] + text[match.end() :]).strip("_- "), match["session"] or match["short"]
@@ -203,7 +203,7 @@ def _session_of(folder: str) -> str:
 
 
 @functools.lru_cache(4096)
-def _says_no_case(folder: str) -> bool:
+def says_no_case(folder: str) -> bool:
     """Whether a folder names a class, a subset, a kind of file or a sequence."""
     name = folder.strip().lower()
     if NO_CASE.fullmatch(name) or find_subset(folder) or find_class(folder) or layout_of(folder) is not None:
@@ -213,88 +213,12 @@ def _says_no_case(folder: str) -> bool:
     return bool(found) and all(word.isdecimal() for word in words[: found.first if found else 0])
 
 
-def _place(folders: Sequence[str]) -> tuple[str, ...]:
+def _place(folders: Sequence[str], classes: Mapping[str, str]) -> tuple[str, ...]:
     kept = []
     for folder in folders:
         layout = layout_of(folder)
         if layout is not None:
             kept += [layout] if layout else []
-        elif find_class(folder) or find_subset(folder) or not _says_no_case(folder):
-            kept.append(find_class(folder) or folder)
+        elif folder in classes or find_subset(folder) or not says_no_case(folder):
+            kept.append(classes.get(folder, folder))
     return tuple(kept)
-
-
-def _channels(names: Mapping[str, ScanName]) -> dict[str, int | None]:
-    """The paths whose last number is, or in ``imagesTr`` is not, that of a channel."""
-    groups: dict[tuple[tuple[str, ...], str], dict[int, str]] = defaultdict(dict)
-    labels = {stem_of(path) for path, name in names.items() if name.mask}
-    for path, name in names.items():
-        number = None if name.mask else CHANNEL.fullmatch(stem_of(path))
-        if number and (name.channel is not None or is_volume_path(path)):
-            groups[folders_of(path), number["case"]][int(number["channel"])] = path
-    found: dict[str, int | None] = {}
-    for group in groups.values():
-        inside = any(names[path].channel is not None for path in group.values())
-        labelled = any(stem_of(path) in labels for path in group.values())
-        few = max(group) < MOST_CHANNELS and not labelled
-        channels = few and (inside or (len(group) > 1 and max(group) == len(group) - 1))
-        found |= {path: number if channels else None for number, path in group.items()}
-    return found
-
-
-def _with_folders_as_patients(names: Mapping[str, ScanName]) -> dict[str, ScanName]:
-    """Where folders have the same few files' names, the folder is the patient: ``P1/scan.nii.gz``, ``P2/scan.nii.gz``.
-
-    Not where they have the same patients: ``native/P1.nii.gz``, ``native/P2.nii.gz``, ``enhanced/P1.nii.gz``, ...
-    """
-    places: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    beside: dict[tuple[str, ...], list[ScanName]] = defaultdict(list)
-    plain = {
-        path: name
-        for path, name in names.items()
-        if name.patient and name.patient not in name.place and not name.scheme and not name.mask
-    }
-    for name in plain.values():
-        places[name.patient].add(name.place)
-        beside[name.place].append(name)
-    repeated = set()
-    for patient, folders in places.items():
-        found = {name.patient for folder in folders for name in beside[folder]} if len(folders) > 1 else ()
-        if 0 < len(found) < len(folders) + (not any(letter.isdigit() for letter in patient)):
-            repeated.add(patient)
-    counted = {folder for folder in beside if _counts_series(beside[folder])}
-    return {path: _of_folder(n) for path, n in plain.items() if n.patient in repeated or n.place in counted}
-
-
-def _counts_series(found: Sequence[ScanName]) -> bool:
-    """Whether the numbers of a folder's files are those of series, of one sequence each: ``3_T1``, ``5_T1c``."""
-    sequences = {name.sequence for name in found if name.sequence and name.patient.isdecimal()}
-    return len(sequences) == len(found) > 1
-
-
-def _of_folder(name: ScanName) -> ScanName:
-    cases = [folder for folder in name.place if not _says_no_case(folder)]
-    if not cases:
-        return name
-    patient, session = _split_session(_split_sequence(cases[-1])[0])
-    return replace(name, patient=patient or name.patient, session=name.session or session)
-
-
-def _with_folders_as_sessions(names: Mapping[str, ScanName]) -> dict[str, ScanName]:
-    """Where patients' folders have the same folders, these are time points: ``P1/V1/t1.nii.gz``, ``P2/V1/t1.nii.gz``.
-
-    Where there are as many as patients or more (``hospital/001``), only if they are called as visits are.
-    """
-    levels: dict[tuple[str, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    nested, found = {}, {}
-    for path, name in names.items():
-        cases = [folder for folder in folders_of(path) if not _says_no_case(folder)]
-        if cases[1:] and name.patient == cases[-1] and not (name.scheme or name.mask):
-            nested[path] = cases
-            levels[*cases[:-2],][cases[-1]].add(cases[-2])
-    for path, (*above, outer, inner) in nested.items():
-        level = levels[*above,]
-        few = len(level) < len(set().union(*level.values())) or VISIT.fullmatch(inner)
-        if few and len(level[inner]) > 1:
-            found[path] = replace(names[path], patient=_split_sequence(outer)[0] or outer, session=inner)
-    return found

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from btkeras.datasets.choice import ANY, SequenceChoice, check_series, is_dicom_image, why_not_chosen
+from btkeras.datasets.classes import check_classes, class_name
 from btkeras.datasets.collections import known_collections
 from btkeras.datasets.convert import PreparedImage, convert_all
 from btkeras.datasets.dataset import Record, write_manifest
@@ -65,7 +66,8 @@ class PrepareReport:
         """Several lines for the terminal, the last one the command to type next."""
         out = shlex.quote(str(self.out))
         lines = [f"{self.out}: {sum(self.classes.values())} images"]
-        lines += [f"  {label:<12}{count:>6}" for label, count in self.classes.items()]
+        width = max(12, *(len(label) + 1 for label in self.classes))
+        lines += [f"  {label:<{width}}{count:>6}" for label, count in self.classes.items()]
         lines += [f"Sources: {', '.join(f'{name} ({count})' for name, count in self.sources.items())}"]
         lines += [f"  {collection}" for collection in known_collections(self.sources)]
         ids = f" of {self.ids} ids" * (self.ids > self.patients)
@@ -92,6 +94,7 @@ def prepare(  # noqa: PLR0913
     planes: Sequence[str] = (),
     choice: SequenceChoice = ANY,
     patients: str | Path | None = None,
+    classes: Collection[str] = (),
     mri_check: bool = True,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] | None = None,
 ) -> PrepareReport:
@@ -121,6 +124,7 @@ def prepare(  # noqa: PLR0913
         choice: Which of several sequences of a case, or of several volumes of a file, becomes images.
         patients: A table of patients (``btkeras.datasets.patients.read_patients``) for all sources; paths in it are
             relative to their source. ``patients.csv`` in a source is read for the images below its folder.
+        classes: Names of class folders that are none of the usual ones (``btkeras.datasets.classes``).
         mri_check: Whether images are broken that plainly show no brain MRI slice (``btkeras.preprocessing.mri_check``);
             slices of a volume, of a file of several or of a DICOM series are left out, unless it is all of a file's.
         progress: Wraps the images, given their number; None shows a bar on standard error.
@@ -134,19 +138,20 @@ def prepare(  # noqa: PLR0913
     progress = progress or (lambda images, total: tqdm(images, total=total, unit=" images", disable=None))
     wanted = volume_slices(slices, planes)
     choice.check()
+    own = frozenset(class_name(name, " of --classes") for name in classes)
     _check_target(target, paths)
     table = load_patients(patients) if patients else None
     with ExitStack() as stack, warnings.catch_warnings():
         # Pillow warns of odd metadata and large images without naming the file; what it cannot read is an error.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        items, left_out, classes = find_images(paths, stack, choice, table)
+        items, left_out, found = find_images(paths, stack, choice, table, own)
         with atomic_folder(target) as folder:
             writer = _Writer(folder, left_out, choice.name)
             for item, images in progress(convert_all(items, harmonize, wanted, mri_check), len(items)):
                 writer.add(item, images)
             if writer.broken and not (skip_broken and writer.records):
                 raise _broken_error(writer.broken, len(items))
-            writer.check(classes)
+            writer.check(found)
             writer.finish()
     return writer.report(target)
 
@@ -204,7 +209,9 @@ class _Writer:
                 self._add(item.source, image)
 
     def check(self, classes: Collection[str]) -> None:
-        """Raises DataError if none of a class is left, or the DICOM series of a patient are of several sequences."""
+        """Raises DataError if none of a class is left, classes exclude each other, or the DICOM series of a patient are
+        of several sequences.
+        """
         lost = sorted(set(classes) - {record.label for record in self.records})
         if lost or not self.records:
             files = left_out_text(self._left_out) if self._left_out else f"{len(self.broken)} are broken"
@@ -213,6 +220,7 @@ class _Writer:
                 received=f"none of {', '.join(lost) or 'any'}; {files}",
                 remedy="Choose another sequence, or give the sources without these classes",
             )
+        check_classes({record.label for record in self.records}, "the sources")
         check_series(self.records)
 
     def finish(self) -> None:

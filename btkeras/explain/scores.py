@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.checksums import recorded_file
-from btkeras.datasets.boxes import NO_TUMOR, boxes_in_heads
+from btkeras.datasets.boxes import boxes_in_heads
+from btkeras.datasets.classes import NO_TUMOR
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.decisions.finite import require_finite
 from btkeras.errors import DataError

@@ -19,7 +19,8 @@ from btkeras.augmentation.intensity import Draws, augment_intensity, draw_intens
 from btkeras.augmentation.lesion_cutmix import draw_patches, paste
 from btkeras.augmentation.patches import SIDE, Patches, SlicesToPatch, find_patches
 from btkeras.config import PATCHES, AugmentConfig, ExperimentConfig
-from btkeras.datasets.boxes import NO_TUMOR, boxes_in_heads, clip_box
+from btkeras.datasets.boxes import boxes_in_heads, clip_box
+from btkeras.datasets.classes import NO_TUMOR
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.errors import DataError
 from btkeras.machine import cache_folder, threads

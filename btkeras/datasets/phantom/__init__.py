@@ -18,7 +18,8 @@ from PIL import Image
 from scipy import ndimage
 
 from btkeras.config import PhantomConfig
-from btkeras.datasets.dataset import CLASSES, MANIFEST, Dataset, Record, load_dataset, write_manifest
+from btkeras.datasets.classes import CLASSES
+from btkeras.datasets.dataset import MANIFEST, Dataset, Record, load_dataset, write_manifest
 from btkeras.datasets.phantom.head import Array, CrossSection, Head, vector, waves
 from btkeras.errors import DataError
 from btkeras.files import atomic_folder, digest
