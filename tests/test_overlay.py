@@ -16,7 +16,7 @@ from btkeras import Predictor
 from btkeras.cli import main
 from btkeras.errors import ConfigError, ModelError
 from btkeras.inference import explanations
-from btkeras.inference.explanations import Explainer, format_prediction, overlay_files
+from btkeras.inference.explanations import Explainer, format_prediction, map_doubt, overlay_files
 from btkeras.inference.overlay import Caption, Window, draw_overlay
 from btkeras.inference.predictor import FilePrediction
 
@@ -166,3 +166,23 @@ def test_the_caption_names_file_and_model_without_their_folders(
     explainer.draw(FilePrediction(str(shared_images / "glioma/000.png"), "glioma", {"glioma": 0.9}, decision="glioma"))
     assert captions[0].title == "000.png"
     assert captions[0].method.startswith("Occlusion, model tiny, version 1, btkeras ")
+
+
+@pytest.mark.parametrize(
+    ("label", "decision", "top", "coarse", "words"),
+    [
+        ("glioma", "glioma", 1.0, False, ""),
+        ("glioma", "uncertain", 1.0, False, "This map says little: the decision is uncertain."),
+        ("no_tumor", "no_tumor", 1.0, False, "This map says little: that there is no tumour has no place."),
+        ("glioma", "glioma", 0.0, False, "This map says little: no place speaks for the class."),
+        ("glioma", "rejected", 1.0, True, "This map says little: the decision is rejected, and occlusion is coarse."),
+    ],
+)
+def test_a_map_that_says_little_says_so(label: str, decision: str, top: float, coarse: bool, words: str) -> None:
+    prediction = FilePrediction("a.png", label, {label: 0.6}, decision=decision)
+    heat = np.full((8, 8), top, np.float32)
+    assert map_doubt(prediction, heat, coarse=coarse) == words
+    # And the picture has it: red letters between the decision and the slices.
+    caption = Caption("a.png", format_prediction(prediction), "LayerCAM", words)
+    band = drawn(draw_overlay(np.zeros((20, 20, 1), np.uint8), heat, caption))[65:85]
+    assert bool((band[..., 0] - band[..., 1] > 60).any()) == bool(words)

@@ -16,6 +16,7 @@ from btkeras.inference.backends import Explain, InferenceBackend
 from btkeras.inference.inputs import SliceRef, opener
 from btkeras.inference.overlay import SOFTWARE, Caption, draw_overlay, input_window
 from btkeras.inference.predictor import FilePrediction, Predictor
+from btkeras.metrics.groups import NO_TUMOR
 
 
 class Explainer:
@@ -27,11 +28,12 @@ class Explainer:
     """
 
     def __init__(self, model: str | Path, method: str = DEFAULT_METHOD) -> None:
-        title = method_of(method).title
+        chosen = method_of(method)
         self._predictor = Predictor(model)
         backend = self._predictor.backend
         self._open = opener()
-        self._caption = f"{title}, model {_model_name(backend)}, {SOFTWARE}"
+        self._coarse = isinstance(chosen, Occlusion)
+        self._caption = f"{chosen.title}, model {_model_name(backend)}, {SOFTWARE}"
         self._explain = _explain(backend, method)
 
     def draw(self, prediction: FilePrediction) -> bytes:
@@ -43,7 +45,8 @@ class Explainer:
         preprocessor = self._predictor.preprocessor
         (heat,) = self._explain(preprocessor.array(image)[None], index)
         # Without the folders, whose names may be a patient's.
-        caption = Caption(Path(prediction.path).name, format_prediction(prediction), self._caption)
+        doubt = map_doubt(prediction, heat, coarse=self._coarse)
+        caption = Caption(Path(prediction.path).name, format_prediction(prediction), self._caption, doubt)
         return draw_overlay(image, heat, caption, input_window(image, preprocessor.harmonize))
 
 
@@ -79,6 +82,21 @@ def format_prediction(prediction: FilePrediction) -> str:
     """Decision, class and probability in one line."""
     best = f"{prediction.label}, probability {prediction.probabilities[prediction.label]:.3f}"
     return best if prediction.decision == prediction.label else f"{prediction.decision} (most probable: {best})"
+
+
+def map_doubt(prediction: FilePrediction, heat: NDArray[np.float32], *, coarse: bool = False) -> str:
+    """Why a map ``[rows, columns]`` in 0..1 says little about its prediction, as a sentence; "" if nothing is known.
+
+    ``coarse``: whether its method finds fewer tumours than the default one.
+    """
+    reasons = {
+        "no place speaks for the class": not heat.any(),
+        f"the decision is {prediction.decision}": prediction.decision != prediction.label,
+        "that there is no tumour has no place": prediction.label == NO_TUMOR,
+        "occlusion is coarse": coarse,
+    }
+    found = [reason for reason, holds in reasons.items() if holds]
+    return f"This map says little: {', and '.join(found)}." if found else ""
 
 
 def write_overlays(
