@@ -16,7 +16,8 @@ from btkeras.checksums import record_files
 from btkeras.config import DataConfig
 from btkeras.datasets import Dataset, Record, load_dataset
 from btkeras.evaluation.evaluate import evaluate_split
-from btkeras.evaluation.results import EvaluationResult, metrics_table
+from btkeras.evaluation.metrics_text import metrics_table
+from btkeras.evaluation.results import EvaluationResult
 from btkeras.metrics import summarize
 from btkeras.reporting.card import card_text
 from btkeras.reporting.render import render

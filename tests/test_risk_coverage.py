@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from btkeras.evaluation.risk_coverage import format_risk_coverage, risk_coverage_metrics
+from btkeras.evaluation.metrics_text import format_risk_coverage
+from btkeras.evaluation.risk_coverage import risk_coverage_metrics
 from tests.conftest import write_images
 from tests.test_cli import btkeras
 
@@ -32,10 +33,10 @@ def test_the_points_are_those_of_a_plain_loop(count: int) -> None:
     assert len(found["risk"]) == min(count, 100) and found["coverage"][-1] == 1
     for coverage, risk in zip(found["coverage"], found["risk"], strict=True):
         assert risk == pytest.approx(risks[round(coverage * count) - 1])
-    header, shares, shown = format_risk_coverage({"risk_coverage": found})
+    shares, shown, area = format_risk_coverage({"risk_coverage": found})
     expected = [100 * risks[int(np.ceil(share * count - 1e-9)) - 1] for share in (1, 0.8, 0.6, 0.5, 0.4)]
-    assert "AURC" in header and shares.split()[1::2] == ["100", "80", "60", "50", "40"]
-    assert [float(text) for text in shown.split()[1::2]] == pytest.approx(expected, abs=0.05)
+    assert "AURC" in area and shares.split()[2::2] == ["100", "80", "60", "50", "40"]
+    assert [float(text) for text in shown.split()[4::2]] == pytest.approx(expected, abs=0.05)
 
 
 def test_the_working_point_is_that_of_the_decisions_with_wilsons_interval() -> None:
@@ -56,7 +57,7 @@ def test_an_evaluation_of_another_dataset_prints_the_curve_and_the_report_draws_
 ) -> None:
     run, other = shutil.copytree(calibrated_run, tmp_path / "run"), write_images(tmp_path / "elsewhere", 4, seed=9)
     shown = btkeras("evaluate", run, "--data", other)
-    assert shown.exit_code == 0 and "AURC" in shown.stdout and "working point:" in shown.stdout
+    assert shown.exit_code == 0 and "AURC" in shown.stdout and "working point" in shown.stdout
     written = json.loads((run / "evaluations/elsewhere/metrics.json").read_text())
     curve, selective = written["risk_coverage"], written["selective"]
     assert curve["risk"][-1] == pytest.approx(1 - written["accuracy"])

@@ -18,11 +18,11 @@ from btkeras.decisions.ood import CalibrationScores
 from btkeras.decisions.selective_classifier import (
     Decision,
     SelectiveClassifier,
-    format_selective,
     selective_metrics,
     write_decisions,
 )
 from btkeras.errors import ConfigError
+from btkeras.evaluation.metrics_text import format_coverage
 
 CLASSES = ("glioma", "meningioma", "no_tumor")
 # Scores 0.01 .. 0.99: at 90 % coverage a class of a probability of at least 0.1 is in the set.
@@ -120,12 +120,14 @@ def test_the_metrics_are_those_counted_by_hand() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_the_metrics_have_two_lines_of_text_even_without_coverage() -> None:
-    first, second = format_selective({"selective": metrics()})
-    assert "decided for 50.0 % of" in first and "16.7 % rejected" in first and "glioma 33 %" in second
+def test_the_metrics_have_a_line_of_text_even_without_coverage() -> None:
+    (line,) = format_coverage({"selective": metrics()})
+    assert "50.0 % of the images get a class" in line and "for 66.7 % of these it is the right one" in line
+    assert "33.3 % are uncertain and 16.7 % are rejected (their most probable class is right for 66.7 %)" in line
     nothing = selective_metrics(np.array([0]), np.eye(3)[[0]], [Decision("rejected", None, None)], CLASSES)
-    assert "decided for 0.0 % of" in format_selective({"selective": nothing})[0] and nothing["accuracy"] is None
-    assert format_selective({}) == []
+    (line,) = format_coverage({"selective": nothing})
+    assert "0.0 % of the images get a class (coverage); 100.0 % are rejected" in line and nothing["accuracy"] is None
+    assert format_coverage({}) == []
 
 
 def test_decisions_are_written_a_line_each(tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_decisions_are_written_a_line_each(tmp_path: Path) -> None:
 def test_an_evaluation_writes_metrics_and_decisions(trained_run: Path, tmp_path: Path) -> None:
     from btkeras.evaluation.calibrate import fit_ood
     from btkeras.evaluation.evaluate import evaluate_split
-    from btkeras.evaluation.results import metrics_table
+    from btkeras.evaluation.metrics_text import metrics_table
     from btkeras.inference.predictor import Predictor
     from btkeras.runs import open_run
 

@@ -99,7 +99,7 @@ def _is_exported(path: Path) -> bool:
 def _evaluate_run(run: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     quiet_tensorflow()
     from btkeras.evaluation.evaluate import LoadedRun, evaluate_dataset, evaluate_split
-    from btkeras.evaluation.results import metrics_table
+    from btkeras.evaluation.metrics_text import metrics_table
     from btkeras.explain.methods import DEFAULT_METHOD, method_of
     from btkeras.explain.scores import explanations_table, score_explanations
     from btkeras.runs import open_run
@@ -130,7 +130,7 @@ def _evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any]
         rule, remedy = "An exported model is evaluated on a dataset: --data", "Say where the images are: --data DATASET"
         raise ConfigError(rule, received=f"{model}, which is no run", remedy=remedy)
     from btkeras.config import PhantomConfig
-    from btkeras.evaluation.results import metrics_table
+    from btkeras.evaluation.metrics_text import metrics_table
 
     with located(model) as location:
         from btkeras.inference.evaluate_exported import evaluate_exported
@@ -173,7 +173,7 @@ def calibrate(run: Path, data: str | None, risk: float | None, level: float, as_
     """
     quiet_tensorflow()
     from btkeras.evaluation.calibrate import calibrate_and_evaluate
-    from btkeras.evaluation.results import metrics_table
+    from btkeras.evaluation.metrics_text import metrics_table
     from btkeras.runs import open_run
 
     check_risk(risk, level)

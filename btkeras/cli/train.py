@@ -25,6 +25,7 @@ from btkeras.cli.common import (
 
 if TYPE_CHECKING:
     from btkeras.experiments.experiment import Executor, Experiment
+    from btkeras.runs import Run
 
 
 # Options that are short for a --set.
@@ -68,7 +69,7 @@ def train(out: Path, data: str | None, resume: bool, skip_broken: bool, **chosen
     if data is None and not resumed:
         raise click.UsageError("A new run needs --data DATASET (a folder, or `phantom`).")
     quiet_tensorflow()
-    from btkeras.evaluation.results import metrics_table
+    from btkeras.evaluation.metrics_text import metrics_summary
     from btkeras.experiments.single_run import resume_run, start_run
     from btkeras.runs import Run, open_run
 
@@ -79,10 +80,19 @@ def train(out: Path, data: str | None, resume: bool, skip_broken: bool, **chosen
         metrics = resume_run(out, load_config(files, overrides, run.config()))
     else:
         metrics = start_run(config, open_dataset(str(data), config.phantom), out, skip_broken=skip_broken)
-    click.echo(metrics_table(metrics))
-    uses = f"btkeras predict IMAGE --model {out}   or   btkeras export {out} --out saved_models/{out.name}"
+    click.echo(metrics_summary(metrics))
+    click.echo(_next_steps(Run(out)), err=True)
+
+
+def _next_steps(run: Run) -> str:
     # A classical model keeps its predictions only.
-    click.echo(f"Next: {uses if Run(out).best_model.is_file() else f'btkeras report {out}'}", err=True)
+    uses = (
+        (f"btkeras predict IMAGE --model {run.path}", f"btkeras export {run.path} --out saved_models/{run.path.name}")
+        if run.best_model.is_file()
+        else ()
+    )
+    lines = (f"btkeras report {run.path}   # intervals, calibration, curves and the mistakes as images", *uses)
+    return "\nNext: " + "\n      ".join(lines)
 
 
 @click.command(short_help="Cross-validate networks: folds x models x seeds.")

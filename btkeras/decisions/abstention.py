@@ -47,10 +47,10 @@ class Abstention:
         """What was found, without a full stop."""
         if not self.images:
             return f"no threshold: the MRI check or the OOD score turns all {self.data} away"
-        wanted = f"the risk of {self.risk:.1%} on {self.images:,} {self.data}"
-        found = f"no threshold keeps {wanted}" if self.threshold is None else f"from {self.threshold:.3f} on, {wanted}"
-        bound = f"at most {self.bound:.1%} with {self.level:.0%} confidence"
-        return f"{found}: {self.wrong:,} of the surest {self.covered:,} are wrong, {bound}"
+        wanted = f"keeps the risk below {100 * self.risk:g} % on {self.images:,} images ({self.data})"
+        found = "no threshold" if self.threshold is None else f"a highest probability of {self.threshold:.3f}"
+        bound = f"at most {100 * self.bound:.1f} % with {100 * self.level:g} % confidence"
+        return f"{found} {wanted}: {self.wrong:,} of the surest {self.covered:,} are wrong, {bound}"
 
 
 def check_risk(risk: float | None, level: float) -> None:

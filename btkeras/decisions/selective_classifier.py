@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,25 +150,6 @@ def _shares(correct: NDArray[np.bool_], outcomes: NDArray[np.str_]) -> dict[str,
         **{name: float(chosen.mean()) for name, chosen in shares.items()},
         **{name: float(right.mean()) if right.size else None for name, right in accuracies.items()},
     }
-
-
-def format_selective(metrics: Mapping[str, Any]) -> list[str]:
-    """An evaluation's ``selective`` as two lines of text; none if it has none."""
-    found = metrics.get("selective")
-    if not found:
-        return []
-    shares = "; ".join(f"{name} {_percent(row['coverage'], 0)}" for name, row in found["per_class"].items())
-    return [
-        f"a class is decided for {_percent(found['coverage'])} of the images (coverage), with accuracy "
-        f"{_percent(found['accuracy'])} and macro recall {_percent(found['macro_recall'])}; "
-        f"{_percent(found['abstained'])} are uncertain and {_percent(found['rejected'])} rejected; the most probable "
-        f"class of these is right in {_percent(found['withheld_accuracy'])}",
-        f"coverage by class: {shares}",
-    ]
-
-
-def _percent(share: float | None, digits: int = 1) -> str:
-    return "none" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def write_decisions(target: Path, records: Sequence[Record], decisions: Sequence[Decision]) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,10 @@ from numpy.typing import NDArray
 from btkeras.checksums import check_file, recorded_file
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.decisions.calibration import Calibration, set_metrics
-from btkeras.decisions.selective_classifier import Decision, format_selective, selective_metrics, write_decisions
+from btkeras.decisions.selective_classifier import Decision, selective_metrics, write_decisions
 from btkeras.errors import RunError
-from btkeras.evaluation.group_text import format_group_table, format_new_patients
 from btkeras.evaluation.new_patients import new_patient_metrics
-from btkeras.evaluation.risk_coverage import format_risk_coverage, risk_coverage_metrics
+from btkeras.evaluation.risk_coverage import risk_coverage_metrics
 from btkeras.files import write_csv, write_json
 from btkeras.metrics import summarize
 from btkeras.metrics.calibration import (
@@ -67,33 +65,6 @@ def calibration_metrics(
             ],
         },
     }
-
-
-def format_calibration(metrics: Mapping[str, Any]) -> list[str]:
-    """An evaluation's ``calibration`` as at most two lines of text."""
-    found = metrics.get("calibration")
-    if not found:
-        return []
-    after, before, fitted = found["after"], found["before"], found["conformal"]
-    lines = [
-        f"calibration: {'temperature ' + format(found['temperature'], '.3f') if fitted else 'no temperature'}; "
-        f"ECE {100 * after['ece']:.2f} % (without it {100 * before['ece']:.2f}; perfect probabilities have about "
-        f"{100 * found['ece_if_calibrated']['mean']:.2f} of so many images), Brier score {after['brier']:.4f} "
-        f"(without it {before['brier']:.4f}), log loss {after['nll']:.4f} (without it {before['nll']:.4f})"
-    ]
-    if fitted and after["ece"] > before["ece"]:
-        lines.append(
-            "the temperature raised the ECE of these images; it is kept, since it was fitted on the log loss of the "
-            "validation images"
-        )
-    if fitted:
-        sets = (
-            f"of {100 * row['covered']:.1f} % of the images where {100 * row['coverage']:g} % is wanted, with "
-            f"{row['mean_size']:.2f} classes in a set on average"
-            for row in fitted["sets"]
-        )
-        lines.append(f"prediction sets hold the true class {'; '.join(sets)}")
-    return lines
 
 
 @dataclass(frozen=True)
@@ -219,48 +190,3 @@ def _prediction(row: Sequence[str], classes: Sequence[str], where: str) -> tuple
         received=f"{','.join(row)[:200]!r} in {where}",
         remedy=_REMEDY,
     )
-
-
-def metrics_table(metrics: dict[str, Any], group_by: str | None = None) -> str:
-    """The metrics as text: percent per class, macro average, confusion matrix, calibration and decisions.
-
-    With ``group_by`` (``patient`` or ``series``) also the confusion matrix of the decisions on these.
-    """
-    # Without a class's own accuracy, one against the rest, which is above the test accuracy and says less.
-    names = ("precision", "recall", "specificity", "f1")
-    width = max(len(label) for label in metrics["classes"]) + 2
-    lines = [
-        f"{metrics['split']} accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']:,} images "
-        f"(always answering the most frequent class: {100 * metrics['chance']:.2f} %)",
-        "",
-    ]
-    lines += ["".join([f"{'':{width}}", *(f"{name:>12}" for name in names), f"{'images':>9}"])]
-    for label, row in {**metrics["per_class"], "macro": metrics["macro"]}.items():
-        figures = "".join(f"{100 * row[name]:12.2f}" for name in names)
-        lines.append(f"{label:{width}}{figures}{row.get('images', metrics['images']):9,}")
-    lines += ["", f"{'true / predicted':{width}}" + "".join(f"{label:>12}" for label in metrics["classes"])]
-    for label, counts in zip(metrics["classes"], metrics["confusion_matrix"], strict=True):
-        lines.append(f"{label:{max(width, 16)}}" + "".join(f"{count:12,}" for count in counts))
-    lines.append("")
-    parts = (_format_without, format_new_patients, format_calibration, format_selective, format_risk_coverage)
-    grouped = format_group_table(metrics[f"per_{group_by}"], metrics["classes"], group_by) if group_by else []
-    return "\n".join([*lines, *(line for part in parts for line in part(metrics)), *grouped])
-
-
-def _format_without(metrics: Mapping[str, Any]) -> list[str]:
-    """An evaluation's ``without_near_duplicates`` as a line of text; none if it has none."""
-    found = metrics.get("without_near_duplicates")
-    if not found:
-        return []
-    count, own = found["near_duplicates"], metrics["split"] == "test"
-    images, there = ("test image", "in training") if own else ("image", "among the training and validation slices")
-    if not count:
-        return [f"no {images} has a near-duplicate {there}"]
-    text = f"{count:,} of {metrics['images']:,} {images}s have a near-duplicate {there}"
-    if not found["images"]:
-        return [f"{text}: nothing here is measured on new images"]
-    recall = fmean(row["recall"] for row in found["per_class"].values() if row["images"])
-    return [
-        f"{text}; accuracy without them {100 * found['accuracy']:.2f} % of {found['images']:,} images "
-        f"(mean recall of their classes {100 * recall:.2f} %)"
-    ]

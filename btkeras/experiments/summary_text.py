@@ -35,9 +35,14 @@ def summary_table(summary: Mapping[str, Any]) -> str:
 def _pooled(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     """Figures of a model's predictions of all folds."""
     values = {"recall": entry["pooled"]["macro"]["recall"], **entry["pooled"]}
-    yield f"{name}: {format_scores(values, entry['intervals'])}"
-    found = (*format_tumor_classes(entry["tumor_classes"]), *format_group_metrics(entry["per_patient"], "patient"))
-    yield from (f"  {line}" for line in found)
+    scores = format_scores(values, entry["intervals"])
+    blocks = (
+        scores,
+        format_tumor_classes(entry["tumor_classes"]),
+        format_group_metrics(entry["per_patient"], "patient"),
+    )
+    for lines in filter(None, blocks):
+        yield from (name, *(f"  {line}" for line in lines), "")
 
 
 def _spread(entry: Mapping[str, Any], metric: str) -> str:

@@ -198,7 +198,7 @@ def _selective_table(selective: _Json) -> Table:
     columns = (Column("class"), Column("images", count), *Column.several(shares, percent))
     rows = [{"class": label, **row} for label, row in {"all classes": selective, **selective["per_class"]}.items()]
     found = selective.get("abstention")
-    notes = [f"A class is the decision by its probability: {Abstention.from_json(found)}."] if found else []
+    notes = [f"When a class is decided: {Abstention.from_json(found)}."] if found else []
     return Table.from_rows("selective", "Selective classification of the test subset, percent", columns, rows, *notes)
 
 
