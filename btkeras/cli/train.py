@@ -34,6 +34,15 @@ _TRAIN_SHORTS = {"model": "model.name", "weights": "model.weights", **_SPLIT_SHO
 _CV_SHORTS = {name: f"cv.{name}" for name in ("models", "folds", "seeds", "test")} | _SPLIT_SHORTS
 
 
+track_option = click.option(
+    "--track",
+    "trackers",
+    multiple=True,
+    type=click.Choice(["mlflow", "wandb"]),
+    help="Record settings and metrics there, too; a resumed run goes on by itself. Repeat it for both.",
+)
+
+
 @click.command(short_help="Train a network on one split of a dataset.")
 @data_option
 @click.option("--out", required=True, type=PATH, help="The run folder to make.")
@@ -43,9 +52,12 @@ _CV_SHORTS = {name: f"cv.{name}" for name in ("models", "folds", "seeds", "test"
 @click.option("--weights", help="Short for --set model.weights=: imagenet, a file of its weights, or a RUN/best.keras.")
 @group_by_option
 @split_column_option
+@track_option
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; start it if it is not there.")
 @skip_broken_option
-def train(out: Path, data: str | None, resume: bool, skip_broken: bool, **chosen: Any) -> None:
+def train(
+    out: Path, data: str | None, resume: bool, skip_broken: bool, trackers: tuple[str, ...], **chosen: Any
+) -> None:
     """Train a network on one split of a dataset, then test its best checkpoint.
 
     The best checkpoint is chosen on the validation subset; the test subset is used once, at the end. Ctrl-C stops after
@@ -58,6 +70,7 @@ def train(out: Path, data: str | None, resume: bool, skip_broken: bool, **chosen
       btkeras train --data data/figshare --config configs/cpu.yaml --out runs/patients --group-by patient
       btkeras train --data data/brisc --config configs/cpu.yaml --out runs/brisc --group-by official
       btkeras train --data data/figshare --config configs/paper.yaml --out runs/p --set train.epochs=50
+      btkeras train --data data/figshare --config configs/cpu.yaml --out runs/tracked --track mlflow
       btkeras train --resume --out runs/cpu
       tensorboard --logdir runs
     """
@@ -72,6 +85,7 @@ def train(out: Path, data: str | None, resume: bool, skip_broken: bool, **chosen
     from btkeras.evaluation.metrics_text import metrics_summary
     from btkeras.experiments.single_run import resume_run, start_run
     from btkeras.runs import Run, open_run
+    from btkeras.training.tracking import tracking
 
     if resumed:
         run = open_run(out)
@@ -79,7 +93,8 @@ def train(out: Path, data: str | None, resume: bool, skip_broken: bool, **chosen
             run.use_dataset(open_dataset(data, run.config().phantom))
         metrics = resume_run(out, load_config(files, overrides, run.config()))
     else:
-        metrics = start_run(config, open_dataset(str(data), config.phantom), out, skip_broken=skip_broken)
+        dataset = open_dataset(str(data), config.phantom)
+        metrics = start_run(config, dataset, out, skip_broken=skip_broken, facts=tracking(trackers))
     click.echo(metrics_summary(metrics))
     click.echo(_next_steps(Run(out)), err=True)
 
@@ -113,6 +128,7 @@ def _next_steps(run: Run) -> str:
 @click.option("--ray-address", metavar="ADDRESS", help="Ray's cluster.  [default: $RAY_ADDRESS, or a new local one]")
 @click.option("--cpus", type=click.IntRange(1), default=2, help="With ray: cores of a fold.")
 @click.option("--gpus", type=click.FloatRange(0), default=0.0, help="With ray: GPUs of a fold.")
+@track_option
 @click.option("--task", type=click.IntRange(0), metavar="I", help="Do only job I, as one task of a job array.")
 @click.option("--plan", is_flag=True, help="Make OUT, fetch weights, list the jobs and their state; run none.")
 @click.option("--resume", is_flag=True, help="Go on with the experiment in --out; start it if it is not there.")
@@ -176,10 +192,13 @@ def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
         raise click.UsageError("A new cross-validation needs --data DATASET (a folder, or `phantom`).")
     quiet_tensorflow()
     from btkeras.experiments.single_run import check_models
+    from btkeras.training.tracking import tracking
 
     check_models(config)
     dataset = open_dataset(chosen["data"], config.phantom)
-    return create_experiment(out, config, dataset, skip_broken=chosen["skip_broken"])
+    return create_experiment(
+        out, config, dataset, skip_broken=chosen["skip_broken"], facts=tracking(chosen["trackers"])
+    )
 
 
 def _overrides(chosen: Mapping[str, Any], shorts: Mapping[str, str]) -> list[str]:
@@ -203,7 +222,7 @@ def _executor(chosen: dict[str, Any]) -> Executor:
 
 
 def _run_task(out: Path, task: int, **others: Any) -> None:
-    if any(others[name] for name in ("data", "config_files", "overrides", "plan", "resume", *_CV_SHORTS)):
+    if any(others[name] for name in ("data", "config_files", "overrides", "trackers", "plan", "resume", *_CV_SHORTS)):
         raise click.UsageError("--task takes everything but --out from the experiment's folder: give them alone.")
     from btkeras.machine import end_with_parent
 

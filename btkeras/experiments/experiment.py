@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from btkeras.checksums import read_document, record_files, recorded_file
@@ -122,11 +123,16 @@ def model_config(config: ExperimentConfig, name: str) -> ExperimentConfig:
 
 
 def create_experiment(
-    path: Path, config: ExperimentConfig, dataset: Dataset, *, skip_broken: bool = False
+    path: Path,
+    config: ExperimentConfig,
+    dataset: Dataset,
+    *,
+    skip_broken: bool = False,
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> Experiment:
     """Makes an experiment's folder with its configuration, the splits of all folds and its manifest, all at once.
 
-    Raises ``RunError`` if something is there already.
+    ``facts`` are further entries of the manifest. Raises ``RunError`` if something is there already.
     """
     require_new(path)
     folds = make_folds(dataset, config.data, config.cv, cache_folder())
@@ -136,7 +142,7 @@ def create_experiment(
         write_text(experiment.config_file, dump_config(config))
         for fold, split in enumerate(folds):
             save_split(split, dataset, experiment.splits_file(fold))
-        manifest = first_manifest(config, dataset) | {"skip_broken": skip_broken, "seeds": seeds}
+        manifest = first_manifest(config, dataset) | {"skip_broken": skip_broken, "seeds": seeds, **facts}
         write_json(experiment.manifest_file, manifest)
         record_files(temporary, [experiment.config_file, *map(experiment.splits_file, range(len(folds)))])
     return Experiment(path)

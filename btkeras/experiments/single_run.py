@@ -28,6 +28,10 @@ from btkeras.splitting.splits import Split, make_split
 from btkeras.training import checks, trainer
 from btkeras.training.device import resolve_precision
 from btkeras.training.pipeline import SplitImages, load_split_images
+from btkeras.training.tracking import Trackers
+
+# What a cross-validation's manifest tells those of its runs.
+_FACTS = ("precision", "precision_reason", "tracking")
 
 
 def _check_name(name: str) -> None:
@@ -77,13 +81,17 @@ def resume_run(out: Path, config: ExperimentConfig | None = None) -> dict[str, A
 @only_writer
 def _train(run: Run, images: SplitImages) -> dict[str, Any]:
     # One lock around both, so that no other process gets between them.
-    return calibrate_and_evaluate(trainer.fit(run, images))
+    with Trackers(run) as trackers:
+        trackers.tested(metrics := calibrate_and_evaluate(trainer.fit(run, images, trackers)))
+    return metrics
 
 
 @only_writer
 def _resume(run: Run, config: ExperimentConfig | None) -> dict[str, Any]:
     if run.config().model.name not in CLASSIFIERS:
-        return calibrate_and_evaluate(trainer.resume(run.path, config))
+        with Trackers(run) as trackers:
+            trackers.tested(metrics := calibrate_and_evaluate(trainer.resume(run.path, config, trackers)))
+        return metrics
     require_same_config(run, config)
     dataset = run.dataset()
     split = run.split(dataset)
@@ -98,6 +106,12 @@ def _lbp_inputs(config: ExperimentConfig, dataset: Dataset, split: Split, *, ski
 
 @only_writer
 def _run_lbp(run: Run, dataset: Dataset, split: Split, inputs: SplitImages) -> dict[str, Any]:
+    with Trackers(run) as trackers:
+        trackers.tested(metrics := _test_lbp(run, dataset, split, inputs))
+    return metrics
+
+
+def _test_lbp(run: Run, dataset: Dataset, split: Split, inputs: SplitImages) -> dict[str, Any]:
     """Fits and tests local binary patterns with a classifier (paper, table 6), and saves its predictions only."""
     config = run.config()
     images = {subset: cache.take(np.arange(len(cache))) for subset, cache in inputs.caches.items()}
@@ -163,5 +177,5 @@ def _start(experiment: Experiment, job: Job) -> None:
         experiment.run(job).path,
         split=experiment.split(job.fold, dataset),
         skip_broken=manifest["skip_broken"],
-        facts={"fold": job.fold} | {key: manifest[key] for key in ("precision", "precision_reason")},
+        facts={"fold": job.fold} | {key: manifest[key] for key in _FACTS if key in manifest},
     )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from btkeras.checksums import check_file, recorded_file
 from btkeras.errors import RunError
+from btkeras.runs import Run
 
 _PROGRESS = "progress"
 
@@ -111,3 +112,25 @@ def _opened(source: Path) -> Iterator[np.lib.npyio.NpzFile]:
                 remedy="Without it the run cannot go on: start a new one",
             ) from error
         yield arrays
+
+
+def require_checkpoint(run: Run, progress: Progress) -> None:
+    """Raises ``RunError`` if no epoch of a training was good."""
+    if not progress.best:
+        raise RunError(
+            "A training must have an epoch whose validation loss and weights are finite",
+            received=f"none of {progress.epochs} in {run.path}",
+            remedy=f"In a new run, lower optimizer.learning_rate ({run.config().optimizer.learning_rate:g})",
+        )
+
+
+def record_result(run: Run, progress: Progress) -> None:
+    """Writes to the manifest what came of a training; its speed counts the validations' time too."""
+    # A run of an older revision has no number of images, and so no speed.
+    images = run.manifest().get("images_per_epoch")
+    run.update_manifest(
+        best_epoch=progress.best_epoch,
+        epochs=progress.epochs,
+        training_seconds=round(progress.seconds, 1),
+        training_images_per_second=round(images * progress.epochs / progress.seconds, 1) if images else None,
+    )

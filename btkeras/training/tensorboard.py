@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training: metrics, confusion matrices, augmented images, hyper-parameters."""
+"""What TensorBoard shows of a training: metrics, confusion matrices, augmented images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from btkeras.config import ExperimentConfig
-from btkeras.config_io import config_to_dict
 from btkeras.runs import Run
 from btkeras.training.background import BackgroundWriter
 from btkeras.training.callbacks import Logs, MacroRecall, TimedEpochs, learning_rate
@@ -20,7 +18,7 @@ Counts = NDArray[np.int64]
 
 
 class TensorBoard(TimedEpochs):
-    """Writes scalars, the validation's confusion matrix, some augmented images and the hyper-parameters.
+    """Writes scalars, the validation's confusion matrix and some augmented images.
 
     Keras' own callback needs its TensorFlow backend. ``images`` is a batch of augmented images in 0..255.
     """
@@ -28,27 +26,21 @@ class TensorBoard(TimedEpochs):
     def __init__(
         self,
         run: Run,
-        config: ExperimentConfig,
+        batch_size: int,
         schedule: Schedule,
         classes: Sequence[str],
         images: NDArray[np.floating],
         writer: BackgroundWriter,
     ) -> None:
-        super().__init__(schedule.steps * config.train.batch_size)
+        super().__init__(schedule.steps * batch_size)
         self._writer = writer
         self._waiting: deque[tuple[int, Mapping[str, float], Mapping[str, float], Counts]] = deque()
         self._train = tf.summary.create_file_writer(str(run.tensorboard / "train"))
         self._validation = tf.summary.create_file_writer(str(run.tensorboard / "validation"))
-        self._config, self._schedule, self._classes, self._images = config, schedule, classes, images
+        self._schedule, self._classes, self._images = schedule, classes, images
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        # Imported here, because it drags in TensorBoard's web server.
-        from tensorboard.plugins.hparams import api as hparams
-
         with self._train.as_default():
-            sections = config_to_dict(self._config).items()
-            settings = {f"{section}.{key}": value for section, keys in sections for key, value in keys.items()}
-            hparams.hparams({key: str(v) if isinstance(v, list | dict) else v for key, v in settings.items()})
             images = np.clip(np.rint(self._images), 0, 255).astype(np.uint8)
             tf.summary.image("augmented_inputs", images, step=0, max_outputs=16)
 

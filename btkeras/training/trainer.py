@@ -31,7 +31,7 @@ from btkeras.splitting.splits import Split, make_split
 from btkeras.training import device
 from btkeras.training.background import BackgroundWriter
 from btkeras.training.callbacks import BestModel, Divergence, EpochEnd, MacroRecall, ProgressLine, ReplicaMean
-from btkeras.training.checkpoint import Progress, load_progress, restore_state
+from btkeras.training.checkpoint import Progress, load_progress, record_result, require_checkpoint, restore_state
 from btkeras.training.checks import check_network, check_unseen
 from btkeras.training.lengthen import lengthen
 from btkeras.training.losses import make_loss
@@ -44,6 +44,7 @@ from btkeras.training.pipeline import (
     training_batches,
 )
 from btkeras.training.tensorboard import TensorBoard
+from btkeras.training.tracking import TrackedEpochs, Trackers
 
 
 class Interrupted(RunError):
@@ -91,17 +92,17 @@ def begin(
 
 
 @only_writer
-def fit(run: Run, images: SplitImages) -> Run:
-    """Trains a run that has just begun; errors as ``resume``."""
+def fit(run: Run, images: SplitImages, trackers: Trackers | None = None) -> Run:
+    """Trains a run that has just begun, which ``trackers`` follow; errors as ``resume``."""
     try:
-        return _Training(run.config(), run, images, Progress()).fit()
+        return _Training(run.config(), run, images, Progress(), trackers).fit()
     except ModelError:
         # Weights that do not fit are found when the network is there; nothing has been trained then.
         shutil.rmtree(run.path)
         raise
 
 
-def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
+def resume(run_folder: Path, config: ExperimentConfig | None = None, trackers: Trackers | None = None) -> Run:
     """Goes on with an unfinished run after its last finished epoch, to the result of an uninterrupted one.
 
     Raises:
@@ -111,11 +112,11 @@ def resume(run_folder: Path, config: ExperimentConfig | None = None) -> Run:
     """
     run = open_run(run_folder)
     lengthen(run, config)
-    return _resume(run, config)
+    return _resume(run, config, trackers)
 
 
 @only_writer
-def _resume(run: Run, config: ExperimentConfig | None) -> Run:
+def _resume(run: Run, config: ExperimentConfig | None, trackers: Trackers | None) -> Run:
     require_same_config(run, config)
     split, own = run.split(dataset := run.dataset()), run.config()
     # Gone, it would begin again, over a checkpoint of before.
@@ -124,41 +125,22 @@ def _resume(run: Run, config: ExperimentConfig | None) -> Run:
     progress.finished = progress.finished and progress.wanted in (0, own.train.epochs)
     if progress.finished:
         logger.info(f"{run.path} is finished already")
-        _require_checkpoint(run, progress)
+        require_checkpoint(run, progress)
         # Perhaps it was killed between its last epoch and this.
-        _record_result(run, progress)
+        record_result(run, progress)
         return run
     images = load_split_images(dataset, split, own)
     run.check_pixels(dataset, images.pixels)
-    return _Training(own, run, images, progress).fit()
-
-
-def _require_checkpoint(run: Run, progress: Progress) -> None:
-    if not progress.best:
-        raise RunError(
-            "A training must have an epoch whose validation loss and weights are finite",
-            received=f"none of {progress.epochs} in {run.path}",
-            remedy=f"In a new run, lower optimizer.learning_rate ({run.config().optimizer.learning_rate:g})",
-        )
-
-
-def _record_result(run: Run, progress: Progress) -> None:
-    """Writes to the manifest what came of a training; its speed counts the validations' time too."""
-    # A run of an older revision has no number of images, and so no speed.
-    images = run.manifest().get("images_per_epoch")
-    run.update_manifest(
-        best_epoch=progress.best_epoch,
-        epochs=progress.epochs,
-        training_seconds=round(progress.seconds, 1),
-        training_images_per_second=round(images * progress.epochs / progress.seconds, 1) if images else None,
-    )
+    return _Training(own, run, images, progress, trackers).fit()
 
 
 class _Training:
     """A network that is ready to be trained, new or as it was saved; ``portable`` is the same under float32."""
 
-    def __init__(self, config: ExperimentConfig, run: Run, images: SplitImages, progress: Progress) -> None:
-        self.config, self.run, self.images, self.progress = config, run, images, progress
+    def __init__(
+        self, config: ExperimentConfig, run: Run, images: SplitImages, progress: Progress, trackers: Trackers | None
+    ) -> None:
+        self.config, self.run, self.images, self.progress, self.trackers = config, run, images, progress, trackers
         steps = steps_per_epoch(len(images.caches["train"]), config.train.batch_size)
         self.schedule = Schedule(config.optimizer.learning_rate, config.schedule, config.train.epochs, steps)
         device.keep_compiled()
@@ -195,7 +177,7 @@ class _Training:
             f"{config.model.name}: {self.model.count_params():,} parameters; images {counts}; "
             f"training images: {caches['train'].location}"
         )
-        logger.info(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
+        logger.info(f"watch it with: tensorboard --logdir {run.path}")
         try:
             # Ends when all is written, whatever ends the training.
             with BackgroundWriter() as self.writer:
@@ -205,7 +187,7 @@ class _Training:
                 f"Stopped; {progress.epochs} of {config.train.epochs} epochs of {run.path} are saved",
                 remedy=f"Go on with: btkeras train --resume --out {run.path}",
             ) from interrupt
-        _record_result(run, progress)
+        record_result(run, progress)
         return run
 
     def _precision(self) -> str:
@@ -249,7 +231,7 @@ class _Training:
             if phase.is_cooldown:
                 logger.info(f"augmentation cool-down from epoch {phase.epochs.start + 1}")
             self._fit_epochs(epochs, cooldown_config(config) if phase.is_cooldown else config)
-        _require_checkpoint(self.run, progress)
+        require_checkpoint(self.run, progress)
         logger.info(
             f"trained in {duration(time.perf_counter() - start)}; best checkpoint: epoch {progress.best_epoch} with "
             f"val_accuracy {progress.best['accuracy']:.4f}, val_loss {progress.best['loss']:.4f}"
@@ -284,14 +266,15 @@ class _Training:
         )
 
     def _callbacks(self, examples: np.ndarray) -> list[keras.callbacks.Callback]:
-        config, run, progress = self.config, self.run, self.progress
+        config, run, progress, size = self.config, self.run, self.progress, self.config.train.batch_size
         # Behind BestModel, which needs the averaged weights that this puts in place for the validation.
         averaging = [keras.callbacks.SwapEMAWeights()] if config.optimizer.ema else []
         return [
             ReplicaMean(),
             BestModel(run, self.portable, progress, config.train.monitor, self.writer),
             *averaging,
-            TensorBoard(run, config, self.schedule, self.images.classes, examples, self.writer),
+            TensorBoard(run, size, self.schedule, self.images.classes, examples, self.writer),
+            *([TrackedEpochs(self.trackers, self.writer)] if self.trackers else []),
             ProgressLine(config.train, self.schedule.steps),
             Divergence(run, progress, config),
             EpochEnd(run, progress, self.schedule, config.train, self.writer),
