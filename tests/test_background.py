@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from btkeras.datasets.dataset import load_dataset
 from btkeras.runs import open_run
 from btkeras.training import callbacks, tensorboard, trainer
 from btkeras.training.background import BackgroundWriter
+from btkeras.training.checkpoint import Progress
 
 
 def test_all_is_written_in_order_and_of_what_waits_the_newest_alone() -> None:
@@ -128,3 +130,25 @@ def test_what_is_drawn_of_short_epochs_does_not_hold_a_training_up(
         for value in event.summary.value
     ]
     assert events.count("loss") == 30 and 1 <= len(drawn) < 30
+
+
+def test_the_state_does_not_wait_for_what_is_drawn(
+    tmp_path: Path, shared_images: Path, tiny_config: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the first epoch is drawn, those after it are saved."""
+    draw, saved = tensorboard._confusion_image, Event()
+    save = callbacks.save_state
+
+    def save_and_say(target: Path, state: Mapping[str, NDArray[Any]], progress: Progress) -> None:
+        save(target, state, progress)
+        if progress.epochs > 1:
+            saved.set()
+
+    def wait(matrix: tensorboard.Counts, classes: Sequence[str]) -> NDArray[np.uint8]:
+        assert saved.wait(60)
+        return draw(matrix, classes)
+
+    monkeypatch.setattr(tensorboard, "_confusion_image", wait)
+    monkeypatch.setattr(callbacks, "save_state", save_and_say)
+    trainer.train(tiny_config("train.epochs=3"), load_dataset(shared_images), tmp_path / "run")
+    assert open_run(tmp_path / "run").state_file.exists()

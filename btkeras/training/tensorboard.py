@@ -55,6 +55,7 @@ class TensorBoard(TimedEpochs):
         self._waiting.append((step, train | speed, validation, self._matrix()))
         # Under a name of its own: the callback of the next phase must not take its place.
         self._writer.give(self._write, self._write)
+        self._writer.start()
 
     def _write(self) -> None:
         """Writes the epochs that wait; only the last one's matrix, since drawing may take longer than an epoch."""

@@ -227,6 +227,7 @@ class TrackedEpochs(keras.callbacks.Callback):
         self._waiting.append((epoch + 1, {name: float(value) for name, value in (logs or {}).items()}))
         # Under a name of its own: the callback of the next phase must not take its place.
         self._writer.give(self, self._send)
+        self._writer.start()
 
     def _send(self) -> None:
         while self._waiting:

@@ -179,8 +179,9 @@ class _Training:
         )
         logger.info(f"watch it with: tensorboard --logdir {run.path}")
         try:
-            # Ends when all is written, whatever ends the training.
-            with BackgroundWriter() as self.writer:
+            # End when all is written, whatever ends the training. What may be slow to draw or to send has a thread of
+            # its own, so that the state never waits for it.
+            with BackgroundWriter() as self.writer, BackgroundWriter() as self.logs:
                 self._fit_phases()
         except KeyboardInterrupt as interrupt:
             raise Interrupted(
@@ -273,9 +274,10 @@ class _Training:
             ReplicaMean(),
             BestModel(run, self.portable, progress, config.train.monitor, self.writer),
             *averaging,
-            TensorBoard(run, size, self.schedule, self.images.classes, examples, self.writer),
-            *([TrackedEpochs(self.trackers, self.writer)] if self.trackers else []),
             ProgressLine(config.train, self.schedule.steps),
             Divergence(run, progress, config),
             EpochEnd(run, progress, self.schedule, config.train, self.writer),
+            # Behind EpochEnd, whose copies their threads would slow down.
+            *([TrackedEpochs(self.trackers, self.logs)] if self.trackers else []),
+            TensorBoard(run, size, self.schedule, self.images.classes, examples, self.logs),
         ]
