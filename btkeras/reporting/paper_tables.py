@@ -66,7 +66,6 @@ def overview_table(data: ReportData) -> Table:
 
 def paper_tables(data: ReportData) -> list[Block]:
     """The tables of the paper, and size and speed."""
-    huang = "The paper also lists a multiscale residual network (Huang 2022, 98.58), which btkeras does not have."
     return [
         Text((f"Laid out as in {published.PAPER}. Columns “paper” hold its figures, misprints included.",)),
         *_dataset_tables(data),
@@ -80,7 +79,7 @@ def paper_tables(data: ReportData) -> list[Block]:
         class_table(data),
         _fold_table(data),
         _model_table(data, "Table 5. Comparison with other networks", published.NETWORKS),
-        _model_table(data, "Table 6. Comparison with other methods", published.METHODS, huang),
+        _model_table(data, "Table 6. Comparison with other methods", published.METHODS),
         _size_table(data),
     ]
 
@@ -128,17 +127,16 @@ def _split_note(source: Source) -> str:
 def _model_table(
     data: ReportData, caption: str, paper: Mapping[str, Mapping[str, Any]], *notes: str, modules: str = ""
 ) -> Table | Text:
-    """A table of models; a sentence where none of what it compares was run."""
+    """A table of all models that the paper has in it; a sentence where none of what it compares was run."""
     missing = [model for model in paper if not data.of_model(model)]
     if not set(paper) - {published.IMPROVED, *missing}:
         return Text((f"{caption}: left out, for none of {', '.join(missing)} is in this report.",))
     rows = [
-        {"model": model.name, "here": model.spreads, "paper": there}
-        | {letter: letter in published.MODULES[key] for letter in modules}
+        {"model": name, "here": here, "paper": there} | {letter: letter in published.MODULES[key] for letter in modules}
         for key, there in paper.items()
-        for model in data.of_model(key)
+        for name, here in [(model.name, model.spreads) for model in data.of_model(key)] or [(key, None)]
     ]
-    absent = [f"In the paper's table, but not in this report: {', '.join(missing)}."] if missing else []
+    absent = ["A dash where this report has no such model."] if missing else []
     columns = (Column("model"), *Column.several(modules, check), *metric_columns(METRICS))
     name = caption.split(".")[0].lower().replace(" ", "-")
     return Table.from_rows(name, caption, columns, rows, _SPREAD, *notes, *absent)
@@ -160,7 +158,19 @@ def class_table(data: ReportData, *, paper: bool = True) -> Table:
         f"Percent, of {data.pooled}, one class against the rest, with {format_level(data.sources[0])} intervals: "
         "bootstrap over groups, or Wilson's where all resamples agree.",
         *(["The paper's are means of its folds."] if paper else []),
+        *(_misprints(models) if paper else []),
     )
+
+
+def _misprints(models: Iterable[ReportedModel]) -> Iterator[str]:
+    """A sentence for each published cell of the table that contradicts others."""
+    for model in models:
+        for label, asked in published.MISPRINTS.get(model.model, {}).items():
+            printed = percent(published.PER_CLASS[model.model][label]["precision"])
+            yield (
+                f"A misprint of the paper: {model.model}'s precision, {label}, is {printed} where its other cells ask "
+                f"for {percent(asked)}."
+            )
 
 
 def _class_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:

@@ -12,7 +12,7 @@ import yaml
 
 from btkeras.files import read_json
 from btkeras.metrics.intervals import wilson
-from btkeras.reporting.published import ABLATION, NETWORKS, PAPER, PARAMETERS
+from btkeras.reporting.published import ABLATION, FAULTS, NETWORKS, PAPER, PARAMETERS
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 
@@ -45,6 +45,11 @@ def published() -> str:
         for name, row in {**ABLATION, **NETWORKS}.items()
     ]
     return f"{PAPER}:\n\n" + table_of(("model", "accuracy", "parameters", "where"), rows)
+
+
+def faults() -> str:
+    """What does not fit in the paper's tables and protocol."""
+    return "\n".join(f"- {fault}" for fault in FAULTS)
 
 
 def _parameters(model: str) -> str:

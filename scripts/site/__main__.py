@@ -43,7 +43,7 @@ _PARTS: Mapping[str, Sequence[str]] = {
         "CHANGELOG",
     ),
     "Commands": ("reference/commands/*",),
-    "Explanation": tuple(f"docs/{name}" for name in ("trust", "collections", "performance", "architecture")),
+    "Explanation": tuple(f"docs/{name}" for name in ("paper", "trust", "collections", "performance", "architecture")),
 }
 
 
