@@ -132,9 +132,10 @@ def _model_table(
     if not set(paper) - {published.IMPROVED, *missing}:
         return Text((f"{caption}: left out, for none of {', '.join(missing)} is in this report.",))
     rows = [
-        {"model": name, "here": here, "paper": there} | {letter: letter in published.MODULES[key] for letter in modules}
+        {"model": model.name if model else key, "here": model and model.spreads, "paper": there}
+        | {letter: letter in published.MODULES[key] for letter in modules}
         for key, there in paper.items()
-        for name, here in [(model.name, model.spreads) for model in data.of_model(key)] or [(key, None)]
+        for model in tuple(data.of_model(key)) or (None,)
     ]
     absent = ["A dash where this report has no such model."] if missing else []
     columns = (Column("model"), *Column.several(modules, check), *metric_columns(METRICS))
@@ -158,19 +159,17 @@ def class_table(data: ReportData, *, paper: bool = True) -> Table:
         f"Percent, of {data.pooled}, one class against the rest, with {format_level(data.sources[0])} intervals: "
         "bootstrap over groups, or Wilson's where all resamples agree.",
         *(["The paper's are means of its folds."] if paper else []),
-        *(_misprints(models) if paper else []),
+        *(_misprints(dict.fromkeys(model.model for model in models)) if paper else []),
     )
 
 
-def _misprints(models: Iterable[ReportedModel]) -> Iterator[str]:
+def _misprints(models: Iterable[str]) -> Iterator[str]:
     """A sentence for each published cell of the table that contradicts others."""
     for model in models:
-        for label, asked in published.MISPRINTS.get(model.model, {}).items():
-            printed = percent(published.PER_CLASS[model.model][label]["precision"])
-            yield (
-                f"A misprint of the paper: {model.model}'s precision, {label}, is {printed} where its other cells ask "
-                f"for {percent(asked)}."
-            )
+        for label, asked in published.MISPRINTS.get(model, {}).items():
+            printed = percent(published.PER_CLASS[model][label]["precision"])
+            cell = f"{model}'s precision, {label}, is {printed}"
+            yield f"A misprint of the paper: {cell} where its other cells ask for {percent(asked)}."
 
 
 def _class_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
