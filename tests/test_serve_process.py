@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -104,7 +103,7 @@ def test_an_address_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         app.serve(quarters_backend(), ServerSettings(host="host.invalid"))
 
 
-def test_the_missing_extra_and_a_public_server_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_server_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BTKERAS_TOKEN", raising=False)
     served: list[ServerSettings] = []
     monkeypatch.setattr(app, "serve", lambda backend, settings: served.append(settings))
@@ -115,10 +114,3 @@ def test_the_missing_extra_and_a_public_server_are_said(monkeypatch: pytest.Monk
     output = CliRunner().invoke(main, ["serve", "some/model", "--host", "0.0.0.0", "--name", "m"]).output
     assert "warning" not in output
     assert [(settings.token, settings.name) for settings in served] == [(None, ""), ("sesame", "m")]
-
-    def missing(name: str) -> Any:
-        return None
-
-    monkeypatch.setattr("importlib.util.find_spec", missing)
-    code, output = fails()
-    assert code == 2 and "pip install 'btkeras[serve]'" in output

@@ -41,7 +41,7 @@ def serve(model: Path | None, token_file: Path | None, **options: Any) -> None:
 
     On Ctrl-C or SIGTERM it answers the requests under way and stops. Logs go to standard error, a JSON object a line;
     metrics for Prometheus are at /metrics. By default only this machine can connect: for others, set a token
-    (--token-file, or the environment variable BTKERAS_TOKEN) and put TLS in front. Needs: pip install 'btkeras[serve]'.
+    (--token-file, or the environment variable BTKERAS_TOKEN) and put TLS in front.
 
     \b
     Examples:
@@ -51,7 +51,6 @@ def serve(model: Path | None, token_file: Path | None, **options: Any) -> None:
       (printf '{"instances": [{"b64": "'; base64 -w0 slice.png; printf '"}]}') > request.json
       curl -d @request.json localhost:8501/v1/models/cpu:predict
     """
-    _require_extra()
     from btkeras.server.limits import MIB, Limits
     from btkeras.server.settings import ServerSettings
 
@@ -87,11 +86,3 @@ def _read_token(file: Path | None) -> str | None:
     if not text:
         raise ConfigError("A token's file must not be empty", received=file)
     return text
-
-
-def _require_extra() -> None:
-    from importlib.util import find_spec
-
-    if missing := [name for name in ("starlette", "uvicorn", "prometheus_client") if find_spec(name) is None]:
-        rule, remedy = "btkeras serve needs its extra packages", "pip install 'btkeras[serve]'"
-        raise ConfigError(rule, received=f"no {', '.join(missing)}", remedy=remedy)
