@@ -95,7 +95,6 @@ DECIDED = {
     "reasons": ["unlike the training slices"],
     "set": ["glioma", "meningioma"],
     "ood_percentile": 99.5,
-    "near_duplicate": "none",
 }
 
 

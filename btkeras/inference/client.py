@@ -41,7 +41,7 @@ _STATUS_ERRORS = {
     404: ("A server must have the model", "Name it with --name, and its version with --model-version"),
 }
 # Of the fields of a decision; lists are of texts.
-_KINDS = {"decision": str, "reasons": list, "set": list, "ood_percentile": float, "near_duplicate": str}
+_KINDS = {"decision": str, "reasons": list, "set": list, "ood_percentile": float}
 _PROTOCOL = "A server must answer as TensorFlow Serving does, with a model of `btkeras export`"
 
 

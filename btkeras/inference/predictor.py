@@ -35,8 +35,6 @@ from btkeras.preprocessing.preprocessor import Preprocessor, without_equal_chann
 from btkeras.splitting.known_slices import slice_hashes
 
 Image = str | Path | NDArray[np.uint8]
-# What a prediction has besides probabilities and their highest: in the server's replies as in `predict --json`.
-DECISION_FIELDS = ("decision", "reasons", "set", "ood_percentile", "near_duplicate")
 
 
 @dataclass(frozen=True)
@@ -137,14 +135,24 @@ class Predictor:
         """How far the model's training is, ``epoch 3 of 36, unfinished``; "" if it is finished or not known."""
         return training_state(self.backend.file) if self.backend.file else ""
 
-    def preprocess(self, image: NDArray[np.uint8], rejection: str | None = None) -> PreprocessedInput:
+    def preprocess(
+        self, image: NDArray[np.uint8], rejection: str | None = None, *, recognize: bool = True
+    ) -> PreprocessedInput:
         """Preprocesses a decoded image, uint8 ``[height, width, 1 or 3]``, and checks that it is a brain MRI slice.
 
-        If the file is rejected already (``Slices.rejection``), its pixels are not checked.
+        If the file is rejected already (``Slices.rejection``), its pixels are not checked. Without ``recognize`` it
+        has no hashes, and ``near_duplicate`` says nothing.
         """
         image = without_equal_channels(image)
-        pixels, hashes = self.preprocessor.array(image), slice_hashes(image) if self.known else None
+        pixels, hashes = self.preprocessor.array(image), slice_hashes(image) if recognize and self.known else None
         return PreprocessedInput(pixels, rejection or rejection_reason(image), hashes=hashes)
+
+    def outputs(self, pixels: NDArray[np.uint8]) -> ModelOutputs:
+        """The backend's outputs for preprocessed images ``[n, size, size, channels]``, n >= 1.
+
+        In bfloat16 where the engine has both precisions, and in float32 where a decision is close.
+        """
+        return (self._mixed or self.backend).predict(pixels)
 
     def postprocess(self, outputs: ModelOutputs, inputs: Sequence[PreprocessedInput]) -> list[FilePrediction]:
         """Turns a backend's outputs for ``inputs`` into predictions."""
@@ -199,7 +207,7 @@ class Predictor:
     def _predictions(self, batch: Sequence[PreprocessedInput | FilePrediction]) -> Iterator[FilePrediction]:
         inputs = [item for item in batch if isinstance(item, PreprocessedInput)]
         pixels = [item.pixels for item in inputs]
-        outputs = self._mixed.predict(np.stack(pixels)) if self._mixed and pixels else self.backend.predict_all(pixels)
+        outputs = self.outputs(np.stack(pixels)) if pixels else self.backend.predict_all(pixels)
         predictions = iter(self.postprocess(outputs, inputs))
         return (item if isinstance(item, FilePrediction) else next(predictions) for item in batch)
 

@@ -29,7 +29,6 @@ from btkeras.errors import ImageError
 from btkeras.inference.backends import InferenceBackend
 from btkeras.inference.model_folder import CARD, EXTRA
 from btkeras.inference.overlay import image_png, input_window, map_png
-from btkeras.inference.predictor import DECISION_FIELDS
 from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.image_file import sniff
 from btkeras.server.limits import read_body
@@ -42,7 +41,7 @@ _MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
 _IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
 # Where a page says `{static}`, the folder's address is put in; it is relative, so that a proxy may add a prefix.
 _STATIC = b"{static}"
-_PREDICTION_FIELDS = ("label", "probabilities", *DECISION_FIELDS)
+_PREDICTION_FIELDS = ("label", "decision", "probabilities", "set", "ood_percentile", "reasons", "near_duplicate")
 _TABLE = '<div class="wide" role="group" aria-label="Table" tabindex="0">'
 
 

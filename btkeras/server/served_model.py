@@ -1,6 +1,7 @@
 """The model behind the server's routes, and the threads that it runs in.
 
-Parsing, decoding and drawing run in as many threads as there are cores; the model runs in one, with its own below it.
+Parsing, decoding and drawing run in as many threads as there are cores; the model runs in one (``batching``), with its
+own below it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from btkeras.inference.predictor import FilePrediction, Predictor, PreprocessedI
 from btkeras.machine import threads
 from btkeras.preprocessing.decode import ImageArray, decode
 from btkeras.preprocessing.image_file import check_image
+from btkeras.server.batching import ModelThread
 from btkeras.server.limits import Admission, Ticket
 from btkeras.server.settings import ServerSettings
 from btkeras.server.telemetry import Metrics
@@ -52,25 +54,26 @@ class ServedModel:
         self.admission = Admission(settings.limits)
         self.draining = False
         self._workers = ThreadPoolExecutor(threads(), "worker")
-        self._model_thread = ThreadPoolExecutor(1, "model")
+        self._model = ModelThread(self.predictor.outputs)
         self.metrics.add_gauge("queue_images", "Images of requests under way.", lambda: self.admission.images)
         self.metrics.add_gauge("queue_bytes", "Bytes of requests under way.", lambda: self.admission.nbytes)
 
     def warm_up(self) -> None:
-        """Runs the model once, so that no request waits for what it prepares."""
-        pixels = np.zeros((1, self.backend.size, self.backend.size, self.backend.channels), np.uint8)
-        self.backend.predict(pixels)
+        """Runs the model, so that no request waits for what it prepares, for one image and for several."""
+        pixels = np.zeros((2, self.backend.size, self.backend.size, self.backend.channels), np.uint8)
+        for count in (1, 2):
+            self.predictor.outputs(pixels[:count])
         if self.backend.explain is not None:
-            self.backend.explain(pixels, np.zeros(1, np.int32))
+            self.backend.explain(pixels[:1], np.zeros(1, np.int32))
 
     def close(self) -> None:
         """Ends the threads; work that has not begun is dropped."""
         self._workers.shutdown(wait=False, cancel_futures=True)
-        self._model_thread.shutdown(wait=False, cancel_futures=True)
+        self._model.close()
 
     async def run(self, ticket: Ticket, function: Callable[..., _T], *args: object) -> _T:
         """Runs a function in a worker thread."""
-        return await _in_thread(self._workers, ticket, function, *args)
+        return await _finished(ticket, self._workers.submit(function, *args))
 
     async def preprocess(self, ticket: Ticket, images: Sequence[bytes | ImageArray]) -> list[PreprocessedInput]:
         """Decodes and preprocesses images, each by itself, several at once.
@@ -95,14 +98,15 @@ class ServedModel:
             self.check_encoded(image, name)
             image = decode(image, name)
         self.check_size(image.shape[1], image.shape[0], name)
-        return self.predictor.preprocess(image)
+        # Whether it is one of the model's own slices is a tenth of the work, and no part of a reply.
+        return self.predictor.preprocess(image, recognize=False)
 
     async def predict(
         self, ticket: Ticket, inputs: Sequence[PreprocessedInput]
     ) -> tuple[ModelOutputs, list[FilePrediction]]:
         """Runs the model on preprocessed images; the predictions are ``Predictor.postprocess``'s."""
         pixels = np.stack([each.pixels for each in inputs])
-        outputs = await _in_thread(self._model_thread, ticket, self.backend.predict, pixels)
+        outputs = await _finished(ticket, self._model.predict(pixels))
         self.metrics.images.inc(len(pixels))
         return outputs, await self.run(ticket, self.predictor.postprocess, outputs, inputs)
 
@@ -111,7 +115,7 @@ class ServedModel:
         if self.backend.explain is None:
             return None
         index = np.array([self.backend.classes.index(label)])
-        maps = await _in_thread(self._model_thread, ticket, self.backend.explain, pixels[None], index)
+        maps = await _finished(ticket, self._model.call(self.backend.explain, pixels[None], index))
         return maps[0]
 
     def check_encoded(self, data: bytes, name: str) -> None:
@@ -130,8 +134,8 @@ class ServedModel:
             raise HTTPException(400, f"{rule}. Received: {name} with {width} x {height}. Make it smaller first.")
 
 
-async def _in_thread(pool: ThreadPoolExecutor, ticket: Ticket, function: Callable[..., _T], *args: object) -> _T:
-    """Runs a function in a thread; its places stay taken until it ends, even if nobody waits any more."""
+async def _finished(ticket: Ticket, future: Future[_T]) -> _T:
+    """Waits for work in a thread; its places stay taken until it ends, even if nobody waits any more."""
     loop = asyncio.get_running_loop()
     ticket.hold()
 
@@ -140,6 +144,5 @@ async def _in_thread(pool: ThreadPoolExecutor, ticket: Ticket, function: Callabl
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(ticket.release)
 
-    future = pool.submit(function, *args)
     future.add_done_callback(release)
     return await asyncio.wrap_future(future)

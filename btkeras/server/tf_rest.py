@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from btkeras.inference.backends import ModelOutputs
-from btkeras.inference.predictor import DECISION_FIELDS, FilePrediction
+from btkeras.inference.predictor import FilePrediction
 from btkeras.preprocessing.decode import ImageArray
 from btkeras.preprocessing.image_file import MIN_SIDE
 from btkeras.server.limits import Limits, read_body
@@ -32,6 +32,8 @@ _DEFAULT = "serving_default"
 _INPUTS: Mapping[str, tuple[str, str, tuple[int, ...]]] = MappingProxyType(
     {_DEFAULT: ("image_bytes", "DT_STRING", (-1,)), "serving_pixels": ("images", "DT_UINT8", (-1, -1, -1, -1))}
 )
+# As `predict --json` says it.
+_DECISION = ("decision", "reasons", "set", "ood_percentile")
 _B64 = "b64"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -118,7 +120,7 @@ def format_predictions(
     """
     probabilities, scores = outputs
     columns: dict[str, list[Any]] = {
-        **{name: [getattr(each, name) for each in predictions] for name in DECISION_FIELDS},
+        **{name: [getattr(each, name) for each in predictions] for name in _DECISION},
         "label": [each.label for each in predictions],
         "probabilities": _shortest(probabilities),
         "classes": [list(classes)] * len(probabilities),
@@ -225,8 +227,6 @@ def _signature_definitions(served: ServedModel) -> dict[str, Any]:
         kinds["set"] = lists
     if served.backend.ood_calibration is not None:
         kinds |= {"ood_percentile": numbers, "ood_score": numbers}
-    if served.predictor.known is not None:
-        kinds["near_duplicate"] = texts
     outputs = {name: _tensor_info(name, *kind) for name, kind in kinds.items()}
     return {
         signature: {
