@@ -74,7 +74,7 @@ class ModelThread:
             for each in taken:
                 self._answer([each])
             return
-        end = 0
+        (probabilities, scores), end = outputs, 0
         for pixels, future in taken:
             start, end = end, end + len(pixels)
-            future.set_result(ModelOutputs(*(None if values is None else values[start:end] for values in outputs)))
+            future.set_result(ModelOutputs(probabilities[start:end], None if scores is None else scores[start:end]))
