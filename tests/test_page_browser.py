@@ -19,6 +19,8 @@ from PIL import Image
 
 from btkeras.config import PhantomConfig
 from btkeras.datasets.phantom import draw_patient
+from btkeras.decisions.abstention import Abstention
+from btkeras.decisions.calibration import Calibration
 from btkeras.inference.backends import InferenceBackend, ModelOutputs
 from btkeras.server.limits import Limits
 from btkeras.server.settings import ServerSettings
@@ -161,6 +163,22 @@ def test_what_is_no_class_says_why(visit: Visit, files: dict[str, str]) -> None:
     assert "Not classified" in error and "PNG, JPEG, BMP" in error and "which is text" in error
     # It would be refused again.
     assert cards.nth(2).get_by_role("button", name="Try again").count() == 0
+
+
+def test_reasons_name_classes_and_probabilities_as_the_rest_does(
+    browser: Any, tmp_path: Path, files: dict[str, str]
+) -> None:
+    abstention = Abstention(0.9, risk=0.1, level=0.9, images=100, covered=80, wrong=2, bound=0.05, data="validation")
+    scores = tuple(np.linspace(0, 0.9, 100).tolist())
+    for threshold, words in ((None, "or No tumor or Pituitary at 95 % coverage."), (abstention, "is below 90.0 %.")):
+        calibration = Calibration(1.0, scores, 0.0, 0.0, abstention=threshold)
+        with listening(quarters_backend(tmp_path, calibration=calibration, ood_calibration=None)) as url:
+            visit = Visit(browser, url)
+            visit.give(files["odd.png"])
+            text = visit.page.locator(".card").inner_text().replace("\u00a0", " ")
+            assert "Uncertain" in text and words in text and "no_tumor" not in text
+            visit.check()
+            visit.context.close()
 
 
 def test_by_keyboard_alone(visit: Visit, files: dict[str, str]) -> None:
@@ -342,6 +360,8 @@ def test_it_fits_and_axe_finds_nothing(
     visit.give(files["slice.png"], files["odd.png"], files["photo.png"], files["notes.txt"], str(long))
     page.locator("summary").first.click()
     assert violations() == [] and fits()
+    # Which end of the colors is which.
+    assert [end.is_visible() for end in page.locator(".legend span").all()] == [True, True]
     assert page.get_by_text("Research use only.").is_visible()
     page.get_by_role("button", name="Enlarge").first.click()
     assert violations() == []

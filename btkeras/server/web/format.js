@@ -6,11 +6,11 @@ export const pretty = (name) => capital(name.replaceAll("_", " "));
 /** @param {string} text */
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-/** A probability in percent; never 0 or 100, which no model can know. */
+/** A probability in percent, on one line; never 0 or 100, which no model can know. */
 export function percent(probability) {
-  if (probability < 0.0005) return "< 0.1 %";
-  if (probability >= 0.9995) return "> 99.9 %";
-  return `${(100 * probability).toFixed(1)} %`;
+  if (probability < 0.0005) return "<\u00a00.1\u00a0%";
+  if (probability >= 0.9995) return ">\u00a099.9\u00a0%";
+  return `${(100 * probability).toFixed(1)}\u00a0%`;
 }
 
 /** Why a decision is no class, as a sentence: its classes and probabilities written as everywhere here. */
