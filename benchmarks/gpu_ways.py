@@ -63,7 +63,8 @@ def keras_steps(network: str, size: int, channels: int, batch: int, steps: int, 
     from btkeras.models import build_model, count_macs
     from btkeras.models.reparameterize import reparameterize
     from btkeras.training import device
-    from btkeras.training.optimizers import Schedule, make_optimizer
+    from btkeras.training.optimizers import make_optimizer
+    from btkeras.training.schedules import Schedule
 
     device.keep_compiled()
     precision = device.resolve_precision(TrainConfig().precision)["precision"]

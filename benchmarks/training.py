@@ -35,7 +35,8 @@ from btkeras.machine import describe, threads
 from btkeras.models import build_model, count_macs
 from btkeras.models.reparameterize import reparameterize
 from btkeras.training.device import dtype_policy
-from btkeras.training.optimizers import Schedule, make_optimizer
+from btkeras.training.optimizers import make_optimizer
+from btkeras.training.schedules import Schedule
 from scripts import make_twin_reference as twin
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}

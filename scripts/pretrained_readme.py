@@ -24,6 +24,7 @@ from btkeras.inference.model_folder import (
     metrics_of,
     model_summary,
 )
+from btkeras.models.pretrained import WEIGHTS
 
 _SPLITS = {
     "image": "slices of one patient may be in several subsets",
@@ -45,6 +46,8 @@ medical device.**
 - {about}.
 - {name}/{version}/{file}, {size:.1f} MB{quantized}; temperature {temperature:.3f}; `uncertain` beyond an OOD score of
   {ood_score}, or below a highest probability of {decision}.
+- {name}/{version}/{weights}, {weights_size:.1f} MB: the same network's weights before merging, 9 bits a number, for
+  `btkeras.models.ImprovedResNet34(weights="pretrained")`, which can be trained further.
 - Robustness to changes of the image, and shortcuts that it may use instead of tumours:
   [its card]({name}/{version}/assets.extra/model_card.md), and [docs/trust.md](../docs/trust.md).
 - Split by {group_by}: {split}.
@@ -89,6 +92,8 @@ def page(model: Path, measured: dict[str, Any] | None) -> str:
         about=about[0].upper() + about[1:],
         file=FILES[model_format],
         size=(version / FILES[model_format]).stat().st_size / 1e6,
+        weights=WEIGHTS,
+        weights_size=(version / WEIGHTS).stat().st_size / 1e6,
         quantized=f", in {expected['quantization']}" if expected["quantization"] else "",
         temperature=manifest["temperature"],
         ood_score="unknown" if limits["ood_score"] is None else f"{limits['ood_score']:.1f}",

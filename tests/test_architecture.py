@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A folder, or a module beside the folders, may import what is in an earlier row. The first row is drawn as one.
 BASE = (
     *("errors", "files", "locks", "checksums", "logging", "machine", "keras_settings"),
-    *("config_rules", "config", "config_io"),
+    *("config_rules", "config", "config_io", "lazy"),
 )
 LAYERS = (
     BASE,
@@ -38,8 +38,9 @@ LAYERS = (
     ("cli",),
 )
 LEVEL = {folder: level for level, row in enumerate(LAYERS) for folder in row}
-# `import btkeras` offers the predictor, which is imported on first use.
-FACADE = ("btkeras", "btkeras.__main__")
+# Names that are imported on first use: of `btkeras` the predictor, of `btkeras.datasets` the function for tf.data. And
+# what Keras is to know is imported with Keras.
+FACADE = ("btkeras", "btkeras.__main__", "btkeras.datasets", "btkeras.registration")
 
 
 def module_of(path: Path) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from btkeras import models
 from btkeras.errors import ModelError
 from btkeras.models import MODELS, build_model
 from tests import twin_weights
@@ -24,6 +25,13 @@ TRAINABLE = {
     "resnet34_multiscale": 21_331_844,
     "resnet34_se": 21_447_920,
     "improved_resnet34": 17_344_280,
+}
+FUNCTIONS = {
+    "resnet34": models.ResNet34,
+    "resnet34_inception": models.ResNet34Inception,
+    "resnet34_multiscale": models.ResNet34MultiScale,
+    "resnet34_se": models.ResNet34SE,
+    "improved_resnet34": models.ImprovedResNet34,
 }
 INCEPTION = {"resnet34_inception", "improved_resnet34"}
 MULTI_SCALE = {"resnet34_multiscale", "improved_resnet34"}
@@ -73,6 +81,12 @@ def test_trainable_parameters_are_exactly_those_of_the_paper_s_table(model: kera
 
 def test_the_paper_s_variants_are_offered_by_name() -> None:
     assert set(TRAINABLE) <= set(MODELS)
+
+
+def test_each_is_offered_as_keras_applications_are(model: keras.Model) -> None:
+    network = FUNCTIONS[model.name]()
+    assert network.name == model.name
+    assert [layer.get_config() for layer in network.layers] == [layer.get_config() for layer in model.layers]
 
 
 def stage_shapes(model: keras.Model) -> list[tuple[int, ...]]:

@@ -24,7 +24,7 @@ from btkeras.export.network import export_network
 from btkeras.inference.backends import ModelOutputs, load_backend
 from btkeras.runs import Run, open_run
 from btkeras.training import trainer
-from btkeras.training.callbacks import is_better
+from btkeras.training.run_callbacks import is_better
 from tests.serve_tools import PREDICT, b64, png, quarters_backend, quarters_outputs, running
 from tests.test_cli import fails
 

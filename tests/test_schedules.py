@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from btkeras.config import SCHEDULES, OptimizerConfig, ScheduleConfig
-from btkeras.training.optimizers import Schedule
+from btkeras.training.schedules import Schedule
 
 EPOCHS, STEPS, PEAK = 20, 7, 0.01
 TOTAL = EPOCHS * STEPS

@@ -23,9 +23,10 @@ from btkeras.logging import duration
 from btkeras.models import build_model
 from btkeras.runs import Run, open_run
 from btkeras.training import device, trainer
-from btkeras.training.callbacks import is_better
 from btkeras.training.device import dtype_policy, measure_bfloat16_speedup, resolve_precision
-from btkeras.training.optimizers import Schedule, make_optimizer
+from btkeras.training.optimizers import make_optimizer
+from btkeras.training.run_callbacks import is_better
+from btkeras.training.schedules import Schedule
 from tests.conftest import TINY
 
 Config = Callable[..., ExperimentConfig]

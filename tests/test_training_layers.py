@@ -12,7 +12,8 @@ from btkeras.models import build_model
 from btkeras.models.reparameterize import reparameterize
 from btkeras.models.training_layers import FusedBatchNormalization
 from btkeras.training.device import dtype_policy
-from btkeras.training.optimizers import Schedule, make_optimizer
+from btkeras.training.optimizers import make_optimizer
+from btkeras.training.schedules import Schedule
 
 SIDE, BATCH = 40, 6
 TARGETS = np.eye(4, dtype=np.float32)[np.arange(BATCH) % 4]

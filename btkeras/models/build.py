@@ -21,6 +21,8 @@ MODELS: Mapping[str, Callable[[KerasTensor], KerasTensor]] = {
     "resnext101": ResNeXt101(),
     "googlenet": googlenet,
 }
+_SMALLEST = 32
+HEAD = "probabilities"  # the last layer's name
 _COUNTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 # Elementwise: merges into a convolution, or is as nothing beside it.
 _FREE = (layers.BatchNormalization, layers.Normalization)
@@ -32,6 +34,12 @@ def check_name(name: str, known: Collection[str] | None = None) -> None:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"Did you mean {near[0]!r}" if near else ""
         raise ModelError(f"A model must be one of {', '.join(names)}", received=repr(name), remedy=hint)
+
+
+def check_size(sides: Sequence[int | None]) -> None:
+    """Raises ``ModelError`` unless height and width are at least 32 pixels, or None, that is any."""
+    if any(side is not None and side < _SMALLEST for side in sides):
+        raise ModelError(f"input_shape must be at least {_SMALLEST} x {_SMALLEST} pixels", received=tuple(sides))
 
 
 def build_model(
@@ -62,20 +70,28 @@ def build_model(
         ModelError: If the name is unknown, an image is too small, or the weights cannot be had.
     """
     check_name(name)
-    if min(input_shape[:2]) < 32:
-        raise ModelError("input_shape must be at least 32 x 32 pixels", received=input_shape)
+    check_size(input_shape[:2])
     variance = input_variance(name, input_shape[-1], weights, variance)
     images = layers.Input(input_shape, name="images")
-    axis = None if isinstance(mean, float) else -1
-    x = layers.Normalization(axis, mean, variance, dtype="float32", name="standardize")(images)
-    x = MODELS[name](x)
+    x = backbone(name, images, mean, variance)
     if len(x.shape) == 4:
         x = layers.GlobalAveragePooling2D(name="features")(x)
-    # float32 whatever the policy: a 16-bit softmax rounds probabilities near 0 and 1.
-    probabilities = layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
-    model = keras.Model(images, probabilities, name=name)
+    model = keras.Model(images, classifier(x, classes), name=name)
     load_weights(model, weights)
     return model
+
+
+def backbone(
+    name: str, images: KerasTensor, mean: float | Sequence[float], variance: float | Sequence[float]
+) -> KerasTensor:
+    """From images to a network's last feature map, or to the vector that its own head makes; see ``build_model``."""
+    axis = None if isinstance(mean, float) else -1
+    return MODELS[name](layers.Normalization(axis, mean, variance, dtype="float32", name="standardize")(images))
+
+
+def classifier(features: KerasTensor, classes: int, activation: str | None = "softmax") -> KerasTensor:
+    """The head: float32 whatever the policy, since a 16-bit softmax rounds probabilities near 0 and 1."""
+    return layers.Dense(classes, activation=activation, dtype="float32", name=HEAD)(features)
 
 
 def count_macs(model: keras.Model) -> int:

@@ -151,8 +151,8 @@ def preprocess_pixels(image: tf.Tensor, size: int, channels: int, harmonized: bo
         image = to_channels(image, 1)
         return tf.repeat(resize(harmonize(image) if harmonized else image, size), channels, axis=-1)
     # Each channel is resized alike, so a grey image gets its three only afterwards.
-    return tf.cond(
-        _is_grey(image),
+    return _by_channels(
+        image,
         lambda: to_channels(resize(tf.ensure_shape(image, [None, None, 1]), size), 3),
         lambda: resize(tf.ensure_shape(image, [None, None, 3]), size),
     )
@@ -174,14 +174,16 @@ def decode(data: tf.Tensor) -> tf.Tensor:
 def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
     """Makes uint8 images ``[..., 1 or 3]`` grey (ITU-R 601 luma, rounded as Pillow does) or three-channelled."""
     if channels == 3:
-        image = tf.cond(_is_grey(image), lambda: tf.repeat(image, 3, axis=-1), lambda: image)
+        image = _by_channels(image, lambda: tf.repeat(image, 3, axis=-1), lambda: image)
     else:
-        image = tf.cond(_is_grey(image), lambda: image, lambda: _luma(image))
+        image = _by_channels(image, lambda: image, lambda: _luma(image))
     return tf.ensure_shape(image, [*image.shape[:-1], channels])
 
 
-def _is_grey(image: tf.Tensor) -> tf.Tensor:
-    return tf.equal(tf.shape(image)[-1], 1)
+def _by_channels(image: tf.Tensor, grey: Callable[[], tf.Tensor], color: Callable[[], tf.Tensor]) -> tf.Tensor:
+    if image.shape[-1] is None:
+        return tf.cond(tf.equal(tf.shape(image)[-1], 1), grey, color)
+    return grey() if image.shape[-1] == 1 else color()
 
 
 def _luma(image: tf.Tensor) -> tf.Tensor:

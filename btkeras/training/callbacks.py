@@ -1,155 +1,119 @@
-"""Callbacks of a training: macro recall, progress, the best model, the saved state, early stopping."""
+"""Callbacks for any ``fit``: progress in a line an epoch, and batch statistics that all replicas share."""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from btkeras.checksums import recorded_file
-from btkeras.config import ExperimentConfig, TrainConfig
-from btkeras.decisions.finite import is_finite
-from btkeras.errors import RunError
 from btkeras.logging import duration, logger
-from btkeras.models.keras_file import save_network
-from btkeras.runs import Run, write_history
-from btkeras.training.background import BackgroundWriter
-from btkeras.training.checkpoint import Progress, save_state, state_of
-from btkeras.training.optimizers import Schedule
 
 Logs = Mapping[str, float] | None
+register = keras.saving.register_keras_serializable("btkeras")
 
 
-class MacroRecall(keras.metrics.Metric):
-    """Mean over classes of the recall; its ``matrix`` holds the confusion counts, true classes in rows.
+class ConfiguredCallback(keras.callbacks.Callback):
+    """A callback that ``keras.saving.serialize_keras_object`` and its opposite know: its arguments are its config."""
 
-    A class without images counts as recall 0, as in ``btkeras.metrics``.
-    """
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, from which ``from_config`` makes the same callback."""
+        return {}
 
-    def __init__(self, classes: int, name: str = "macro_recall") -> None:
-        super().__init__(name=name, dtype="float32")
-        self.matrix = self.add_variable((classes, classes), "zeros", name="matrix")
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Counts a batch of one-hot labels and probabilities, both ``[batch, classes]``."""
-        predicted = ops.one_hot(ops.argmax(y_pred, axis=-1), y_pred.shape[-1], dtype="float32")
-        self.matrix.assign_add(ops.matmul(ops.transpose(ops.cast(y_true, "float32")), predicted))
-
-    def result(self) -> Any:
-        """The macro recall, 0..1."""
-        actual = ops.sum(self.matrix, axis=1)
-        return ops.mean(ops.diagonal(self.matrix) / ops.maximum(actual, 1.0))
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ConfiguredCallback:
+        """Makes the callback of a config."""
+        return cls(**config)
 
 
-def learning_rate(model: keras.Model, schedule: Schedule) -> float:
-    """That of the last step."""
-    return float(np.asarray(schedule(int(model.optimizer.iterations.numpy()) - 1)))
+class TimedEpochs(ConfiguredCallback):
+    """Measures how long an epoch trains until its validation, if there is one, begins."""
 
-
-class TimedEpochs(keras.callbacks.Callback):
-    """Measures how long an epoch trains until its validation begins."""
-
-    def __init__(self, images_per_epoch: int) -> None:
+    def __init__(self, batch_size: int) -> None:
         super().__init__()
-        self._images_per_epoch = images_per_epoch
+        self.batch_size = batch_size
         self._starts: list[float] = []
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._starts.append(time.perf_counter())
+        self._batches, self._trained = 0, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        self._batches = batch + 1
 
     def on_test_begin(self, logs: Logs = None) -> None:
         self._trained = time.perf_counter()
 
     def images_per_second(self) -> float:
-        return self._images_per_epoch / (self._trained - self._starts[-1])
+        """Of the epoch that has just ended."""
+        trained = self._trained or time.perf_counter()
+        return self._batches * self.batch_size / (trained - self._starts[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {"batch_size": self.batch_size}
 
 
+@register
 class ProgressLine(TimedEpochs):
-    """A moving line while an epoch runs (on a terminal), and a line for each finished epoch, on standard error."""
+    """A moving line while an epoch runs (on a terminal), and a line for each finished epoch, in the log of btkeras.
 
-    def __init__(self, config: TrainConfig, steps: int) -> None:
-        super().__init__(steps * config.batch_size)
-        self._epochs, self._batch_size = config.epochs, config.batch_size
+    Takes the place of what ``fit`` prints without ``verbose=0``.
+
+    Args:
+        batch_size: Images of a step, all devices together.
+        epochs: Length of the whole training, if several calls of ``fit`` share it; by default that of the call.
+        metrics: Which of the logs the lines show; all by default.
+
+    Example:
+        >>> import btkeras
+        >>> callback = btkeras.training.ProgressLine(batch_size=32)
+        >>> # model.fit(batches, epochs=10, verbose=0, callbacks=[callback])
+    """
+
+    def __init__(self, batch_size: int, epochs: int | None = None, metrics: Sequence[str] | None = None) -> None:
+        super().__init__(batch_size)
+        self.epochs, self.metrics = epochs, metrics
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         super().on_epoch_begin(epoch)
-        name, total = f"epoch {epoch + 1}/{self._epochs}", self._images_per_epoch
+        # Keras does not know how long the first epoch of some datasets is.
+        steps, name = self.params.get("steps"), f"epoch {epoch + 1}/{self.epochs or self.params['epochs']}"
+        total = steps and steps * self.batch_size
         self._bar = tqdm(total=total, desc=name, unit=" images", file=sys.stderr, leave=False, disable=None)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        if not self._bar.disable and logs:
-            self._bar.set_postfix(loss=f"{logs['loss']:.3f}", accuracy=f"{logs['accuracy']:.3f}", refresh=False)
-            self._bar.update((batch + 1) * self._batch_size - self._bar.n)
+        super().on_train_batch_end(batch)
+        if not self._bar.disable:
+            self._bar.set_postfix(self._shown(logs, "{:.3f}"), refresh=False)
+            self._bar.update((batch + 1) * self.batch_size - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self._bar.close()
+        epochs = self.epochs or self.params["epochs"]
         # The first epoch holds the graph's tracing: it is left out of the forecast as soon as there is another.
         timed = self._starts[1:] or self._starts
-        left = (time.perf_counter() - timed[0]) / len(timed) * (self._epochs - epoch - 1)
-        names = ("loss", "accuracy", "val_loss", "val_accuracy")
-        metrics = "  ".join(f"{name} {(logs or {})[name]:.4f}" for name in names)
+        left = (time.perf_counter() - timed[0]) / len(timed) * (epochs - epoch - 1)
+        metrics = "  ".join(f"{name} {value}" for name, value in self._shown(logs, "{:.4f}").items())
         speed = f"{self.images_per_second():.0f} images/s"
-        logger.info(f"epoch {epoch + 1}/{self._epochs}  {metrics}  {speed}  {duration(left)} left")
+        logger.info(f"epoch {epoch + 1}/{epochs}  {metrics}  {speed}  {duration(left)} left")
+
+    def _shown(self, logs: Logs, number: str) -> dict[str, str]:
+        logs = logs or {}
+        names = logs if self.metrics is None else [name for name in self.metrics if name in logs]
+        return {name: number.format(logs[name]) for name in names}
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return super().get_config() | {"epochs": self.epochs, "metrics": self.metrics and [*self.metrics]}
 
 
-def is_better(new: Mapping[str, float], old: Mapping[str, float], monitor: str) -> bool:
-    """Whether a checkpoint's validation metrics beat another's; ``monitor`` decides, the other metric breaks ties.
-
-    Metrics that are not finite beat none.
-    """
-    if not is_finite(new.values()):
-        return False
-    if not old:
-        return True
-    gains = {"accuracy": new["accuracy"] - old["accuracy"], "loss": old["loss"] - new["loss"]}
-    first = gains.pop(monitor.removeprefix("val_"))
-    return (first, *gains.values()) > (0.0, 0.0)
-
-
-class BestModel(keras.callbacks.Callback):
-    """Saves the model, as ``portable``, whenever its validation metrics are the best so far, and all of it is finite.
-
-    Works at the end of a validation and not of an epoch, because that is where averaged weights (EMA) are in place.
-    """
-
-    def __init__(
-        self, run: Run, portable: keras.Model, progress: Progress, monitor: str, writer: BackgroundWriter
-    ) -> None:
-        super().__init__()
-        self._run, self._portable, self._progress, self._monitor = run, portable, progress, monitor
-        self._writer, self._epoch = writer, 0
-
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        self._epoch = epoch + 1
-
-    def on_test_end(self, logs: Logs = None) -> None:
-        metrics = {name: float(value) for name, value in (logs or {}).items()}
-        if not is_better(metrics, self._progress.best, self._monitor):
-            return
-        # Copies: training goes on while they are written.
-        values = [np.array(variable) for variable in self.model.variables]
-        if not is_finite(values):
-            return
-        self._writer.give("best", lambda: self._save(values))
-        self._progress.best, self._progress.best_epoch = metrics, self._epoch
-
-    def _save(self, values: Sequence[NDArray[Any]]) -> None:
-        for variable, value in zip(self._portable.variables, values, strict=True):
-            variable.assign(value)
-        with recorded_file(self._run.best_model) as temporary:
-            save_network(self._portable, temporary)
-
-
-class ReplicaMean(keras.callbacks.Callback):
+@register
+class ReplicaMean(ConfiguredCallback):
     """Gives all replicas the mean of their batch statistics before a validation.
 
     Under ``MirroredStrategy`` Keras (3.15) leaves each replica its own, validates with these, and saves the first's.
@@ -160,81 +124,3 @@ class ReplicaMean(keras.callbacks.Callback):
             values = getattr(variable.value, "values", ())
             if len(values) > 1 and variable.dtype == "float32":
                 variable.assign(np.mean([np.asarray(each) for each in values], axis=0))
-
-
-class Divergence(keras.callbacks.Callback):
-    """Ends a training at the first batch whose loss is not finite, or epoch whose weights are not.
-
-    Then neither is in the saved state. Raises ``RunError``.
-    """
-
-    def __init__(self, run: Run, progress: Progress, config: ExperimentConfig) -> None:
-        super().__init__()
-        self._run, self._progress, self._config = run, progress, config
-
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        # The mean over the epoch so far: once it is NaN, it stays so.
-        if not math.isfinite(loss := (logs or {})["loss"]):
-            raise self._error("A training's loss must stay finite", loss)
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        if not is_finite(self.model.variables):
-            raise self._error("A network's weights must stay finite", "NaN or infinity")
-        loss = (logs or {})["val_loss"]
-        if not math.isfinite(loss):
-            logger.warning(
-                f"epoch {epoch + 1}: the validation loss is {loss}, so it is not kept as the best checkpoint"
-            )
-
-    def _error(self, rule: str, received: object) -> RunError:
-        progress, config = self._progress, self._config
-        kept = f"the checkpoint of epoch {progress.best_epoch}" if progress.best else "no checkpoint, for none was good"
-        precision = self._run.manifest()["precision"]
-        advice = [f"lower optimizer.learning_rate ({config.optimizer.learning_rate:g})"]
-        advice += ["add schedule.warmup_epochs"] * (not config.schedule.warmup_epochs)
-        advice += [f"use train.precision=float32 in place of {precision}"] * (precision != "float32")
-        return RunError(
-            rule,
-            received=f"{received} in epoch {progress.epochs + 1}; {self._run.path} keeps {kept}",
-            remedy=f"In a new run, {' or '.join(advice)}",
-        )
-
-
-class EpochEnd(keras.callbacks.Callback):
-    """Records the epoch, saves the state, then decides whether to stop.
-
-    The training stops after its last epoch, and after ``early_stopping`` epochs without a better checkpoint, unless 0.
-    """
-
-    def __init__(
-        self, run: Run, progress: Progress, schedule: Schedule, config: TrainConfig, writer: BackgroundWriter
-    ) -> None:
-        super().__init__()
-        self._run, self._progress, self._schedule, self._config = run, progress, schedule, config
-        self._writer = writer
-
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        self._start = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        metrics = {name: float(value) for name, value in (logs or {}).items()}
-        progress = self._progress
-        rate, patience = learning_rate(self.model, self._schedule), self._config.early_stopping
-        progress.history.append({"epoch": epoch + 1, "learning_rate": rate, **metrics})
-        progress.epochs = epoch + 1
-        progress.seconds += time.perf_counter() - self._start
-        stale = 0 < patience <= progress.epochs - progress.best_epoch
-        progress.wanted = self._config.epochs
-        progress.finished = stale or progress.epochs == self._config.epochs
-        # What a finished training leaves there is three times as large as the model.
-        state = state_of(self.model) if self._config.keep_state or not progress.finished else {}
-        reached = replace(progress, history=[*progress.history])
-        # Behind the best model of the same epoch, which this state names.
-        self._writer.give("state", lambda: self._save(state, reached))
-        self._writer.start()
-        self.model.stop_training = progress.finished
-
-    def _save(self, state: Mapping[str, NDArray[Any]], progress: Progress) -> None:
-        # History first: it is made again from the state, should the run die between the two.
-        write_history(self._run.history_file, progress.history)
-        save_state(self._run.state_file, state, progress)

@@ -1,19 +1,17 @@
-"""How a training proceeds: the optimizer, the learning rate by step, and the phases by epoch."""
+"""How a training proceeds: the optimizer, and the phases by epoch."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import ops
 
-from btkeras.config import PATCHES, ExperimentConfig, OptimizerConfig, ScheduleConfig
+from btkeras.config import PATCHES, ExperimentConfig, OptimizerConfig
 from btkeras.models.training_layers import one_tensorflow_replica
+from btkeras.training.schedules import Schedule
 
 
 class _OnePass:
@@ -49,63 +47,6 @@ class FusedAdam(_OnePass, keras.optimizers.Adam):
 
 class FusedAdamW(_OnePass, keras.optimizers.AdamW):
     """``keras.optimizers.AdamW``."""
-
-
-def _cosine(config: ScheduleConfig, epoch: Any, progress: Any) -> Any:
-    return config.final_fraction + (1 - config.final_fraction) * (1 + ops.cos(math.pi * progress)) / 2
-
-
-# The fraction of the highest rate, from the epoch (fractional) and the progress 0..1 behind the warm-up.
-_SHAPES: dict[str, Callable[[ScheduleConfig, Any, Any], Any]] = {
-    "constant": lambda config, epoch, progress: ops.ones_like(progress),
-    # The small number keeps a step boundary, which float32 may place a hair below, where it belongs.
-    "step": lambda config, epoch, progress: ops.power(config.step_factor, ops.floor(epoch / config.step_epochs + 1e-5)),
-    "linear": lambda config, epoch, progress: 1 - (1 - config.final_fraction) * progress,
-    "cosine": _cosine,
-    "one_cycle": _cosine,
-}
-_ONE_CYCLE_RISE = 0.3
-
-
-@keras.saving.register_keras_serializable("btkeras")
-class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule of ``config.SCHEDULES`` with its warm-up.
-
-    Args:
-        learning_rate: The highest rate.
-        schedule: Gives the shape.
-        epochs: Length of the whole training.
-        steps: Training steps per epoch.
-    """
-
-    def __init__(self, learning_rate: float, schedule: ScheduleConfig, epochs: int, steps: int) -> None:
-        super().__init__()
-        self._peak, self._config, self._epochs, self.steps = learning_rate, schedule, epochs, steps
-        rise = _ONE_CYCLE_RISE * epochs if schedule.name == "one_cycle" else 0.0
-        self._warmup = min(schedule.warmup_epochs or rise, epochs)
-
-    def __call__(self, step: Any) -> Any:
-        """The rate of the given step (0 is the first), a float32 scalar."""
-        epoch = ops.cast(step, "float32") / self.steps
-        progress = ops.clip((epoch - self._warmup) / max(self._epochs - self._warmup, 1e-9), 0.0, 1.0)
-        rate = self._peak * _SHAPES[self._config.name](self._config, epoch, progress)
-        if not self._warmup:
-            return rate
-        # One step ahead, so that the first step already learns.
-        rise = ops.minimum((epoch + 1 / self.steps) / self._warmup, 1.0)
-        if self._config.name == "one_cycle":
-            rise = (1 - ops.cos(math.pi * rise)) / 2
-        return ops.where(epoch < self._warmup, self._peak * rise, rate)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments, as JSON knows them."""
-        schedule = asdict(self._config)
-        return {"learning_rate": self._peak, "schedule": schedule, "epochs": self._epochs, "steps": self.steps}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Schedule:
-        """Rebuilds the schedule from ``get_config``."""
-        return cls(**{**config, "schedule": ScheduleConfig(**config["schedule"])})
 
 
 # What Keras has, and what trains faster on one device.

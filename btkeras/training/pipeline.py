@@ -246,13 +246,17 @@ def _patched(
 def evaluation_batches(cache: ImageCache, labels: Sequence[int], classes: int, batch_size: int) -> tf.data.Dataset:
     """All images once, in order, unchanged: float32 0..255 and one-hot float32, as ``training_batches``."""
     one_hot = tf.one_hot(np.asarray(labels), classes)
+    return batches_of(cache, one_hot, tf.data.Dataset.range(len(cache)), batch_size)
+
+
+def batches_of(cache: ImageCache, targets: tf.Tensor, numbers: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    """The images and targets of these numbers, int64, in batches: float32 0..255, and as ``targets`` has them."""
 
     def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images = tf.cast(_take(cache, indices), tf.float32)
-        return _all_channels(images, cache), tf.gather(one_hot, indices)
+        return _all_channels(images, cache), tf.gather(targets, indices)
 
-    batches = tf.data.Dataset.range(len(cache)).batch(batch_size)
-    return _prefetched(batches.map(load, num_parallel_calls=threads(), deterministic=True))
+    return _prefetched(numbers.batch(batch_size).map(load, num_parallel_calls=threads(), deterministic=True))
 
 
 def _take(cache: ImageCache, indices: tf.Tensor) -> tf.Tensor:

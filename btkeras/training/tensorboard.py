@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from btkeras.runs import Run
 from btkeras.training.background import BackgroundWriter
-from btkeras.training.callbacks import Logs, MacroRecall, TimedEpochs, learning_rate
-from btkeras.training.optimizers import Schedule
-
-Counts = NDArray[np.int64]
+from btkeras.training.callbacks import Logs, TimedEpochs
+from btkeras.training.confusion_matrix import Counts, confusion_image, validation_counts
+from btkeras.training.run_callbacks import learning_rate
+from btkeras.training.schedules import Schedule
 
 
 class TensorBoard(TimedEpochs):
@@ -32,7 +32,7 @@ class TensorBoard(TimedEpochs):
         images: NDArray[np.floating],
         writer: BackgroundWriter,
     ) -> None:
-        super().__init__(schedule.steps * batch_size)
+        super().__init__(batch_size)
         self._writer = writer
         self._waiting: deque[tuple[int, Mapping[str, float], Mapping[str, float], Counts]] = deque()
         self._train = tf.summary.create_file_writer(str(run.tensorboard / "train"))
@@ -52,7 +52,7 @@ class TensorBoard(TimedEpochs):
             "images_per_second": self.images_per_second(),
         }
         validation = {name.removeprefix("val_"): logs[name] for name in logs.keys() - train.keys()}
-        self._waiting.append((step, train | speed, validation, self._matrix()))
+        self._waiting.append((step, train | speed, validation, validation_counts(self.model)))
         # Under a name of its own: the callback of the next phase must not take its place.
         self._writer.give(self._write, self._write)
         self._writer.start()
@@ -69,7 +69,7 @@ class TensorBoard(TimedEpochs):
                     for name, value in scalars.items():
                         tf.summary.scalar(name, value, step)
         with self._validation.as_default():
-            tf.summary.image("confusion_matrix", _confusion_image(matrix, self._classes)[None], step)
+            tf.summary.image("confusion_matrix", confusion_image(matrix, self._classes)[None], step)
         for writer in (self._train, self._validation):
             writer.flush()
 
@@ -79,23 +79,3 @@ class TensorBoard(TimedEpochs):
     def _close(self) -> None:
         self._train.close()
         self._validation.close()
-
-    def _matrix(self) -> Counts:
-        # Metrics still hold the validation's counts: they are reset when the next epoch begins.
-        metrics = [metric for group in self.model.metrics for metric in getattr(group, "metrics", [group])]
-        matrix = next(metric.matrix for metric in metrics if isinstance(metric, MacroRecall))
-        return np.asarray(matrix).astype(np.int64)
-
-
-def _confusion_image(matrix: NDArray[np.integer], classes: Sequence[str]) -> NDArray[np.uint8]:
-    """Draws a confusion matrix, uint8 ``[height, width, 3]``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from sklearn.metrics import ConfusionMatrixDisplay
-
-    # Without pyplot: no global figure list, no display.
-    canvas = FigureCanvasAgg(Figure(figsize=(5, 4.5), dpi=110, layout="tight"))
-    display = ConfusionMatrixDisplay(matrix, display_labels=list(classes))
-    display.plot(ax=canvas.figure.add_subplot(), cmap="Blues", colorbar=False, xticks_rotation=30)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

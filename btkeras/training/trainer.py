@@ -30,12 +30,13 @@ from btkeras.runs import Run, create_run, open_run, require_same_config
 from btkeras.splitting.splits import Split, make_split
 from btkeras.training import device
 from btkeras.training.background import BackgroundWriter
-from btkeras.training.callbacks import BestModel, Divergence, EpochEnd, MacroRecall, ProgressLine, ReplicaMean
+from btkeras.training.callbacks import ProgressLine, ReplicaMean
 from btkeras.training.checkpoint import Progress, load_progress, record_result, require_checkpoint, restore_state
 from btkeras.training.checks import check_network, check_unseen
 from btkeras.training.lengthen import lengthen
 from btkeras.training.losses import make_loss
-from btkeras.training.optimizers import Schedule, cooldown_config, make_optimizer, phases
+from btkeras.training.macro_recall import MacroRecall
+from btkeras.training.optimizers import cooldown_config, make_optimizer, phases
 from btkeras.training.pipeline import (
     SplitImages,
     evaluation_batches,
@@ -43,6 +44,8 @@ from btkeras.training.pipeline import (
     steps_per_epoch,
     training_batches,
 )
+from btkeras.training.run_callbacks import BestModel, Divergence, EpochEnd
+from btkeras.training.schedules import Schedule
 from btkeras.training.tensorboard import TensorBoard
 from btkeras.training.tracking import TrackedEpochs, Trackers
 
@@ -274,7 +277,7 @@ class _Training:
             ReplicaMean(),
             BestModel(run, self.portable, progress, config.train.monitor, self.writer),
             *averaging,
-            ProgressLine(config.train, self.schedule.steps),
+            ProgressLine(size, config.train.epochs, ("loss", "accuracy", "val_loss", "val_accuracy")),
             Divergence(run, progress, config),
             EpochEnd(run, progress, self.schedule, config.train, self.writer),
             # Behind EpochEnd, whose copies their threads would slow down.

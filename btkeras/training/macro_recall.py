@@ -1,0 +1,61 @@
+"""The metric that a rare class cannot hide in, of probabilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("btkeras")
+class MacroRecall(keras.metrics.Metric):
+    """Mean over classes of the recall; its ``matrix`` holds the confusion counts, true classes in rows.
+
+    A class without images counts as recall 0, as in ``btkeras.metrics``.
+
+    Args:
+        classes: How many there are.
+        name: Of the metric.
+        dtype: Of its counts.
+
+    Example:
+        >>> import btkeras
+        >>> recall = btkeras.training.MacroRecall(2)
+        >>> recall.update_state([0, 0, 0, 1], [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+        >>> float(recall.result())
+        0.5
+    """
+
+    def __init__(self, classes: int, name: str = "macro_recall", dtype: str = "float32") -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.classes = classes
+        self.matrix = self.add_variable((classes, classes), "zeros", name="matrix")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Counts a batch.
+
+        Args:
+            y_true: One-hot ``[batch, classes]``, or class indices ``[batch]`` or ``[batch, 1]``.
+            y_pred: Probabilities or logits ``[batch, classes]``.
+            sample_weight: What each image counts for, ``[batch]``; 1 by default.
+        """
+        predicted = self._one_hot(ops.argmax(y_pred, axis=-1))
+        actual = ops.convert_to_tensor(y_true)
+        if len(actual.shape) < 2 or actual.shape[-1] != self.classes:
+            actual = self._one_hot(ops.cast(ops.reshape(actual, (-1,)), "int32"))
+        if sample_weight is not None:
+            predicted = predicted * ops.cast(ops.reshape(sample_weight, (-1, 1)), self.dtype)
+        self.matrix.assign_add(ops.matmul(ops.transpose(ops.cast(actual, self.dtype)), predicted))
+
+    def _one_hot(self, indices: Any) -> Any:
+        return ops.one_hot(indices, self.classes, dtype=self.dtype)
+
+    def result(self) -> Any:
+        """The macro recall, 0..1."""
+        actual = ops.sum(self.matrix, axis=1)
+        return ops.mean(ops.diagonal(self.matrix) / ops.maximum(actual, 1.0))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, from which ``from_config`` makes the same metric."""
+        return super().get_config() | {"classes": self.classes}
