@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -181,21 +181,30 @@ def _groups(groups: Sequence[DuplicateGroup]) -> str:
     return f"{len(groups):,} group" + ("" if len(groups) == 1 else "s")
 
 
+def _width(classes: Iterable[str]) -> int:
+    """Of a column of class names."""
+    return max(12, *(len(name) + 1 for name in classes))
+
+
 def _duplicates_table(audit: Audit) -> str:
     titles = ("images", "exact groups", "near groups", "in groups", "largest", "distinct")
     rows = {label: [f"{value:,}" for value in row.values()] for label, row in duplicates_by_class(audit).items()}
     lines = [("class", titles), *rows.items()]
-    return "\n".join(f"{label:<12}" + "".join(f"{cell:>14}" for cell in cells) for label, cells in lines)
+    width = _width(rows)
+    return "\n".join(f"{label:<{width}}" + "".join(f"{cell:>14}" for cell in cells) for label, cells in lines)
 
 
 def _statistics_table(audit: Audit) -> str:
-    head = f"{'class':<12}{'sizes':>7}{'commonest':>19}{'sides':>12}{'border':>8}{'mean':>7}{'+-':>6}{'contrast':>10}"
+    width = _width(row.label for row in audit.statistics)
+    head = (
+        f"{'class':<{width}}{'sizes':>7}{'commonest':>19}{'sides':>12}{'border':>8}{'mean':>7}{'+-':>6}{'contrast':>10}"
+    )
     rows = []
     for row in audit.statistics:
         common = f"{row.commonest_size[0]}x{row.commonest_size[1]} ({row.commonest_share:.0%})"
         modes = ", ".join(f"{mode} {count:,}" for mode, count in row.modes.items())
         rows.append(
-            f"{row.label:<12}{row.sizes:>7,}{common:>19}{f'{row.smallest}-{row.largest}':>12}{row.border:>8.1f}"
+            f"{row.label:<{width}}{row.sizes:>7,}{common:>19}{f'{row.smallest}-{row.largest}':>12}{row.border:>8.1f}"
             f"{row.mean:>7.1f}{row.mean_spread:>6.1f}{row.contrast:>10.1f}  {modes}"
         )
     return "\n".join([f"{head}  modes", *rows])

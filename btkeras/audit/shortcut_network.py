@@ -31,7 +31,7 @@ Predict = Callable[[ImageArray | NDArray[np.float32]], Labels]  # from a batch o
 # Width of the head's rim (skin, bone, and what lies outside), as a fraction of the image's side.
 RIM = 0.08
 # A pituitary tumour means little off its place.
-_CLASSES = ("glioma", "meningioma")
+_IN_PLACE = ("pituitary",)
 _BATCH = 32
 _EXCHANGE_BATCH = 256
 
@@ -145,7 +145,7 @@ def exchange_rows(
     Returns:
         A row per direction that has pairs; ``detection_accuracy`` is the share that is detected rightly.
     """
-    tumor = np.isin(labels, _CLASSES) & boxes.any(axis=1)
+    tumor = ~np.isin(labels, (*_IN_PLACE, NO_TUMOR)) & boxes.any(axis=1)
     order = np.random.default_rng(0).permutation(np.flatnonzero(tumor | (labels == NO_TUMOR)))
     found: dict[str, list[tuple[Labels, Labels]]] = {name: [] for name in EXCHANGED}
     for start in range(0, len(order), _EXCHANGE_BATCH):

@@ -255,18 +255,22 @@ def _values(prediction: FilePrediction, columns: _Columns) -> dict[str, Any]:
 
 
 def _print_table(predictions: Iterable[FilePrediction], classes: Sequence[str], columns: _Columns) -> None:
-    header = "".join(f"{name:>12}" for name in classes) + f"{'ood_percentile':>16}  file"
+    widths = {name: max(12, len(name) + 2) for name in classes}
+    first = max(widths.values())
+    header = "".join(f"{name:>{width}}" for name, width in widths.items()) + f"{'ood_percentile':>16}  file"
     for prediction in predictions:
         if prediction.error:
             click.echo(f"{prediction.path}: {prediction.error}", err=True)
             continue
         if header:
-            click.echo(f"{'decision' if prediction.decision else 'label':<12}{header}")
+            click.echo(f"{'decision' if prediction.decision else 'label':<{first}}{header}")
             header = ""
-        row = "".join(f"{prediction.probabilities[name]:12.4f}" for name in classes)
+        row = "".join(f"{prediction.probabilities[name]:{width}.4f}" for name, width in widths.items())
         percentile = "" if prediction.ood_percentile is None else f"{prediction.ood_percentile:.1f}"
         reasons = f" ({'; '.join(prediction.reasons)})" if prediction.reasons else ""
-        click.echo(f"{prediction.decision or prediction.label:<12}{row}{percentile:>16}  {prediction.path}{reasons}")
+        click.echo(
+            f"{prediction.decision or prediction.label:<{first}}{row}{percentile:>16}  {prediction.path}{reasons}"
+        )
 
 
 def _print_json(predictions: Iterable[FilePrediction], classes: Sequence[str], columns: _Columns) -> None:

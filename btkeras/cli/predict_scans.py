@@ -31,7 +31,7 @@ def print_scans(
     elif output == "csv":
         _print_csv(scans, classes)
     else:
-        _print_table(scans)
+        _print_table(scans, max(12, *(len(name) + 2 for name in classes)))
 
 
 def _document(scan: ScanPrediction, values: SliceValues) -> dict[str, Any]:
@@ -42,9 +42,9 @@ def _document(scan: ScanPrediction, values: SliceValues) -> dict[str, Any]:
     return {key: getattr(scan, key) for key in keys} | undecided | {"slices": slices}
 
 
-def _print_table(scans: Sequence[ScanPrediction]) -> None:
+def _print_table(scans: Sequence[ScanPrediction], width: int) -> None:
     first = "decision" if any(scan.decision for scan in scans) else "label"
-    click.echo(f"{first:<12}{'probability':>12}{'slices':>8}{'supporting':>12}  group (supporting slices, from 0)")
+    click.echo(f"{first:<{width}}{'probability':>12}{'slices':>8}{'supporting':>12}  group (supporting slices, from 0)")
     for scan in scans:
         if scan.error:
             click.echo(f"{scan.group}: {scan.error}", err=True)
@@ -54,7 +54,7 @@ def _print_table(scans: Sequence[ScanPrediction]) -> None:
         label = f" of {scan.label}" if shown != scan.label else ""
         reasons = f"; {'; '.join(scan.reasons)}" if scan.reasons else ""
         click.echo(
-            f"{shown:<12}{probability:12.4f}{len(scan.slices):8,}{len(supporting):12,}  {scan.group} "
+            f"{shown:<{width}}{probability:12.4f}{len(scan.slices):8,}{len(supporting):12,}  {scan.group} "
             f"({', '.join(_ranges(supporting)) or 'none'}{label}{reasons})"
         )
 

@@ -25,7 +25,8 @@ def decide_scan(probabilities: Floats, decisions: Sequence[str], classes: Sequen
     """Decides on a scan by its slices, of which the rejected do not count.
 
     The most probable class is that of ``metrics.groups.tumor_evidence``. It is the decision if at least half of the
-    slices in question are decided as it: of ``no_tumor`` these are all slices, of a tumour those that show one. Else
+    slices in question are decided as it: of ``no_tumor``, and where that is no class, these are all slices, of a tumour
+    those that show one. Else
     the scan is uncertain, and rejected if no slice is left.
 
     Args:
@@ -41,11 +42,12 @@ def decide_scan(probabilities: Floats, decisions: Sequence[str], classes: Sequen
         return ScanDecision(label, row, REJECTED, (f"none of its {len(rows):,} slices is a brain MRI slice",))
     tops = [classes[i] for i in rows.argmax(axis=1)]
     known = (decision for decision in decisions if decision != REJECTED)
-    asked = [decision for decision, top in zip(known, tops, strict=True) if label == NO_TUMOR or top != NO_TUMOR]
+    all_of_them = label == NO_TUMOR or NO_TUMOR not in classes
+    asked = [decision for decision, top in zip(known, tops, strict=True) if all_of_them or top != NO_TUMOR]
     agreeing = sum(decision == label for decision in asked)
     if agreeing and 2 * agreeing >= len(asked):
         return ScanDecision(label, row, label, ())
-    kind = "" if label == NO_TUMOR else " that show a tumour"
+    kind = "" if all_of_them else " that show a tumour"
     return ScanDecision(label, row, UNCERTAIN, (f"{agreeing:,} of {len(asked):,} slices{kind} are decided as {label}",))
 
 

@@ -21,7 +21,7 @@ from btkeras.decisions.finite import require_finite
 from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores, Gaussian, OODDetector, load_ood, save_ood
 from btkeras.errors import DataError, RunError
 from btkeras.evaluation.corruptions import corrupt_at_random
-from btkeras.evaluation.evaluate import LoadedRun, evaluate_split, loaded, predict_records, require_known_classes
+from btkeras.evaluation.evaluate import LoadedRun, evaluate_split, loaded, predict_records
 from btkeras.files import write_json
 from btkeras.locks import only_writer
 from btkeras.logging import logger
@@ -228,7 +228,7 @@ def abstention_of(
 
 
 def _images_elsewhere(opened: LoadedRun, dataset: Dataset) -> CalibrationImages:
-    require_known_classes(opened.run, dataset)
+    dataset.require_classes(opened.run.classes())
     _require_unseen(opened, dataset)
     return calibration_images(opened.run, None, dataset)
 

@@ -18,7 +18,7 @@ from btkeras.decisions.calibration import load_calibration
 from btkeras.decisions.finite import require_finite
 from btkeras.decisions.ood import load_ood
 from btkeras.decisions.selective_classifier import SelectiveClassifier, check_files
-from btkeras.errors import DataError, ModelError, RunError
+from btkeras.errors import ModelError, RunError
 from btkeras.evaluation.known_slices import save_known_slices
 from btkeras.evaluation.new_patients import require_scans
 from btkeras.evaluation.results import EvaluationResult
@@ -130,18 +130,8 @@ def evaluate_dataset(
     """
     opened = loaded(run)
     require_scans(dataset.records, group_by)
-    require_known_classes(opened.run, dataset)
+    dataset.require_classes(opened.run.classes())
     return _evaluate(opened, dataset, dataset.records, "all", skip_broken=skip_broken)
-
-
-def require_known_classes(run: Run, dataset: Dataset) -> None:
-    """Raises ``DataError`` if a class of a dataset is not one of the network's."""
-    unknown = set(dataset.classes) - set(run.classes())
-    if unknown:
-        raise DataError(
-            f"The dataset's classes must be among the network's ({', '.join(run.classes())})",
-            received=", ".join(sorted(unknown)),
-        )
 
 
 @only_writer

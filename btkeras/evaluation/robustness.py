@@ -59,12 +59,12 @@ def measure_robustness(
         ConfigError: If fewer images are wanted than there are classes.
     """
     # Imported here because it loads Keras, which reading a sheet does without.
-    from btkeras.evaluation.evaluate import load_best, require_known_classes
+    from btkeras.evaluation.evaluate import load_best
 
     start, model = time.perf_counter(), load_best(run)
     calibration = load_calibration(run, model)
     if dataset is not None:
-        require_known_classes(run, dataset)
+        dataset.require_classes(run.classes())
     else:
         run.require_finished()
     own = dataset or run.dataset()

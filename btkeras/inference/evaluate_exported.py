@@ -51,11 +51,7 @@ def evaluate_exported(
         DataError: If the dataset holds some of the split's images but not the whole subset, a class that the model
             does not know, an image that cannot be read, or none that names what ``group_by`` asks for.
     """
-    if unknown := set(dataset.classes) - set(backend.classes):
-        raise DataError(
-            f"The dataset's classes must be among the model's ({', '.join(backend.classes)})",
-            received=", ".join(sorted(unknown)),
-        )
+    dataset.require_classes(backend.classes)
     chosen, name = _chosen(backend.source, dataset, subset)
     require_scans(chosen, group_by)
     predictor = Predictor(backend)

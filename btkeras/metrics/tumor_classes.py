@@ -27,11 +27,11 @@ def tumor_class_metrics(
     Returns:
         ``images``, their number; ``metrics.intervals.recall_metrics``, where ``no_tumor`` as the prediction is wrong;
         and ``between_tumors``, the same of the most probable tumour, whatever the probability of ``no_tumor``. None if
-        there is no class ``no_tumor``, or nothing else.
+        there is no class ``no_tumor``, or only one of tumours.
     """
     free = list(classes).index(NO_TUMOR) if NO_TUMOR in classes else -1
     shown = labels != free
-    if free < 0 or not shown.any():
+    if free < 0 or len(classes) < 3 or not shown.any():
         return None
     labels, probabilities = labels[shown], np.array(probabilities[shown])
     members = np.unique(groups[shown], return_inverse=True)[1]

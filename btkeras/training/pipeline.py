@@ -147,7 +147,8 @@ def _check_classes_left(split: Split, broken: Collection[str]) -> None:
 def _patches(dataset: Dataset, split: Split, config: ExperimentConfig, cache: ImageCache) -> Patches:
     if unknown := set(config.augment.cutmix_classes) - set(dataset.classes):
         rule = f"augment.cutmix_classes must be classes of the dataset: {', '.join(dataset.classes)}"
-        raise DataError(rule, received=min(unknown))
+        remedy = "Give classes whose tumours lie in the same places, or none: --set augment.cutmix_classes=[]"
+        raise DataError(rule, received=min(unknown), remedy=remedy)
     records = [record for i, record in enumerate(split.train) if i not in cache.broken]
     boxes = [record.box for record in records]
     if config.data.harmonize:
