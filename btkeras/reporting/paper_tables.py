@@ -65,7 +65,11 @@ def overview_table(data: ReportData) -> Table:
 
 
 def paper_tables(data: ReportData) -> list[Block]:
-    """The tables of the paper, and size and speed."""
+    """The tables of the paper, and size and speed; for other classes only those of images, classes, size and speed."""
+    if not all(published.compares_with(source.manifest["classes"]) for source in data.sources):
+        own = [subset_table(source, number, paper=False) for number, source in enumerate(data.sources, start=1)]
+        found = f"The paper's figures are left out: its classes are {', '.join(published.IMAGES)}."
+        return [Text((found,)), *own, class_table(data, paper=False), _size_table(data)]
     return [
         Text((f"Laid out as in {published.PAPER}. Columns “paper” hold its figures, misprints included.",)),
         *_dataset_tables(data),
@@ -247,12 +251,13 @@ def _size_row(model: ReportedModel) -> Mapping[str, Any]:
         name: [run.manifest[key] for run in model.runs if run.manifest.get(key) is not None]
         for name, key in keys.items()
     }
+    comparable = published.compares_with(model.source.manifest["classes"])
     return {
         "model": model.name,
         "metrics": model.metrics,
         "parameters": published.PARAMETERS.get(model.model),
         "here": model.spreads,
-        "paper": {**published.NETWORKS, **published.ABLATION}.get(model.model),
+        "paper": {**published.NETWORKS, **published.ABLATION}.get(model.model) if comparable else None,
         "device": sorted(set(map(str, known.pop("device")))) or None,
         **{name: fmean(speeds) if speeds else None for name, speeds in known.items()},
     }

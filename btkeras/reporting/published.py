@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,13 @@ def _fractions(names: Sequence[str], percents: Sequence[float]) -> dict[str, Any
 IMAGES: Mapping[str, Mapping[str, int]] = {
     label: dict(zip(SUBSETS, images, strict=True)) for label, images in _PRINTED["table_1"].items()
 }
+
+
+def compares_with(classes: Collection[str]) -> bool:
+    """Whether a dataset has no class that the paper's has not: else figures of both say nothing of each other."""
+    return set(classes) <= set(IMAGES)
+
+
 # Table 3: by model and class.
 PER_CLASS: Mapping[str, Mapping[str, dict[str, float]]] = {
     model: dict(zip((*IMAGES, AVERAGE), (_fractions(CLASS_METRICS, row) for row in rows), strict=True))
