@@ -114,6 +114,7 @@ def test_folders_that_make_no_sense_together_are_errors(tmp_path: Path, paths: t
 
 def test_a_class_folder_is_no_dataset_of_its_patients(tmp_path: Path) -> None:
     assert "look like patients: P1, P2" in error_of(touch(tmp_path / "glioma", "P1/a.png", "P2/b.png"))
+    assert load_dataset(touch(tmp_path / "brain tumor", "cyst/a.png", "lymphoma/b.png")).classes == ("cyst", "lymphoma")
 
 
 def test_a_manifest_of_labels_of_its_own_is_read(tmp_path: Path) -> None:

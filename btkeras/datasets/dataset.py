@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from btkeras.datasets.boxes import BOXES, Box, parse_box, read_boxes
-from btkeras.datasets.classes import check_classes, class_name, find_class, own_names
+from btkeras.datasets.classes import TUMOR, check_classes, class_name, find_class, own_names
 from btkeras.datasets.mask_names import layout_of
 from btkeras.datasets.patients import PATIENTS, load_patients, patient_columns
 from btkeras.datasets.readers import IMAGE_SUFFIXES
@@ -163,7 +163,9 @@ def _classes_of(folders: Sequence[Path], root: Path) -> dict[Path, str]:
             raise DataError(rule, received=f"{folder}, by its name a kind of file", remedy=remedy)
     found = {folder: class_name(folder.name, f" in {root}") for folder in folders}
     own = own_names(found.values())
-    if own and (find_class(root.resolve().name) or len(own) > _MOST_OWN):
+    # Kinds of tumours may well lie in a folder called brain_tumor.
+    in_class = find_class(root.resolve().name) not in (None, TUMOR) and len(own) == len(found)
+    if in_class or len(own) > _MOST_OWN:
         raise DataError(
             rule,
             received=f"{len(own)} folders in {root} that look like patients: {', '.join(own[:3])}, ...",
