@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from btkeras.config import PhantomConfig
 from btkeras.datasets.phantom import write_phantom
 from btkeras.inference.backends import load_backend
 from tests.conftest import CLASSES, TINY
+from tests.prepare_files import rows
 from tests.serve_tools import b64, running
 from tests.test_cli import btkeras, fails
 
@@ -122,6 +124,35 @@ def test_classes_that_a_model_does_not_know_are_one_error(binary: Trained, folde
     for model in (binary.run, binary.model):
         done = btkeras("evaluate", model, "--data", folders.five)
         fails(done, "among the model's: no_tumor, tumor.*Received: glioma, meningioma, .* in .*five.*Leave out")
+
+
+def test_a_model_of_kinds_of_tumours_is_evaluated_on_tumour_or_none(
+    trained_run: Path, shared_images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for image in shared_images.glob("*/*.png"):
+        target = tmp_path / "detection" / ("no" if image.parent.name == "no_tumor" else "yes")
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, target / f"{image.parent.name}-{image.name}")
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    with caplog.at_level(logging.INFO, "btkeras"):
+        metrics = json.loads(btkeras("evaluate", run, "--data", tmp_path / "detection", "--json").stdout)
+    assert "glioma, meningioma, pituitary count as tumor" in caplog.text
+    btkeras("evaluate", run, "--data", shared_images)
+    kinds = {
+        row["path"].replace("/", "-"): row for row in rows(run / f"evaluations/{shared_images.name}/predictions.csv")
+    }
+    found = {row["path"].split("/")[1]: row for row in rows(run / "evaluations/detection/predictions.csv")}
+    assert found.keys() == kinds.keys() and metrics["classes"] == ["no_tumor", "tumor"]
+    right = 0
+    for name, row in found.items():
+        tumor = sum(float(kinds[name][label]) for label in ("glioma", "meningioma", "pituitary"))
+        assert float(row["tumor"]) == pytest.approx(tumor, abs=1e-6)
+        right += (tumor > float(kinds[name]["no_tumor"])) == (kinds[name]["label"] != "no_tumor")
+    assert metrics["accuracy"] == pytest.approx(right / len(found))
+    decisions = rows(run / "evaluations/detection/decisions.csv")
+    assert {row["decision"] for row in decisions} == {"no_tumor", "tumor", "rejected"}
+    labels = {row["path"]: row["prediction"] for row in rows(run / "evaluations/detection/predictions.csv")}
+    assert all(row["decision"] in (labels[row["path"]], "rejected") for row in decisions)
 
 
 def test_what_needs_the_papers_classes_says_so(folders: Folders, tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ def evaluate(run: Path, out: Path | None, as_json: bool, **options: Any) -> None
     subset of --split is tested; of a dataset without any of them, all images. Files are written to --out only. A LiteRT
     or ONNX model needs no TensorFlow.
 
+    Of images that are known to show a tumour or none (`tumor` and `no_tumor`, `yes` and `no`), a model of kinds of
+    tumours gets the sum of these as its probability of a tumour.
+
     The test subset of an unfinished run is an error without --unfinished: looked at early, and then chosen by, it is no
     test any more.
 

@@ -13,7 +13,7 @@ from btkeras.errors import DataError
 NO_TUMOR, TUMOR = "no_tumor", "tumor"
 # The paper's.
 CLASSES = ("glioma", "meningioma", NO_TUMOR, "pituitary")
-_KINDS = frozenset(CLASSES) - {NO_TUMOR}
+KINDS = frozenset(CLASSES) - {NO_TUMOR}
 # How public collections spell them, and "tumour or not", in lower case, with "_" for "-" and " ", and US spelling.
 _SPELLINGS = {
     "glioma": ("glioma", "gliomas", "glioma_tumor", "gl"),
@@ -96,7 +96,7 @@ def not_a_class(spelling: str, where: str) -> DataError:
 def check_classes(names: Iterable[str], where: object) -> None:
     """Raises ``DataError`` if classes of one dataset exclude each other, or differ by case and separators alone."""
     found = frozenset(names)
-    if TUMOR in found and (kinds := sorted(found & _KINDS)):
+    if TUMOR in found and (kinds := sorted(found & KINDS)):
         raise DataError(
             f"A dataset must name either kinds of tumours or {TUMOR}, which is each of them",
             received=f"{TUMOR} beside {', '.join(kinds)} in {where}",

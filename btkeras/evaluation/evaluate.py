@@ -22,6 +22,7 @@ from btkeras.errors import ModelError, RunError
 from btkeras.evaluation.known_slices import save_known_slices
 from btkeras.evaluation.new_patients import require_scans
 from btkeras.evaluation.results import EvaluationResult
+from btkeras.evaluation.tumor_or_none import as_tumor_or_none, require_known_classes
 from btkeras.locks import only_writer
 from btkeras.machine import cache_folder
 from btkeras.models.head import with_features
@@ -130,7 +131,7 @@ def evaluate_dataset(
     """
     opened = loaded(run)
     require_scans(dataset.records, group_by)
-    dataset.require_classes(opened.run.classes())
+    require_known_classes(dataset, opened.run.classes())
     return _evaluate(opened, dataset, dataset.records, "all", skip_broken=skip_broken)
 
 
@@ -151,6 +152,7 @@ def _evaluate(
     # Of another dataset, the split's groups are other images'.
     groups = opened.split.groups if subset in SUBSETS else {}
     result = EvaluationResult(found.records, classes, probabilities, calibration, decisions, known, groups)
+    result = as_tumor_or_none(result)
     metrics = result.metrics(dataset, subset, broken=len(records) - len(found.records))
     if state := run.unfinished():
         metrics["unfinished"] = state
@@ -194,8 +196,8 @@ def predict_records(
     if broken and not skip_broken:
         raise broken_images(broken)
     usable = tuple(records[i] for i in images.usable)
-    labels = [classes.index(record.label) for record in usable]
-    batches = evaluation_batches(images, labels, len(classes), min(config.train.batch_size, _LARGEST_BATCH))
+    # The labels that go with the images are not asked for; a dataset may have others than the network.
+    batches = evaluation_batches(images, [0] * len(usable), len(classes), min(config.train.batch_size, _LARGEST_BATCH))
     outputs, speed = _outputs(model, batches)
     require_finite("outputs", [outputs], run.best_model)
     return PredictedRecords(usable, outputs, speed)

@@ -1,0 +1,50 @@
+"""A model of the kinds of tumours, evaluated on images of which is known whether they show a tumour, and not which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from btkeras.datasets.classes import KINDS, NO_TUMOR, TUMOR
+from btkeras.datasets.dataset import Dataset
+from btkeras.evaluation.results import EvaluationResult
+from btkeras.logging import logger
+
+
+def require_known_classes(dataset: Dataset, classes: Sequence[str]) -> None:
+    """Raises ``DataError`` if a dataset has a class that a model of these cannot be evaluated on.
+
+    ``tumor`` is known to a model of ``no_tumor`` and kinds of tumours.
+    """
+    merged = NO_TUMOR in classes and {*classes} - {NO_TUMOR} <= KINDS
+    dataset.require_classes([*classes, TUMOR] if merged and TUMOR in dataset.classes else classes)
+
+
+def as_tumor_or_none(result: EvaluationResult) -> EvaluationResult:
+    """A result on images of ``tumor``, where the model knows kinds of tumours: their probabilities are added.
+
+    What is uncertain or rejected stays so, and the others are decided as the more probable of the two. The calibration,
+    whose prediction sets are of the kinds, is left out. Any other result stays as it is.
+    """
+    if TUMOR in result.classes or not any(record.label == TUMOR for record in result.records):
+        return result
+    kinds = [name for name in result.classes if name != NO_TUMOR]
+    logger.info(f"{', '.join(kinds)} count as {TUMOR}: of these images it is not known which kind they show")
+    meant = {name: name if name == NO_TUMOR else TUMOR for name in result.classes}
+    members = np.array([[meant[name] == merged for merged in (NO_TUMOR, TUMOR)] for name in result.classes])
+    # A sum of float32 may exceed 1 by its rounding.
+    probabilities = np.minimum(result.probabilities @ members.astype(result.probabilities.dtype), 1)
+    labels = [TUMOR if row[1] > row[0] else NO_TUMOR for row in probabilities]
+    decisions = result.decisions and [
+        replace(
+            each,
+            decision=label if each.decision in meant else each.decision,
+            set=each.set and tuple(dict.fromkeys(meant[name] for name in each.set)),
+        )
+        for each, label in zip(result.decisions, labels, strict=True)
+    ]
+    return replace(
+        result, classes=(NO_TUMOR, TUMOR), probabilities=probabilities, calibration=None, decisions=decisions
+    )
