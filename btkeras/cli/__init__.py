@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 import btkeras
-from btkeras.cli import benchmark, data, evaluate, export, predict, serve, train
+from btkeras.cli import benchmark, data, evaluate, export, hub, predict, serve, train
 from btkeras.cli.common import Failure, Terminated, terminable
 from btkeras.errors import BTKerasError
 from btkeras.logging import log_to_terminal
@@ -20,7 +20,10 @@ _SECTIONS = {
         *(train.train, evaluate.evaluate, evaluate.calibrate, evaluate.robustness),
         *(train.cv, evaluate.report, evaluate.card),
     ),
-    "Use a model": (predict.predict, export.selftest, export.export, serve.serve, benchmark.benchmark),
+    "Use a model": (
+        *(predict.predict, export.selftest, export.export, serve.serve, benchmark.benchmark),
+        *(hub.push, hub.pull),
+    ),
 }
 _COMMANDS = {str(command.name): command for commands in _SECTIONS.values() for command in commands}
 

@@ -80,6 +80,12 @@ def selftest(file: Path) -> dict[str, Any]:
     }
 
 
+def check_files(version: Path) -> None:
+    """Raises ``ModelError`` unless a version's files are as they were exported."""
+    manifest, _ = _documents(version)
+    _check_files(version, manifest["files"])
+
+
 def format_selftest(found: Mapping[str, Any]) -> list[str]:
     """A result of ``selftest`` as lines of text."""
     version = "" if found["version"] is None else f", version {found['version']}"
