@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,17 @@ def test_their_commands_exist(file: Path) -> None:
     for _, command, *words in (shlex.split(line, comments=True) for line in lines):
         known = {option for parameter in main.commands[command].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known | {"--help"}, (command, words)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_first_network_run_one_after_the_other(tmp_path: Path) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs/getting-started.md").read_text(encoding="utf-8"), re.S)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert [words[1] for words in commands][::6] == ["train", "export"]
+    for _, *words in (words for words in commands if words[1] != "serve"):
+        words += ["--set", "train.epochs=1"] * (words[0] == "train")
+        done = subprocess.run([sys.executable, "-m", "btkeras", *words], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert all((tmp_path / name).is_file() for name in ("runs/first/report.html", "compare.html", "why.png"))
+    assert (tmp_path / "saved_models/first/1/saved_model.pb").is_file()
