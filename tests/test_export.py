@@ -167,7 +167,7 @@ def test_a_model_that_disagrees_is_not_published(
 def test_maps_that_disagree_are_not_published(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("btkeras.export.network._to_one", lambda maps: maps)
+    monkeypatch.setattr("btkeras.export.maps._to_one", lambda maps: maps)
     with pytest.raises(ModelError, match=r"in map of .* serving_explained; nothing was published"):
         export(open_run(trained_run), tmp_path / "m")
     assert not list((tmp_path / "m").iterdir())

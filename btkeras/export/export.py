@@ -16,18 +16,27 @@ import keras
 from btkeras.errors import ModelError
 from btkeras.export import metadata, saved_model
 from btkeras.export.network import ExportNetwork, export_network
-from btkeras.export.parity import ParitySlices, Row, check_parity, parity_slices, phantom_image
+from btkeras.export.parity import ParitySlices, Row, check_maps, check_parity, parity_slices, phantom_image
 from btkeras.export.quantize import QUANTIZATIONS, Quantization, compare, recalibrated
-from btkeras.export.single_file import embed_in_litert, embed_in_onnx, write_litert, write_onnx
+from btkeras.export.single_file import (
+    embed_in_litert,
+    embed_in_onnx,
+    maps_for_litert,
+    maps_for_onnx,
+    write_litert,
+    write_onnx,
+)
 from btkeras.files import atomic_folder, write_text
 from btkeras.inference.backends import load_backend
-from btkeras.inference.model_folder import EXTRA, FILES, latest_version, require_engine
+from btkeras.inference.model_folder import EXPLAINED, EXTRA, FILES, MAPS, latest_version, require_engine
 from btkeras.inference.predictor import Predictor
 from btkeras.logging import logger
 from btkeras.runs import Run
 
-# Of the formats of one file: what writes it, and what embeds metadata in it.
-_WRITERS = MappingProxyType({"onnx": (write_onnx, embed_in_onnx), "litert": (write_litert, embed_in_litert)})
+# Of the formats of one file: what writes it, what embeds metadata in it, and what makes its maps.
+_WRITERS = MappingProxyType(
+    {"onnx": (write_onnx, embed_in_onnx, maps_for_onnx), "litert": (write_litert, embed_in_litert, maps_for_litert)}
+)
 # Modules of each format beyond TensorFlow, all in the extra of the format's name.
 _ENGINES = MappingProxyType(
     {"savedmodel": (), "onnx": ("onnx", "tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert.interpreter",)}
@@ -107,26 +116,39 @@ class _Exporter:
                 found, comparison = self._write_quantized(each, file, manifest, self.quantization)
                 rows += found
                 comparisons.append(comparison)
+            rows += self._maps(each, file)
         logger.info("images of its split: digests, and hashes to recognize them by")
         metadata.write_image_digests(folder, self.network.run)
         metadata.write_image_hashes(folder, self.network.run)
         selftest = metadata.write_selftest(folder, formats, self.quantization.kind if self.quantization else None)
         manifest["formats"] = {each: _stored(folder, each) for each in formats}
+        manifest["maps"] = [row["format"].split()[0] for row in rows if row["signature"] == EXPLAINED]
         manifest["parity"] = {"inputs": self.slices.origin, "rows": rows}
         manifest["quantization"] = comparisons
         metadata.write_manifest(folder, self.network, manifest, selftest)
 
     def _write_exact(self, model_format: str, file: Path, embedded: dict[str, str]) -> list[Row]:
-        write, embed = _WRITERS[model_format]
+        write, embed, _ = _WRITERS[model_format]
         write(self.network, file, None, None)
         embed(file, embedded)
         return check_parity(model_format, file, self.network.checkpoint, self.slices)
+
+    def _maps(self, model_format: str, file: Path) -> list[Row]:
+        """Adds maps to a file of one format, and compares any format's with the checkpoint's."""
+        kind = ""
+        if model_format in _WRITERS:
+            _, embed, make = _WRITERS[model_format]
+            kind = self.quantization.kind if self.quantization else ""
+            logger.info(f"{model_format}: writing its maps")
+            if text := make(self.network, file):
+                embed(file, {MAPS: text})
+        return check_maps(model_format, file, self.network.checkpoint, self.slices, kind)
 
     def _write_quantized(
         self, model_format: str, file: Path, manifest: dict[str, Any], quantization: Quantization
     ) -> tuple[list[Row], dict[str, Any]]:
         """Writes a quantized file, and a temporary float32 one whose parity shows that nothing else went wrong."""
-        write, embed = _WRITERS[model_format]
+        write, embed, _ = _WRITERS[model_format]
         checkpoint, kind = self.network.checkpoint, quantization.kind
         exact_files = metadata.metadata_files(manifest, checkpoint)
         with tempfile.TemporaryDirectory() as scratch:

@@ -97,7 +97,7 @@ def check_parity(
         rows.append(row | {name: float(values.max()) for name, values in differences.items()})
         if not quantization:
             _check(row, slices.names, differences)
-    return rows + _map_rows(model_format, file, checkpoint, slices, expected.probabilities)
+    return rows
 
 
 def _differences(found: ModelOutputs, expected: ModelOutputs, checkpoint: InferenceBackend) -> dict[str, _Floats]:
@@ -151,18 +151,21 @@ def _joined(batches: Sequence[Mapping[str, tf.Tensor]]) -> ModelOutputs:
     return ModelOutputs(outputs[PROBABILITIES], outputs.get(OOD_SCORE))
 
 
-def _map_rows(
-    model_format: str, file: Path, checkpoint: InferenceBackend, slices: ParitySlices, probabilities: _Floats
+def check_maps(
+    model_format: str, file: Path, checkpoint: InferenceBackend, slices: ParitySlices, quantization: str = ""
 ) -> list[Row]:
-    """Maps of some slices' most probable classes, if the format has maps."""
-    explain = load_backend(file).explain if model_format == "savedmodel" else None
+    """Compares maps of some slices' most probable classes; no row if there are none. Otherwise as ``check_parity``."""
+    explain = load_backend(file).explain
     if explain is None or checkpoint.explain is None:
         return []
     chosen = np.linspace(0, len(slices.names) - 1, min(_EXPLAINED, len(slices.names))).astype(int)
-    images, indices = slices.prepared[chosen], probabilities[chosen].argmax(axis=1)
+    images = slices.prepared[chosen]
+    indices = checkpoint.predict(images).probabilities.argmax(axis=1)
     differences = np.abs(explain(images, indices) - checkpoint.explain(images, indices)).max(axis=(1, 2))
-    row = {"format": model_format, "signature": EXPLAINED, "images": len(chosen), "map": float(differences.max())}
-    _check(row, [slices.names[i] for i in chosen], {"map": differences})
+    row: Row = {"format": f"{model_format} {quantization}".strip(), "signature": EXPLAINED}
+    row |= {"images": len(chosen), "map": float(differences.max())}
+    if not quantization:
+        _check(row, [slices.names[i] for i in chosen], {"map": differences})
     return [row]
 
 

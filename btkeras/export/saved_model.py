@@ -9,7 +9,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from btkeras.export.network import ExportNetwork, Maps, graph_explainer
+from btkeras.export.maps import Maps, graph_explainer
+from btkeras.export.network import ExportNetwork
 from btkeras.files import atomic_file
 from btkeras.inference.model_folder import BYTES, EXPLAINED, PIXELS, PREPARED, PROBABILITIES
 from btkeras.preprocessing.graph import preprocess, preprocess_pixels

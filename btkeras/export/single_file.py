@@ -10,7 +10,7 @@ import contextlib
 import logging
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from btkeras.export.borrowed_weights import litert_maps, onnx_maps
+from btkeras.export.maps import map_function
 from btkeras.export.network import ExportNetwork
 from btkeras.inference.model_folder import OOD_SCORE, PREPARED, PROBABILITIES, require_engine
 
@@ -55,6 +57,15 @@ def write_litert(network: ExportNetwork, file: Path, quantize: str | None, slice
         file.write_bytes(converter.convert())
 
 
+def maps_for_litert(network: ExportNetwork, file: Path) -> str | None:
+    """The text of ``MAPS`` for a file that ``write_litert`` wrote; None if the network cannot be explained."""
+    function: Any = map_function(network)
+    if function is None:
+        return None
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    return litert_maps(converter.convert(), file)
+
+
 def embed_in_litert(file: Path, texts: Mapping[str, str]) -> None:
     """Appends texts by their names to a file that ``write_litert`` wrote, once.
 
@@ -72,7 +83,10 @@ def write_onnx(network: ExportNetwork, file: Path, quantize: str | None, slices:
     If it is quantized, weights and activations have 8 bits (QDQ, weights with a scale per channel), and the
     activations' ranges come from ``slices``, preprocessed training images.
     """
-    proto = _to_onnx(network)
+    proto = _to_onnx(network.function(), [network.spec])
+    # tf2onnx numbers the dimensions that it does not know.
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "n"
     if quantize is None or slices is None:
         require_engine("onnx", "onnx").save(proto, str(file))
         return
@@ -80,30 +94,33 @@ def write_onnx(network: ExportNetwork, file: Path, quantize: str | None, slices:
         _write_int8(proto, file, slices)
 
 
+def maps_for_onnx(network: ExportNetwork, file: Path) -> str | None:
+    """The text of ``MAPS`` for a file that ``write_onnx`` wrote; None if the network cannot be explained."""
+    function: Any = map_function(network)
+    return function and onnx_maps(_to_onnx(function, function.input_signature), file)
+
+
 def embed_in_onnx(file: Path, texts: Mapping[str, str]) -> None:
     """Adds texts by their names to an ONNX file's ``metadata_props``."""
-    onnx = require_engine("onnx", "onnx")
-    proto = onnx.load(str(file))
+    proto = require_engine("onnx", "onnx").ModelProto()
     for name, text in texts.items():
         proto.metadata_props.add(key=name, value=text)
-    onnx.save(proto, str(file))
+    # Messages one behind the other are one message; what `MAPS` says of places in the file stays true.
+    with file.open("ab") as out:
+        out.write(proto.SerializeToString())
 
 
-def _to_onnx(network: ExportNetwork) -> Any:
+def _to_onnx(function: Any, signature: Sequence[tf.TensorSpec]) -> Any:
     tf2onnx, onnx = require_engine("tf2onnx", "onnx"), require_engine("onnx", "onnx")
-    function: Any = network.function()
     with _quiet():
-        proto, _ = tf2onnx.convert.from_function(function, input_signature=[network.spec], opset=_OPSET)
+        proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=_OPSET)
     # Keras' standardisation holds its statistics as plain tensors, which tf2onnx takes for inputs.
-    captured = function.get_concrete_function(network.spec).graph.captures
+    captured = function.get_concrete_function(*signature).graph.captures
     constants = {inner.name: outer for outer, inner in captured if outer.dtype != tf.resource}
     for constant in [value for value in proto.graph.input if value.name in constants]:
         proto.graph.input.remove(constant)
         values = constants[constant.name].numpy()
         proto.graph.initializer.append(onnx.numpy_helper.from_array(values, constant.name))
-    # tf2onnx numbers the dimensions that it does not know.
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "n"
     return proto
 
 

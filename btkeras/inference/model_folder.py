@@ -23,6 +23,7 @@ from btkeras.checksums import check_file
 from btkeras.decisions.calibration import Calibration
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.errors import ModelError, RunError
+from btkeras.files import read_json
 from btkeras.preprocessing.image_file import read_bytes
 from btkeras.splitting.known_slices import HASHES, KnownSlices
 
@@ -43,10 +44,12 @@ DIGEST_DIGITS = 16
 METADATA, LABELS, CALIBRATION, OOD_CALIBRATION = MANIFEST.name, "labels.txt", "calibration.json", "ood.json"
 # Embedded in files of one format.
 METADATA_FILES = (METADATA, LABELS, CALIBRATION, OOD_CALIBRATION)
+# Likewise: the graph of its maps, which `inference.backends.maps` reads.
+MAPS = "maps.json"
 
 # Signatures and outputs.
 PREPARED, PIXELS, BYTES, EXPLAINED = "serving_prepared", "serving_pixels", "serving_default", "serving_explained"
-PROBABILITIES, OOD_SCORE = "probabilities", "ood_score"
+PROBABILITIES, OOD_SCORE, MAP = "probabilities", "ood_score", "map"
 
 # The pretrained model's name; it lies in an installed package (setup.py puts it there), or in a clone beside it.
 PRETRAINED = "brain_tumour_mri"
@@ -82,10 +85,12 @@ def latest_version(folder: Path) -> Path | None:
 
 
 def model_file(version: Path, explained: bool = False) -> Path | None:
-    """The file that a version is loaded from, or None; if ``explained``, of a format with gradients if there is one."""
+    """The file that a version is loaded from, or None; if ``explained``, of a format with maps if there is one."""
     found = [name for name in ENGINES if (version / FILES[name]).is_file()]
-    if explained:
-        found.sort(key=lambda name: name != "savedmodel")
+    if explained and len(found) > 1:
+        # Versions that do not say so were exported when only SavedModels had maps.
+        with_maps = read_json(version / MANIFEST).get("maps", ["savedmodel"])
+        found.sort(key=lambda name: name not in with_maps)
     # If no engine is installed, loading the first will say what to install.
     usable = [name for name in found if importlib.util.find_spec(ENGINES[name])] or found
     return version / FILES[usable[0]] if usable else None
@@ -114,7 +119,9 @@ def read_metadata(version: Path) -> ModelMetadata:
 def parse_metadata(texts: Mapping[str, str], source: Path) -> ModelMetadata:
     """Parses texts by the names of ``METADATA_FILES``; ModelError if they are not as ``btkeras export`` writes them."""
     try:
-        parsed: dict[str, Any] = {name: json.loads(text) for name, text in texts.items() if name.endswith(".json")}
+        parsed: dict[str, Any] = {
+            name: json.loads(texts[name]) for name in METADATA_FILES if name in texts and name.endswith(".json")
+        }
         manifest, ood = parsed[METADATA], parsed.get(OOD_CALIBRATION)
         return ModelMetadata(
             classes=tuple(manifest["classes"]),

@@ -60,7 +60,7 @@ class InferenceBackend(ModelMetadata):
         predict: Outputs for uint8 ``[n, size, size, channels]``; ModelError if they are not finite.
         fast: As ``predict``, in bfloat16; None unless the engine has both.
         explain: LayerCAM maps, float32 ``[n, size, size]`` in 0..1, for uint8 ``[n, size, size, channels]`` and class
-            indices ``[n]``; None if the format has no gradients.
+            indices ``[n]``; None if the file has no maps.
         version: The exported version's number; None for a run.
         file: The loaded file; None for a network that was made in memory.
         engine: What runs it, and in which precision, where that is not the format's own.
@@ -140,7 +140,7 @@ def locate(path: str | Path, explained: bool = False) -> ModelLocation:
     """Finds a run folder, or an exported model: ``NAME`` (its highest version), ``NAME/VERSION``, or a file in it.
 
     ``brain_tumour_mri`` is the pretrained model, and ``newest`` is ``newest_model()``, wherever nothing has this name.
-    If ``explained``, a format with gradients is preferred. ModelError if there is no model.
+    If ``explained``, a format with maps is preferred. ModelError if there is no model.
     """
     given = Path(path)
     if str(given) == NEWEST and not given.exists():

@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from btkeras.errors import ConfigError
 from btkeras.files import read_json
 from btkeras.inference.backends import BATCH, InferenceBackend, Signature, exported_backend
+from btkeras.inference.backends.maps import explainer
 from btkeras.inference.model_folder import (
     MANIFEST,
+    MAPS,
     METADATA_FILES,
     OOD_SCORE,
     PREPARED,
     PROBABILITIES,
-    ModelMetadata,
     invalid_model,
     parse_metadata,
     require_engine,
@@ -61,8 +62,8 @@ _BLOCK = 4
 # From this many images on, a padded block is faster than single images.
 _LEAST_OF_BLOCK = 2
 
-# Metadata, names of the outputs, and the outputs, in one precision or in two.
-_Loaded = tuple[ModelMetadata, Collection[str], Sequence[Signature]]
+# Embedded texts, names of the outputs, and the outputs, in one precision or in two.
+_Loaded = tuple[Mapping[str, str], Collection[str], Sequence[Signature]]
 # Outputs of each block of images.
 _Blocks = Callable[[Sequence[NDArray[np.uint8]]], list[list[NDArray[np.float32]]]]
 
@@ -71,13 +72,16 @@ def load(file: Path, images: int = 1) -> InferenceBackend:
     """Loads a file for about so many images; ConfigError if the variable names no engine, else ModelError."""
     name = engine(file, images)
     if name in OPENVINO:
-        metadata, names, signatures = _openvino(file, OPENVINO[name])
+        texts, names, signatures = _openvino(file, OPENVINO[name])
     else:
-        metadata, names, signatures = _litert(file) if file.suffix == ".tflite" else _onnx(file)
+        texts, names, signatures = _litert(file) if file.suffix == ".tflite" else _onnx(file)
     if PROBABILITIES not in names:
         raise invalid_model(file, f"without the output {PROBABILITIES}")
     signature, *fast = signatures
-    return exported_backend(file, metadata, signature, fast=next(iter(fast), None), engine=_SAID.get(name, ""))
+    explain = explainer(file, texts[MAPS]) if MAPS in texts else None
+    return exported_backend(
+        file, parse_metadata(texts, file), signature, explain, next(iter(fast), None), _SAID.get(name, "")
+    )
 
 
 def engine(file: Path, images: int = 1) -> str:
@@ -101,7 +105,7 @@ def _is_float(file: Path) -> bool:
 def _litert(file: Path) -> _Loaded:
     litert = require_engine("ai_edge_litert.interpreter", "litert")
     try:
-        metadata = _archived(file)
+        texts = _archived(file)
         interpreter = litert.Interpreter(model_path=str(file), num_threads=threads())
         # Now and not with the first image: what it prepares and prints belongs to loading.
         interpreter.allocate_tensors()
@@ -115,14 +119,13 @@ def _litert(file: Path) -> _Loaded:
         with lock:
             return dict(run(images=np.ascontiguousarray(images)))
 
-    return metadata, run.get_output_details(), [signature]
+    return texts, run.get_output_details(), [signature]
 
 
-def _archived(file: Path) -> ModelMetadata:
+def _archived(file: Path) -> dict[str, str]:
     """What the archive behind the model holds, where TensorFlow Lite's metadata keep associated files."""
     with zipfile.ZipFile(file) as archive:
-        embedded = {name: archive.read(name).decode() for name in METADATA_FILES if name in archive.namelist()}
-    return parse_metadata(embedded, file)
+        return {name: archive.read(name).decode() for name in (*METADATA_FILES, MAPS) if name in archive.namelist()}
 
 
 def _onnx(file: Path) -> _Loaded:
@@ -135,8 +138,8 @@ def _onnx(file: Path) -> _Loaded:
     except Exception as error:  # ONNX Runtime's errors have no other common class.
         raise invalid_model(file, error) from error
     names = [output.name for output in session.get_outputs()]
-    metadata = parse_metadata(session.get_modelmeta().custom_metadata_map, file)
-    return metadata, names, [lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))]
+    texts = session.get_modelmeta().custom_metadata_map
+    return texts, names, [lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))]
 
 
 def _openvino(file: Path, precisions: Sequence[str]) -> _Loaded:
@@ -145,9 +148,10 @@ def _openvino(file: Path, precisions: Sequence[str]) -> _Loaded:
     core = require_engine("openvino", "openvino").Core()
     try:
         model = core.read_model(str(file))
-        metadata = _archived(file) if file.suffix == ".tflite" else parse_metadata(_properties(model), file)
+        texts = _archived(file) if file.suffix == ".tflite" else _properties(model)
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:
         raise invalid_model(file, error) from error
+    metadata = parse_metadata(texts, file)
     # LiteRT's names of outputs are not read.
     names = [PROBABILITIES if len(output.partial_shape) > 1 else OOD_SCORE for output in model.outputs]
 
@@ -169,12 +173,12 @@ def _openvino(file: Path, precisions: Sequence[str]) -> _Loaded:
 
         return run
 
-    return metadata, names, [_in_blocks(names, functools.partial(compiled, each)) for each in precisions]
+    return texts, names, [_in_blocks(names, functools.partial(compiled, each)) for each in precisions]
 
 
 def _properties(model: Any) -> dict[str, str]:
     """An ONNX file's `metadata_props`, which OpenVINO keeps under this key."""
-    keys = {name: ["framework", name] for name in METADATA_FILES}
+    keys = {name: ["framework", name] for name in (*METADATA_FILES, MAPS)}
     return {name: model.get_rt_info(key).astype(str) for name, key in keys.items() if model.has_rt_info(key)}
 
 
