@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 
@@ -207,7 +208,16 @@ def exported_formats(tmp_path_factory: pytest.TempPathFactory, calibrated_run: P
     from btkeras.runs import open_run
 
     out = tmp_path_factory.mktemp("formats") / "tiny"
-    return export(open_run(calibrated_run), out, formats=("savedmodel", "onnx", "litert"))
+    with _borrowing_small_weights():
+        return export(open_run(calibrated_run), out, formats=("savedmodel", "onnx", "litert"))
+
+
+@contextlib.contextmanager
+def _borrowing_small_weights() -> Iterator[None]:
+    """Since all weights of the tiny network are small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("btkeras.export.borrowed_weights._LEAST", 1024)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -219,7 +229,8 @@ def quantized_formats(tmp_path_factory: pytest.TempPathFactory, calibrated_run: 
     from btkeras.runs import open_run
 
     out = tmp_path_factory.mktemp("quantized") / "tiny"
-    return export(open_run(calibrated_run), out, formats=("savedmodel", "onnx", "litert"), quantize="int8")
+    with _borrowing_small_weights():
+        return export(open_run(calibrated_run), out, formats=("savedmodel", "onnx", "litert"), quantize="int8")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ from btkeras.datasets import load_dataset
 from btkeras.errors import ConfigError, DataError, ModelError
 from btkeras.explain.cam import Axis, explain, stages
 from btkeras.explain.methods import METHODS, Occlusion, occlude
-from btkeras.explain.scores import explanations_table, regions_of, reinitialized, score_explanations
+from btkeras.explain.score_rows import explanations_table, regions_of
+from btkeras.explain.scores import reinitialized, score_explanations
 from btkeras.models import build_model
 from btkeras.models.head import with_temperature
 from btkeras.runs import open_run

@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,9 @@ from click.testing import CliRunner, Result
 
 from btkeras.cli import main
 from btkeras.errors import ModelError
-from btkeras.inference.backends import exported_backend, load_backend, locate
+from btkeras.inference.backends import exported_backend, load_backend, locate, single_file
 from btkeras.inference.backends import keras as keras_backend
-from btkeras.inference.model_folder import ModelMetadata
+from btkeras.inference.model_folder import MANIFEST, ModelMetadata
 from tests.test_cli import fails
 
 LIGHT = ("model.tflite", "model.onnx")
@@ -128,10 +129,30 @@ def test_what_is_not_installed_is_passed_over(version: Path, monkeypatch: pytest
     assert locate(version).path == version / "model.tflite"
 
 
-def test_maps_are_asked_of_the_format_that_has_them(version: Path, files: list[str], tmp_path: Path) -> None:
-    result = btkeras("predict", files[0], "--model", version, "--explain", tmp_path / "why.png")
-    assert f"model: {version / 'saved_model.pb'}\n" in result.stderr
-    assert (tmp_path / "why.png").is_file()
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_light_file_explains_in_a_process_without_tensorflow(
+    version: Path, files: list[str], tmp_path: Path, name: str
+) -> None:
+    result, loaded = fresh("predict", files[0], "--model", version / name, "--explain", tmp_path / "why.png")
+    assert (result.returncode, (tmp_path / "why.png").is_file()) == (0, True), result.stderr
+    assert not (HEAVY - {"matplotlib"}) & loaded
+    assert "occlusion" not in result.stderr
+
+
+def test_of_versions_without_maps_in_light_files_the_saved_model_explains(version: Path, tmp_path: Path) -> None:
+    assert locate(version, explained=True).path == version / "model.tflite"
+    old = shutil.copytree(version, tmp_path / "1")
+    manifest = json.loads((old / MANIFEST).read_text())
+    assert sorted(manifest.pop("maps")) == ["litert", "onnx", "savedmodel"]
+    (old / MANIFEST).write_text(json.dumps(manifest))
+    assert locate(old, explained=True).path == old / "saved_model.pb"
+    assert locate(old).path == old / "model.tflite"
+
+
+def test_a_file_without_maps_is_explained_by_occlusion_and_that_is_said(
+    version: Path, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single_file, "MAPS", "no such text")
     light = ("predict", files[0], "--model", version / "model.tflite", "--explain", tmp_path / "light.png")
     fails(btkeras(*light, "--method", "layercam"), "take --method occlusion")
     assert "explained by occlusion" in btkeras(*light).stderr

@@ -11,20 +11,18 @@ import click
 from btkeras.cli.common import (
     PATH,
     echo,
-    echo_engine,
-    echo_model,
     echo_unfinished,
     echo_unknown_slices,
     json_option,
-    located,
     open_dataset,
     quiet_tensorflow,
     run_argument,
     skip_broken_option,
 )
+from btkeras.cli.evaluate_exported import evaluate_exported, is_exported
 from btkeras.config import GROUPINGS
 from btkeras.decisions.abstention import LEVEL, check_risk
-from btkeras.errors import ConfigError, ModelError
+from btkeras.errors import ConfigError
 
 
 @click.command(short_help="Evaluate a run or an exported model, also on another dataset.")
@@ -66,8 +64,9 @@ def evaluate(run: Path, out: Path | None, as_json: bool, **options: Any) -> None
     metrics are given without them, too. In a run's test subset they are found by alignment, elsewhere by perceptual
     hashes, which recognize images that were re-encoded, resized, brightened, flipped or padded, but only some cropped.
 
-    --explain scores maps by layercam, gradcam or occlusion (slow: see --limit) of correctly classified tumours against
-    their boxes or masks, beside simple baselines and the same network with random weights, in explanations.json too.
+    --explain scores maps by layercam, gradcam (of a run) or occlusion (slow: see --limit) of correctly classified
+    tumours against their boxes or masks, beside simple baselines and, of a run, the same network with random weights,
+    in explanations.json too.
 
     \b
     Examples:
@@ -80,8 +79,8 @@ def evaluate(run: Path, out: Path | None, as_json: bool, **options: Any) -> None
     """
     if (options["methods"] or options["limit"]) and not options["explain"]:
         raise ConfigError("--method and --limit belong to --explain", remedy="Add --explain, or leave them away")
-    if _is_exported(run):
-        metrics, text = _evaluate_exported(run, out, options)
+    if is_exported(run):
+        metrics, text = evaluate_exported(run, out, options)
     elif out is not None:
         raise ConfigError("--out is for exported models", remedy=f"The results of a run go to {run}: leave it away")
     else:
@@ -89,22 +88,13 @@ def evaluate(run: Path, out: Path | None, as_json: bool, **options: Any) -> None
     echo(metrics, as_json, lambda _: text)
 
 
-def _is_exported(path: Path) -> bool:
-    from btkeras.inference.backends import locate
-
-    try:
-        return locate(path).path.is_file()
-    except ModelError:
-        # For anything else, `open_run` has the better message.
-        return False
-
-
 def _evaluate_run(run: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     quiet_tensorflow()
     from btkeras.evaluation.evaluate import LoadedRun, evaluate_dataset, evaluate_split
     from btkeras.evaluation.metrics_text import metrics_table
     from btkeras.explain.methods import DEFAULT_METHOD, method_of
-    from btkeras.explain.scores import explanations_table, score_explanations
+    from btkeras.explain.score_rows import explanations_table
+    from btkeras.explain.scores import score_explanations
     from btkeras.runs import open_run
 
     methods, subset = options["methods"] or (DEFAULT_METHOD,), options["subset"]
@@ -123,31 +113,6 @@ def _evaluate_run(run: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any]
         scores = score_explanations(opened, subset, dataset=dataset, methods=methods, limit=options["limit"])
         metrics, text = {**metrics, "explanations": scores}, f"{text}\n\n{explanations_table(scores)}"
     return metrics, text
-
-
-def _evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    if options["explain"]:
-        remedy = "Name the run that it was exported from, or leave --explain away"
-        raise ConfigError("--explain scores the maps of a run", received=f"{model}, an exported model", remedy=remedy)
-    if options["data"] is None:
-        rule, remedy = "An exported model is evaluated on a dataset: --data", "Say where the images are: --data DATASET"
-        raise ConfigError(rule, received=f"{model}, which is no run", remedy=remedy)
-    from btkeras.config import PhantomConfig
-    from btkeras.evaluation.metrics_text import metrics_table
-
-    with located(model) as location:
-        from btkeras.inference.evaluate_exported import evaluate_exported
-
-        dataset = open_dataset(options["data"], PhantomConfig())
-        backend = location.load(len(dataset.records))
-    echo_model(location.path, chosen=True)
-    echo_engine(backend.engine)
-    echo_unknown_slices(backend.source)
-    wanted = {name: options[name] for name in ("skip_broken", "group_by")}
-    result, metrics = evaluate_exported(backend, dataset, options["subset"], **wanted)
-    if out is not None:
-        result.write(out, metrics)
-    return metrics, metrics_table(metrics, options["group_by"])
 
 
 @click.command(short_help="Calibrate a run's probabilities, and when it abstains.")

@@ -44,9 +44,7 @@ _Columns = Mapping[str, Mapping[str, Any]]
 @click.option("--model", type=PATH, help="A run folder or an exported model; see above.")
 @click.option("--coverage", type=float, default=0.95, help="Of prediction sets, between 0 and 1.")
 @click.option("--explain", type=PATH, help="Draw what predictions rest on: FILE.png, or a folder.")
-@click.option(
-    "--method", help="Of --explain: layercam, gradcam or occlusion.  [default: layercam where the format has gradients]"
-)
+@click.option("--method", help="Of --explain: layercam, gradcam or occlusion.  [default: layercam]")
 @click.option("--slice", "which", default="middle", help="Of a volume: middle, all, or N from 0.")
 @click.option(
     "--axis",
@@ -95,8 +93,8 @@ def predict(
     the slices that show a tumour (of no_tumor: half of all) are decided so themselves. --json lists the slices.
 
     --explain draws each slice beside a map of what speaks for its most probable class. It shows what the network looks
-    at, not where a tumour is, and works from a run or a SavedModel (an ONNX or LiteRT file has --method occlusion only,
-    and gradcam needs the run).
+    at, not where a tumour is. Files that older versions exported may have --method occlusion only; gradcam needs the
+    run.
 
     --server asks a server instead of loading a model; BTKERAS_TOKEN in the environment is its bearer token. `btkeras
     serve` answers as the model would here. TensorFlow Serving knows neither thresholds nor prediction sets: its
@@ -223,7 +221,7 @@ def _local(
 
         if method is None and location.path.is_file() and backend.explain is None:
             method = "occlusion"
-            click.echo("explained by occlusion, which is coarser, since the model's format has no gradients", err=True)
+            click.echo("explained by occlusion, which is coarser: this model was exported without maps", err=True)
         predictions = write_overlays(predictions, refs, location.path, explain, method)
     return predictor.classes, predictions
 

@@ -22,9 +22,9 @@ from btkeras.metrics.groups import NO_TUMOR
 class Explainer:
     """Draws explanations of a model's predictions.
 
-    A SavedModel has the default method inside, any model can be explained by ``occlusion``, and the other methods need
-    the run. ConfigError if the method is none of ``METHODS``, ModelError if there is no such model, or the method needs
-    gradients and it has none.
+    An exported model has the default method inside, any model can be explained by ``occlusion``, and the other methods
+    need the run. ConfigError if the method is none of ``METHODS``, ModelError if there is no such model, or the method
+    needs gradients and it has none.
     """
 
     def __init__(self, model: str | Path, method: str = DEFAULT_METHOD) -> None:
@@ -34,7 +34,7 @@ class Explainer:
         self._open = opener()
         self._coarse = isinstance(chosen, Occlusion)
         self._caption = f"{chosen.title}, model {_model_name(backend)}, {SOFTWARE}"
-        self._explain = _explain(backend, method)
+        self._explain = map_method(backend, method)
 
     def draw(self, prediction: FilePrediction) -> bytes:
         """The explanation of a prediction's most probable class, as PNG; ImageError if its file cannot be read."""
@@ -55,7 +55,8 @@ def _model_name(backend: InferenceBackend) -> str:
     return folder.name if backend.version is None else f"{folder.parent.name}, version {backend.version}"
 
 
-def _explain(backend: InferenceBackend, method: str) -> Explain:
+def map_method(backend: InferenceBackend, method: str) -> Explain:
+    """What makes a model's maps by a method; ConfigError if there is none, ModelError if it cannot be used here."""
     chosen = method_of(method)
     if isinstance(chosen, Occlusion):
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from btkeras.inference.backends import InferenceBackend, ModelOutputs
+from btkeras.inference.backends.single_file import OWN_ENGINES
 from btkeras.inference.predictor import FilePrediction, Predictor, PreprocessedInput
 from btkeras.machine import threads
 from btkeras.preprocessing.decode import ImageArray, decode
@@ -63,7 +64,9 @@ class ServedModel:
         pixels = np.zeros((2, self.backend.size, self.backend.size, self.backend.channels), np.uint8)
         for count in (1, 2):
             self.predictor.outputs(pixels[:count])
-        if self.backend.explain is not None:
+        file = self.backend.file
+        # A file of one format has its maps ready in a fraction of a second: until one is wanted they take no memory.
+        if self.backend.explain is not None and (file is None or file.suffix not in OWN_ENGINES):
             self.backend.explain(pixels[:1], np.zeros(1, np.int32))
 
     def close(self) -> None:

@@ -92,7 +92,7 @@ def _weights(file: Path, rows: Sequence[Mapping[str, Any]]) -> Iterator[_Floats]
         if "scales" in row:
             sides = [-1 if i == row["axis"] else 1 for i in range(values.ndim)]
             values *= np.reshape(np.asarray(row["scales"], np.float32), sides)
-        yield np.ascontiguousarray(values.transpose(row["order"]))
+        yield np.ascontiguousarray(np.flip(values.transpose(row["order"]), row["turned"]))
 
 
 def _joined(graph: bytes, rows: Sequence[Mapping[str, Any]], weights: Iterator[_Floats]) -> bytes:

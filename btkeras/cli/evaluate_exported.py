@@ -1,0 +1,56 @@
+"""``btkeras evaluate`` of an exported model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from btkeras.cli.common import echo_engine, echo_model, echo_unknown_slices, located, open_dataset
+from btkeras.errors import ConfigError, ModelError
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a path is an exported model."""
+    from btkeras.inference.backends import locate
+
+    try:
+        return locate(path).path.is_file()
+    except ModelError:
+        # For anything else, `open_run` has the better message.
+        return False
+
+
+def evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Evaluates a model as ``btkeras evaluate MODEL`` does: its metrics, and these as text."""
+    if options["data"] is None:
+        rule, remedy = "An exported model is evaluated on a dataset: --data", "Say where the images are: --data DATASET"
+        raise ConfigError(rule, received=f"{model}, which is no run", remedy=remedy)
+    from btkeras.config import PhantomConfig
+    from btkeras.evaluation.metrics_text import metrics_table
+
+    with located(model, options["explain"]) as location:
+        from btkeras.inference import evaluate_exported as evaluation
+
+        dataset = open_dataset(options["data"], PhantomConfig())
+        backend = location.load(len(dataset.records))
+    echo_model(location.path, chosen=True)
+    echo_engine(backend.engine)
+    echo_unknown_slices(backend.source)
+    wanted = {name: options[name] for name in ("skip_broken", "group_by")}
+    result, metrics = evaluation.evaluate_exported(backend, dataset, options["subset"], **wanted)
+    if out is not None:
+        result.write(out, metrics)
+    text = metrics_table(metrics, options["group_by"])
+    if options["explain"]:
+        from btkeras.checksums import recorded_file
+        from btkeras.explain.score_rows import explanations_table
+        from btkeras.files import write_json
+        from btkeras.inference.explanation_scores import score_maps
+        from btkeras.runs import Results
+
+        scores = score_maps(backend, dataset, result, metrics["split"], options["methods"], options["limit"])
+        if out is not None:
+            write_json(Results(out).explanations_file, scores, recorded_file)
+        metrics, text = {**metrics, "explanations": scores}, f"{text}\n\n{explanations_table(scores)}"
+    return metrics, text
