@@ -148,6 +148,17 @@ def test_kinds_of_tumours_may_lie_in_one_folder(tmp_path: Path) -> None:
     assert found == {"cyst": 1, "glioma": 1, "no_tumor": 1}
 
 
+def test_a_collection_that_is_called_brain_tumor_is_no_class(tmp_path: Path) -> None:
+    source = put(tmp_path / "x", {"Brain Tumor/cyst/a.png": encoded(), "Brain Tumor/Healthy/b.png": encoded()})
+    with pytest.raises(DataError, match="'cyst', where"):
+        with_classes(source, out=tmp_path / "out")
+    put(source, {"Brain Tumor/Brain Tumor/P1/a.png": (source / "Brain Tumor/cyst/a.png").read_bytes()})
+    (source / "Brain Tumor/cyst/a.png").unlink()
+    assert with_classes(source, out=tmp_path / "out") == {"no_tumor": 1, "tumor": 1}
+    alone = put(tmp_path / "y", {"tumor/P1/a.png": encoded(), "tumor/P2/b.png": encoded()})
+    assert with_classes(alone, out=tmp_path / "other") == {"tumor": 2}
+
+
 def test_scans_of_a_further_class_are_named_as_those_of_the_usual_ones() -> None:
     paths = [
         f"{{}}/{path}" for path in ("P1/t1.nii.gz", "P1/seg.nii.gz", "P2/t1.nii.gz", "3.nii.gz", "visit1/P4.nii.gz")

@@ -159,7 +159,9 @@ def _classes_of(folders: Sequence[Path], root: Path) -> dict[Path, str]:
     rule = "A dataset's folders must be classes"
     for folder in folders:
         if layout_of(folder.name) is not None:
-            remedy = f"Remove it, or let its files be sorted: btkeras prepare {root} --out DATASET"
+            remedy = (
+                f"Rename it if it is a class; else remove it, or use its files: btkeras prepare {root} --out DATASET"
+            )
             raise DataError(rule, received=f"{folder}, by its name a kind of file", remedy=remedy)
     found = {folder: class_name(folder.name, f" in {root}") for folder in folders}
     own = own_names(found.values())

@@ -42,9 +42,12 @@ class FolderClasses:
         classes = [[folder for folder in above if not find_subset(folder)] for above in folders]
         # A download often has all its class folders in one more folder, or several.
         while classes and all(len(above) > 1 for above in classes) and len({above[0] for above in classes}) == 1:
-            if self._find(classes[0][0]):
+            inner = [above[1:] for above in classes]
+            # A collection may be called brain_tumor as a whole.
+            whole = self._find(classes[0][0]) == TUMOR and any(self._find(each) for above in inner for each in above)
+            if self._find(classes[0][0]) and not whole:
                 break
-            classes = [above[1:] for above in classes]
+            classes = inner
         return [self._label(file, above, name) for file, above, name in zip(images, classes, said, strict=True)]
 
     def _find(self, folder: str) -> str | None:

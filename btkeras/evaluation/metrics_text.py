@@ -119,7 +119,7 @@ def format_calibration(metrics: Metrics) -> list[str]:
     stages = {"before": before, f"after, at temperature {found['temperature']:.3f}": after}
     rows = [
         (name, percent(row["ece"]), f"{row['brier']:.4f}", f"{row['nll']:.4f}")
-        for name, row in (stages if fitted else {"no temperature": after}).items()
+        for name, row in (stages if fitted else {"as they are": after}).items()
     ]
     perfect = percent(found["ece_if_calibrated"]["mean"])
     lines = aligned([("calibration", "ECE", "Brier score", "log loss"), *rows])
