@@ -175,10 +175,39 @@ def test_sizes_and_speeds_are_those_of_the_runs(as_json: dict[str, Any]) -> None
     assert row["MACs, billions"] == 3_900_000_000 and row["images per second, training"] == 41.5
 
 
-def test_a_table_of_nothing_but_the_improved_network_is_a_sentence(reports: dict[str, str]) -> None:
+def test_tables_of_what_was_not_run_are_left_out(reports: dict[str, str], single: Path, tmp_path: Path) -> None:
     text = reports["json"]
-    assert "table-5" not in blocks(text) and "table-6" in blocks(text)
-    assert "Table 5. Comparison with other networks: left out, for none of vgg16, resnet50" in sentences(text)
+    assert "table-5" not in blocks(text) and {"table-3", "table-4", "table-6"} <= set(blocks(text))
+    assert "Its tables 5 are of networks" in sentences(text)
+    alone = rendered("json", single, out=tmp_path)
+    assert not {"table-2", "table-4", "table-5", "table-6"} & set(blocks(alone)) and "table-3" in blocks(alone)
+    assert "Its tables 2, 4, 5, 6 are of networks, or of folds, that this report does not have." in sentences(alone)
+
+
+def test_the_best_models_matrix_comes_first_and_accuracies_beside_the_papers(
+    as_json: dict[str, Any], summary: dict[str, Any]
+) -> None:
+    name, *_ = table(as_json, "overview")
+    first = next(block for block in as_json.values() if block["kind"] == "figure")
+    assert first["name"] == "headline"
+    (panel,) = first["panels"]
+    assert panel["data"]["confusion_matrix"] == summary["models"][name]["pooled"]["confusion_matrix"]
+    accuracies = as_json["accuracies"]["panels"][0]["data"]
+    assert accuracies["paper"]["improved_resnet34"] == pytest.approx(98.82)
+    for model, found in accuracies["models"].items():
+        assert found["accuracy"] == pytest.approx(100 * summary["models"][model]["mean"]["accuracy"])
+
+
+def test_epochs_are_whole_and_legends_hide_no_data(panels: list[Panel]) -> None:
+    for panel in panels:
+        figure = panel.draw()
+        figure.draw_without_rendering()
+        area = figure.axes[0]
+        if area.get_xlabel() == "epoch":
+            assert all(float(tick).is_integer() for tick in area.get_xticks())
+        for legend in figure.legends:
+            assert not legend.get_window_extent().overlaps(area.get_window_extent())
+        assert area.get_legend() is None
 
 
 def test_curves_are_scikit_learns(cv: Path, as_json: dict[str, Any]) -> None:
@@ -418,7 +447,7 @@ def test_a_single_run_is_an_experiment_of_one_fold(single: Path, tmp_path: Path)
     metrics = json.loads((single / "metrics.json").read_text())
     row = table(blocks(text), "overview")["improved_resnet34"]
     assert row["accuracy"] == {"mean": metrics["accuracy"], "std": None} and row["trainings"] == 1
-    assert "nothing to compare" in sentences(text) and "folds-improved-resnet34" not in blocks(text)
+    assert not {"pairs", "accuracies", "confusion", "folds-improved-resnet34"} & set(blocks(text))
 
 
 def test_experiments_of_the_same_splits_are_compared(cv: Path, shared_images: Path, tmp_path: Path) -> None:

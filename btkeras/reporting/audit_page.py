@@ -26,6 +26,7 @@ from btkeras.reporting.report import thumbnail
 _GROUPS = 24  # shown as images, of each kind
 _MEMBERS = 5  # shown of a group
 _LINES = 200  # of a list
+_SIDE = 200  # longest side of an image, pixels
 
 
 def write_audit_page(audit: Audit, target: Path) -> None:
@@ -71,7 +72,7 @@ def _chosen(group: DuplicateGroup) -> list[GroupMember]:
 
 
 def _image(audit: Audit, member: GroupMember, name: str) -> GalleryImage:
-    jpeg, problem = thumbnail(Path(audit.against if member.other else audit.dataset), member.path)
+    jpeg, problem = thumbnail(Path(audit.against if member.other else audit.dataset), member.path, _SIDE)
     where = f"in {audit.against}" if member.other else member.subset
     lines = tuple(filter(None, (member.path, member.label, where, problem)))
     return GalleryImage(name, jpeg, f"Slice of class {member.label}", lines)

@@ -23,7 +23,7 @@ from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.files import sha256
 from btkeras.metrics import wilson
 from btkeras.reporting.document import Column, Table, count, percent
-from btkeras.reporting.paper_tables import class_table, overview_table, subset_table
+from btkeras.reporting.paper_tables import headline_table, overview_table, subset_table
 from btkeras.reporting.patient_tables import patient_tables
 from btkeras.reporting.render import fill
 from btkeras.reporting.report import split_caveats, synthetic_warning, unfinished_warning
@@ -69,7 +69,7 @@ def card_text(run: Run) -> str:
         "dataset": PurePath(str(manifest["dataset"])).name,
         "confounded": confounded,
         "data_tables": [subset_table(model.source, paper=False), *collections],
-        "overview": [overview_table(data), class_table(data, paper=False), *patient_tables(data)],
+        "overview": [overview_table(data), headline_table(data), *patient_tables(data)],
         "tables": _measured(run, data, metrics),
         "tumor_errors": _tumor_errors(metrics),
         "notes": notes.read_text(encoding="utf-8").strip() if notes.is_file() else None,

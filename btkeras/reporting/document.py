@@ -188,6 +188,7 @@ class Gallery:
     caption: str
     images: tuple[GalleryImage, ...]
     notes: tuple[str, ...] = ()
+    enlarged: bool = False  # whether a page shows them small at first, and at their own size when asked
 
 
 @dataclass(frozen=True)

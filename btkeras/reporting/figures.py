@@ -1,4 +1,4 @@
-"""A report's figures: learning curves, confusion matrices, ROC, precision-recall, calibration and robustness."""
+"""A report's figures: learning curves, ROC, precision-recall, calibration and robustness."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from btkeras.metrics import wilson
 from btkeras.metrics.calibration import ESTIMATOR, Reliability, reliability, top_label
 from btkeras.reporting.document import Block, Figure, Panel, Text, percent, tenths
-from btkeras.reporting.plots import BLUE, DIAGONAL, RED, Line, draw_lines, draw_matrix, nth_style
+from btkeras.reporting.plots import BLUE, DIAGONAL, RED, Line, draw_lines, nth_style
 from btkeras.reporting.report_data import ReportData, ReportedModel
+from btkeras.reporting.sources import TrainedRun
 
 # Axes of a kind of curves, and the area under it.
 _RATES = {
@@ -22,11 +23,11 @@ _RATES = {
 }
 # Sides of the corner that is shown, the smallest that holds the curves' bend.
 _CORNERS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_SCALES = "The scales differ: each plot shows the corner in which its curves bend."
-_SHADING = (
-    "Rows are the true classes, columns the predicted ones. Blue: right; orange: wrong; the stronger, the larger its "
-    "share of the row. Errors are shown stronger than they are, to be seen at all."
-)
+_CORNER = "Only the corner in which the curves bend is shown."
+_LEARNING = {
+    "accuracy": "Where training goes on rising and validation does not, the network learns its images by heart",
+    "loss": "A validation loss that rises again is a network that grows too sure of itself",
+}
 _SUBSET_STYLES: dict[str, dict[str, Any]] = {
     "training": {"color": RED, "linestyle": "--"},
     "validation": {"color": BLUE},
@@ -65,26 +66,54 @@ def learning_blocks(data: ReportData) -> list[Block]:
     """Accuracy and loss over the epochs, as ``history.csv`` has them: a figure each with a panel per model."""
     learning = [model for model in data.models if any(run.history for run in model.runs)]
     without = ", ".join(model.name for model in data.models if model not in learning)
-    note = "A thin line per training; the thick line is their mean, as far as all of them went."
-    blocks: list[Block] = []
-    for metric in ("accuracy", "loss") if learning else ():
-        caption, panel = f"{metric.capitalize()} over the epochs", partial(_learning_panel, metric)
-        blocks.append(_figure(f"{metric}-over-epochs", caption, learning, panel, note))
+    several = any(len(model.runs) > 1 for model in learning)
+    notes = ("The dot is the epoch whose checkpoint was tested.",)
+    notes += ("A thin line per training; the thick line is their mean, as far as all of them went.",) * several
+    blocks: list[Block] = [
+        _figure(
+            f"{metric}-over-epochs",
+            f"{metric.capitalize()} over the epochs. {seen}",
+            learning,
+            partial(_learning_panel, metric, _common_limits(learning, metric)),
+            *(notes if metric == "accuracy" else ()),
+        )
+        for metric, seen in (_LEARNING if learning else {}).items()
+    ]
     if without:
         blocks.append(Text((f"Without learning curves, for they do not learn in epochs: {without}.",)))
     return blocks
 
 
-def _learning_panel(metric: str, model: ReportedModel) -> Panel:
-    histories = [run.history for run in model.runs if run.history]
+def _common_limits(models: Sequence[ReportedModel], metric: str) -> tuple[float, float] | None:
+    """The same axis for all models, so that they compare; None if nothing is known."""
+    histories = [run.history for model in models for run in model.runs]
+    values = [v for history in histories for column in (metric, f"val_{metric}") for v in history.get(column, [])]
+    if not values:
+        return None
+    low, high = (min(values), 1.0) if metric == "accuracy" else (0.0, max(values))
+    margin = 0.03 * (high - low)
+    return low - margin, high + margin
+
+
+def _learning_panel(metric: str, limits: tuple[float, float] | None, model: ReportedModel) -> Panel:
+    runs = [run for run in model.runs if run.history]
     columns = {"training": metric, "validation": f"val_{metric}"}
-    curves = {name: [history.get(column, []) for history in histories] for name, column in columns.items()}
+    curves = {name: [run.history.get(column, []) for run in runs] for name, column in columns.items()}
     known = {name: [curve for curve in found if curve] for name, found in curves.items() if any(found)}
     ends = ", ".join(f"{name} {np.mean([curve[-1] for curve in found]):.3f}" for name, found in known.items())
-    alt = f"{metric} over the epochs of {len(histories)} trainings; at the end on average {ends}"
+    alt = f"{metric} over the epochs of {len(runs)} trainings; at the end on average {ends}"
     lines = [line for name, found in known.items() for line in _mean_lines(name, found)]
-    shown = {"metric": metric, **curves}
-    return _line_panel(f"learning-{metric}", model, alt, shown, ("epoch", metric), lines, size=(360, 250))
+    lines += _chosen_epochs(runs, curves["validation"])
+    shown, plot = {"metric": metric, **curves}, {"limits": (None, limits), "whole": True}
+    return _line_panel(f"learning-{metric}", model, alt, shown, ("epoch", metric), lines, **plot)
+
+
+def _chosen_epochs(runs: Sequence[TrainedRun], curves: Sequence[Sequence[float]]) -> list[Line]:
+    """Dots at the epochs of the checkpoints, as far as they are known."""
+    epochs = [(run.manifest.get("best_epoch") or 0, curve) for run, curve in zip(runs, curves, strict=True)]
+    dots = [(epoch, curve[epoch - 1]) for epoch, curve in epochs if 0 < epoch <= len(curve)]
+    style = {**_SUBSET_STYLES["validation"], "linestyle": "", "marker": "o", "markersize": 5}
+    return [([epoch for epoch, _ in dots], [value for _, value in dots], style)] if dots else []
 
 
 def _mean_lines(name: str, curves: Sequence[Sequence[float]]) -> list[Line]:
@@ -97,55 +126,29 @@ def _mean_lines(name: str, curves: Sequence[Sequence[float]]) -> list[Line]:
     return [*lines, (range(1, common + 1), mean, thick)]
 
 
-def matrix_blocks(data: ReportData) -> list[Block]:
-    """The pooled confusion matrices, then those of the folds."""
-    pooled = _figure("confusion", f"Confusion matrices of {data.pooled}", data.models, _matrix_panel, _SHADING)
-    return [pooled, *(_fold_figure(model) for model in data.models if len(model.runs) > 1)]
-
-
-def _fold_figure(model: ReportedModel) -> Figure:
-    classes = model.metrics["pooled"]["classes"]
-    # The shortest beginnings that tell the classes apart.
-    length = next(n for n in range(1, 100) if len({label[:n] for label in classes}) == len(set(classes)))
-    short = {label: label[:length].capitalize() for label in classes}
-    panels = tuple(_matrix_panel(model, fold, list(short.values())) for fold in model.metrics["folds"])
-    caption = f"Confusion matrices of the single folds of {model.name}, with their accuracies"
-    note = ", ".join(f"{beginning} {label}" for label, beginning in short.items())
-    return Figure(f"folds-{model.slug}", caption, panels, (f"{note}.",))
-
-
-def _matrix_panel(model: ReportedModel, fold: Mapping[str, Any] | None = None, short: Sequence[str] = ()) -> Panel:
-    """The matrix of all predictions, or, smaller and with short labels, of a fold's."""
-    classes, matrix = model.metrics["pooled"]["classes"], (fold or model.metrics["pooled"])["confusion_matrix"]
-    name, title, where, data = f"confusion-{model.slug}", model.name, "", {}
-    if fold:
-        several_seeds = len({run.seed for run in model.runs}) > 1
-        where = f"fold {fold['fold']}" + (f", seed {fold['seed']}" if several_seeds else "")
-        name, title = f"{name}-seed-{fold['seed']}-fold-{fold['fold']}", f"{where}: {percent(fold['accuracy'])} %"
-        data = {key: fold[key] for key in ("fold", "seed", "accuracy")}
-    alt = f"Confusion matrix of {model.name}{where and f', {where}'}: {_format_matrix(classes, np.array(matrix))}"
-    draw = partial(draw_matrix, title, matrix, short or classes, size=(170, 175) if fold else (390, 330))
-    return Panel(name, alt, draw, {"model": model.name, "classes": classes, **data, "confusion_matrix": matrix})
-
-
-def _format_matrix(classes: Sequence[str], counts: NDArray[np.int64]) -> str:
-    wrong = [(counts[i, j], classes[i], classes[j]) for i, j in zip(*np.nonzero(counts), strict=True) if i != j]
-    # Python's sort keeps the order of equals, so that the text is the same each time.
-    wrong = sorted(wrong, key=lambda each: -each[0])[:3]
-    most = ", ".join(f"{n} of {label} predicted as {other}" for n, label, other in wrong)
-    return f"{counts.trace():,} of {counts.sum():,} right" + (f"; most often wrong: {most}" if most else "")
-
-
 def curve_blocks(data: ReportData) -> list[Block]:
     """ROC and precision-recall curves, each class against the rest."""
     of = f"of {data.pooled}, each class against the rest"
     captions = {
-        "roc": f"ROC curves {of}, and the areas under them",
-        "precision-recall": f"Precision-recall curves {of}, and average precisions",
+        "roc": f"ROC curves {of}, with the areas under them. The nearer to the upper left corner, the better",
+        "precision-recall": f"Precision-recall curves {of}, with average precisions. The nearer to the upper right "
+        "corner, the better",
     }
-    return [
-        _figure(kind, caption, data.models, partial(_rate_panel, kind), _SCALES) for kind, caption in captions.items()
-    ]
+    return [_rate_figure(kind, caption, data.models) for kind, caption in captions.items()]
+
+
+def _rate_figure(kind: str, caption: str, models: Sequence[ReportedModel]) -> Figure:
+    curves = [_class_curves(kind, model) for model in models]
+    bends = [_bend(kind, *curve[:2]) for found in curves for curve in found.values()]
+    # The same corner of all models, so that they compare.
+    side = next(side for side in _CORNERS if max(bends, default=1.0) <= side / 2 or side == 1)
+    panels = (_rate_panel(kind, side, model, found) for model, found in zip(models, curves, strict=True))
+    return Figure(kind, caption, tuple(panels), (_CORNER,) if side < 1 else ())
+
+
+def _bend(kind: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """The side of the smallest corner, around the ideal point, that a curve enters."""
+    return float(np.maximum(np.abs(x - (kind != "roc")), 1 - y).min())
 
 
 def _rates(kind: str, truth: NDArray[np.bool_], p: NDArray[np.float64]) -> tuple[Any, Any, float]:
@@ -158,11 +161,14 @@ def _rates(kind: str, truth: NDArray[np.bool_], p: NDArray[np.float64]) -> tuple
     return recall, precision, float(average_precision_score(truth, p))
 
 
-def _rate_panel(kind: str, model: ReportedModel) -> Panel:
+def _class_curves(kind: str, model: ReportedModel) -> dict[str, tuple[Any, Any, float]]:
     """A curve for each class that some of the test images have, and some have not."""
     truths = {name: model.labels == i for i, name in enumerate(model.source.manifest["classes"])}
     pairs = {name: (truth, p) for (name, truth), p in zip(truths.items(), model.probabilities.T, strict=True)}
-    curves = {name: _rates(kind, *pair) for name, pair in pairs.items() if 0 < pair[0].mean() < 1}
+    return {name: _rates(kind, *pair) for name, pair in pairs.items() if 0 < pair[0].mean() < 1}
+
+
+def _rate_panel(kind: str, side: float, model: ReportedModel, curves: Mapping[str, tuple[Any, Any, float]]) -> Panel:
     x, y, measure = (key.replace("_", " ") for key in _RATES[kind])
     labels = {name: f"{name} {area:.4f}" for name, (_, _, area) in curves.items()}
     lines: list[Line] = [
@@ -173,22 +179,20 @@ def _rate_panel(kind: str, model: ReportedModel) -> Panel:
         name: dict(zip(_RATES[kind], (xs.tolist(), ys.tolist(), area), strict=True))
         for name, (xs, ys, area) in curves.items()
     }
-    # A ROC curve rises. The side of the corner around the ideal point that shows the bend of every curve.
-    rises = kind == "roc"
-    bends = [float(np.maximum(np.abs(xs - (not rises)), 1 - ys).min()) for xs, ys, _ in curves.values()]
-    side = next(side for side in _CORNERS if max(bends, default=1.0) <= side / 2 or side == 1)
     # A little beyond the ideal point, so that the edge does not hide lines along it.
-    top = (1 - side, 1 + 0.02 * side)
-    plot = {"limits": ((-0.02 * side, side) if rises else top, top), "loc": f"lower {'right' if rises else 'left'}"}
+    top, rises = (1 - side, 1 + 0.02 * side), kind == "roc"
+    limits = ((-0.02 * side, side) if rises else top, top)
     lines += [DIAGONAL] if rises else []
-    return _line_panel(
-        kind, model, f"{measure}: {', '.join(labels.values())}", {"classes": shown}, (x, y), lines, **plot
-    )
+    alt = f"{measure}: {', '.join(labels.values())}"
+    return _line_panel(kind, model, alt, {"classes": shown}, (x, y), lines, limits=limits)
 
 
 def reliability_figure(data: ReportData) -> Figure:
     """Reliability diagrams."""
-    caption = f"Reliability diagrams of {data.pooled}: how often the most probable class is right, by its probability"
+    caption = (
+        f"Reliability of {data.pooled}: how often the most probable class is right, by its probability. On the "
+        "diagonal, probabilities are as good as they say; below it, the model is too sure"
+    )
     return _figure("reliability", caption, data.models, _reliability_panel, _BINS)
 
 
@@ -212,8 +216,7 @@ def _reliability_panel(model: ReportedModel) -> Panel:
         {"estimator": ESTIMATOR, "stages": shown},
         ("probability of the most probable class", "share of right predictions"),
     )
-    plot: dict[str, Any] = {"limits": (limits, limits), "loc": "upper left"}
-    return _line_panel("reliability", model, alt, data, axes, [*lines, DIAGONAL], **plot)
+    return _line_panel("reliability", model, alt, data, axes, [*lines, DIAGONAL], limits=(limits, limits))
 
 
 def _reliability_line(curve: Reliability, style: dict[str, Any]) -> Line:
@@ -239,11 +242,9 @@ def robustness_panel(title: str, slug: str, sheet: Mapping[str, Any]) -> Panel:
         f"{title}: mean accuracy {tenths(sheet['mean']['accuracy'])} % over all corruptions, lowest under "
         f"{lowest['name']} with {tenths(lowest['mean']['accuracy'])} %"
     )
-    plot: dict[str, Any] = {
-        "size": (460, 340),
-        "limits": (None, (0, 101)),
-        "loc": "center left",
-        "bbox_to_anchor": (1, 0.5),
-    }
-    draw = partial(draw_lines, title, ("strength", "accuracy, %"), lines, **plot)
+    # As the curves lie: the best first.
+    lines.sort(key=lambda line: -float(np.mean(line[1])))
+    plot: dict[str, Any] = {"size": (620, 340), "limits": (None, (0, 101)), "whole": True}
+    legend = {"loc": "outside right upper", "ncols": 1}
+    draw = partial(draw_lines, title, ("strength", "accuracy, %"), lines, **plot, **legend)
     return Panel(f"robustness-{slug}", alt, draw, {"model": title, "corruptions": data})

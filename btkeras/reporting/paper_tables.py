@@ -65,25 +65,30 @@ def overview_table(data: ReportData) -> Table:
 
 
 def paper_tables(data: ReportData) -> list[Block]:
-    """The tables of the paper, and size and speed; for other classes only those of images, classes, size and speed."""
+    """The tables of the paper, and size and speed; for other classes only those of images, size and speed."""
     if not all(published.compares_with(source.manifest["classes"]) for source in data.sources):
         own = [subset_table(source, number, paper=False) for number, source in enumerate(data.sources, start=1)]
         found = f"The paper's figures are left out: its classes are {', '.join(published.IMAGES)}."
-        return [Text((found,)), *own, class_table(data, paper=False), _size_table(data)]
-    return [
-        Text((f"Laid out as in {published.PAPER}. Columns “paper” hold its figures, misprints included.",)),
-        *_dataset_tables(data),
-        _model_table(
+        return [Text((found,)), *own, _size_table(data)]
+    tables = {
+        "2": _model_table(
             data,
             "Table 2. Ablation: inception downsampling (A), multi-scale stem (B), squeeze-and-excitation (C)",
             published.ABLATION,
             "The paper's table has the accuracy; its other figures are the averages of its table 3.",
             modules="ABC",
         ),
-        class_table(data),
-        _fold_table(data),
-        _model_table(data, "Table 5. Comparison with other networks", published.NETWORKS),
-        _model_table(data, "Table 6. Comparison with other methods", published.METHODS),
+        "3": class_table(data) if any(model.model in published.PER_CLASS for model in data.models) else None,
+        "4": _fold_table(data),
+        "5": _model_table(data, "Table 5. Comparison with other networks", published.NETWORKS),
+        "6": _model_table(data, "Table 6. Comparison with other methods", published.METHODS),
+    }
+    absent = ", ".join(number for number, table in tables.items() if table is None)
+    note = f" Its tables {absent} are of networks, or of folds, that this report does not have." if absent else ""
+    return [
+        Text((f"Laid out as in {published.PAPER}. Columns “paper” hold its figures, misprints included.{note}",)),
+        *_dataset_tables(data),
+        *filter(None, tables.values()),
         _size_table(data),
     ]
 
@@ -130,11 +135,11 @@ def _split_note(source: Source) -> str:
 
 def _model_table(
     data: ReportData, caption: str, paper: Mapping[str, Mapping[str, Any]], *notes: str, modules: str = ""
-) -> Table | Text:
-    """A table of all models that the paper has in it; a sentence where none of what it compares was run."""
+) -> Table | None:
+    """A table of all models that the paper has in it; None where none of what it compares was run."""
     missing = [model for model in paper if not data.of_model(model)]
     if not set(paper) - {published.IMPROVED, *missing}:
-        return Text((f"{caption}: left out, for none of {', '.join(missing)} is in this report.",))
+        return None
     rows = [
         {"model": model.name if model else key, "here": model and model.spreads, "paper": there}
         | {letter: letter in published.MODULES[key] for letter in modules}
@@ -147,23 +152,36 @@ def _model_table(
     return Table.from_rows(name, caption, columns, rows, _SPREAD, *notes, *absent)
 
 
-def class_table(data: ReportData, *, paper: bool = True) -> Table:
-    """Table 3: metrics per class of the models of the ablation, or, where none was run, of the best model."""
-    models = [model for name in published.ABLATION for model in data.of_model(name)] or [data.best]
+def class_table(data: ReportData) -> Table:
+    """Table 3: metrics per class of the models of the ablation, with the paper's."""
+    models = [model for name in published.ABLATION for model in data.of_model(name)]
     several = len(models) > 1
     return Table.from_rows(
         "table-3",
-        f"{'Table 3. ' if paper else ''}Metrics per class{'' if several else f' of {models[0].name}'}",
+        f"Table 3. Metrics per class{'' if several else f' of {models[0].name}'}",
         (
             *Column.several(("model", "class") if several else ("class",)),
-            *metric_columns(CLASS_METRICS, paper=paper),
+            *metric_columns(CLASS_METRICS),
             Column("images", count),
         ),
         [row for model in models for row in _class_rows(model)],
+        _class_note(data),
+        "The paper's are means of its folds.",
+        *_misprints(dict.fromkeys(model.model for model in models)),
+    )
+
+
+def headline_table(data: ReportData) -> Table:
+    """Metrics per class of the best model, without the paper's."""
+    columns = (Column("class"), *metric_columns(CLASS_METRICS, paper=False), Column("images", count))
+    caption = f"Metrics per class of {data.best.name}"
+    return Table.from_rows("classes", caption, columns, _class_rows(data.best), _class_note(data))
+
+
+def _class_note(data: ReportData) -> str:
+    return (
         f"Percent, of {data.pooled}, one class against the rest, with {format_level(data.sources[0])} intervals: "
-        "bootstrap over groups, or Wilson's where all resamples agree.",
-        *(["The paper's are means of its folds."] if paper else []),
-        *(_misprints(dict.fromkeys(model.model for model in models)) if paper else []),
+        "bootstrap over groups, or Wilson's where all resamples agree."
     )
 
 
@@ -202,15 +220,14 @@ def _with_interval(value: float | None, bootstrap: Sequence[float] | None, trial
     return None if value is None else {"value": value, "interval": interval and list(interval)}
 
 
-def _fold_table(data: ReportData) -> Table | Text:
-    """Table 4: the improved model's trainings."""
-    caption = f"Table 4. The folds of {published.IMPROVED}"
+def _fold_table(data: ReportData) -> Table | None:
+    """Table 4: the improved model's trainings; None without a cross-validation of it."""
     rows = [row for model in data.of_model(published.IMPROVED) if len(model.runs) > 1 for row in _fold_rows(model)]
     if not rows:
-        return Text((f"{caption}: left out, for this report has no cross-validation of it.",))
+        return None
     columns = (*Column.several(("model", "training")), *metric_columns(METRICS))
     note = "Percent. The paper's folds share one test subset; they are not the folds here."
-    return Table.from_rows("table-4", caption, columns, rows, note)
+    return Table.from_rows("table-4", f"Table 4. The folds of {published.IMPROVED}", columns, rows, note)
 
 
 def _fold_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:

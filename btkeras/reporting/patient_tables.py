@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from btkeras.reporting.document import DASH, Column, Table, Text, count, decimals, percent
+from btkeras.reporting.document import DASH, Column, Table, Text, count, percent
 from btkeras.reporting.paper_tables import format_level
 from btkeras.reporting.report_data import ReportData
 
 _RULES = (
-    "Tumor evidence, as `predict --group-by` has it: whether there is a tumour by the tenth of a patient's slices with "
+    "Tumor evidence, as predict --group-by has it: whether there is a tumour by the tenth of a patient's slices with "
     "most evidence of one, and which by all slices. Mean probability and majority are of all slices; where a scan has "
     "many slices beside the tumour, they miss it."
 )
@@ -34,28 +34,25 @@ def _known(data: ReportData, key: str) -> bool:
 
 def score_table(data: ReportData) -> Table:
     """Macro recall, AUC, ECE and Brier score of every model, with intervals."""
-    keys = {"macro recall": "recall", "AUC": "auc", "ECE": "ece"}
-    columns = (
-        Column("model"),
-        *Column.several([*keys], percent),
-        Column("value", decimals(4), "Brier score.value", "Brier score"),
-        Column(f"{format_level(data.sources[0])} interval", _ends, "Brier score.interval", "Brier score"),
-    )
+    shares, numbers = {"macro recall": "recall", "ECE": "ece"}, {"AUC": "auc", "Brier score": "brier"}
+    columns = (Column("model"), *Column.several([*shares], percent), *Column.several([*numbers], _number))
     rows = []
     for model in data.models:
         values, intervals = model.metrics["pooled"], model.metrics["intervals"]
         values = {**values, "recall": values["macro"]["recall"]}
-        found = {title: (values[key], intervals[key]) for title, key in (keys | {"Brier score": "brier"}).items()}
-        rows.append({"model": model.name, **{title: _with_interval(*pair) for title, pair in found.items()}})
+        found = {title: _with_interval(values[key], intervals[key]) for title, key in (shares | numbers).items()}
+        rows.append({"model": model.name, **found})
     note = (
-        "Macro recall, AUC (mean over the classes, each against the rest) and ECE in percent. Intervals draw whole "
-        "groups (patients, where they are known); that of the ECE is cleared of its bias, and may lie below the ECE."
+        "Macro recall and ECE in percent; the AUC is the mean over the classes, each against the rest. Brackets hold "
+        f"{format_level(data.sources[0])} intervals, which draw whole groups (patients, where they are known); that of "
+        "the ECE is cleared of its bias, and may lie below the ECE."
     )
-    return Table.from_rows("scores", f"Scores of {data.pooled}, with intervals", columns, rows, note)
+    return Table.from_rows("scores", f"Scores of {data.pooled}", columns, rows, note)
 
 
-def _ends(interval: Sequence[float]) -> str:
-    return DASH.join(f"{end:.4f}" for end in interval)
+def _number(value: Mapping[str, Any]) -> str:
+    interval = value["interval"]
+    return f"{value['value']:.4f}" + (f" ({DASH.join(f'{end:.4f}' for end in interval)})" if interval else "")
 
 
 def _with_interval(value: float | None, interval: Sequence[float] | None) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#010203"
+# CSS pixels; three such plots are as wide as the page.
+SIZE = (400, 330)
 BLUE, RED, GREEN, PINK = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 COLORS = (BLUE, RED, GREEN, PINK)
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)))
@@ -38,6 +40,7 @@ _STYLE: dict[Any, Any] = {
     **dict.fromkeys(("axes.linewidth", "grid.linewidth"), 0.6),
     **dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False),
     **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 8),
+    "axes.titlelocation": "left",
     "axes.titlesize": 9,
     "font.family": "sans-serif",
     "font.size": 8.5,
@@ -71,11 +74,12 @@ def draw_lines(
     labels: tuple[str, str],
     lines: Sequence[Line],
     *,
-    size: tuple[int, int] = (340, 310),
+    size: tuple[int, int] = SIZE,
     limits: tuple[Any, Any] = (None, None),
+    whole: bool = False,
     **legend: Any,
 ) -> Figure:
-    """Plots lines in their order.
+    """Plots lines in their order, their legend below.
 
     Args:
         title: Above the plot.
@@ -83,16 +87,49 @@ def draw_lines(
         lines: Points and style of each.
         size: In CSS pixels.
         limits: Of the axes; None for what the lines need.
-        **legend: Matplotlib's arguments for the legend.
+        whole: Whether the first axis has whole numbers only, such as epochs.
+        **legend: Matplotlib's arguments for the legend, where it is to be elsewhere.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, area = _axes(size, title)
     for x, y, style in lines:
         (area.errorbar if "yerr" in style else area.plot)(x, y, **style)
     area.set(xlabel=labels[0], ylabel=labels[1])
     area.set_xlim(limits[0])
     area.set_ylim(limits[1])
+    if whole:
+        area.xaxis.set_major_locator(MaxNLocator(integer=True))
     area.grid(visible=True)
-    area.legend(**legend)
+    # Outside, so that it hides no data.
+    figure.legend(**({"loc": "outside lower center", "ncols": 2} | legend))
+    return figure
+
+
+def draw_estimates(
+    title: str, label: str, rows: Mapping[str, tuple[float, Sequence[float]]], marks: Mapping[str, float], mark: str
+) -> Figure:
+    """Plots values with their intervals, a row each from the top.
+
+    Args:
+        title: Above the plot.
+        label: Of the axis.
+        rows: Value and interval ``[low, high]`` by the row's name.
+        marks: Another value to compare with, of some rows.
+        mark: What that is, for the legend.
+    """
+    figure, area = _axes((SIZE[0], 130 + 22 * len(rows)), title)
+    for y, (value, (low, high)) in enumerate(rows.values()):
+        area.plot([low, high], [y, y], color=BLUE, linewidth=1.6)
+        area.plot(value, y, "o", color=BLUE, markersize=5, label="here, with interval" if y == 0 else None)
+    places = [list(rows).index(name) for name in marks]
+    if marks:
+        area.plot(list(marks.values()), places, "D", color=RED, markersize=5, fillstyle="none", label=mark)
+    area.set_yticks(range(len(rows)), list(rows))
+    area.set(xlabel=label, ylim=(len(rows) - 0.5, -0.5))
+    area.grid(visible=True, axis="x")
+    area.tick_params(axis="y", length=0)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

@@ -118,6 +118,18 @@ def _breakable(text: str) -> Markup:
     return Markup(re.sub("([_/])", r"\1<wbr>", str(escape(text))))
 
 
+def _estimate(text: str) -> Markup:
+    """A cell whose interval in brackets is as wide as any, so that the numbers before it stand below each other."""
+    number, bracket, interval = text.partition(" (")
+    return Markup('{} <span class="interval">({}</span>').format(number, interval) if bracket else Markup(escape(text))
+
+
+def _lead(text: str) -> Markup:
+    """A caption whose first sentence stands out; the others say what to see."""
+    first, stop, rest = text.partition(". ")
+    return Markup("<b>{}{}</b> {}").format(first, "." * bool(stop), rest)
+
+
 def _markdown(text: str) -> str:
     """Text as text, on one line; no line begins with a text that comes from a file."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -151,6 +163,8 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "svg": lambda panel: Markup(to_svg(panel)),
     "jpeg": lambda data: f"data:image/jpeg;base64,{base64.b64encode(data).decode()}",
     "breakable": _breakable,
+    "estimate": _estimate,
+    "lead": _lead,
     # Numbers keep their percent sign on the line.
     "flowing": lambda text: re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text),
     "md": _markdown,

@@ -13,6 +13,7 @@ from btkeras.errors import ImageError
 from btkeras.evaluation.robustness import read_sheet
 from btkeras.reporting import figures, paper_tables, published, risk_figures, tables
 from btkeras.reporting.document import Block, Figure, Gallery, GalleryImage, Report, Text, percent
+from btkeras.reporting.matrix_figures import headline_figures, matrix_blocks
 from btkeras.reporting.patient_tables import patient_blocks
 from btkeras.reporting.report_data import ReportData, ReportedModel, load_report_data
 from btkeras.reporting.sources import Source
@@ -21,7 +22,9 @@ from btkeras.splitting.fingerprints import changed_images, read_fingerprints
 RESEARCH_ONLY = "Research use only: btkeras is no medical device."
 # More sentences of comparisons than these nobody reads; the table has all pairs.
 _SENTENCES = 12
-_SHOWN, _SIDE = 12, 192
+# Mistakes, and the longest side of their images; a page shows them at 200 pixels, and enlarges them.
+_SHOWN, _SIDE = 12, 512
+_MISTAKES = "Some labels may be wrong."
 _NEW_PATIENTS = (
     "the accuracy is one on new patients, of the same scanners and collections. Of images that name no patient, "
     "near-duplicates are in one subset."
@@ -66,17 +69,17 @@ def build_report(
     near = [tables.near_duplicate_table(data)] if any(model.without_near_duplicates for model in data.models) else []
     sections: dict[str, Sequence[Block]] = {
         "Summary": _summary_blocks(data),
-        "Tables of the paper": paper_tables.paper_tables(data),
-        "New patients": patient_blocks(data),
-        **({"Near-duplicates in training": near} if near else {}),
         "Comparisons": _comparison_blocks(data),
+        "Tables of the paper": paper_tables.paper_tables(data),
+        "Misclassified images": _misclassified_blocks(data, images=images),
+        "Scores and patients": patient_blocks(data),
+        "Near-duplicates in training": near,
         "Learning curves": figures.learning_blocks(data),
-        "Confusion matrices": figures.matrix_blocks(data),
+        "Confusion matrices": matrix_blocks(data),
         "ROC and precision-recall curves": figures.curve_blocks(data),
         "Calibration": [tables.calibration_table(data), *sets, figures.reliability_figure(data)],
         "Selective classification": [risk_figures.risk_figure(data), *risk_figures.other_dataset_blocks(data)],
         "Robustness": _robustness_blocks(data),
-        "Misclassified images": _misclassified_blocks(data, images=images),
         "Limits": [Text((_faults(data),)), Text((*published.FAULTS, RESEARCH_ONLY), "list")],
         "Provenance": tables.provenance_tables(data),
     }
@@ -93,8 +96,10 @@ def _summary_blocks(data: ReportData) -> list[Block]:
     return [
         *([Text(warnings, "warning")] if warnings else []),
         Text((f"{best.name}: {percent(best.accuracy)} % accuracy{over} {interval}.",), "summary"),
+        *headline_figures(data),
         Text(points, "list"),
         paper_tables.overview_table(data),
+        paper_tables.headline_table(data),
     ]
 
 
@@ -194,9 +199,8 @@ def _faults(data: ReportData) -> str:
 def _comparison_blocks(data: ReportData) -> list[Block]:
     pairs, best = data.comparisons, data.best.name
     if not pairs:
-        alone = "There is one model in this report, so there is nothing to compare."
-        apart = "No two models of this report were tested on the same images."
-        return [Text((alone if len(data.models) == 1 else apart,))]
+        apart = Text(("No two models of this report were tested on the same images.",))
+        return [] if len(data.models) == 1 else [apart]
     chosen = [f"{pair['conclusion']}." for pair in pairs if len(pairs) <= _SENTENCES or best in pair["models"]]
     rest = len(pairs) - len(chosen)
     more = [f"The other {rest} pairs are in the table."] if rest else []
@@ -219,7 +223,7 @@ def _misclassified_blocks(data: ReportData, *, images: bool) -> list[Block]:
     shown = tuple(_misclassified(data, i, number, shown_from, changed) for number, i in enumerate(ranked, start=1))
     caption = f"The {len(shown)} of {model.wrong.size:,} misclassified images of {model.name} that it was most sure of"
     note = Text((f"The dataset is no longer at {root}, so its images are not shown.",))
-    return [*([note] if gone else []), Gallery("misclassified", caption, shown, ("Some labels may be wrong.",))]
+    return [*([note] if gone else []), Gallery("misclassified", caption, shown, (_MISTAKES,), enlarged=True)]
 
 
 def _misclassified(data: ReportData, i: int, number: int, root: Path | None, changed: Collection[str]) -> GalleryImage:
@@ -228,7 +232,7 @@ def _misclassified(data: ReportData, i: int, number: int, root: Path | None, cha
     order = np.argsort(-model.probabilities[i], kind="stable")
     probabilities = {classes[j]: float(model.probabilities[i, j]) for j in order}
     label, prediction = classes[model.labels[i]], next(iter(probabilities))
-    jpeg, problem = thumbnail(root, path) if root else (None, "")
+    jpeg, problem = thumbnail(root, path, _SIDE) if root else (None, "")
     if path in changed:
         jpeg, problem = None, problem or "not shown: the file is no longer the image that was tested"
     shares = ", ".join(f"{name} {100 * p:.1f} %" for name, p in probabilities.items())
@@ -239,13 +243,13 @@ def _misclassified(data: ReportData, i: int, number: int, root: Path | None, cha
         f"misclassified-{number}",
         jpeg,
         f"Slice of class {label} that was predicted as {prediction}",
-        tuple(filter(None, (path, f"{label}, predicted as {prediction}", shares, others, problem))),
+        tuple(filter(None, (f"{label}, predicted as {prediction}", shares, others, problem, path))),
         {"path": path, "label": label, "prediction": prediction, "probabilities": probabilities},
     )
 
 
-def thumbnail(root: Path, path: str) -> tuple[bytes | None, str]:
-    """A small JPEG of a dataset's image, or why there is none."""
+def thumbnail(root: Path, path: str, side: int) -> tuple[bytes | None, str]:
+    """A JPEG of a dataset's image, at most ``side`` pixels wide and high, or why there is none."""
     from PIL import Image
 
     # predictions.csv may have been edited; a report must not show what lies outside the dataset.
@@ -257,7 +261,7 @@ def thumbnail(root: Path, path: str) -> tuple[bytes | None, str]:
         return None, f"not shown: {getattr(error, 'strerror', None) or error}"
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(data)) as image:
-        image.thumbnail((_SIDE, _SIDE))
+        image.thumbnail((side, side))
         image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue(), ""
 

@@ -80,7 +80,7 @@ def _panel(name: str, title: str, about: _Json, curve: _Json, points: Sequence[_
         style = {"color": RED, "marker": "o", "linestyle": "", "label": "decisions"}
         lines.append((np.multiply(100, working["coverage"]), np.multiply(100, working["risk"]), style))
         alt += f"; decisions: {at}"
-    plot: dict[str, Any] = {"limits": ((0, 102), (0, None)), "loc": "upper left"}
-    draw = partial(draw_lines, title, ("coverage, %", "wrong among the covered, %"), lines, **plot)
+    axes, limits = ("coverage, %", "wrong among the covered, %"), ((0, 102), (0, None))
+    draw = partial(draw_lines, title, axes, lines, limits=limits)
     curves = {"aurc": aurc, "coverage": coverage.tolist(), "risk": risk.tolist(), "least_risk": least.tolist()}
     return Panel(name, alt, draw, {**about, **curves, "decisions": working})

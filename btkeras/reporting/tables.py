@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from btkeras.decisions.calibration import set_metrics
+from btkeras.evaluation.metrics_text import RAISED_ECE
 from btkeras.logging import duration
 from btkeras.metrics.calibration import ESTIMATOR, calibrated_error, calibration_scores, risk_coverage_area
 from btkeras.reporting.document import DASH, Column, Table, count, decimals, p_value, percent, points, tenths
@@ -20,10 +21,9 @@ _ERROR_NOTE = (
     "wrong predictions over all coverages; of all of them, lower is better."
 )
 _SET_NOTE = (
-    "Percent, but for the classes a set. A set holds the classes that cannot be ruled out (split conformal prediction, "
-    "score 1 - p). The wanted coverage is promised for images like the validation subset's, over all of them and not "
-    "within each class, where it may be less. In an empty set, no class is as probable as the true one nearly always "
-    "was."
+    "Percent. A set holds the classes that cannot be ruled out (split conformal prediction, score 1 - p). The wanted "
+    "share is promised for images like the validation subset's, over all of them and not within each class. A set of "
+    "no class: none is as probable as the true one nearly always was."
 )
 
 
@@ -61,7 +61,10 @@ def calibration_table(data: ReportData) -> Table:
         Column("AURC", decimals(3, 0.01)),
     )
     caption = f"Calibration of {data.pooled}, before and after the temperature"
-    return Table.from_rows("calibration-errors", caption, columns, map(_calibration_row, data.models), _ERROR_NOTE)
+    rows = [*map(_calibration_row, data.models)]
+    raised = [row["model"] for row in rows if row["after"] and row["after"]["ece"] > row["before"]["ece"]]
+    notes = (_ERROR_NOTE, *([f"{', '.join(raised)}: {RAISED_ECE}."] if raised else []))
+    return Table.from_rows("calibration-errors", caption, columns, rows, *notes)
 
 
 def _calibration_row(model: ReportedModel) -> Mapping[str, Any]:
@@ -110,12 +113,14 @@ def near_duplicate_table(data: ReportData) -> Table:
 
 def set_table(data: ReportData) -> Table:
     """How often prediction sets hold the true class; without rows where nothing is calibrated."""
+    shares = {"one class": "single", "several": "several", "no class": "empty"}
     columns = (
         Column("model"),
-        Column("wanted", lambda share: f"{100 * share:g}"),
-        *Column.several({"coverage": "covered", "coverage, least covered class": "least"}, percent),
-        Column("classes a set", decimals(2), "mean_size"),
-        *Column.several({"empty": "empty", "of one class": "single", "of those right": "single_right"}, percent),
+        Column("wanted", lambda share: f"{100 * share:g}", group="sets with the true class"),
+        Column("found", percent, "covered", "sets with the true class"),
+        Column("worst class", percent, "least", "sets with the true class"),
+        *Column.several(shares, percent, "sets of"),
+        Column("right, if one class", percent, "single_right"),
     )
     caption = f"How often prediction sets hold the true class, of {data.pooled}"
     rows = (row for model in data.models for row in _set_rows(model))
@@ -127,7 +132,9 @@ def _set_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
         metrics = set_metrics(model.labels, sets)
         by_class = zip(model.source.manifest["classes"], metrics["covered_by_class"], strict=True)
         share, label = min((share, label) for label, share in by_class if share is not None)
-        yield {"model": model.name, "wanted": wanted, "least": {"class": label, "value": share}, **metrics}
+        several = max(0.0, 1 - metrics["single"] - metrics["empty"])
+        least = {"class": label, "value": share}
+        yield {"model": model.name, "wanted": wanted, "least": least, "several": several, **metrics}
 
 
 def robustness_table(title: str, slug: str, sheet: Mapping[str, Any]) -> Table:
