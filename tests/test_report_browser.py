@@ -1,4 +1,4 @@
-"""The HTML report in a real browser: quiet, as wide as a phone, and on paper."""
+"""The HTML report in a real browser: quiet, on a phone, on a desk, on paper, and without eyes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import html
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,3 +69,44 @@ def test_it_prints(report: Path, tmp_path: Path) -> None:
     browse(report, f"--print-to-pdf={tmp_path / 'report.pdf'}", "--no-pdf-header-footer")
     printed = (tmp_path / "report.pdf").read_bytes()
     assert printed.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", printed)) > 3
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of btkeras[dev]")
+    with playwright.sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1280, "light")])
+def test_everyone_can_read_it(chromium: Any, report: Path, width: int, theme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe, of btkeras[dev]")
+    page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=theme, bypass_csp=True)
+    page.goto(report.as_uri())
+    found = axe.Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    hints = page.locator(".hint").all()
+    assert hints and all(hint.is_visible() == (width == PHONE) for hint in hints)
+    page.close()
+
+
+def test_a_mistake_is_enlarged_and_made_small_again(chromium: Any, report: Path) -> None:
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(report.as_uri())
+    image = page.locator("#misclassified img").first
+    assert image.bounding_box()["width"] == 200
+    page.locator("#misclassified summary").first.press("Enter")
+    assert image.bounding_box()["width"] == 512
+    image.click()
+    assert image.bounding_box()["width"] == 200
+    page.close()
+
+
+def test_plots_stand_side_by_side_on_a_desk(chromium: Any, report: Path) -> None:
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(report.as_uri())
+    boxes = [plot.bounding_box() for plot in page.locator("#roc svg").all()[:3]]
+    assert len({box["y"] for box in boxes}) == 1 and boxes[2]["x"] + boxes[2]["width"] > 1200
+    page.close()
