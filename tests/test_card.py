@@ -133,15 +133,13 @@ def with_interval(value: float, interval: Any) -> str:
 def test_the_metrics_are_those_of_the_run_with_the_reports_intervals(measured: Run, card: str) -> None:
     metrics = measured.metrics()
     intervals = read_source(measured.path).summary["models"]["tiny"]["intervals"]
-    row = rows(card, "All test images")["tiny"]
     low, high = intervals["accuracy"]
-    interval = [low, high] if low < high else intervals["accuracy_wilson"]
-    assert row[:2] == [percent(metrics["accuracy"]), DASH.join(percent(end, 1) for end in interval)]
-    assert row[2:4] == [percent(metrics["macro"]["f1"]), f"{metrics['negative_log_likelihood']:.4f}"]
+    interval = DASH.join(percent(end, 1) for end in ([low, high] if low < high else intervals["accuracy_wilson"]))
+    share = f"{percent(metrics['accuracy'])} % of {metrics['images']} images (95 % interval {interval})"
+    assert rows(card, "At a glance")["test accuracy"] == [share]
     low, high = wilson(round(metrics["accuracy"] * metrics["images"]), metrics["images"])
     assert f"counts each image as independent, is {percent(low, 1)}{DASH}{percent(high, 1)} %" in card
     assert f"most frequent class would get {percent(metrics['chance'])} %" in card
-    assert f"right for {percent(metrics['accuracy'])} % of {metrics['images']} test images" in card
 
 
 def test_classes_have_wilsons_interval_where_the_bootstrap_has_none(measured: Run, card: str) -> None:
@@ -173,7 +171,9 @@ def test_missed_tumors_and_false_alarms_are_counted(measured: Run, card: str) ->
     no_tumor = metrics["classes"].index("no_tumor")
     missed = sum(row[no_tumor] for i, row in enumerate(metrics["confusion_matrix"]) if i != no_tumor)
     wrong = sum(metrics["confusion_matrix"][no_tumor]) - metrics["confusion_matrix"][no_tumor][no_tumor]
-    assert f"Of 6 test images of tumours, {missed} are predicted as no\\_tumor; of 2 without a tumour, {wrong} " in card
+    found = rows(card, "At a glance")
+    assert found["images of tumours predicted as no_tumor"] == [f"{missed} of 6"]
+    assert found["images without a tumour predicted as one"] == [f"{wrong} of 2"]
 
 
 def test_data_and_split_are_named_with_their_digests(measured: Run, card: str) -> None:
@@ -196,7 +196,8 @@ def test_calibration_sets_and_selective_metrics_are_those_of_the_metrics(measure
     sets = all_rows(card, "How often prediction sets")
     for cells, row in zip(sets, figures["conformal"]["sets"], strict=True):
         assert cells[:2] == [f"{100 * row['coverage']:g}", percent(row["covered"])]
-        assert cells[3] == f"{row['mean_size']:.2f}"
+        several = max(0.0, 1 - row["single"] - row["empty"])
+        assert cells[3:6] == [percent(share) for share in (row["single"], several, row["empty"])]
     rejection = rows(card, "Selective classification of")
     assert rejection["all classes"] == ["8", "75.00", "18.75", "6.25", "95.12", "—"]
     assert rejection["glioma"][1] == "43.21"

@@ -22,17 +22,17 @@ from btkeras.evaluation.robustness import read_sheet
 from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.files import sha256
 from btkeras.metrics import wilson
+from btkeras.metrics.groups import NO_TUMOR
 from btkeras.reporting.document import Column, Table, count, percent
-from btkeras.reporting.paper_tables import headline_table, overview_table, subset_table
+from btkeras.reporting.paper_tables import headline_table, subset_table
 from btkeras.reporting.patient_tables import patient_tables
 from btkeras.reporting.render import fill
 from btkeras.reporting.report import split_caveats, synthetic_warning, unfinished_warning
-from btkeras.reporting.report_data import ReportData, load_report_data
+from btkeras.reporting.report_data import ReportData, ReportedModel, load_report_data
 from btkeras.reporting.tables import calibration_table, near_duplicate_table, robustness_table, set_table
 from btkeras.runs import Run
 from btkeras.splitting.split_file import files_digest
 
-_NO_TUMOR = "no_tumor"
 _Json = Mapping[str, Any]
 
 
@@ -53,7 +53,7 @@ def card_text(run: Run) -> str:
         )
     data = load_report_data([run.path])
     model, metrics, manifest, notes = data.models[0], run.metrics(), run.manifest(), run.notes_file
-    confounded, collections = _collections(run)
+    (confounded, collections), others = _collections(run), _other_evaluations(run)
     values = {
         "run": run.path.resolve().name,
         "model": model,
@@ -69,9 +69,9 @@ def card_text(run: Run) -> str:
         "dataset": PurePath(str(manifest["dataset"])).name,
         "confounded": confounded,
         "data_tables": [subset_table(model.source, paper=False), *collections],
-        "overview": [overview_table(data), headline_table(data), *patient_tables(data)],
-        "tables": _measured(run, data, metrics),
-        "tumor_errors": _tumor_errors(metrics),
+        "overview": [headline_table(data), *patient_tables(data)],
+        "tables": _measured(run, data, metrics, others),
+        "glance": _glance(model, metrics, others),
         "notes": notes.read_text(encoding="utf-8").strip() if notes.is_file() else None,
         "command": _command(run, manifest),
     }
@@ -122,11 +122,16 @@ def _dataset(run: Run) -> Dataset | None:
     return dataset if files_digest(dataset.records) == run.split_document()["dataset_digest"] else None
 
 
-def _measured(run: Run, data: ReportData, metrics: _Json) -> dict[str, Table | None]:
+def _other_evaluations(run: Run) -> dict[str, _Json]:
+    """The metrics of other datasets by their names."""
+    files = sorted(run.evaluations.glob(f"*/{run.metrics_file.name}"))
+    found = {file.parent.name: read_document(file) for file in files}
+    return {name: metrics for name, metrics in found.items() if metrics.get("split") == "all"}
+
+
+def _measured(run: Run, data: ReportData, metrics: _Json, others: Mapping[str, _Json]) -> dict[str, Table | None]:
     """The tables of what was measured, by name; None in place of the others."""
     model, sheet, own = data.models[0], read_sheet(run), run.metrics_file
-    others = {file.parent.name: read_document(file) for file in sorted(run.evaluations.glob(f"*/{own.name}"))}
-    others = {name: found for name, found in others.items() if found.get("split") == "all"}
     return {
         "confusion": _table(own, _confusion_table, metrics),
         "calibration": calibration_table(data) if metrics.get("calibration") else None,
@@ -163,18 +168,40 @@ def _confusion_table(metrics: _Json) -> Table:
     )
 
 
-def _tumor_errors(metrics: _Json) -> str:
+def _glance(model: ReportedModel, metrics: _Json, others: Mapping[str, _Json]) -> Table:
+    """What to know first: accuracy, missed tumours and false alarms, coverage, and the same of other datasets."""
+    facts = {"test accuracy": f"{_share(metrics)} (95 % interval {percent(model.accuracy_interval)})"}
+    facts |= _tumor_errors(metrics)
+    facts["decided (the others are uncertain or rejected)"] = _decided(metrics)
+    facts |= {f"accuracy on {name}": f"{_share(found)}; decided: {_decided(found)}" for name, found in others.items()}
+    return Table.from_facts("glance", "At a glance", facts)
+
+
+def _share(metrics: _Json) -> str:
+    return f"{percent(metrics['accuracy'])} % of {metrics['images']:,} images"
+
+
+def _decided(metrics: _Json) -> str:
+    """How many images get a class, and for how many of these it is right; "" where nothing is withheld."""
+    found = metrics.get("selective")
+    if not found:
+        return ""
+    right = f", right in {percent(found['accuracy'], 1)} % of these" if found["coverage"] else ""
+    return f"{percent(found['coverage'], 1)} % of the images{right}"
+
+
+def _tumor_errors(metrics: _Json) -> dict[str, str]:
     """Missed tumours and false alarms, where there is a class without tumour."""
     rows = dict(zip(metrics["classes"], metrics["confusion_matrix"], strict=True))
-    without = rows.pop(_NO_TUMOR, None)
+    without = rows.pop(NO_TUMOR, None)
     if without is None or not rows:
-        return ""
-    i = metrics["classes"].index(_NO_TUMOR)
-    return (
-        f"Of {sum(map(sum, rows.values())):,} test images of tumours, {sum(row[i] for row in rows.values()):,} are "
-        f"predicted as {_NO_TUMOR}; of {sum(without):,} without a tumour, {sum(without) - without[i]:,} are predicted "
-        "as one."
-    )
+        return {}
+    i = metrics["classes"].index(NO_TUMOR)
+    return {
+        f"images of tumours predicted as {NO_TUMOR}": f"{sum(row[i] for row in rows.values()):,} of "
+        f"{sum(map(sum, rows.values())):,}",
+        "images without a tumour predicted as one": f"{sum(without) - without[i]:,} of {sum(without):,}",
+    }
 
 
 def _other_table(evaluations: Mapping[str, _Json]) -> Table:

@@ -67,8 +67,8 @@ def learning_blocks(data: ReportData) -> list[Block]:
     learning = [model for model in data.models if any(run.history for run in model.runs)]
     without = ", ".join(model.name for model in data.models if model not in learning)
     several = any(len(model.runs) > 1 for model in learning)
-    notes = ("The dot is the epoch whose checkpoint was tested.",)
-    notes += ("A thin line per training; the thick line is their mean, as far as all of them went.",) * several
+    thin = "A thin line per training; the thick line is their mean, as far as all of them went."
+    notes = ("The dot is the epoch whose checkpoint was tested.", *([thin] if several else []))
     blocks: list[Block] = [
         _figure(
             f"{metric}-over-epochs",
@@ -243,8 +243,8 @@ def robustness_panel(title: str, slug: str, sheet: Mapping[str, Any]) -> Panel:
         f"{lowest['name']} with {tenths(lowest['mean']['accuracy'])} %"
     )
     # As the curves lie: the best first.
-    lines.sort(key=lambda line: -float(np.mean(line[1])))
+    lines.sort(key=lambda line: -float(np.mean(np.asarray(line[1]))))
     plot: dict[str, Any] = {"size": (620, 340), "limits": (None, (0, 101)), "whole": True}
-    legend = {"loc": "outside right upper", "ncols": 1}
-    draw = partial(draw_lines, title, ("strength", "accuracy, %"), lines, **plot, **legend)
+    plot |= {"loc": "outside right upper", "ncols": 1}
+    draw = partial(draw_lines, title, ("strength", "accuracy, %"), lines, **plot)
     return Panel(f"robustness-{slug}", alt, draw, {"model": title, "corruptions": data})
