@@ -36,7 +36,8 @@ def headline_figures(data: ReportData) -> list[Block]:
 def _accuracy_panel(data: ReportData) -> Panel:
     rows = {model.name: (100 * model.accuracy, [100 * end for end in model.accuracy_interval]) for model in data.ranked}
     paper = {**published.METHODS, **published.NETWORKS, **published.ABLATION}
-    marks = {m.name: 100 * paper[m.model]["accuracy"] for m in data.ranked if m.model in paper}
+    known = [model for model in data.ranked if published.compares_with(model.source.manifest["classes"])]
+    marks = {model.name: 100 * paper[model.model]["accuracy"] for model in known if model.model in paper}
     alt = "Accuracy, %: " + ", ".join(f"{name} {value:.2f}" for name, (value, _) in rows.items())
     numbers = {name: {"accuracy": value, "interval": interval} for name, (value, interval) in rows.items()}
     draw = partial(draw_estimates, "", "accuracy, %", rows, marks, "the paper's")
