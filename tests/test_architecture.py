@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A folder, or a module beside the folders, may import what is in an earlier row. The first row is drawn as one.
 BASE = (
     *("errors", "files", "locks", "checksums", "logging", "machine", "keras_settings"),
-    *("config_rules", "config", "config_io", "lazy"),
+    *("config_rules", "config", "config_io", "lazy", "quiet"),
 )
 LAYERS = (
     BASE,

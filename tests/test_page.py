@@ -7,6 +7,7 @@ import contextlib
 import io
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -219,6 +220,14 @@ def test_slices_of_a_volume_are_chosen_by_number_and_view(client: httpx.Client) 
 
 
 # Errors
+
+
+def test_a_missing_extra_is_named(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    answer = client.post("/api/slices?name=scan.dcm", content=b"\0" * 128 + b"DICM" + b"\0" * 400)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("DICOM files need pydicom.")
+    assert answer.json()["error"].endswith("Install it: pip install 'btkeras[medical]'.")
 
 
 @pytest.mark.parametrize(

@@ -265,16 +265,14 @@ def test_base64_is_read_as_tensorflow_serving_reads_it(client: httpx.Client) -> 
         assert answer.status_code == 400 and "decode image 0: send standard" in answer.json()["error"], refused[-9:]
 
 
-@pytest.mark.parametrize("kind", ["run", "saved model"])
-def test_models_of_other_formats_answer_alike(trained_run: Path, exported_model: Path, kind: str) -> None:
-    """LiteRT is tested as a process, in test_serve_process.py."""
-    model = trained_run if kind == "run" else exported_model
-    backend = load_backend(model, 1000)
+@pytest.mark.parametrize("kind", ["run", "saved_model.pb", "model.onnx", "model.tflite"])
+def test_models_of_all_formats_answer_alike(calibrated_run: Path, exported_formats: Path, kind: str) -> None:
+    backend = load_backend(calibrated_run if kind == "run" else exported_formats / kind, 1000)
     images = files()
     direct = backend.predict(np.stack([Preprocessor(32, 1).bytes(image) for image in images]))[0]
     with running(backend, ServerSettings()) as (client, served):
-        assert served.name == "tiny"
-        assert client.get("/v1/models/tiny/versions/1").json()["model_version_status"][0]["state"] == "AVAILABLE"
-        answer = client.post("/v1/models/tiny:predict", json={"instances": [b64(image) for image in images]})
+        status = client.get(f"/v1/models/{served.name}/versions/1").json()["model_version_status"]
+        assert status[0]["state"] == "AVAILABLE"
+        answer = client.post(f"/v1/models/{served.name}:predict", json={"instances": [b64(image) for image in images]})
     rows = [row["probabilities"] for row in answer.json()["predictions"]]
     np.testing.assert_allclose(rows, direct, atol=1e-6)

@@ -1,1 +1,5 @@
 """Random changes to training images, as TensorFlow graph code."""
+
+from btkeras.quiet import load_tensorflow
+
+load_tensorflow()

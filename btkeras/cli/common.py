@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import click
 from btkeras.config import GROUPINGS
 from btkeras.errors import ModelError
 from btkeras.keras_settings import require_usable_keras
+from btkeras.quiet import load_tensorflow
 
 if TYPE_CHECKING:
     from btkeras.config import PhantomConfig
@@ -105,34 +104,18 @@ def terminable() -> Iterator[None]:
 
 
 def quiet_tensorflow() -> None:
-    """Loads TensorFlow, and Keras with it, without what its C++ code prints; exceptions still come.
+    """Loads TensorFlow, and Keras with it, as ``load_tensorflow``.
 
     Raises:
         ConfigError: If Keras' settings would break a run.
     """
     require_usable_keras()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet_engine():
-        import tensorflow  # noqa: F401
-
-
-@contextlib.contextmanager
-def quiet_engine() -> Iterator[None]:
-    """Discards what an inference engine's C++ code prints to standard error; exceptions still come."""
-    sys.stderr.flush()
-    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(null)
+    load_tensorflow()
 
 
 @contextlib.contextmanager
 def located(model: Path, explained: bool = False) -> Iterator[ModelLocation]:
-    """Finds a model, and discards what is printed while the block loads it; TensorFlow is loaded before, if needed.
+    """Finds a model for the block to load; TensorFlow is loaded before, if needed.
 
     Raises:
         ModelError: If there is no such model, or TensorFlow is needed and not installed.
@@ -146,8 +129,7 @@ def located(model: Path, explained: bool = False) -> Iterator[ModelLocation]:
     except ImportError as error:
         rule, remedy = "This model needs the package tensorflow", "Install it: pip install tensorflow"
         raise ModelError(rule, received=error, remedy=remedy) from error
-    with contextlib.nullcontext() if location.needs_tensorflow else quiet_engine():
-        yield location
+    yield location
 
 
 def echo_model(file: Path, chosen: bool) -> None:

@@ -1,5 +1,10 @@
 """The networks."""
 
+# ruff: noqa: E402
+from btkeras.quiet import load_tensorflow
+
+load_tensorflow()
+
 from btkeras.models.applications import (
     ImprovedResNet34,
     ResNet34,

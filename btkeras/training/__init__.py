@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from btkeras.lazy import lazy_names
+from btkeras.quiet import load_tensorflow
 
 if TYPE_CHECKING:
     from btkeras.training.callbacks import ProgressLine as ProgressLine
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConfusionMatrix", "MacroRecall", "ProgressLine", "ReplicaMean", "Schedule"]
 
+load_tensorflow()
 __getattr__ = lazy_names(
     __name__,
     {

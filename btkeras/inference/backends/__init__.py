@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from btkeras.inference.model_folder import (
     pretrained_model,
     version_number,
 )
+from btkeras.quiet import load_tensorflow, quiet_engine
 
 BATCH = 32
 # Modules of this package: of a run, and of an exported file by its suffix.
@@ -127,8 +129,12 @@ class ModelLocation:
 
         ModelError if it cannot be used, RunError if it is a run without a checkpoint or with a damaged file.
         """
+        if self.needs_tensorflow:
+            load_tensorflow()
         load: Callable[..., InferenceBackend] = importlib.import_module(f"{__name__}.{self.loader}").load
-        return load(self.path, images) if self.loader in (_RUN, _LIGHT) else load(self.path)
+        arguments = (self.path, images) if self.loader in (_RUN, _LIGHT) else (self.path,)
+        with contextlib.nullcontext() if self.needs_tensorflow else quiet_engine():
+            return load(*arguments)
 
 
 def load_backend(path: str | Path, images: int = 1) -> InferenceBackend:
