@@ -121,9 +121,18 @@ def test_the_server_and_its_page_have_the_classes(binary: Trained, folders: Fold
 
 
 def test_classes_that_a_model_does_not_know_are_one_error(binary: Trained, folders: Folders) -> None:
-    for model in (binary.run, binary.model):
-        done = btkeras("evaluate", model, "--data", folders.five)
-        fails(done, "among the model's: no_tumor, tumor.*Received: glioma, meningioma, .* in .*five.*Leave out")
+    for command in (("evaluate", binary.run), ("evaluate", binary.model), ("calibrate", binary.run)):
+        done = btkeras(*command, "--data", folders.five)
+        fails(done, "among the model's: no_tumor, tumor.*Received: metastasis of a carcinoma in .*five.*Leave out")
+
+
+def test_kinds_of_tumours_are_tumours_to_a_model_of_tumour_or_none(binary: Trained, folders: Folders) -> None:
+    four = folders.binary.parent / "phantom"
+    done = btkeras("evaluate", binary.model, "--data", four, "--json")
+    assert "glioma, meningioma, pituitary count as tumor: the model does not know kinds" in done.stderr
+    found, own = (json.loads(text) for text in (done.stdout, (binary.run / "metrics.json").read_text()))
+    # The same images as the run's own, whose test subset is known by its content.
+    assert (found["split"], found["confusion_matrix"]) == ("test", own["confusion_matrix"])
 
 
 def test_a_model_of_kinds_of_tumours_is_evaluated_on_tumour_or_none(

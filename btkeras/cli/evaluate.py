@@ -50,8 +50,8 @@ def evaluate(run: Path, out: Path | None, as_json: bool, **options: Any) -> None
     subset of --split is tested; of a dataset without any of them, all images. Files are written to --out only. A LiteRT
     or ONNX model needs no TensorFlow.
 
-    Of images that are known to show a tumour or none (`tumor` and `no_tumor`, `yes` and `no`), a model of kinds of
-    tumours gets the sum of these as its probability of a tumour.
+    To a model of `tumor` and `no_tumor`, kinds of tumours are tumours. On images of `tumor` and `no_tumor`, a model of
+    kinds has the sum of these as its probability of a tumour.
 
     The test subset of an unfinished run is an error without --unfinished: looked at early, and then chosen by, it is no
     test any more.

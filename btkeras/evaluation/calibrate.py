@@ -22,6 +22,7 @@ from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores, Gaussian, O
 from btkeras.errors import DataError, RunError
 from btkeras.evaluation.corruptions import corrupt_at_random
 from btkeras.evaluation.evaluate import LoadedRun, evaluate_split, loaded, predict_records
+from btkeras.evaluation.tumor_or_none import dataset_of_model
 from btkeras.files import write_json
 from btkeras.locks import only_writer
 from btkeras.logging import logger
@@ -228,7 +229,7 @@ def abstention_of(
 
 
 def _images_elsewhere(opened: LoadedRun, dataset: Dataset) -> CalibrationImages:
-    dataset.require_classes(opened.run.classes())
+    dataset = dataset_of_model(dataset, opened.run.classes())
     _require_unseen(opened, dataset)
     return calibration_images(opened.run, None, dataset)
 

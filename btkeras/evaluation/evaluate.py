@@ -22,7 +22,7 @@ from btkeras.errors import ModelError, RunError
 from btkeras.evaluation.known_slices import save_known_slices
 from btkeras.evaluation.new_patients import require_scans
 from btkeras.evaluation.results import EvaluationResult
-from btkeras.evaluation.tumor_or_none import as_tumor_or_none, require_known_classes
+from btkeras.evaluation.tumor_or_none import as_tumor_or_none, dataset_of_model
 from btkeras.locks import only_writer
 from btkeras.machine import cache_folder
 from btkeras.models.head import with_features
@@ -131,7 +131,7 @@ def evaluate_dataset(
     """
     opened = loaded(run)
     require_scans(dataset.records, group_by)
-    require_known_classes(dataset, opened.run.classes())
+    dataset = dataset_of_model(dataset, opened.run.classes(), merged=True)
     return _evaluate(opened, dataset, dataset.records, "all", skip_broken=skip_broken)
 
 

@@ -60,11 +60,12 @@ def measure_robustness(
     """
     # Imported here because it loads Keras, which reading a sheet does without.
     from btkeras.evaluation.evaluate import load_best
+    from btkeras.evaluation.tumor_or_none import dataset_of_model
 
     start, model = time.perf_counter(), load_best(run)
     calibration = load_calibration(run, model)
     if dataset is not None:
-        dataset.require_classes(run.classes())
+        dataset = dataset_of_model(dataset, run.classes())
     else:
         run.require_finished()
     own = dataset or run.dataset()

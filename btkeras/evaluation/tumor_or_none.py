@@ -1,4 +1,4 @@
-"""A model of the kinds of tumours, evaluated on images of which is known whether they show a tumour, and not which."""
+"""Kinds of tumours as one class, where either a model or a dataset does not know them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from btkeras.evaluation.results import EvaluationResult
 from btkeras.logging import logger
 
 
-def require_known_classes(dataset: Dataset, classes: Sequence[str]) -> None:
-    """Raises ``DataError`` if a dataset has a class that a model of these cannot be evaluated on.
+def dataset_of_model(dataset: Dataset, classes: Sequence[str], *, merged: bool = False) -> Dataset:
+    """A dataset with the classes that a model knows: to one of ``tumor``, kinds of tumours are that.
 
-    ``tumor`` is known to a model of ``no_tumor`` and kinds of tumours.
+    ``merged`` says that ``tumor`` may stay for a model of kinds, for ``as_tumor_or_none``. Raises ``DataError`` if the
+    model does not know another of the dataset's classes.
     """
-    merged = NO_TUMOR in classes and {*classes} - {NO_TUMOR} <= KINDS
-    dataset.require_classes([*classes, TUMOR] if merged and TUMOR in dataset.classes else classes)
+    kinds = sorted(KINDS.intersection(dataset.classes).difference(classes))
+    if TUMOR in classes and kinds:
+        _log(kinds, "the model does not know kinds")
+        records = (replace(each, label=TUMOR) if each.label in kinds else each for each in dataset.records)
+        dataset = Dataset(dataset.root, tuple(records))
+    only_kinds = NO_TUMOR in classes and {*classes} - {NO_TUMOR} <= KINDS
+    more = [TUMOR] if merged and only_kinds and TUMOR in dataset.classes else []
+    dataset.require_classes([*classes, *more])
+    return dataset
 
 
 def as_tumor_or_none(result: EvaluationResult) -> EvaluationResult:
@@ -31,7 +39,7 @@ def as_tumor_or_none(result: EvaluationResult) -> EvaluationResult:
     if TUMOR in result.classes or not any(record.label == TUMOR for record in result.records):
         return result
     kinds = [name for name in result.classes if name != NO_TUMOR]
-    logger.info(f"{', '.join(kinds)} count as {TUMOR}: of these images it is not known which kind they show")
+    _log(kinds, "of these images it is not known which kind they show")
     meant = {name: name if name == NO_TUMOR else TUMOR for name in result.classes}
     members = np.array([[meant[name] == merged for merged in (NO_TUMOR, TUMOR)] for name in result.classes])
     # A sum of float32 may exceed 1 by its rounding.
@@ -48,3 +56,7 @@ def as_tumor_or_none(result: EvaluationResult) -> EvaluationResult:
     return replace(
         result, classes=(NO_TUMOR, TUMOR), probabilities=probabilities, calibration=None, decisions=decisions
     )
+
+
+def _log(kinds: Sequence[str], reason: str) -> None:
+    logger.info(f"{', '.join(kinds)} count as {TUMOR}: {reason}")

@@ -16,7 +16,7 @@ from btkeras.decisions.selective_classifier import Decision
 from btkeras.errors import DataError
 from btkeras.evaluation.new_patients import require_scans
 from btkeras.evaluation.results import EvaluationResult
-from btkeras.evaluation.tumor_or_none import as_tumor_or_none, require_known_classes
+from btkeras.evaluation.tumor_or_none import as_tumor_or_none, dataset_of_model
 from btkeras.inference.backends import InferenceBackend
 from btkeras.inference.model_folder import IMAGE_DIGESTS, image_digest, invalid_model
 from btkeras.inference.predictor import Predictor
@@ -52,7 +52,7 @@ def evaluate_exported(
         DataError: If the dataset holds some of the split's images but not the whole subset, a class that the model
             does not know, an image that cannot be read, or none that names what ``group_by`` asks for.
     """
-    require_known_classes(dataset, backend.classes)
+    dataset = dataset_of_model(dataset, backend.classes, merged=True)
     chosen, name = _chosen(backend.source, dataset, subset)
     require_scans(chosen, group_by)
     predictor = Predictor(backend)
