@@ -226,8 +226,20 @@ def _reliability_line(curve: Reliability, style: dict[str, Any]) -> Line:
     return curve.confidence, curve.frequency, {**style, "yerr": np.abs(bounds - curve.frequency)}
 
 
-def robustness_panel(title: str, slug: str, sheet: Mapping[str, Any]) -> Panel:
-    """Accuracy by strength of each corruption; arguments as of ``robustness_table``."""
+def robustness_figure(sheets: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Figure:
+    """Accuracy by strength of each corruption, a panel for each run; these as arguments of ``robustness_table``."""
+    caption = (
+        "Accuracy by strength of corruption. 0 is the uncorrupted image; the steeper a line falls, the less of that "
+        "change the network stands"
+    )
+    worst = min(level["accuracy"] for *_, sheet in sheets for row in sheet["corruptions"] for level in row["levels"])
+    # Whole tens, the same for all.
+    lowest = 10 * int(min(10 * worst, 9))
+    panels = (_robustness_panel(lowest, *named) for named in sheets)
+    return Figure("robustness", caption, tuple(panels))
+
+
+def _robustness_panel(lowest: int, title: str, slug: str, sheet: Mapping[str, Any]) -> Panel:
     rows = {row["name"]: [sheet["clean"], *row["levels"]] for row in sheet["corruptions"]}
     data = {
         name: {"levels": [row.get("level", 0) for row in found], "accuracy": [row["accuracy"] for row in found]}
@@ -237,14 +249,14 @@ def robustness_panel(title: str, slug: str, sheet: Mapping[str, Any]) -> Panel:
         (curve["levels"], np.multiply(100, curve["accuracy"]), {**nth_style(number), "label": name})
         for number, (name, curve) in enumerate(data.items())
     ]
-    lowest = min(sheet["corruptions"], key=lambda row: row["mean"]["accuracy"])
+    weakest = min(sheet["corruptions"], key=lambda row: row["mean"]["accuracy"])
     alt = (
         f"{title}: mean accuracy {tenths(sheet['mean']['accuracy'])} % over all corruptions, lowest under "
-        f"{lowest['name']} with {tenths(lowest['mean']['accuracy'])} %"
+        f"{weakest['name']} with {tenths(weakest['mean']['accuracy'])} %"
     )
     # As the curves lie: the best first.
     lines.sort(key=lambda line: -float(np.mean(np.asarray(line[1]))))
-    plot: dict[str, Any] = {"size": (620, 340), "limits": (None, (0, 101)), "whole": True}
+    plot: dict[str, Any] = {"size": (620, 340), "limits": (None, (lowest, 101)), "whole": True}
     plot |= {"loc": "outside right upper", "ncols": 1}
     draw = partial(draw_lines, title, ("strength", "accuracy, %"), lines, **plot)
     return Panel(f"robustness-{slug}", alt, draw, {"model": title, "corruptions": data})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from btkeras.datasets.readers.images import to_png_or_jpeg
 from btkeras.errors import ImageError
 from btkeras.evaluation.robustness import read_sheet
 from btkeras.reporting import figures, paper_tables, published, risk_figures, tables
-from btkeras.reporting.document import Block, Figure, Gallery, GalleryImage, Report, Text, percent
+from btkeras.reporting.document import Block, Gallery, GalleryImage, Report, Text, percent
 from btkeras.reporting.matrix_figures import headline_figures, matrix_blocks
 from btkeras.reporting.patient_tables import patient_blocks
 from btkeras.reporting.report_data import ReportData, ReportedModel, load_report_data
@@ -268,14 +270,11 @@ def thumbnail(root: Path, path: str, side: int) -> tuple[bytes | None, str]:
 
 def _robustness_blocks(data: ReportData) -> list[Block]:
     """A table and a panel for each run that was measured; nothing where none was."""
-    found, panels = [], []
+    found: list[tuple[str, str, Mapping[str, Any]]] = []
     for model in data.models:
         for run in model.runs:
             of_fold = (f", seed {run.seed}, fold {run.fold}", f"-{run.seed}-{run.fold}")
             title, suffix = of_fold if len(model.runs) > 1 else ("", "")
-            sheet = read_sheet(run.run)
-            if sheet:
-                found.append(tables.robustness_table(model.name + title, model.slug + suffix, sheet))
-                panels.append(figures.robustness_panel(model.name + title, model.slug + suffix, sheet))
-    caption = "Accuracy by strength of corruption: 0 is the uncorrupted image"
-    return [*found, Figure("robustness", caption, tuple(panels))] if found else []
+            if sheet := read_sheet(run.run):
+                found.append((model.name + title, model.slug + suffix, sheet))
+    return [*starmap(tables.robustness_table, found), figures.robustness_figure(found)] if found else []
