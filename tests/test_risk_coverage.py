@@ -71,3 +71,7 @@ def test_an_evaluation_of_another_dataset_prints_the_curve_and_the_report_draws_
     data = found["panels"][0]["data"]
     assert (data["dataset"], data["risk"], data["aurc"]) == ("elsewhere", curve["risk"], curve["aurc"])
     assert data["decisions"]["coverage"] == ([selective["coverage"]] if selective["coverage"] else [])
+    (table,) = next(each["blocks"] for each in sections if each["title"] == "Other datasets")
+    assert table["rows"][0][:2] == ["elsewhere", written["images"]]
+    assert table["rows"][0][2]["value"] == written["accuracy"]
+    assert "on another hospital's scanner" not in (tmp_path / "report.json").read_text()

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping
-from pathlib import Path, PurePath
-from statistics import fmean
+from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
-from btkeras.checksums import read_document
 from btkeras.datasets.collections import known_collections
 from btkeras.datasets.dataset import Dataset
-from btkeras.decisions.abstention import Abstention
 from btkeras.errors import BTKerasError, RunError
 from btkeras.evaluation.robustness import read_sheet
 from btkeras.experiments.experiment import Experiment, is_experiment
 from btkeras.files import sha256
-from btkeras.metrics import wilson
 from btkeras.metrics.groups import NO_TUMOR
 from btkeras.reporting.document import Column, Table, count, percent
+from btkeras.reporting.measured_tables import MEASURED, measured_tables, other_evaluations, table_of
 from btkeras.reporting.paper_tables import headline_table, subset_table
 from btkeras.reporting.patient_tables import patient_tables
 from btkeras.reporting.render import fill
@@ -53,7 +50,7 @@ def card_text(run: Run) -> str:
         )
     data = load_report_data([run.path])
     model, metrics, manifest, notes = data.models[0], run.metrics(), run.manifest(), run.notes_file
-    (confounded, collections), others = _collections(run), _other_evaluations(run)
+    (confounded, collections), others = _collections(run), other_evaluations(run)
     values = {
         "run": run.path.resolve().name,
         "model": model,
@@ -70,7 +67,7 @@ def card_text(run: Run) -> str:
         "confounded": confounded,
         "data_tables": [subset_table(model.source, paper=False), *collections],
         "overview": [headline_table(data), *patient_tables(data)],
-        "tables": _measured(run, data, metrics, others),
+        "tables": _measured(run, data, metrics),
         "glance": _glance(model, metrics, others),
         "notes": notes.read_text(encoding="utf-8").strip() if notes.is_file() else None,
         "command": _command(run, manifest),
@@ -122,42 +119,18 @@ def _dataset(run: Run) -> Dataset | None:
     return dataset if files_digest(dataset.records) == run.split_document()["dataset_digest"] else None
 
 
-def _other_evaluations(run: Run) -> dict[str, _Json]:
-    """The metrics of other datasets by their names."""
-    files = sorted(run.evaluations.glob(f"*/{run.metrics_file.name}"))
-    found = {file.parent.name: read_document(file) for file in files}
-    return {name: metrics for name, metrics in found.items() if metrics.get("split") == "all"}
-
-
-def _measured(run: Run, data: ReportData, metrics: _Json, others: Mapping[str, _Json]) -> dict[str, Table | None]:
+def _measured(run: Run, data: ReportData, metrics: _Json) -> dict[str, Table | None]:
     """The tables of what was measured, by name; None in place of the others."""
-    model, sheet, own = data.models[0], read_sheet(run), run.metrics_file
+    model, sheet = data.models[0], read_sheet(run)
     return {
-        "confusion": _table(own, _confusion_table, metrics),
+        **dict.fromkeys(MEASURED),
+        **measured_tables(run),
+        "confusion": table_of(run.metrics_file, _confusion_table, metrics),
         "calibration": calibration_table(data) if metrics.get("calibration") else None,
         "sets": set_table(data) if model.is_calibrated else None,
-        "selective": _table(own, _selective_table, metrics.get("selective")),
         "robustness": robustness_table(model.name, model.slug, sheet) if sheet else None,
-        "explanations": _table(run.explanations_file, _explanation_table),
-        "shortcuts": _table(run.shortcuts_file, _shortcut_table),
-        "duplicates": _table(run.audit_file, _duplicate_table),
         "near_duplicates": near_duplicate_table(data) if model.without_near_duplicates else None,
-        "others": _table(run.evaluations, _other_table, others),
     }
-
-
-def _table(file: Path, build: Callable[[Any], Table], value: Any = ...) -> Table | None:
-    """A table of a file of the run, or of a value from it; None if there is none."""
-    if value is ...:
-        value = read_document(file) if file.is_file() else None
-    try:
-        return build(value) if value else None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise RunError(
-            f"{file} must be as btkeras writes it",
-            received=f"{type(error).__name__}: {error}",
-            remedy="Measure it again, or remove it",
-        ) from error
 
 
 def _confusion_table(metrics: _Json) -> Table:
@@ -202,70 +175,6 @@ def _tumor_errors(metrics: _Json) -> dict[str, str]:
         f"{sum(map(sum, rows.values())):,}",
         "images without a tumour predicted as one": f"{sum(without) - without[i]:,} of {sum(without):,}",
     }
-
-
-def _other_table(evaluations: Mapping[str, _Json]) -> Table:
-    shares = ("accuracy (95 % Wilson)", "mean recall", "most frequent class", "coverage", "accuracy of the covered")
-    columns = (Column("dataset"), Column("images", count), *Column.several(shares, percent))
-    note = "Accuracy and recall are those of all images. Mean recall: over the classes that the dataset has."
-    rows = []
-    for name, metrics in evaluations.items():
-        images, selective = metrics["images"], metrics.get("selective") or {}
-        correct = sum(row[i] for i, row in enumerate(metrics["confusion_matrix"]))
-        recall = fmean(row["recall"] for row in metrics["per_class"].values() if row["images"])
-        accuracy = {"value": metrics["accuracy"], "interval": wilson(correct, images)}
-        covered = (selective.get("coverage"), selective.get("accuracy"))
-        rows.append((name, images, accuracy, recall, metrics["chance"], *covered))
-    return Table.from_rows("evaluations", "Other datasets, percent", columns, rows, note)
-
-
-def _selective_table(selective: _Json) -> Table:
-    shares = {"coverage": "coverage", "uncertain": "abstained", "rejected": "rejected"}
-    shares |= {"accuracy of the covered": "accuracy", "of the others": "withheld_accuracy"}
-    columns = (Column("class"), Column("images", count), *Column.several(shares, percent))
-    rows = [{"class": label, **row} for label, row in {"all classes": selective, **selective["per_class"]}.items()]
-    found = selective.get("abstention")
-    notes = [f"When a class is decided: {Abstention.from_json(found)}."] if found else []
-    return Table.from_rows("selective", "Selective classification of the test subset, percent", columns, rows, *notes)
-
-
-def _explanation_table(scores: _Json) -> Table:
-    shares = {"pointing game (95 % Wilson)": "pointing", "energy inside": "energy", "IoU": "iou"}
-    columns = (*Column.several({"map": "title", "weights": "network"}), *Column.several(shares, percent))
-    rows = [
-        row | {"pointing": {"value": row["pointing"], "interval": row["pointing_interval"]}} for row in scores["rows"]
-    ]
-    caption = f"Explanations of {scores['images']:,} correctly classified tumours with a {scores['region']}, percent"
-    note = "A map that does no better than the baselines, or than random weights, explains nothing."
-    return Table.from_rows("explanations", caption, columns, rows, note)
-
-
-def _shortcut_table(found: _Json) -> Table:
-    shares = {"accuracy": "accuracy", "most frequent class": "chance"}
-    shares |= {"tumour detection": "detection_accuracy", "the more frequent": "detection_chance"}
-    columns = (
-        Column("features", key=lambda row: f"{row['name']}: {row['shows']}"),
-        Column("predicted by", key="predicted_by"),
-        *Column.several(shares, percent),
-    )
-    caption = f"Prediction without the tumour's appearance, split by {found['group_by']}; percent"
-    return Table.from_rows("shortcuts", caption, columns, found["rows"])
-
-
-def _duplicate_table(audit: _Json) -> Table:
-    groups, split = audit["groups"], audit["split"]
-    facts = {
-        "groups of duplicates": len(groups),
-        "groups with different labels": sum(bool(group["conflicting"]) for group in groups),
-        "unreadable images": len(audit["unreadable"]),
-    }
-    if split:
-        leaked = f"of {split['images']['test']:,} test images, with a duplicate in the training subset"
-        facts["groups in several subsets"] = split["groups_across"]
-        facts[leaked] = split["test_with_duplicate_in_training"]
-        facts["patients in several subsets"] = len(split["patients_across"])
-    caption = "Duplicates, also resized, re-encoded, flipped or rotated"
-    return Table.from_rows("duplicates", caption, (Column("what"), Column("count", count)), list(facts.items()))
 
 
 def _command(run: Run, manifest: _Json) -> str | None:

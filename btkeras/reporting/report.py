@@ -16,6 +16,7 @@ from btkeras.evaluation.robustness import read_sheet
 from btkeras.reporting import figures, paper_tables, published, risk_figures, tables
 from btkeras.reporting.document import Block, Gallery, GalleryImage, Report, Text, percent
 from btkeras.reporting.matrix_figures import headline_figures, matrix_blocks
+from btkeras.reporting.measured_tables import measured_blocks
 from btkeras.reporting.patient_tables import patient_blocks
 from btkeras.reporting.report_data import ReportData, ReportedModel, load_report_data
 from btkeras.reporting.sources import Source
@@ -68,33 +69,43 @@ def build_report(
     """
     data = load_report_data(paths, intervals_group_by, cache)
     sets = [tables.set_table(data)] if any(model.is_calibrated for model in data.models) else []
+    measured = measured_blocks(data)
     near = [tables.near_duplicate_table(data)] if any(model.without_near_duplicates for model in data.models) else []
     sections: dict[str, Sequence[Block]] = {
-        "Summary": _summary_blocks(data),
+        "Summary": _summary_blocks(data, elsewhere=bool(measured["evaluations"])),
         "Comparisons": _comparison_blocks(data),
         "Tables of the paper": paper_tables.paper_tables(data),
         "Misclassified images": _misclassified_blocks(data, images=images),
         "Scores and patients": patient_blocks(data),
         "Near-duplicates in training": near,
+        "Other datasets": measured["evaluations"],
         "Learning curves": figures.learning_blocks(data),
         "Confusion matrices": matrix_blocks(data),
         "ROC and precision-recall curves": figures.curve_blocks(data),
         "Calibration": [tables.calibration_table(data), *sets, figures.reliability_figure(data)],
-        "Selective classification": [risk_figures.risk_figure(data), *risk_figures.other_dataset_blocks(data)],
+        "Selective classification": [
+            risk_figures.risk_figure(data),
+            *risk_figures.other_dataset_blocks(data),
+            *measured["selective"],
+        ],
         "Robustness": _robustness_blocks(data),
+        "Explanations": measured["explanations"],
+        "Shortcuts": measured["shortcuts"],
         "Limits": [Text((_faults(data),)), Text((*published.FAULTS, RESEARCH_ONLY), "list")],
         "Provenance": tables.provenance_tables(data),
     }
     return Report(f"btkeras report: {', '.join(source.path.resolve().name for source in data.sources)}", sections)
 
 
-def _summary_blocks(data: ReportData) -> list[Block]:
+def _summary_blocks(data: ReportData, *, elsewhere: bool) -> list[Block]:
     """What to know of the report if nothing else of it is read."""
     best, spread = data.best, data.best.spreads["accuracy"]["std"]
     over = f" ± {percent(spread)} over {len(best.runs)} trainings" if spread is not None else ""
     interval = f"({paper_tables.format_level(best.source)} interval {percent(best.accuracy_interval)})"
     warnings = (*unfinished_warning(data), *synthetic_warning(data), *data.differences)
-    points = (_counts(best), *split_caveats(best.source), *_against_the_paper(data), *_against_the_others(data))
+    # The last says that nothing is known of other scanners.
+    caveats = split_caveats(best.source)[: -1 if elsewhere else None]
+    points = (_counts(best), *caveats, *_against_the_paper(data), *_against_the_others(data))
     return [
         *([Text(warnings, "warning")] if warnings else []),
         Text((f"{best.name}: {percent(best.accuracy)} % accuracy{over} {interval}.",), "summary"),
