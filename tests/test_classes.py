@@ -124,13 +124,21 @@ def test_a_manifest_of_labels_of_its_own_is_read(tmp_path: Path) -> None:
 
 def test_prepare_takes_further_classes_by_name(tmp_path: Path) -> None:
     source = put(tmp_path / "x", {f"in/{name}/P{n}/a.png": encoded() for name in FIVE for n in range(2)})
-    with pytest.raises(DataError, match=r"'metastasis', where .* --classes 'metastasis'"):
+    with pytest.raises(DataError, match=r"'metastasis', where .* --classes metastasis\."):
         with_classes(source, out=tmp_path / "out")
     assert with_classes(source, out=tmp_path / "out", classes=["metastasis"]) == dict.fromkeys(FIVE, 2)
     assert load_dataset(tmp_path / "out").classes == FIVE
     assert {path.split("/")[1] for path in records(tmp_path / "out")} == set(FIVE)
     # A dataset keeps its classes when it is a source.
     assert with_classes(tmp_path / "out", out=tmp_path / "again") == dict.fromkeys(FIVE, 2)
+
+
+def test_all_folders_that_are_no_classes_are_named(tmp_path: Path) -> None:
+    names = ("brain abscess", "lymphoma", "cyst")
+    source = put(tmp_path / "x", {f"{name}/{n}.png": encoded() for name in names for n in range(2)})
+    with pytest.raises(DataError, match=r"'brain abscess', where .*/0.png lies, and 2 more such folders") as caught:
+        with_classes(source, out=tmp_path / "out")
+    assert "--classes 'brain abscess,cyst,lymphoma'" in str(caught.value)
 
 
 def test_a_source_may_be_the_folder_of_a_further_class(tmp_path: Path) -> None:
@@ -150,7 +158,7 @@ def test_kinds_of_tumours_may_lie_in_one_folder(tmp_path: Path) -> None:
 
 def test_a_collection_that_is_called_brain_tumor_is_no_class(tmp_path: Path) -> None:
     source = put(tmp_path / "x", {"Brain Tumor/cyst/a.png": encoded(), "Brain Tumor/Healthy/b.png": encoded()})
-    with pytest.raises(DataError, match="'cyst', where"):
+    with pytest.raises(DataError, match=r"'cyst', where .*cyst/a.png lies\."):
         with_classes(source, out=tmp_path / "out")
     put(source, {"Brain Tumor/Brain Tumor/P1/a.png": (source / "Brain Tumor/cyst/a.png").read_bytes()})
     (source / "Brain Tumor/cyst/a.png").unlink()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from btkeras.errors import DataError
 
@@ -36,6 +37,8 @@ _NAME = re.compile(r"\w(?:[\w .+()-]{0,38}[\w.+)])?")
 # changed places are looked for in names of so many letters at least.
 _MISSPELT, _LONG = 0.88, 5
 _REMEMBERED = 4096
+# Folders that an error lists.
+_LISTED = 8
 
 
 def plain_name(spelling: str) -> str:
@@ -82,14 +85,19 @@ def _misspelt(name: str) -> str | None:
     return _CLASS_OF[near[0]] if near else None
 
 
-def not_a_class(spelling: str, where: str) -> DataError:
-    """The error that a folder of a source is none of its classes, with the nearest one."""
-    near = difflib.get_close_matches(plain_name(spelling), _CLASS_OF, n=1)
+def not_classes(spellings: Sequence[str], where: str) -> DataError:
+    """The error that folders of a source are none of its classes; ``where`` the first one, nearest to which a class is
+    sought, was found.
+    """
+    near = difflib.get_close_matches(plain_name(spellings[0]), _CLASS_OF, n=1)
+    advice = f"Did you mean {_CLASS_OF[near[0]]!r}" if near else "Rename or remove it"
+    count = len(spellings) - 1
+    more = f", and {count} more such folder{'s' * (count > 1)}" if count else ""
+    given = shlex.quote(",".join(spellings[:_LISTED])) + ("..." if spellings[_LISTED:] else "")
     return DataError(
         f"A class must be one of {', '.join(_SPELLINGS)}, or named by --classes",
-        received=f"{spelling!r}{where}",
-        remedy=(f"Did you mean {_CLASS_OF[near[0]]!r}" if near else "Rename or remove it")
-        + f"? If it is a class of its own: --classes {spelling!r}",
+        received=f"{spellings[0]!r}{where}{more}",
+        remedy=f"{advice}; if it is a class of its own: --classes {given}",
     )
 
 

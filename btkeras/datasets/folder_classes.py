@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from btkeras.datasets.classes import CLASSES, TUMOR, find_class, not_a_class
+from btkeras.datasets.classes import CLASSES, TUMOR, find_class, not_classes
 from btkeras.datasets.dataset import find_subset
 from btkeras.datasets.readers.archives import SourceFile
 from btkeras.errors import DataError
@@ -48,7 +48,11 @@ class FolderClasses:
             if self._find(classes[0][0]) and not whole:
                 break
             classes = inner
-        return [self._label(file, above, name) for file, above, name in zip(images, classes, said, strict=True)]
+        rows = list(zip(images, classes, said, strict=True))
+        tops = {above[0]: file for file, above, name in reversed(rows) if above and not name}
+        if unknown := sorted(name for name in tops if not self._find(name)):
+            raise not_classes(unknown, f", where {tops[unknown[0]].name} lies")
+        return [self._label(*row) for row in rows]
 
     def _find(self, folder: str) -> str | None:
         return find_class(folder, self.own)
@@ -60,8 +64,6 @@ class FolderClasses:
         if not folders:
             rule = f"Each image must lie in a folder named after its class ({', '.join((*CLASSES, *sorted(self.own)))})"
             raise DataError(rule, received=file.name, remedy="Move it into such a folder, or remove it")
-        if not self._find(folders[0]):
-            raise not_a_class(folders[0], f", where {file.name} lies")
         # Kinds of tumours may lie in one folder for all.
         labels = set(found) - ({TUMOR} if len(set(found)) > 1 else set())
         if len(labels) > 1:
