@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from btkeras.config import ExperimentConfig
 from btkeras.datasets.dataset import load_dataset
 from btkeras.runs import open_run
-from btkeras.training import callbacks, tensorboard, trainer
+from btkeras.training import run_callbacks, tensorboard, trainer
 from btkeras.training.background import BackgroundWriter
 from btkeras.training.checkpoint import Progress
 
@@ -99,7 +99,7 @@ def test_a_disk_that_is_full_ends_the_training_which_can_be_resumed(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "save_state", full)
+        patch.setattr(run_callbacks, "save_state", full)
         with pytest.raises(OSError, match="No space left"):
             trainer.train(tiny_config("train.epochs=3"), load_dataset(shared_images), tmp_path / "cut")
     assert not open_run(tmp_path / "cut").state_file.exists()
@@ -114,14 +114,14 @@ def test_what_is_drawn_of_short_epochs_does_not_hold_a_training_up(
 ) -> None:
     """Every epoch's metrics are there, of both phases, but not every epoch's matrix."""
     drawn: list[int] = []
-    draw = tensorboard._confusion_image
+    draw = tensorboard.confusion_image
 
     def slow(matrix: tensorboard.Counts, classes: Sequence[str]) -> NDArray[np.uint8]:
         drawn.append(1)
         time.sleep(0.5)
         return draw(matrix, classes)
 
-    monkeypatch.setattr(tensorboard, "_confusion_image", slow)
+    monkeypatch.setattr(tensorboard, "confusion_image", slow)
     trainer.train(tiny_config("train.epochs=30", "cooldown.epochs=3"), load_dataset(shared_images), tmp_path / "run")
     events = [
         value.tag
@@ -136,8 +136,8 @@ def test_the_state_does_not_wait_for_what_is_drawn(
     tmp_path: Path, shared_images: Path, tiny_config: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the first epoch is drawn, those after it are saved."""
-    draw, saved = tensorboard._confusion_image, Event()
-    save = callbacks.save_state
+    draw, saved = tensorboard.confusion_image, Event()
+    save = run_callbacks.save_state
 
     def save_and_say(target: Path, state: Mapping[str, NDArray[Any]], progress: Progress) -> None:
         save(target, state, progress)
@@ -148,7 +148,7 @@ def test_the_state_does_not_wait_for_what_is_drawn(
         assert saved.wait(60)
         return draw(matrix, classes)
 
-    monkeypatch.setattr(tensorboard, "_confusion_image", wait)
-    monkeypatch.setattr(callbacks, "save_state", save_and_say)
+    monkeypatch.setattr(tensorboard, "confusion_image", wait)
+    monkeypatch.setattr(run_callbacks, "save_state", save_and_say)
     trainer.train(tiny_config("train.epochs=3"), load_dataset(shared_images), tmp_path / "run")
     assert open_run(tmp_path / "run").state_file.exists()

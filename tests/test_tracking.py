@@ -18,7 +18,7 @@ from btkeras.errors import RunError
 from btkeras.experiments.experiment import create_experiment
 from btkeras.experiments.single_run import resume_run, run_job, start_run
 from btkeras.runs import Run, open_run
-from btkeras.training import tracking
+from btkeras.training import run_callbacks, tracking
 from tests.conftest import TINY
 
 Config = Callable[..., ExperimentConfig]
@@ -69,6 +69,21 @@ def test_hparams_has_settings_all_metrics_and_a_status(
     assert session["settings"]["optimizer.name"] == "adamw"
     assert session["metrics"]["test", "accuracy"] == pytest.approx(metrics["accuracy"])
     assert {("train", "loss"), ("validation", "loss"), ("validation", "macro_recall")} <= session["metrics"].keys()
+
+
+def test_hparams_of_a_run_that_failed_and_went_on_are_those_of_its_end(
+    tiny_config: Config, shared_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_callbacks, "save_state", full)
+        with pytest.raises(OSError, match="No space left"):
+            start_run(tiny_config("train.epochs=1"), load_dataset(shared_images), tmp_path / "run")
+    assert _hparams_session(tmp_path / "run")["status"] == "STATUS_FAILURE"
+    resume_run(tmp_path / "run")
+    assert _hparams_session(tmp_path / "run")["status"] == "STATUS_SUCCESS"
 
 
 def _hparams_session(logdir: Path) -> dict[str, Any]:

@@ -55,6 +55,9 @@ class HParams:
         from tensorboard.plugins.hparams import api
 
         self._run = run
+        # TensorBoard keeps the first settings and the first end that it finds, and this run may have failed before.
+        for file in run.tensorboard.glob("events.out.tfevents.*"):
+            file.unlink()
         with self._writing():
             api.hparams(dict(settings))
         return identifier
@@ -63,7 +66,7 @@ class HParams:
         """Nothing: the callback ``TensorBoard`` writes scalars."""
 
     def end(self, status: str, test: Metrics) -> None:
-        """Nothing if it was stopped: TensorBoard keeps the first end that it finds, and the run may go on."""
+        """No status if it was stopped: TensorBoard has none for that."""
         from tensorboard.plugins.hparams import api_pb2
         from tensorboard.plugins.hparams.summary import session_end_pb
 
