@@ -67,9 +67,8 @@ def overview_table(data: ReportData) -> Table:
 def paper_tables(data: ReportData) -> list[Block]:
     """The tables of the paper, and size and speed; for other classes only those of images, size and speed."""
     if not all(published.compares_with(source.manifest["classes"]) for source in data.sources):
-        own = [subset_table(source, number, paper=False) for number, source in enumerate(data.sources, start=1)]
         found = f"The paper's figures are left out: its classes are {', '.join(published.IMAGES)}."
-        return [Text((found,)), *own, _size_table(data)]
+        return [Text((found,)), *_dataset_tables(data, paper=False), _size_table(data)]
     tables = {
         "2": _model_table(
             data,
@@ -93,13 +92,14 @@ def paper_tables(data: ReportData) -> list[Block]:
     ]
 
 
-def _dataset_tables(data: ReportData) -> list[Table]:
+def _dataset_tables(data: ReportData, *, paper: bool = True) -> list[Table]:
     """Table 1: one per dataset and its splits."""
     different: dict[tuple[Any, ...], Source] = {}
     for source in data.sources:
         different.setdefault((source.dataset_digest, source.split_digests), source)
     several = len(different) > 1
-    return [subset_table(source, several and number) for number, source in enumerate(different.values(), start=1)]
+    numbered = enumerate(different.values(), start=1)
+    return [subset_table(source, several and number, paper=paper) for number, source in numbered]
 
 
 def subset_table(source: Source, number: int = 0, *, paper: bool = True) -> Table:
