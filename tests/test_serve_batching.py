@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
 from btkeras.inference.backends import ModelOutputs
-from btkeras.server.batching import MOST, ModelThread
+from btkeras.server.batching import ModelThread
 from tests.serve_tools import PREDICT, b64, noise, png, quarters_backend, quarters_outputs, running, until
+
+MOST = 16
 
 
 class Held:
@@ -38,7 +40,7 @@ def images(count: int, seed: int) -> NDArray[np.uint8]:
 
 def test_what_waits_is_predicted_together_and_parted_again() -> None:
     model = Held()
-    thread = ModelThread(model)
+    thread = ModelThread(model, MOST)
     parts = [images(count, seed) for seed, count in enumerate((1, 2, 3, MOST - 6, 2))]
     futures = [thread.predict(parts[0])]
     assert model.begun.wait(60)
@@ -57,7 +59,7 @@ def test_what_waits_is_predicted_together_and_parted_again() -> None:
 
 def test_a_request_that_fails_fails_alone() -> None:
     model = Held()
-    thread = ModelThread(model)
+    thread = ModelThread(model, MOST)
     first = thread.predict(images(1, 0))
     assert model.begun.wait(60)
     good, bad = thread.predict(images(1, 1)), thread.predict(np.full((1, 32, 32, 1), 255, np.uint8))

@@ -12,8 +12,6 @@ import numpy as np
 from btkeras.inference.backends import ModelOutputs, Predict
 from btkeras.preprocessing.decode import ImageArray
 
-# Images taken together: more of them give OpenVINO's streams nothing to gain, and take memory for their maps.
-MOST = 16
 _Result = TypeVar("_Result")
 _Request = tuple[ImageArray, Future[ModelOutputs]]
 
@@ -23,10 +21,11 @@ class ModelThread:
 
     Args:
         predict: As ``InferenceBackend.predict``.
+        most: Images taken together; a request with more of them is predicted by itself.
     """
 
-    def __init__(self, predict: Predict) -> None:
-        self._predict = predict
+    def __init__(self, predict: Predict, most: int) -> None:
+        self._predict, self._most = predict, most
         self._waiting: deque[_Request] = deque()
         self._thread = ThreadPoolExecutor(1, "model")
 
@@ -55,7 +54,7 @@ class ModelThread:
     def _taken(self) -> list[_Request]:
         taken: list[_Request] = []
         images = 0
-        while self._waiting and (not images or images + len(self._waiting[0][0]) <= MOST):
+        while self._waiting and (not images or images + len(self._waiting[0][0]) <= self._most):
             pixels, future = self._waiting.popleft()
             # Nobody waits any more for one that timed out.
             if future.set_running_or_notify_cancel():

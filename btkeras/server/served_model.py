@@ -29,6 +29,8 @@ from btkeras.server.telemetry import Metrics
 
 # What preprocessing takes grows with the longer side, whatever the other.
 MAX_SIDE = 16_384
+# Images predicted together: enough for OpenVINO's streams. More than a few take LiteRT no less time, and 7 MiB each.
+TOGETHER, _TOGETHER_LITERT = 16, 4
 _T = TypeVar("_T")
 
 
@@ -55,7 +57,7 @@ class ServedModel:
         self.admission = Admission(settings.limits)
         self.draining = False
         self._workers = ThreadPoolExecutor(threads(), "worker")
-        self._model = ModelThread(self.predictor.outputs)
+        self._model = ModelThread(self.predictor.outputs, _together(backend))
         self.metrics.add_gauge("queue_images", "Images of requests under way.", lambda: self.admission.images)
         self.metrics.add_gauge("queue_bytes", "Bytes of requests under way.", lambda: self.admission.nbytes)
 
@@ -135,6 +137,11 @@ class ServedModel:
         if width * height > most or max(width, height) > MAX_SIDE:
             rule = f"An image must have at most {most} pixels, and {MAX_SIDE} on a side, on this server"
             raise HTTPException(400, f"{rule}. Received: {name} with {width} x {height}. Make it smaller first.")
+
+
+def _together(backend: InferenceBackend) -> int:
+    litert = backend.file is not None and backend.file.suffix == ".tflite" and not backend.engine
+    return _TOGETHER_LITERT if litert else TOGETHER
 
 
 async def _finished(ticket: Ticket, future: Future[_T]) -> _T:
