@@ -106,7 +106,9 @@ def test_int8_is_published_with_its_cost(quantized: Path, calibrated: Path) -> N
         assert cost["correct"] == [exact.sum(), right.sum()]
         assert cost["only_float32"] == (exact & ~right).sum() and cost["only_quantized"] == (right & ~exact).sum()
         assert cost["points_lost"] == pytest.approx(100 * (exact.mean() - right.mean()))
-        assert cost["bytes"][1] == (quantized / name).stat().st_size
+        # Compared without maps, which are added last.
+        maps = (quantized / name).stat().st_size - cost["bytes"][1]
+        assert 0 < maps < 100_000
         # It is another network, not float32 under another name.
         assert cost["difference"] > 0
 
