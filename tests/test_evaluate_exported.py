@@ -119,7 +119,7 @@ def test_names_of_images_do_not_travel(model: Path, run: Path) -> None:
 
 def test_what_cannot_be_evaluated_is_one_message(model: Path, run: Path, moved: Path, tmp_path: Path) -> None:
     fails(btkeras("evaluate", model), "--data DATASET", code=2)
-    fails(btkeras("evaluate", model, "--data", moved, "--explain"), "maps of a run", "leave --explain away", code=2)
+    fails(btkeras("evaluate", model, "--data", moved, "--explain"), "scored on tumours with a box or mask")
     fails(btkeras("evaluate", run, "--out", tmp_path / "x"), "for exported models", code=2)
     old = shutil.copytree(model, tmp_path / "old")
     (old / "1/assets.extra/image_digests.json").unlink()
