@@ -19,7 +19,8 @@ from btkeras.evaluation.robustness import measure_robustness
 from btkeras.files import write_json
 from btkeras.metrics import wilson
 from btkeras.reporting.card import card_text
-from btkeras.reporting.document import DASH
+from btkeras.reporting.document import DASH, Text, slug
+from btkeras.reporting.report import build_report
 from btkeras.reporting.sources import read_source
 from btkeras.runs import Run, open_run
 from tests.conftest import write_images
@@ -325,3 +326,14 @@ def test_what_is_no_evaluated_run_is_one_message(trained_run: Path, tmp_path: Pa
     run = copied(trained_run, tmp_path / "run")
     run.metrics_file.unlink()
     fails(btkeras("card", run.path), "btkeras evaluate")
+
+
+def test_a_report_has_what_was_measured_too_under_names_of_its_own(measured: Run, card: str) -> None:
+    report = build_report([measured.path], images=False)
+    sections = {title: blocks for title, blocks in report.sections.items() if blocks}
+    assert {"Other datasets", "Robustness", "Explanations", "Shortcuts"} <= set(sections)
+    (table,) = sections["Explanations"]
+    assert [cells[1:] for cells in table.cells] == all_rows(card, "Explanations of")
+    # A page has them all as its anchors.
+    names = [*map(slug, sections), *(block.name for block in report.blocks if not isinstance(block, Text))]
+    assert len(names) == len(set(names))

@@ -200,7 +200,7 @@ def fit_abstention(
             remedy="Give more labelled images, or allow more: --risk, --confidence-level",
         )
     write_json(opened.run.calibration_file, replace(calibration, abstention=found).to_json(), recorded_file)
-    (logger.info if found.threshold is not None else logger.warning)(str(found))
+    (logger.info if found.threshold is not None else logger.warning)(f"decisions: {found}")
     return found
 
 

@@ -236,7 +236,7 @@ def robustness_figure(sheets: Sequence[tuple[str, str, Mapping[str, Any]]]) -> F
     # Whole tens, the same for all.
     lowest = 10 * int(min(10 * worst, 9))
     panels = (_robustness_panel(lowest, *named) for named in sheets)
-    return Figure("robustness", caption, tuple(panels))
+    return Figure("robustness-curves", caption, tuple(panels))
 
 
 def _robustness_panel(lowest: int, title: str, slug: str, sheet: Mapping[str, Any]) -> Panel:
@@ -256,7 +256,6 @@ def _robustness_panel(lowest: int, title: str, slug: str, sheet: Mapping[str, An
     )
     # As the curves lie: the best first.
     lines.sort(key=lambda line: -float(np.mean(np.asarray(line[1]))))
-    plot: dict[str, Any] = {"size": (620, 340), "limits": (None, (lowest, 101)), "whole": True}
-    plot |= {"loc": "outside right upper", "ncols": 1}
+    plot: dict[str, Any] = {"size": (400, 380), "limits": (None, (lowest, 101)), "whole": True, "ncols": 3}
     draw = partial(draw_lines, title, ("strength", "accuracy, %"), lines, **plot)
     return Panel(f"robustness-{slug}", alt, draw, {"model": title, "corruptions": data})

@@ -98,7 +98,7 @@ def _explanation_table(scores: _Json) -> Table:
     ]
     caption = f"Explanations of {scores['images']:,} correctly classified tumours with a {scores['region']}, percent"
     note = "A map that does no better than the baselines, or than random weights, explains nothing."
-    return Table.from_rows("explanations", caption, columns, rows, note)
+    return Table.from_rows("explanation-scores", caption, columns, rows, note)
 
 
 def _shortcut_table(found: _Json) -> Table:
@@ -110,7 +110,7 @@ def _shortcut_table(found: _Json) -> Table:
         *Column.several(shares, percent),
     )
     caption = f"Prediction without the tumour's appearance, split by {found['group_by']}; percent"
-    return Table.from_rows("shortcuts", caption, columns, found["rows"])
+    return Table.from_rows("shortcut-tests", caption, columns, found["rows"])
 
 
 def _duplicate_table(audit: _Json) -> Table:

@@ -172,7 +172,7 @@ def _leakage(source: Source) -> str:
 
 def _against_the_paper(data: ReportData) -> Iterator[str]:
     known = published.ABLATION[published.IMPROVED]["accuracy"]
-    for model in data.of_model(published.IMPROVED):
+    for model in data.of_model(published.IMPROVED) if not synthetic_warning(data) else ():
         if not published.compares_with(model.source.manifest["classes"]):
             continue
         low, high = model.accuracy_interval
