@@ -11,7 +11,7 @@ PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "step", "linear", "cosine", "one_cycle")
 CACHES = ("auto", "device", "memory", "disk", "none")
-MONITORS = ("val_accuracy", "val_loss")
+MONITORS = ("val_accuracy", "val_macro_recall", "val_loss")
 LOSSES = ("cross_entropy", "focal")
 CLASS_WEIGHTS = ("none", "balanced")
 TESTS = ("rotating", "fixed")
@@ -189,7 +189,7 @@ class TrainConfig(Section):
     precision: ``auto`` takes what is fastest on the device.
     jit_compile: Compile the training step with XLA: faster on GPUs, slower on CPUs.
     label_smoothing: Probability moved from the true class to all classes evenly.
-    monitor: Validation metric that chooses the best checkpoint; ties go to the other one.
+    monitor: Validation metric that chooses the best checkpoint; ties go to the loss, its own to the accuracy.
     early_stopping: Stop after so many epochs without a better checkpoint; 0 never stops early.
     deterministic: Bit-identical runs on the same machine, at some cost in speed on GPUs.
     keep_state: Keep the state of a finished run, three times as large as the model, for more epochs later.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
 from btkeras.config import TrainConfig
-from btkeras.config_io import load_config
+from btkeras.config_io import load_config, override_config
 from btkeras.datasets import load_dataset
 from btkeras.errors import ConfigError, ModelError
 from btkeras.evaluation.evaluate import load_best
@@ -57,6 +57,7 @@ def test_a_run_is_trained_and_validated_with_the_loss_of_its_settings(image_fold
     for image in sorted((image_folder / "glioma").iterdir())[6:]:
         image.unlink()
     config = load_config(None, (*TINY, "train.epochs=1", "train.loss=focal", "train.class_weight=balanced"))
+    config = override_config(config, ["train.monitor=val_macro_recall"])
     dataset = load_dataset(image_folder)
     run, split = trainer.train(config, dataset, tmp_path / "run"), make_split(dataset, config.data)
     images = load_images(dataset, split.validation, 32, config, name="validation")

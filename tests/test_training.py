@@ -343,6 +343,10 @@ def test_the_validation_figure_decides_and_the_other_breaks_ties() -> None:
     assert not is_better({"accuracy": 0.8, "loss": 0.1}, old, "val_accuracy")
     assert is_better({"accuracy": 0.8, "loss": 0.1}, old, "val_loss")
     assert not is_better(dict(old), old, "val_loss")
+    rare = {"accuracy": 0.9, "macro_recall": 0.6, "loss": 0.2}
+    assert is_better({"accuracy": 0.8, "macro_recall": 0.7, "loss": 0.3}, rare, "val_macro_recall")
+    assert not is_better({"accuracy": 0.95, "macro_recall": 0.5, "loss": 0.1}, rare, "val_macro_recall")
+    assert is_better({"accuracy": 0.8, "macro_recall": 0.6, "loss": 0.1}, rare, "val_macro_recall")
 
 
 def test_durations_are_told_as_people_do() -> None:

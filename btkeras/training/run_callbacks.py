@@ -31,7 +31,9 @@ def learning_rate(model: keras.Model, schedule: Schedule) -> float:
 
 
 def is_better(new: Mapping[str, float], old: Mapping[str, float], monitor: str) -> bool:
-    """Whether a checkpoint's validation metrics beat another's; ``monitor`` decides, the other metric breaks ties.
+    """Whether a checkpoint's validation metrics beat another's; ``monitor`` decides.
+
+    The loss breaks ties, and those of the loss the accuracy.
 
     Metrics that are not finite beat none.
     """
@@ -39,9 +41,9 @@ def is_better(new: Mapping[str, float], old: Mapping[str, float], monitor: str) 
         return False
     if not old:
         return True
-    gains = {"accuracy": new["accuracy"] - old["accuracy"], "loss": old["loss"] - new["loss"]}
-    first = gains.pop(monitor.removeprefix("val_"))
-    return (first, *gains.values()) > (0.0, 0.0)
+    first = monitor.removeprefix("val_")
+    names = (first, "accuracy" if first == "loss" else "loss")
+    return [old[n] - new[n] if n == "loss" else new[n] - old[n] for n in names] > [0.0, 0.0]
 
 
 class BestModel(keras.callbacks.Callback):
