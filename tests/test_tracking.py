@@ -166,6 +166,7 @@ def test_a_tracker_that_does_not_begin_stops_a_run_that_can_go_on(
     recorder.fails, out = "start", tmp_path / "run"
     with pytest.raises(RunError, match=r"no connection.*--resume --out"):
         start_run(tiny_config("train.epochs=1"), load_dataset(shared_images), out, facts=tracking.tracking(["mlflow"]))
+    assert recorder.said == [("start", "")]
     recorder.fails = ""
     resume_run(out)
     assert recorder.said[-1] == ("end", "finished", TEST)

@@ -170,17 +170,33 @@ class Trackers:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._test: Metrics = {}
+        self._begun, self._test = False, dict[str, float]()
         self._identifiers = dict(run.manifest().get("tracking", {}))
         tracking(self._identifiers)
-        self._trackers: dict[str, Tracker] = {"HParams": HParams()}
-        self._trackers |= {name: SERVICES[name].tracker() for name in self._identifiers}
+        # Those that have begun.
+        self._trackers: dict[str, Tracker] = {}
 
     def __enter__(self) -> Self:
+        return self
+
+    def begin(self) -> None:
+        """Begins or goes on with all records, once: when it is clear that the run can be trained.
+
+        Raises:
+            RunError: If a tracker does not begin.
+        """
+        if self._begun:
+            return
+        self._begun = True
         sections = config_to_dict(self._run.config()).items()
         values = {f"{section}.{key}": value for section, keys in sections for key, value in keys.items()}
         settings = {key: str(value) if isinstance(value, list | dict) else value for key, value in values.items()}
-        for name, tracker in self._trackers.items():
+        wanted: dict[str, type[Tracker]] = {
+            "HParams": HParams,
+            **{name: SERVICES[name].tracker for name in self._identifiers},
+        }
+        for name, make in wanted.items():
+            tracker = make()
             try:
                 identifier = tracker.start(self._run, settings, self._identifiers.get(name, ""))
             except Exception as error:  # These libraries' errors have no other common class.
@@ -189,11 +205,11 @@ class Trackers:
                     received=f"{type(error).__name__}: {error}",
                     remedy=f"Mend that, and go on with: btkeras train --resume --out {self._run.path}",
                 ) from error
+            self._trackers[name] = tracker
             if name in self._identifiers:
                 self._identifiers[name] = identifier
         if self._identifiers:
             self._run.update_manifest(tracking=self._identifiers)
-        return self
 
     def epoch(self, number: int, metrics: Metrics) -> None:
         """Hands an epoch to all of them."""
@@ -201,11 +217,15 @@ class Trackers:
 
     def tested(self, metrics: Mapping[str, Any]) -> None:
         """Takes the test metrics, as of ``metrics.json``, for the end."""
+        # A run that was trained before, or without epochs.
+        self.begin()
         self._test = {name: metrics[name] for name in _TEST_METRICS if metrics.get(name) is not None}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._begun:
+            return
         stopped = error and isinstance(error.__cause__ or error, KeyboardInterrupt)
         self._each("end", STOPPED if stopped else FAILED if error else FINISHED, self._test)
 

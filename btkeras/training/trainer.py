@@ -175,6 +175,8 @@ class _Training:
     def fit(self) -> Run:
         """Trains all epochs that are left."""
         config, run, progress, caches = self.config, self.run, self.progress, self.images.caches
+        if self.trackers:
+            self.trackers.begin()
         counts = ", ".join(f"{subset} {len(cache):,}" for subset, cache in caches.items())
         logger.info(
             f"{config.model.name}: {self.model.count_params():,} parameters; images {counts}; "
