@@ -23,13 +23,14 @@ _BESIDE = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "deploy/**/*",
+    "examples/*",
     "saved_models/README.md",
     "saved_models/*/1/**/*.md",
 )
 _PARTS: Mapping[str, Sequence[str]] = {
-    "Getting started": ("Install, predict, train <README>", "docs/README", "docs/getting-started"),
+    "Getting started": ("Install, predict, train <README>", "docs/README", "docs/getting-started", "examples/README"),
     "How to": (
-        *(f"docs/{name}" for name in ("data", "training", "evaluation", "prediction", "serving")),
+        *(f"docs/{name}" for name in ("data", "training", "evaluation", "prediction", "serving", "python")),
         *("deploy/README", "CONTRIBUTING"),
     ),
     "Reference": (
