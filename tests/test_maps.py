@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from btkeras.cli import main
 from btkeras.errors import ModelError
+from btkeras.export.export import export
 from btkeras.export.gradients import forward_gradients
 from btkeras.inference.backends import load_backend
 from btkeras.inference.backends.maps import explainer
-from btkeras.inference.model_folder import MAPS
+from btkeras.inference.model_folder import MANIFEST, MAPS
+from btkeras.runs import open_run
 from tests.test_explain import boxed
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -74,6 +76,19 @@ def _document(file: Path) -> dict[str, Any]:
             text = archive.read(MAPS).decode()
     document: dict[str, Any] = json.loads(text)
     return document
+
+
+def test_a_network_whose_gradients_a_format_lacks_is_exported_without_maps(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(network: object) -> None:
+        raise NotImplementedError("windows of another kind")
+
+    monkeypatch.setattr("btkeras.export.single_file.map_function", fails)
+    version = export(open_run(trained_run), tmp_path / "tiny", formats=("litert",))
+    assert "litert: without maps" in caplog.text and "windows of another kind" in caplog.text
+    assert json.loads((version / MANIFEST).read_text())["maps"] == []
+    assert load_backend(version).explain is None
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import keras
+from tensorflow.lite.python.convert import ConverterError
 
 from btkeras.errors import ModelError
 from btkeras.export import metadata, saved_model
@@ -140,8 +141,11 @@ class _Exporter:
             _, embed, make = _WRITERS[model_format]
             kind = self.quantization.kind if self.quantization else ""
             logger.info(f"{model_format}: writing its maps")
-            if text := make(self.network, file):
-                embed(file, {MAPS: text})
+            try:
+                if text := make(self.network, file):
+                    embed(file, {MAPS: text})
+            except (NotImplementedError, LookupError, ConverterError) as error:
+                logger.warning(f"{model_format}: without maps, which it cannot hold of this network: {error}")
         return check_maps(model_format, file, self.network.checkpoint, self.slices, kind)
 
     def _write_quantized(

@@ -58,7 +58,11 @@ def write_litert(network: ExportNetwork, file: Path, quantize: str | None, slice
 
 
 def maps_for_litert(network: ExportNetwork, file: Path) -> str | None:
-    """The text of ``MAPS`` for a file that ``write_litert`` wrote; None if the network cannot be explained."""
+    """The text of ``MAPS`` for a file that ``write_litert`` wrote; None if the network cannot be explained.
+
+    Raises:
+        NotImplementedError, LookupError, ConverterError: If the gradients cannot be written in this format.
+    """
     function: Any = map_function(network)
     if function is None:
         return None
@@ -95,9 +99,15 @@ def write_onnx(network: ExportNetwork, file: Path, quantize: str | None, slices:
 
 
 def maps_for_onnx(network: ExportNetwork, file: Path) -> str | None:
-    """The text of ``MAPS`` for a file that ``write_onnx`` wrote; None if the network cannot be explained."""
+    """As ``maps_for_litert``, for a file that ``write_onnx`` wrote."""
     function: Any = map_function(network)
-    return function and onnx_maps(_to_onnx(function, function.input_signature), file)
+    if function is None:
+        return None
+    proto, known = _to_onnx(function, function.input_signature), require_engine("onnx.defs", "onnx").has
+    # tf2onnx passes on what it does not know.
+    if unknown := sorted({node.op_type for node in proto.graph.node if not known(node.op_type, node.domain)}):
+        raise NotImplementedError(f"operations {', '.join(unknown)}")
+    return onnx_maps(proto, file)
 
 
 def embed_in_onnx(file: Path, texts: Mapping[str, str]) -> None:
