@@ -228,7 +228,7 @@ def test_a_training_is_calibrated_and_resuming_it_changes_nothing(
 def test_the_command_prints_and_writes_the_metrics(finished: Run) -> None:
     shown = btkeras("calibrate", finished.path)
     assert shown.exit_code == 0, shown.output
-    assert "calibration: temperature" in shown.stdout and "where 95 % is wanted" in shown.stdout
+    assert "after, at temperature 1.000" in shown.stdout and "95 % wanted" in shown.stdout
     printed = json.loads(btkeras("calibrate", finished.path, "--json").stdout)
     written = json.loads(finished.metrics_file.read_text())["calibration"]
     assert printed == written

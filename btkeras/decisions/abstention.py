@@ -46,7 +46,7 @@ class Abstention:
     def __str__(self) -> str:
         """What was found, without a full stop."""
         if not self.images:
-            return f"no threshold: the MRI check or the OOD score turns all {self.data} away"
+            return f"no threshold, since the MRI check or the OOD score turns all {self.data} away"
         wanted = f"keeps the risk below {100 * self.risk:g} % on {self.images:,} images ({self.data})"
         found = "no threshold" if self.threshold is None else f"a highest probability of {self.threshold:.3f}"
         bound = f"at most {100 * self.bound:.1f} % with {100 * self.level:g} % confidence"

@@ -2,47 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from btkeras.evaluation.group_text import format_group_metrics, format_scores, format_tumor_classes
+from btkeras.evaluation.text_table import aligned, ends, percent
 from btkeras.experiments.near_duplicates import format_pooled
 from btkeras.metrics import METRICS
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:
-    """Mean and standard deviation over the folds in percent, figures of all folds together, and the comparisons."""
-    width = max(len(name) for name in summary["models"]) + 2
-    lines = [f"{'':{width}}" + "".join(f"{name:>15}" for name in METRICS) + f"{'95 % interval':>18}{'parameters':>13}"]
-    for name, entry in summary["models"].items():
-        cells = "".join(f"{_spread(entry, metric):>15}" for metric in METRICS)
-        low, high = (100 * end for end in entry["intervals"]["accuracy"])
+    """Mean and standard deviation over the folds in percent, what the comparisons say, and figures of all folds."""
+    models, bootstrap = summary["models"], summary["bootstrap"]
+    rows = [("percent", *METRICS, "95 % interval", "parameters")]
+    for name, entry in models.items():
         size = f"{entry['parameters']:,}" if entry["parameters"] else "-"
-        lines.append(f"{name:{width}}{cells}{f'{low:.2f} to {high:.2f}':>18}{size:>13}")
-    bootstrap = summary["bootstrap"]
+        rows.append((name, *(_spread(entry, metric) for metric in METRICS), ends(entry["intervals"]["accuracy"]), size))
     explained = (
-        "Percent, mean and standard deviation over folds and seeds; precision, recall, specificity and F1 are means "
-        f"over classes. Intervals are of a bootstrap over {bootstrap['groups']:,} groups of {bootstrap['images']:,} "
-        "images; that of a patient's decisions is Wilson's."
+        "Mean and standard deviation over folds and seeds; precision, recall, specificity and F1 are means over "
+        f"classes. Intervals are of a bootstrap over {bootstrap['groups']:,} groups of {bootstrap['images']:,} images; "
+        "that of a patient's decisions is Wilson's."
     )
-    models = summary["models"].items()
-    notes = [line for name, entry in models for line in format_pooled(name, entry.get("without_near_duplicates"))]
-    notes += [f"- {comparison['conclusion']}" for comparison in summary["comparisons"]]
-    pooled = [line for name, entry in summary["models"].items() for line in _pooled(name, entry)]
-    return "\n".join([*lines, "", explained, "", *pooled, *notes])
+    notes = [f"- {comparison['conclusion']}" for comparison in summary["comparisons"]]
+    notes += [
+        line for name, entry in models.items() for line in format_pooled(name, entry.get("without_near_duplicates"))
+    ]
+    blocks = (aligned(rows), [explained], notes, _pooled(models))
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines)
 
 
-def _pooled(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
-    """Figures of a model's predictions of all folds."""
-    values = {"recall": entry["pooled"]["macro"]["recall"], **entry["pooled"]}
-    scores = format_scores(values, entry["intervals"])
-    blocks = (
-        scores,
-        format_tumor_classes(entry["tumor_classes"]),
-        format_group_metrics(entry["per_patient"], "patient"),
-    )
-    for lines in filter(None, blocks):
-        yield from (name, *(f"  {line}" for line in lines), "")
+def _pooled(models: Mapping[str, Any]) -> list[str]:
+    """Figures of the predictions of all folds together, and of the decisions on patients where these are known."""
+    rows = [("all folds together", "macro recall", "95 % interval", "AUC", "ECE", "Brier score", "patients right", "")]
+    for name, entry in models.items():
+        pooled, auc = entry["pooled"], entry["pooled"]["auc"]
+        recall = (percent(pooled["macro"]["recall"]), ends(entry["intervals"]["recall"]))
+        scores = ("-" if auc is None else f"{auc:.4f}", percent(pooled["ece"]), f"{pooled['brier']:.4f}")
+        rows.append((name, *recall, *scores, *_patients(entry["per_patient"])))
+    return aligned(rows)
+
+
+def _patients(found: Mapping[str, Any] | None) -> tuple[str, str]:
+    if not found:
+        return "-", ""
+    row = found["rules"][found["rule"]]
+    return percent(row["accuracy"]), f"of {found['groups']:,} ({ends(row['intervals']['accuracy_wilson'])})"
 
 
 def _spread(entry: Mapping[str, Any], metric: str) -> str:
