@@ -48,7 +48,9 @@ def main(server: str, model: str, *files: str) -> None:
     predictions = classify(server, model, [Path(file).read_bytes() for file in files])
     for file, outputs in zip(files, predictions, strict=True):
         probabilities = dict(zip(outputs["classes"], outputs["probabilities"], strict=True))
-        print(json.dumps({"file": file, "label": outputs["label"], "probabilities": probabilities}))
+        # `btkeras serve` alone decides: a label is the most probable class, however improbable.
+        decided = {name: outputs[name] for name in ("decision", "reasons") if name in outputs}
+        print(json.dumps({"file": file, **decided, "label": outputs["label"], "probabilities": probabilities}))
 
 
 if __name__ == "__main__":

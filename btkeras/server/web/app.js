@@ -100,7 +100,7 @@ function showModel(description) {
   if (byId("model").dataset.text === text) return;
   byId("model").dataset.text = text;
   const link = make("a", { href: "model-card", target: "_blank", rel: "noopener", onclick: openCard }, "Model card");
-  byId("model").replaceChildren(make("span", { class: "model-word" }, "Model "), make("strong", {}, text), ...(description.has_card ? [" · ", link] : []));
+  byId("model").replaceChildren(make("span", { class: "model-word" }, "Model "), make("strong", {}, description.model, make("span", { class: "model-version" }, version)), ...(description.has_card ? [" · ", link] : []));
   byId("classes").textContent = ` (${classes.map(pretty).join(", ")})`;
   byId("bar-slider").hidden = !description.has_maps;
   byId("bar-text").textContent = description.has_maps
