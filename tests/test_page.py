@@ -23,6 +23,8 @@ from btkeras.datasets.phantom import draw_patient
 from btkeras.inference.backends import InferenceBackend, load_backend
 from btkeras.inference.overlay import LONGEST
 from btkeras.preprocessing.harmonize import head_box
+from btkeras.server.served_model import ServedModel
+from btkeras.server.settings import ServerSettings
 from tests.conftest import CLASSES
 from tests.serve_tools import png, quarters_backend, running
 
@@ -195,6 +197,16 @@ def test_large_images_are_shown_smaller_and_maps_with_them(client: httpx.Client)
     answer = client.post("/api/slices", content=encoded(slice_)).json()
     assert (answer["width"], answer["height"]) == (1500, 1000)
     assert opened(answer["image"]).size == opened(answer["map"]).size == (LONGEST, round(LONGEST * 2 / 3))
+
+
+@pytest.mark.parametrize(("file", "ready"), [("model.tflite", False), ("model.onnx", False), ("saved_model.pb", True)])
+def test_maps_of_files_of_one_format_wait_for_the_first(tmp_path: Path, file: str, ready: bool) -> None:
+    calls = []
+    backend = quarters_backend(tmp_path, file=tmp_path / file, explain=lambda *arguments: calls.append(arguments))
+    served = ServedModel(backend, ServerSettings())
+    served.warm_up()
+    served.close()
+    assert bool(calls) == ready
 
 
 def test_a_model_without_maps_gives_no_map(tmp_path: Path, client_of: ClientOf) -> None:
