@@ -29,8 +29,8 @@ from btkeras.server.telemetry import Metrics
 
 # What preprocessing takes grows with the longer side, whatever the other.
 MAX_SIDE = 16_384
-# Images of several requests predicted together, enough for OpenVINO's streams.
-TOGETHER = 16
+# Images predicted together: enough for OpenVINO's streams. More than a few take LiteRT no less time, and 7 MiB each.
+TOGETHER, _TOGETHER_LITERT = 16, 4
 _T = TypeVar("_T")
 
 
@@ -63,9 +63,8 @@ class ServedModel:
 
     def warm_up(self) -> None:
         """Runs the model, so that no request waits for what it prepares, for one image and for several."""
-        together = _together(self.backend)
-        pixels = np.zeros((together, self.backend.size, self.backend.size, self.backend.channels), np.uint8)
-        for count in {1, together}:
+        pixels = np.zeros((2, self.backend.size, self.backend.size, self.backend.channels), np.uint8)
+        for count in (1, 2):
             self.predictor.outputs(pixels[:count])
         file = self.backend.file
         # A file of one format has its maps ready in a fraction of a second: until one is wanted they take no memory.
@@ -141,9 +140,8 @@ class ServedModel:
 
 
 def _together(backend: InferenceBackend) -> int:
-    """How many. LiteRT takes no less time for each of several, and 70 MiB as soon as their number changes."""
     litert = backend.file is not None and backend.file.suffix == ".tflite" and not backend.engine
-    return 1 if litert else TOGETHER
+    return _TOGETHER_LITERT if litert else TOGETHER
 
 
 async def _finished(ticket: Ticket, future: Future[_T]) -> _T:
