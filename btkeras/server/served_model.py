@@ -29,7 +29,8 @@ from btkeras.server.telemetry import Metrics
 
 # What preprocessing takes grows with the longer side, whatever the other.
 MAX_SIDE = 16_384
-# Images predicted together: enough for OpenVINO's streams. More than a few take LiteRT no less time, and 7 MiB each.
+# Images of several requests predicted together: enough for OpenVINO's streams. A few give LiteRT a sixth more images a
+# second under load; more give it nothing, and take 7 MiB each.
 TOGETHER, _TOGETHER_LITERT = 16, 4
 _T = TypeVar("_T")
 
