@@ -76,3 +76,9 @@ def test_what_it_cannot_make_is_an_error(settings: dict[str, int]) -> None:
         SlicePreprocessing(**settings)
     with pytest.raises(ModelError, match="A preset must be 'pretrained'"):
         SlicePreprocessing.from_preset("imagenet")
+
+
+def test_under_another_backend_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ModelError, match=r"needs Keras' TensorFlow backend. Received: jax. btkeras.datasets.load"):
+        SlicePreprocessing(32)
