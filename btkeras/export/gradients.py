@@ -68,10 +68,14 @@ def _is_plain(kernel: tf.Tensor, settings: dict[str, Any]) -> bool:
 
 
 def _max_pool(operation: Any, gradient: tf.Tensor) -> tf.Tensor:
-    """To each window's largest value; to each of several equal ones, which only matters where a ReLU's 0 is largest."""
+    """To each window's largest value, the first of equal ones, which pooling of pooled maps has."""
     image, largest = operation.inputs[0], operation.outputs[0]
     windows = _Windows(operation, "ksize")
-    parts = [gradient * (1 - _is_positive(largest - part)) for part in windows.parts(image, image.dtype.min)]
+    parts, free = [], tf.ones_like(largest)
+    for part in windows.parts(image, image.dtype.min):
+        taken = free * (1 - _is_positive(largest - part))
+        free -= taken
+        parts.append(gradient * taken)
     return windows.placed(parts)
 
 
