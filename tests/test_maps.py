@@ -64,7 +64,8 @@ def test_a_quantized_files_maps_are_of_its_own_weights(
 ) -> None:
     assert any("scales" in row for row in _document(quantized_formats / name)["weights"])
     images, indices = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), np.uint8), np.arange(4)
-    own, runs = (load_backend(path).explain(images, indices) for path in (quantized_formats / name, calibrated_run))
+    backends = [load_backend(path) for path in (quantized_formats / name, calibrated_run)]
+    own, runs = (backend.explain(images, indices) for backend in backends if backend.explain)
     assert 0 < np.abs(own - runs).mean() < 0.02
 
 
