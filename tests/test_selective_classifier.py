@@ -47,6 +47,10 @@ def test_the_most_probable_class_is_the_decision_from_the_threshold_on_whatever_
     assert found == Decision("glioma", ("glioma", "meningioma"), 51.0)
     below = decision([0.55, 0.4, 0.05], selective=THRESHOLD)
     assert below.decision == "uncertain" and below.reasons == ("the highest probability, 0.550, is below 0.600",)
+    high = replace(CALIBRATION, abstention=replace(ABSTENTION, threshold=0.99964))
+    for probability, said in ((0.998, "0.9980, is below 0.9996"), (0.99961, "0.99961, is below 0.99964")):
+        near = decision([probability, 1 - probability, 0.0], selective=SelectiveClassifier(CLASSES, high, None, 0.9))
+        assert near.reasons == (f"the highest probability, {said}",)
     both = decision([0.55, 0.4, 0.05], score=99.5, selective=THRESHOLD)
     assert both.reasons == ("unlike the training slices", *below.reasons)
 

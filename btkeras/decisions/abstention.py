@@ -48,9 +48,19 @@ class Abstention:
         if not self.images:
             return f"no threshold, since the MRI check or the OOD score turns all {self.data} away"
         wanted = f"keeps the risk below {100 * self.risk:g} % on {self.images:,} images ({self.data})"
-        found = "no threshold" if self.threshold is None else f"a highest probability of {self.threshold:.3f}"
+        found = (
+            "no threshold"
+            if self.threshold is None
+            else f"a highest probability of {self.threshold:.{decimals(self.threshold)}f}"
+        )
         bound = f"at most {100 * self.bound:.1f} % with {100 * self.level:g} % confidence"
         return f"{found} {wanted}: {self.wrong:,} of the surest {self.covered:,} are wrong, {bound}"
+
+
+def decimals(threshold: float, other: float = 1.0) -> int:
+    """Decimals, three or more, in which a threshold differs from 1 and from another probability."""
+    told = (count for count in range(3, 8) if round(threshold, count) not in (1.0, round(other, count)))
+    return next(told, 3)
 
 
 def check_risk(risk: float | None, level: float) -> None:

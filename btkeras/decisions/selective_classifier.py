@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from btkeras.checksums import recorded_file
 from btkeras.datasets.dataset import Record
+from btkeras.decisions.abstention import decimals
 from btkeras.decisions.calibration import COVERAGE, Calibration
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.files import write_csv
@@ -106,8 +107,10 @@ class SelectiveClassifier:
             )
         if abstention.threshold is None:
             return (f"no probability is high enough for a risk of {100 * abstention.risk:.0f} %",)
-        low = f"the highest probability, {confidence:.3f}, is below {abstention.threshold:.3f}"
-        return (low,) if confidence < abstention.threshold else ()
+        if confidence >= abstention.threshold:
+            return ()
+        digits = decimals(abstention.threshold, confidence)
+        return (f"the highest probability, {confidence:.{digits}f}, is below {abstention.threshold:.{digits}f}",)
 
 
 def check_files(paths: Sequence[Path]) -> list[str | None]:

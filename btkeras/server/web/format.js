@@ -16,7 +16,8 @@ export function percent(probability) {
 /** Why a decision is no class, as a sentence: its classes and probabilities written as everywhere here. */
 export function sentence(reason, prediction) {
   const named = prediction.classes.reduce((text, name) => text.replaceAll(name, pretty(name)), reason);
-  return capital(named.replace(/\b[01]\.\d{3}\b/g, (number) => percent(Number(number))));
+  return capital(named.replace(/\b[01]\.(\d{3,})\b/g, (number, digits) =>
+    digits.length === 3 ? percent(Number(number)) : `${(100 * number).toFixed(digits.length - 2)}\u00a0%`));
 }
 
 /** The decision as it is shown: a class, Uncertain or Rejected. */
