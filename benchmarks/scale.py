@@ -29,7 +29,8 @@ from typing import Any
 from PIL import Image
 
 from btkeras.config import PhantomConfig
-from btkeras.datasets.dataset import CLASSES, Record, write_manifest
+from btkeras.datasets.classes import CLASSES
+from btkeras.datasets.dataset import Record, write_manifest
 from btkeras.datasets.phantom import draw_patient
 from btkeras.files import write_json
 from btkeras.machine import describe

@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
 
 from btkeras.cli import main
-from btkeras.datasets.dataset import CLASSES
+from btkeras.datasets.classes import CLASSES
 from btkeras.datasets.readers.formats import open_slices
 from btkeras.errors import ImageError
 from btkeras.preprocessing.image_file import MIN_SIDE
