@@ -139,6 +139,8 @@ def test_all_folders_that_are_no_classes_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'brain abscess', where .*/0.png lies, and 2 more such folders") as caught:
         with_classes(source, out=tmp_path / "out")
     assert "--classes 'brain abscess,cyst,lymphoma'" in str(caught.value)
+    with pytest.raises(DataError, match="--classes 'cyst,brain abscess,lymphoma'"):
+        with_classes(source, out=tmp_path / "out", classes=["cyst"])
 
 
 def test_a_source_may_be_the_folder_of_a_further_class(tmp_path: Path) -> None:

@@ -95,8 +95,11 @@ def test_a_refusal_is_one_message(hub: FakeHub, exported_formats: Path) -> None:
 
 
 def test_a_changed_model_or_a_run_is_not_pushed(hub: FakeHub, calibrated_run: Path, tmp_path: Path) -> None:
-    run = btkeras("push", calibrated_run, REPOSITORY)
-    assert run.exit_code == 1 and "exported" in run.stderr
+    for folder, said in ((calibrated_run, "which is none"), (tmp_path / "nope", "which does not exist")):
+        run = btkeras("push", folder, REPOSITORY)
+        assert run.exit_code == 1 and said in run.stderr and "btkeras export RUN" in run.stderr
+    for name in ("noslash", "a/b/c", "a b/c"):
+        assert "must be OWNER/NAME" in btkeras("pull", name, "--out", tmp_path / "theirs").stderr
     assert hub.private is None
 
 

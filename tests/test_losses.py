@@ -53,7 +53,9 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
         balanced_weights(LABELS, 4)
 
 
-def test_a_run_is_trained_and_validated_with_the_loss_of_its_settings(image_folder: Path, tmp_path: Path) -> None:
+def test_a_run_is_trained_and_validated_with_the_loss_of_its_settings(
+    image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for image in sorted((image_folder / "glioma").iterdir())[6:]:
         image.unlink()
     config = load_config(None, (*TINY, "train.epochs=1", "train.loss=focal", "train.class_weight=balanced"))
@@ -67,7 +69,10 @@ def test_a_run_is_trained_and_validated_with_the_loss_of_its_settings(image_fold
     weights = len(split.train) / (len(counts) * counts)
     assert weights.max() > 1.5 * weights.min()
     expected = reference(targets, probabilities.astype(float), weights, gamma=2)
-    assert float(history(run.path)[0]["val_loss"]) == pytest.approx(expected, rel=1e-4)
+    row = history(run.path)[0]
+    assert float(row["val_loss"]) == pytest.approx(expected, rel=1e-4)
+    # What chose the checkpoint is said, of the epoch and of the checkpoint.
+    assert caplog.text.count(f"val_macro_recall {float(row['val_macro_recall']):.4f}") == 2
 
 
 @pytest.mark.parametrize("setting", ["train.loss=focal", "train.class_weight=balanced", "model.weights=imagenet"])

@@ -85,15 +85,15 @@ def _misspelt(name: str) -> str | None:
     return _CLASS_OF[near[0]] if near else None
 
 
-def not_classes(spellings: Sequence[str], where: str) -> DataError:
+def not_classes(spellings: Sequence[str], where: str, own: Collection[str]) -> DataError:
     """The error that folders of a source are none of its classes; ``where`` the first one, nearest to which a class is
-    sought, was found.
+    sought, was found; ``own`` are those that were named beside the usual ones.
     """
     near = difflib.get_close_matches(plain_name(spellings[0]), _CLASS_OF, n=1)
     advice = f"Did you mean {_CLASS_OF[near[0]]!r}" if near else "Rename or remove it"
     count = len(spellings) - 1
     more = f", and {count} more such folder{'s' * (count > 1)}" if count else ""
-    given = shlex.quote(",".join(spellings[:_LISTED])) + ("..." if spellings[_LISTED:] else "")
+    given = shlex.quote(",".join((*sorted(own), *spellings[:_LISTED]))) + ("..." if spellings[_LISTED:] else "")
     return DataError(
         f"A class must be one of {', '.join(_SPELLINGS)}, or named by --classes",
         received=f"{spellings[0]!r}{where}{more}",

@@ -51,7 +51,7 @@ class FolderClasses:
         rows = list(zip(images, classes, said, strict=True))
         tops = {above[0]: file for file, above, name in reversed(rows) if above and not name}
         if unknown := sorted(name for name in tops if not self._find(name)):
-            raise not_classes(unknown, f", where {tops[unknown[0]].name} lies")
+            raise not_classes(unknown, f", where {tops[unknown[0]].name} lies", self.own)
         return [self._label(*row) for row in rows]
 
     def _find(self, folder: str) -> str | None:

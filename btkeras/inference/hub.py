@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from btkeras.errors import ModelError
 from btkeras.files import read_json, temporary_folder
-from btkeras.inference.model_folder import CARD, EXTRA, MANIFEST, latest_version, require_engine
+from btkeras.inference.model_folder import CARD, EXTRA, MANIFEST, latest_version, model_file, require_engine
 from btkeras.inference.selftest import check_files
 from btkeras.logging import logger
 
@@ -45,7 +46,14 @@ def push(model: Path, repository: str, *, private: bool = False, license_name: s
         ModelError: If there is no such model, a file of it was changed since its export, the repository has that
             version already, the Hub refuses, or ``huggingface_hub`` is not installed.
     """
+    _check_name(repository)
     hub, version = _library(), latest_version(model) or model
+    if model_file(version) is None:
+        raise ModelError(
+            "What is published must be an exported model",
+            received=f"{model}, {'which is none' if model.exists() else 'which does not exist'}",
+            remedy="Export a run first: btkeras export RUN --out saved_models/NAME",
+        )
     check_files(version)
     files = sorted(path for path in version.rglob("*") if path.is_file())
     with _said(repository):
@@ -80,6 +88,7 @@ def pull(repository: str, out: Path, *, version: int | None = None, revision: st
         ModelError: If ``out`` has that version, the repository has not, a file differs from the export's digests, the
             Hub refuses, or ``huggingface_hub`` is not installed.
     """
+    _check_name(repository)
     hub = _library()
     with _said(repository):
         api = _api(hub)
@@ -125,6 +134,11 @@ def hub_card(version: Path, license_name: str | None = None) -> str:
     text = file.read_text(encoding="utf-8") if file.is_file() else f"# {name}\n\nA model that btkeras exported.\n"
     usage = f"```bash\nbtkeras pull OWNER/NAME --out saved_models/{name}\n```"
     return f"---\n{data.to_yaml()}\n---\n\n{text.rstrip()}\n\n## From the Hub\n\n{usage}\n"
+
+
+def _check_name(repository: str) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ModelError("A repository of the Hub must be OWNER/NAME", received=repr(repository))
 
 
 def _results(hub: Any, manifest: Mapping[str, Any]) -> list[Any] | None:

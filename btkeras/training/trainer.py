@@ -49,6 +49,9 @@ from btkeras.training.schedules import Schedule
 from btkeras.training.tensorboard import TensorBoard
 from btkeras.training.tracking import TrackedEpochs, Trackers
 
+# Of an epoch, beside what chooses the checkpoint.
+_SHOWN = ("loss", "accuracy", "val_loss", "val_accuracy")
+
 
 class Interrupted(RunError):
     """The user stopped a training; it can be resumed."""
@@ -238,10 +241,10 @@ class _Training:
                 logger.info(f"augmentation cool-down from epoch {phase.epochs.start + 1}")
             self._fit_epochs(epochs, cooldown_config(config) if phase.is_cooldown else config)
         require_checkpoint(self.run, progress)
-        logger.info(
-            f"trained in {duration(time.perf_counter() - start)}; best checkpoint: epoch {progress.best_epoch} with "
-            f"val_accuracy {progress.best['accuracy']:.4f}, val_loss {progress.best['loss']:.4f}"
-        )
+        shown = dict.fromkeys((config.train.monitor, "val_accuracy", "val_loss"))
+        best = ", ".join(f"{name} {progress.best[name.removeprefix('val_')]:.4f}" for name in shown)
+        taken = duration(time.perf_counter() - start)
+        logger.info(f"trained in {taken}; best checkpoint: epoch {progress.best_epoch} with {best}")
 
     def _freeze(self, *, backbone_learns: bool) -> None:
         set_backbone_trainable(self.model, backbone_learns)
@@ -279,7 +282,7 @@ class _Training:
             ReplicaMean(),
             BestModel(run, self.portable, progress, config.train.monitor, self.writer),
             *averaging,
-            ProgressLine(size, config.train.epochs, ("loss", "accuracy", "val_loss", "val_accuracy")),
+            ProgressLine(size, config.train.epochs, list(dict.fromkeys((*_SHOWN, config.train.monitor)))),
             Divergence(run, progress, config),
             EpochEnd(run, progress, self.schedule, config.train, self.writer),
             # Behind EpochEnd, whose copies their threads would slow down.
