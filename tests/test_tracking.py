@@ -137,6 +137,10 @@ def test_mlflow_and_wandb_follow_a_run_also_when_it_goes_on(
     for name in (b"optimizer.learning_rate", b"val_loss", b"test_accuracy"):
         assert all(name in file.read_bytes() for file in records)
 
+    before = len(client.get_metric_history(run.info.run_id, "test_accuracy"))
+    resume_run(out)
+    assert len(client.get_metric_history(run.info.run_id, "test_accuracy")) == before
+
 
 @pytest.mark.parametrize(("fails", "last"), [("", "end"), ("epoch", "epoch")])
 def test_a_tracker_that_fails_is_left_out_and_the_training_goes_on(
@@ -188,6 +192,17 @@ def test_a_cross_validation_tracks_each_of_its_runs(recorder: Recorder, shared_i
     run_job(experiment, 1)
     assert recorder.said == [("start", ""), ("epoch", 1, EPOCH), ("end", "finished", TEST)]
     assert experiment.run(experiment.jobs()[1]).manifest()["tracking"] == {"mlflow": "record 7"}
+
+
+def test_a_run_that_goes_on_may_get_a_tracker(
+    recorder: Recorder, tiny_config: Config, shared_images: Path, tmp_path: Path
+) -> None:
+    start_run(tiny_config("train.epochs=1"), load_dataset(shared_images), tmp_path / "run")
+    result = CliRunner().invoke(main, ["train", "--resume", "--out", str(tmp_path / "run"), "--track", "mlflow"])
+    assert result.exit_code == 0, result.stderr
+    assert recorder.said == [("start", ""), ("end", "finished", TEST)]
+    CliRunner().invoke(main, ["train", "--resume", "--out", str(tmp_path / "run"), "--track", "mlflow"])
+    assert recorder.said[2] == ("start", "record 7")
 
 
 def test_a_missing_library_is_said_before_anything_is_made(

@@ -85,12 +85,13 @@ def train(
     from btkeras.evaluation.metrics_text import metrics_summary
     from btkeras.experiments.single_run import resume_run, start_run
     from btkeras.runs import Run, open_run
-    from btkeras.training.tracking import tracking
+    from btkeras.training.tracking import track, tracking
 
     if resumed:
         run = open_run(out)
         if data is not None:
             run.use_dataset(open_dataset(data, run.config().phantom))
+        track(run, trackers)
         metrics = resume_run(out, load_config(files, overrides, run.config()))
     else:
         dataset = open_dataset(str(data), config.phantom)
@@ -186,6 +187,10 @@ def _experiment(out: Path, chosen: dict[str, Any]) -> Experiment:
         open_experiment(out, load_config(files, overrides, experiment.config()))
         if chosen["data"] is not None:
             experiment.use_dataset(open_dataset(chosen["data"], experiment.config().phantom))
+        if chosen["trackers"]:
+            from btkeras.training.tracking import track
+
+            track(experiment, chosen["trackers"])
         return experiment
     require_new(out)
     if chosen["data"] is None:

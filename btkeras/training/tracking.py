@@ -21,7 +21,7 @@ import tensorflow as tf
 from btkeras.config_io import config_to_dict
 from btkeras.errors import ConfigError, RunError
 from btkeras.logging import logger
-from btkeras.runs import Run
+from btkeras.runs import Run, TrainingFolder
 from btkeras.training.background import BackgroundWriter
 
 Settings = Mapping[str, str | int | float | bool]
@@ -105,8 +105,11 @@ class MLflow:
         self._client.log_batch(self._identifier, [Metric(name, value, now, number) for name, value in metrics.items()])
 
     def end(self, status: str, test: Metrics) -> None:
+        known = self._client.get_run(self._identifier).data.metrics
         for name, value in test.items():
-            self._client.log_metric(self._identifier, f"test_{name}", value)
+            # Not again, when a finished run is resumed.
+            if known.get(f"test_{name}") != value:
+                self._client.log_metric(self._identifier, f"test_{name}", value)
         self._client.set_terminated(self._identifier, {FINISHED: "FINISHED", STOPPED: "KILLED"}.get(status, "FAILED"))
 
     def _experiment(self) -> str:
@@ -160,6 +163,13 @@ def tracking(names: Collection[str]) -> dict[str, dict[str, str]]:
             rule = f"Tracking by {name} needs the package {SERVICES[name].module}"
             raise ConfigError(rule, received="none", remedy=f"Install it: pip install 'btkeras[{name}]'")
     return {"tracking": dict.fromkeys(names, "")} if names else {}
+
+
+def track(folder: TrainingFolder, names: Collection[str]) -> None:
+    """Adds trackers to a run, or to the runs of a cross-validation that are not begun yet; errors as ``tracking``."""
+    known = folder.manifest().get("tracking", {})
+    if set(names) - set(known):
+        folder.update_manifest(tracking=tracking(names)["tracking"] | known)
 
 
 class Trackers:
