@@ -75,6 +75,41 @@ def test_macro_recall_weighs_images() -> None:
     assert (float(metric.result()), metric.name) == (pytest.approx(expected, rel=1e-5), "mine")
 
 
+@pytest.mark.parametrize("labels", [[0, 1, 1, 0], [[0], [1], [1], [0]], np.eye(2)[[0, 1, 1, 0]]])
+def test_macro_recall_takes_a_single_sigmoid_output_as_two_classes(labels: object) -> None:
+    metric = btkeras.training.MacroRecall(2)
+    metric.update_state(labels, [[0.1], [0.9], [0.3], [0.5]])
+    np.testing.assert_array_equal(metric.matrix, [[2, 0], [1, 1]])
+    assert float(metric.result()) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "scores", "message"),
+    [
+        (4, [0, 1], [[0.1, 0.9], [0.2, 0.8]], r"MacroRecall\(4\) needs one output a class.*shape \(2, 2\)"),
+        (3, [0, 1], [[0.1], [0.9]], "needs one output a class"),
+        (2, np.eye(3)[:2], [[0.1, 0.9], [0.2, 0.8]], r"labels that are class indices.*shape \(2, 3\)"),
+    ],
+)
+def test_macro_recall_refuses_other_classes_than_its_own(
+    classes: int, labels: object, scores: object, message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        btkeras.training.MacroRecall(classes).update_state(labels, scores)
+
+
+def test_macro_recall_in_fit_of_a_single_output() -> None:
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, "sigmoid", kernel_initializer="ones")])
+    model.compile("sgd", "binary_crossentropy", metrics=[btkeras.training.MacroRecall(2)])
+    images, labels = np.array([[-9.0], [9.0], [8.0]]), np.array([0, 1, 1])
+    assert model.evaluate(images, labels, verbose=0, return_dict=True)["macro_recall"] == 1
+    model.compile("sgd", "binary_crossentropy", metrics=[btkeras.training.MacroRecall(4)])
+    with pytest.raises(ModelError, match="needs one output a class"):
+        model.evaluate(images, labels, verbose=0)
+    with pytest.raises(ModelError, match="at least 2"):
+        btkeras.training.MacroRecall(1)
+
+
 def test_a_schedule_by_name_has_that_schedules_defaults() -> None:
     named = btkeras.training.Schedule(0.1, "linear", 3, 4)
     assert named.get_config() == btkeras.training.Schedule(0.1, ScheduleConfig("linear"), 3, 4).get_config()
