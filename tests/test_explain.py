@@ -16,14 +16,16 @@ from PIL import Image
 
 from btkeras.cli import main
 from btkeras.datasets import load_dataset
+from btkeras.datasets.dataset import Record
 from btkeras.errors import ConfigError, DataError, ModelError
 from btkeras.explain.cam import Axis, explain, stages
 from btkeras.explain.methods import METHODS, Occlusion, occlude
-from btkeras.explain.score_rows import explanations_table, regions_of
+from btkeras.explain.score_rows import classified_tumors, explanations_table, regions_of
 from btkeras.explain.scores import reinitialized, score_explanations
 from btkeras.models import build_model
 from btkeras.models.head import with_temperature
 from btkeras.runs import open_run
+from tests.conftest import CLASSES
 
 RNG = np.random.default_rng(0)
 
@@ -274,9 +276,38 @@ def test_boxes_follow_the_crop_to_the_head(tmp_path: Path) -> None:
     np.testing.assert_array_equal(region, expected)
 
 
-def test_a_dataset_without_boxes_cannot_be_scored(run_copy: Path) -> None:
+def test_a_dataset_without_boxes_cannot_be_scored(run_copy: Path, shared_images: Path) -> None:
     with pytest.raises(DataError, match="predict --explain"):
         score_explanations(open_run(run_copy))
+    result = CliRunner().invoke(main, ["evaluate", str(run_copy), "--data", str(shared_images), "--explain"])
+    assert (result.exit_code, "tumours with a box or mask" in result.output) == (1, True)
+    assert not (run_copy / "evaluations" / shared_images.name).exists()
+
+
+def test_a_tumor_of_no_known_kind_is_explained_by_the_most_probable_one() -> None:
+    probabilities = np.array([[0.1, 0.2, 0.4, 0.3], [0.1, 0.1, 0.7, 0.1], [0.3, 0.1, 0.4, 0.2], [0.6, 0.1, 0.2, 0.1]])
+    records = [Record(f"{i}.png", label) for i, label in enumerate(("tumor", "tumor", "glioma", "glioma"))]
+    images, regions = np.arange(4), np.ones((4, 2, 2), bool)
+    found = classified_tumors(images, (records, "box", 4), regions, CLASSES, probabilities)
+    # Of a known kind, the sum is no right answer.
+    assert found.images.tolist() == [0, 3]
+    assert [CLASSES[i] for i in found.labels] == ["pituitary", "glioma"]
+    assert found.names.tolist() == ["tumor", "glioma"]
+
+
+def test_metrics_are_shown_where_no_tumor_is_classified_correctly(
+    run_copy: Path,
+    shared_images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data = boxed(tmp_path / "empty", shared_images)
+    # A box between pixels: no tumour has a region.
+    monkeypatch.setattr("btkeras.explain.scores.regions_of", lambda *_, **__: np.zeros((36, 32, 32), bool))
+    result = CliRunner().invoke(main, ["evaluate", str(run_copy), "--data", str(data), "--explain", "--json"])
+    assert result.exit_code == 0 and "explanations" not in json.loads(result.stdout)
+    assert "no explanations are scored: Explanations need tumours" in caplog.text
 
 
 def test_evaluate_prints_and_writes_scores(run_copy: Path, shared_images: Path, tmp_path: Path) -> None:

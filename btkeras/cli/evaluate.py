@@ -23,6 +23,7 @@ from btkeras.cli.evaluate_exported import evaluate_exported, is_exported
 from btkeras.config import GROUPINGS
 from btkeras.decisions.abstention import LEVEL, check_risk
 from btkeras.errors import ConfigError
+from btkeras.logging import logger
 
 
 @click.command(short_help="Evaluate a run or an exported model, also on another dataset.")
@@ -51,7 +52,7 @@ def evaluate(run: Path, out: Path | None, as_json: bool, **options: Any) -> None
     or ONNX model needs no TensorFlow.
 
     To a model of `tumor` and `no_tumor`, kinds of tumours are tumours. On images of `tumor` and `no_tumor`, a model of
-    kinds has the sum of these as its probability of a tumour.
+    kinds has the sum of these as its probability of a tumour; --explain scores the map of the most probable kind.
 
     The test subset of an unfinished run is an error without --unfinished: looked at early, and then chosen by, it is no
     test any more.
@@ -92,16 +93,20 @@ def _evaluate_run(run: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any]
     quiet_tensorflow()
     from btkeras.evaluation.evaluate import LoadedRun, evaluate_dataset, evaluate_split
     from btkeras.evaluation.metrics_text import metrics_table
+    from btkeras.evaluation.tumor_or_none import dataset_of_model
     from btkeras.explain.methods import DEFAULT_METHOD, method_of
-    from btkeras.explain.score_rows import explanations_table
-    from btkeras.explain.scores import score_explanations
+    from btkeras.explain.score_rows import NothingToExplainError, explanations_table
+    from btkeras.explain.scores import require_regions, score_explanations
     from btkeras.runs import open_run
 
     methods, subset = options["methods"] or (DEFAULT_METHOD,), options["subset"]
     for method in methods:
         method_of(method)
     opened = LoadedRun(open_run(run))
-    dataset = open_dataset(options["data"], opened.run.config().phantom) if options["data"] else None
+    given = open_dataset(options["data"], opened.run.config().phantom) if options["data"] else None
+    dataset = given and dataset_of_model(given, opened.run.classes(), merged=True)
+    if options["explain"]:
+        require_regions(opened, subset, dataset)
     if dataset is not None:
         metrics = evaluate_dataset(opened, dataset, skip_broken=options["skip_broken"], group_by=options["group_by"])
         echo_unknown_slices(run)
@@ -110,8 +115,11 @@ def _evaluate_run(run: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any]
     echo_unfinished(opened.run.best_model)
     text = metrics_table(metrics, options["group_by"])
     if options["explain"]:
-        scores = score_explanations(opened, subset, dataset=dataset, methods=methods, limit=options["limit"])
-        metrics, text = {**metrics, "explanations": scores}, f"{text}\n\n{explanations_table(scores)}"
+        try:
+            scores = score_explanations(opened, subset, dataset=dataset, methods=methods, limit=options["limit"])
+            metrics, text = {**metrics, "explanations": scores}, f"{text}\n\n{explanations_table(scores)}"
+        except NothingToExplainError as error:
+            logger.warning(f"no explanations are scored: {error}")
     return metrics, text
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from btkeras.cli.common import echo_engine, echo_model, echo_unknown_slices, located, open_dataset
 from btkeras.errors import ConfigError, ModelError
+from btkeras.logging import logger
 
 
 def is_exported(path: Path) -> bool:
@@ -39,18 +40,22 @@ def evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any])
     echo_unknown_slices(backend.source)
     wanted = {name: options[name] for name in ("skip_broken", "group_by")}
     result, metrics = evaluation.evaluate_exported(backend, dataset, options["subset"], **wanted)
+    text, scores = metrics_table(metrics, options["group_by"]), None
+    if options["explain"]:
+        from btkeras.explain.score_rows import NothingToExplainError, explanations_table
+        from btkeras.inference.explanation_scores import score_maps
+
+        try:
+            scores = score_maps(backend, dataset, result, metrics["split"], options["methods"], options["limit"])
+            text = f"{text}\n\n{explanations_table(scores)}"
+        except NothingToExplainError as error:
+            logger.warning(f"no explanations are scored: {error}")
     if out is not None:
         result.write(out, metrics)
-    text = metrics_table(metrics, options["group_by"])
-    if options["explain"]:
+    if out is not None and scores:
         from btkeras.checksums import recorded_file
-        from btkeras.explain.score_rows import explanations_table
         from btkeras.files import write_json
-        from btkeras.inference.explanation_scores import score_maps
         from btkeras.runs import Results
 
-        scores = score_maps(backend, dataset, result, metrics["split"], options["methods"], options["limit"])
-        if out is not None:
-            write_json(Results(out).explanations_file, scores, recorded_file)
-        metrics, text = {**metrics, "explanations": scores}, f"{text}\n\n{explanations_table(scores)}"
-    return metrics, text
+        write_json(Results(out).explanations_file, scores, recorded_file)
+    return {**metrics, "explanations": scores} if scores else metrics, text

@@ -21,21 +21,27 @@ _Bools = NDArray[np.bool_]
 _Floats = NDArray[np.float32]
 
 
+class NothingToExplainError(DataError):
+    """No tumour is classified correctly."""
+
+
 @dataclass(frozen=True)
 class Tumors:
-    """Correctly classified tumours: the network's inputs, labels ``[n]`` and regions ``[n, side, side]`` of a kind, box
-    or mask; and the total number of tumours with a region.
+    """Correctly classified tumours: the network's inputs, the class ``[n]`` whose maps are scored, the dataset's names
+    of theirs ``[n]`` and regions ``[n, side, side]`` of a kind, box or mask; and the total number of tumours with a
+    region.
     """
 
     images: NDArray[Any]
     labels: NDArray[np.int64]
+    names: NDArray[np.str_]
     regions: _Bools
     kind: str
     total: int
 
 
 def with_region(
-    dataset: Dataset, records: Sequence[Record], classes: Sequence[str], *, harmonized: bool, limit: int | None = None
+    dataset: Dataset, records: Sequence[Record], *, harmonized: bool, limit: int | None = None
 ) -> tuple[list[Record], str, int]:
     """The tumours among records that have a region, ``limit`` of them at most, drawn evenly.
 
@@ -48,7 +54,7 @@ def with_region(
     # Masks fit the image as it is stored; after a crop to the head only boxes do.
     masked = not harmonized and any(record.extra.get("mask") for record in records)
     kind = "mask" if masked else "box"
-    known = [r for r in records if r.label != NO_TUMOR and r.label in classes and r.extra.get(kind)]
+    known = [r for r in records if r.label != NO_TUMOR and r.extra.get(kind)]
     if not known:
         raise DataError(
             "Explanations are scored on tumours with a box or mask",
@@ -62,15 +68,31 @@ def with_region(
 
 
 def classified_tumors(
-    images: NDArray[Any], labels: NDArray[np.int64], regions: _Bools, right: _Bools, kind: str, total: int
+    images: NDArray[Any],
+    known: tuple[Sequence[Record], str, int],
+    regions: _Bools,
+    classes: Sequence[str],
+    probabilities: NDArray[np.floating],
 ) -> Tumors:
-    """Those of the tumours that are classified correctly (``right``) and have a region; DataError if none is."""
+    """Those of ``with_region``'s tumours that are classified correctly and have a region, by the model's probabilities
+    ``[n, classes]``; NothingToExplainError if none is.
+
+    A label that the model does not know is ``tumor``, to a model of kinds: it is right where their sum is above the
+    probability of none, and explained by the most probable kind.
+    """
+    records, kind, total = known
+    tumors = np.array([name != NO_TUMOR for name in classes])
+    likeliest = np.where(tumors, probabilities, -1).argmax(axis=1)
+    names = np.array([record.label for record in records])
+    labels = np.array([classes.index(name) if name in classes else i for name, i in zip(names, likeliest, strict=True)])
+    some = probabilities[:, tumors].sum(axis=1) > probabilities[:, ~tumors].sum(axis=1)
+    right = np.where(np.isin(names, classes), probabilities.argmax(axis=1) == labels, some)
     chosen = right & regions.any(axis=(1, 2))
     if not chosen.any():
-        raise DataError(
+        raise NothingToExplainError(
             "Explanations need tumours that the network classifies correctly", received=f"0 of {len(images)}"
         )
-    return Tumors(images[chosen], labels[chosen], regions[chosen], kind, total)
+    return Tumors(images[chosen], labels[chosen], names[chosen], regions[chosen], kind, total)
 
 
 def regions_of(
@@ -101,7 +123,7 @@ def _mask(file: Path, shape: tuple[int, int]) -> _Bools:
     return np.asarray((values >= min(128, int(values.max()))) & (values > 0))
 
 
-def baselines(tumors: Tumors, training: Sequence[_Bools], classes: Sequence[str]) -> list[dict[str, Any]]:
+def baselines(tumors: Tumors, training: Sequence[_Bools]) -> list[dict[str, Any]]:
     """Maps without a network: where tumours usually are, and what is bright."""
     count, shape = len(tumors.images), tumors.regions.shape[1:]
     center = np.zeros(shape, np.float32)
@@ -114,10 +136,10 @@ def baselines(tumors: Tumors, training: Sequence[_Bools], classes: Sequence[str]
         same |= {"mean centre of the training tumours": middle, "frequency of tumours in training": prior}
     maps = {name: np.broadcast_to(one, (count, *shape)) for name, one in same.items()}
     maps["brightness of the image"] = tumors.images.mean(axis=-1)
-    return [score_row(name, "baseline", one, tumors, classes) for name, one in maps.items()]
+    return [score_row(name, "baseline", one, tumors) for name, one in maps.items()]
 
 
-def score_row(title: str, network: str, maps: _Floats, tumors: Tumors, classes: Sequence[str]) -> dict[str, Any]:
+def score_row(title: str, network: str, maps: _Floats, tumors: Tumors) -> dict[str, Any]:
     """Scores of maps ``[n, height, width]``: of all tumours, and of those of each class."""
     hits = local.pointing_game(maps, tumors.regions)
     scores: Mapping[str, NDArray[Any]] = {
@@ -130,7 +152,7 @@ def score_row(title: str, network: str, maps: _Floats, tumors: Tumors, classes: 
     def means(chosen: Any) -> dict[str, float]:
         return {name: float(values[chosen].mean()) for name, values in scores.items()}
 
-    per_class = {classes[i]: tumors.labels == i for i in np.unique(tumors.labels)}
+    per_class = {str(name): tumors.names == name for name in np.unique(tumors.names)}
     return {
         "title": title,
         "network": network,

@@ -15,6 +15,7 @@ from btkeras.datasets.classes import NO_TUMOR
 from btkeras.datasets.dataset import Dataset, Record
 from btkeras.decisions.finite import require_finite
 from btkeras.evaluation.evaluate import LoadedRun, loaded
+from btkeras.evaluation.tumor_or_none import dataset_of_model
 from btkeras.explain.cam import explain
 from btkeras.explain.methods import DEFAULT_METHOD, METHODS, method_of
 from btkeras.explain.score_rows import (
@@ -56,45 +57,50 @@ def score_explanations(
         The content of ``explanations.json``, beside ``metrics.json``.
 
     Raises:
-        DataError: If there is no correctly classified tumour with a box or mask.
+        DataError: If there is no correctly classified tumour with a box or mask, or a class that the network does not
+            know.
         ConfigError, ModelError: As ``cam.explain``.
     """
     for name in methods:
         method_of(name)
     opened = loaded(run)
-    run, model, own = opened.run, opened.model, dataset or opened.dataset
+    run, model = opened.run, opened.model
+    own = dataset_of_model(dataset, run.classes(), merged=True) if dataset else opened.dataset
     records = own.records if dataset else opened.split.subset(subset)
     tumors = _tumors(opened, own, records, limit)
     boxed = () if dataset else [one for one in opened.split.train if one.label != NO_TUMOR and one.box]
     harmonized, shape = run.config().data.harmonize, tumors.images.shape[1:3]
     training = list(regions_of(own, boxed, shape, "box", harmonized=harmonized)) if boxed else []
-    rows = baselines(tumors, training, run.classes())
+    rows = baselines(tumors, training)
     other = reinitialized(model)
     for name in methods:
-        rows += _method_rows(name, model, other, tumors, run.classes())
+        rows += _method_rows(name, model, other, tumors)
     scores = document(own, "all" if dataset else subset, tumors, rows)
     write_json(run.create_results(subset, dataset).explanations_file, scores, recorded_file)
     return scores
 
 
+def require_regions(run: LoadedRun, subset: str, dataset: Dataset | None) -> None:
+    """Raises ``DataError`` if no tumour that ``score_explanations`` looks at has a box or mask."""
+    records = dataset.records if dataset else run.split.subset(subset)
+    with_region(dataset or run.dataset, records, harmonized=run.run.config().data.harmonize)
+
+
 def _tumors(opened: LoadedRun, dataset: Dataset, records: Sequence[Record], limit: int | None) -> Tumors:
-    config, classes, model = opened.run.config(), opened.run.classes(), opened.model
+    config, model = opened.run.config(), opened.model
     harmonized = config.data.harmonize
-    known, kind, count = with_region(dataset, records, classes, harmonized=harmonized, limit=limit)
+    known, kind, count = with_region(dataset, records, harmonized=harmonized, limit=limit)
     store = load_images(dataset, known, config.data.image_size, config, name="tumors")
     if store.broken:
         raise broken_images({known[i].path: str(error) for i, error in store.broken.items()})
     images = store.take(np.arange(len(known))).astype(np.float32)
-    labels = np.array([classes.index(record.label) for record in known])
     probabilities = model.predict(images, batch_size=_BATCH, verbose=0)
     require_finite("outputs", [probabilities], opened.run.best_model)
     regions = regions_of(dataset, known, images.shape[1:3], kind, harmonized=harmonized)
-    return classified_tumors(images, labels, regions, probabilities.argmax(axis=1) == labels, kind, count)
+    return classified_tumors(images, (known, kind, count), regions, opened.run.classes(), probabilities)
 
 
-def _method_rows(
-    name: str, model: keras.Model, other: keras.Model, tumors: Tumors, classes: Sequence[str]
-) -> list[dict[str, Any]]:
+def _method_rows(name: str, model: keras.Model, other: keras.Model, tumors: Tumors) -> list[dict[str, Any]]:
     title = METHODS[name].title
     logger.info(f"explaining {len(tumors.images):,} images by {name}, and again with random weights")
     begin = time.perf_counter()
@@ -103,12 +109,12 @@ def _method_rows(
     random = explain(other, tumors.images, tumors.labels, name)
     correlations = local.rank_correlation(maps, random)
     defined = correlations[~np.isnan(correlations)]
-    trained = score_row(title, "trained", maps, tumors, classes) | {
+    trained = score_row(title, "trained", maps, tumors) | {
         "method": name,
         "seconds_per_100": round(seconds, 1),
         "correlation_with_random": float(defined.mean()) if len(defined) else None,
     }
-    return [trained, score_row(title, "random weights", random, tumors, classes) | {"method": name}]
+    return [trained, score_row(title, "random weights", random, tumors) | {"method": name}]
 
 
 def reinitialized(model: keras.Model, seed: int = 0) -> keras.Model:

@@ -54,24 +54,23 @@ def score_maps(
     """
     explain = {name: map_method(backend, name) for name in methods or (DEFAULT_METHOD,)}
     tumors = _tumors(backend, dataset, result, limit)
-    rows = baselines(tumors, [], backend.classes)
+    rows = baselines(tumors, [])
     for name, maps_of in explain.items():
         logger.info(f"explaining {len(tumors.images):,} images by {name}")
         begin = time.perf_counter()
         maps = maps_of(tumors.images, tumors.labels)
         seconds = 100 * (time.perf_counter() - begin) / len(tumors.images)
-        row = score_row(METHODS[name].title, "trained", maps, tumors, backend.classes)
+        row = score_row(METHODS[name].title, "trained", maps, tumors)
         rows.append(row | {"method": name, "seconds_per_100": round(seconds, 1)})
     return document(dataset, subset, tumors, rows)
 
 
 def _tumors(backend: InferenceBackend, dataset: Dataset, result: EvaluationResult, limit: int | None) -> Tumors:
-    classes, harmonized = backend.classes, backend.harmonize
-    known, kind, count = with_region(dataset, result.records, classes, harmonized=harmonized, limit=limit)
+    harmonized = backend.harmonize
+    known, kind, count = with_region(dataset, result.records, harmonized=harmonized, limit=limit)
     found = Predictor(backend).preprocessor.files([dataset.root / record.path for record in known])
     images = np.stack([image for image in found if not isinstance(image, ImageError)])
-    labels = np.array([classes.index(record.label) for record in known])
-    predicted = dict(zip((one.path for one in result.records), result.probabilities.argmax(axis=1), strict=True))
-    right = np.array([predicted[record.path] for record in known]) == labels
+    # Predicted again, since of tumours whose kind is not known the result has the kinds' sum only.
+    probabilities = backend.predict_all(images).probabilities
     regions = regions_of(dataset, known, images.shape[1:3], kind, harmonized=harmonized)
-    return classified_tumors(images, labels, regions, right, kind, count)
+    return classified_tumors(images, (known, kind, count), regions, backend.classes, probabilities)
