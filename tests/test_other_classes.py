@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from PIL import Image
 
 from btkeras import Predictor
 from btkeras.config import PhantomConfig
@@ -136,16 +137,34 @@ def test_kinds_of_tumours_are_tumours_to_a_model_of_tumour_or_none(binary: Train
 
 
 def test_a_model_of_kinds_of_tumours_is_evaluated_on_tumour_or_none(
-    trained_run: Path, shared_images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    trained_run: Path, exported_formats: Path, shared_images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for image in shared_images.glob("*/*.png"):
         target = tmp_path / "detection" / ("no" if image.parent.name == "no_tumor" else "yes")
         target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(image, target / f"{image.parent.name}-{image.name}")
+        # Other bytes, so that an exported model does not know them as its split's.
+        with Image.open(image) as opened:
+            opened.save(target / f"{image.parent.name}-{image.name}", compress_level=0)
     run = shutil.copytree(trained_run, tmp_path / "run")
     with caplog.at_level(logging.INFO, "btkeras"):
         metrics = json.loads(btkeras("evaluate", run, "--data", tmp_path / "detection", "--json").stdout)
     assert "glioma, meningioma, pituitary count as tumor" in caplog.text
+    refused = btkeras(
+        "evaluate", exported_formats, "--data", tmp_path / "detection", "--out", tmp_path / "o", "--explain"
+    )
+    fails(refused, "tumours with a box or mask")
+    assert not (tmp_path / "o").exists()
+    boxes = (f"yes/{file.name},0.5,0.5,0.5,0.5" for file in (tmp_path / "detection/yes").iterdir())
+    text = "\n".join(("file,x_center,y_center,width,height", *boxes))
+    (tmp_path / "detection/boxes.csv").write_text(text)
+    for command in ("robustness", "calibrate"):
+        fails(btkeras(command, run, "--data", tmp_path / "detection"), "kind of each tumour.*Received: tumor in .*Name")
+    for model in (run, exported_formats):
+        done = btkeras("evaluate", model, "--data", tmp_path / "detection", "--explain", "--limit", 36, "--json")
+        shown = json.loads(done.stdout)
+        scores = shown["explanations"]
+        assert scores["tumors"] == 36 and scores["images"] == shown["confusion_matrix"][1][1]
+        assert all(row["per_class"].keys() == {"tumor"} for row in scores["rows"])
     btkeras("evaluate", run, "--data", shared_images)
     kinds = {
         row["path"].replace("/", "-"): row for row in rows(run / f"evaluations/{shared_images.name}/predictions.csv")

@@ -81,7 +81,7 @@ class Dataset:
             raise DataError(
                 f"A dataset's classes must be among the model's: {', '.join(known)}",
                 received=f"{', '.join(unknown)} in {self.root}",
-                remedy="Leave out their images, or evaluate a model that was trained on these classes",
+                remedy="Leave out their images, or use a model that was trained on these classes",
             )
 
 

@@ -65,6 +65,8 @@ def calibrate_and_evaluate(
     With a ``dataset``, a run that is calibrated gets another abstention threshold only; arguments and errors as of
     ``fit_abstention``.
     """
+    # Before anything is written.
+    dataset = dataset and dataset_of_model(dataset, run.classes())
     opened = _CalibratedRun(run)
     if dataset is None or load_calibration(run) is None or load_ood(run) is None:
         calibrate(opened)

@@ -9,6 +9,7 @@ import numpy as np
 
 from btkeras.datasets.classes import KINDS, NO_TUMOR, TUMOR
 from btkeras.datasets.dataset import Dataset
+from btkeras.errors import DataError
 from btkeras.evaluation.results import EvaluationResult
 from btkeras.logging import logger
 
@@ -25,8 +26,14 @@ def dataset_of_model(dataset: Dataset, classes: Sequence[str], *, merged: bool =
         records = (replace(each, label=TUMOR) if each.label in kinds else each for each in dataset.records)
         dataset = Dataset(dataset.root, tuple(records))
     only_kinds = NO_TUMOR in classes and {*classes} - {NO_TUMOR} <= KINDS
-    more = [TUMOR] if merged and only_kinds and TUMOR in dataset.classes else []
-    dataset.require_classes([*classes, *more])
+    unknown_kinds = only_kinds and TUMOR in dataset.classes
+    if unknown_kinds and not merged:
+        raise DataError(
+            f"The kind of each tumour must be known here, since the model tells apart {', '.join(classes)}",
+            received=f"{TUMOR} in {dataset.root}",
+            remedy="Name the kinds, use a model of tumour or none, or see what `btkeras evaluate --data` says of them",
+        )
+    dataset.require_classes([*classes, TUMOR] if unknown_kinds else classes)
     return dataset
 
 
