@@ -76,6 +76,15 @@ def test_a_temperature_that_raised_the_error_says_so(sharpness: float, temperatu
     assert ("the temperature raised the ECE of these images; it is kept" in text) == (after > before)
 
 
+def test_intervals_say_what_they_draw() -> None:
+    metrics = measured()
+    text = metrics_table(metrics)
+    assert text.startswith("test accuracy ") and "intervals over 200 images; none names its patient" in text
+    grouped = {**metrics, "intervals": {**metrics["intervals"], "groups": 11}}
+    assert "over 11 groups of images that belong together; none names its patient" in metrics_table(grouped)
+    assert metrics_table({**metrics, "split": "all"}).startswith("accuracy ")
+
+
 def test_prediction_sets_are_told_by_how_many_classes_they_name() -> None:
     metrics = measured()
     rows = columns(metrics_table(metrics), "prediction sets")

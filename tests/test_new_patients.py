@@ -59,6 +59,8 @@ def test_a_run_is_evaluated_per_patient(calibrated_run: Path, cohort: Path, tmp_
     assert metrics["intervals"]["groups"] == 9 + 12 and metrics["tumor_classes"]["images"] == 36
     assert metrics["intervals"].keys() == {"accuracy", "macro_recall", "auc", "ece", "brier", "groups"}
     assert re.search(r"per patient, by +accuracy .*\ntumor evidence \(as predict\) +[\d.]+ %", result.stdout)
+    assert result.stdout.startswith("accuracy ")
+    assert "intervals over 21 patients and, of images that name none, groups or single images\n" in result.stdout
     assert "9 patients with 36 slices\n" in result.stdout and "patient, true / predicted" in result.stdout
     selective = found["selective"]
     assert 0 <= selective["coverage"] <= 1 and selective.keys() == {

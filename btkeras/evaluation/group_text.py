@@ -75,6 +75,16 @@ def format_group_table(found: Metrics, classes: Sequence[str], group_by: str) ->
     return aligned(lines)
 
 
+def _drawn(metrics: Metrics) -> str:
+    """What intervals draw."""
+    groups, patients = metrics["intervals"]["groups"], metrics["per_patient"]
+    if not patients:
+        drawn = "images" if groups == metrics["images"] else "groups of images that belong together"
+        return f"{drawn}; none names its patient"
+    named = patients["groups"] + patients["two_tumors"]
+    return "patients" if named == groups else "patients and, of images that name none, groups or single images"
+
+
 def format_new_patients(metrics: Metrics) -> list[list[str]]:
     """An evaluation's ``new_patients.new_patient_metrics`` as blocks of lines; none of before there were any."""
     if "intervals" not in metrics:
@@ -83,6 +93,6 @@ def format_new_patients(metrics: Metrics) -> list[list[str]]:
     scores = format_scores(
         {**metrics, "recall": metrics["macro_recall"]}, {**intervals, "recall": intervals["macro_recall"]}
     )
-    known = f"intervals over {intervals['groups']:,} patients or other groups of images"
+    known = f"intervals over {intervals['groups']:,} {_drawn(metrics)}"
     scans = (format_group_metrics(metrics[f"per_{name}"], name) for name in ("patient", "series"))
     return [[*scores, known], format_tumor_classes(metrics["tumor_classes"]), *scans]

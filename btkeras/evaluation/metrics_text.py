@@ -59,8 +59,9 @@ def _joined(blocks: list[list[str]]) -> str:
 def _headline(metrics: Metrics) -> list[str]:
     interval = (metrics.get("intervals") or {}).get("accuracy")
     known = f"95 % interval {ends(interval)}; " if interval else ""
+    subset = "" if metrics["split"] == "all" else f"{metrics['split']} "
     return [
-        f"{metrics['split']} accuracy {percent(metrics['accuracy'])} of {metrics['images']:,} images "
+        f"{subset}accuracy {percent(metrics['accuracy'])} of {metrics['images']:,} images "
         f"({known}always answering the most frequent class: {percent(metrics['chance'])})"
     ]
 
