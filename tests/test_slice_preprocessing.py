@@ -70,12 +70,21 @@ def test_the_preset_is_what_the_pretrained_weights_need() -> None:
     )
 
 
-@pytest.mark.parametrize("settings", [{"image_size": 0}, {"channels": 2}])
-def test_what_it_cannot_make_is_an_error(settings: dict[str, int]) -> None:
+@pytest.mark.parametrize("settings", [{"image_size": 0}, {"image_size": "64"}, {"image_size": 64.5}, {"channels": 2}])
+def test_what_it_cannot_make_is_an_error(settings: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="1 or 3 channels"):
         SlicePreprocessing(**settings)
     with pytest.raises(ModelError, match="A preset must be 'pretrained'"):
         SlicePreprocessing.from_preset("imagenet")
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "bool"])
+def test_slices_of_another_dtype_are_refused_not_clipped(dtype: str) -> None:
+    images = np.ones((2, 40, 40, 1), dtype)
+    with pytest.raises(ModelError, match=f"needs slices of uint8, or of floating-point.*Received: {dtype}"):
+        SlicePreprocessing(32)(images)
+    with pytest.raises(ModelError, match="needs slices of uint8"):
+        SlicePreprocessing(32)(keras.Input((None, None, 1), dtype=dtype))
 
 
 def test_under_another_backend_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

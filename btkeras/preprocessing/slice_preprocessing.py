@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
 from btkeras.errors import ModelError
 
@@ -18,6 +19,7 @@ class SlicePreprocessing(keras.layers.Layer):
     """Makes slices a network's input, to the same pixels as ``btkeras predict``.
 
     Inputs: ``[height, width, 1 or 3]``, or a batch of such, uint8 or floating-point 0..255 (rounded).
+    Floats of another range, as 0..1, must be multiplied before: values outside are clipped, those inside taken as said.
     Outputs: float32 ``[image_size, image_size, channels]``, or a batch of such, 0..255 times ``scale``.
 
     In ``tf.data`` map it before batching if slices differ in size, or are cropped to the head. It has no weights and no
@@ -31,7 +33,7 @@ class SlicePreprocessing(keras.layers.Layer):
         **settings: Of ``keras.layers.Layer``.
 
     Raises:
-        ModelError: If an argument is not valid, or Keras has another backend.
+        ModelError: If an argument is not valid, Keras has another backend, or slices of another dtype come.
 
     Example:
         >>> import btkeras, numpy as np
@@ -57,9 +59,9 @@ class SlicePreprocessing(keras.layers.Layer):
         **settings: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32", "trainable": False, **settings})
-        if image_size < 1 or channels not in (1, 3):
-            rule = "SlicePreprocessing needs an image_size of at least 1 and 1 or 3 channels"
-            raise ModelError(rule, received=f"image_size={image_size}, channels={channels}")
+        if not isinstance(image_size, int | np.integer) or image_size < 1 or channels not in (1, 3):
+            rule = "SlicePreprocessing needs a whole image_size of at least 1 and 1 or 3 channels"
+            raise ModelError(rule, received=f"image_size={image_size!r}, channels={channels!r}")
         if keras.backend.backend() != "tensorflow":
             raise ModelError(
                 "SlicePreprocessing needs Keras' TensorFlow backend",
@@ -83,6 +85,17 @@ class SlicePreprocessing(keras.layers.Layer):
             raise ModelError("A preset must be 'pretrained'", received=repr(preset))
         known = pretrained_weights()
         return cls(**{name: getattr(known, name) for name in ("image_size", "channels", "harmonize")} | settings)
+
+    def __call__(self, images: Any, *args: Any, **settings: Any) -> Any:
+        """As of every Keras layer; ``ModelError`` unless slices are uint8 or floating-point."""
+        dtype = keras.backend.standardize_dtype(getattr(images, "dtype", "uint8"))
+        if dtype != "uint8" and not keras.backend.is_float_dtype(dtype):
+            raise ModelError(
+                "SlicePreprocessing needs slices of uint8, or of floating-point values 0..255",
+                received=dtype,
+                remedy="Scale them to 0..255 and cast them to float32",
+            )
+        return super().__call__(images, *args, **settings)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Preprocesses a slice, or a batch of them one by one."""
