@@ -117,6 +117,14 @@ def test_a_schedule_by_name_has_that_schedules_defaults() -> None:
         btkeras.training.Schedule(0.1, "cosin", 3, 4)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "key"), [((-1, 3, 4), "learning_rate"), ((0.1, 0, 4), "epochs"), ((1, 3, 0), "steps")]
+)
+def test_a_schedules_numbers_are_above_0(numbers: tuple[float, int, int], key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} must be a number above 0"):
+        btkeras.training.Schedule(numbers[0], "cosine", *numbers[1:])
+
+
 # --- The callbacks ---
 
 
@@ -141,6 +149,24 @@ def test_without_the_metric_the_confusion_matrix_says_what_is_missing(tmp_path: 
         model.fit(
             np.zeros((2, 2)), np.zeros((2, 2)), verbose=0, callbacks=[btkeras.training.ConfusionMatrix(tmp_path, "ab")]
         )
+
+
+def test_a_confusion_matrix_with_other_names_stops_at_the_first_step(tmp_path: Path) -> None:
+    model, ended = small_model(2), []
+    seen = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ended.append(epoch))
+    callbacks = [seen, btkeras.training.ConfusionMatrix(tmp_path, ["no"])]
+    with pytest.raises(ModelError, match=r"a name for each of MacroRecall's 2 classes\. Received: no"):
+        model.fit(np.zeros((2, 20, 20, 1)), np.array([0, 1]), verbose=0, callbacks=callbacks)
+    assert not ended
+
+
+def test_without_validation_no_confusion_matrix_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    callback = btkeras.training.ConfusionMatrix(tmp_path, ["no", "yes"])
+    small_model(2).fit(np.zeros((2, 20, 20, 1)), np.array([0, 1]), epochs=2, verbose=0, callbacks=[callback])
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert "confusion_matrix" not in events.Tags()["tensors"]
+    assert capsys.readouterr().err.count("ConfusionMatrix drew nothing: fit had no validation_data") == 1
 
 
 @pytest.mark.parametrize(
@@ -214,6 +240,8 @@ def test_subsets_are_a_partition(shared_images: Path) -> None:
         ({"subset": "training"}, DataError, "train, validation, test. Received: 'training'"),
         ({"label_mode": "binary"}, ConfigError, "label_mode must be one of int, categorical"),
         ({"image_size": 8}, ConfigError, "image_size"),
+        ({"batch_size": 0}, ConfigError, "batch_size must be a whole number, at least 1. Received: 0"),
+        ({"seed": "a"}, ConfigError, "seed must be a whole number, at least 0. Received: 'a'"),
     ],
 )
 def test_what_cannot_be_loaded_is_said(
@@ -225,5 +253,5 @@ def test_what_cannot_be_loaded_is_said(
 
 def test_a_broken_image_is_named(image_folder: Path) -> None:
     (image_folder / "glioma/000.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"1 broken:\s.*glioma/000.png"):
+    with pytest.raises(DataError, match=r"1 broken:\s.*glioma/000.png(?s:.*)Mend or remove them\.$"):
         btkeras.datasets.load(image_folder, image_size=32)

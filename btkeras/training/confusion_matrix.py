@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
+from btkeras.logging import logger
 from btkeras.training.callbacks import ConfiguredCallback, Logs, register
 from btkeras.training.macro_recall import MacroRecall
 
@@ -20,14 +21,14 @@ Counts = NDArray[np.int64]
 class ConfusionMatrix(ConfiguredCallback):
     """Draws the confusion matrix of each epoch's validation for TensorBoard.
 
-    The model must be compiled with the metric ``MacroRecall``, which counts it.
+    The model must be compiled with the metric ``MacroRecall``, which counts it. An epoch without validation gets none.
 
     Args:
         log_dir: Where TensorBoard looks, as for ``keras.callbacks.TensorBoard``.
         classes: Names of the classes, in the order of the network's outputs.
 
     Raises:
-        ModelError: When an epoch ends, if the model has no such metric.
+        ModelError: After the first step, if the model has no such metric, or it has another number of classes.
 
     Example:
         >>> import btkeras
@@ -43,11 +44,26 @@ class ConfusionMatrix(ConfiguredCallback):
     def on_train_begin(self, logs: Logs = None) -> None:
         import tensorflow as tf
 
+        self._checked = self._drawn = False
         self._writer = tf.summary.create_file_writer(self.log_dir)
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        # Keras makes the metrics in the first step.
+        if self._checked:
+            return
+        self._checked = True
+        known = len(validation_counts(self.model))
+        if known != len(self.classes):
+            rule = f"ConfusionMatrix needs a name for each of MacroRecall's {known} classes"
+            raise ModelError(rule, received=", ".join(map(str, self.classes)) or "none")
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         import tensorflow as tf
 
+        if not any(name.startswith("val_") for name in logs or {}):
+            # The metric still holds the training's counts.
+            return
+        self._drawn = True
         with self._writer.as_default():
             image = confusion_image(validation_counts(self.model), self.classes)
             tf.summary.image("confusion_matrix", image[None], epoch + 1)
@@ -55,6 +71,8 @@ class ConfusionMatrix(ConfiguredCallback):
 
     def on_train_end(self, logs: Logs = None) -> None:
         self._writer.close()
+        if not self._drawn:
+            logger.warning("ConfusionMatrix drew nothing: fit had no validation_data")
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from btkeras.errors import ModelError
@@ -35,10 +36,10 @@ class MacroRecall(keras.metrics.Metric):
 
     def __init__(self, classes: int, name: str = "macro_recall", dtype: str = "float32") -> None:
         super().__init__(name=name, dtype=dtype)
-        if not isinstance(classes, int) or classes < 2:
+        if not isinstance(classes, int | np.integer) or classes < 2:
             raise ModelError("MacroRecall needs a whole number of classes, at least 2", received=repr(classes))
-        self.classes = classes
-        self.matrix = self.add_variable((classes, classes), "zeros", name="matrix")
+        self.classes = int(classes)
+        self.matrix = self.add_variable((self.classes, self.classes), "zeros", name="matrix")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Counts a batch.

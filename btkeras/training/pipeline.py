@@ -122,14 +122,14 @@ def load_images(
     )
 
 
-def broken_images(broken: Mapping[str, str]) -> DataError:
+def broken_images(broken: Mapping[str, str], way_out: str = ", or leave them out: --skip-broken") -> DataError:
     """The error that names broken images (path and reason of each), the first of them where there are many."""
     reasons = [f"\n  {reason.removesuffix('.')}" for reason in list(broken.values())[:_NAMED]]
     more = f"\n  and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
     return DataError(
         "Every image of a dataset must be readable",
         received=f"{len(broken)} broken:{''.join(reasons)}{more}",
-        remedy="Mend or remove them, or leave them out: --skip-broken",
+        remedy=f"Mend or remove them{way_out}",
     )
 
 

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from btkeras.config import ScheduleConfig
+from btkeras.config_rules import positive
 
 
 def _cosine(config: ScheduleConfig, epoch: Any, progress: Any) -> Any:
@@ -40,7 +41,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         steps: Training steps per epoch.
 
     Raises:
-        ConfigError: If there is no such schedule.
+        ConfigError: If there is no such schedule, or a number is not above 0.
 
     Example:
         >>> import btkeras, keras
@@ -52,6 +53,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, learning_rate: float, schedule: ScheduleConfig | str, epochs: int, steps: int) -> None:
         super().__init__()
+        for key, value in (("learning_rate", learning_rate), ("epochs", epochs), ("steps", steps)):
+            positive(key, value)
         schedule = ScheduleConfig(schedule) if isinstance(schedule, str) else schedule
         self._peak, self._config, self._epochs, self.steps = learning_rate, schedule, epochs, steps
         rise = _ONE_CYCLE_RISE * epochs if schedule.name == "one_cycle" else 0.0

@@ -71,6 +71,9 @@ def load(  # noqa: PLR0913
     """
     if label_mode not in _LABEL_MODES:
         raise ConfigError(f"label_mode must be one of {', '.join(_LABEL_MODES)}", received=repr(label_mode))
+    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
+        if not isinstance(value, int | np.integer) or value < least:
+            raise ConfigError(f"{name} must be a whole number, at least {least}", received=repr(value))
     settings = DataConfig(
         image_size=image_size,
         channels=channels,
@@ -84,7 +87,7 @@ def load(  # noqa: PLR0913
     records = dataset.records if subset is None else make_split(dataset, settings, cache_folder()).subset(subset)
     images = load_images(dataset, records, image_size, ExperimentConfig(data=settings), name=subset or "images")
     if images.broken:
-        raise broken_images({records[i].path: str(error) for i, error in images.broken.items()})
+        raise broken_images({records[i].path: str(error) for i, error in images.broken.items()}, way_out="")
     labels = np.array([dataset.classes.index(record.label) for record in records], np.int32)
     targets = tf.one_hot(labels, len(dataset.classes)) if label_mode == "categorical" else tf.constant(labels)
     numbers = tf.data.Dataset.range(len(records))
