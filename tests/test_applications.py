@@ -53,6 +53,8 @@ def test_weights_of_a_file_are_loaded(tmp_path: Path) -> None:
     second = models.ResNet34(input_shape=(32, 32, 1), weights=tmp_path / "own.weights.h5")
     images = pixels(2, 32, 32, 1)
     np.testing.assert_array_equal(first(images), second(images))
+    with pytest.raises(ModelError, match="must be of the same network, input channels and classes"):
+        models.ResNet34SE(input_shape=(32, 32, 1), weights=tmp_path / "own.weights.h5")
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,9 @@ def test_weights_of_a_file_are_loaded(tmp_path: Path) -> None:
         ({"weights": "imagenet"}, r"must be None, 'pretrained' or a file \*.weights.h5. Received: 'imagenet'"),
         ({"weights": "absent.weights.h5"}, "must be None, 'pretrained' or a file"),
         ({"input_shape": (31, 64, 1)}, "at least 32 x 32 pixels"),
+        ({"input_shape": 64}, r"input_shape must be height, width .* and channels. Received: 64"),
+        ({"input_shape": (32, 32)}, "input_shape must be height, width"),
+        ({"input_shape": (32, 32, 1), "classes": 0}, "classes must be a whole number, at least 1. Received: 0"),
         ({"include_top": False, "pooling": "mean"}, "pooling must be None or one of avg, max. Received: 'mean'"),
     ],
 )
@@ -73,6 +78,8 @@ def test_what_cannot_be_built_is_said(settings: dict[str, object], message: str)
 def test_pretrained_weights_are_of_one_network_only() -> None:
     with pytest.raises(ModelError, match="weights are of improved_resnet34"):
         models.ResNet34SE(weights="pretrained")
+    with pytest.raises(ModelError, match=r"for 1 or 3 channels\. Received: 5"):
+        models.ImprovedResNet34(weights="pretrained", input_shape=(64, 64, 5))
 
 
 def test_an_installation_without_them_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 from keras import KerasTensor, layers
 
 from btkeras.errors import ModelError
@@ -84,8 +87,12 @@ class PaperNetwork:
             ModelError: If an argument is not valid, or the weights cannot be had.
         """
         _check_pooling(pooling)
+        if not _is_count(classes):
+            raise ModelError("classes must be a whole number, at least 1", received=repr(classes))
         known = self._pretrained(weights)
         images = _images(input_tensor, input_shape or _default_shape(include_top, known))
+        if known and images.shape[-1] not in (1, 3):
+            raise ModelError("Pretrained weights are for 1 or 3 channels", received=images.shape[-1])
         mean, variance = (known.mean, known.variance) if known else (0.0, 1.0)
         x = backbone(self.network, images, mean, variance)
         if include_top:
@@ -97,7 +104,7 @@ class PaperNetwork:
         if known:
             load_pretrained_weights(model, known.file)
         elif weights is not None:
-            model.load_weights(weights)
+            _load_file(model, weights)
         return model
 
     def _pretrained(self, weights: str | Path | None) -> PretrainedWeights | None:
@@ -122,9 +129,35 @@ def _default_shape(include_top: bool, known: PretrainedWeights | None) -> _Shape
 
 
 def _images(tensor: KerasTensor | None, shape: _Shape) -> KerasTensor:
+    if tensor is None:
+        _check_shape(shape)
     images = layers.Input(shape, name="images") if tensor is None else tensor
     check_size(images.shape[1:3])
     return images
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | np.integer) and bool(value >= 1)
+
+
+def _check_shape(shape: Any) -> None:
+    three = isinstance(shape, tuple | list) and len(shape) == 3
+    if not (three and _is_count(shape[2]) and all(side is None or _is_count(side) for side in shape[:2])):
+        rule = "input_shape must be height, width (whole numbers or None) and channels"
+        raise ModelError(rule, received=repr(shape), remedy="Example: input_shape=(224, 224, 1)")
+
+
+def _load_file(model: keras.Model, file: str | Path) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            model.load_weights(file)
+        except (ValueError, KeyError, OSError) as error:  # Whatever Keras makes of another network's file.
+            rule = "A weights file must be of the same network, input channels and classes"
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(rule, received=f"{file} ({reason})") from error
+    for each in said:
+        warnings.warn(each.message, stacklevel=3)
 
 
 def _check_pooling(pooling: str | None) -> None:
