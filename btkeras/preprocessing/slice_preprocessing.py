@@ -33,7 +33,8 @@ class SlicePreprocessing(keras.layers.Layer):
         **settings: Of ``keras.layers.Layer``.
 
     Raises:
-        ModelError: If an argument is not valid, Keras has another backend, or slices of another dtype come.
+        ModelError: If an argument is not valid, Keras has another backend, or slices of another dtype come (which
+            ``tf.data`` passes on as a ``StagingError`` with the same message).
 
     Example:
         >>> import btkeras, numpy as np
