@@ -12,6 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from btkeras.errors import DataError
 from btkeras.metrics import Resampling, bootstrap_weights, clustered_bootstrap, intervals, summarize, wilson
+from btkeras.metrics.intervals import mean_interval, recall_metrics
 
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
 FEW = Resampling(samples=30, seed=3)
@@ -137,19 +138,44 @@ def test_a_figure_without_a_denominator_in_the_images_is_0_throughout() -> None:
     labels, predictions = answers(3, 60)
     predictions = np.where(predictions == 2, 1, predictions)
     found = clustered_bootstrap(labels, predictions, np.arange(60), CLASSES, FEW)
-    assert found["per_class"]["no_tumor"]["precision"] == [0, 0]
+    assert found["per_class"]["no_tumor"]["precision"] is None
     low, high = found["precision"]
     assert low < summarize(labels, np.eye(4)[predictions], CLASSES)["macro"]["precision"] < high
 
 
-def test_an_interval_that_no_resample_has_a_value_for_is_none() -> None:
+def test_where_all_resamples_agree_the_interval_is_wilsons_over_the_groups() -> None:
+    labels = np.repeat([0, 1], (8, 6))
+    # Two images a group: 4 groups of the first class, 3 of the second, which is never predicted.
+    predictions, groups = np.zeros(14, int), np.arange(14) // 2
+    found = recall_metrics(labels, predictions, groups, CLASSES, FEW)
+    lower = [proportion_confint(k, n, method="wilson") for k, n in ((4, 4), (0, 3))]
+    half = [np.hypot(1 - lower[0][0], 0) / 2, np.hypot(0, lower[1][1]) / 2]
+    assert found["intervals"]["macro_recall"] == pytest.approx([0.5 - half[0], 0.5 + half[1]])
+    assert found["intervals"]["accuracy"][0] < found["accuracy"] < found["intervals"]["accuracy"][1]
+    right = clustered_bootstrap(labels, labels, groups, CLASSES[:2], FEW)
+    assert right["accuracy"] == pytest.approx(proportion_confint(7, 7, method="wilson"))
+    assert recall_metrics(labels, labels, groups, CLASSES, FEW)["intervals"]["accuracy"] == right["accuracy"]
+    assert right["per_class"]["glioma"]["recall"] == pytest.approx(lower[0])
+    # F1 is 2 J / (1 + J) of the share J.
+    assert right["per_class"]["glioma"]["f1"] == pytest.approx([2 * lower[0][0] / (1 + lower[0][0]), 1])
+    assert all(right[name][0] < right[name][1] == 1 for name in intervals.INTERVAL_METRICS)
+
+
+def test_the_interval_of_a_mean_of_two_equal_proportions_is_narrower_by_the_root_of_two() -> None:
+    low, high = mean_interval(np.array([0.5, 0.5]), [(0.3, 0.7)] * 2)
+    assert (low, high) == pytest.approx((0.5 - 0.2 / np.sqrt(2), 0.5 + 0.2 / np.sqrt(2)))
+    assert mean_interval(np.array([0.9]), [(0.6, 1.0)]) == pytest.approx([0.6, 1.0])
+
+
+def test_where_no_resample_has_a_value_the_interval_is_wilsons_too() -> None:
     labels = np.array([0, 1])
     # The only draw of this seed is the first image twice: nothing of the second's class.
     one = Resampling(samples=1, seed=next(s for s in range(99) if next(bootstrap_weights(2, 1, s))[0, 0] == 2))
     found = clustered_bootstrap(labels, labels, np.arange(2), CLASSES[:2], one)
-    assert found["recall"] is None
-    assert found["per_class"]["glioma"]["recall"] == [1, 1]
-    assert found["per_class"]["meningioma"]["recall"] is None
+    expected = proportion_confint(1, 1, method="wilson")
+    for label in CLASSES[:2]:
+        assert found["per_class"][label]["recall"] == pytest.approx(expected)
+    assert found["recall"] == pytest.approx([1 - (1 - expected[0]) / np.sqrt(2), 1])
 
 
 def test_copies_within_a_group_change_nothing_and_copies_as_groups_make_it_too_narrow() -> None:

@@ -2,7 +2,7 @@
 
 Slices of one patient, and duplicates, are right or wrong together. Counted one by one they make an interval too narrow,
 so the bootstrap draws groups: each resample is as many groups as there are, with replacement. Where every prediction is
-right, the bootstrap's interval has no width; Wilson's has.
+right, all resamples agree, and their interval would have no width: Wilson's over the groups stands in its place.
 """
 
 from __future__ import annotations
@@ -103,6 +103,26 @@ def percentile_interval(values: FloatArray, level: float) -> list[float]:
     return [float(low), float(high)]
 
 
+def resampled_interval(values: FloatArray, level: float) -> list[float] | None:
+    """``percentile_interval`` of the resamples' values that are not NaN; None where all agree, or none is left."""
+    defined = values[~np.isnan(values)]
+    low, high = percentile_interval(defined, level) if len(defined) else (0.0, 0.0)
+    # Sums in another order differ by rounding.
+    return [low, high] if high - low > 1e-12 else None
+
+
+def mean_interval(values: FloatArray, intervals: Sequence[Sequence[float]]) -> list[float]:
+    """The interval of a mean of independent proportions ``[k]`` from their own intervals.
+
+    The squares of the distances to the ends add up, for each end apart: MOVER (Zou, Huang and Zhang, "A note on
+    confidence interval estimation for a linear function of binomial proportions", Computational Statistics & Data
+    Analysis 53, 2009). Of one proportion it is that one's interval.
+    """
+    mean, ends = float(np.mean(values)), np.asarray(intervals, float).T
+    low, high = np.sqrt(((ends - values) ** 2).sum(axis=1)) / len(values)
+    return [max(mean - float(low), 0.0), min(mean + float(high), 1.0)]
+
+
 def clustered_bootstrap(
     labels: IntArray, predictions: IntArray, groups: IntArray, classes: Sequence[str], resampling: Resampling
 ) -> dict[str, Any]:
@@ -111,6 +131,11 @@ def clustered_bootstrap(
     A resample may draw no image of a class, or none that is predicted as it. A metric that loses its denominator so is
     left out of its interval, and so is the macro average over it. A metric without a denominator in the images
     themselves is 0 throughout, as in ``summarize``.
+
+    Where all resamples agree, or none has a value, the interval is Wilson's, with groups as the trials: all of them for
+    the accuracy, else those with an image that the metric is of. F1 is 2 J / (1 + J), where J is the share of hits
+    among the images that are of the class or predicted as it, and so are its ends. The macro averages have
+    ``mean_interval`` of their classes', which takes these for independent.
 
     Args:
         labels: ``[n]`` class indices.
@@ -121,7 +146,7 @@ def clustered_bootstrap(
 
     Returns:
         ``[low, high]`` for ``accuracy`` and each macro-averaged metric, and ``per_class`` by name; JSON-ready. None
-        in place of an interval that no resample has a value for.
+        in place of the interval of a metric without a denominator.
     """
     matrices = _resampled_matrices(labels, predictions, groups, len(classes), resampling)
     observed = class_metrics(confusion_matrix(labels, predictions, len(classes)), undefined=np.nan)
@@ -129,12 +154,20 @@ def clustered_bootstrap(
         name: np.where(np.isnan(observed[name]), 0.0, values)
         for name, values in class_metrics(matrices, undefined=np.nan).items()
     }
-    interval = partial(_defined_interval, level=resampling.level)
+    interval = partial(resampled_interval, level=resampling.level)
+    agreed = {
+        name: _class_intervals(labels, predictions, groups, name, observed[name], resampling.level)
+        for name in INTERVAL_METRICS
+    }
     return {
-        "accuracy": interval(_accuracies(matrices)),
-        **{name: interval(metrics[name].mean(axis=1)) for name in INTERVAL_METRICS},
+        "accuracy": _accuracy_interval(matrices, labels == predictions, groups, resampling.level),
+        **{
+            name: interval(metrics[name].mean(axis=1)) or _macro_interval(observed[name], agreed[name])
+            for name in INTERVAL_METRICS
+        },
         "per_class": {
-            label: {name: interval(metrics[name][:, i]) for name in INTERVAL_METRICS} for i, label in enumerate(classes)
+            label: {name: interval(metrics[name][:, i]) or agreed[name][i] for name in INTERVAL_METRICS}
+            for i, label in enumerate(classes)
         },
     }
 
@@ -150,16 +183,18 @@ def recall_metrics(
         the number of its labels; and ``confusion_matrix``.
     """
     matrix = confusion_matrix(labels, predictions, len(classes))
-    occurring, recalls = matrix.sum(axis=1) > 0, class_metrics(matrix)["recall"]
+    occurring, recalls = matrix.sum(axis=1) > 0, class_metrics(matrix, undefined=np.nan)["recall"]
     matrices = _resampled_matrices(labels, predictions, groups, len(classes), resampling)
     drawn = class_metrics(matrices, undefined=np.nan)["recall"][:, occurring].mean(axis=1)
+    agreed = _class_intervals(labels, predictions, groups, "recall", recalls, resampling.level)
     rows = zip(recalls.tolist(), matrix.sum(axis=1).tolist(), strict=True)
     return {
         "accuracy": accuracy(matrix),
         "macro_recall": float(recalls[occurring].mean()),
         "intervals": {
-            "accuracy": _defined_interval(_accuracies(matrices), resampling.level),
-            "macro_recall": _defined_interval(drawn, resampling.level),
+            "accuracy": _accuracy_interval(matrices, labels == predictions, groups, resampling.level),
+            "macro_recall": resampled_interval(drawn, resampling.level)
+            or _macro_interval(recalls[occurring], [found for found in agreed if found]),
         },
         "per_class": {
             label: {"recall": recall if support else None, "support": support}
@@ -177,10 +212,35 @@ def _resampled_matrices(
     return resampled_sums(counts, resampling).reshape(-1, size, size)
 
 
-def _accuracies(matrices: FloatArray) -> NDArray[np.float64]:
-    return np.asarray(np.trace(matrices, axis1=1, axis2=2) / matrices.sum(axis=(1, 2)))
+def _accuracy_interval(matrices: FloatArray, correct: NDArray[np.bool_], groups: IntArray, level: float) -> list[float]:
+    """The bootstrap's, or Wilson's over the groups."""
+    accuracies = np.trace(matrices, axis1=1, axis2=2) / matrices.sum(axis=(1, 2))
+    return resampled_interval(accuracies, level) or _proportion_interval(float(correct.mean()), groups, level)
 
 
-def _defined_interval(values: FloatArray, level: float) -> list[float] | None:
-    defined = values[~np.isnan(values)]
-    return percentile_interval(defined, level) if len(defined) else None
+def _proportion_interval(share: float, groups: IntArray, level: float) -> list[float]:
+    """Wilson's interval of a share of images, where only the different ones of ``groups`` are independent."""
+    count = len(np.unique(groups))
+    return list(wilson(min(share * count, count), count, level))
+
+
+def _class_intervals(
+    labels: IntArray, predictions: IntArray, groups: IntArray, name: str, values: FloatArray, level: float
+) -> list[list[float] | None]:
+    """Wilson's intervals of a metric's value of each class ``[classes]``; None where that is NaN."""
+    found: list[list[float] | None] = []
+    for i, value in enumerate(values.tolist()):
+        actual, predicted = labels == i, predictions == i
+        trials = {"precision": predicted, "recall": actual, "specificity": ~actual, "f1": actual | predicted}[name]
+        # F1 is no share of images; that of the hits among the images with the class, which F1 rises with, is one.
+        share = value / (2 - value) if name == "f1" else value
+        ends = None if np.isnan(value) else _proportion_interval(share, groups[trials], level)
+        found.append([2 * end / (1 + end) for end in ends] if ends and name == "f1" else ends)
+    return found
+
+
+def _macro_interval(values: FloatArray, intervals: Sequence[Sequence[float] | None]) -> list[float] | None:
+    """``mean_interval`` of classes, of which those without a value are 0; None if none has one."""
+    known = np.nan_to_num(values)
+    ends = [own or (value, value) for own, value in zip(intervals, known.tolist(), strict=True)]
+    return mean_interval(known, ends) if any(intervals) else None

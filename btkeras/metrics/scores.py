@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 
 from btkeras.metrics.calibration import bin_numbers, brier_score, expected_calibration_error, top_label
 from btkeras.metrics.classification import FloatArray, IntArray
-from btkeras.metrics.intervals import Resampling, bootstrap_weights, group_sums, percentile_interval, resampled_sums
+from btkeras.metrics.intervals import Resampling, bootstrap_weights, group_sums, resampled_interval, resampled_sums
 
 SCORES = ("auc", "ece", "brier")
 
@@ -31,7 +31,8 @@ def score_metrics(
     ``auc`` is ``macro_auc``, ``ece`` and ``brier`` are those of ``metrics.calibration``. Intervals of AUC and Brier
     score are the resamples' percentiles. The ECE is biased upwards, and in a resample once more: its interval is the
     basic one, twice the ECE less the percentiles (Davison and Hinkley, "Bootstrap Methods and their Application",
-    1997), cut at 0, and may lie below the ECE.
+    1997), cut at 0, and may lie below the ECE. Where all resamples agree there is no interval:
+    these are no proportions, of which Wilson's would be.
 
     Args:
         labels: ``[n]`` class indices.
@@ -41,14 +42,15 @@ def score_metrics(
     """
     ece = expected_calibration_error(labels, probabilities)
     values = {"auc": macro_auc(labels, probabilities), "ece": ece, "brier": brier_score(labels, probabilities)}
-    low, high = percentile_interval(_resampled_ece(labels, probabilities, groups, resampling), resampling.level)
+    level = resampling.level
+    ends = resampled_interval(_resampled_ece(labels, probabilities, groups, resampling), level)
     errors = ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1)
     sums = resampled_sums(group_sums(np.stack([errors, np.ones(len(labels))], axis=1), groups), resampling)
     areas = np.empty(0) if values["auc"] is None else _resampled_auc(labels, probabilities, groups, resampling)
     return values, {
-        "auc": percentile_interval(areas, resampling.level) if len(areas) else None,
-        "ece": [max(2 * ece - high, 0.0), max(2 * ece - low, 0.0)],
-        "brier": percentile_interval(sums[:, 0] / sums[:, 1], resampling.level),
+        "auc": resampled_interval(areas, level),
+        "ece": ends and [max(2 * ece - end, 0.0) for end in reversed(ends)],
+        "brier": resampled_interval(sums[:, 0] / sums[:, 1], level),
     }
 
 

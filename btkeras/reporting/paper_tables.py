@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
-from btkeras.metrics import METRICS, wilson
+from btkeras.metrics import METRICS
 from btkeras.reporting import published
 from btkeras.reporting.document import Block, Column, Format, Table, Text, check, count, decimals, percent
 from btkeras.reporting.published import CLASS_METRICS
@@ -64,11 +62,16 @@ def overview_table(data: ReportData) -> Table:
     )
 
 
+def compares_with_paper(data: ReportData) -> bool:
+    """Whether the paper's figures are shown: not beside other classes than its own."""
+    return all(published.compares_with(source.manifest["classes"]) for source in data.sources)
+
+
 def paper_tables(data: ReportData) -> list[Block]:
     """The tables of the paper, and size and speed; for other classes only those of images, size and speed."""
-    if not all(published.compares_with(source.manifest["classes"]) for source in data.sources):
+    if not compares_with_paper(data):
         found = f"The paper's figures are left out: its classes are {', '.join(published.IMAGES)}."
-        return [Text((found,)), *_dataset_tables(data, paper=False), _size_table(data)]
+        return [Text((found,)), *_dataset_tables(data, paper=False), _size_table(data, paper=False)]
     tables = {
         "2": _model_table(
             data,
@@ -181,7 +184,7 @@ def headline_table(data: ReportData) -> Table:
 def _class_note(data: ReportData) -> str:
     return (
         f"Percent, of {data.pooled}, one class against the rest, with {format_level(data.sources[0])} intervals: "
-        "bootstrap over groups, or Wilson's where all resamples agree."
+        "bootstrap over groups, or Wilson's over them where all resamples agree."
     )
 
 
@@ -196,28 +199,16 @@ def _misprints(models: Iterable[str]) -> Iterator[str]:
 
 def _class_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
     pooled, intervals = model.metrics["pooled"], model.metrics["intervals"]
-    matrix, paper = np.array(pooled["confusion_matrix"]), published.PER_CLASS.get(model.model, {})
-    trials = {label: _trials(matrix, i) for i, label in enumerate(pooled["per_class"])}
+    paper = published.PER_CLASS.get(model.model, {})
     rows = {**pooled["per_class"], "macro average": {**pooled["macro"], "images": pooled["images"]}}
     for label, row in rows.items():
-        own, proportions = intervals["per_class"].get(label, intervals), trials.get(label, {})
-        here = {name: _with_interval(row[name], own[name], proportions.get(name)) for name in CLASS_METRICS}
-        there = paper.get(label if proportions else published.AVERAGE)
+        own = intervals["per_class"].get(label, intervals)
+        here = {
+            name: row[name] if row[name] is None else {"value": row[name], "interval": own[name]}
+            for name in CLASS_METRICS
+        }
+        there = paper.get(label if label in pooled["per_class"] else published.AVERAGE)
         yield {"model": model.name, "class": label, "here": here, "paper": there, "images": row["images"]}
-
-
-def _trials(matrix: Any, i: int) -> dict[str, tuple[int, int]]:
-    """Successes and trials of the metrics of a class that are proportions."""
-    hits, actual, predicted, total = (int(n) for n in (matrix[i, i], matrix[i].sum(), matrix[:, i].sum(), matrix.sum()))
-    specificity = (total - actual - predicted + hits, total - actual)
-    return {"precision": (hits, predicted), "recall": (hits, actual), "specificity": specificity}
-
-
-def _with_interval(value: float | None, bootstrap: Sequence[float] | None, trials: tuple[int, int] | None) -> Any:
-    """A metric with the bootstrap's interval, or Wilson's where that has no width and there is one."""
-    has_width = bootstrap is not None and bootstrap[0] < bootstrap[1]
-    interval = bootstrap if has_width or not (trials and trials[1]) else wilson(*trials)
-    return None if value is None else {"value": value, "interval": interval and list(interval)}
 
 
 def _fold_table(data: ReportData) -> Table | None:
@@ -239,17 +230,17 @@ def _fold_rows(model: ReportedModel) -> Iterator[Mapping[str, Any]]:
     yield {"model": model.name, "training": "average", "here": model.spreads, "paper": average}
 
 
-def _size_table(data: ReportData) -> Table:
+def _size_table(data: ReportData, *, paper: bool = True) -> Table:
     parameters = "parameters, millions"
     columns = (
         Column("model"),
         Column("here", decimals(2, 1e6), "metrics.parameters", parameters),
-        Column("paper", decimals(1, 1e6), "parameters", parameters),
+        *(Column("paper", decimals(1, 1e6), "parameters", parameters),) * paper,
         Column("trainable, millions", decimals(2, 1e6), "metrics.trainable_parameters"),
         Column("MACs, billions", decimals(2, 1e9), "metrics.macs"),
         *Column.several(("training", "testing"), decimals(1), "images per second"),
         Column("device"),
-        *metric_columns(("accuracy",)),
+        *metric_columns(("accuracy",), paper=paper),
     )
     return Table.from_rows(
         "size-and-speed",

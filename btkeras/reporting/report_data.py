@@ -59,10 +59,8 @@ class ReportedModel:
 
     @property
     def accuracy_interval(self) -> list[float]:
-        """The bootstrap's interval; Wilson's where every prediction is right, or wrong, and that has no width."""
-        intervals = self.metrics["intervals"]
-        low, high = intervals["accuracy"]
-        return [low, high] if high > low else list(intervals["accuracy_wilson"])
+        """Of all predictions, as of ``metrics.clustered_bootstrap``."""
+        return list(self.metrics["intervals"]["accuracy"])
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
