@@ -105,6 +105,7 @@ def test_a_server_that_decides_is_shown_to_decide(server: Fake, slices: list[str
     table = run(slices[0], "--server", server.url)
     header, row = table.stdout.splitlines()
     assert header.startswith("decision ") and row.startswith("uncertain ") and "99.5" in row
+    assert table.stderr.count("does not look up training slices") == 1
     assert row.endswith("(unlike the training slices)") and "no decisions" not in table.stderr
 
 

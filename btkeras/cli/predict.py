@@ -97,9 +97,9 @@ def predict(
     run.
 
     --server asks a server instead of loading a model; BTKERAS_TOKEN in the environment is its bearer token. `btkeras
-    serve` answers as the model would here. TensorFlow Serving knows neither thresholds nor prediction sets: its
-    predictions have a label, the most probable class, and no decision; it does not list its models, so --name is needed
-    unless the name is btkeras.
+    serve` answers as the model would here, but does not look up training slices: near_duplicate stays empty. TensorFlow
+    Serving knows neither thresholds nor prediction sets: its predictions have a label, the most probable class, and no
+    decision; it does not list its models, so --name is needed unless the name is btkeras.
 
     \b
     Examples:
@@ -196,7 +196,7 @@ def _by_server(refs: Sequence[SliceRef], options: Mapping[str, Any]) -> tuple[Se
 
     version, token = options["model_version"] or "", os.environ.get(TOKEN)
     client = Client(options["server"], options["name"] or "", version, token)
-    click.echo(f"server: {client.source}", err=True)
+    click.echo(f"server: {client.source}; it does not look up training slices (near_duplicate is empty)", err=True)
     return client.predict_files(refs)
 
 
