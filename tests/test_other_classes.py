@@ -94,6 +94,8 @@ def test_a_report_and_a_card_have_the_classes_and_no_figure_of_the_paper(binary:
         done = btkeras(*command)
         assert done.exit_code == 0, done.output
     text = report.read_text().replace("\\", "")
+    assert not any(figure in text for figure in ("97.93", "99.44", "899", "misprint", "published protocol", "paper |"))
+    assert "Size and speed" in text and "Research use only" in text
     assert "The paper's figures are left out: its classes are glioma, meningioma, no_tumor, pituitary" in text
     assert "Table 1." not in text and "Table 3." not in text and "| tumor |" in text
     assert re.search(r"one of no_tumor, tumor\.", card.read_text().replace("\\", ""))

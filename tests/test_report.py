@@ -28,7 +28,7 @@ from btkeras.reporting import published, render
 from btkeras.reporting.document import Figure, Gallery, Panel
 from btkeras.reporting.plots import to_svg
 from btkeras.reporting.render import FORMATS, write_report
-from btkeras.reporting.report import build_report
+from btkeras.reporting.report import build_report, split_caveats
 from btkeras.reporting.sources import read_source
 from tests.conftest import CLASSES, write_images
 from tests.fake_experiment import fake_experiment, fake_run
@@ -151,11 +151,8 @@ def test_table_3_has_the_pooled_metrics_and_their_intervals(as_json: dict[str, A
         for metric, title in (("precision", "precision"), ("recall", "recall"), ("f1", "F1")):
             cell = rows[label][f"{title}, here"]
             assert cell["value"] == model["pooled"]["per_class"][label][metric]
-            low, high = model["intervals"]["per_class"][label][metric]
-            # Wilson's where all resamples agree; F1 is no proportion and has none.
-            assert cell["interval"] == [low, high] or (
-                low == high and metric != "f1" and cell["interval"] != [low, high]
-            )
+            low, high = cell["interval"]
+            assert [low, high] == model["intervals"]["per_class"][label][metric] and low < high
     assert rows["no_tumor"]["precision, paper"] == 1.0 and rows["glioma"]["precision, paper"] == 0.9793
     assert rows["macro average"]["recall, here"]["value"] == model["pooled"]["macro"]["recall"]
     misprints = [note for note in found["notes"] if "misprint" in note]
@@ -612,6 +609,16 @@ def test_a_split_by_image_counts_its_relatives_and_shares_the_faults(named: Data
     text = sentences(rendered("json", path, out=tmp_path))
     assert "have a slice of the same patient or byte-for-byte duplicate in the training subset" in text
     assert "A report on a split that follows it shares them." in text
+
+
+def test_of_a_split_without_groups_the_near_duplicates_that_were_counted_are_said(single: Path, tmp_path: Path) -> None:
+    source = read_source(single)
+    runs = tuple(replace(run) for run in source.runs)
+    for run in runs:
+        run.__dict__["_metrics"] = {"without_near_duplicates": {"near_duplicates": 2}}
+    tested = sum(len(run.result.paths) for run in runs)
+    found = " ".join(split_caveats(replace(source, groups={}, runs=runs)))
+    assert f"2 of {tested} test images have a near-duplicate in the training subset. The dataset names no" in found
 
 
 def test_intervals_by_other_groups_count_fewer_independent_images(single: Path) -> None:

@@ -71,6 +71,8 @@ def build_report(
     sets = [tables.set_table(data)] if any(model.is_calibrated for model in data.models) else []
     measured = measured_blocks(data)
     near = [tables.near_duplicate_table(data)] if any(model.without_near_duplicates for model in data.models) else []
+    known_faults = [Text((_faults(data),)), Text((*published.FAULTS,), "list")]
+    faults = known_faults if paper_tables.compares_with_paper(data) else []
     sections: dict[str, Sequence[Block]] = {
         "Summary": _summary_blocks(data, elsewhere=bool(measured["evaluations"])),
         "Comparisons": _comparison_blocks(data),
@@ -91,7 +93,7 @@ def build_report(
         "Robustness": _robustness_blocks(data),
         "Explanations": measured["explanations"],
         "Shortcuts": measured["shortcuts"],
-        "Limits": [Text((_faults(data),)), Text((*published.FAULTS, RESEARCH_ONLY), "list")],
+        "Limits": [*faults, Text((RESEARCH_ONLY,), "list")],
         "Provenance": tables.provenance_tables(data),
     }
     return Report(f"btkeras report: {', '.join(source.path.resolve().name for source in data.sources)}", sections)
@@ -155,7 +157,15 @@ def split_caveats(source: Source) -> list[str]:
 def _leakage(source: Source) -> str:
     """How many test images have a relative among the training images."""
     if not source.groups:
-        return "The dataset names no patients and has no equal files: how much the split leaks cannot be counted."
+        near = [run.without_near_duplicates for run in source.runs]
+        total, counts = (
+            sum(len(run.result.paths) for run in source.runs),
+            [row["near_duplicates"] for row in near if row],
+        )
+        counted = (
+            f"{sum(counts):,} of {total:,} test images have a near-duplicate" if all(near) else "No equal files are"
+        )
+        return f"{counted} in the training subset. The dataset names no patients, so slices of one cannot be counted."
     tested = related = 0
     for split in source.splits:
         known = {source.groups[path] for path in split["train"] if path in source.groups}
