@@ -95,6 +95,6 @@ def format_new_patients(metrics: Metrics) -> list[list[str]]:
     )
     known = f"intervals over {intervals['groups']:,} {_drawn(metrics)}"
     if any(metrics[key] is not None and intervals[key] is None for key in ("auc", "ece", "brier")):
-        known += "; none where all resamples have the same value"
+        known += "\nno interval where all resamples have the same value"
     scans = (format_group_metrics(metrics[f"per_{name}"], name) for name in ("patient", "series"))
     return [[*scores, known], format_tumor_classes(metrics["tumor_classes"]), *scans]

@@ -158,13 +158,8 @@ def _leakage(source: Source) -> str:
     """How many test images have a relative among the training images."""
     if not source.groups:
         near = [run.without_near_duplicates for run in source.runs]
-        total, counts = (
-            sum(len(run.result.paths) for run in source.runs),
-            [row["near_duplicates"] for row in near if row],
-        )
-        counted = (
-            f"{sum(counts):,} of {total:,} test images have a near-duplicate" if all(near) else "No equal files are"
-        )
+        total, count = sum(len(run.result.paths) for run in source.runs), sum(r["near_duplicates"] for r in near if r)
+        counted = f"{count:,} of {total:,} test images have a near-duplicate" if all(near) else "No equal files are"
         return f"{counted} in the training subset. The dataset names no patients, so slices of one cannot be counted."
     tested = related = 0
     for split in source.splits:
