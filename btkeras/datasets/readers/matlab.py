@@ -85,13 +85,14 @@ def _hdf5_array(file: h5py.File, path: str, paths: Sequence[str], name: str) -> 
 def _v5_arrays(data: bytes, name: str, paths: Sequence[str]) -> list[NDArray[Any]]:
     # Slow to import, and only this old kind of file needs it.
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     wanted = [path.partition("/")[0] for path in paths]
     try:
         variables = loadmat(io.BytesIO(_inflated(data, name)), variable_names=wanted)
     except ImageError:
         raise
-    except _DAMAGE as error:
+    except (*_DAMAGE, MatReadError) as error:
         raise damaged(name, error) from error
     return [_v5_array(variables, path, paths, name) for path in paths]
 
