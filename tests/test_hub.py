@@ -54,6 +54,7 @@ def test_the_card_has_the_hubs_metadata(hub: FakeHub, exported_formats: Path) ->
 
     btkeras("push", exported_formats, REPOSITORY, "--license", "cc-by-4.0")
     card = ModelCard(hub.files["README.md"].decode())
+    assert f"btkeras pull {REPOSITORY} --out saved_models/tiny" in card.text
     assert (card.data.license, card.data.pipeline_tag) == ("cc-by-4.0", "image-classification")
     assert {"brain-tumor", "litert", "onnx", "savedmodel"} <= set(card.data.tags)
     results = {result.metric_type: result for result in card.data.eval_results}

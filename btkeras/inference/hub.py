@@ -69,7 +69,7 @@ def push(model: Path, repository: str, *, private: bool = False, license_name: s
         operations = [
             hub.CommitOperationAdd(f"{version.name}/{path.relative_to(version).as_posix()}", path) for path in files
         ]
-        card = hub_card(version, license_name).encode()
+        card = hub_card(version, repository, license_name).encode()
         message = f"Version {version.name}"
         operations.append(hub.CommitOperationAdd(_CARD, card))
         return str(api.create_commit(repository, operations, commit_message=message).commit_url)
@@ -118,7 +118,7 @@ def pull(repository: str, out: Path, *, version: int | None = None, revision: st
     return Pulled(target, commit)
 
 
-def hub_card(version: Path, license_name: str | None = None) -> str:
+def hub_card(version: Path, repository: str, license_name: str | None = None) -> str:
     """The card of a version's folder with the Hub's metadata in front: task, tags, licence, test metrics."""
     hub, manifest = _library(), read_json(version / MANIFEST)
     name = version.resolve().parent.name
@@ -132,7 +132,7 @@ def hub_card(version: Path, license_name: str | None = None) -> str:
     )
     file = version / EXTRA / CARD
     text = file.read_text(encoding="utf-8") if file.is_file() else f"# {name}\n\nA model that btkeras exported.\n"
-    usage = f"```bash\nbtkeras pull OWNER/NAME --out saved_models/{name}\n```"
+    usage = f"```bash\nbtkeras pull {repository} --out saved_models/{name}\n```"
     return f"---\n{data.to_yaml()}\n---\n\n{text.rstrip()}\n\n## From the Hub\n\n{usage}\n"
 
 
