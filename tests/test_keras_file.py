@@ -19,6 +19,7 @@ import pytest
 
 from btkeras.checksums import record_files
 from btkeras.models import build
+from btkeras.models.averaging import average
 from btkeras.models.head import with_temperature
 from btkeras.models.keras_file import load_network, save_network
 from tests.test_cli import btkeras
@@ -59,6 +60,12 @@ def test_keras_3_8_knows_every_setting(tmp_path: Path, trained_run: Path) -> Non
     assert [settings for _, settings in objects(loaded.get_config())] == [settings for _, settings in objects(before)]
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 1)).astype(np.float32)
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
+
+
+def test_so_it_is_of_an_average(tmp_path: Path) -> None:
+    network = build.build_model("resnet34", input_shape=(32, 32, 1))
+    save_network(average([network], ["flip", "crops"]), tmp_path / "model.keras")
+    require_old_settings(tmp_path / "model.keras")
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from btkeras.machine import map_in_threads
 from btkeras.metrics import negative_log_likelihood
 from btkeras.metrics.calibration import fit_temperature, top_label
 from btkeras.metrics.risk_control import control_risk
-from btkeras.models.head import logits_network, temperature_of, with_features, with_temperature
+from btkeras.models.head import features_network, logits_network, temperature_of, with_features, with_temperature
 from btkeras.models.keras_file import save_network
 from btkeras.preprocessing.decode import ImageArray, decode_file, pixel_digest
 from btkeras.preprocessing.mri_check import rejection_reason
@@ -144,7 +144,7 @@ def fit_ood(run: Run | LoadedRun) -> OODDetector:
     It is saved as ``ood.npz`` in the run. Errors are as of ``load_best``.
     """
     opened = _loaded(run)
-    network = keras.Model(opened.model.input, opened.model.get_layer("features").output)
+    network = features_network(opened.model)
     features = predict_records(opened.run, network, opened.dataset, opened.split.train, "train").outputs
     gaussian = Gaussian.fit(features)
     detector = OODDetector(gaussian, CalibrationScores(np.empty(0)))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
 from btkeras.explain.methods import DEFAULT_METHOD, Cam, Floats, Indices, Occlusion, method_of, occlude, to_one
+from btkeras.models.averaging import members
 from btkeras.models.head import logits_network
 
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
@@ -48,11 +49,15 @@ def explain(model: keras.Model, images: NDArray[np.generic], classes: Indices, m
 
 
 def explainer(model: keras.Model, method: str = DEFAULT_METHOD) -> Callable[[NDArray[np.generic], Indices], Floats]:
-    """``explain`` of one network, whose graph of gradients is built once; errors as there."""
+    """``explain`` of one network, whose graph of gradients is built once; errors as there.
+
+    The maps of an average are the mean of its networks', of the image as it is.
+    """
     chosen = method_of(method)
     if isinstance(chosen, Occlusion):
         return lambda images, classes: occlude(model.predict_on_batch, np.asarray(images, np.float32), classes, chosen)
-    return _CamNetwork(model, chosen)
+    networks = [_CamNetwork(one, chosen) for one in members(model) or [model]]
+    return lambda images, classes: to_one(np.mean([network(images, classes) for network in networks], axis=0))
 
 
 class _CamNetwork:

@@ -31,6 +31,7 @@ from btkeras.files import write_json
 from btkeras.locks import only_writer
 from btkeras.logging import logger
 from btkeras.metrics import localization as local
+from btkeras.models.averaging import members, with_members
 from btkeras.runs import Run
 from btkeras.training.pipeline import broken_images, load_images
 
@@ -119,6 +120,8 @@ def _method_rows(name: str, model: keras.Model, other: keras.Model, tumors: Tumo
 
 def reinitialized(model: keras.Model, seed: int = 0) -> keras.Model:
     """A copy of a network from ``build_model`` with newly drawn weights; equal seeds give equal weights."""
+    if members(model):
+        return with_members(model, lambda member: reinitialized(member, seed))
     other = keras.models.clone_model(model)
     for number, layer in enumerate(other.layers):
         for name in ("kernel", "depthwise_kernel", "pointwise_kernel"):

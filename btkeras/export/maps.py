@@ -14,6 +14,7 @@ from btkeras.explain.methods import DEFAULT_METHOD, METHODS, Cam
 from btkeras.export.gradients import forward_gradients
 from btkeras.export.network import ExportNetwork
 from btkeras.inference.model_folder import MAP
+from btkeras.models.averaging import members
 from btkeras.models.head import logits_network
 
 # The class index that stands for the most probable class.
@@ -30,6 +31,8 @@ def graph_explainer(model: keras.Model) -> Maps | None:
         probable class, to maps, float32 ``[n, size, size]`` in 0..1, and the explained classes' indices; None if the
         network has no layers that can be explained.
     """
+    if found := members(model):
+        return _mean_maps(logits_network(model), [graph_explainer(member) for member in found])
     cam, chosen = METHODS[DEFAULT_METHOD], []
     with suppress(ModelError):
         network = logits_network(model)
@@ -51,14 +54,32 @@ def graph_explainer(model: keras.Model) -> Maps | None:
     return maps
 
 
+def _mean_maps(network: keras.Model, each: Sequence[Maps | None]) -> Maps | None:
+    """The maps of an average: the mean of its networks', of the class that is most probable to all together."""
+    explainers = [maps for maps in each if maps]
+    if len(explainers) < len(each):
+        return None
+
+    def maps(images: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        logits = network(tf.cast(images, tf.float32), training=False)
+        classes = _chosen(logits, indices)
+        return _to_one(tf.add_n([explainer(images, classes)[0] for explainer in explainers])), classes
+
+    return maps
+
+
+def _chosen(logits: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+    probable = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    return tf.where(tf.equal(indices, MOST_PROBABLE), probable, indices)
+
+
 def _stage_maps(
     network: keras.Model, chosen: Sequence[Stage], views: tf.Tensor, indices: tf.Tensor
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Each stage's map at the images' size, and the classes; there are one or two views for each index."""
     count = tf.shape(indices)[0]
     *features, logits = network(views, training=False)
-    probable = tf.argmax(logits[:count], axis=-1, output_type=tf.int32)
-    classes = tf.where(tf.equal(indices, MOST_PROBABLE), probable, indices)
+    classes = _chosen(logits[:count], indices)
     repeated = tf.tile(classes, [tf.shape(views)[0] // tf.maximum(count, 1)])
     explained = tf.reduce_sum(logits * tf.one_hot(repeated, logits.shape[-1]), axis=-1)
     drawn = []

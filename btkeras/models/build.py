@@ -12,6 +12,7 @@ from keras import KerasTensor, layers
 
 from btkeras.errors import ModelError
 from btkeras.models.architectures import APPLICATIONS, RESNET34_VARIANTS, ResNeXt101, googlenet
+from btkeras.models.graph import ModelGraph
 from btkeras.models.weights import input_variance, load_weights
 
 # Name -> function from standardised images to the last feature map, or to the vector that its own head makes.
@@ -98,7 +99,9 @@ def count_macs(model: keras.Model) -> int:
     """Counts the multiply-accumulates of one image; ``ModelError`` if a layer has weights and its cost is not known."""
     macs = 0
     for layer in model.layers:
-        if isinstance(layer, _COUNTED):
+        if isinstance(layer, keras.Model):
+            macs += count_macs(layer) * ModelGraph(model).calls(layer.name)
+        elif isinstance(layer, _COUNTED):
             # Each value of the kernel is used once at each place of the output.
             macs += math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
         elif layer.weights and not isinstance(layer, _FREE):

@@ -79,7 +79,11 @@ class ModelGraph:
     def is_called_once(self, name: str) -> bool:
         """Whether a layer is called at one place, and as for inference."""
         calls = self._entries[name]["inbound_nodes"]
-        return len(calls) == 1 and not calls[0]["kwargs"].get("training")
+        return self.calls(name) == 1 and not calls[0]["kwargs"].get("training")
+
+    def calls(self, name: str) -> int:
+        """At how many places a layer is called."""
+        return len(self._entries[name]["inbound_nodes"])
 
     def drop(self, name: str, source: str) -> None:
         """Removes a layer; the users of its output take that of ``source`` from now on."""

@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from btkeras.errors import ModelError
+from btkeras.models.averaging import FEATURES, average_layer
 
 _NAME = "temperature"
 
@@ -33,9 +34,13 @@ def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
 def logits_network(model: keras.Model) -> keras.Model:
     """The network up to its logits, ``[n, classes]`` float32; layers are shared, but for the head, which is copied.
 
+    Those of an average are the logarithms of its mean probabilities.
+
     Raises:
         ModelError: If the network has another head.
     """
+    if average := average_layer(model):
+        return keras.Model(model.input, average(model.input)[0], name=model.name)
     by_name = {layer.name: layer for layer in model.layers}
     head = by_name.get("logits") if _NAME in by_name else model.layers[-1]
     expected = keras.activations.linear if _NAME in by_name else keras.activations.softmax
@@ -49,8 +54,14 @@ def logits_network(model: keras.Model) -> keras.Model:
 
 def with_features(model: keras.Model) -> keras.Model:
     """The network with its features concatenated to the probabilities: float32 ``[n, classes + d]``."""
-    outputs = [model.output, model.get_layer("features").output]
+    outputs = [model.output, features_network(model).output]
     return keras.Model(model.input, layers.Concatenate(dtype="float32", name="observed")(outputs))
+
+
+def features_network(model: keras.Model) -> keras.Model:
+    """The network up to its features, ``[n, d]``."""
+    average = average_layer(model)
+    return keras.Model(model.input, average(model.input)[1] if average else model.get_layer(FEATURES).output)
 
 
 def backbone_layers(model: keras.Model) -> list[keras.Layer]:

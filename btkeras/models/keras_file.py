@@ -18,11 +18,11 @@ from btkeras.errors import ModelError
 _NEWER: Mapping[str, Any] = MappingProxyType(
     {
         **dict.fromkeys(("input_axes", "output_axes", "quantization_config", "renorm_clipping")),
-        **{"ragged": False, "renorm": False, "renorm_momentum": 0.99},
+        **{"ragged": False, "renorm": False, "renorm_momentum": 0.99, "antialias": False},
     }
 )
 # Operations of networks here whose settings had no name; it stands beside the settings too.
-_UNNAMED = frozenset({"Split"})
+_UNNAMED = frozenset({"Split", "Flip", "Maximum", "Log"})
 _DAMAGE = (OSError, ValueError, KeyError, TypeError)
 
 

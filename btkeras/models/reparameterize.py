@@ -19,6 +19,7 @@ Where a rule does not fit, say because a layer is shared, all stays as it is.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
+from btkeras.models.averaging import members, with_members
 from btkeras.models.graph import OUTPUT, ModelGraph
 from btkeras.models.training_layers import (
     FirstChannelConvolution,
@@ -74,6 +76,8 @@ def reparameterize(model: keras.Model, *, grey: bool = False, trainable: bool = 
     """
     if trainable and keras.backend.backend() == "tensorflow" and not one_tensorflow_replica():
         return model
+    if members(model) and not grey:
+        return with_members(model, functools.partial(reparameterize, trainable=trainable))
     graph = ModelGraph(model)
     if grey and trainable:
         _use_first_channel(graph)

@@ -1,0 +1,116 @@
+"""Several networks, or several views of an image, as one network that averages their probabilities.
+
+Of networks: an ensemble (Lakshminarayanan et al., "Simple and Scalable Predictive Uncertainty Estimation using Deep
+Ensembles", NeurIPS 2017); of views: test-time augmentation. The networks are layers of the whole, which is saved,
+calibrated, explained and exported as any network is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import keras
+from keras import KerasTensor, layers, ops
+
+from btkeras.errors import ModelError
+
+FEATURES = "features"
+_AVERAGE = "average"
+# The least mean probability, so that each has a logarithm.
+_LEAST = 1e-12
+# Share of each side that is left out by a crop.
+_MARGIN = 1 / 8
+
+
+def _flipped(images: KerasTensor) -> list[KerasTensor]:
+    return [images, ops.flip(images, axis=2)]
+
+
+def _cropped(images: KerasTensor) -> list[KerasTensor]:
+    """The images, and their four corners enlarged."""
+    height, width = images.shape[1:3]
+    rows, columns = max(round(height * _MARGIN), 1), max(round(width * _MARGIN), 1)
+    corners = [((top, rows - top), (left, columns - left)) for top in (0, rows) for left in (0, columns)]
+    return [images, *(layers.Resizing(height, width)(layers.Cropping2D(corner)(images)) for corner in corners)]
+
+
+# What each makes of images.
+VIEWS: Mapping[str, Callable[[KerasTensor], list[KerasTensor]]] = MappingProxyType(
+    {"flip": _flipped, "crops": _cropped}
+)
+
+
+def average(networks: Sequence[keras.Model], views: Sequence[str] = (), *, name: str = "ensemble") -> keras.Model:
+    """Makes one network whose probabilities are the mean of several networks' and, of each, over several views.
+
+    Its features are all networks' side by side, each the mean over the views. The networks keep their temperatures; the
+    mean may get one of its own.
+
+    Args:
+        networks: From ``build_model``, with or without a temperature; of one input shape and as many classes.
+        views: Keys of ``VIEWS``; each is applied to what the one before gives. None is the image as it is.
+        name: The new network's.
+
+    Raises:
+        ModelError: If there is nothing to average, a view is not known, or the networks do not go together.
+    """
+    _check(networks, views)
+    images = layers.Input(networks[0].input_shape[1:], name="images")
+    seen = [images]
+    for view in views:
+        seen = [other for one in seen for other in VIEWS[view](one)]
+    probabilities: list[KerasTensor] = []
+    features: list[KerasTensor] = []
+    for number, network in enumerate(networks, start=1):
+        outputs = [network.output, network.get_layer(FEATURES).output]
+        member = keras.Model(network.input, outputs, name=f"network_{number}")
+        found = [member(view) for view in seen]
+        probabilities += [first for first, _ in found]
+        features.append(layers.Average(dtype="float32", name=f"features_{number}")([second for _, second in found]))
+    mean = layers.Average(dtype="float32", name="mean_probabilities")(probabilities)
+    logits = ops.log(ops.maximum(mean, _LEAST))
+    joined = layers.Concatenate(dtype="float32", name=FEATURES)(features)
+    whole = layers.Input(images.shape[1:], name="images")
+    logits, _ = keras.Model(images, [logits, joined], name=_AVERAGE)(whole)
+    return keras.Model(whole, layers.Softmax(dtype="float32", name="probabilities")(logits), name=name)
+
+
+def _check(networks: Sequence[keras.Model], views: Sequence[str]) -> None:
+    rule, received = "", ""
+    if unknown := [view for view in views if view not in VIEWS]:
+        rule, received = f"A view must be one of {', '.join(VIEWS)}", unknown[0]
+    elif len(networks) + len(views) < 2:
+        rule, received = "An average needs two networks, or views of one", f"{len(networks)} network"
+    elif any(map(average_layer, networks)):
+        rule, received = "An average must be of single networks", "one that is an average already"
+    elif len(shapes := {(network.input_shape, network.output_shape) for network in networks}) > 1:
+        rule, received = "Averaged networks must take the same images and know as many classes", str(sorted(shapes))
+    if rule:
+        raise ModelError(rule, received=received)
+
+
+def average_layer(model: keras.Model) -> keras.Model | None:
+    """The layer that gives an average's logits and features; None of a network that is none."""
+    return next((layer for layer in model.layers if isinstance(layer, keras.Model) and layer.name == _AVERAGE), None)
+
+
+def members(model: keras.Model) -> list[keras.Model]:
+    """The networks that an average is of, each with the outputs probabilities and features; none of another network."""
+    layer = average_layer(model)
+    return [each for each in layer.layers if isinstance(each, keras.Model)] if layer else []
+
+
+def with_members(model: keras.Model, change: Callable[[keras.Model], keras.Model]) -> keras.Model:
+    """The same average of its networks as ``change`` makes them."""
+    return _replaced(model, lambda layer: _replaced(layer, change))
+
+
+def _replaced(model: keras.Model, change: Callable[[keras.Model], keras.Model]) -> keras.Model:
+    # Outside the networks, no layer has weights.
+    return keras.models.clone_model(
+        model,
+        clone_function=lambda layer: (
+            change(layer) if isinstance(layer, keras.Model) else type(layer).from_config(layer.get_config())
+        ),
+    )
