@@ -18,7 +18,7 @@ _SECTIONS = {
     "Data": (data.prepare, data.audit, data.shortcuts),
     "Train and evaluate": (
         *(train.train, evaluate.evaluate, evaluate.calibrate, evaluate.robustness),
-        *(train.cv, evaluate.report, evaluate.card),
+        *(train.cv, train.ensemble, evaluate.report, evaluate.card),
     ),
     "Use a model": (
         *(predict.predict, export.selftest, export.export, serve.serve, benchmark.benchmark),

@@ -111,6 +111,41 @@ def _next_steps(run: Run) -> str:
     return "\nNext: " + "\n      ".join(lines)
 
 
+@click.command(short_help="Average several runs' networks, or views of an image, into one run.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
+@click.option("--out", required=True, type=PATH, help="The run folder to make.")
+@click.option(
+    "--tta",
+    "views",
+    multiple=True,
+    type=click.Choice(["flip", "crops"]),
+    help="Test-time augmentation; repeatable: mirrored images (2 views), four corners (5 views).",
+)
+def ensemble(runs: tuple[Path, ...], out: Path, views: tuple[str, ...]) -> None:
+    """Average the networks of RUNs, and test-time views of each image, into one new run.
+
+    Probabilities are averaged. The result is a run as any other: it is calibrated anew and tested, and evaluate,
+    predict, report and export take it. It takes as many times longer as it has networks and views. RUNs must be
+    finished and of one dataset: trainings of one fold with other seeds or networks, whose validation and test subsets
+    it keeps, or the folder of a `cv --test fixed`, half of whose test subset then calibrates. With --tta, one RUN is
+    enough.
+
+    \b
+    Examples:
+      btkeras ensemble runs/seed_0 runs/seed_1 runs/seed_2 --out runs/three
+      btkeras ensemble runs/cpu --tta flip --out runs/flipped
+      btkeras ensemble runs/fixed --tta flip --tta crops --out runs/folds
+      btkeras report runs/seed_0 runs/three --out compared.html
+    """
+    quiet_tensorflow()
+    from btkeras.evaluation.metrics_text import metrics_summary
+    from btkeras.experiments.ensemble import runs_of, start_ensemble
+    from btkeras.runs import Run
+
+    click.echo(metrics_summary(start_ensemble(runs_of(runs), out, views)))
+    click.echo(_next_steps(Run(out)), err=True)
+
+
 @click.command(short_help="Cross-validate networks: folds x models x seeds.")
 @data_option
 @click.option("--out", required=True, type=PATH, help="The experiment's folder to make.")

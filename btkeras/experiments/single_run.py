@@ -88,6 +88,12 @@ def _train(run: Run, images: SplitImages) -> dict[str, Any]:
 
 @only_writer
 def _resume(run: Run, config: ExperimentConfig | None) -> dict[str, Any]:
+    if "ensemble" in run.manifest():
+        raise RunError(
+            "A run must be a training to go on with",
+            received=f"{run.path}, an ensemble",
+            remedy="Train its runs on, and average them again: btkeras ensemble RUN... --out NEW",
+        )
     if run.config().model.name not in CLASSIFIERS:
         with Trackers(run) as trackers:
             trackers.tested(metrics := calibrate_and_evaluate(trainer.resume(run.path, config, trackers)))

@@ -19,7 +19,6 @@ Where a rule does not fit, say because a layer is shared, all stays as it is.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,7 +28,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from btkeras.errors import ModelError
-from btkeras.models.averaging import members, with_members
+from btkeras.models.averaging import FEATURES, members, with_members
 from btkeras.models.graph import OUTPUT, ModelGraph
 from btkeras.models.training_layers import (
     FirstChannelConvolution,
@@ -42,9 +41,6 @@ from btkeras.models.training_layers import (
 )
 
 Floats = NDArray[np.float64]
-
-# Evaluation looks it up by name.
-_FEATURES = "features"
 
 # Layers that are linear in their input up to a bias -> axes of the last kernel that the output's channels run along.
 _OUTPUT_AXES: Mapping[type, tuple[int, ...]] = {
@@ -77,7 +73,7 @@ def reparameterize(model: keras.Model, *, grey: bool = False, trainable: bool = 
     if trainable and keras.backend.backend() == "tensorflow" and not one_tensorflow_replica():
         return model
     if members(model) and not grey:
-        return with_members(model, functools.partial(reparameterize, trainable=trainable))
+        return with_members(model, lambda member: reparameterize(member, trainable=trainable))
     graph = ModelGraph(model)
     if grey and trainable:
         _use_first_channel(graph)
@@ -168,7 +164,7 @@ def _affine(layer: Any) -> tuple[int, Floats, Floats] | None:
 def _fold_affine(graph: ModelGraph, name: str) -> None:
     """Deployment: a layer that multiplies and adds constants, into the linear layers before it."""
     layer, source = graph.layer(name), graph.source(name)
-    if (affine := _affine(layer)) is None or source is None or name == _FEATURES:
+    if (affine := _affine(layer)) is None or source is None or name == FEATURES:
         return
     axis, factors, offsets = affine
     branches = _linear_layers(graph, source, name, axis % len(graph.input_shape(name)))
@@ -201,7 +197,7 @@ def _is_linear(graph: ModelGraph, name: str, user: str) -> bool:
     """Whether a layer gives its one user what its plain kernel and bias make of its one input."""
     layer = graph.layer(name)
     altered = getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None)
-    alone = graph.users(name) == [user] and graph.source(name) is not None and name != _FEATURES
+    alone = graph.users(name) == [user] and graph.source(name) is not None and name != FEATURES
     return alone and not altered and layer.activation is keras.activations.linear
 
 

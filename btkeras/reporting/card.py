@@ -77,6 +77,7 @@ def card_text(run: Run) -> str:
 
 def _details(run: Run, manifest: _Json) -> dict[str, Any]:
     config, size, epochs = run.config(), manifest.get("trainable_parameters"), manifest.get("epochs")
+    best = manifest.get("best_epoch") or ""
     versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
     cropping = "cropped to the head, intensities normalized" if config.data.harmonize else "the whole image, resized"
     return {
@@ -87,13 +88,23 @@ def _details(run: Run, manifest: _Json) -> dict[str, Any]:
         "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}, {cropping}",
         "classes": ", ".join(run.classes()),
         "trained": manifest.get("started"),
-        "training": epochs and f"{epochs} epochs, the checkpoint of epoch {manifest.get('best_epoch')}",
+        "average of": _averaged(manifest.get("ensemble")),
+        "training": epochs and f"{epochs} epochs{best and f', the checkpoint of epoch {best}'}",
         "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
         "device": manifest.get("device"),
         "precision": manifest.get("precision"),
         "versions": f"Python {manifest.get('python')}, {versions}",
         "SHA-256 of best.keras": sha256(run.best_model) if run.best_model.is_file() else None,
     }
+
+
+def _averaged(ensemble: _Json | None) -> str | None:
+    """How many networks an ensemble has, and of what views of an image."""
+    if ensemble is None:
+        return None
+    count = len(ensemble["runs"])
+    views = "".join(f", test-time augmentation by {view}" for view in ensemble["views"])
+    return f"{count} network{'s' * (count > 1)}{views}"
 
 
 def _collections(run: Run) -> tuple[list[str], list[Table]]:

@@ -1,0 +1,136 @@
+"""An ensemble as a run: the folder that averages other runs' networks, calibrated anew and tested."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from btkeras.checksums import recorded_file
+from btkeras.errors import RunError
+from btkeras.evaluation.calibrate import calibrate_and_evaluate
+from btkeras.evaluation.evaluate import load_best
+from btkeras.experiments.experiment import is_experiment, open_experiment, require_finished
+from btkeras.files import sha256
+from btkeras.locks import only_writer
+from btkeras.logging import logger
+from btkeras.models.averaging import average
+from btkeras.models.keras_file import save_network
+from btkeras.runs import Run, create_run, open_run
+from btkeras.splitting.combined import combine_splits
+from btkeras.splitting.fingerprints import read_fingerprints
+
+
+def runs_of(paths: Sequence[Path]) -> list[Run]:
+    """The runs that paths name, each itself or, of the folder of a cross-validation, all in it.
+
+    Raises:
+        RunError: If a path is neither, or a cross-validation is unfinished.
+    """
+    found: list[Run] = []
+    for path in paths:
+        if is_experiment(path):
+            require_finished(experiment := open_experiment(path))
+            found += [experiment.run(job) for job in experiment.jobs()]
+        else:
+            found.append(open_run(path))
+    return found
+
+
+def start_ensemble(runs: Sequence[Run], out: Path, views: Sequence[str] = ()) -> dict[str, Any]:
+    """Averages the best checkpoints of finished runs into a new run, calibrates it and tests it.
+
+    Args:
+        runs: Of one dataset and one way to prepare its images; ``combine_splits`` says which images calibrate and test.
+        out: The new run's folder.
+        views: Test-time augmentation, keys of ``averaging.VIEWS``. With views, one run is enough.
+
+    Returns:
+        The test metrics, as ``evaluation.evaluate.evaluate_split``.
+
+    Raises:
+        RunError: If a run is unfinished, or the runs do not go together; if ``out`` exists.
+        DataError: If the dataset is gone or changed, or its images cannot be combined.
+        ModelError: If the networks cannot be averaged.
+    """
+    if out.exists():
+        raise RunError(
+            "An ensemble must have a new folder", received=f"{out}, which exists", remedy="Choose another --out"
+        )
+    for run in runs:
+        run.require_finished("The runs of an ensemble must be finished")
+    _require_alike(runs)
+    first, dataset = runs[0], runs[0].dataset()
+    split = combine_splits([run.split(dataset) for run in runs])
+    # Each split has checked that its images are these.
+    pixels = {path: each.pixels for run in runs for path, each in read_fingerprints(run.images_file).items()}
+    name = ensemble_name([run.config().model.name for run in runs], views)
+    network = average([load_best(run) for run in runs], views, name=name)
+    config = first.config()
+    config = replace(config, model=replace(config.model, name=name, weights="random"))
+    run = create_run(out, config, dataset, split, pixels, **_facts(runs, views, network))
+    logger.info(f"{name}: {network.count_params():,} parameters in {len(runs)} networks")
+    try:
+        return _calibrated(run, network)
+    except BaseException:
+        # There is nothing to go on with: all of it is made anew in minutes.
+        shutil.rmtree(run.path)
+        raise
+
+
+@only_writer
+def _calibrated(run: Run, network: keras.Model) -> dict[str, Any]:
+    with recorded_file(run.best_model) as temporary:
+        save_network(network, temporary)
+    return calibrate_and_evaluate(run)
+
+
+def ensemble_name(networks: Sequence[str], views: Sequence[str]) -> str:
+    """Says what is averaged: ``improved_resnet34_x3_flip``."""
+    counts = {name: list(networks).count(name) for name in dict.fromkeys(networks)}
+    parts = [name if count == 1 else f"{name}_x{count}" for name, count in counts.items()]
+    return "_".join(["_and_".join(parts), *views])
+
+
+def _require_alike(runs: Sequence[Run]) -> None:
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise RunError("The runs of an ensemble must differ", received="one that is named twice")
+    for key, values in _what_must_agree(runs).items():
+        different = sorted(set(map(str, values)))
+        if len(different) > 1:
+            raise RunError(f"The runs of an ensemble must have one {key}", received=" and ".join(different))
+
+
+def _what_must_agree(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    settings = [run.config().data for run in runs]
+    return {
+        "dataset": [run.split_document()["dataset_digest"] for run in runs],
+        "list of classes": [", ".join(run.classes()) for run in runs],
+        "image size": [data.image_size for data in settings],
+        "number of channels": [data.channels for data in settings],
+        "data.harmonize": [data.harmonize for data in settings],
+    }
+
+
+def _facts(runs: Sequence[Run], views: Sequence[str], network: keras.Model) -> dict[str, Any]:
+    """What the manifest says of an ensemble."""
+    manifests = [run.manifest() for run in runs]
+    seconds = [manifest["training_seconds"] for manifest in manifests if manifest.get("training_seconds")]
+    broken = {item["path"]: item for manifest in manifests for item in manifest.get("broken", [])}
+    return {
+        "ensemble": {
+            "runs": [{"run": str(run.path), "sha256": sha256(run.best_model)} for run in runs],
+            "views": list(views),
+        },
+        # It is as finished as they are.
+        "epochs": max(manifest["epochs"] for manifest in manifests),
+        "training_seconds": round(sum(seconds), 1) if len(seconds) == len(runs) else None,
+        "trainable_parameters": sum(int(keras.ops.size(weight)) for weight in network.trainable_weights),
+        "precision": manifests[0].get("precision"),
+        "device": manifests[0].get("device"),
+        "broken": list(broken.values()),
+    }
