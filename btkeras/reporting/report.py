@@ -156,9 +156,10 @@ def split_caveats(source: Source) -> list[str]:
 
 def _leakage(source: Source) -> str:
     """How many test images have a relative among the training images."""
+    near = [run.without_near_duplicates for run in source.runs]
+    count = sum(found["near_duplicates"] for found in near if found)
     if not source.groups:
-        near = [run.without_near_duplicates for run in source.runs]
-        total, count = sum(len(run.result.paths) for run in source.runs), sum(r["near_duplicates"] for r in near if r)
+        total = sum(len(run.result.paths) for run in source.runs)
         counted = f"{count:,} of {total:,} test images have a near-duplicate" if all(near) else "No equal files are"
         return f"{counted} in the training subset. The dataset names no patients, so slices of one cannot be counted."
     tested = related = 0
@@ -172,7 +173,9 @@ def _leakage(source: Source) -> str:
     counted = "not all slices of one patient can" if source.regrouped_by == "series" else "slices of one patient cannot"
     unknown = "" if named else f" The dataset names no patients, so {counted} be counted."
     share = f"{related:,} of {tested:,} test images ({percent(related / tested)} %)"
-    return f"{share} have a {kinds} in the training subset.{unknown}"
+    # Beside many slices of the same patients, few are the same slice.
+    same = "" if source.regrouped_by or not all(near) else f"; {count:,} have the same image there, stored anew"
+    return f"{share} have a {kinds} in the training subset{same}.{unknown}"
 
 
 def _against_the_paper(data: ReportData) -> Iterator[str]:
