@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +20,12 @@ _Result = TypeVar("_Result")
 
 _THREADS = "BTKERAS_THREADS"
 _PARENT = "BTKERAS_PARENT"
+# Instructions without which a number format is slower than float32.
+_FAST: Mapping[str, frozenset[str]] = {
+    "bfloat16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
+    "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8"}),
+}
 # The instructions that decide how fast a processor multiplies matrices.
-_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimddp", "bf16", "i8mm")
 
 
@@ -98,9 +102,9 @@ def end_with_parent(poll_seconds: float = 0.5) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def has_bfloat16() -> bool:
-    """Whether the processor has instructions for bfloat16, without which it is slower than float32."""
-    return not _BFLOAT16.isdisjoint(cpu_info()[1])
+def has_instructions(number_format: str) -> bool:
+    """Whether the processor has instructions that make ``bfloat16`` or ``int8`` faster than float32."""
+    return not _FAST[number_format].isdisjoint(cpu_info()[1])
 
 
 def describe(packages: Sequence[str] = ()) -> dict[str, Any]:

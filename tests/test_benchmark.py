@@ -104,21 +104,37 @@ def test_openvino_predicts_as_a_formats_own_engine_whatever_the_number_of_images
         np.testing.assert_allclose(found.ood_scores, wanted.ood_scores, rtol=1e-4)
 
 
-def test_openvino_takes_over_where_it_is_installed_and_pays(
-    exported_formats: Path, quantized_formats: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("installed", "instructions", "litert", "onnx"),
+    [
+        ((), (), "litert", "onnxruntime"),
+        ((), ("bfloat16", "int8"), "litert-mixed", "onnxruntime"),
+        (("openvino",), (), "openvino", "openvino"),
+        (("openvino",), ("int8",), "litert-mixed", "openvino"),
+        (("openvino",), ("bfloat16", "int8"), "openvino-mixed", "openvino-mixed"),
+    ],
+)
+def test_a_faster_engine_takes_over_where_it_can_and_pays(
+    exported_formats: Path,
+    quantized_formats: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    installed: tuple[str, ...],
+    instructions: tuple[str, ...],
+    litert: str,
+    onnx: str,
 ) -> None:
-    float32, int8 = exported_formats / "model.tflite", quantized_formats / "model.tflite"
     monkeypatch.delenv("BTKERAS_ENGINE", raising=False)
-    monkeypatch.setattr(single_file.importlib.util, "find_spec", lambda name: name)
-    for bfloat16, name in ((False, "openvino"), (True, "openvino-mixed")):
-        monkeypatch.setattr(single_file, "has_bfloat16", lambda found=bfloat16: found)
-        assert [single_file.engine(float32, count) for count in (1, 199, 200)] == ["litert", "litert", name]
+    monkeypatch.setattr(single_file.importlib.util, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr(single_file, "has_instructions", lambda name: name in instructions)
+    float32, int8 = exported_formats / "model.tflite", quantized_formats / "model.tflite"
+    assert [single_file.engine(float32, count) for count in (1, 199, 200)] == ["litert", "litert", litert]
+    assert single_file.engine(exported_formats / "model.onnx", 200) == onnx
     # Another engine computes int8 otherwise, and so gives other probabilities.
     assert single_file.engine(int8, 200) == "litert"
-    monkeypatch.setattr(single_file.importlib.util, "find_spec", lambda name: None)
-    assert single_file.engine(exported_formats / "model.onnx", 200) == "onnxruntime"
     monkeypatch.setenv("BTKERAS_ENGINE", "litert")
     assert single_file.engine(float32, 200) == "litert"
+    monkeypatch.setenv("BTKERAS_ENGINE", "litert-mixed")
+    assert single_file.engine(exported_formats / "model.onnx", 1) == "onnxruntime"
 
 
 def test_an_unknown_engine_is_an_error(exported_formats: Path, monkeypatch: pytest.MonkeyPatch) -> None:

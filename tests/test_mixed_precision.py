@@ -1,6 +1,8 @@
-"""Prediction in bfloat16, and in float32 where a decision is close."""
+"""Prediction in bfloat16 or int8, and in float32 where a decision is close."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,18 +11,18 @@ from numpy.typing import NDArray
 from btkeras.decisions.abstention import Abstention
 from btkeras.decisions.calibration import Calibration
 from btkeras.decisions.ood import CalibrationScores
-from btkeras.decisions.selective_classifier import SelectiveClassifier
+from btkeras.decisions.selective_classifier import SelectiveClassifier, log_odds
 from btkeras.inference.backends import ModelOutputs
 from btkeras.inference.mixed_precision import COMPARED, MixedPrecision
 
 CLASSES = ("glioma", "meningioma", "no_tumor", "pituitary")
-COUNT, OFF, PART = 2000, 0.01, 0.02
+COUNT, OFF, PART = 2000, 0.05, 0.02
 
 Numbers = NDArray[np.integer]
 
 
 class Network:
-    """Outputs by an image's number; the fast ones are off by up to ``OFF`` and ``PART``."""
+    """Outputs by an image's number; the fast ones are off by up to ``OFF`` (log-odds) and ``PART``."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -29,7 +31,7 @@ class Network:
         )
         signs = rng.choice([-1, 1], (COUNT, 4)) * rng.uniform(0.6, 1, (COUNT, 4))
         self.fast = ModelOutputs(
-            (self.exact.probabilities + OFF * signs).astype(np.float32),
+            _moved(self.exact.probabilities, OFF * signs),
             (self.exact.ood_scores * (1 + PART * signs[:, 0])).astype(np.float32),
         )
         self.asked = 0
@@ -40,6 +42,12 @@ class Network:
 
     def predict_fast(self, images: Numbers) -> ModelOutputs:
         return ModelOutputs(*(values[images] for values in self.fast))
+
+
+def _moved(probabilities: NDArray[np.floating], by: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Probabilities whose log-odds differ by so much; they need not add to 1."""
+    odds = probabilities.astype(np.float64) / (1 - probabilities.astype(np.float64)) * np.exp(by)
+    return (odds / (1 + odds)).astype(np.float32)
 
 
 def classifier(*, calibrated: bool) -> SelectiveClassifier:
@@ -61,12 +69,13 @@ def test_classes_decisions_and_sets_are_those_of_float32(calibrated: bool) -> No
     assert np.array_equal(outputs.probabilities.argmax(axis=1), wanted.probabilities.argmax(axis=1))
     found, expected = (selective.decisions(*each, [None] * COUNT) for each in (outputs, wanted))
     assert [(each.decision, each.set) for each in found] == [(each.decision, each.set) for each in expected]
-    np.testing.assert_allclose(outputs.probabilities, wanted.probabilities, atol=1.001 * OFF)
+    # A log-odds' change moves a probability by at most a quarter of it.
+    np.testing.assert_allclose(outputs.probabilities, wanted.probabilities, atol=OFF / 4)
     # Some in both, not all; the fast ones alone would decide otherwise.
     assert COMPARED <= network.asked < COUNT / 2
     alone = selective.decisions(*network.fast, [None] * COUNT)
     assert [each.decision for each in alone] != [each.decision for each in expected]
-    assert 0.6 * OFF < mixed.seen.probability <= 1.001 * OFF and 0.6 * PART < mixed.seen.ood_score <= 1.001 * PART
+    assert 0.6 * OFF < mixed.seen.log_odds <= 1.02 * OFF and 0.6 * PART < mixed.seen.ood_score <= 1.001 * PART
 
 
 def test_the_first_images_are_predicted_in_both() -> None:
@@ -75,3 +84,15 @@ def test_the_first_images_are_predicted_in_both() -> None:
     outputs = mixed.predict(np.arange(COMPARED))
     assert np.array_equal(outputs.probabilities, network.exact.probabilities[:COMPARED])
     assert network.asked == COMPARED
+
+
+def test_sets_that_hold_every_class_are_never_close() -> None:
+    selective = classifier(calibrated=True)
+    every = replace(selective, calibration=replace(selective.calibration, scores=(1.0,) * 50, abstention=None))
+    probabilities = np.array([[0.97, 0.01, 0.01, 0.01], [1, 0, 0, 0]], np.float32)
+    assert not every.close(probabilities, None, 0.1, 0.0).any()
+
+
+def test_log_odds_are_finite() -> None:
+    found = log_odds(np.array([0, 1e-30, 0.5, 1 - 1e-7, 1], np.float32))
+    assert np.isfinite(found).all() and found[2] == 0 and found[0] == pytest.approx(-found[-1])

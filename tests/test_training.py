@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_run_whether_precision_was_measured_or_not(
         return 1.0
 
     monkeypatch.setattr(device, "gpu_capability", lambda: None)
-    monkeypatch.setattr(device, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(device, "has_instructions", lambda name: True)
     monkeypatch.setattr(device, "measure_bfloat16_speedup", measured)
     config = tiny_config("train.precision=auto", "train.epochs=1")
     trainer.train(config, load_dataset(shared_images), tmp_path / "auto")
@@ -218,10 +218,10 @@ def test_the_dtype_policy_is_restored_after_an_error() -> None:
 
 def test_auto_precision_measures_only_where_the_processor_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "gpu_capability", lambda: None)
-    monkeypatch.setattr(device, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(device, "has_instructions", lambda name: False)
     monkeypatch.setattr(device, "measure_bfloat16_speedup", lambda: pytest.fail("measured"))
     assert resolve_precision("auto")["precision"] == "float32"
-    monkeypatch.setattr(device, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(device, "has_instructions", lambda name: True)
     for speedup, policy in ((1.05, "float32"), (1.5, "mixed_bfloat16")):
         monkeypatch.setattr(device, "measure_bfloat16_speedup", lambda speedup=speedup: speedup)
         assert resolve_precision("auto")["precision"] == policy

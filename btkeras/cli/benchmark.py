@@ -132,7 +132,7 @@ def _formats(model: Path) -> list[_Format]:
     from btkeras.inference.backends import locate
     from btkeras.inference.backends.single_file import ENGINE, OPENVINO, OWN_ENGINES
     from btkeras.inference.model_folder import FILES
-    from btkeras.machine import has_bfloat16
+    from btkeras.machine import has_instructions
 
     path = locate(model).path
     if path.is_dir():
@@ -151,7 +151,7 @@ def _formats(model: Path) -> list[_Format]:
                 _Format(f"{name}, {engine}", file, f"{ENGINE}={engine} {use}", environment={ENGINE: engine})
                 for engine, (precision, *others) in OPENVINO.items()
                 # Both together are as fast as the images' decisions let them be.
-                if not others and (precision == "f32" or has_bfloat16())
+                if not others and (precision == "f32" or has_instructions("bfloat16"))
             ]
     return found
 

@@ -149,10 +149,9 @@ def echo_model(file: Path, chosen: bool) -> None:
     echo_unfinished(file)
 
 
-def echo_engine(engine: str, mixed: bool = False) -> None:
-    """Says what runs a model, where that is not its format's own engine, and whether in both precisions."""
+def echo_engine(engine: str) -> None:
+    """Says what runs a model, where that is not its format's own engine."""
     if engine:
-        engine += ", and bfloat16 where no decision is close" * mixed
         click.echo(f"engine: {engine} (BTKERAS_ENGINE names another one)", err=True)
 
 

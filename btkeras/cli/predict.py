@@ -211,7 +211,7 @@ def _local(
         predictor = Predictor(location.path, coverage=coverage, images=len(refs))
     backend = predictor.backend
     echo_model(backend.file or location.path, chosen=model is not None)
-    echo_engine(backend.engine, mixed=backend.fast is not None)
+    echo_engine(backend.engine)
     if missing := backend.missing():
         click.echo(missing, err=True)
     echo_unknown_slices(backend.source)

@@ -72,7 +72,7 @@ def _load(model: Path | None) -> InferenceBackend:
     with located(model or default_model(), explained=True) as location:
         backend = location.load(_MANY_IMAGES)
     echo_model(location.path, model is not None)
-    echo_engine(backend.engine, mixed=backend.fast is not None)
+    echo_engine(backend.engine)
     return backend
 
 

@@ -21,6 +21,8 @@ from btkeras.preprocessing.decode import decode_file
 from btkeras.preprocessing.mri_check import rejection_reason
 
 UNCERTAIN, REJECTED = "uncertain", "rejected"
+# Probabilities that are nearer to 0 or 1 are taken for this one, as float32 rounds their log-odds coarsely.
+_LEAST = 1e-5
 
 Floats = NDArray[np.floating]
 
@@ -64,22 +66,26 @@ class SelectiveClassifier:
         rows = zip(probabilities, sets, percentiles, beyond, rejections, strict=True)
         return [self._decision(*row) for row in rows]
 
-    def close(self, probabilities: Floats, scores: Floats | None, probability: float, part: float) -> NDArray[np.bool_]:
+    def close(self, probabilities: Floats, scores: Floats | None, distance: float, part: float) -> NDArray[np.bool_]:
         """Which images could get another class, decision or prediction set ``[n]``.
 
         Args:
             probabilities: ``[n, classes]``.
             scores: ``[n]``, or None.
-            probability: How far a probability may be off.
+            distance: How far a probability's ``log_odds`` may be off.
             part: How far a score may be off, as a part of it.
         """
-        second, first = np.sort(probabilities, axis=1)[:, -2:].T
-        found: NDArray[np.bool_] = first - second <= 2 * probability
+        odds = log_odds(probabilities)
+        # A probability's logarithm is off by less than its log-odds.
+        second, first = np.sort(np.log(np.maximum(probabilities, _LEAST)), axis=1)[:, -2:].T
+        found: NDArray[np.bool_] = first - second <= 2 * distance
         if self.calibration:
-            edge = 1 - self.calibration.threshold(self.coverage)
-            found |= (np.abs(probabilities - edge) <= probability).any(axis=1)
+            # From 0 on, a set has all classes anyway.
+            if (edge := 1 - self.calibration.threshold(self.coverage)) > 0:
+                found |= (np.abs(odds - log_odds(np.array(edge))) <= distance).any(axis=1)
             if self.calibration.abstention and self.calibration.abstention.threshold is not None:
-                found |= np.abs(first - self.calibration.abstention.threshold) <= probability
+                least = log_odds(np.array(self.calibration.abstention.threshold))
+                found |= np.abs(odds.max(axis=1) - least) <= distance
         if self.reference is not None and scores is not None:
             found |= self.reference.ood(scores * (1 - part)) != self.reference.ood(scores * (1 + part))
         return found
@@ -111,6 +117,13 @@ class SelectiveClassifier:
             return ()
         digits = decimals(abstention.threshold, confidence)
         return (f"the highest probability, {confidence:.{digits}f}, is below {abstention.threshold:.{digits}f}",)
+
+
+def log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """``log(p / (1 - p))``, in which rounding in a network moves sure and unsure probabilities alike."""
+    values = np.clip(np.asarray(probabilities, np.float64), _LEAST, 1 - _LEAST)
+    odds: NDArray[np.float64] = np.log(values / (1 - values))
+    return odds
 
 
 def check_files(paths: Sequence[Path]) -> list[str | None]:

@@ -1,8 +1,8 @@
-"""Prediction in bfloat16, with float32 for those images whose decision bfloat16 could change.
+"""Prediction in a fast precision, with float32 for those images whose decision the fast one could change.
 
-How far the two lie apart is measured on the images themselves: the first are predicted in both, and so is every later
-one that lies so close to a threshold, or to another class, that twice the difference seen so far could change its
-class, its decision or its prediction set.
+The fast one is bfloat16, or int8. How far it lies from float32 is measured on the images themselves: the first are
+predicted in both, and so is every later one that lies so close to a threshold, or to another class, that twice the
+difference seen so far could change its class, its decision or its prediction set.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.decisions.selective_classifier import SelectiveClassifier
+from btkeras.decisions.selective_classifier import SelectiveClassifier, log_odds
 from btkeras.inference.backends import ModelOutputs, Predict
 
 Floats = NDArray[np.float32]
 
-# Images that are predicted in both before bfloat16 is relied upon.
+# Images that are predicted in both before the fast precision is relied upon.
 COMPARED = 64
 # What is allowed for, in differences seen.
 _MARGIN = 2.0
 
 
 class Differences(NamedTuple):
-    """The largest seen: of a probability, and of an OOD score as a part of it."""
+    """The largest seen: of a probability's ``log_odds``, and of an OOD score as a part of it."""
 
-    probability: float = 0.0
+    log_odds: float = 0.0
     ood_score: float = 0.0
 
 
@@ -34,7 +34,7 @@ class MixedPrecision:
     """A model in both precisions.
 
     Args:
-        fast: Outputs in bfloat16, of uint8 ``[n, size, size, channels]``.
+        fast: Outputs in the fast precision, of uint8 ``[n, size, size, channels]``.
         exact: The same in float32.
         selective: Whose decisions are to be float32's.
 
@@ -60,15 +60,15 @@ class MixedPrecision:
         return ModelOutputs(_replaced(outputs.probabilities, chosen, exact.probabilities), scores)
 
     def _close(self, outputs: ModelOutputs) -> NDArray[np.bool_]:
-        return self._selective.close(*outputs, _MARGIN * self.seen.probability, _MARGIN * self.seen.ood_score)
+        return self._selective.close(*outputs, _MARGIN * self.seen.log_odds, _MARGIN * self.seen.ood_score)
 
     def _compare(self, outputs: ModelOutputs, chosen: NDArray[np.integer], exact: ModelOutputs) -> None:
-        probability = float(np.abs(outputs.probabilities[chosen] - exact.probabilities).max())
+        distances = log_odds(outputs.probabilities[chosen]) - log_odds(exact.probabilities)
         ood_score = self.seen.ood_score
         if outputs.ood_scores is not None and exact.ood_scores is not None:
             parts = np.abs(outputs.ood_scores[chosen] / np.maximum(exact.ood_scores, np.finfo(np.float32).tiny) - 1)
             ood_score = max(ood_score, float(parts.max()))
-        self.seen = Differences(max(self.seen.probability, probability), ood_score)
+        self.seen = Differences(max(self.seen.log_odds, float(np.abs(distances).max())), ood_score)
         self._compared += len(chosen)
 
 

@@ -150,7 +150,7 @@ class Predictor:
     def outputs(self, pixels: NDArray[np.uint8]) -> ModelOutputs:
         """The backend's outputs for preprocessed images ``[n, size, size, channels]``, n >= 1.
 
-        In bfloat16 where the engine has both precisions, and in float32 where a decision is close.
+        In bfloat16 or int8 where the engine has that, and in float32 where a decision is close.
         """
         return (self._mixed or self.backend).predict(pixels)
 

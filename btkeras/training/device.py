@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from btkeras.config import TrainConfig
 from btkeras.logging import logger
-from btkeras.machine import cache_folder, has_bfloat16
+from btkeras.machine import cache_folder, has_instructions
 from btkeras.models.reparameterize import reparameterize
 
 # bfloat16 must be so much faster before it replaces float32: below that, noise decides.
@@ -115,7 +115,7 @@ def _best_policy() -> tuple[str, str]:
         return policy, f"the GPU (compute capability {capability[0]}.{capability[1]}) {reason}"
     if keras.backend.backend() != "tensorflow":
         return "float32", "no GPU, and only TensorFlow's CPU kernels are measured"
-    if not has_bfloat16():
+    if not has_instructions("bfloat16"):
         return "float32", "the processor has no bfloat16 instructions"
     speedup = measure_bfloat16_speedup()
     policy = "mixed_bfloat16" if speedup >= _MIN_SPEEDUP else "float32"

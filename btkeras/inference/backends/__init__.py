@@ -60,7 +60,7 @@ class InferenceBackend(ModelMetadata):
     Attributes:
         source: The folder it was loaded from.
         predict: Outputs for uint8 ``[n, size, size, channels]``; ModelError if they are not finite.
-        fast: As ``predict``, in bfloat16; None unless the engine has both.
+        fast: As ``predict``, in bfloat16 or int8; None unless the engine has both.
         explain: LayerCAM maps, float32 ``[n, size, size]`` in 0..1, for uint8 ``[n, size, size, channels]`` and class
             indices ``[n]``; None if the file has no maps.
         version: The exported version's number; None for a run.
@@ -227,7 +227,7 @@ def exported_backend(
     fast: Signature | None = None,
     engine: str = "",
 ) -> InferenceBackend:
-    """The backend of an exported file, whose outputs ``signature`` gives, and ``fast`` in bfloat16, by ``engine``."""
+    """The backend of an exported file, whose outputs ``signature`` gives, and ``fast`` faster, by ``engine``."""
     return InferenceBackend(
         **vars(metadata),
         source=file.parent,

@@ -1,7 +1,8 @@
 """An exported LiteRT or ONNX file as a backend.
 
-Each format has an engine of its own, which starts fast. OpenVINO runs both, and is faster on x86 (docs/performance.md):
-where it is installed, it takes over from ``MANY`` images on. ``$BTKERAS_ENGINE`` names an engine.
+Each format has an engine of its own, which starts fast. From ``MANY`` images on a faster one takes over, if there is
+one (docs/performance.md): OpenVINO, which runs both formats, where it is installed; else LiteRT with kernels of 8 bits,
+if the processor has instructions for these. ``$BTKERAS_ENGINE`` names an engine.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from btkeras.errors import ConfigError
 from btkeras.files import read_json
 from btkeras.inference.backends import BATCH, InferenceBackend, Signature, exported_backend
+from btkeras.inference.backends.int8 import with_int8_kernels
 from btkeras.inference.backends.maps import explainer
 from btkeras.inference.model_folder import (
     MANIFEST,
@@ -35,23 +37,25 @@ from btkeras.inference.model_folder import (
     parse_metadata,
     require_engine,
 )
-from btkeras.machine import has_bfloat16, threads
+from btkeras.machine import has_instructions, threads
 
 ENGINE = "BTKERAS_ENGINE"
 # A format's own engine.
 OWN_ENGINES = MappingProxyType({".tflite": "litert", ".onnx": "onnxruntime"})
-# Its start, a second longer than LiteRT's, is made up for by then.
+# A faster engine's start, up to a second longer, is made up for by then.
 MANY = 200
-_MIXED = "openvino-mixed"
+_MIXED, _LITERT_MIXED = "openvino-mixed", "litert-mixed"
 # OpenVINO's precisions, by the variable's value: of `InferenceBackend.predict`, and of its `fast`.
 OPENVINO: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"openvino": ("f32",), "openvino-bfloat16": ("bf16",), _MIXED: ("f32", "bf16")}
 )
+ENGINES = (*OWN_ENGINES.values(), _LITERT_MIXED, *OPENVINO)
 _SAID = MappingProxyType(
     {
         "openvino": "OpenVINO, float32",
         "openvino-bfloat16": "OpenVINO, bfloat16",
-        _MIXED: "OpenVINO, float32",
+        _MIXED: "OpenVINO, float32, and bfloat16 where no decision is close",
+        _LITERT_MIXED: "LiteRT, float32, and int8 where no decision is close",
     }
 )
 # ONNX Runtime's level for errors; its warnings are about how well a graph could be optimised.
@@ -74,7 +78,7 @@ def load(file: Path, images: int = 1) -> InferenceBackend:
     if name in OPENVINO:
         texts, names, signatures = _openvino(file, OPENVINO[name])
     else:
-        texts, names, signatures = _litert(file) if file.suffix == ".tflite" else _onnx(file)
+        texts, names, signatures = _onnx(file) if file.suffix == ".onnx" else _litert(file, name == _LITERT_MIXED)
     if PROBABILITIES not in names:
         raise invalid_model(file, f"without the output {PROBABILITIES}")
     signature, *fast = signatures
@@ -86,13 +90,23 @@ def load(file: Path, images: int = 1) -> InferenceBackend:
 
 def engine(file: Path, images: int = 1) -> str:
     """The engine that a file is run by; ConfigError if the variable names none."""
-    own, given = OWN_ENGINES[file.suffix], os.environ.get(ENGINE)
+    given = os.environ.get(ENGINE)
     if given is None:
-        suits = images >= MANY and importlib.util.find_spec("openvino") and _is_float(file)
-        return (_MIXED if has_bfloat16() else "openvino") if suits else own
-    if given not in OPENVINO and given not in OWN_ENGINES.values():
-        raise ConfigError(f"{ENGINE} must be one of {', '.join((*OWN_ENGINES.values(), *OPENVINO))}", received=given)
-    return given if given in OPENVINO else own
+        return _fastest(file) if images >= MANY and _is_float(file) else OWN_ENGINES[file.suffix]
+    if given not in ENGINES:
+        raise ConfigError(f"{ENGINE} must be one of {', '.join(ENGINES)}", received=given)
+    runs_it = given in OPENVINO or (given == _LITERT_MIXED and file.suffix == ".tflite")
+    return given if runs_it else OWN_ENGINES[file.suffix]
+
+
+def _fastest(file: Path) -> str:
+    """The engine for many images, which must be installed."""
+    openvino = importlib.util.find_spec("openvino") is not None
+    if openvino and has_instructions("bfloat16"):
+        return _MIXED
+    if file.suffix == ".tflite" and has_instructions("int8"):
+        return _LITERT_MIXED
+    return "openvino" if openvino else OWN_ENGINES[file.suffix]
 
 
 def _is_float(file: Path) -> bool:
@@ -102,16 +116,27 @@ def _is_float(file: Path) -> bool:
     return all(row["quantization"] != "int8" for row in rows)
 
 
-def _litert(file: Path) -> _Loaded:
+def _litert(file: Path, mixed: bool) -> _Loaded:
     litert = require_engine("ai_edge_litert.interpreter", "litert")
     try:
         texts = _archived(file)
-        interpreter = litert.Interpreter(model_path=str(file), num_threads=threads())
-        # Now and not with the first image: what it prepares and prints belongs to loading.
-        interpreter.allocate_tensors()
-        run = interpreter.get_signature_runner(PREPARED)
+        networks = [litert.Interpreter(model_path=str(file), num_threads=threads())]
+        if mixed:
+            content = with_int8_kernels(file.read_bytes())
+            networks.append(litert.Interpreter(model_content=content, num_threads=threads()))
+        runners = [_runner(network) for network in networks]
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise invalid_model(file, error) from error
+    return texts, runners[0].get_output_details(), [_locked(run) for run in runners]
+
+
+def _runner(network: Any) -> Any:
+    # Now and not with the first image: what it prepares and prints belongs to loading.
+    network.allocate_tensors()
+    return network.get_signature_runner(PREPARED)
+
+
+def _locked(run: Any) -> Signature:
     # An interpreter has one set of buffers.
     lock = threading.Lock()
 
@@ -119,7 +144,7 @@ def _litert(file: Path) -> _Loaded:
         with lock:
             return dict(run(images=np.ascontiguousarray(images)))
 
-    return texts, run.get_output_details(), [signature]
+    return signature
 
 
 def _archived(file: Path) -> dict[str, str]:
