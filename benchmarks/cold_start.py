@@ -88,8 +88,8 @@ def timed(command: Sequence[str]) -> Taken:
         SystemExit: If it fails.
     """
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    # Little is written, so no pipe fills up before the process ends.
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    # Few lines are written, so no pipe fills up before the process ends.
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)

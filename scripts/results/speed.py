@@ -58,6 +58,14 @@ def _fastest(case: _Json) -> str:
     )
 
 
+def _predict(measured: _Json) -> str:
+    rows = [f"{row['case']} {row['processor']:.1f} s ({row['processor_speed']:.2f})" for row in measured["rows"]]
+    return (
+        f"`btkeras predict` of {measured['images']:,} slices, pretrained model, processor time and how many times as "
+        f"fast: {', '.join(rows)}"
+    )
+
+
 # By file: the command that writes it, and its summary.
 BENCHMARKS: Mapping[str, tuple[str, Callable[[_Json], str]]] = {
     "benchmark_training.json": ("python -m benchmarks.training", _training),
@@ -70,6 +78,7 @@ BENCHMARKS: Mapping[str, tuple[str, Callable[[_Json], str]]] = {
         _inference,
     ),
     "benchmark_start.json": ("python -m benchmarks.cold_start SLICE --run RUN --version EXPORT", _start),
+    "benchmark_predict.json": ("python -m benchmarks.predict FOLDER --other CHECKOUT_OF_1ADE451", _predict),
     "benchmark_pipeline.json": ("python -m benchmarks.pipeline --training-rates 224=24 112=90", _pipeline),
     "benchmark_scale.json": ("python -m benchmarks.scale --side 128 --cache disk --again", _scale),
     "benchmark_memory.json": ("python -m benchmarks.memory --rounds 1", _memory),
