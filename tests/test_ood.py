@@ -55,6 +55,21 @@ def test_beyond_the_strongest_directions_the_others_share_their_variance(monkeyp
     np.testing.assert_allclose(OODDetector(gaussian, CalibrationScores(np.zeros(1))).score(rows), expected, rtol=1e-3)
 
 
+def test_weak_directions_count_to_the_last_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network's weak directions have a ten-thousandth of the strong ones' variance, which float32 must not lose."""
+    monkeypatch.setattr(module, "DIRECTIONS", 8)
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(256, 256))).Q
+    scales = np.repeat([0.3, 30], [248, 8])
+    rows = (np.random.default_rng(1).normal(size=(2000, 256)) * scales) @ rotation
+    gaussian = Gaussian.fit(rows)
+    offsets = rows.astype(np.float32).astype(np.float64) - gaussian.mean
+    along = offsets @ gaussian.directions
+    beyond = ((offsets - along @ gaussian.directions.T) ** 2).sum(axis=1) / gaussian.rest
+    expected = (along**2 / gaussian.variances).sum(axis=1) + beyond
+    scores = OODDetector(gaussian, CalibrationScores(np.zeros(1))).score(rows)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
 def test_one_percent_of_the_validation_scores_are_beyond_and_shifted_features_far_more() -> None:
     found = ood()
     own, shifted = found.score(features(200, seed=2)), found.score(features(200, seed=4, shift=6.0))

@@ -66,7 +66,8 @@ class Gaussian:
     def parts(self) -> dict[str, NDArray[np.float32]]:
         """The arguments of ``squared_distance``, float32."""
         parts = {"mean": self.mean, "directions": self.directions, "scales": 1 / np.sqrt(self.variances)}
-        parts["rest"] = np.array(1 / self.rest if self.rest else 0.0)
+        if self.rest:
+            parts |= {"transposed": self.directions.T, "rest": np.array(1 / self.rest)}
         return {name: part.astype(np.float32) for name, part in parts.items()}
 
 
@@ -77,9 +78,12 @@ def squared_distance(features: Any, parts: Mapping[str, Any], square_sum: Callab
     """
     offsets = features - parts["mean"]
     along = offsets @ parts["directions"]
-    # Below 0 by rounding alone.
-    beyond = abs(square_sum(offsets) - square_sum(along))
-    return square_sum(along * parts["scales"]) + beyond * parts["rest"]
+    distances = square_sum(along * parts["scales"])
+    if "rest" not in parts:
+        return distances
+    # What the directions leave. As a difference of two sums of squares it would have few digits left.
+    beyond = offsets - along @ parts["transposed"]
+    return distances + square_sum(beyond) * parts["rest"]
 
 
 @dataclass(frozen=True)
