@@ -225,6 +225,21 @@ def test_a_full_disk_is_one_message(
     assert left == []
 
 
+def test_an_option_is_not_taken_for_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fails(
+        btkeras("predict", "slice.png", "--explain", "--json"),
+        "--explain.*must not begin with -.*Received: --json",
+        code=2,
+    )
+    assert not list(tmp_path.iterdir())
+    paths = [param for each in main.commands.values() for param in each.params if isinstance(param.type, click.Path)]
+    assert len(paths) > 20
+    for param in paths:
+        with pytest.raises(click.BadParameter, match="Did you forget a path"):
+            param.type.convert("--out", param, None)
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = btkeras("--debug", "evaluate", tmp_path)
     assert result.exit_code == 1 and "Traceback" in result.stderr

@@ -23,7 +23,21 @@ if TYPE_CHECKING:
     from btkeras.inference.backends import ModelLocation
 
 _SIGNALS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-PATH = click.Path(path_type=Path)
+
+
+class _Path(click.Path):
+    """A path that is no option: of ``--explain --out maps``, click makes the folder ``--out`` otherwise."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name = str(value)
+        if name.startswith("-") and name != "-":
+            self.fail(
+                f"a path must not begin with -. Received: {name}. Did you forget a path? Or write ./{name}", param, ctx
+            )
+        return super().convert(value, param, ctx)
+
+
+PATH = _Path(path_type=Path)
 _Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
