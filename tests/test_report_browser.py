@@ -26,12 +26,20 @@ PHONE = 390
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory, shared_images: Path) -> Path:
+def reports(tmp_path_factory: pytest.TempPathFactory, shared_images: Path) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("browser")
     models = "cv.models=[resnet34, resnet34_multiscale, improved_resnet34, vgg16]"
     experiment = fake_experiment(folder / "cv", load_dataset(shared_images), "cv.folds=2", models)
-    write_report(build_report([experiment.path]), folder / "report.html", "html")
-    return folder / "report.html"
+    runs = [experiment.path / model / "fold_0" for model in ("resnet34", "improved_resnet34")]
+    contents = {"experiment": [experiment.path], "run": runs[:1], "comparison": runs}
+    for name, paths in contents.items():
+        write_report(build_report(paths), folder / f"{name}.html", "html")
+    return {name: folder / f"{name}.html" for name in contents}
+
+
+@pytest.fixture(scope="module")
+def report(reports: dict[str, Path]) -> Path:
+    return reports["experiment"]
 
 
 def browse(page: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -80,11 +88,12 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.mark.parametrize("content", ["experiment", "run", "comparison"])
 @pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1280, "light")])
-def test_everyone_can_read_it(chromium: Any, report: Path, width: int, theme: str) -> None:
+def test_everyone_can_read_it(chromium: Any, reports: dict[str, Path], content: str, width: int, theme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe, of btkeras[dev]")
     page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=theme, bypass_csp=True)
-    page.goto(report.as_uri())
+    page.goto(reports[content].as_uri())
     found = axe.Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     hints = page.locator(".hint").all()
