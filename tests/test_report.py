@@ -462,6 +462,11 @@ def test_experiments_of_the_same_splits_are_compared(cv: Path, shared_images: Pa
     assert [row[2] for row in blocks(text)["pairs"]["rows"]] == [pair["difference"] for pair in together]
 
 
+def test_folds_of_two_networks_are_told_apart_in_the_title(cv: Path, single: Path) -> None:
+    report = build_report([cv / "resnet34" / "fold_0", cv / "improved_resnet34" / "fold_0", single], images=False)
+    assert report.title == "btkeras report: resnet34/fold_0, improved_resnet34/fold_0, single"
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

@@ -96,7 +96,7 @@ def build_report(
         "Limits": [*faults, Text((RESEARCH_ONLY,), "list")],
         "Provenance": tables.provenance_tables(data),
     }
-    return Report(f"btkeras report: {', '.join(source.path.resolve().name for source in data.sources)}", sections)
+    return Report(f"btkeras report: {data.title}", sections)
 
 
 def _summary_blocks(data: ReportData, *, elsewhere: bool) -> list[Block]:

@@ -137,6 +137,13 @@ class ReportData:
         return self.ranked[0]
 
     @property
+    def title(self) -> str:
+        """The sources' folders; of equal names with the folder above, as of folds of different networks."""
+        paths = [source.path.resolve() for source in self.sources]
+        times = Counter(path.name for path in paths)
+        return ", ".join(path.name if times[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in paths)
+
+    @property
     def pooled(self) -> str:
         """Which predictions a metric is of that is not one of single trainings, as words."""
         several = any(len(model.runs) > 1 for model in self.models)
