@@ -77,17 +77,19 @@ def average(networks: Sequence[keras.Model], views: Sequence[str] = (), *, name:
 
 
 def _check(networks: Sequence[keras.Model], views: Sequence[str]) -> None:
-    rule, received = "", ""
+    rule, received, remedy = "", "", ""
     if unknown := [view for view in views if view not in VIEWS]:
         rule, received = f"A view must be one of {', '.join(VIEWS)}", unknown[0]
     elif len(networks) + len(views) < 2:
         rule, received = "An average needs two networks, or views of one", f"{len(networks)} network"
+        remedy = "Name another run, or a view: --tta flip"
     elif any(map(average_layer, networks)):
         rule, received = "An average must be of single networks", "one that is an average already"
+        remedy = "Name the runs that it is of, and views of these"
     elif len(shapes := {(network.input_shape, network.output_shape) for network in networks}) > 1:
         rule, received = "Averaged networks must take the same images and know as many classes", str(sorted(shapes))
     if rule:
-        raise ModelError(rule, received=received)
+        raise ModelError(rule, received=received, remedy=remedy)
 
 
 def average_layer(model: keras.Model) -> keras.Model | None:
