@@ -73,7 +73,8 @@ def start_ensemble(runs: Sequence[Run], out: Path, views: Sequence[str] = ()) ->
     config = first.config()
     config = replace(config, model=replace(config.model, name=name, weights="random"))
     run = create_run(out, config, dataset, split, pixels, **_facts(runs, views, network))
-    logger.info(f"{name}: {network.count_params():,} parameters in {len(runs)} networks")
+    added = f"; views: {', '.join(views)}" if views else ""
+    logger.info(f"{name}: {network.count_params():,} parameters; networks: {len(runs)}{added}")
     try:
         return _calibrated(run, network)
     except BaseException:
