@@ -139,6 +139,7 @@ def test_what_cannot_be_averaged_is_an_error() -> None:
     for networks, views, message in (
         ([one], (), "two networks, or views of one"),
         ([one], ("zoom",), "A view must be one of flip, crops"),
+        ([one], ("flip", "flip"), "must differ"),
         ([one, other], (), "as many classes"),
         ([one, average([one], ["flip"])], (), "single networks"),
     ):

@@ -83,6 +83,8 @@ def _check(networks: Sequence[keras.Model], views: Sequence[str]) -> None:
     elif len(networks) + len(views) < 2:
         rule, received = "An average needs two networks, or views of one", f"{len(networks)} network"
         remedy = "Name another run, or a view: --tta flip"
+    elif len(set(views)) < len(views):
+        rule, received = "Views of an average must differ", ", ".join(views)
     elif any(map(average_layer, networks)):
         rule, received = "An average must be of single networks", "one that is an average already"
         remedy = "Name the runs that it is of, and views of these"
