@@ -73,6 +73,8 @@ def test_an_ensemble_averages_its_runs_and_has_its_own_temperature(both: Path, r
 def test_views_are_averaged_too(tmp_path: Path, runs: tuple[Path, Path]) -> None:
     metrics = start_ensemble([open_run(runs[0])], tmp_path / "flipped", ["flip"])
     assert metrics["images"] == len(probabilities_of(runs[0]))
+    one, flipped = open_run(runs[0]).manifest(), open_run(tmp_path / "flipped").manifest()
+    assert (flipped["parameters"], flipped["macs"]) == (one["parameters"], 2 * one["macs"])
     whole, single = (load_network(run / "best.keras") for run in (tmp_path / "flipped", runs[0]))
     pixels = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 1)).astype(np.float32)
     mean = np.mean([single(view) for view in views_of(pixels, "flip")], axis=0) ** (1 / temperature_of(whole))

@@ -19,6 +19,7 @@ from btkeras.files import sha256
 from btkeras.locks import only_writer
 from btkeras.logging import logger
 from btkeras.models.averaging import average
+from btkeras.models.build import count_macs
 from btkeras.models.keras_file import save_network
 from btkeras.runs import Run, create_run, open_run
 from btkeras.splitting.combined import combine_splits
@@ -130,6 +131,8 @@ def _facts(runs: Sequence[Run], views: Sequence[str], network: keras.Model) -> d
         # It is as finished as they are.
         "epochs": max(manifest["epochs"] for manifest in manifests),
         "training_seconds": round(sum(seconds), 1) if len(seconds) == len(runs) else None,
+        "parameters": network.count_params(),
+        "macs": count_macs(network),
         "trainable_parameters": sum(int(keras.ops.size(weight)) for weight in network.trainable_weights),
         "precision": manifests[0].get("precision"),
         "device": manifests[0].get("device"),
