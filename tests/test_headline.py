@@ -89,6 +89,14 @@ def test_a_cross_validation_by_patient(by_patient: Path) -> None:
     assert "btkeras cv --data cohort --out patient    # at abc" in headline.command_lines(by_patient)
 
 
+def test_a_cross_validation_without_the_network_is_none_of_its_recipe(by_patient: Path) -> None:
+    summary = json.loads((by_patient / "patient/summary.json").read_text())
+    del summary["models"]["resnet34"]
+    _write(by_patient / "patient", summary=summary)
+    rows = _rows(by_patient)
+    assert rows[0][4] != MISSING and [row[4] for row in rows[5:10]] == [MISSING] * 5
+
+
 def _metrics(matrix: list[list[int]]) -> dict[str, Any]:
     labels, predictions = (np.repeat(index.ravel(), np.ravel(matrix)) for index in np.indices((4, 4)))
     return summarize(labels, np.eye(4)[predictions], CLASSES)

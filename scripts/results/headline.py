@@ -86,12 +86,15 @@ def _shown(recipe: Recipe, group_by: str, results: Path) -> Path | None:
     if not group_by:
         other = results / recipe.other / "evaluations" / _OTHER
         return other if other.is_dir() else None
-    return next((results / name for name in recipe.folders if _split(results / name) == group_by), None)
+    return next((results / name for name in recipe.folders if _split(results / name, recipe.network) == group_by), None)
 
 
-def _split(folder: Path) -> str | None:
-    """What the subsets of a run or cross-validation are grouped by; None if there is none."""
+def _split(folder: Path, network: str) -> str | None:
+    """What the subsets of a run or cross-validation are grouped by; None if there is none of the network."""
     if not (folder / "config.yaml").is_file():
+        return None
+    summary = folder / "summary.json"
+    if summary.is_file() and network not in read_json(summary)["models"]:
         return None
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     # Configurations of before there were groups have no word for it.
