@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from btkeras.errors import ModelError
 from btkeras.explain.cam import explain
 from btkeras.explain.scores import reinitialized
+from btkeras.export.network import ExportNetwork
+from btkeras.export.single_file import write_onnx
 from btkeras.models import build_model, count_macs
 from btkeras.models.averaging import average, members
 from btkeras.models.head import (
@@ -145,3 +150,20 @@ def test_what_cannot_be_averaged_is_an_error() -> None:
     ):
         with pytest.raises(ModelError, match=message):
             average(networks, views)
+
+
+@pytest.mark.parametrize("size", [49, 115])
+def test_crops_of_any_size_become_onnx(size: int, tmp_path: Path) -> None:
+    """tf2onnx writes how many times larger an image gets, which ONNX Runtime takes for a pixel less at these sizes."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    tiny = build_model("tiny", input_shape=(size, size, 1), classes=3)
+    whole = reparameterize(average([tiny], ["crops"]))
+    spec = tf.TensorSpec([None, size, size, 1], tf.uint8, name="images")
+    function = tf.function(lambda images: {"probabilities": whole(tf.cast(images, tf.float32))}, input_signature=[spec])
+    write_onnx(
+        cast(ExportNetwork, SimpleNamespace(function=lambda: function, spec=spec)), tmp_path / "m.onnx", None, None
+    )
+    images = np.random.default_rng(0).integers(0, 256, (2, size, size, 1), np.uint8)
+    (found,) = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"images": images})
+    np.testing.assert_allclose(found, call(whole, images.astype(np.float32)), atol=1e-5)
