@@ -152,7 +152,7 @@ def test_what_cannot_be_averaged_is_an_error() -> None:
             average(networks, views)
 
 
-@pytest.mark.parametrize("size", [49, 115])
+@pytest.mark.parametrize("size", [33, 49, 115])
 def test_crops_of_any_size_become_onnx(size: int, tmp_path: Path) -> None:
     """tf2onnx writes how many times larger an image gets, which ONNX Runtime takes for a pixel less at these sizes."""
     onnxruntime = pytest.importorskip("onnxruntime")
