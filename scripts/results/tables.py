@@ -13,6 +13,7 @@ import yaml
 from btkeras.files import read_json
 from btkeras.metrics.intervals import wilson
 from btkeras.reporting.published import ABLATION, FAULTS, NETWORKS, PAPER, PARAMETERS
+from btkeras.reporting.report_data import load_report_data
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 
@@ -109,10 +110,29 @@ def cv_table(name: str, baseline: str = "resnet34") -> str:
         for model, found in models
     ]
     known = any(found.get("per_patient") for _, found in models)
+    compared = [f"against `{baseline}` (95 % interval; p, Holm)"] * (baseline in summary["models"])
     drawn = "patient" if known else summary["protocol"]["group_by"]
     pooled = f"95 % interval, all {summary['bootstrap']['images']:,} images (bootstrap by {drawn})"
     columns = ("network", "trainable parameters", "accuracy, mean ± deviation of the folds", pooled, "macro F1")
-    return table_of((*columns, f"against `{baseline}` (95 % interval; p, Holm)"), rows)
+    return table_of((*columns, *compared), [row[: len(columns) + len(compared)] for row in rows])
+
+
+def average_table(single: str, *averages: str) -> str:
+    """Averages of networks or views beside one network that they are of, on the same test images."""
+    data = load_report_data([RESULTS / name for name in (single, *averages)])
+    first, manifests = data.models[0], [read_json(RESULTS / name / "manifest.json") for name in (single, *averages)]
+    rows = [
+        (
+            f"[`{model.name}`](results/{name})",
+            _percent(model.accuracy),
+            _against(data.comparisons, model.name, first.name),
+            f"{model.metrics['pooled']['negative_log_likelihood']:.3f}",
+            f"{manifest['macs'] / manifests[0]['macs']:.0f}",
+        )
+        for name, model, manifest in zip((single, *averages), data.models, manifests, strict=True)
+    ]
+    against = f"against `{first.name}` (95 % interval; p, Holm)"
+    return table_of(("network", "accuracy", against, "log loss", "times the multiply-adds"), rows)
 
 
 def kept(*names: str) -> list[str]:
