@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
+from btkeras.evaluation.results import read_predictions
+from btkeras.experiments.summary import FoldResult, summarize_experiment
 from btkeras.files import read_json
 from btkeras.metrics.intervals import wilson
 from btkeras.reporting.published import ABLATION, FAULTS, NETWORKS, PAPER, PARAMETERS
-from btkeras.reporting.report_data import load_report_data
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 
@@ -118,20 +119,30 @@ def cv_table(name: str, baseline: str = "resnet34") -> str:
 
 
 def average_table(single: str, *averages: str) -> str:
-    """Averages of networks or views beside one network that they are of, on the same test images."""
-    data = load_report_data([RESULTS / name for name in (single, *averages)])
-    first, manifests = data.models[0], [read_json(RESULTS / name / "manifest.json") for name in (single, *averages)]
+    """Averages of networks or views beside one network that they are of, on the same test images.
+
+    Intervals draw what the averages' splits keep together.
+    """
+    folders = [RESULTS / name for name in (single, *averages)]
+    manifests = [read_json(folder / "manifest.json") for folder in folders]
+    classes, names = manifests[0]["classes"], [_config(folder)["model"]["name"] for folder in folders]
+    results = [
+        FoldResult(name, 0, 0, *read_predictions(folder / "predictions.csv", classes), {})
+        for name, folder in zip(names, folders, strict=True)
+    ]
+    groups = read_json(folders[-1] / "splits.json")["groups"]
+    summary = summarize_experiment(results, classes, groups=groups, test="rotating")
     rows = [
         (
-            f"[`{model.name}`](results/{name})",
-            _percent(model.accuracy),
-            _against(data.comparisons, model.name, first.name),
-            f"{model.metrics['pooled']['negative_log_likelihood']:.3f}",
+            f"[`{name}`](results/{folder.relative_to(RESULTS)})",
+            _percent(summary["models"][name]["pooled"]["accuracy"]),
+            _against(summary["comparisons"], name, names[0]),
+            f"{summary['models'][name]['pooled']['negative_log_likelihood']:.3f}",
             f"{manifest['macs'] / manifests[0]['macs']:.0f}",
         )
-        for name, model, manifest in zip((single, *averages), data.models, manifests, strict=True)
+        for name, folder, manifest in zip(names, folders, manifests, strict=True)
     ]
-    against = f"against `{first.name}` (95 % interval; p, Holm)"
+    against = f"against `{names[0]}` (95 % interval; p, Holm)"
     return table_of(("network", "accuracy", against, "log loss", "times the multiply-adds"), rows)
 
 
