@@ -183,7 +183,7 @@ def echo_unknown_slices(model: Path) -> None:
 
     if hashes_file(model) is None:
         text = "has no hashes of its training slices, so near-duplicates of them are not recognized"
-        click.echo(f"{model} {text}", err=True)
+        click.echo(f"{model} {text}; an export of btkeras has them", err=True)
 
 
 def open_dataset(name: str, phantom: PhantomConfig) -> Dataset:

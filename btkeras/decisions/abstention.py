@@ -47,14 +47,14 @@ class Abstention:
         """What was found, without a full stop."""
         if not self.images:
             return f"no threshold, since the MRI check or the OOD score turns all {self.data} away"
-        wanted = f"keeps the risk below {100 * self.risk:g} % on {self.images:,} images ({self.data})"
-        found = (
-            "no threshold"
-            if self.threshold is None
-            else f"a highest probability of {self.threshold:.{decimals(self.threshold)}f}"
+        wrong = (
+            f"of {self.images:,} images ({self.data}), {self.wrong:,} of the surest {self.covered:,} are wrong, "
+            f"at most {100 * self.bound:.1f} % with {100 * self.level:g} % confidence ({100 * self.risk:g} % allowed)"
         )
-        bound = f"at most {100 * self.bound:.1f} % with {100 * self.level:g} % confidence"
-        return f"{found} {wanted}: {self.wrong:,} of the surest {self.covered:,} are wrong, {bound}"
+        if self.threshold is None:
+            return f"every slice is uncertain, since no threshold keeps the risk low enough: {wrong}"
+        least = f"{self.threshold:.{decimals(self.threshold)}f}"
+        return f"uncertain where the highest probability is below {least}: {wrong}"
 
 
 def decimals(threshold: float, other: float = 1.0) -> int:

@@ -180,7 +180,7 @@ def format_risk_coverage(metrics: Metrics) -> list[str]:
     lines.append(f"mean risk over all coverages (AURC) {percent(found['aurc'])}")
     abstention = (metrics.get("selective") or {}).get("abstention")
     lines += [_working_point(found["working_point"])] if found["working_point"] else []
-    return lines + ([f"when a class is decided: {Abstention.from_json(abstention)}"] if abstention else [])
+    return lines + ([f"threshold: {Abstention.from_json(abstention)}"] if abstention else [])
 
 
 def _working_point(point: Metrics) -> str:

@@ -118,7 +118,7 @@ class _Exporter:
                 rows += found
                 comparisons.append(comparison)
             rows += self._maps(each, file)
-        logger.info("images of its split: digests, and hashes to recognize them by")
+        logger.info("digests and hashes of its training and validation slices, to recognize them by")
         metadata.write_image_digests(folder, self.network.run)
         metadata.write_image_hashes(folder, self.network.run)
         selftest = metadata.write_selftest(folder, formats, self.quantization.kind if self.quantization else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import socket
+import sys
 from types import FrameType
 
 import uvicorn
@@ -106,6 +107,8 @@ def serve(backend: InferenceBackend, settings: ServerSettings) -> None:
             shown = f"[{host}]" if ":" in host else host
             url = f"http://{shown}:{port}"
             log_event("listening", url=url, model=served.name, version=served.version, token=settings.token is not None)
+            if sys.stderr.isatty():
+                sys.stderr.write(f"\n  {url}   (Ctrl-C stops)\n\n")
             asyncio.run(DrainingServer(served).serve([listener]))
         finally:
             served.close()

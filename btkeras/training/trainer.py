@@ -186,6 +186,7 @@ class _Training:
             f"training images: {caches['train'].location}"
         )
         logger.info(f"watch it with: tensorboard --logdir {run.path}")
+        logger.info("the first epoch takes longer, since its step is compiled")
         try:
             # End when all is written, whatever ends the training. What may be slow to draw or to send has a thread of
             # its own, so that the state never waits for it.
