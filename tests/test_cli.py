@@ -88,7 +88,7 @@ def test_train_evaluate_predict_export_in_a_row(tmp_path: Path, shared_images: P
     assert "calibrate" not in predicted.stderr
     exported = btkeras("export", run, "--out", tmp_path / "models/tiny", "--format", "litert")
     assert exported.stdout.strip() == str(tmp_path / "models/tiny/1")
-    assert "litert: writing it" in exported.stderr and "images of its split" in exported.stderr
+    assert "litert: writing it" in exported.stderr and "digests and hashes" in exported.stderr
 
 
 def test_predict_prints_json_csv_or_a_table(trained_run: Path, shared_images: Path, tmp_path: Path) -> None:
