@@ -136,7 +136,9 @@ def _check_served(served: ServedModel, request: Request) -> None:
     model, version = request.path_params["model"], request.path_params.get("version")
     if model != served.name or version not in (None, str(served.version)):
         wanted = f"Latest({model[:200]})" if version is None else f"Specific({model[:200]}, {version[:60]})"
-        raise HTTPException(404, f"Servable not found for request: {wanted}. Served is {served.name}, {served.version}")
+        raise HTTPException(
+            404, f"Servable not found for request: {wanted}. Model and version here: {served.name}, {served.version}"
+        )
 
 
 def _load_json(body: bytes, most_values: int) -> dict[str, Any]:
