@@ -69,6 +69,18 @@ def test_a_quantized_files_maps_are_of_its_own_weights(
     assert 0 < np.abs(own - runs).mean() < 0.02
 
 
+def test_maps_of_a_float16_file_are_its_runs(
+    calibrated_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("btkeras.export.borrowed_weights._LEAST", 1024)
+    version = export(open_run(calibrated_run), tmp_path / "half", formats=("litert",), quantize="float16")
+    assert {row["dtype"] for row in _document(version / "model.tflite")["weights"]} == {"float16"}
+    images, indices = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), np.uint8), np.arange(4)
+    backends = [load_backend(path) for path in (version / "model.tflite", calibrated_run)]
+    own, runs = (backend.explain(images, indices) for backend in backends if backend.explain)
+    assert 0 < np.abs(own - runs).mean() < 0.001
+
+
 def _document(file: Path) -> dict[str, Any]:
     if file.suffix == ".onnx":
         text = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map[MAPS]

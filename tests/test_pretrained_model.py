@@ -159,3 +159,35 @@ def test_the_one_in_this_tree_is_whole_answers_and_is_small_enough(monkeypatch: 
     assert sum(file.stat().st_size for file in [*package, *files]) <= 60e6
     readme = (ROOT / "saved_models/README.md").read_text()
     assert json.loads(result.stdout)["manifest_sha256"] in readme
+
+
+# What a process has taken, MiB, after one image, after several, and after a map.
+MEMORY = """
+import sys
+from pathlib import Path
+import numpy as np
+from btkeras.inference.backends import load_backend
+
+def taken():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+model = load_backend(Path(sys.argv[1]))
+images = np.zeros((4, model.size, model.size, model.channels), np.uint8)
+for used in (lambda: model.predict(images[:1]), lambda: model.predict(images), lambda: model.explain(images[:1], [0])):
+    used()
+    print(taken())
+"""
+
+
+@pytest.mark.skipif(PRETRAINED_MODEL is None, reason="this tree has no pretrained model")
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's figures are Linux'")
+def test_weights_are_in_memory_once_to_predict_and_a_map_takes_no_copy_that_is_larger_than_needed() -> None:
+    file = PRETRAINED_MODEL / "1/model.tflite"
+    whole = 2 * file.stat().st_size / 2**20  # its weights, which are float16, as float32
+    run = subprocess.run([sys.executable, "-c", MEMORY, str(file)], capture_output=True, text=True, check=True)
+    one, several, explained = map(float, run.stdout.split())
+    assert one > whole
+    assert several - one < 0.5 * whole
+    # Forward and back: as float16 to begin with, and as they are multiplied.
+    assert explained - several < (2 * 0.5 + 2 + 0.75) * whole
