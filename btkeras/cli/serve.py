@@ -48,8 +48,8 @@ def serve(model: Path | None, token_file: Path | None, **options: Any) -> None:
       btkeras serve
       btkeras serve saved_models/cpu --port 8080
       btkeras serve runs/first --host 0.0.0.0 --token-file token.txt --drain-seconds 5
-      (printf '{"instances": [{"b64": "'; base64 -w0 slice.png; printf '"}]}') > request.json
-      curl -d @request.json localhost:8501/v1/models/cpu:predict
+      (printf '{"instances": [{"image_bytes": {"b64": "'; base64 -w0 slice.png; printf '"}}]}') > request.json
+      curl -d @request.json localhost:8501/v1/models/brain_tumour_mri:predict
     """
     from btkeras.server.limits import MIB, Limits
     from btkeras.server.settings import ServerSettings

@@ -170,7 +170,7 @@ def check_maps(
 
 
 def format_parity(parity: Mapping[str, Any]) -> list[str]:
-    """A manifest's ``parity`` as lines of a table."""
+    """A manifest's ``parity`` as lines of a table; ``-`` is what a signature does not give."""
     line = "{:<16}{:<20}{:>6}{:>12}{:>15}{:>11}{:>10}".format
     names = ("probabilities", "ood_score", "map")
     lines = [
@@ -178,7 +178,7 @@ def format_parity(parity: Mapping[str, Any]) -> list[str]:
         line("format", "signature", "slices", "same label", *names),
     ]
     for row in parity["rows"]:
-        labels = f"{row['labels']}/{row['images']}" if "labels" in row else ""
-        values = ("" if row.get(name) is None else f"{row[name]:.1e}" for name in names)
-        lines.append(line(row["format"], row["signature"], f"{row['images']:,}", labels, *values).rstrip())
+        labels = f"{row['labels']}/{row['images']}" if "labels" in row else "-"
+        values = ("-" if row.get(name) is None else f"{row[name]:.1e}" for name in names)
+        lines.append(line(row["format"], row["signature"], f"{row['images']:,}", labels, *values))
     return lines
