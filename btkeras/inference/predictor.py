@@ -107,7 +107,8 @@ class Predictor:
     Args:
         model: A run folder, an exported model or a loaded one; by default the pretrained one.
         coverage: Of the prediction sets: the share of slices like the validation slices whose set has the true class.
-        images: About how many will be predicted: for many, a faster form or engine is worth its start.
+        images: About how many will be predicted: for many, a faster form or engine is worth its start; one takes less
+            memory.
 
     Raises:
         ModelError: If there is no such model.
@@ -118,7 +119,7 @@ class Predictor:
     """
 
     def __init__(
-        self, model: str | Path | InferenceBackend | None = None, *, coverage: float = COVERAGE, images: int = 1
+        self, model: str | Path | InferenceBackend | None = None, *, coverage: float = COVERAGE, images: int = BATCH
     ) -> None:
         check_coverage(coverage)
         if not isinstance(model, InferenceBackend):

@@ -124,7 +124,7 @@ class ModelLocation:
         """Whether loading it imports TensorFlow, which takes seconds."""
         return self.loader != _LIGHT
 
-    def load(self, images: int = 1) -> InferenceBackend:
+    def load(self, images: int = BATCH) -> InferenceBackend:
         """Loads it, for about so many images: for many, a faster form or engine is worth its start.
 
         ModelError if it cannot be used, RunError if it is a run without a checkpoint or with a damaged file.
@@ -137,7 +137,7 @@ class ModelLocation:
             return load(*arguments)
 
 
-def load_backend(path: str | Path, images: int = 1) -> InferenceBackend:
+def load_backend(path: str | Path, images: int = BATCH) -> InferenceBackend:
     """Loads a run folder or an exported model; arguments and errors as ``locate`` and ``ModelLocation.load``."""
     return locate(path).load(images)
 

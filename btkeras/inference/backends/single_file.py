@@ -72,13 +72,15 @@ _Loaded = tuple[Mapping[str, str], Collection[str], Sequence[Signature]]
 _Blocks = Callable[[Sequence[NDArray[np.uint8]]], list[list[NDArray[np.float32]]]]
 
 
-def load(file: Path, images: int = 1) -> InferenceBackend:
+def load(file: Path, images: int = BATCH) -> InferenceBackend:
     """Loads a file for about so many images; ConfigError if the variable names no engine, else ModelError."""
     name = engine(file, images)
     if name in OPENVINO:
         texts, names, signatures = _openvino(file, OPENVINO[name])
     else:
-        texts, names, signatures = _onnx(file) if file.suffix == ".onnx" else _litert(file, name == _LITERT_MIXED)
+        texts, names, signatures = (
+            _onnx(file) if file.suffix == ".onnx" else _litert(file, images, name == _LITERT_MIXED)
+        )
     if PROBABILITIES not in names:
         raise invalid_model(file, f"without the output {PROBABILITIES}")
     signature, *fast = signatures
@@ -116,7 +118,7 @@ def _is_float(file: Path) -> bool:
     return all(row["quantization"] != "int8" for row in rows)
 
 
-def _litert(file: Path, mixed: bool) -> _Loaded:
+def _litert(file: Path, images: int, *, mixed: bool) -> _Loaded:
     litert = require_engine("ai_edge_litert.interpreter", "litert")
     try:
         texts = _archived(file)
@@ -124,17 +126,17 @@ def _litert(file: Path, mixed: bool) -> _Loaded:
         if mixed:
             content = with_int8_kernels(file.read_bytes())
             networks.append(litert.Interpreter(model_content=content, num_threads=threads()))
-        runners = [_runner(network) for network in networks]
+        runners = [_runner(network, min(max(images, 1), _BLOCK)) for network in networks]
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise invalid_model(file, error) from error
     return texts, runners[0].get_output_details(), [_locked(run) for run in runners]
 
 
-def _runner(network: Any) -> Any:
-    # For as many images as come at most. LiteRT 2.3 unpacks float16 weights when it is first prepared, and again, keeping
-    # both copies, for more images than then: 70 MB of the pretrained network (findings/litert_resized_input.sh).
+def _runner(network: Any, most: int) -> Any:
+    # LiteRT 2.3 unpacks float16 weights when it is first prepared, and again, keeping both copies, for more images than
+    # then: 70 MB of the pretrained network (findings/litert_resized_input.sh).
     (images,) = network.get_input_details()
-    network.resize_tensor_input(images["index"], [_BLOCK, *images["shape"][1:]])
+    network.resize_tensor_input(images["index"], [most, *images["shape"][1:]])
     # Now and not with the first image: what it prepares and prints belongs to loading.
     network.allocate_tensors()
     return network.get_signature_runner(PREPARED)
