@@ -78,9 +78,8 @@ def load(file: Path, images: int = BATCH) -> InferenceBackend:
     if name in OPENVINO:
         texts, names, signatures = _openvino(file, OPENVINO[name])
     else:
-        texts, names, signatures = (
-            _onnx(file) if file.suffix == ".onnx" else _litert(file, images, name == _LITERT_MIXED)
-        )
+        loaded = _onnx(file) if file.suffix == ".onnx" else _litert(file, images, mixed=name == _LITERT_MIXED)
+        texts, names, signatures = loaded
     if PROBABILITIES not in names:
         raise invalid_model(file, f"without the output {PROBABILITIES}")
     signature, *fast = signatures
