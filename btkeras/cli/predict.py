@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from btkeras.cli.common import PATH, Failure, echo_engine, echo_model, echo_unknown_slices, located
+from btkeras.cli.predict_slices import Columns, print_slices, slice_values
 from btkeras.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,20 +22,6 @@ if TYPE_CHECKING:
 
 _LOCAL_ONLY = ("model", "coverage", "explain", "method")
 _SERVER_ONLY = ("name", "model_version")
-_KEYS = (
-    "path",
-    "label",
-    "probabilities",
-    "decision",
-    "set",
-    "ood_percentile",
-    "reasons",
-    "near_duplicate",
-    "slice",
-    "slices",
-)
-# Of DICOM files: whose slice, and which, as of `inference.dicom_columns`.
-_Columns = Mapping[str, Mapping[str, Any]]
 
 
 @click.command(short_help="Classify images.")
@@ -149,7 +134,7 @@ def predict(
     if group_by:
         _print_scans(decide_scans(watched, names, classes), classes, columns, options)
     else:
-        _PRINTERS[options["output"]](watched, classes, columns)
+        print_slices(watched, classes, columns, options["output"])
     if known:
         found = f"{len(known)} of {len(refs)} slices are near-duplicates of training or validation slices of the model"
         click.echo(f"{found}: their predictions say nothing about new ones", err=True)
@@ -169,12 +154,12 @@ def _whole(context: click.Context) -> str:
 
 
 def _print_scans(
-    scans: Sequence[ScanPrediction], classes: Sequence[str], columns: _Columns, options: Mapping[str, Any]
+    scans: Sequence[ScanPrediction], classes: Sequence[str], columns: Columns, options: Mapping[str, Any]
 ) -> None:
     from btkeras.cli.predict_scans import RULE, print_scans
 
     click.echo(f"one decision per {options['group_by']}: {RULE}", err=True)
-    print_scans(scans, classes, options["output"], lambda prediction: _values(prediction, columns))
+    print_scans(scans, classes, options["output"], lambda prediction: slice_values(prediction, columns))
 
 
 def _check_server_options(context: click.Context) -> None:
@@ -244,54 +229,3 @@ def _watch(
             found = f"{prediction.path} is the middle one of {prediction.slices} slices"
             click.echo(f"{found}; --slice all classifies each.", err=True)
         yield prediction
-
-
-def _values(prediction: FilePrediction, columns: _Columns) -> dict[str, Any]:
-    names = ("path", "error") if prediction.error else _KEYS
-    values = {name: getattr(prediction, name) for name in names} | dict(columns.get(prediction.file, {}))
-    return values if prediction.error or prediction.decision else values | {"decision": None}
-
-
-def _print_table(predictions: Iterable[FilePrediction], classes: Sequence[str], columns: _Columns) -> None:
-    widths = {name: max(12, len(name) + 2) for name in classes}
-    first = max(widths.values())
-    header = "".join(f"{name:>{width}}" for name, width in widths.items()) + f"{'ood_percentile':>16}  file"
-    for prediction in predictions:
-        if prediction.error:
-            click.echo(f"{prediction.path}: {prediction.error}", err=True)
-            continue
-        if header:
-            click.echo(f"{'decision' if prediction.decision else 'label':<{first}}{header}")
-            header = ""
-        row = "".join(f"{prediction.probabilities[name]:{width}.4f}" for name, width in widths.items())
-        percentile = "" if prediction.ood_percentile is None else f"{prediction.ood_percentile:.1f}"
-        reasons = f" ({'; '.join(prediction.reasons)})" if prediction.reasons else ""
-        click.echo(
-            f"{prediction.decision or prediction.label:<{first}}{row}{percentile:>16}  {prediction.path}{reasons}"
-        )
-
-
-def _print_json(predictions: Iterable[FilePrediction], classes: Sequence[str], columns: _Columns) -> None:
-    separator = "["
-    for prediction in predictions:
-        click.echo(f"{separator}\n  {json.dumps(_values(prediction, columns))}", nl=False)
-        separator = ","
-    click.echo("\n]")
-
-
-def _print_csv(predictions: Iterable[FilePrediction], classes: Sequence[str], columns: _Columns) -> None:
-    from btkeras.inference.dicom_columns import COLUMNS
-
-    names = ("path", "label", *classes, "error", *_KEYS[_KEYS.index("decision") :], *COLUMNS)
-    writer = csv.DictWriter(sys.stdout, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for values in (_values(prediction, columns) for prediction in predictions):
-        joined = {name: ";".join(values.get(name) or ()) for name in ("set", "reasons")}
-        writer.writerow({**values, **values.get("probabilities", {}), **joined})
-
-
-_PRINTERS: Mapping[str | None, Callable[[Iterable[FilePrediction], Sequence[str], _Columns], None]] = {
-    None: _print_table,
-    "json": _print_json,
-    "csv": _print_csv,
-}
