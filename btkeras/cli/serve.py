@@ -36,8 +36,8 @@ _MANY_IMAGES = 1_000
 def serve(model: Path | None, token_file: Path | None, **options: Any) -> None:
     """Serve one model over HTTP on one machine, as TensorFlow Serving does, with a web page at /.
 
-    MODEL is a run folder or an exported model (SavedModel, LiteRT or ONNX); without it the pretrained
-    model is served. To serve another version, restart it. In production, use TensorFlow Serving (deploy/).
+    MODEL is a run folder, an exported model (SavedModel, LiteRT or ONNX), or `newest`; without it the
+    pretrained model is served. To serve another version, restart it. In production, use TensorFlow Serving (deploy/).
 
     On Ctrl-C or SIGTERM it answers the requests under way and stops. Logs go to standard error, a JSON object a line;
     metrics for Prometheus are at /metrics. By default only this machine can connect: for others, set a token
