@@ -57,6 +57,15 @@ def row(case: str, taken: list[Taken], reference: list[Taken]) -> Row:
     return Row(case, wall, float(speeds[0]), processor, float(speeds[1]), memory)
 
 
+def text(rows: list[Row]) -> str:
+    """The rows, a line each."""
+    return "\n".join(
+        f"{each.case:<18}{each.wall:7.1f} s ({each.wall_speed:.2f} times as fast)"
+        f"{each.processor:7.1f} s of processor time ({each.processor_speed:.2f}){each.memory_mib:6.0f} MiB"
+        for each in rows
+    )
+
+
 def main() -> None:
     """Parses, measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,11 +77,7 @@ def main() -> None:
     machine, images = describe(PACKAGES), sum(path.is_file() for path in options.folder.rglob("*"))
     taken = rounds(cases(options.folder, options.other), options.rounds)
     rows = [row(name, found, taken[OTHER if options.other else FLOAT32]) for name, found in taken.items()]
-    for each in rows:
-        print(
-            f"{each.case:<16}{each.wall:7.1f} s ({each.wall_speed:.2f} times as fast)"
-            f"{each.processor:7.1f} s of processor time ({each.processor_speed:.2f}){each.memory_mib:6.0f} MiB"
-        )
+    print(text(rows))
     if options.out:
         document = {"machine": machine, "rounds": options.rounds, "images": images, "rows": [asdict(r) for r in rows]}
         write_json(options.out, document)

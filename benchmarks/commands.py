@@ -1,0 +1,75 @@
+"""Times ``prepare``, ``audit`` and ``evaluate`` of a whole dataset, by this checkout and by another one.
+
+    python -m benchmarks.commands DATASET --other ../btkeras-of-before --rounds 1 --out commands.json
+
+``evaluate`` is of each checkout's own pretrained model. Rounds and rows are those of ``benchmarks.predict``, beside the
+other checkout's command of the same name. ``prepare`` writes into a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.cold_start import Taken, rounds
+from benchmarks.predict import PACKAGES, Row, row, text
+from btkeras.files import write_json
+from btkeras.machine import describe
+
+_MODEL = "saved_models/brain_tumour_mri"
+BEFORE = "before: "
+
+
+def cases(dataset: Path, checkout: Path, scratch: Path) -> dict[str, list[str]]:
+    """Commands of a checkout by their names."""
+    data, out = str(dataset.resolve()), str(scratch.resolve() / "made")
+    arguments = {
+        "prepare": [data, "--out", out],
+        "audit": [data],
+        "evaluate": [_MODEL, "--data", data, "--json"],
+    }
+    return {name: _in(checkout, out, [name, *given]) for name, given in arguments.items()}
+
+
+def _in(checkout: Path, out: str, arguments: list[str]) -> list[str]:
+    """A command of a checkout, after removing what ``prepare`` made."""
+    command = shlex.join([sys.executable, "-m", "btkeras", *arguments])
+    # 1: the audit found something.
+    script = f"rm -rf {shlex.quote(out)}; {command}; test $? -le {int(arguments[0] == 'audit')}"
+    # Python looks into the folder that it is started in first.
+    return ["env", "-C", str(checkout), f"PYTHONPATH={checkout.resolve()}", "sh", "-c", script]
+
+
+def compared(taken: Mapping[str, list[Taken]]) -> list[Row]:
+    """A row for each command of this checkout and of the other, beside the latter."""
+    return [row(name, found, taken[BEFORE + name.removeprefix(BEFORE)]) for name, found in taken.items()]
+
+
+def main() -> None:
+    """Parses, measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, help="class folders of images")
+    parser.add_argument("--other", type=Path, required=True, help="a checkout of btkeras with its pretrained model")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="a JSON file")
+    options = parser.parse_args()
+    machine, images = describe(PACKAGES), sum(path.is_file() for path in options.dataset.rglob("*.*"))
+    with tempfile.TemporaryDirectory() as folder:
+        ours = cases(options.dataset, Path(), Path(folder))
+        theirs = {
+            BEFORE + name: command for name, command in cases(options.dataset, options.other, Path(folder)).items()
+        }
+        rows = compared(rounds(ours | theirs, options.rounds))
+    print(text(rows))
+    if options.out:
+        document = {"machine": machine, "rounds": options.rounds, "images": images, "rows": [asdict(r) for r in rows]}
+        write_json(options.out, document)
+
+
+if __name__ == "__main__":
+    main()
