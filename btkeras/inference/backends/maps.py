@@ -104,11 +104,14 @@ def _with_float16(graph: bytes, rows: Sequence[dict[str, Any]]) -> tuple[bytes, 
 
     It takes half the memory. Each is cast when the model is prepared. The rows say where each is now.
     """
+    halved = {row["at"] for row in rows if _held(row) == np.float16}
+    if not halved:
+        return graph, list(rows)
     schema, flatbuffers = (
         require_engine(name, "litert") for name in ("ai_edge_litert.schema_py_generated", "flatbuffers")
     )
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(graph, 0))
-    _cast(schema, model, {row["at"] for row in rows if _held(row) == np.float16})
+    _cast(schema, model, halved)
     # Far enough behind the graph, which becomes a little larger.
     buffers, end, placed = {buffer.offset: buffer for buffer in model.buffers}, 2 * len(graph), []
     for row in rows:
