@@ -66,6 +66,15 @@ def _predict(measured: _Json) -> str:
     )
 
 
+def _commands(measured: _Json) -> str:
+    rows = [
+        f"`{row['case']}` {row['wall']:.0f} s ({row['wall_speed']:.1f})"
+        for row in measured["rows"]
+        if not row["case"].startswith("before")
+    ]
+    return f"whole commands on {measured['images']:,} slices, and how many times as fast as before: {', '.join(rows)}"
+
+
 # By file: the command that writes it, and its summary.
 BENCHMARKS: Mapping[str, tuple[str, Callable[[_Json], str]]] = {
     "benchmark_training.json": ("python -m benchmarks.training", _training),
@@ -79,6 +88,7 @@ BENCHMARKS: Mapping[str, tuple[str, Callable[[_Json], str]]] = {
     ),
     "benchmark_start.json": ("python -m benchmarks.cold_start SLICE --run RUN --version EXPORT", _start),
     "benchmark_predict.json": ("python -m benchmarks.predict FOLDER --other CHECKOUT_OF_1ADE451", _predict),
+    "benchmark_commands.json": ("python -m benchmarks.commands DATASET --other CHECKOUT_OF_1ADE451", _commands),
     "benchmark_pipeline.json": ("python -m benchmarks.pipeline --training-rates 224=24 112=90", _pipeline),
     "benchmark_scale.json": ("python -m benchmarks.scale --side 128 --cache disk --again", _scale),
     "benchmark_memory.json": ("python -m benchmarks.memory --rounds 1", _memory),
