@@ -13,12 +13,10 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.cold_start import Taken, rounds
-from benchmarks.predict import PACKAGES, Row, row, text
-from btkeras.files import write_json
+from benchmarks.predict import PACKAGES, Row, row, say
 from btkeras.machine import describe
 
 _MODEL = "saved_models/brain_tumour_mri"
@@ -65,10 +63,7 @@ def main() -> None:
             BEFORE + name: command for name, command in cases(options.dataset, options.other, Path(folder)).items()
         }
         rows = compared(rounds(ours | theirs, options.rounds))
-    print(text(rows))
-    if options.out:
-        document = {"machine": machine, "rounds": options.rounds, "images": images, "rows": [asdict(r) for r in rows]}
-        write_json(options.out, document)
+    say(rows, machine, options.rounds, images, options.out)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import sys
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,13 +58,17 @@ def row(case: str, taken: list[Taken], reference: list[Taken]) -> Row:
     return Row(case, wall, float(speeds[0]), processor, float(speeds[1]), memory)
 
 
-def text(rows: list[Row]) -> str:
-    """The rows, a line each."""
-    return "\n".join(
-        f"{each.case:<18}{each.wall:7.1f} s ({each.wall_speed:.2f} times as fast)"
-        f"{each.processor:7.1f} s of processor time ({each.processor_speed:.2f}){each.memory_mib:6.0f} MiB"
-        for each in rows
-    )
+def say(rows: list[Row], machine: dict[str, Any], count: int, images: int, out: Path | None) -> None:
+    """Prints the rows of so many rounds, a line each, and writes them to a JSON file if one is wanted."""
+    for each in rows:
+        print(
+            f"{each.case:<18}{each.wall:7.1f} s ({each.wall_speed:.2f} times as fast)"
+            f"{each.processor:7.1f} s of processor time ({each.processor_speed:.2f}){each.memory_mib:6.0f} MiB"
+        )
+    if out:
+        write_json(
+            out, {"machine": machine, "rounds": count, "images": images, "rows": [asdict(each) for each in rows]}
+        )
 
 
 def main() -> None:
@@ -77,10 +82,7 @@ def main() -> None:
     machine, images = describe(PACKAGES), sum(path.is_file() for path in options.folder.rglob("*"))
     taken = rounds(cases(options.folder, options.other), options.rounds)
     rows = [row(name, found, taken[OTHER if options.other else FLOAT32]) for name, found in taken.items()]
-    print(text(rows))
-    if options.out:
-        document = {"machine": machine, "rounds": options.rounds, "images": images, "rows": [asdict(r) for r in rows]}
-        write_json(options.out, document)
+    say(rows, machine, options.rounds, images, options.out)
 
 
 if __name__ == "__main__":
