@@ -97,6 +97,16 @@ def test_prediction_sets_are_told_by_how_many_classes_they_name() -> None:
         assert single == pytest.approx(100 * found["single"], abs=0.05)
 
 
+def test_a_coverage_that_takes_more_calibration_slices_says_how_many() -> None:
+    metrics = measured()
+    conformal = metrics["calibration"]["conformal"]
+    sets = [each | {"threshold": 1.0 if each["coverage"] > 0.9 else 0.4} for each in conformal["sets"]]
+    few = {**metrics, "calibration": {**metrics["calibration"], "conformal": conformal | {"sets": sets, "images": 18}}}
+    said = "with 18 calibration slices, these sets have all classes: 95 % takes 19 or more, 99 % takes 99 or more"
+    assert said in metrics_table(few)
+    assert "have all classes" not in metrics_table(metrics)
+
+
 def test_no_class_has_an_accuracy_of_its_own() -> None:
     text = metrics_table(measured())
     assert text.count("accuracy") == 3  # of the test, in the scores, of the tumours

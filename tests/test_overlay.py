@@ -134,6 +134,7 @@ def test_predict_draws_one_and_several(trained_run: Path, shared_images: Path, t
     one = predict(slices[0], "--model", trained_run, "--explain", tmp_path / "one.png", "--json")
     assert one.exit_code == 0, one.output
     assert json.loads(one.stdout)[0]["label"] == "glioma"
+    assert f"drawn: {tmp_path / 'one.png'}\n" in one.stderr
     assert drawn((tmp_path / "one.png").read_bytes()).any()
     broken = shutil.copy(slices[0], tmp_path / "broken.png")
     Path(broken).write_bytes(b"no image")

@@ -135,6 +135,8 @@ def predict(
         _print_scans(decide_scans(watched, names, classes), classes, columns, options)
     else:
         print_slices(watched, classes, columns, options["output"])
+    if explain is not None and len(failed) < len(refs):
+        click.echo(f"drawn: {explain}", err=True)
     if known:
         found = f"{len(known)} of {len(refs)} slices are near-duplicates of training or validation slices of the model"
         click.echo(f"{found}: their predictions say nothing about new ones", err=True)

@@ -48,8 +48,9 @@ class Abstention:
         if not self.images:
             return f"no threshold, since the MRI check or the OOD score turns all {self.data} away"
         wrong = (
-            f"of {self.images:,} images ({self.data}), {self.wrong:,} of the surest {self.covered:,} are wrong, "
-            f"at most {100 * self.bound:.1f} % with {100 * self.level:g} % confidence ({100 * self.risk:g} % allowed)"
+            f"of {self.images:,} images ({self.data}, without those turned away), "
+            f"{self.wrong:,} of the surest {self.covered:,} are wrong, at most {100 * self.bound:.1f} % with "
+            f"{100 * self.level:g} % confidence ({100 * self.risk:g} % allowed)"
         )
         if self.threshold is None:
             return f"every slice is uncertain, since no threshold keeps the risk low enough: {wrong}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -140,7 +141,11 @@ def format_sets(metrics: Metrics) -> list[str]:
         for row in fitted["sets"]
     ]
     header = ("prediction sets", "with the true class", "of one class", "of several", "of none")
-    return aligned([header, *rows])
+    # The finite-sample quantile of too few scores is beyond the last one.
+    few = [row["coverage"] for row in fitted["sets"] if row["threshold"] >= 1]
+    needed = [f"{100 * each:g} % takes {math.ceil(each / (1 - each) - 1e-6)} or more" for each in few]
+    said = f"with {fitted['images']} calibration slices, these sets have all classes: {', '.join(needed)}"
+    return [*aligned([header, *rows]), *([said] if few else [])]
 
 
 def _sizes(row: Metrics) -> tuple[float, float, float]:

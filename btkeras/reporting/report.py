@@ -174,7 +174,7 @@ def _leakage(source: Source) -> str:
     unknown = "" if named else f" The dataset names no patients, so {counted} be counted."
     share = f"{related:,} of {tested:,} test images ({percent(related / tested)} %)"
     # Beside many slices of the same patients, few are the same slice.
-    same = "" if source.regrouped_by or not all(near) else f"; {count:,} have the same image there, stored anew"
+    same = "" if source.regrouped_by or not all(near) else f"; {count:,} look nearly the same as an image there"
     return f"{share} have a {kinds} in the training subset{same}.{unknown}"
 
 

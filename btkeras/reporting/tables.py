@@ -106,7 +106,7 @@ def near_duplicate_table(data: ReportData) -> Table:
     caption = f"Test images that have a near-duplicate in the training subset, of {data.pooled}"
     note = (
         "Near-duplicates are the same image stored anew, at another size or brightness, flipped, rotated or cropped a "
-        "little. An accuracy that they raise is one on known images."
+        "little, or one that looks nearly the same. An accuracy that they raise is one on known images."
     )
     return Table.from_rows("near-duplicates", caption, columns, rows, note)
 
