@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from btkeras.cli import predict, predict_scans
+from btkeras.cli import predict_scans, predict_slices
 from btkeras.datasets import load_dataset
 from btkeras.datasets.classes import RESERVED, class_name
 from btkeras.datasets.masks import pair_masks
@@ -90,7 +90,7 @@ def test_what_can_be_no_name_is_an_error(tmp_path: Path, name: str) -> None:
 
 
 def test_no_class_is_called_as_a_column_of_predictions() -> None:
-    columns = {*predict._KEYS, *predict_scans._KEYS, *COLUMNS} - {"probabilities", "slice_index"}
+    columns = {*predict_slices._KEYS, *predict_scans._KEYS, *COLUMNS} - {"probabilities", "slice_index"}
     assert columns <= RESERVED
 
 
