@@ -2,7 +2,7 @@
 # ImageHash tells 16-bit slices (PNG or TIFF of MR intensities) by their outline at most: it converts an image to mode
 # "L" first, and for 16 bits Pillow then cuts every value above 255 to 255 instead of scaling. Of scans whose tissue is
 # brighter than that, what is hashed is white. Six different slices are 15 to 32 bits of 64 apart by average_hash in 8
-# bits, and at most 9 apart in 16 bits, within the thresholds that are usual for near-duplicates.
+# bits, and at most 8 apart in 16 bits, within the thresholds that are usual for near-duplicates.
 #
 # A reader expects: a perceptual hash is of what one sees, so that a slice has about the same hash in 8 and in 16 bits.
 # Remedy: scale to 8 bits before hashing.

@@ -141,10 +141,10 @@ def format_sets(metrics: Metrics) -> list[str]:
         for row in fitted["sets"]
     ]
     header = ("prediction sets", "with the true class", "of one class", "of several", "of none")
-    # The finite-sample quantile of too few scores is beyond the last one.
-    few = [row["coverage"] for row in fitted["sets"] if row["threshold"] >= 1]
-    needed = [f"{100 * each:g} % takes {math.ceil(each / (1 - each) - 1e-6)} or more" for each in few]
-    said = f"with {fitted['images']} calibration slices, these sets have all classes: {', '.join(needed)}"
+    # The finite-sample quantile of fewer scores is beyond the last one (`decisions.calibration.conformal_threshold`).
+    needed = {row["coverage"]: math.ceil(row["coverage"] / (1 - row["coverage"]) - 1e-6) for row in fitted["sets"]}
+    few = [f"{100 * each:g} % takes {least} or more" for each, least in needed.items() if fitted["images"] < least]
+    said = f"with {fitted['images']} calibration slices, these sets have all classes: {', '.join(few)}"
     return [*aligned([header, *rows]), *([said] if few else [])]
 
 
