@@ -8,11 +8,22 @@ import numpy as np
 import pytest
 
 from btkeras.inference.backends import InferenceBackend, load_backend
-from btkeras.inference.backends.int8 import with_int8_kernels
+from btkeras.inference.backends.int8 import with_int8_kernels, with_rows_as_channels
 from btkeras.inference.predictor import Predictor
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
 tf = pytest.importorskip("tensorflow")
+
+
+def converted(network: tf.types.experimental.PolymorphicFunction, kind: str | None) -> bytes:
+    module = tf.Module()
+    module.network = network
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([network.get_concrete_function()], module)
+    if kind:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16] if kind == "float16" else []
+    content: bytes = converter.convert()
+    return content
 
 
 def convolutions(kind: str | None) -> bytes:
@@ -28,14 +39,7 @@ def convolutions(kind: str | None) -> bytes:
             images = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(images, kernel, stride, "SAME"), bias))
         return {"probabilities": tf.nn.conv2d(images, small, 1, "VALID")}
 
-    module = tf.Module()
-    module.network = network
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([network.get_concrete_function()], module)
-    if kind:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16] if kind == "float16" else []
-    content: bytes = converter.convert()
-    return content
+    return converted(network, kind)
 
 
 def outputs(content: bytes, images: np.ndarray) -> np.ndarray:
@@ -52,11 +56,47 @@ def outputs(content: bytes, images: np.ndarray) -> np.ndarray:
 def test_it_computes_as_the_converters_int8(kind: str | None) -> None:
     images = np.random.default_rng(1).normal(0, 1, (3, 16, 16, 1)).astype(np.float32)
     exact, content = outputs(convolutions(None), images), with_int8_kernels(convolutions(kind))
-    found, converted = outputs(content, images), outputs(convolutions("int8"), images)
+    found, wanted = outputs(content, images), outputs(convolutions("int8"), images)
     # Kernels that were float16 before are rounded a little differently.
-    assert np.abs(found - converted).max() <= (1e-5 if kind is None else 2e-2) * np.abs(exact).max()
+    assert np.abs(found - wanted).max() <= (1e-5 if kind is None else 2e-2) * np.abs(exact).max()
     assert 0 < np.abs(found - exact).max() < 0.05 * np.abs(exact).max()
     assert len(content) < 0.75 * len(convolutions("float16"))
+
+
+# All pixels are used, so that LiteRT finds the same range of values for its 8 bits.
+@pytest.mark.parametrize(
+    ("size", "padding", "strides", "dilations"),
+    [
+        ((9, 9), "SAME", (1, 1), (1, 1)),
+        ((5, 12), "VALID", (2, 3), (1, 1)),
+        ((9, 9), "SAME", (3, 2), (1, 1)),
+        ((5, 12), "SAME", (1, 1), (2, 1)),
+        ((9, 9), "VALID", (1, 1), (1, 3)),
+    ],
+)
+def test_rows_as_channels_are_the_same_convolution(
+    size: tuple[int, int], padding: str, strides: tuple[int, int], dilations: tuple[int, int]
+) -> None:
+    kernel = np.random.default_rng(0).normal(0, 0.3, (*size, 1, 24)).astype(np.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 31, 36, 1], tf.float32, name="images")])
+    def network(images: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(tf.nn.conv2d(images, kernel, strides, padding, dilations=dilations))
+
+    plain = converted(network, "int8")
+    content = with_rows_as_channels(plain)
+    images = np.random.default_rng(1).normal(0, 1, (3, 31, 36, 1)).astype(np.float32)
+    np.testing.assert_allclose(outputs(content, images), outputs(plain, images), rtol=1e-5, atol=1e-5)
+    kernels = [shapes_of_int8(each) for each in (plain, content)]
+    assert kernels == [[[24, *size, 1]], [[24, size[0], 1, size[1]]]]
+
+
+def shapes_of_int8(content: bytes) -> list[list[int]]:
+    """Of the kernels of 8 bits that a network's operations take."""
+    interpreter = litert.Interpreter(model_content=content)
+    taken = {int(each) for op in interpreter._get_ops_details() for each in op["inputs"]}
+    tensors = [each for each in interpreter.get_tensor_details() if each["index"] in taken]
+    return [each["shape"].tolist() for each in tensors if each["dtype"] is np.int8]
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from btkeras.export.borrowed_weights import litert_maps, onnx_maps
 from btkeras.export.maps import map_function
 from btkeras.export.network import ExportNetwork
+from btkeras.inference.backends.int8 import with_rows_as_channels
 from btkeras.inference.model_folder import OOD_SCORE, PREPARED, PROBABILITIES, require_engine
 
 # Int8 weights, whose activations are quantized as they come (dynamic range). On 729 real slices and the improved
@@ -54,7 +55,8 @@ def write_litert(network: ExportNetwork, file: Path, quantize: str | None, slice
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[PREPARED])
         for name, value in _LITERT[quantize].items():
             setattr(converter, name, value)
-        file.write_bytes(converter.convert())
+        content = converter.convert()
+        file.write_bytes(with_rows_as_channels(content) if quantize == "int8" else content)
 
 
 def maps_for_litert(network: ExportNetwork, file: Path) -> str | None:

@@ -4,10 +4,15 @@ Kernels of convolutions get whole numbers and a scale for each output channel, a
 each image (dynamic range), as its converter writes it with ``Optimize.DEFAULT``
 (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/post_training_quantization). Everything else stays
 as it is.
+
+LiteRT multiplies several channels of 8 bits at once, so a kernel of one channel would take longer than in float32. Its
+image gets the neighbours in a row as channels, and the kernel is then one pixel wide: the same products and sums.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,12 +32,21 @@ _IDENTIFIER = b"TFL3"
 
 def with_int8_kernels(content: bytes) -> bytes:
     """Makes the network of a LiteRT file's content, float32 or float16, one with kernels of 8 bits."""
+    return _changed(content, _Graph.quantize)
+
+
+def with_rows_as_channels(content: bytes) -> bytes:
+    """Makes a network with kernels of 8 bits faster where these have one channel."""
+    return _changed(content, _Graph.take_rows_as_channels)
+
+
+def _changed(content: bytes, change: Callable[[_Graph], None]) -> bytes:
     schema, flatbuffers = (
         require_engine(name, "litert") for name in ("ai_edge_litert.schema_py_generated", "flatbuffers")
     )
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     for graph in model.subgraphs:
-        _Graph(schema, model, graph).quantize()
+        change(_Graph(schema, model, graph))
     builder = flatbuffers.Builder(len(content) // 2)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
@@ -60,6 +74,36 @@ class _Graph:
                 convolution.inputs = [image, self._int8(kernel, number), *biases]
                 self._model.operatorCodes[convolution.opcodeIndex].version = _VERSION
         self._remove_unused()
+        self.take_rows_as_channels()
+
+    def take_rows_as_channels(self) -> None:
+        for convolution in self._convolutions:
+            tensor = self._graph.tensors[convolution.inputs[1]]
+            count, height, width, channels = tensor.shape
+            if tensor.type == self._schema.TensorType.INT8 and channels == 1 < width:
+                kernel = copy.copy(tensor)
+                kernel.shape = [count, height, 1, width]
+                biases = convolution.inputs[2:]
+                convolution.inputs = [self._rows(convolution, width), self._numbered(kernel), *biases]
+
+    def _rows(self, convolution: Any, width: int) -> int:
+        """What a kernel of this width is multiplied with in each row, as channels: its number.
+
+        A convolution makes it, which has what the given one does along rows.
+        """
+        tensors, (image, number, *_) = self._graph.tensors, convolution.inputs
+        added, made = copy.deepcopy(convolution), copy.deepcopy(tensors[convolution.outputs[0]])
+        options, others = added.builtinOptions, convolution.builtinOptions
+        options.strideH = options.dilationHFactor = others.strideW = others.dilationWFactor = 1
+        options.fusedActivationFunction = self._schema.ActivationFunctionType.NONE
+        for name in ("shape", "shapeSignature"):
+            if (shape := getattr(made, name)) is not None:
+                shape[1], shape[3] = getattr(tensors[image], name)[1], width
+        chosen = self._added(np.eye(width, dtype=np.float32).reshape(width, 1, width, 1), number)
+        added.inputs = [image, chosen, self._added(np.zeros(width, np.float32), number)]
+        added.outputs = [self._numbered(made)]
+        self._graph.operators.insert(self._graph.operators.index(convolution), added)
+        return added.outputs[0]
 
     def _constant(self, number: int) -> Floats | None:
         """A tensor's values; None of what is computed."""
@@ -98,8 +142,11 @@ class _Graph:
         tensor.type = schema.TensorType.FLOAT32 if kind is None else kind
         tensor.buffer = len(model.buffers)
         model.buffers.append(buffer)
-        tensors.append(tensor)
-        return len(tensors) - 1
+        return self._numbered(tensor)
+
+    def _numbered(self, tensor: Any) -> int:
+        self._graph.tensors.append(tensor)
+        return len(self._graph.tensors) - 1
 
     def _remove_unused(self) -> None:
         """Removes casts that nothing takes any more, and the values of constants that nothing takes."""
