@@ -7,8 +7,7 @@ contrast in three views; Br35H's T1, T2 and FLAIR). What looks like a slice is l
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -129,15 +128,11 @@ class SliceFeatures:
 
         An ellipse gives 1, a rectangle 0.93, letters and branches less.
         """
-        if self._covariance is None:
+        if self._moments is None:
             return 0.0
-        largest, _ = self._objects
-        inverse = np.linalg.inv(self._covariance + 1e-6 * np.eye(2))
-        # From the largest object's center.
-        places = (
-            np.arange(side) - where.mean() for side, where in zip(largest.shape, np.nonzero(largest), strict=True)
-        )
-        y, x = np.ix_(*places)
+        (largest, _), (y, x, covariance) = self._objects, self._moments
+        inverse = np.linalg.inv(covariance + 1e-6 * np.eye(2))
+        y, x = np.ix_(y, x)
         # An ellipse's points lie within two standard deviations of a filled one.
         inside = inverse[0, 0] * y * y + 2 * inverse[0, 1] * y * x + inverse[1, 1] * x * x <= 4
         return float((inside & largest).sum() / (inside | largest).sum())
@@ -145,7 +140,7 @@ class SliceFeatures:
     @cached_property
     def elongation(self) -> float:
         """How many times the largest object is longer than wide, by its moments; 0 without objects."""
-        small, large = (1, 0) if self._covariance is None else np.linalg.eigvalsh(self._covariance)
+        small, large = (1, 0) if self._moments is None else np.linalg.eigvalsh(self._moments[-1])
         return float(np.sqrt(large / max(small, 1e-3)))
 
     @cached_property
@@ -158,10 +153,16 @@ class SliceFeatures:
         return objects == 1 + (int(areas.argmax()) if areas.size else 0), areas
 
     @cached_property
-    def _covariance(self) -> Floats | None:
-        """Of the largest object's coordinates; None where there is no object to measure."""
+    def _moments(self) -> tuple[Floats, Floats, Floats] | None:
+        """Of the largest object: rows and columns from its center, covariance; None where there is none to measure."""
         largest, areas = self._objects
-        return np.cov(np.stack(np.nonzero(largest))) if areas.max(initial=0) >= 3 else None
+        if areas.max(initial=0) < 3:
+            return None
+        pixels = largest.astype(np.float64)
+        rows, columns = pixels.sum(axis=1), pixels.sum(axis=0)
+        y, x = (np.arange(len(each)) - np.average(np.arange(len(each)), weights=each) for each in (rows, columns))
+        between = y @ pixels @ x
+        return y, x, np.array([[rows @ (y * y), between], [between, columns @ (x * x)]]) / (rows.sum() - 1)
 
 
 def _percentiles(grey: Floats, *wanted: float) -> list[float]:
@@ -173,38 +174,30 @@ def _percentiles(grey: Floats, *wanted: float) -> list[float]:
 
 
 def _without_frame(grey: Floats) -> Floats:
-    """Cuts the plainest edge (first row, last row, first column or last column) as long as it is plain."""
-    frame = [False] * 4
-    # Sums of levels and of their squares above and left of each place, so that those of an edge take no time.
-    levels = np.pad(grey.astype(np.int64), ((1, 0), (1, 0)))
-    tables = [memoryview(values.cumsum(0).cumsum(1).data) for values in (levels, levels * levels)]
-    top, left, (bottom, right) = 0, 0, grey.shape
-    while min(bottom - top, right - left) > SMALLEST:
-        rows, columns = (top, bottom - 1), (left, right - 1)
-        moments = [_moments(tables, row, left, row + 1, right) for row in rows]
-        moments += [_moments(tables, top, column, bottom, column + 1) for column in columns]
-        plainest = min(range(4), key=lambda edge: moments[edge][1])
-        mean, deviation = moments[plainest]
-        if deviation >= PLAIN:
-            break
-        frame[plainest] |= mean > 3 * PLAIN
-        top, bottom = top + (plainest == 0), bottom - (plainest == 1)
-        left, right = left + (plainest == 2), right - (plainest == 3)
+    """Cuts rows and columns at the edges as long as they are plain."""
+    bright, shape = np.zeros((2, 2), bool), (0, 0)
+    while grey.shape != shape:
+        shape = grey.shape
+        for axis in range(2):
+            rows, ends = _without_plain_rows(grey)
+            bright[axis] |= ends
+            grey = rows.T
     # In the small copy a bright frame's last line is mixed with what it surrounds.
-    for edge in np.flatnonzero(frame).tolist():
-        if min(bottom - top, right - left) > SMALLEST:
-            top, bottom = top + (edge == 0), bottom - (edge == 1)
-            left, right = left + (edge == 2), right - (edge == 3)
-    return grey[top:bottom, left:right]
+    for first, last in bright.astype(int):
+        inner = grey[first : len(grey) - last]
+        grey = (inner if len(inner) >= SMALLEST else grey).T
+    return grey
 
 
-def _moments(tables: Sequence[memoryview], top: int, left: int, bottom: int, right: int) -> tuple[float, float]:
-    """Mean and standard deviation of a rectangle, from tables of sums."""
-    total, squares = (
-        table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left] for table in tables
-    )
-    count = (bottom - top) * (right - left)
-    return total / count, math.sqrt(max(count * squares - total * total, 0)) / count
+def _without_plain_rows(grey: Floats) -> tuple[Floats, tuple[bool, bool]]:
+    """Cuts plain rows above and below; and whether a bright one was among them."""
+    found = np.flatnonzero(grey.std(axis=1) >= PLAIN)
+    if not found.size or len(grey) < SMALLEST:
+        return grey, (False, False)
+    top = min(int(found[0]), len(grey) - SMALLEST)
+    bottom = max(int(found[-1]) + 1, top + SMALLEST)
+    bright = grey.mean(axis=1) > 3 * PLAIN
+    return grey[top:bottom], (bool(bright[:top].any()), bool(bright[bottom:].any()))
 
 
 def dilated(mask: Mask) -> Mask:
