@@ -32,7 +32,7 @@ from btkeras.datasets.volume_slices import VolumeSlices
 from btkeras.errors import DataError, ImageError
 from btkeras.machine import map_in_threads
 from btkeras.preprocessing.decode import decode, to_uint8
-from btkeras.preprocessing.harmonize import HeadBox, harmonize, head_box
+from btkeras.preprocessing.harmonize import HeadBox, find_head, harmonize
 from btkeras.preprocessing.image_file import check_image, sniff
 from btkeras.preprocessing.mri_check import rejection_reason
 from btkeras.preprocessing.resize import resize
@@ -261,9 +261,11 @@ def _volume_image(
 def _harmonize(image: PreparedImage, size: int) -> PreparedImage:
     """Crops to the head, puts it on one scale of intensity and stretches it to a grey square; mask and box follow."""
     grey = _grey(image.data)
-    done = bool(image.extra.get(HARMONIZED))
-    head = HeadBox(0, 0, *grey.shape) if done else head_box(grey)
-    pixels = grey[..., None] if done else harmonize(grey[..., None])
+    if image.extra.get(HARMONIZED):
+        head, pixels = HeadBox(0, 0, *grey.shape), grey[..., None]
+    else:
+        found = find_head(grey)
+        head, pixels = found.box, harmonize(grey[..., None], found)
     extra = {**image.extra, HARMONIZED: str(size)}
     if box := parse_box(extra.get("box", "")):
         clipped = clip_box(box_in_crop(box, head, *grey.shape))

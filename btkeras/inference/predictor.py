@@ -30,8 +30,9 @@ from btkeras.inference.mixed_precision import MixedPrecision
 from btkeras.inference.model_folder import known_slices
 from btkeras.logging import logger
 from btkeras.machine import map_in_threads
+from btkeras.preprocessing.harmonize import find_head
 from btkeras.preprocessing.mri_check import rejection_reason
-from btkeras.preprocessing.preprocessor import Preprocessor, without_equal_channels
+from btkeras.preprocessing.preprocessor import Preprocessor, to_channels, without_equal_channels
 from btkeras.splitting.known_slices import slice_hashes
 
 Image = str | Path | NDArray[np.uint8]
@@ -145,7 +146,9 @@ class Predictor:
         has no hashes, and ``near_duplicate`` says nothing.
         """
         image = without_equal_channels(image)
-        pixels, hashes = self.preprocessor.array(image), slice_hashes(image) if recognize and self.known else None
+        recognize = recognize and bool(self.known)
+        head = find_head(to_channels(image, 1)[..., 0]) if recognize or self.preprocessor.harmonize else None
+        pixels, hashes = self.preprocessor.array(image, head), slice_hashes(image, head) if recognize else None
         return PreprocessedInput(pixels, rejection or rejection_reason(image), hashes=hashes)
 
     def outputs(self, pixels: NDArray[np.uint8]) -> ModelOutputs:

@@ -33,18 +33,32 @@ class HeadBox(NamedTuple):
     right: int
 
 
-def harmonize(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+class Head(NamedTuple):
+    """Where the head is, the level that becomes black, and the one above which a pixel is foreground."""
+
+    box: HeadBox
+    low: int
+    threshold: int
+
+
+def find_head(image: NDArray[np.uint8]) -> Head:
+    """Finds the head in uint8 ``[height, width]``; its box is the whole image where no head could fill it."""
+    low, threshold = _levels(image)
+    return Head(_box(image > threshold), low, threshold)
+
+
+def harmonize(image: NDArray[np.uint8], head: Head | None = None) -> NDArray[np.uint8]:
     """Crops a slice to the head and normalizes its intensity.
 
     Args:
         image: uint8 ``[height, width, 1]``.
+        head: Its head, where that has been found already.
 
     Returns:
-        uint8 ``[bottom - top, right - left, 1]`` of ``head_box``; background is 0, the head's median ``MIDDLE``.
+        uint8 ``[bottom - top, right - left, 1]`` of the head's box; background is 0, the head's median ``MIDDLE``.
     """
     grey = image[..., 0]
-    low, threshold = _levels(grey)
-    box = _box(grey > threshold)
+    box, low, threshold = head or find_head(grey)
     crop = grey[box.top : box.bottom, box.left : box.right]
     return np.take(_intensity_table(_histogram(crop), low, threshold), crop)[..., None]
 
@@ -55,15 +69,12 @@ def foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def head_box(image: NDArray[np.uint8]) -> HeadBox:
-    """Finds the head in uint8 ``[height, width]``.
-
-    Returns:
-        The box around the largest run of filled rows and columns; the whole image where no head could fill it.
-    """
-    return _box(foreground(image))
+    """As ``find_head``, its box alone."""
+    return find_head(image).box
 
 
 def _box(found: NDArray[np.bool_]) -> HeadBox:
+    """The box around the largest run of filled rows and columns; the whole image where no head could fill it."""
     height, width = found.shape
     top, bottom = _largest_run(_counts(found, 1), width)
     left, right = _largest_run(_counts(found[top:bottom], 0), bottom - top)

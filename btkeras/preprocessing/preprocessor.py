@@ -14,7 +14,7 @@ from PIL import Image
 from btkeras.errors import ImageError
 from btkeras.machine import threads
 from btkeras.preprocessing.decode import ImageArray, decode, decode_file, pixel_digest
-from btkeras.preprocessing.harmonize import harmonize
+from btkeras.preprocessing.harmonize import Head, harmonize
 from btkeras.preprocessing.resize import resize
 
 # Files that wait to be taken while others are decoded.
@@ -51,12 +51,15 @@ class Preprocessor:
     channels: int
     harmonize: bool = False
 
-    def array(self, image: ImageArray) -> ImageArray:
-        """Preprocesses a decoded image, uint8 ``[height, width, 1 or 3]``, to uint8 ``[size, size, channels]``."""
+    def array(self, image: ImageArray, head: Head | None = None) -> ImageArray:
+        """Preprocesses a decoded image, uint8 ``[height, width, 1 or 3]``, to uint8 ``[size, size, channels]``.
+
+        Its head is only looked for where it is needed and not given.
+        """
         if self.harmonize or self.channels == 1:
             image = to_channels(image, 1)
         # Each channel is resized alike, so a grey image gets its three only afterwards.
-        return to_channels(resize(harmonize(image) if self.harmonize else image, self.size), self.channels)
+        return to_channels(resize(harmonize(image, head) if self.harmonize else image, self.size), self.channels)
 
     def bytes(self, data: bytes, name: str = "the image") -> ImageArray:
         """Does the same with an encoded image; errors as ``decode``."""

@@ -1,6 +1,6 @@
 """Slices that a model was trained or validated on, recognized in other files by perceptual hashes.
 
-Each slice has two, of the whole image and of the head in it (``preprocessing.harmonize.head_box``), so that black
+Each slice has two, of the whole image and of the head in it (``preprocessing.harmonize.find_head``), so that black
 borders may be added and cut off: the signs of 24 x 24 cosine waves. Fewer do not tell a copy from the next slice of the
 same head, 7 mm away: with 12 x 12, as ``audit.recognition`` has them, 13 % of FigShare's and Br35H's test slices would
 be copies.
@@ -20,7 +20,7 @@ from PIL import Image
 from btkeras.errors import ImageError
 from btkeras.machine import map_in_threads
 from btkeras.preprocessing.decode import decode_file
-from btkeras.preprocessing.harmonize import head_box
+from btkeras.preprocessing.harmonize import Head, find_head
 from btkeras.preprocessing.preprocessor import to_channels
 from btkeras.splitting.duplicate_hashes import SIDE, least_distances, orientation_hashes
 
@@ -37,14 +37,14 @@ MAX_DISTANCE = 44
 _BLANK = 2.0  # standard deviation of grey levels below which an image resembles every other blank one
 
 
-def slice_hashes(image: UInt8) -> UInt8 | None:
-    """Hashes a decoded image, uint8 ``[height, width, 1 or 3]``.
+def slice_hashes(image: UInt8, head: Head | None = None) -> UInt8 | None:
+    """Hashes a decoded image, uint8 ``[height, width, 1 or 3]``, whose head may have been found already.
 
     Returns:
         Of the whole and of the head, in each orientation: ``[2, 8, 72]``; None for a blank image.
     """
     grey = to_channels(image, 1)[..., 0]
-    box = head_box(grey)
+    box = (head or find_head(grey)).box
     views = [Image.fromarray(grey), Image.fromarray(grey[box.top : box.bottom, box.left : box.right])]
     small = [view.resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0) for view in views]
     thumbnails = np.stack([np.asarray(each) for each in small])
