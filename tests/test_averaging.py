@@ -38,13 +38,23 @@ def two() -> list[keras.Model]:
     return [network("improved_resnet34", temperature=1.7), network("resnet34")]
 
 
-def corner(images: np.ndarray, top: int, left: int, margin: int) -> np.ndarray:
-    """One corner, ``margin`` pixels smaller, enlarged again by linear interpolation between pixels' centres."""
+def resized(images: np.ndarray, size: int) -> np.ndarray:
+    """Square images by linear interpolation between pixels' centres."""
     side = images.shape[1]
-    small = images[:, top : top + side - margin, left : left + side - margin]
-    places = np.clip((np.arange(side) + 0.5) * (side - margin) / side - 0.5, 0, side - margin - 1)
-    weights = np.maximum(1 - np.abs(places[:, None] - np.arange(side - margin)), 0)
-    return np.einsum("pr,nrcd,qc->npqd", weights, small, weights)
+    places = np.clip((np.arange(size) + 0.5) * side / size - 0.5, 0, side - 1)
+    weights = np.maximum(1 - np.abs(places[:, None] - np.arange(side)), 0)
+    return np.einsum("pr,nrcd,qc->npqd", weights, images, weights)
+
+
+def corner(images: np.ndarray, top: int, left: int, margin: int) -> np.ndarray:
+    """One corner, ``margin`` pixels smaller, enlarged again."""
+    side = images.shape[1]
+    return resized(images[:, top : top + side - margin, left : left + side - margin], side)
+
+
+def smaller(images: np.ndarray, margin: int) -> np.ndarray:
+    """Images with black margins, as large as before."""
+    return resized(np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0))), images.shape[1])
 
 
 def views_of(images: np.ndarray, *names: str) -> list[np.ndarray]:
@@ -55,6 +65,8 @@ def views_of(images: np.ndarray, *names: str) -> list[np.ndarray]:
     if "crops" in names:
         corners = [(top, left) for top in (0, 4) for left in (0, 4)]
         seen = [view for one in seen for view in (one, *(corner(one, *place, 4) for place in corners))]
+    if "scales" in names:
+        seen = [view for one in seen for view in (one, smaller(one, 2), smaller(one, 3))]
     return seen
 
 
@@ -64,12 +76,12 @@ def test_probabilities_are_the_mean_of_the_networks() -> None:
     np.testing.assert_allclose(call(average(networks), images), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("names", [("flip",), ("crops",), ("flip", "crops")])
+@pytest.mark.parametrize("names", [("flip",), ("crops",), ("scales",), ("flip", "crops")])
 def test_probabilities_are_the_mean_over_views(names: tuple[str, ...]) -> None:
     one, images = network("resnet34_se"), pixels()
     found = call(average([one], names), images)
     seen = views_of(images, *names)
-    assert len(seen) == {"flip": 2, "crops": 5, "flip crops": 10}[" ".join(names)]
+    assert len(seen) == {"flip": 2, "crops": 5, "scales": 3, "flip crops": 10}[" ".join(names)]
     np.testing.assert_allclose(found, np.mean([call(one, view) for view in seen], axis=0), rtol=1e-4, atol=1e-5)
     assert np.abs(found - call(one, images)).max() > 1e-4, "views that change nothing test nothing"
 
@@ -143,7 +155,7 @@ def test_what_cannot_be_averaged_is_an_error() -> None:
     one, other = network("resnet34"), build_model("resnet34", input_shape=(32, 32, 1), classes=2)
     for networks, views, message in (
         ([one], (), "two networks, or views of one"),
-        ([one], ("zoom",), "A view must be one of flip, crops"),
+        ([one], ("zoom",), "A view must be one of flip, crops, scales"),
         ([one], ("flip", "flip"), "must differ"),
         ([one, other], (), "as many classes"),
         ([one, average([one], ["flip"])], (), "single networks"),
@@ -153,12 +165,13 @@ def test_what_cannot_be_averaged_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("size", [33, 49, 115])
-def test_crops_of_any_size_become_onnx(size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("view", ["crops", "scales"])
+def test_views_of_any_size_become_onnx(view: str, size: int, tmp_path: Path) -> None:
     """tf2onnx writes how many times larger an image gets, which ONNX Runtime takes for a pixel less at these sizes."""
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
     tiny = build_model("tiny", input_shape=(size, size, 1), classes=3)
-    whole = reparameterize(average([tiny], ["crops"]))
+    whole = reparameterize(average([tiny], [view]))
     spec = tf.TensorSpec([None, size, size, 1], tf.uint8, name="images")
     function = tf.function(lambda images: {"probabilities": whole(tf.cast(images, tf.float32))}, input_signature=[spec])
     write_onnx(

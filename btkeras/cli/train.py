@@ -118,8 +118,8 @@ def _next_steps(run: Run) -> str:
     "--tta",
     "views",
     multiple=True,
-    type=click.Choice(["flip", "crops"]),
-    help="Test-time augmentation; repeatable: mirrored images (2 views), four corners (5 views).",
+    type=click.Choice(["flip", "crops", "scales"]),
+    help="Test-time augmentation; repeatable: mirrored images (2 views), four corners (5), 10 and 20 % smaller (3).",
 )
 def ensemble(runs: tuple[Path, ...], out: Path, views: tuple[str, ...]) -> None:
     """Average the networks of RUNs, and test-time views of each image, into one new run.
@@ -133,7 +133,7 @@ def ensemble(runs: tuple[Path, ...], out: Path, views: tuple[str, ...]) -> None:
     \b
     Examples:
       btkeras ensemble runs/seed_0 runs/seed_1 runs/seed_2 --out runs/three
-      btkeras ensemble runs/cpu --tta flip --out runs/flipped
+      btkeras ensemble runs/robust --tta scales --out runs/robust_scales
       btkeras ensemble runs/fixed --tta flip --tta crops --out runs/folds
       btkeras report runs/seed_0 runs/three --out compared.html
     """

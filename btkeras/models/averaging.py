@@ -21,6 +21,8 @@ _AVERAGE = "average"
 _LEAST = 1e-12
 # Share of each side that is left out by a crop.
 _MARGIN = 1 / 8
+# Shares of a side that black margins add at both its ends: what is shown becomes 10 and 20 % smaller.
+_ADDED = (1 / 20, 1 / 10)
 
 
 def _flipped(images: KerasTensor) -> list[KerasTensor]:
@@ -35,9 +37,16 @@ def _cropped(images: KerasTensor) -> list[KerasTensor]:
     return [images, *(layers.Resizing(height, width)(layers.Cropping2D(corner)(images)) for corner in corners)]
 
 
+def _scaled(images: KerasTensor) -> list[KerasTensor]:
+    """The images, and smaller ones within black margins."""
+    height, width = images.shape[1:3]
+    margins = [(max(round(height * share), 1), max(round(width * share), 1)) for share in _ADDED]
+    return [images, *(layers.Resizing(height, width)(layers.ZeroPadding2D(margin)(images)) for margin in margins)]
+
+
 # What each makes of images.
 VIEWS: Mapping[str, Callable[[KerasTensor], list[KerasTensor]]] = MappingProxyType(
-    {"flip": _flipped, "crops": _cropped}
+    {"flip": _flipped, "crops": _cropped, "scales": _scaled}
 )
 
 
