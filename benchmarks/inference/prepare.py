@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.inference.constants import IMAGES, MEAN, VARIANCE
+from btkeras.inference.backends.int8 import with_rows_as_channels
 from btkeras.models import build_model, count_macs
 from btkeras.models.reparameterize import reparameterize
 
@@ -72,7 +73,9 @@ def _write(form: keras.Model, out: Path, name: str, samples: np.ndarray) -> None
     for ending, optimisations in whole.items():
         converter = tf.lite.TFLiteConverter.from_saved_model(saved)
         converter.optimizations = optimisations
-        (out / f"{name}{ending}.tflite").write_bytes(converter.convert())
+        content = converter.convert()
+        # As `btkeras export` does it.
+        (out / f"{name}{ending}.tflite").write_bytes(with_rows_as_channels(content) if ending else content)
     _write_onnx(function, spec, out / f"{name}.onnx")
     if name != "trained":
         _write_int8(out / f"{name}.onnx", out / f"{name}_int8.onnx", np.repeat(samples, spec.shape[-1], axis=-1))
