@@ -33,7 +33,7 @@ class HeadBox(NamedTuple):
     right: int
 
 
-class Head(NamedTuple):
+class LocatedHead(NamedTuple):
     """Where the head is, the level that becomes black, and the one above which a pixel is foreground."""
 
     box: HeadBox
@@ -41,13 +41,13 @@ class Head(NamedTuple):
     threshold: int
 
 
-def find_head(image: NDArray[np.uint8]) -> Head:
+def find_head(image: NDArray[np.uint8]) -> LocatedHead:
     """Finds the head in uint8 ``[height, width]``; its box is the whole image where no head could fill it."""
     low, threshold = _levels(image)
-    return Head(_box(image > threshold), low, threshold)
+    return LocatedHead(_box(image > threshold), low, threshold)
 
 
-def harmonize(image: NDArray[np.uint8], head: Head | None = None) -> NDArray[np.uint8]:
+def harmonize(image: NDArray[np.uint8], head: LocatedHead | None = None) -> NDArray[np.uint8]:
     """Crops a slice to the head and normalizes its intensity.
 
     Args:

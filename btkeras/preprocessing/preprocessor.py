@@ -14,7 +14,7 @@ from PIL import Image
 from btkeras.errors import ImageError
 from btkeras.machine import threads
 from btkeras.preprocessing.decode import ImageArray, decode, decode_file, pixel_digest
-from btkeras.preprocessing.harmonize import Head, harmonize
+from btkeras.preprocessing.harmonize import LocatedHead, harmonize
 from btkeras.preprocessing.resize import resize
 
 # Files that wait to be taken while others are decoded.
@@ -51,7 +51,7 @@ class Preprocessor:
     channels: int
     harmonize: bool = False
 
-    def array(self, image: ImageArray, head: Head | None = None) -> ImageArray:
+    def array(self, image: ImageArray, head: LocatedHead | None = None) -> ImageArray:
         """Preprocesses a decoded image, uint8 ``[height, width, 1 or 3]``, to uint8 ``[size, size, channels]``.
 
         Its head is only looked for where it is needed and not given.

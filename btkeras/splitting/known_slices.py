@@ -20,7 +20,7 @@ from PIL import Image
 from btkeras.errors import ImageError
 from btkeras.machine import map_in_threads
 from btkeras.preprocessing.decode import decode_file
-from btkeras.preprocessing.harmonize import Head, find_head
+from btkeras.preprocessing.harmonize import LocatedHead, find_head
 from btkeras.preprocessing.preprocessor import to_channels
 from btkeras.splitting.duplicate_hashes import SIDE, least_distances, orientation_hashes
 
@@ -37,7 +37,7 @@ MAX_DISTANCE = 44
 _BLANK = 2.0  # standard deviation of grey levels below which an image resembles every other blank one
 
 
-def slice_hashes(image: UInt8, head: Head | None = None) -> UInt8 | None:
+def slice_hashes(image: UInt8, head: LocatedHead | None = None) -> UInt8 | None:
     """Hashes a decoded image, uint8 ``[height, width, 1 or 3]``, whose head may have been found already.
 
     Returns:
