@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import mmap
 import os
 import subprocess
 import threading
@@ -62,6 +64,18 @@ def cache_folder() -> Path:
     """Where decoded images and the phantom are kept between runs: ``$BTKERAS_CACHE`` or ``~/.cache/btkeras``."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "btkeras"
     return Path(os.environ.get("BTKERAS_CACHE") or default)
+
+
+def release_pages(file: Path) -> None:
+    """Frees the memory of a file's pages that are mapped for reading, on Linux; they are read again when needed."""
+    listing, advice = Path("/proc/self/maps"), getattr(mmap, "MADV_DONTNEED", None)
+    if advice is None or not listing.is_file():
+        return
+    system, name = ctypes.CDLL(None), os.fsencode(file.resolve())
+    for fields in (line.split(maxsplit=5) for line in listing.read_bytes().splitlines()):
+        if fields[5:] == [name] and b"w" not in fields[1]:
+            start, end = (int(address, 16) for address in fields[0].split(b"-"))
+            system.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), advice)
 
 
 def thread_environment(count: int) -> dict[str, str]:

@@ -58,6 +58,19 @@ def test_weights_are_not_stored_again(exported_formats: Path, name: str) -> None
     assert len(base64.b64decode(document["graph"])) < 4 * kernels + 40_000
 
 
+def test_maps_need_no_room_for_temporary_files(
+    exported_formats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backends = [load_backend(exported_formats / "model.tflite") for _ in range(2)]
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 1), np.uint8)
+    usual, without = [], []
+    for backend, maps in zip(backends, (usual, without), strict=True):
+        assert backend.explain
+        maps.append(backend.explain(images, np.array([0])))
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    np.testing.assert_array_equal(usual, without)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_quantized_files_maps_are_of_its_own_weights(
     quantized_formats: Path, calibrated_run: Path, name: str

@@ -170,7 +170,7 @@ from btkeras.inference.backends import load_backend
 
 def taken():
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 model = load_backend(Path(sys.argv[1]))
 images = np.zeros((4, model.size, model.size, model.channels), np.uint8)
@@ -182,12 +182,13 @@ for used in (lambda: model.predict(images[:1]), lambda: model.predict(images), l
 
 @pytest.mark.skipif(PRETRAINED_MODEL is None, reason="this tree has no pretrained model")
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's figures are Linux'")
-def test_weights_are_in_memory_once_to_predict_and_a_map_takes_no_copy_that_is_larger_than_needed() -> None:
+def test_weights_are_in_memory_once_as_they_are_multiplied() -> None:
     file = PRETRAINED_MODEL / "1/model.tflite"
     whole = 2 * file.stat().st_size / 2**20  # its weights, which are float16, as float32
     run = subprocess.run([sys.executable, "-c", MEMORY, str(file)], capture_output=True, text=True, check=True)
     one, several, explained = map(float, run.stdout.split())
-    assert one > whole
+    libraries = 90
+    assert whole < one < libraries + 1.2 * whole
     assert several - one < 0.5 * whole
-    # Forward and back: as float16 to begin with, and as they are multiplied.
-    assert explained - several < (2 * 0.5 + 2 + 0.75) * whole
+    # Forward, and back through the last stages.
+    assert explained - several < 2.75 * whole

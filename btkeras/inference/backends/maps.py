@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import base64
 import functools
-import io
 import json
 import struct
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.inference.backends import Explain
+from btkeras.inference.backends.litert import open_written
 from btkeras.inference.model_folder import MAP, invalid_model, require_engine
 from btkeras.machine import threads
 
@@ -46,11 +46,9 @@ def explainer(file: Path, text: str) -> Explain:
 
 
 def _litert(file: Path, text: str) -> _Graph:
-    litert = require_engine("ai_edge_litert.interpreter", "litert")
     try:
-        content = _joined(*_with_float16(*_parsed(text)), file)
-        interpreter = litert.Interpreter(model_content=content, num_threads=threads())
-        interpreter.allocate_tensors()
+        graph, rows = _with_float16(*_parsed(text))
+        interpreter = open_written(lambda out: _write_joined(out, graph, rows, file))
         places = {each["dtype"]: each["index"] for each in interpreter.get_input_details()}
         image, index, (output,) = places[np.uint8], places[np.int32], interpreter.get_output_details()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, struct.error) as error:
@@ -145,13 +143,12 @@ def _cast(schema: Any, model: Any, places: Collection[int]) -> None:
     model.operatorCodes.append(code)
 
 
-def _joined(graph: bytes, rows: Sequence[Mapping[str, Any]], file: Path) -> bytes:
-    """A LiteRT model, and the buffers that are outside of it, each where the model says."""
-    content = io.BytesIO(graph)
+def _write_joined(out: BinaryIO, graph: bytes, rows: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Writes a LiteRT model, and the buffers that are outside of it, each where the model says."""
+    out.write(graph)
     for row, values in zip(rows, _weights(file, rows), strict=True):
-        content.seek(row["at"])
-        content.write(values.astype(_held(row), copy=False).data.cast("B"))
-    return content.getvalue()
+        out.seek(row["at"])
+        out.write(values.astype(_held(row), copy=False).data.cast("B"))
 
 
 def _held(row: Mapping[str, Any]) -> type[np.floating]:

@@ -25,6 +25,7 @@ from btkeras.errors import ConfigError
 from btkeras.files import read_json
 from btkeras.inference.backends import BATCH, InferenceBackend, Signature, exported_backend
 from btkeras.inference.backends.int8 import with_int8_kernels
+from btkeras.inference.backends.litert import open_file, open_written
 from btkeras.inference.backends.maps import explainer
 from btkeras.inference.model_folder import (
     MANIFEST,
@@ -118,27 +119,20 @@ def _is_float(file: Path) -> bool:
 
 
 def _litert(file: Path, images: int, *, mixed: bool) -> _Loaded:
-    litert = require_engine("ai_edge_litert.interpreter", "litert")
+    most = min(max(images, 1), _BLOCK)
     try:
         texts = _archived(file)
-        networks = [litert.Interpreter(model_path=str(file), num_threads=threads())]
-        if mixed:
-            content = with_int8_kernels(file.read_bytes())
-            networks.append(litert.Interpreter(model_content=content, num_threads=threads()))
-        runners = [_runner(network, min(max(images, 1), _BLOCK)) for network in networks]
+        # First what takes memory for a moment.
+        fast = [_int8(file, most)] if mixed else []
+        runners = [network.get_signature_runner(PREPARED) for network in (open_file(file, most), *fast)]
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise invalid_model(file, error) from error
     return texts, runners[0].get_output_details(), [_locked(run) for run in runners]
 
 
-def _runner(network: Any, most: int) -> Any:
-    # LiteRT 2.3 unpacks float16 weights when it is first prepared, and again, keeping both copies, for more images than
-    # then: 70 MB of the pretrained network (findings/litert_resized_input.sh).
-    (images,) = network.get_input_details()
-    network.resize_tensor_input(images["index"], [most, *images["shape"][1:]])
-    # Now and not with the first image: what it prepares and prints belongs to loading.
-    network.allocate_tensors()
-    return network.get_signature_runner(PREPARED)
+def _int8(file: Path, images: int) -> Any:
+    content = with_int8_kernels(file.read_bytes())
+    return open_written(lambda out: out.write(content), images)
 
 
 def _locked(run: Any) -> Signature:
