@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from btkeras.datasets.readers.formats import open_slices
 from btkeras.datasets.readers.nifti import read_volume
@@ -113,6 +114,29 @@ def test_pixdim_0_turns_the_third_axis() -> None:
         data = side(QFORM, 0, value)
         expected = nib.as_closest_canonical(nib.Nifti1Image.from_bytes(data))
         np.testing.assert_array_equal(read_volume(data, "x").voxels, np.asarray(expected.dataobj))
+
+
+def two_affines(sform: NDArray[np.float64], code: int) -> bytes:
+    """A scan whose qform has the axes LAS."""
+    image = nib.Nifti1Image(SCAN, None)
+    image.set_qform(np.diag([-1.0, 1, 1, 1]), 1)
+    image.set_sform(sform, code)
+    return bytes(image.to_bytes())
+
+
+def test_where_sform_and_qform_have_other_axes_the_sform_is_read_in_the_scanners_coordinates_alone() -> None:
+    turned = nib.affines.from_matvec(np.eye(3), [-40, 0, 0])
+    tilted = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, 0.1, 0.1) @ np.diag([-1, 1, 1]))
+    for data in (two_affines(turned, 1), two_affines(turned, 0), *(two_affines(tilted, code) for code in (1, 2, 4))):
+        expected = nib.as_closest_canonical(nib.Nifti1Image.from_bytes(data))
+        np.testing.assert_array_equal(read_volume(data, "x").voxels, np.asarray(expected.dataobj))
+    for code in (2, 3, 4, 5):
+        # SimpleITK 2.5 takes the qform, nibabel the sform.
+        message = (
+            rf"The field sform_code of a NIfTI header must be 1 or 0 where .* Received: x.nii with {code}, RAS and LAS"
+        )
+        with pytest.raises(ImageError, match=message):
+            open_slices(two_affines(turned, code), "x.nii")
 
 
 def test_without_both_forms_the_axes_are_those_of_nibabel() -> None:

@@ -30,6 +30,8 @@ _LABELS = 1002
 _MOST_CODES = 5
 # A quaternion that is longer by less has been rounded.
 _ROUNDED = 0.01
+# The code of an sform in the scanner's own coordinates.
+_SCANNER = 1
 # Volume of the cell that three directions of length 1 make, below which they lie in one plane.
 _FLAT = 1e-3
 
@@ -140,6 +142,8 @@ def _affine(header: Any, name: str) -> NDArray[np.float64]:
     sform, qform = (_code(header, field, name) for field in ("sform_code", "qform_code"))
     affine = np.asarray(header.get_sform(), np.float64)
     if sform and _is_grid(affine):
+        if qform and int(header["sform_code"]) != _SCANNER:
+            _check_axes(affine, header, name)
         return affine
     rows = "srow_x, srow_y and srow_z"
     _field(qform or not sform, rows, "make a grid where there is no qform", affine[:3].tolist(), name)
@@ -149,6 +153,16 @@ def _affine(header: Any, name: str) -> NDArray[np.float64]:
     affine = np.asarray(header.get_qform() if qform else header.get_base_affine(), np.float64)
     _field(np.isfinite(affine).all(), "qoffset_x, qoffset_y and qoffset_z", "be numbers", affine[:3, 3].tolist(), name)
     return affine
+
+
+def _check_axes(sform: NDArray[np.float64], header: Any, name: str) -> None:
+    """Checks that the qform, which ITK takes in place of such an sform, has its axes (findings/nifti_two_affines)."""
+    _repair_sides(header, name)
+    _repair_quaternion(header, name)
+    axes = require("nibabel", "NIfTI").aff2axcodes
+    one, other = ("".join(axes(affine)) for affine in (sform, header.get_qform()))
+    rule = "be 1 or 0 where sform and qform have other axes"
+    _field(one == other, "sform_code", rule, f"{header['sform_code']}, {one} and {other}", name)
 
 
 def _code(header: Any, field: str, name: str) -> bool:
