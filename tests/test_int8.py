@@ -61,6 +61,17 @@ def test_it_computes_as_the_converters_int8(kind: str | None) -> None:
     assert np.abs(found - wanted).max() <= (1e-5 if kind is None else 2e-2) * np.abs(exact).max()
     assert 0 < np.abs(found - exact).max() < 0.05 * np.abs(exact).max()
     assert len(content) < 0.75 * len(convolutions("float16"))
+    assert_names_differ(content)
+
+
+def assert_names_differ(content: bytes) -> None:
+    """OpenVINO takes tensors of one name for one (findings/openvino_litert_names.sh)."""
+    details = litert.Interpreter(
+        model_content=content, experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    ).get_tensor_details()
+    # LiteRT's own have none.
+    names = [each["name"] for each in details if each["name"]]
+    assert len(set(names)) == len(names)
 
 
 # All pixels are used, so that LiteRT finds the same range of values for its 8 bits.
@@ -89,6 +100,7 @@ def test_rows_as_channels_are_the_same_convolution(
     np.testing.assert_allclose(outputs(content, images), outputs(plain, images), rtol=1e-5, atol=1e-5)
     kernels = [shapes_of_int8(each) for each in (plain, content)]
     assert kernels == [[[24, *size, 1]], [[24, size[0], 1, size[1]]]]
+    assert_names_differ(content)
 
 
 def shapes_of_int8(content: bytes) -> list[list[int]]:

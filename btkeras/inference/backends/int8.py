@@ -145,8 +145,11 @@ class _Graph:
         return self._numbered(tensor)
 
     def _numbered(self, tensor: Any) -> int:
+        number = len(self._graph.tensors)
+        # OpenVINO knows tensors by their names.
+        tensor.name = b"%b;%d" % (tensor.name, number)
         self._graph.tensors.append(tensor)
-        return len(self._graph.tensors) - 1
+        return number
 
     def _remove_unused(self) -> None:
         """Removes casts that nothing takes any more, and the values of constants that nothing takes."""
