@@ -196,6 +196,8 @@ class TrainConfig(Section):
     loss: ``cross_entropy``, or ``focal`` (Lin et al. 2017, arXiv:1708.02002), in which sure predictions count less.
     focal_gamma: How much less: their part is multiplied by (1 - probability) to this power.
     class_weight: ``none``, or ``balanced``: a class counts inversely to its share of the training images, on average 1.
+    teacher: A run whose probabilities are learnt, beside the true classes (knowledge distillation); "" for none.
+    teacher_share: Share of a target that is the teacher's probabilities.
     """
 
     epochs: Annotated[int, between(1, 100_000)] = 300
@@ -211,6 +213,8 @@ class TrainConfig(Section):
     loss: Annotated[str, one_of(LOSSES)] = "cross_entropy"
     focal_gamma: Annotated[float, between(0, 10)] = 2.0
     class_weight: Annotated[str, one_of(CLASS_WEIGHTS)] = "none"
+    teacher: str = ""
+    teacher_share: Annotated[float, fraction] = 0.7
 
 
 @dataclass(frozen=True)

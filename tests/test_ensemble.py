@@ -109,6 +109,32 @@ def test_an_ensemble_is_exported_to_one_file(tmp_path: Path, runs: tuple[Path, P
     assert btkeras("selftest", "--model", tmp_path / "model").exit_code == 0
 
 
+def test_weights_are_averaged_into_one_network(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "between"
+    result = btkeras("ensemble", *runs, "--share", 3, "--share", 1, "--out", out)
+    assert result.exit_code == 0, result.output
+    between, first, second = (load_network(run / "best.keras").get_weights() for run in (out, *runs))
+    for found, one, other in zip(between, first, second, strict=True):
+        np.testing.assert_allclose(found, 0.75 * one + 0.25 * other, rtol=1e-6, atol=1e-7)
+    facts, own = open_run(out).manifest(), open_run(runs[0]).manifest()
+    assert (facts["macs"], facts["parameters"]) == (own["macs"], own["parameters"])
+    assert btkeras("card", out).exit_code == 0
+    assert "the weights of 2 networks, with shares of 3.0, 1.0" in (out / "model_card.md").read_text()
+
+
+def test_a_share_of_one_is_that_network(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    start_ensemble([open_run(run) for run in runs], tmp_path / "run", shares=[0, 1])
+    np.testing.assert_allclose(probabilities_of(tmp_path / "run"), probabilities_of(runs[1]), atol=1e-5)
+
+
+@pytest.mark.parametrize("shares", [(1,), (1, -1), (0, 0), (1, 1, 1)])
+def test_shares_go_with_the_runs(shares: tuple[int, ...], runs: tuple[Path, Path], tmp_path: Path) -> None:
+    given = [word for share in shares for word in ("--share", share)]
+    result = btkeras("ensemble", *runs, *given, "--out", tmp_path / "out")
+    assert (result.exit_code, "a share of each" in result.stderr) == (1, True), result.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_names_say_what_is_averaged() -> None:
     assert ensemble_name(["a", "a", "a"], []) == "a_x3"
     assert ensemble_name(["a", "b", "a"], ["flip", "crops"]) == "a_x2_and_b_flip_crops"

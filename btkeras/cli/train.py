@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Options that are short for a --set.
 _SPLIT_SHORTS = {"group_by": "data.group_by", "split_column": "data.split_column"}
-_TRAIN_SHORTS = {"model": "model.name", "weights": "model.weights", **_SPLIT_SHORTS}
+_TRAIN_SHORTS = {"model": "model.name", "weights": "model.weights", "teacher": "train.teacher", **_SPLIT_SHORTS}
 _CV_SHORTS = {name: f"cv.{name}" for name in ("models", "folds", "seeds", "test")} | _SPLIT_SHORTS
 
 
@@ -50,6 +50,7 @@ track_option = click.option(
 @set_option
 @click.option("--model", help="Short for --set model.name=NAME.")
 @click.option("--weights", help="Short for --set model.weights=: imagenet, a file of its weights, or a RUN/best.keras.")
+@click.option("--teacher", metavar="RUN", help="Short for --set train.teacher=RUN: learn its probabilities, too.")
 @group_by_option
 @split_column_option
 @track_option
@@ -70,6 +71,7 @@ def train(
       btkeras train --data data/figshare --config configs/cpu.yaml --out runs/patients --group-by patient
       btkeras train --data data/brisc --config configs/cpu.yaml --out runs/brisc --group-by official
       btkeras train --data data/figshare --config configs/paper.yaml --out runs/p --set train.epochs=50
+      btkeras train --data data/figshare --config configs/cpu.yaml --out runs/small --teacher runs/ensemble
       btkeras train --data data/figshare --config configs/cpu.yaml --out runs/tracked --track mlflow
       btkeras train --resume --out runs/cpu
       tensorboard --logdir runs
@@ -121,19 +123,24 @@ def _next_steps(run: Run) -> str:
     type=click.Choice(["flip", "crops", "scales"]),
     help="Test-time augmentation; repeatable: mirrored images (2 views), four corners (5), 10 and 20 % smaller (3).",
 )
-def ensemble(runs: tuple[Path, ...], out: Path, views: tuple[str, ...]) -> None:
+@click.option(
+    "--share", "shares", multiple=True, type=float, help="Average weights, with this share of each RUN in turn."
+)
+def ensemble(runs: tuple[Path, ...], out: Path, views: tuple[str, ...], shares: tuple[float, ...]) -> None:
     """Average the networks of RUNs, and test-time views of each image, into one new run.
 
-    Probabilities are averaged. The result is a run as any other: it is calibrated anew and tested, and evaluate,
-    predict, report and export take it. It takes as many times longer as it has networks and views. RUNs must be
-    finished and of one dataset: trainings of one fold with other seeds or networks, whose validation and test subsets
-    it keeps, or the folder of a `cv --test fixed`, half of whose test subset then calibrates. With --tta, one RUN is
-    enough.
+    Probabilities are averaged. With --share weights are, of networks of one origin, say a run and its fine-tuning; that
+    gives one network, which takes the time of one. The result is a run as any other: it is calibrated anew and tested,
+    and evaluate, predict, report and export take it. It takes as many times longer as it has networks and views. RUNs
+    must be finished and of one dataset: trainings of one fold with other seeds or networks, whose validation and test
+    subsets it keeps, or the folder of a `cv --test fixed`, half of whose test subset then calibrates. With --tta, one
+    RUN is enough.
 
     \b
     Examples:
       btkeras ensemble runs/seed_0 runs/seed_1 runs/seed_2 --out runs/three
       btkeras ensemble runs/robust --tta scales --out runs/robust_scales
+      btkeras ensemble runs/robust runs/tuned --share 0.8 --share 0.2 --out runs/between
       btkeras ensemble runs/fixed --tta flip --tta crops --out runs/folds
       btkeras report runs/seed_0 runs/three --out compared.html
     """
@@ -142,7 +149,7 @@ def ensemble(runs: tuple[Path, ...], out: Path, views: tuple[str, ...]) -> None:
     from btkeras.experiments.ensemble import runs_of, start_ensemble
     from btkeras.runs import Run
 
-    click.echo(metrics_summary(start_ensemble(runs_of(runs), out, views)))
+    click.echo(metrics_summary(start_ensemble(runs_of(runs), out, views, shares)))
     click.echo(_next_steps(Run(out)), err=True)
 
 

@@ -18,7 +18,7 @@ from btkeras.experiments.experiment import is_experiment, open_experiment, requi
 from btkeras.files import sha256
 from btkeras.locks import only_writer
 from btkeras.logging import logger
-from btkeras.models.averaging import average
+from btkeras.models.averaging import average, average_weights
 from btkeras.models.build import count_macs
 from btkeras.models.keras_file import save_network
 from btkeras.runs import Run, create_run, open_run
@@ -42,13 +42,16 @@ def runs_of(paths: Sequence[Path]) -> list[Run]:
     return found
 
 
-def start_ensemble(runs: Sequence[Run], out: Path, views: Sequence[str] = ()) -> dict[str, Any]:
+def start_ensemble(
+    runs: Sequence[Run], out: Path, views: Sequence[str] = (), shares: Sequence[float] = ()
+) -> dict[str, Any]:
     """Averages the best checkpoints of finished runs into a new run, calibrates it and tests it.
 
     Args:
         runs: Of one dataset and one way to prepare its images; ``combine_splits`` says which images calibrate and test.
         out: The new run's folder.
         views: Test-time augmentation, keys of ``averaging.VIEWS``. With views, one run is enough.
+        shares: Of each run, if their weights are averaged in place of their probabilities (``average_weights``).
 
     Returns:
         The test metrics, as ``evaluation.evaluate.evaluate_split``.
@@ -69,12 +72,17 @@ def start_ensemble(runs: Sequence[Run], out: Path, views: Sequence[str] = ()) ->
     split = combine_splits([run.split(dataset) for run in runs])
     # Each split has checked that its images are these.
     pixels = {path: each.pixels for run in runs for path, each in read_fingerprints(run.images_file).items()}
-    name = ensemble_name([run.config().model.name for run in runs], views)
-    network = average([load_best(run) for run in runs], views, name=name)
+    networks = [load_best(run) for run in runs]
+    if shares:
+        networks = [average_weights(networks, shares)]
+    name = ensemble_name([network.name for network in networks], views)
+    network = average(networks, views, name=name) if len(networks) > 1 or views or not shares else networks[0]
     config = first.config()
     config = replace(config, model=replace(config.model, name=name, weights="random"))
-    run = create_run(out, config, dataset, split, pixels, **_facts(runs, views, network))
-    added = f"; views: {', '.join(views)}" if views else ""
+    run = create_run(out, config, dataset, split, pixels, **_facts(runs, views, shares, network))
+    added = "".join(
+        f"; {what}: {', '.join(map(str, given))}" for what, given in (("shares", shares), ("views", views)) if given
+    )
     logger.info(f"{name}: {network.count_params():,} parameters; networks: {len(runs)}{added}")
     try:
         return _calibrated(run, network)
@@ -118,7 +126,7 @@ def _what_must_agree(runs: Sequence[Run]) -> dict[str, list[Any]]:
     }
 
 
-def _facts(runs: Sequence[Run], views: Sequence[str], network: keras.Model) -> dict[str, Any]:
+def _facts(runs: Sequence[Run], views: Sequence[str], shares: Sequence[float], network: keras.Model) -> dict[str, Any]:
     """What the manifest says of an ensemble."""
     manifests = [run.manifest() for run in runs]
     seconds = [manifest["training_seconds"] for manifest in manifests if manifest.get("training_seconds")]
@@ -127,6 +135,7 @@ def _facts(runs: Sequence[Run], views: Sequence[str], network: keras.Model) -> d
         "ensemble": {
             "runs": [{"run": str(run.path), "sha256": sha256(run.best_model)} for run in runs],
             "views": list(views),
+            "shares": list(shares),
         },
         # It is as finished as they are.
         "epochs": max(manifest["epochs"] for manifest in manifests),

@@ -99,12 +99,14 @@ def _details(run: Run, manifest: _Json) -> dict[str, Any]:
 
 
 def _averaged(ensemble: _Json | None) -> str | None:
-    """How many networks an ensemble has, and of what views of an image."""
+    """What an ensemble averages."""
     if ensemble is None:
         return None
     count = len(ensemble["runs"])
     views = "".join(f", test-time augmentation by {view}" for view in ensemble["views"])
-    return f"{count} network{'s' * (count > 1)}{views}"
+    shares = ensemble.get("shares")
+    of_weights = f"the weights of {count} networks, with shares of {', '.join(map(str, shares))}" if shares else ""
+    return f"{of_weights or f'{count} network' + 's' * (count > 1)}{views}"
 
 
 def _collections(run: Run) -> tuple[list[str], list[Table]]:

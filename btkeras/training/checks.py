@@ -56,7 +56,7 @@ def check_unseen(weights: str, split: Split, pixels: Mapping[str, str]) -> None:
     """Compares the test images with the training and validation images of the run that a checkpoint lies in.
 
     Args:
-        weights: ``model.weights``; other than a run's checkpoint tell nothing of their images.
+        weights: ``model.weights``, or a teacher's; other than a run's checkpoint tell nothing of their images.
         split: The new training's.
         pixels: Digest of each of its images as it was decoded, by path.
 
@@ -73,7 +73,7 @@ def check_unseen(weights: str, split: Split, pixels: Mapping[str, str]) -> None:
         raise DataError(
             f"A test image must be none that {weights} was trained or validated on",
             received=f"{len(met)} of {len(tested)}, {met[0]} among them",
-            remedy=f"Split as {run.path} was split (its dataset, --group-by and seed), or start from random weights",
+            remedy=f"Split as {run.path} was split (its dataset, --group-by and seed), or do without it",
         )
 
 

@@ -33,6 +33,7 @@ from btkeras.training.background import BackgroundWriter
 from btkeras.training.callbacks import ProgressLine, ReplicaMean
 from btkeras.training.checkpoint import Progress, load_progress, record_result, require_checkpoint, restore_state
 from btkeras.training.checks import check_network, check_unseen
+from btkeras.training.distillation import record_teacher, teacher_of, with_teacher
 from btkeras.training.lengthen import lengthen
 from btkeras.training.losses import make_loss
 from btkeras.training.macro_recall import MacroRecall
@@ -85,15 +86,17 @@ def begin(
     further entries of the manifest; a ``precision`` (with its reason) there is not resolved again.
 
     Raises:
-        DataError: If the dataset cannot be split or read, or the first weights were trained on test images.
-        ModelError, RunError: If the network or its weights cannot be had; if ``out`` exists.
+        DataError: If the dataset cannot be split or read, or first weights or a teacher were trained on test images.
+        ModelError, RunError: If the network, its weights or its teacher cannot be had; if ``out`` exists.
     """
     require_new(out)
     check_network(config)
+    teacher = teacher_of(config, dataset.classes)
     split = split or make_split(dataset, config.data, cache_folder())
     # Before the run's folder appears, so that a broken image leaves nothing behind.
     images = load_split_images(dataset, split, config, skip_broken=skip_broken)
-    check_unseen(config.model.weights, split, images.pixels)
+    for weights in (config.model.weights, *([str(teacher.best_model)] if teacher else [])):
+        check_unseen(weights, split, images.pixels)
     return create_run(out, config, dataset, split, images.pixels, broken=images.left_out, **manifest), images
 
 
@@ -158,6 +161,9 @@ class _Training:
                 # Augmentation changes all channels of an image alike.
                 grey = images.caches["train"].grey and images.caches["validation"].grey
                 self.model = reparameterize(self._network(), grey=grey, trainable=True)
+            if teacher := teacher_of(config, images.classes):
+                record_teacher(run, teacher)
+                self.model = with_teacher(self.model, teacher, config.train.teacher_share)
             self._compile(make_optimizer(config.optimizer, self.schedule, self.model))
             # Before anything is frozen: the state for resuming is that of all weights in every epoch.
             self.model.optimizer.build(self.model.trainable_variables)
