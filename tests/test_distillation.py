@@ -70,6 +70,17 @@ def test_targets_are_a_mean_of_true_classes_and_the_teachers_probabilities(train
         assert loss == pytest.approx(-(targets * np.log(own)).sum(axis=1).mean(), rel=1e-5)
 
 
+def test_a_teacher_computes_in_the_trainings_precision(trained_run: Path) -> None:
+    teacher = open_run(trained_run)
+    network = load_network(teacher.best_model)
+    images = np.random.default_rng(1).uniform(0, 255, (4, *network.input_shape[1:])).astype(np.float32)
+    whole, half = (
+        with_teacher(network, teacher, 0.5, name).probabilities(images) for name in ("float32", "mixed_bfloat16")
+    )
+    assert half.dtype == whole.dtype == "float32"
+    assert 0 < np.abs(half - whole).max() < 0.05
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -75,7 +75,9 @@ def test_a_run_is_trained_and_validated_with_the_loss_of_its_settings(
     assert caplog.text.count(f"val_macro_recall {float(row['val_macro_recall']):.4f}") == 2
 
 
-@pytest.mark.parametrize("setting", ["train.loss=focal", "train.class_weight=balanced", "model.weights=imagenet"])
+@pytest.mark.parametrize(
+    "setting", ["train.loss=focal", "train.class_weight=balanced", "train.teacher=run", "model.weights=imagenet"]
+)
 def test_what_only_networks_have_is_an_error_of_another_classifier(setting: str) -> None:
     with pytest.raises(ModelError, match=f"{setting.partition('=')[0]} is for networks. Received: .* for lbp_svm"):
         check_model(load_config(None, ["model.name=lbp_svm", setting]))

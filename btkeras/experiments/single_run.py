@@ -48,6 +48,7 @@ def check_model(config: ExperimentConfig) -> None:
         ("model.weights", config.model.weights, "random"),
         ("train.loss", config.train.loss, "cross_entropy"),
         ("train.class_weight", config.train.class_weight, "none"),
+        ("train.teacher", config.train.teacher, ""),
     ):
         if own != default:
             raise ModelError(f"{key} is for networks", received=f"{own} for {config.model.name}")

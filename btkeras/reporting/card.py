@@ -84,6 +84,7 @@ def _details(run: Run, manifest: _Json) -> dict[str, Any]:
         "architecture": config.model.name,
         "classifier": manifest.get("classifier"),
         "initial weights": _name(config.model.weights),
+        "teacher": _name(config.train.teacher) or None,
         "trainable parameters": size and f"{size:,}",
         "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}, {cropping}",
         "classes": ", ".join(run.classes()),

@@ -11,12 +11,13 @@ from functools import partial
 from typing import Any
 
 import keras
-from keras import KerasTensor
+from keras import KerasTensor, layers
 
 from btkeras.checksums import check_file
 from btkeras.config import ExperimentConfig
 from btkeras.errors import RunError
 from btkeras.files import sha256
+from btkeras.models.averaging import members
 from btkeras.models.keras_file import load_network
 from btkeras.models.reparameterize import reparameterize
 from btkeras.runs import Run, open_run
@@ -68,20 +69,29 @@ def record_teacher(run: Run, teacher: Run) -> None:
     run.update_manifest(teacher={"run": str(teacher.path), "sha256": digest})
 
 
-def with_teacher(network: keras.Model, teacher: Run, share: float) -> keras.Model:
+def with_teacher(network: keras.Model, teacher: Run, share: float, precision: str = "float32") -> keras.Model:
     """The same network, whose training targets are mixed with the probabilities of ``teacher``.
 
     Args:
         network: Functional, not compiled. Its weights are the result's; the teacher's are none of them.
         teacher: Of ``teacher_of``.
         share: Of the teacher's probabilities in a target; validation has the true classes alone.
+        precision: The training's dtype policy, which the teacher's feature maps get, too.
     """
     teaching = reparameterize(load_network(teacher.best_model))
+    for each in members(teaching) or [teaching]:
+        _use_precision(each, precision)
     taught = _Taught(network.input, network.output, name=network.name)
     # Behind a function, where Keras does not look for weights.
     taught.probabilities = partial(teaching, training=False)
     taught.share = share
     return taught
+
+
+def _use_precision(network: keras.Model, precision: str) -> None:
+    for layer in network.layers:
+        if len(layer.output.shape) == 4 and not isinstance(layer, layers.InputLayer | layers.Normalization):
+            layer.dtype_policy = precision
 
 
 class _Taught(keras.Model):

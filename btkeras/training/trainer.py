@@ -163,7 +163,7 @@ class _Training:
                 self.model = reparameterize(self._network(), grey=grey, trainable=True)
             if teacher := teacher_of(config, images.classes):
                 record_teacher(run, teacher)
-                self.model = with_teacher(self.model, teacher, config.train.teacher_share)
+                self.model = with_teacher(self.model, teacher, config.train.teacher_share, precision)
             self._compile(make_optimizer(config.optimizer, self.schedule, self.model))
             # Before anything is frozen: the state for resuming is that of all weights in every epoch.
             self.model.optimizer.build(self.model.trainable_variables)
