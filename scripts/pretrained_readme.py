@@ -115,10 +115,9 @@ def _notes(card: str) -> str:
 
 
 def _made_by(card: str) -> list[str]:
-    """The commands of a card up to the first training."""
+    """The commands of a card, without the training from the run's own configuration."""
     lines = card.split("## How to reproduce", 1)[1].split("```bash", 1)[1].split("```", 1)[0].strip().splitlines()
-    training = next(number for number, line in enumerate(lines) if line.startswith("btkeras train "))
-    return lines[: training + 1]
+    return [line for line in lines if "RUN/config.yaml" not in line]
 
 
 def main() -> None:

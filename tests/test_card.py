@@ -248,6 +248,20 @@ def test_a_fold_is_reproduced_by_its_cross_validations_command(measured: Run, tm
         card_text(Run(experiment))
 
 
+def test_an_ensemble_is_reproduced_by_its_runs_commands_and_its_own(measured: Run, tmp_path: Path) -> None:
+    run = copied(measured.path, tmp_path / "both")
+    members = [
+        {"run": name, "command": ["train", "--data", "/data/mine", "--out", name], "git_revision": "abc1234-dirty"}
+        for name in ("first", "second")
+    ]
+    command = ["ensemble", "/runs/first", "second", "--out", "both"]
+    run.update_manifest(ensemble={"runs": members, "views": []}, command=command)
+    card = card_text(run)
+    trained = "".join(f"btkeras train --data mine --out {name}    # at abc1234\n" for name in ("first", "second"))
+    assert f"\n{trained}btkeras ensemble first second --out both\n```" in card
+    assert "one average of trainings: how" in card and "RUN/config.yaml" not in card
+
+
 def test_what_was_not_measured_is_said_with_the_command_for_it(trained_run: Path, tmp_path: Path) -> None:
     run = copied(trained_run, tmp_path / "bare")
     metrics = {key: value for key, value in run.metrics().items() if key not in ("calibration", "selective")}

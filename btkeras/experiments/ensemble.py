@@ -133,7 +133,11 @@ def _facts(runs: Sequence[Run], views: Sequence[str], shares: Sequence[float], n
     broken = {item["path"]: item for manifest in manifests for item in manifest.get("broken", [])}
     return {
         "ensemble": {
-            "runs": [{"run": str(run.path), "sha256": sha256(run.best_model)} for run in runs],
+            "runs": [
+                {"run": str(run.path), "sha256": sha256(run.best_model)}
+                | {name: manifest.get(name) for name in ("command", "git_revision")}
+                for run, manifest in zip(runs, manifests, strict=True)
+            ],
             "views": list(views),
             "shares": list(shares),
         },

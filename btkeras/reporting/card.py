@@ -70,7 +70,7 @@ def card_text(run: Run) -> str:
         "tables": _measured(run, data, metrics),
         "glance": _glance(model, metrics, others),
         "notes": notes.read_text(encoding="utf-8").strip() if notes.is_file() else None,
-        "command": _command(run, manifest),
+        "commands": _commands(run, manifest),
     }
     return fill("card.md.jinja", values).rstrip() + "\n"
 
@@ -191,19 +191,26 @@ def _tumor_errors(metrics: _Json) -> dict[str, str]:
     }
 
 
-def _command(run: Run, manifest: _Json) -> str | None:
-    """The command that began it all, with names in place of this machine's folders; None if it was Python.
+def _commands(run: Run, manifest: _Json) -> list[str]:
+    """The commands that began it all, with names in place of this machine's folders; none if it was Python.
 
-    A fold's is that of its cross-validation, whose folds may have been started by others.
+    A fold's is that of its cross-validation, whose folds may have been started by others. An ensemble's begin with
+    those of its runs.
     """
     above = next((folder for folder in run.path.resolve().parents if is_experiment(folder)), None)
     if manifest.get("fold") is not None and above is not None:
         experiment = Experiment(above)
         manifest = experiment.manifest() if experiment.manifest_file.is_file() else {}
-    arguments = manifest.get("command") or [""]
-    if arguments[0] not in ("train", "cv"):
-        return None
-    return " ".join(shlex.join(["btkeras", *map(_without_folder, map(str, arguments))]).split())
+    averaged = manifest.get("ensemble", {}).get("runs", [])
+    lines = [(each.get("command"), each.get("git_revision")) for each in averaged] + [(manifest.get("command"), None)]
+    found = [
+        " ".join(shlex.join(["btkeras", *map(_without_folder, map(str, arguments))]).split())
+        + (f"    # at {revision.removesuffix('-dirty')}" if revision else "")
+        for arguments, revision in lines
+        if arguments and arguments[0] in ("train", "cv", "ensemble")
+    ]
+    # All folds of a cross-validation have one.
+    return list(dict.fromkeys(found))
 
 
 def _without_folder(argument: str) -> str:
