@@ -14,7 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from btkeras.experiments.summary import FoldResult, summarize_experiment
 from btkeras.metrics import summarize
-from scripts.results import headline, trials
+from scripts.results import headline
 from scripts.results.__main__ import TRUST
 from tests.conftest import CLASSES
 
@@ -39,7 +39,7 @@ def _interval(right: int, of: int) -> str:
 
 def test_the_table_of_the_page_is_what_the_files_say() -> None:
     text = TRUST.read_text(encoding="utf-8")
-    assert text == trials.with_table(headline.with_table(text)), "run: python -m scripts.results"
+    assert text == headline.with_table(text), "run: python -m scripts.results"
 
 
 def test_the_page_is_short() -> None:

@@ -83,6 +83,22 @@ def test_batches_made_on_the_device_train_as_those_of_the_pipeline(image_folder:
         np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=2e-3, err_msg=name)
 
 
+def test_a_teacher_teaches_on_the_device_as_in_the_pipeline(
+    trained_run: Path, shared_images: Path, tmp_path: Path
+) -> None:
+    settings = (*TINY, "train.epochs=2", "train.teacher_share=0.9")
+    command = [*COMMAND, "train", "--data", shared_images, *(f"--set={each}" for each in settings)]
+    losses = []
+    teacher = f"--teacher={trained_run}"
+    for options in (("--set=data.cache=memory", teacher), ("--set=data.cache=device", teacher), ()):
+        run = tmp_path / str(len(losses))
+        done = jax_process([*command, *options, "--out", run])
+        assert done.returncode == 0, done.stderr
+        losses.append(np.genfromtxt(run / "history.csv", delimiter=",", names=True)["loss"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-3)
+    assert np.abs(losses[2] - losses[0]).max() > 0.01
+
+
 def test_the_networks_form_for_training_computes_and_learns_the_same() -> None:
     tests = [f"tests/test_training_layers.py::{name}" for name in FORM_TESTS]
     done = jax_process([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], JAX_ENABLE_X64="1")

@@ -1,4 +1,4 @@
-"""The table of docs/trust.md about another hospital: what was tried, from docs/results/other_hospital_trials.json.
+"""Tables of docs/results.md about another hospital: what was tried, from docs/results/other_hospital_trials.json.
 
 A trial's ``settings`` are those of its training, its ``figures`` fractions on the slices of `external_dev` that have no
 near-duplicate in the training set. A macro recall was predicted before the training where it is given.
@@ -9,15 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from btkeras.files import read_json
-from scripts.results.tables import RESULTS, rewritten, table_of
+from scripts.results.tables import RESULTS, table_of
 
 FILE = "other_hospital_trials.json"
 COLUMNS = ("trial", "predicted", "macro recall", "surest half right", "at home", "verdict")
-
-
-def with_table(text: str, results: Path = RESULTS) -> str:
-    """The page with the table."""
-    return rewritten(text, "trials", table(results))
 
 
 def table(results: Path = RESULTS) -> str:
@@ -34,6 +29,21 @@ def table(results: Path = RESULTS) -> str:
             for trial in read_json(results / FILE)["trials"]
         ],
     )
+
+
+def shares_table(results: Path = RESULTS) -> str:
+    """Of the mean of two networks' weights, a row per share of the second."""
+    trial = next(trial for trial in read_json(results / FILE)["trials"] if "shares_tried" in trial["settings"])
+    tried, image_wise = (trial["settings"][name] for name in ("shares_tried", "image_wise"))
+    rows = [
+        (
+            share,
+            *(_percent(figures[name]) for name in ("macro_recall", "surest_half", "at_home")),
+            _percent(image_wise["accuracy_by_share"].get(share)),
+        )
+        for share, figures in tried.items()
+    ]
+    return table_of(("share", *COLUMNS[2:5], "image-wise"), rows)
 
 
 def _percent(value: float | None) -> str:
