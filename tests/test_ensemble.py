@@ -113,6 +113,8 @@ def test_weights_are_averaged_into_one_network(runs: tuple[Path, Path], tmp_path
     out = tmp_path / "between"
     result = btkeras("ensemble", *runs, "--share", 3, "--share", 1, "--out", out)
     assert result.exit_code == 0, result.output
+    # They were trained from two seeds.
+    assert "have little in common" in result.stderr
     between, first, second = (load_network(run / "best.keras").get_weights() for run in (out, *runs))
     for found, one, other in zip(between, first, second, strict=True):
         np.testing.assert_allclose(found, 0.75 * one + 0.25 * other, rtol=1e-6, atol=1e-7)
@@ -120,6 +122,18 @@ def test_weights_are_averaged_into_one_network(runs: tuple[Path, Path], tmp_path
     assert (facts["macs"], facts["parameters"]) == (own["macs"], own["parameters"])
     assert btkeras("card", out).exit_code == 0
     assert "the weights of 2 networks, with shares of 3.0, 1.0" in (out / "model_card.md").read_text()
+
+
+def test_a_run_and_its_copy_have_all_in_common(
+    runs: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start_ensemble(
+        [open_run(run) for run in (runs[0], shutil.copytree(runs[0], tmp_path / "copy"))],
+        tmp_path / "run",
+        shares=[1, 1],
+    )
+    assert "in common" not in caplog.text
+    np.testing.assert_allclose(probabilities_of(tmp_path / "run"), probabilities_of(runs[0]), atol=1e-5)
 
 
 def test_a_share_of_one_is_that_network(runs: tuple[Path, Path], tmp_path: Path) -> None:

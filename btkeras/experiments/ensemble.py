@@ -18,12 +18,15 @@ from btkeras.experiments.experiment import is_experiment, open_experiment, requi
 from btkeras.files import sha256
 from btkeras.locks import only_writer
 from btkeras.logging import logger
-from btkeras.models.averaging import average, average_weights
+from btkeras.models.averaging import average, average_weights, likeness
 from btkeras.models.build import count_macs
 from btkeras.models.keras_file import save_network
 from btkeras.runs import Run, create_run, open_run
 from btkeras.splitting.combined import combine_splits
 from btkeras.splitting.fingerprints import read_fingerprints
+
+# Cosine of kernels below which networks hardly have one origin: a run and its fine-tuning have above 0.9.
+_ALIKE = 0.5
 
 
 def runs_of(paths: Sequence[Path]) -> list[Run]:
@@ -74,7 +77,13 @@ def start_ensemble(
     pixels = {path: each.pixels for run in runs for path, each in read_fingerprints(run.images_file).items()}
     networks = [load_best(run) for run in runs]
     if shares:
-        networks = [average_weights(networks, shares)]
+        mean = average_weights(networks, shares)
+        if (alike := likeness(networks)) < _ALIKE:
+            logger.warning(
+                f"These networks' weights have little in common (cosine {alike:.2f}), so their mean may know nothing: "
+                "average weights of a run and its fine-tuning (train --weights RUN/best.keras), or leave --share away"
+            )
+        networks = [mean]
     name = ensemble_name([network.name for network in networks], views)
     network = average(networks, views, name=name) if len(networks) > 1 or views or not shares else networks[0]
     config = first.config()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import keras
+import numpy as np
 from keras import KerasTensor, layers, ops
 
 from btkeras.errors import ModelError
@@ -111,6 +112,15 @@ def average_weights(networks: Sequence[keras.Model], shares: Sequence[float]) ->
     parts = [share / sum(shares) for share in shares]
     whole.set_weights([sum(part * each for part, each in zip(parts, same, strict=True)) for same in weights])
     return whole
+
+
+def likeness(networks: Sequence[keras.Model]) -> float:
+    """The least cosine between the first network's kernels and another's: about 0 of two random beginnings."""
+    first, *others = (
+        np.concatenate([np.ravel(weight) for weight in network.trainable_weights if len(weight.shape) > 1])
+        for network in networks
+    )
+    return min(float(first @ other / (np.linalg.norm(first) * np.linalg.norm(other))) for other in others)
 
 
 def _check(networks: Sequence[keras.Model], views: Sequence[str]) -> None:
