@@ -77,13 +77,7 @@ def start_ensemble(
     pixels = {path: each.pixels for run in runs for path, each in read_fingerprints(run.images_file).items()}
     networks = [load_best(run) for run in runs]
     if shares:
-        mean = average_weights(networks, shares)
-        if (alike := likeness(networks)) < _ALIKE:
-            logger.warning(
-                f"These networks' weights have little in common (cosine {alike:.2f}), so their mean may know nothing: "
-                "average weights of a run and its fine-tuning (train --weights RUN/best.keras), or leave --share away"
-            )
-        networks = [mean]
+        networks = [_mean_of_weights(networks, shares)]
     name = ensemble_name([network.name for network in networks], views)
     network = average(networks, views, name=name) if len(networks) > 1 or views or not shares else networks[0]
     config = first.config()
@@ -99,6 +93,16 @@ def start_ensemble(
         # There is nothing to go on with: all of it is made anew in minutes.
         shutil.rmtree(run.path)
         raise
+
+
+def _mean_of_weights(networks: Sequence[keras.Model], shares: Sequence[float]) -> keras.Model:
+    mean = average_weights(networks, shares)
+    if (alike := likeness(networks)) < _ALIKE:
+        logger.warning(
+            f"These networks' weights have little in common (cosine {alike:.2f}), so their mean may know nothing: "
+            "average weights of a run and its fine-tuning (train --weights RUN/best.keras), or leave --share away"
+        )
+    return mean
 
 
 @only_writer
