@@ -141,8 +141,8 @@ def test_a_share_of_one_is_that_network(runs: tuple[Path, Path], tmp_path: Path)
     np.testing.assert_allclose(probabilities_of(tmp_path / "run"), probabilities_of(runs[1]), atol=1e-5)
 
 
-@pytest.mark.parametrize("shares", [(1,), (1, -1), (0, 0), (1, 1, 1)])
-def test_shares_go_with_the_runs(shares: tuple[int, ...], runs: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("shares", [(1,), (1, -1), (0, 0), (1, 1, 1), (1, "nan")])
+def test_shares_go_with_the_runs(shares: tuple[object, ...], runs: tuple[Path, Path], tmp_path: Path) -> None:
     given = [word for share in shares for word in ("--share", share)]
     result = btkeras("ensemble", *runs, *given, "--out", tmp_path / "out")
     assert (result.exit_code, "a share of each" in result.stderr) == (1, True), result.output

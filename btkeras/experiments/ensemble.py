@@ -18,7 +18,7 @@ from btkeras.experiments.experiment import is_experiment, open_experiment, requi
 from btkeras.files import sha256
 from btkeras.locks import only_writer
 from btkeras.logging import logger
-from btkeras.models.averaging import average, average_weights, likeness
+from btkeras.models.averaging import average, average_weights, cosine_similarity
 from btkeras.models.build import count_macs
 from btkeras.models.keras_file import save_network
 from btkeras.runs import Run, create_run, open_run
@@ -79,7 +79,7 @@ def start_ensemble(
     if shares:
         networks = [_mean_of_weights(networks, shares)]
     name = ensemble_name([network.name for network in networks], views)
-    network = average(networks, views, name=name) if len(networks) > 1 or views or not shares else networks[0]
+    network = networks[0] if shares and not views else average(networks, views, name=name)
     config = first.config()
     config = replace(config, model=replace(config.model, name=name, weights="random"))
     run = create_run(out, config, dataset, split, pixels, **_facts(runs, views, shares, network))
@@ -97,7 +97,7 @@ def start_ensemble(
 
 def _mean_of_weights(networks: Sequence[keras.Model], shares: Sequence[float]) -> keras.Model:
     mean = average_weights(networks, shares)
-    if (alike := likeness(networks)) < _ALIKE:
+    if (alike := cosine_similarity(networks)) < _ALIKE:
         logger.warning(
             f"These networks' weights have little in common (cosine {alike:.2f}), so their mean may know nothing: "
             "average weights of a run and its fine-tuning (train --weights RUN/best.keras), or leave --share away"

@@ -100,9 +100,13 @@ def average_weights(networks: Sequence[keras.Model], shares: Sequence[float]) ->
     Raises:
         ModelError: If the networks differ, or there is no share for each.
     """
-    if len(networks) < 2 or len(shares) != len(networks) or min(shares) < 0 or not sum(shares):
-        rule = "Averaged weights need two networks, and a share of each that is not negative, nor all 0"
-        raise ModelError(rule, received=f"{', '.join(map(str, shares))} for {len(networks)} network(s)")
+    usable = all(0 <= share < float("inf") for share in shares) and any(shares)
+    if len(networks) < 2 or len(shares) != len(networks) or not usable:
+        raise ModelError(
+            "Averaged weights need two networks, and a share of each: 0 or above, and not all 0",
+            received=f"shares {', '.join(map(str, shares))}; networks: {len(networks)}",
+            remedy="Give --share once for each RUN: --share 0.8 --share 0.2",
+        )
     kinds = {(network.name, *(tuple(weight.shape) for weight in network.weights)) for network in networks}
     if len(kinds) > 1 or any(map(average_layer, networks)):
         names = ", ".join(network.name for network in networks)
@@ -114,8 +118,8 @@ def average_weights(networks: Sequence[keras.Model], shares: Sequence[float]) ->
     return whole
 
 
-def likeness(networks: Sequence[keras.Model]) -> float:
-    """The least cosine between the first network's kernels and another's: about 0 of two random beginnings."""
+def cosine_similarity(networks: Sequence[keras.Model]) -> float:
+    """The least one between the first network's kernels and another's: about 0 of two random beginnings."""
     first, *others = (
         np.concatenate([np.ravel(weight) for weight in network.trainable_weights if len(weight.shape) > 1])
         for network in networks

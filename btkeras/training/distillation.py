@@ -2,6 +2,9 @@
 
 Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv:1503.02531. The teacher sees the augmented images
 that the network sees. An ensemble is a run, too: so several networks become one, which takes the time of one.
+
+``keras.distillation.Distiller`` would hold both networks: checkpoints, averaged weights and the state for resuming
+would take in the teacher, and its losses expect logits.
 """
 
 from __future__ import annotations
