@@ -111,17 +111,21 @@ def test_an_ensemble_is_exported_to_one_file(tmp_path: Path, runs: tuple[Path, P
 
 def test_weights_are_averaged_into_one_network(runs: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "between"
-    result = btkeras("ensemble", *runs, "--share", 3, "--share", 1, "--out", out)
+    result = btkeras("ensemble", *runs, "--share", 3, "--share", 1, "--kernel-scale", 0.9, "--out", out)
     assert result.exit_code == 0, result.output
     # They were trained from two seeds.
     assert "have little in common" in result.stderr
-    between, first, second = (load_network(run / "best.keras").get_weights() for run in (out, *runs))
+    between, first, second = (load_network(run / "best.keras").weights for run in (out, *runs))
     for found, one, other in zip(between, first, second, strict=True):
-        np.testing.assert_allclose(found, 0.75 * one + 0.25 * other, rtol=1e-6, atol=1e-7)
+        scale = 0.9 if found.name == "kernel" and "logits" not in found.path else 1
+        expected = scale * (0.75 * one.numpy() + 0.25 * other.numpy())
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6, atol=1e-7, err_msg=found.path)
     facts, own = open_run(out).manifest(), open_run(runs[0]).manifest()
     assert (facts["macs"], facts["parameters"]) == (own["macs"], own["parameters"])
     assert btkeras("card", out).exit_code == 0
-    assert "the weights of 2 networks, with shares of 3.0, 1.0" in (out / "model_card.md").read_text()
+    assert (
+        "the weights of 2 networks, with shares of 3.0, 1.0, kernels times 0.9" in (out / "model_card.md").read_text()
+    )
 
 
 def test_a_run_and_its_copy_have_all_in_common(
@@ -147,6 +151,14 @@ def test_shares_go_with_the_runs(shares: tuple[object, ...], runs: tuple[Path, P
     result = btkeras("ensemble", *runs, *given, "--out", tmp_path / "out")
     assert (result.exit_code, "a share of each" in result.stderr) == (1, True), result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_kernels_are_scaled_where_weights_are_averaged(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    two = ("--share", 1, "--share", 1)
+    for shares, scale, message in (((), 0.9, "without --share"), (two, "nan", "number above 0"), (two, 0, "above 0")):
+        result = btkeras("ensemble", *runs, *shares, "--kernel-scale", scale, "--out", tmp_path / "out")
+        assert (result.exit_code, message in result.stderr) == (1, True), result.output
+        assert not (tmp_path / "out").exists()
 
 
 def test_names_say_what_is_averaged() -> None:

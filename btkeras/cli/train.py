@@ -126,7 +126,16 @@ def _next_steps(run: Run) -> str:
 @click.option(
     "--share", "shares", multiple=True, type=float, help="Average weights, with this share of each RUN in turn."
 )
-def ensemble(runs: tuple[Path, ...], out: Path, views: tuple[str, ...], shares: tuple[float, ...]) -> None:
+@click.option(
+    "--kernel-scale",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Multiply averaged kernels by this: below 1 for slices whose features deviate more than the training's.",
+)
+def ensemble(
+    runs: tuple[Path, ...], out: Path, views: tuple[str, ...], shares: tuple[float, ...], kernel_scale: float
+) -> None:
     """Average the networks of RUNs, and test-time views of each image, into one new run.
 
     Probabilities are averaged. With --share weights are, of networks of one origin, say a run and its fine-tuning; that
@@ -140,7 +149,7 @@ def ensemble(runs: tuple[Path, ...], out: Path, views: tuple[str, ...], shares: 
     Examples:
       btkeras ensemble runs/seed_0 runs/seed_1 runs/seed_2 --out runs/three
       btkeras ensemble runs/robust --tta scales --out runs/robust_scales
-      btkeras ensemble runs/robust runs/tuned --share 0.8 --share 0.2 --out runs/between
+      btkeras ensemble runs/robust runs/tuned --share 0.6 --share 0.4 --kernel-scale 0.92 --out runs/between
       btkeras ensemble runs/fixed --tta flip --tta crops --out runs/folds
       btkeras report runs/seed_0 runs/three --out compared.html
     """
@@ -149,7 +158,7 @@ def ensemble(runs: tuple[Path, ...], out: Path, views: tuple[str, ...], shares: 
     from btkeras.experiments.ensemble import runs_of, start_ensemble
     from btkeras.runs import Run
 
-    click.echo(metrics_summary(start_ensemble(runs_of(runs), out, views, shares)))
+    click.echo(metrics_summary(start_ensemble(runs_of(runs), out, views, shares, kernel_scale)))
     click.echo(_next_steps(Run(out)), err=True)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from btkeras.checksums import recorded_file
-from btkeras.errors import RunError
+from btkeras.errors import ModelError, RunError
 from btkeras.evaluation.calibrate import calibrate_and_evaluate
 from btkeras.evaluation.evaluate import load_best
 from btkeras.experiments.experiment import is_experiment, open_experiment, require_finished
@@ -46,7 +46,11 @@ def runs_of(paths: Sequence[Path]) -> list[Run]:
 
 
 def start_ensemble(
-    runs: Sequence[Run], out: Path, views: Sequence[str] = (), shares: Sequence[float] = ()
+    runs: Sequence[Run],
+    out: Path,
+    views: Sequence[str] = (),
+    shares: Sequence[float] = (),
+    kernel_scale: float = 1.0,
 ) -> dict[str, Any]:
     """Averages the best checkpoints of finished runs into a new run, calibrates it and tests it.
 
@@ -55,6 +59,7 @@ def start_ensemble(
         out: The new run's folder.
         views: Test-time augmentation, keys of ``averaging.VIEWS``. With views, one run is enough.
         shares: Of each run, if their weights are averaged in place of their probabilities (``average_weights``).
+        kernel_scale: Of averaged weights, as there.
 
     Returns:
         The test metrics, as ``evaluation.evaluate.evaluate_split``.
@@ -62,11 +67,17 @@ def start_ensemble(
     Raises:
         RunError: If a run is unfinished, or the runs do not go together; if ``out`` exists.
         DataError: If the dataset is gone or changed, or its images cannot be combined.
-        ModelError: If the networks cannot be averaged.
+        ModelError: If the networks cannot be averaged, or kernels are to be scaled and weights are not averaged.
     """
     if out.exists():
         raise RunError(
             "An ensemble must have a new folder", received=f"{out}, which exists", remedy="Choose another --out"
+        )
+    if kernel_scale != 1 and not shares:
+        raise ModelError(
+            "Kernels are scaled where weights are averaged",
+            received=f"--kernel-scale {kernel_scale:g} without --share",
+            remedy="Give --share once for each RUN",
         )
     for run in runs:
         run.require_finished("The runs of an ensemble must be finished")
@@ -77,15 +88,14 @@ def start_ensemble(
     pixels = {path: each.pixels for run in runs for path, each in read_fingerprints(run.images_file).items()}
     networks = [load_best(run) for run in runs]
     if shares:
-        networks = [_mean_of_weights(networks, shares)]
+        networks = [_mean_of_weights(networks, shares, kernel_scale)]
     name = ensemble_name([network.name for network in networks], views)
     network = networks[0] if shares and not views else average(networks, views, name=name)
     config = first.config()
     config = replace(config, model=replace(config.model, name=name, weights="random"))
-    run = create_run(out, config, dataset, split, pixels, **_facts(runs, views, shares, network))
-    added = "".join(
-        f"; {what}: {', '.join(map(str, given))}" for what, given in (("shares", shares), ("views", views)) if given
-    )
+    run = create_run(out, config, dataset, split, pixels, **_facts(runs, views, shares, kernel_scale, network))
+    given = {"shares": shares, "kernel scale": [kernel_scale] if kernel_scale != 1 else [], "views": views}
+    added = "".join(f"; {what}: {', '.join(map(str, each))}" for what, each in given.items() if each)
     logger.info(f"{name}: {network.count_params():,} parameters; networks: {len(runs)}{added}")
     try:
         return _calibrated(run, network)
@@ -95,8 +105,8 @@ def start_ensemble(
         raise
 
 
-def _mean_of_weights(networks: Sequence[keras.Model], shares: Sequence[float]) -> keras.Model:
-    mean = average_weights(networks, shares)
+def _mean_of_weights(networks: Sequence[keras.Model], shares: Sequence[float], kernel_scale: float) -> keras.Model:
+    mean = average_weights(networks, shares, kernel_scale)
     if (alike := cosine_similarity(networks)) < _ALIKE:
         logger.warning(
             f"These networks' weights have little in common (cosine {alike:.2f}), so their mean may know nothing: "
@@ -139,7 +149,9 @@ def _what_must_agree(runs: Sequence[Run]) -> dict[str, list[Any]]:
     }
 
 
-def _facts(runs: Sequence[Run], views: Sequence[str], shares: Sequence[float], network: keras.Model) -> dict[str, Any]:
+def _facts(
+    runs: Sequence[Run], views: Sequence[str], shares: Sequence[float], kernel_scale: float, network: keras.Model
+) -> dict[str, Any]:
     """What the manifest says of an ensemble."""
     manifests = [run.manifest() for run in runs]
     seconds = [manifest["training_seconds"] for manifest in manifests if manifest.get("training_seconds")]
@@ -153,6 +165,7 @@ def _facts(runs: Sequence[Run], views: Sequence[str], shares: Sequence[float], n
             ],
             "views": list(views),
             "shares": list(shares),
+            "kernel_scale": kernel_scale,
         },
         # It is as finished as they are.
         "epochs": max(manifest["epochs"] for manifest in manifests),

@@ -86,7 +86,7 @@ def average(networks: Sequence[keras.Model], views: Sequence[str] = (), *, name:
     return keras.Model(whole, layers.Softmax(dtype="float32", name="probabilities")(logits), name=name)
 
 
-def average_weights(networks: Sequence[keras.Model], shares: Sequence[float]) -> keras.Model:
+def average_weights(networks: Sequence[keras.Model], shares: Sequence[float], kernel_scale: float = 1.0) -> keras.Model:
     """Makes one network whose weights are a weighted mean of several networks' weights.
 
     It takes the time of one. It predicts well only where the networks have one origin, say one is the other's
@@ -96,9 +96,11 @@ def average_weights(networks: Sequence[keras.Model], shares: Sequence[float]) ->
     Args:
         networks: Of one architecture, from ``build_model``.
         shares: Of each, 0 or above; divided by their sum.
+        kernel_scale: All kernels before the features are multiplied by it, and batch statistics stay. Below 1, features
+            deviate less from their means, as training images' do where other images' deviate more.
 
     Raises:
-        ModelError: If the networks differ, or there is no share for each.
+        ModelError: If the networks differ, there is no share for each, or the scale is not a number above 0.
     """
     usable = all(0 <= share < float("inf") for share in shares) and any(shares)
     if len(networks) < 2 or len(shares) != len(networks) or not usable:
@@ -107,6 +109,8 @@ def average_weights(networks: Sequence[keras.Model], shares: Sequence[float]) ->
             received=f"shares {', '.join(map(str, shares))}; networks: {len(networks)}",
             remedy="Give --share once for each RUN: --share 0.8 --share 0.2",
         )
+    if not 0 < kernel_scale < float("inf"):
+        raise ModelError("A scale of kernels must be a number above 0", received=kernel_scale)
     kinds = {(network.name, *(tuple(weight.shape) for weight in network.weights)) for network in networks}
     if len(kinds) > 1 or any(map(average_layer, networks)):
         names = ", ".join(network.name for network in networks)
@@ -115,6 +119,9 @@ def average_weights(networks: Sequence[keras.Model], shares: Sequence[float]) ->
     weights = zip(*(network.get_weights() for network in networks), strict=True)
     parts = [share / sum(shares) for share in shares]
     whole.set_weights([sum(part * each for part, each in zip(parts, same, strict=True)) for same in weights])
+    for weight in keras.Model(whole.input, whole.get_layer(FEATURES).output).weights:
+        if weight.name.endswith("kernel"):
+            weight.assign(kernel_scale * weight)
     return whole
 
 

@@ -105,9 +105,10 @@ def _averaged(ensemble: _Json | None) -> str | None:
         return None
     count = len(ensemble["runs"])
     views = "".join(f", test-time augmentation by {view}" for view in ensemble["views"])
-    shares = ensemble.get("shares")
+    shares, scale = ensemble.get("shares"), ensemble.get("kernel_scale", 1)
+    scaled = f", kernels times {scale:g}" if scale != 1 else ""
     of_weights = f"the weights of {count} networks, with shares of {', '.join(map(str, shares))}" if shares else ""
-    return f"{of_weights or f'{count} network' + 's' * (count > 1)}{views}"
+    return f"{of_weights or f'{count} network' + 's' * (count > 1)}{scaled}{views}"
 
 
 def _collections(run: Run) -> tuple[list[str], list[Table]]:
