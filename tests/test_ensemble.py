@@ -94,7 +94,9 @@ def test_every_command_takes_an_ensemble(both: Path, runs: tuple[Path, Path], tm
     ):
         result = btkeras(*command)
         assert result.exit_code == 0, (command, result.output)
-    assert "| average of | 2 networks |" in (own / "model_card.md").read_text()
+    card = (own / "model_card.md").read_text()
+    assert "| average of | 2 networks |" in card
+    assert "initial weights" not in card
     assert "tiny_x2" in (tmp_path / "report.html").read_text()
 
 

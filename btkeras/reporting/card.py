@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from btkeras.config import ExperimentConfig
 from btkeras.datasets.collections import known_collections
 from btkeras.datasets.dataset import Dataset
 from btkeras.errors import BTKerasError, RunError
@@ -76,22 +77,17 @@ def card_text(run: Run) -> str:
 
 
 def _details(run: Run, manifest: _Json) -> dict[str, Any]:
-    config, size, epochs = run.config(), manifest.get("trainable_parameters"), manifest.get("epochs")
-    best = manifest.get("best_epoch") or ""
+    config, size = run.config(), manifest.get("trainable_parameters")
     versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
     cropping = "cropped to the head, intensities normalized" if config.data.harmonize else "the whole image, resized"
     return {
         "architecture": config.model.name,
         "classifier": manifest.get("classifier"),
-        "initial weights": _name(config.model.weights),
-        "teacher": _name(config.train.teacher) or None,
         "trainable parameters": size and f"{size:,}",
         "input": f"{config.data.image_size} x {config.data.image_size} x {config.data.channels}, {cropping}",
         "classes": ", ".join(run.classes()),
         "trained": manifest.get("started"),
-        "average of": _averaged(manifest.get("ensemble")),
-        "training": epochs and f"{epochs} epochs{best and f', the checkpoint of epoch {best}'}",
-        "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
+        **(_averaged(manifest["ensemble"]) if manifest.get("ensemble") else _training(config, manifest)),
         "device": manifest.get("device"),
         "precision": manifest.get("precision"),
         "versions": f"Python {manifest.get('python')}, {versions}",
@@ -99,16 +95,24 @@ def _details(run: Run, manifest: _Json) -> dict[str, Any]:
     }
 
 
-def _averaged(ensemble: _Json | None) -> str | None:
-    """What an ensemble averages."""
-    if ensemble is None:
-        return None
+def _training(config: ExperimentConfig, manifest: _Json) -> dict[str, Any]:
+    epochs, best = manifest.get("epochs"), manifest.get("best_epoch") or ""
+    return {
+        "initial weights": _name(config.model.weights),
+        "teacher": _name(config.train.teacher) or None,
+        "training": epochs and f"{epochs} epochs{best and f', the checkpoint of epoch {best}'}",
+        "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
+    }
+
+
+def _averaged(ensemble: _Json) -> dict[str, str]:
+    """What an ensemble averages; its trainings are among the commands."""
     count = len(ensemble["runs"])
     views = "".join(f", test-time augmentation by {view}" for view in ensemble["views"])
     shares, scale = ensemble.get("shares"), ensemble.get("kernel_scale", 1)
     scaled = f", kernels times {scale:g}" if scale != 1 else ""
     of_weights = f"the weights of {count} networks, with shares of {', '.join(map(str, shares))}" if shares else ""
-    return f"{of_weights or f'{count} network' + 's' * (count > 1)}{scaled}{views}"
+    return {"average of": f"{of_weights or f'{count} network' + 's' * (count > 1)}{scaled}{views}"}
 
 
 def _collections(run: Run) -> tuple[list[str], list[Table]]:
