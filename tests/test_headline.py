@@ -107,14 +107,14 @@ def test_another_hospital_is_without_near_duplicates_of_training_slices(tmp_path
     rest |= {"near_duplicates": 10, "selective": {"images": 40, "coverage": 0.5, "accuracy": 0.9}}
     every = _metrics([[18, 2, 0, 0], [0, 10, 0, 0], [0, 0, 6, 4], [0, 0, 0, 10]])
     every |= {"selective": {"images": 50, "coverage": 0.6, "accuracy": 0.8, "abstention": {"risk": 0.1}}}
-    _write(tmp_path / "robust/evaluations/external_dev", metrics={**every, "without_near_duplicates": rest})
+    _write(tmp_path / "pretrained/evaluations/external_dev", metrics={**every, "without_near_duplicates": rest})
     accuracy, recall, tumors, patients, decided = [row[-1] for row in _rows(tmp_path)[10:15]]
     assert accuracy.startswith("85.0 (") and recall.startswith("85.0 (") and patients == ""
     free = CLASSES.index("no_tumor")
     expected = [right for i, right in enumerate([8, 10, 6, 10]) if i != free]
     assert tumors.startswith(f"{100 * sum(expected) / 30:.1f} (")
     assert decided == f"50.0; {_interval(18, 20)}"
-    assert "btkeras evaluate robust --data external_dev" in headline.command_lines(tmp_path)
+    assert "btkeras evaluate pretrained --data external_dev" in headline.command_lines(tmp_path)
 
 
 @pytest.mark.parametrize(("settings", "column"), [("{image_size: 112}", 0), ("{group_by: patient}", 2)])
@@ -123,11 +123,11 @@ def test_a_run_stands_below_its_split_and_decisions_by_prediction_sets_are_marke
 ) -> None:
     selective = {"images": 40, "coverage": 1.0, "accuracy": 0.9}
     _write(
-        tmp_path / "robust",
+        tmp_path / "pretrained",
         metrics=_metrics([[10, 0, 0, 0], [0, 10, 0, 0], [0, 0, 10, 0], [4, 0, 0, 6]]) | {"selective": selective},
-        manifest={"command": ["train", "--out", "robust"], "git_revision": "abc"},
+        manifest={"command": ["train", "--out", "pretrained"], "git_revision": "abc"},
     )
-    (tmp_path / "robust/config.yaml").write_text(f"data: {settings}\n")
+    (tmp_path / "pretrained/config.yaml").write_text(f"data: {settings}\n")
     expected = [MISSING] * EVERY
     expected[column] = f"100.0; {_interval(36, 40)} †"
     assert _rows(tmp_path)[14][2:] == expected

@@ -49,11 +49,23 @@ def test_a_figure_of_the_run_table_is_that_of_the_answers() -> None:
     assert f"{100 * right / len(rows):.2f} % ({right} of {len(rows)})" in tables.run_table("cpu")
 
 
-@pytest.mark.parametrize("name", [path.parent.name for path in sorted(RESULTS.glob("*/manifest.json"))])
+KEPT = {
+    path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*/manifest.json"))
+}
+ENSEMBLES = [name for name, manifest in KEPT.items() if "ensemble" in manifest]
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_the_trainings_of_an_ensemble_are_kept(name: str) -> None:
+    runs = KEPT[name]["ensemble"]["runs"]
+    assert KEPT[name]["command"][1 : 1 + len(runs)] == [run["run"] for run in runs]
+    assert all(KEPT[run["run"]]["command"] == run["command"] for run in runs)
+
+
+@pytest.mark.parametrize("name", [name for name in KEPT if name not in ENSEMBLES])
 def test_the_command_that_is_shown_gives_the_settings_that_were_used(name: str) -> None:
-    words = json.loads((RESULTS / name / "manifest.json").read_text(encoding="utf-8"))["command"]
     # The page shows the command as it was typed, with a setting that has been renamed since.
-    words = [word.replace("refine.", "cooldown.") for word in words]
+    words = [word.replace("refine.", "cooldown.") for word in KEPT[name]["command"]]
     given = list(pairwise(words))
     shown = load_config(
         [ROOT / value for option, value in given if option == "--config"],

@@ -55,8 +55,8 @@ RECIPES = (
     Recipe(
         "pretrained model",
         "improved_resnet34",
-        ("robust", "robust_image"),
-        "robust",
+        ("pretrained", "pretrained_image", "pretrained_official"),
+        "pretrained",
     ),
 )
 
