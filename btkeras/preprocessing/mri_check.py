@@ -59,9 +59,11 @@ class SliceFeatures:
         whole = Image.fromarray(np.ascontiguousarray(pixels))
         scale = min(1.0, SIDE / max(whole.size))
         size = max(SMALLEST, round(whole.width * scale)), max(SMALLEST, round(whole.height * scale))
-        small = whole.resize(size, Image.Resampling.BOX)
-        self.grey_levels = int(np.count_nonzero(whole.convert("L").histogram()))
-        self.color = float((np.ptp(np.asarray(small), axis=2) > COLOR).mean()) if small.mode == "RGB" else 0.0
+        # A whole factor takes a fifth of the time; first reduced by one, other sizes would lose smooth edges.
+        gap = None if max(whole.size) % SIDE else 1.0
+        small = whole.resize(size, Image.Resampling.BOX, reducing_gap=gap)
+        self.grey_levels = int(np.count_nonzero((whole if whole.mode == "L" else whole.convert("L")).histogram()))
+        self.color = _color(np.asarray(small)) if small.mode == "RGB" else 0.0
         self.grey = np.asarray(small.convert("L"), np.float32)
         darkest, self.brightest = _percentiles(self.grey, 0.5, 99.5)
         self.contrast = self.brightest - darkest
@@ -165,6 +167,13 @@ class SliceFeatures:
         return y, x, np.array([[rows @ (y * y), between], [between, columns @ (x * x)]]) / (rows.sum() - 1)
 
 
+def _color(image: NDArray[np.uint8]) -> float:
+    # Of whole channels, since `np.ptp` along an axis of three takes ten times as long.
+    red, green, blue = np.moveaxis(image, 2, 0)
+    most, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    return float((most - least > COLOR).mean())
+
+
 def _percentiles(grey: Floats, *wanted: float) -> list[float]:
     """Percentiles of whole grey levels, as NumPy's, from their histogram."""
     below = np.bincount(grey.ravel().astype(np.uint8), minlength=256).cumsum()
@@ -238,7 +247,8 @@ def labelled(mask: Mask) -> NDArray[np.int64]:
     counts = np.maximum(np.searchsorted(starts, ends + width, side="left") - first, 0)
     above = np.repeat(np.arange(len(starts)), counts)
     below = np.arange(len(above)) + np.repeat(first - counts.cumsum() + counts, counts)
-    numbers = 1 + np.unique(_joined(len(starts), above, below), return_inverse=True)[1]
+    joined = _joined(len(starts), above, below)
+    numbers = (joined == np.arange(len(starts))).cumsum()[joined]
     labels = np.zeros(mask.shape, np.int64)
     labels[mask] = np.repeat(numbers, ends - starts)
     return labels
