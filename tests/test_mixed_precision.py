@@ -75,6 +75,7 @@ def test_classes_decisions_and_sets_are_those_of_float32(calibrated: bool) -> No
     assert COMPARED <= network.asked < COUNT / 2
     alone = selective.decisions(*network.fast, [None] * COUNT)
     assert [each.decision for each in alone] != [each.decision for each in expected]
+    assert OFF < mixed.seen.lead <= 2.02 * OFF
     assert 0.6 * OFF < mixed.seen.log_odds <= 1.02 * OFF and 0.6 * PART < mixed.seen.ood_score <= 1.001 * PART
 
 
@@ -90,7 +91,7 @@ def test_sets_that_hold_every_class_are_never_close() -> None:
     selective = classifier(calibrated=True)
     every = replace(selective, calibration=replace(selective.calibration, scores=(1.0,) * 50, abstention=None))
     probabilities = np.array([[0.97, 0.01, 0.01, 0.01], [1, 0, 0, 0]], np.float32)
-    assert not every.close(probabilities, None, 0.1, 0.0).any()
+    assert not every.close(probabilities, None, distance=0.1, lead=0.2, part=0.0).any()
 
 
 def test_log_odds_are_finite() -> None:

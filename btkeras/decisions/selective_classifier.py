@@ -66,19 +66,21 @@ class SelectiveClassifier:
         rows = zip(probabilities, sets, percentiles, beyond, rejections, strict=True)
         return [self._decision(*row) for row in rows]
 
-    def close(self, probabilities: Floats, scores: Floats | None, distance: float, part: float) -> NDArray[np.bool_]:
+    def close(
+        self, probabilities: Floats, scores: Floats | None, *, distance: float, lead: float, part: float
+    ) -> NDArray[np.bool_]:
         """Which images could get another class, decision or prediction set ``[n]``.
 
         Args:
             probabilities: ``[n, classes]``.
             scores: ``[n]``, or None.
             distance: How far a probability's ``log_odds`` may be off.
+            lead: How far the difference of the two largest ``log_probabilities`` may be off.
             part: How far a score may be off, as a part of it.
         """
         odds = log_odds(probabilities)
-        # A probability's logarithm is off by less than its log-odds.
-        second, first = np.sort(np.log(np.maximum(probabilities, _LEAST)), axis=1)[:, -2:].T
-        found: NDArray[np.bool_] = first - second <= 2 * distance
+        second, first = np.sort(log_probabilities(probabilities), axis=1)[:, -2:].T
+        found: NDArray[np.bool_] = first - second <= lead
         if self.calibration:
             # From 0 on, a set has all classes anyway.
             if (edge := 1 - self.calibration.threshold(self.coverage)) > 0:
@@ -117,6 +119,11 @@ class SelectiveClassifier:
             return ()
         digits = decimals(abstention.threshold, confidence)
         return (f"the highest probability, {confidence:.{digits}f}, is below {abstention.threshold:.{digits}f}",)
+
+
+def log_probabilities(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Natural logarithms, also of 0: finite."""
+    return np.log(np.maximum(probabilities, _LEAST, dtype=np.float64))
 
 
 def log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.decisions.selective_classifier import SelectiveClassifier, log_odds
+from btkeras.decisions.selective_classifier import SelectiveClassifier, log_odds, log_probabilities
 from btkeras.inference.backends import ModelOutputs, Predict
 
 Floats = NDArray[np.float32]
@@ -24,9 +24,12 @@ _MARGIN = 2.0
 
 
 class Differences(NamedTuple):
-    """The largest seen: of a probability's ``log_odds``, and of an OOD score as a part of it."""
+    """The largest seen: of a probability's ``log_odds``, of the two largest ``log_probabilities``' difference, and of
+    an OOD score as a part of it.
+    """
 
     log_odds: float = 0.0
+    lead: float = 0.0
     ood_score: float = 0.0
 
 
@@ -60,16 +63,31 @@ class MixedPrecision:
         return ModelOutputs(_replaced(outputs.probabilities, chosen, exact.probabilities), scores)
 
     def _close(self, outputs: ModelOutputs) -> NDArray[np.bool_]:
-        return self._selective.close(*outputs, _MARGIN * self.seen.log_odds, _MARGIN * self.seen.ood_score)
+        distance, lead, part = (_MARGIN * each for each in self.seen)
+        return self._selective.close(*outputs, distance=distance, lead=lead, part=part)
 
     def _compare(self, outputs: ModelOutputs, chosen: NDArray[np.integer], exact: ModelOutputs) -> None:
-        distances = log_odds(outputs.probabilities[chosen]) - log_odds(exact.probabilities)
-        ood_score = self.seen.ood_score
+        fast = outputs.probabilities[chosen]
+        found = self.seen._replace(
+            log_odds=_largest(log_odds(fast) - log_odds(exact.probabilities)),
+            lead=_largest(_leads(fast, fast) - _leads(exact.probabilities, fast)),
+        )
         if outputs.ood_scores is not None and exact.ood_scores is not None:
-            parts = np.abs(outputs.ood_scores[chosen] / np.maximum(exact.ood_scores, np.finfo(np.float32).tiny) - 1)
-            ood_score = max(ood_score, float(parts.max()))
-        self.seen = Differences(max(self.seen.log_odds, float(np.abs(distances).max())), ood_score)
+            parts = outputs.ood_scores[chosen] / np.maximum(exact.ood_scores, np.finfo(np.float32).tiny) - 1
+            found = found._replace(ood_score=_largest(parts))
+        self.seen = Differences(*map(max, self.seen, found))
         self._compared += len(chosen)
+
+
+def _largest(differences: NDArray[np.floating]) -> float:
+    return float(np.abs(differences).max())
+
+
+def _leads(probabilities: Floats, ranked_by: Floats) -> NDArray[np.float64]:
+    """Differences of the logarithms of the classes that are first and second in another's ranking ``[n]``."""
+    second, first = np.argsort(ranked_by, axis=1)[:, -2:].T
+    rows, logarithms = np.arange(len(probabilities)), log_probabilities(probabilities)
+    return logarithms[rows, first] - logarithms[rows, second]
 
 
 def _replaced(values: Floats, rows: NDArray[np.integer], others: Floats) -> Floats:
