@@ -25,6 +25,7 @@ _PARENT = "BTKERAS_PARENT"
 # Instructions without which a number format is slower than float32.
 _FAST: Mapping[str, frozenset[str]] = {
     "bfloat16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
+    "bfloat16 tiles": frozenset({"amx_bf16"}),
     "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8"}),
 }
 # The instructions that decide how fast a processor multiplies matrices.
@@ -117,7 +118,10 @@ def end_with_parent(poll_seconds: float = 0.5) -> None:
 
 
 def has_instructions(number_format: str) -> bool:
-    """Whether the processor has instructions that make ``bfloat16`` or ``int8`` faster than float32."""
+    """Whether the processor has instructions that make ``bfloat16`` or ``int8`` faster than float32.
+
+    ``bfloat16 tiles``: whether it multiplies whole tiles of a matrix.
+    """
     return not _FAST[number_format].isdisjoint(cpu_info()[1])
 
 

@@ -111,7 +111,9 @@ def test_openvino_predicts_as_a_formats_own_engine_whatever_the_number_of_images
         ((), ("bfloat16", "int8"), "litert-mixed", "onnxruntime"),
         (("openvino",), (), "openvino", "openvino"),
         (("openvino",), ("int8",), "litert-mixed", "openvino"),
-        (("openvino",), ("bfloat16", "int8"), "openvino-mixed", "openvino-mixed"),
+        (("openvino",), ("bfloat16",), "openvino-mixed", "openvino-mixed"),
+        (("openvino",), ("bfloat16", "int8"), "litert-mixed", "openvino-mixed"),
+        (("openvino",), ("bfloat16", "bfloat16 tiles", "int8"), "openvino-mixed", "openvino-mixed"),
     ],
 )
 def test_a_faster_engine_takes_over_where_it_can_and_pays(

@@ -104,9 +104,11 @@ def engine(file: Path, images: int = 1) -> str:
 def _fastest(file: Path) -> str:
     """The engine for many images, which must be installed."""
     openvino = importlib.util.find_spec("openvino") is not None
-    if openvino and has_instructions("bfloat16"):
+    int8 = file.suffix == ".tflite" and has_instructions("int8")
+    # Without tiles, int8 is as fast as bfloat16, in half the memory and without OpenVINO's start.
+    if openvino and has_instructions("bfloat16 tiles" if int8 else "bfloat16"):
         return _MIXED
-    if file.suffix == ".tflite" and has_instructions("int8"):
+    if int8:
         return _LITERT_MIXED
     return "openvino" if openvino else OWN_ENGINES[file.suffix]
 
