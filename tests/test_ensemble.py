@@ -147,7 +147,7 @@ def test_a_share_of_one_is_that_network(runs: tuple[Path, Path], tmp_path: Path)
     np.testing.assert_allclose(probabilities_of(tmp_path / "run"), probabilities_of(runs[1]), atol=1e-5)
 
 
-@pytest.mark.parametrize("shares", [(1,), (1, -1), (0, 0), (1, 1, 1), (1, "nan")])
+@pytest.mark.parametrize("shares", [(1,), (1, -1), (0, 0), (1, 1, 1), (1, "nan"), (1e308, 1e308)])
 def test_shares_go_with_the_runs(shares: tuple[object, ...], runs: tuple[Path, Path], tmp_path: Path) -> None:
     given = [word for share in shares for word in ("--share", share)]
     result = btkeras("ensemble", *runs, *given, "--out", tmp_path / "out")
@@ -157,7 +157,11 @@ def test_shares_go_with_the_runs(shares: tuple[object, ...], runs: tuple[Path, P
 
 def test_kernels_are_scaled_where_weights_are_averaged(runs: tuple[Path, Path], tmp_path: Path) -> None:
     two = ("--share", 1, "--share", 1)
-    for shares, scale, message in (((), 0.9, "without --share"), (two, "nan", "number above 0"), (two, 0, "above 0")):
+    for shares, scale, message in (
+        ((), 0.9, "without --share"),
+        (two, "nan", "from 0.5 to 2"),
+        (two, 0.4, "from 0.5 to 2"),
+    ):
         result = btkeras("ensemble", *runs, *shares, "--kernel-scale", scale, "--out", tmp_path / "out")
         assert (result.exit_code, message in result.stderr) == (1, True), result.output
         assert not (tmp_path / "out").exists()

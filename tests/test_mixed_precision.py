@@ -87,6 +87,19 @@ def test_the_first_images_are_predicted_in_both() -> None:
     assert network.asked == COMPARED
 
 
+def test_sure_images_alone_do_not_say_how_far_the_precisions_lie_apart() -> None:
+    network = Network()
+    sure = np.tile(np.array([1, 0, 0, 0], np.float32), (300, 1))
+    network.exact, network.fast = (
+        ModelOutputs(np.concatenate([sure, each.probabilities]), np.concatenate([np.zeros(300), each.ood_scores]))
+        for each in (network.exact, network.fast)
+    )
+    mixed = MixedPrecision(network.predict_fast, network.predict, classifier(calibrated=False))
+    found = np.concatenate([mixed.predict(batch).probabilities for batch in np.array_split(np.arange(300 + COUNT), 90)])
+    assert np.array_equal(found.argmax(axis=1), network.exact.probabilities.argmax(axis=1))
+    assert network.asked < COUNT / 2
+
+
 def test_sets_that_hold_every_class_are_never_close() -> None:
     selective = classifier(calibrated=True)
     every = replace(selective, calibration=replace(selective.calibration, scores=(1.0,) * 50, abstention=None))

@@ -131,7 +131,7 @@ def _next_steps(run: Run) -> str:
     type=float,
     default=1.0,
     show_default=True,
-    help="Multiply averaged kernels by this: below 1 for slices whose features deviate more than the training's.",
+    help="With --share, multiply averaged kernels by this, 0.5 to 2: below 1 for slices of other scanners.",
 )
 def ensemble(
     runs: tuple[Path, ...], out: Path, views: tuple[str, ...], shares: tuple[float, ...], kernel_scale: float
@@ -149,7 +149,7 @@ def ensemble(
     Examples:
       btkeras ensemble runs/seed_0 runs/seed_1 runs/seed_2 --out runs/three
       btkeras ensemble runs/robust --tta scales --out runs/robust_scales
-      btkeras ensemble runs/robust runs/tuned --share 0.6 --share 0.4 --kernel-scale 0.92 --out runs/between
+      btkeras ensemble runs/robust runs/tuned --share 0.7 --share 0.3 --kernel-scale 0.92 --out runs/between
       btkeras ensemble runs/fixed --tta flip --tta crops --out runs/folds
       btkeras report runs/seed_0 runs/three --out compared.html
     """

@@ -22,7 +22,7 @@ from btkeras.preprocessing.mri_check import rejection_reason
 
 UNCERTAIN, REJECTED = "uncertain", "rejected"
 # Probabilities that are nearer to 0 or 1 are taken for this one, as float32 rounds their log-odds coarsely.
-_LEAST = 1e-5
+LEAST = 1e-5
 
 Floats = NDArray[np.floating]
 
@@ -123,12 +123,12 @@ class SelectiveClassifier:
 
 def log_probabilities(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     """Natural logarithms, also of 0: finite."""
-    return np.log(np.maximum(probabilities, _LEAST, dtype=np.float64))
+    return np.log(np.maximum(probabilities, LEAST, dtype=np.float64))
 
 
 def log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     """``log(p / (1 - p))``, in which rounding in a network moves sure and unsure probabilities alike."""
-    values = np.clip(np.asarray(probabilities, np.float64), _LEAST, 1 - _LEAST)
+    values = np.clip(np.asarray(probabilities, np.float64), LEAST, 1 - LEAST)
     odds: NDArray[np.float64] = np.log(values / (1 - values))
     return odds
 

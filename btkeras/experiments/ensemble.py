@@ -77,7 +77,7 @@ def start_ensemble(
         raise ModelError(
             "Kernels are scaled where weights are averaged",
             received=f"--kernel-scale {kernel_scale:g} without --share",
-            remedy="Give --share once for each RUN",
+            remedy="Name two RUNs or more, and give --share once for each",
         )
     for run in runs:
         run.require_finished("The runs of an ensemble must be finished")

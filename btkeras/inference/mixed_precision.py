@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from btkeras.decisions.selective_classifier import SelectiveClassifier, log_odds, log_probabilities
+from btkeras.decisions.selective_classifier import LEAST, SelectiveClassifier, log_odds, log_probabilities
 from btkeras.inference.backends import ModelOutputs, Predict
 
 Floats = NDArray[np.float32]
 
-# Images that are predicted in both before the fast precision is relied upon.
+# Images that are predicted in both before the fast precision is relied upon; and of those that are not quite sure.
 COMPARED = 64
 # What is allowed for, in differences seen.
 _MARGIN = 2.0
@@ -47,12 +47,16 @@ class MixedPrecision:
 
     def __init__(self, fast: Predict, exact: Predict, selective: SelectiveClassifier) -> None:
         self._fast, self._exact, self._selective = fast, exact, selective
-        self._compared, self.seen = 0, Differences()
+        self._compared, self._compared_unsure, self.seen = 0, 0, Differences()
 
     def predict(self, images: NDArray[np.uint8]) -> ModelOutputs:
         """Outputs of images ``[n, size, size, channels]``: float32's, or as near to them as ``seen`` says."""
         outputs = self._fast(images)
-        chosen = np.arange(len(images)) if self._compared < COMPARED else np.flatnonzero(self._close(outputs))
+        chosen = np.flatnonzero(self._close(outputs))
+        if self._compared < COMPARED:
+            chosen = np.arange(len(images))
+        elif self._compared_unsure < COMPARED:
+            chosen = np.union1d(chosen, np.flatnonzero(_unsure(outputs.probabilities)))
         if not len(chosen):
             return outputs
         exact = self._exact(images[chosen])
@@ -77,6 +81,13 @@ class MixedPrecision:
             found = found._replace(ood_score=_largest(parts))
         self.seen = Differences(*map(max, self.seen, found))
         self._compared += len(chosen)
+        self._compared_unsure += int(_unsure(fast).sum())
+
+
+def _unsure(probabilities: Floats) -> NDArray[np.bool_]:
+    """Where two classes have probabilities that a difference can be seen of."""
+    unsure: NDArray[np.bool_] = np.sort(probabilities, axis=1)[:, -2] > LEAST
+    return unsure
 
 
 def _largest(differences: NDArray[np.floating]) -> float:

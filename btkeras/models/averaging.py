@@ -20,6 +20,8 @@ FEATURES = "features"
 _AVERAGE = "average"
 # The least mean probability, so that each has a logarithm.
 _LEAST = 1e-12
+# Of kernels.
+_SCALES = (0.5, 2.0)
 # Share of each side that is left out by a crop.
 _MARGIN = 1 / 8
 # Shares of a side that black margins add at both its ends: what is shown becomes 10 and 20 % smaller.
@@ -96,21 +98,23 @@ def average_weights(networks: Sequence[keras.Model], shares: Sequence[float], ke
     Args:
         networks: Of one architecture, from ``build_model``.
         shares: Of each, 0 or above; divided by their sum.
-        kernel_scale: All kernels before the features are multiplied by it, and batch statistics stay. Below 1, features
-            deviate less from their means, as training images' do where other images' deviate more.
+        kernel_scale: All kernels before the features are multiplied by it, 0.5 to 2, and batch statistics stay. Images of
+            another scanner may deviate more from these than the training's did; a scale below 1 brings them back. It is
+            for networks with batch normalisation behind each convolution: without, the factors multiply.
 
     Raises:
-        ModelError: If the networks differ, there is no share for each, or the scale is not a number above 0.
+        ModelError: If the networks differ, there is no share for each, or the scale is out of its range.
     """
-    usable = all(0 <= share < float("inf") for share in shares) and any(shares)
+    usable = min(shares, default=0) >= 0 and 0 < sum(shares) < float("inf")
     if len(networks) < 2 or len(shares) != len(networks) or not usable:
         raise ModelError(
             "Averaged weights need two networks, and a share of each: 0 or above, and not all 0",
             received=f"shares {', '.join(map(str, shares))}; networks: {len(networks)}",
             remedy="Give --share once for each RUN: --share 0.8 --share 0.2",
         )
-    if not 0 < kernel_scale < float("inf"):
-        raise ModelError("A scale of kernels must be a number above 0", received=kernel_scale)
+    if not _SCALES[0] <= kernel_scale <= _SCALES[1]:
+        rule = f"A scale of kernels must be a number from {_SCALES[0]:g} to {_SCALES[1]:g}"
+        raise ModelError(rule, received=kernel_scale, remedy="Below 0.9 or above 1.1 networks soon know nothing")
     kinds = {(network.name, *(tuple(weight.shape) for weight in network.weights)) for network in networks}
     if len(kinds) > 1 or any(map(average_layer, networks)):
         names = ", ".join(network.name for network in networks)

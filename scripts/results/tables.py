@@ -75,7 +75,7 @@ def _run_row(name: str) -> Sequence[str]:
     return (
         f"[{name}](results/{name})",
         f"`{config['model']['name']}`",
-        _input(config),
+        _input(config, trained="ensemble" not in manifest),
         config["data"].get("group_by", "image"),
         f"{_percent(metrics['accuracy'])} ({right} of {metrics['images']})",
         f"{100 * low:.2f} to {100 * high:.2f}",
@@ -89,10 +89,11 @@ def _config(folder: Path) -> _Json:
     return config
 
 
-def _input(config: _Json) -> str:
+def _input(config: _Json, *, trained: bool) -> str:
     data = config["data"]
     harmonized = ", harmonized" if data.get("harmonize") else ""
-    return f"{data['image_size']} x {data['image_size']} x {data['channels']}{harmonized}, {config['train']['epochs']}"
+    epochs = f", {config['train']['epochs']}" if trained else ""
+    return f"{data['image_size']} x {data['image_size']} x {data['channels']}{harmonized}{epochs}"
 
 
 def cv_table(name: str, baseline: str = "resnet34") -> str:
