@@ -59,7 +59,7 @@ class SliceFeatures:
         whole = Image.fromarray(np.ascontiguousarray(pixels))
         scale = min(1.0, SIDE / max(whole.size))
         size = max(SMALLEST, round(whole.width * scale)), max(SMALLEST, round(whole.height * scale))
-        # A whole factor of both sides takes a fifth of the time; first reduced by one, other sizes would get another copy.
+        # A whole factor of both sides takes a fifth of the time; reduced first, other sizes would get another copy.
         factor, rest = divmod(max(whole.size), SIDE)
         whole_factor = factor and not rest and not min(whole.size) % factor
         small = whole.resize(size, Image.Resampling.BOX, reducing_gap=1.0 if whole_factor else None)

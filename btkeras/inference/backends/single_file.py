@@ -1,8 +1,8 @@
 """An exported LiteRT or ONNX file as a backend.
 
 Each format has an engine of its own, which starts fast. From ``MANY`` images on a faster one takes over, if there is
-one (docs/performance.md): for LiteRT files LiteRT with kernels of 8 bits, where the processor has instructions for these
-and none for tiles of bfloat16; else OpenVINO, where it is installed. ``$BTKERAS_ENGINE`` names an engine.
+one (docs/performance.md): LiteRT with kernels of 8 bits, where the processor has instructions for these and none for
+tiles of bfloat16; else OpenVINO, where it is installed. ``$BTKERAS_ENGINE`` names an engine.
 """
 
 from __future__ import annotations
