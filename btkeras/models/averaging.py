@@ -99,8 +99,8 @@ def average_weights(networks: Sequence[keras.Model], shares: Sequence[float], ke
         networks: Of one architecture, from ``build_model``.
         shares: Of each, 0 or above; divided by their sum.
         kernel_scale: All kernels before the features are multiplied by it, 0.5 to 2, and batch statistics stay. Another
-            scanner's images may deviate more from these than the training's did; a scale below 1 brings them back. It is
-            for networks with batch normalisation behind each convolution: without, the factors multiply.
+            scanner's images may deviate more from these than the training's did; a scale below 1 brings them back. It
+            is for networks with batch normalisation behind each convolution: without, the factors multiply.
 
     Raises:
         ModelError: If the networks differ, there is no share for each, or the scale is out of its range.
