@@ -114,7 +114,7 @@ def average_weights(networks: Sequence[keras.Model], shares: Sequence[float], ke
         )
     if not _SCALES[0] <= kernel_scale <= _SCALES[1]:
         rule = f"A scale of kernels must be a number from {_SCALES[0]:g} to {_SCALES[1]:g}"
-        raise ModelError(rule, received=kernel_scale, remedy="Below 0.9 or above 1.1 networks soon know nothing")
+        raise ModelError(rule, received=kernel_scale, remedy="Begin near 1: --kernel-scale 0.95")
     kinds = {(network.name, *(tuple(weight.shape) for weight in network.weights)) for network in networks}
     if len(kinds) > 1 or any(map(average_layer, networks)):
         names = ", ".join(network.name for network in networks)
