@@ -59,7 +59,7 @@ class SliceFeatures:
         whole = Image.fromarray(np.ascontiguousarray(pixels))
         scale = min(1.0, SIDE / max(whole.size))
         size = max(SMALLEST, round(whole.width * scale)), max(SMALLEST, round(whole.height * scale))
-        # A whole factor takes a quarter of the time; reduced by one first, images of other sizes would get another copy.
+        # A whole factor takes a quarter of the time; reduced by one first, other sizes would get another copy.
         gap = 1.0 if whole.width == whole.height and not whole.width % SIDE else None
         small = whole.resize(size, Image.Resampling.BOX, reducing_gap=gap)
         self.grey_levels = int(np.count_nonzero((whole if whole.mode == "L" else whole.convert("L")).histogram()))
