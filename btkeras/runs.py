@@ -263,10 +263,15 @@ def write_history(target: Path, rows: Sequence[Mapping[str, float]]) -> None:
     write_csv(target, rows[0], [[row[name] for name in rows[0]] for row in rows], recorded_file)
 
 
+def command_of_process() -> dict[str, Any]:
+    """``command``, this process's arguments, and btkeras' ``git_revision``, for a manifest."""
+    return {"command": sys.argv[1:], "git_revision": _git_revision()}
+
+
 def first_manifest(config: ExperimentConfig, dataset: Dataset) -> dict[str, Any]:
     """The manifest at the start: command, dataset, seeds, versions."""
     return {
-        "command": sys.argv[1:],
+        **command_of_process(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": str(dataset.root.resolve()),
         "classes": list(dataset.classes),
@@ -277,7 +282,6 @@ def first_manifest(config: ExperimentConfig, dataset: Dataset) -> dict[str, Any]
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": package_versions(_PACKAGES),
-        "git_revision": _git_revision(),
     }
 
 

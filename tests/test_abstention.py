@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import binomtest
 
+from btkeras.datasets import load_dataset
 from btkeras.decisions.abstention import VALIDATION, Abstention
 from btkeras.decisions.calibration import Calibration, load_calibration
 from btkeras.errors import RunError
-from btkeras.evaluation.calibrate import CalibrationImages, abstention_of
+from btkeras.evaluation.calibrate import CalibrationImages, abstention_of, fit_abstention
 from btkeras.evaluation.corruptions import corrupt_at_random
 from btkeras.export.metadata import metadata_files
 from btkeras.inference.backends import load_backend
@@ -66,6 +68,32 @@ def test_a_threshold_is_fitted_on_another_hospitals_images_and_kept_by_the_decis
     texts = metadata_files({"classes": ["a"], "image_size": 32, "channels": 1}, load_backend(run))
     assert parse_metadata(texts, tmp_path).calibration.abstention == found
     assert "the highest probability is below 0." in btkeras("card", run, "--out", "-").stdout
+
+
+@pytest.mark.usefixtures("_slices")
+def test_copies_of_its_own_slices_are_left_out(
+    run: Path, shared_images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = write_images(tmp_path / "elsewhere", per_class=30, seed=5)
+    options = ("calibrate", run, "--data", other, "--risk", "0.15")
+    assert "left out" not in btkeras(*options).stderr
+    before, split = abstention(run), open_run(run).split_document()
+    for path in [*split["train"][:6], *split["validation"][:3]]:
+        for folder in (other, tmp_path / "copies"):
+            target = (folder / path).with_name(f"copy_{Path(path).stem}.jpg")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with Image.open(shared_images / path) as image:
+                image.resize((60, 72)).save(target)
+    shown = btkeras(*options)
+    assert f"9 of 129 images in {other} are near-duplicates of training or validation slices" in shown.stderr
+    assert abstention(run) == before and set(open_run(run).manifest()["calibrated"]) == {"command", "git_revision"}
+    fails(btkeras("calibrate", run, "--data", tmp_path / "copies"), "must be no near-duplicates", "9 of 9 images")
+    assert abstention(run) == before
+    opened = open_run(run)
+    opened.hashes_file.unlink()
+    opened.update_manifest(dataset=str(tmp_path / "gone"))
+    assert fit_abstention(opened, load_dataset(other), risk=0.15).images > before.images
+    assert "near-duplicates of them are not left out" in caplog.text
 
 
 @pytest.mark.usefixtures("_slices")

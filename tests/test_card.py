@@ -255,10 +255,12 @@ def test_an_ensemble_is_reproduced_by_its_runs_commands_and_its_own(measured: Ru
         for name in ("first", "second")
     ]
     command = ["ensemble", "/runs/first", "second", "--out", "both"]
-    run.update_manifest(ensemble={"runs": members, "views": []}, command=command)
+    calibrated = {"command": ["calibrate", "both", "--data", "/data/elsewhere"], "git_revision": "def5678"}
+    run.update_manifest(ensemble={"runs": members, "views": []}, command=command, calibrated=calibrated)
     card = card_text(run)
     trained = "".join(f"btkeras train --data mine --out {name}    # at abc1234\n" for name in ("first", "second"))
-    assert f"\n{trained}btkeras ensemble first second --out both\n```" in card
+    last = "btkeras calibrate both --data elsewhere    # at def5678"
+    assert f"\n{trained}btkeras ensemble first second --out both\n{last}\n```" in card
     assert "one average of trainings: how" in card and "RUN/config.yaml" not in card
 
 

@@ -152,7 +152,9 @@ def test_a_run_knows_them_once_it_was_evaluated_on_another_dataset(
     assert answer["near_duplicate"] == "train"
     # It is one of the files that the run's manifest records.
     run.hashes_file.write_bytes(run.hashes_file.read_bytes()[:-200])
-    fails(btkeras("predict", image, "--model", run.path), "must be as it was written")
+    fails(btkeras("predict", image, "--model", run.path), "must be as it was written", "Remove it")
+    run.hashes_file.unlink()
+    assert btkeras("evaluate", run.path, "--data", stored_anew).exit_code == 0 and run.hashes_file.is_file()
 
 
 def test_a_model_exported_before_says_that_it_cannot_tell(

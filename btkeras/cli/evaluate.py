@@ -140,6 +140,7 @@ def calibrate(run: Path, data: str | None, risk: float | None, level: float, as_
     most --risk of the other decisions are wrong, with --confidence-level. This holds for images like those that it is
     fitted on: the validation slices with none to three corruptions (noise, blur, ...), or, far better, --data: some
     hundred labelled images, never trained on, from where the model is used. Fewer patients than images promise less.
+    Near-duplicates of training and validation slices are left out.
 
     \b
     Examples:
@@ -150,12 +151,13 @@ def calibrate(run: Path, data: str | None, risk: float | None, level: float, as_
     quiet_tensorflow()
     from btkeras.evaluation.calibrate import calibrate_and_evaluate
     from btkeras.evaluation.metrics_text import metrics_table
-    from btkeras.runs import open_run
+    from btkeras.runs import command_of_process, open_run
 
     check_risk(risk, level)
     opened = open_run(run)
     dataset = open_dataset(data, opened.config().phantom) if data else None
     metrics = calibrate_and_evaluate(opened, dataset, risk=risk, level=level)
+    opened.update_manifest(calibrated=command_of_process())
     echo(metrics["calibration"], as_json, lambda _: metrics_table(metrics))
 
 

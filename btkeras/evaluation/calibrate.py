@@ -22,6 +22,7 @@ from btkeras.decisions.ood import OOD_PERCENTILE, CalibrationScores, Gaussian, O
 from btkeras.errors import DataError, RunError
 from btkeras.evaluation.corruptions import corrupt_at_random
 from btkeras.evaluation.evaluate import LoadedRun, evaluate_split, loaded, predict_records
+from btkeras.evaluation.known_slices import save_known_slices
 from btkeras.evaluation.tumor_or_none import dataset_of_model
 from btkeras.files import write_json
 from btkeras.locks import only_writer
@@ -173,8 +174,9 @@ def fit_abstention(
 
     Args:
         run: The run, with a calibration and an OOD detector.
-        dataset: Labelled images that stand for those to come, of another hospital say; by default the run's validation
-            slices, as ``calibration_images`` changes them.
+        dataset: Labelled images that stand for those to come, of another hospital say, of which near-duplicates of
+            training and validation slices are left out; by default the run's validation slices, as
+            ``calibration_images`` changes them.
         risk: Largest share of wrong classes among the decisions, above 0 and below 1; None for the smallest of
             ``RISKS`` that can be kept.
         level: Confidence level of that, above 0 and below 1.
@@ -233,7 +235,28 @@ def abstention_of(
 def _images_elsewhere(opened: LoadedRun, dataset: Dataset) -> CalibrationImages:
     dataset = dataset_of_model(dataset, opened.run.classes())
     _require_unseen(opened, dataset)
-    return calibration_images(opened.run, None, dataset)
+    return calibration_images(opened.run, None, _without_near_duplicates(opened.run, dataset))
+
+
+def _without_near_duplicates(run: Run, dataset: Dataset) -> Dataset:
+    """The images that show no slice of training or validation; all of them, with a warning, if these are not known."""
+    known = save_known_slices(run)
+    if known is None:
+        logger.warning(f"{run.path} has no perceptual hashes of its slices: near-duplicates of them are not left out")
+        return dataset
+    near = known.find_in(dataset.root, [record.path for record in dataset.records])
+    if not near:
+        return dataset
+    text = f"{len(near):,} of {len(dataset.records):,} images in {dataset.root}"
+    logger.info(f"{text} are near-duplicates of training or validation slices, and left out")
+    rest = tuple(record for record in dataset.records if record.path not in near)
+    if not rest:
+        raise DataError(
+            "Images that a threshold is fitted on must be no near-duplicates of training or validation slices",
+            received=text,
+            remedy="Give other images, or leave --data away for the run's own validation slices",
+        )
+    return replace(dataset, records=rest)
 
 
 def _require_unseen(opened: LoadedRun, dataset: Dataset) -> None:

@@ -12,8 +12,8 @@ from btkeras.splitting.known_slices import KNOWN_SUBSETS, KnownSlices
 def known_slices(run: Run) -> KnownSlices | None:
     """The hashes; None if the run has none and its dataset is gone or changed. ``RunError`` if they are damaged."""
     file = run.hashes_file
-    check_file(file)
     if file.is_file():
+        check_file(file)
         try:
             return KnownSlices.read(file)
         except (OSError, ValueError) as error:

@@ -197,22 +197,23 @@ def _tumor_errors(metrics: _Json) -> dict[str, str]:
 
 
 def _commands(run: Run, manifest: _Json) -> list[str]:
-    """The commands that began it all, with names in place of this machine's folders; none if it was Python.
+    """The commands that made it, with names in place of this machine's folders; none if it was Python.
 
     A fold's is that of its cross-validation, whose folds may have been started by others. An ensemble's begin with
-    those of its runs.
+    those of its runs. ``calibrate`` is the last, if it was run.
     """
+    calibrated = manifest.get("calibrated", {})
     above = next((folder for folder in run.path.resolve().parents if is_experiment(folder)), None)
     if manifest.get("fold") is not None and above is not None:
         experiment = Experiment(above)
         manifest = experiment.manifest() if experiment.manifest_file.is_file() else {}
     averaged = manifest.get("ensemble", {}).get("runs", [])
-    lines = [(each.get("command"), each.get("git_revision")) for each in averaged] + [(manifest.get("command"), None)]
+    lines = [*averaged, {"command": manifest.get("command")}, calibrated]
     found = [
         " ".join(shlex.join(["btkeras", *map(_without_folder, map(str, arguments))]).split())
         + (f"    # at {revision.removesuffix('-dirty')}" if revision else "")
-        for arguments, revision in lines
-        if arguments and arguments[0] in ("train", "cv", "ensemble")
+        for arguments, revision in ((each.get("command"), each.get("git_revision")) for each in lines)
+        if arguments and arguments[0] in ("train", "cv", "ensemble", "calibrate")
     ]
     # All folds of a cross-validation have one.
     return list(dict.fromkeys(found))
