@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from btkeras.preprocessing.preprocessor import without_equal_channels
+
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.floating]
 
@@ -32,12 +34,8 @@ CORNER = 0.08
 # Exponents of the two coordinates in the terms of a polynomial of second degree.
 _TERMS = (np.array([0, 0, 1, 0, 1, 2]), np.array([0, 1, 0, 2, 1, 0]))
 # Pixels that have a neighbour above, below, on the left and on the right, and those neighbours.
-_NEIGHBOURS = (
-    (np.s_[1:], np.s_[:-1]),
-    (np.s_[:-1], np.s_[1:]),
-    (np.s_[:, 1:], np.s_[:, :-1]),
-    (np.s_[:, :-1], np.s_[:, 1:]),
-)
+_ROWS, _COLUMNS = (np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])
+_NEIGHBOURS = (_ROWS, _ROWS[::-1], _COLUMNS, _COLUMNS[::-1])
 
 
 class SliceFeatures:
@@ -55,8 +53,8 @@ class SliceFeatures:
     """
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
-        pixels = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-        whole = Image.fromarray(np.ascontiguousarray(pixels))
+        pixels = without_equal_channels(np.atleast_3d(image))
+        whole = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
         scale = min(1.0, SIDE / max(whole.size))
         size = max(SMALLEST, round(whole.width * scale)), max(SMALLEST, round(whole.height * scale))
         # A whole factor takes a quarter of the time; reduced by one first, other sizes would get another copy.
@@ -110,7 +108,8 @@ class SliceFeatures:
         """Median of ``normalized`` in the second darkest corner: around a head at least two are background."""
         side = max(2, round(CORNER * min(self.normalized.shape)))
         rows = self.normalized[:side], self.normalized[-side:]
-        return float(sorted(np.median(patch) for row in rows for patch in (row[:, :side], row[:, -side:]))[1])
+        patches = np.stack([patch for row in rows for patch in (row[:, :side], row[:, -side:])])
+        return float(np.sort(np.median(patches, axis=(1, 2)))[1])
 
     @cached_property
     def dark_edge(self) -> float:
