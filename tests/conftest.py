@@ -187,14 +187,14 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, shared_images: Path, _
 @pytest.fixture(scope="session")
 def calibrated_run(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -> Path:
     """The tiny run, calibrated, with OOD scores, and evaluated; read only."""
-    from btkeras.evaluation.calibrate import calibrate, fit_abstention, fit_ood
+    from btkeras.evaluation.calibrate import calibrate, fit_decisions, fit_ood
     from btkeras.evaluation.evaluate import evaluate_split
     from btkeras.runs import open_run
 
     run = open_run(shutil.copytree(trained_run, tmp_path_factory.mktemp("calibrated") / "run"))
     calibrate(run)
     fit_ood(run)
-    fit_abstention(run)
+    fit_decisions(run)
     evaluate_split(run)
     return run.path
 

@@ -16,7 +16,7 @@ from btkeras.datasets import load_dataset
 from btkeras.decisions.abstention import VALIDATION, Abstention
 from btkeras.decisions.calibration import Calibration, load_calibration
 from btkeras.errors import RunError
-from btkeras.evaluation.calibrate import CalibrationImages, abstention_of, fit_abstention
+from btkeras.evaluation.calibrate import CalibrationImages, abstention_of, fit_decisions
 from btkeras.evaluation.corruptions import corrupt_at_random
 from btkeras.export.metadata import metadata_files
 from btkeras.inference.backends import load_backend
@@ -65,9 +65,29 @@ def test_a_threshold_is_fitted_on_another_hospitals_images_and_kept_by_the_decis
     assert found.images == sum(tested)
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["selective"]["abstention"] == found.to_json()
+    assert metrics["calibration"]["conformal"]["data"] == "elsewhere"
     texts = metadata_files({"classes": ["a"], "image_size": 32, "channels": 1}, load_backend(run))
     assert parse_metadata(texts, tmp_path).calibration.abstention == found
     assert "the highest probability is below 0." in btkeras("card", run, "--out", "-").stdout
+
+
+@pytest.mark.usefixtures("_slices")
+def test_prediction_sets_are_fitted_on_them_too(run: Path, tmp_path: Path) -> None:
+    other = write_images(tmp_path / "elsewhere", per_class=30, seed=5)
+    before = load_calibration(open_run(run))
+    evaluated = btkeras("calibrate", run, "--data", other, "--risk", "0.15").stdout
+    found = load_calibration(open_run(run))
+    assert before is not None and found is not None and found.temperature == before.temperature
+    predictions = list(Predictor(run, coverage=0.9).predict_files(sorted(other.glob("*/*.png"))))
+    scores = sorted(1 - each.probabilities[Path(each.path).parent.name] for each in predictions)
+    assert found.scores == pytest.approx(scores, abs=1e-5) and found.data == "elsewhere" != before.data
+    # ceil(121 * 0.9) of 120.
+    assert sum(Path(each.path).parent.name in (each.set or ()) for each in predictions) >= 109
+    assert "sets are fitted on elsewhere, and promised for images like these" in evaluated
+    # Without data, on the validation slices again.
+    assert "sets are fitted on" not in btkeras("calibrate", run).stdout
+    again = load_calibration(open_run(run))
+    assert again is not None and (again.data, again.scores) == (before.data, before.scores)
 
 
 @pytest.mark.usefixtures("_slices")
@@ -92,7 +112,7 @@ def test_copies_of_its_own_slices_are_left_out(
     opened = open_run(run)
     opened.hashes_file.unlink()
     opened.update_manifest(dataset=str(tmp_path / "gone"))
-    assert fit_abstention(opened, load_dataset(other), risk=0.15).images > before.images
+    assert fit_decisions(opened, load_dataset(other), risk=0.15).images > before.images
     assert "near-duplicates of them are not left out" in caplog.text
 
 

@@ -125,7 +125,7 @@ def _evaluate_run(run: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any]
 
 @click.command(short_help="Calibrate a run's probabilities, and when it abstains.")
 @run_argument
-@click.option("--data", metavar="DATASET", help="Labelled images, of your hospital say, to fit the threshold on.")
+@click.option("--data", metavar="DATASET", help="Labelled images, of your hospital say, to fit threshold and sets on.")
 @click.option("--risk", type=float, help="Largest share of wrong decisions.  [default: of 0.05, 0.1, 0.2 what is kept]")
 @click.option("--confidence-level", "level", default=LEVEL, show_default=True, help="How surely it is kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print the calibration metrics of the test subset as JSON.")
@@ -139,8 +139,8 @@ def calibrate(run: Path, data: str | None, risk: float | None, level: float, as_
     A decision is `uncertain` where the highest probability is below a threshold, chosen by Learn then Test so that at
     most --risk of the other decisions are wrong, with --confidence-level. This holds for images like those that it is
     fitted on: the validation slices with none to three corruptions (noise, blur, ...), or, far better, --data: some
-    hundred labelled images, never trained on, from where the model is used. Fewer patients than images promise less.
-    Near-duplicates of training and validation slices are left out.
+    hundred labelled images, never trained on, from where the model is used. Prediction sets are fitted on these, too.
+    Near-duplicates of training and validation slices are left out. Fewer patients than images promise less.
 
     \b
     Examples:

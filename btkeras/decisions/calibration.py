@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 METHOD = "temperature by negative log-likelihood; split conformal sets, score 1 - p (LAC)"
 COVERAGE = 0.95
+# What the scores are of unless a dataset is named.
+VALIDATION_SUBSET = "validation slices"
 _REMEDY = "Calibrate it again: btkeras calibrate RUN"
 
 
@@ -87,11 +89,12 @@ class Calibration:
     """The content of ``calibration.json``."""
 
     temperature: float  # divisor of the logits; above 1 makes the network less confident
-    scores: tuple[float, ...]  # conformal scores of the validation images, 0..1, sorted
+    scores: tuple[float, ...]  # conformal scores of the images ``data``, 0..1, sorted
     nll_before: float  # negative log-likelihood of the validation subset without the temperature, nats
     nll_after: float  # the same with it
     method: str = METHOD
     abstention: Abstention | None = None  # None of older versions, which abstained by the prediction sets
+    data: str = VALIDATION_SUBSET  # or a dataset's name
 
     def threshold(self, coverage: float) -> float:
         """The conformal score up to which a class is in a prediction set, 0..1; errors as ``check_coverage``."""
@@ -108,6 +111,7 @@ class Calibration:
             "method": self.method,
             "temperature": self.temperature,
             "images": len(self.scores),
+            "data": self.data,
             "negative_log_likelihood": {"before": self.nll_before, "after": self.nll_after},
             "scores": list(self.scores),
             **({"abstention": self.abstention.to_json()} if self.abstention else {}),
@@ -125,6 +129,7 @@ class Calibration:
                 float(nll["after"]),
                 document["method"],
                 Abstention.from_json(abstention) if abstention else None,
+                str(document.get("data", VALIDATION_SUBSET)),
             )
             # NaN is in no range.
             valid = 0 < found.temperature < np.inf and all(0 <= score <= 1 for score in found.scores)

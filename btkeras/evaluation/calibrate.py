@@ -63,8 +63,8 @@ def calibrate_and_evaluate(
 ) -> dict[str, Any]:
     """Calibrates a finished run and evaluates it on its test subset; as ``evaluate_split``.
 
-    With a ``dataset``, a run that is calibrated gets another abstention threshold only; arguments and errors as of
-    ``fit_abstention``.
+    With a ``dataset``, a run that is calibrated keeps its temperature and its OOD detector; arguments and errors as of
+    ``fit_decisions``.
     """
     # Before anything is written.
     dataset = dataset and dataset_of_model(dataset, run.classes())
@@ -72,7 +72,7 @@ def calibrate_and_evaluate(
     if dataset is None or load_calibration(run) is None or load_ood(run) is None:
         calibrate(opened)
         fit_ood(opened)
-    fit_abstention(opened, dataset, risk=risk, level=level)
+    fit_decisions(opened, dataset, risk=risk, level=level)
     return evaluate_split(opened)
 
 
@@ -167,10 +167,12 @@ def _predict(opened: LoadedRun, network: keras.Model, images: NDArray[np.uint8])
 
 
 @only_writer
-def fit_abstention(
+def fit_decisions(
     run: Run | LoadedRun, dataset: Dataset | None = None, *, risk: float | None = None, level: float = LEVEL
 ) -> Abstention:
     """Fits the threshold below which a calibrated run abstains, into ``calibration.json``.
+
+    On a dataset, the conformal scores of its prediction sets too; without one these stay as they are.
 
     Args:
         run: The run, with a calibration and an OOD detector.
@@ -203,6 +205,9 @@ def fit_abstention(
             received=str(found),
             remedy="Give more labelled images, or allow more: --risk, --confidence-level",
         )
+    if dataset is not None:
+        scores = tuple(nonconformity_scores(images.labels, probabilities).tolist())
+        calibration = replace(calibration, scores=scores, data=dataset.root.name)
     write_json(opened.run.calibration_file, replace(calibration, abstention=found).to_json(), recorded_file)
     (logger.info if found.threshold is not None else logger.warning)(f"decisions: {found}")
     return found

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from btkeras.decisions.abstention import Abstention
+from btkeras.decisions.calibration import VALIDATION_SUBSET
 from btkeras.evaluation.group_text import format_group_table, format_new_patients
 from btkeras.evaluation.risk_coverage import position
 from btkeras.evaluation.text_table import aligned, ends, percent
@@ -145,7 +146,11 @@ def format_sets(metrics: Metrics) -> list[str]:
     needed = {row["coverage"]: math.ceil(row["coverage"] / (1 - row["coverage"]) - 1e-6) for row in fitted["sets"]}
     few = [f"{100 * each:g} % takes {least} or more" for each, least in needed.items() if fitted["images"] < least]
     said = f"with {fitted['images']} calibration slices, these sets have all classes: {', '.join(few)}"
-    return [*aligned([header, *rows]), *([said] if few else [])]
+    where = fitted.get("data", VALIDATION_SUBSET)
+    elsewhere = (
+        [] if where == VALIDATION_SUBSET else [f"sets are fitted on {where}, and promised for images like these"]
+    )
+    return [*aligned([header, *rows]), *([said] if few else []), *elsewhere]
 
 
 def _sizes(row: Metrics) -> tuple[float, float, float]:

@@ -41,7 +41,7 @@ def calibration_metrics(
     Returns:
         ``estimator`` (of the ECE), ``temperature``, ``before`` and ``after`` (``metrics.calibration_scores`` without
         and with the temperature), ``ece_if_calibrated`` (``mean`` and ``high``, its 95th percentile, of the estimator's
-        bias), and ``conformal``: None without a calibration, or ``method``, ``images`` and, for each
+        bias), and ``conformal``: None without a calibration, or ``method``, ``images``, their ``data`` and, for each
         ``coverage`` in ``sets``, the ``threshold`` and ``decisions.calibration.set_metrics``.
     """
     # As precise as predictions.csv, so that metrics from the file are the same.
@@ -58,6 +58,7 @@ def calibration_metrics(
         and {
             "method": calibration.method,
             "images": len(calibration.scores),
+            "data": calibration.data,
             "sets": [
                 {"coverage": coverage, "threshold": calibration.threshold(coverage)}
                 | set_metrics(labels, calibration.sets(probabilities, coverage))

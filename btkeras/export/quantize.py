@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btkeras.decisions.abstention import VALIDATION, Abstention
-from btkeras.decisions.calibration import METHOD, nonconformity_scores
+from btkeras.decisions.calibration import METHOD, VALIDATION_SUBSET, nonconformity_scores
 from btkeras.decisions.ood import CalibrationScores
 from btkeras.errors import DataError, ImageError
 from btkeras.evaluation.calibrate import CalibrationImages, abstention_of, calibration_images
@@ -84,19 +84,20 @@ def subset_slices(run: Run, subset: str) -> LabelledSlices:
 def recalibrated(checkpoint: InferenceBackend, network: InferenceBackend, data: Quantization) -> InferenceBackend:
     """The checkpoint with the calibration of its quantized network, from that one's outputs.
 
-    The temperature is in the weights, and stays the checkpoint's; so does an abstention threshold that was fitted on a
-    dataset of its own, which is not at hand.
+    The temperature is in the weights, and stays the checkpoint's; so do threshold and prediction sets that were fitted
+    on a dataset of its own, which is not at hand.
     """
     labels, probabilities = data.validation.labels, network.predict_all(data.validation.images).probabilities
     shifted = network.predict_all(data.calibration.images)
     ood = None if shifted.ood_scores is None else CalibrationScores(np.sort(shifted.ood_scores))
     calibration = checkpoint.calibration and replace(
         checkpoint.calibration,
-        scores=tuple(nonconformity_scores(labels, probabilities).tolist()),
         nll_after=negative_log_likelihood(labels, probabilities),
-        method=f"{METHOD}; scores of the network in {data.kind}",
         abstention=_abstention(checkpoint.calibration.abstention, data.calibration, shifted, ood),
     )
+    if calibration and calibration.data == VALIDATION_SUBSET:
+        scores = tuple(nonconformity_scores(labels, probabilities).tolist())
+        calibration = replace(calibration, scores=scores, method=f"{METHOD}; scores of the network in {data.kind}")
     return replace(checkpoint, calibration=calibration, ood_calibration=ood)
 
 

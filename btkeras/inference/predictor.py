@@ -107,7 +107,7 @@ class Predictor:
 
     Args:
         model: A run folder, an exported model or a loaded one; by default the pretrained one.
-        coverage: Of the prediction sets: the share of slices like the validation slices whose set has the true class.
+        coverage: Of the prediction sets: the share of slices like the calibration slices whose set has the true class.
         images: About how many will be predicted: for many, a faster form or engine is worth its start; one takes less
             memory.
 

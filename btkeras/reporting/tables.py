@@ -22,8 +22,9 @@ _ERROR_NOTE = (
 )
 _SET_NOTE = (
     "Percent. A set holds the classes that cannot be ruled out (split conformal prediction, score 1 - p). The wanted "
-    "share is promised for images like the validation subset's, over all of them and not within each class. A set of "
-    "no class: none is as probable as the true one nearly always was."
+    "share is promised for images like those that the sets are fitted on, the validation subset or what `calibrate "
+    "--data` was given, over all of them and not within each class. A set of no class: none is as probable as the true "
+    "one nearly always was."
 )
 
 
