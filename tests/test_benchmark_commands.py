@@ -23,10 +23,10 @@ def test_each_command_is_beside_the_other_checkouts() -> None:
 
 def test_a_command_runs_without_what_was_made_before(tmp_path: Path, shared_images: Path) -> None:
     (tmp_path / "made").mkdir()
-    subprocess.run(cases(shared_images, ROOT, tmp_path)["audit"], capture_output=True, check=True)
+    subprocess.run(cases(shared_images, shared_images, ROOT, tmp_path)["audit"], capture_output=True, check=True)
     assert not (tmp_path / "made").exists()
 
 
 def test_a_command_that_fails_is_no_time(tmp_path: Path) -> None:
-    command = cases(tmp_path / "missing", ROOT, tmp_path)["prepare"]
+    command = cases(tmp_path / "missing", tmp_path, ROOT, tmp_path)["prepare"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 1

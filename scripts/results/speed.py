@@ -88,7 +88,10 @@ BENCHMARKS: Mapping[str, tuple[str, Callable[[_Json], str]]] = {
     ),
     "benchmark_start.json": ("python -m benchmarks.cold_start SLICE --run RUN --version EXPORT", _start),
     "benchmark_predict.json": ("python -m benchmarks.predict FOLDER --other CHECKOUT_OF_1ADE451", _predict),
-    "benchmark_commands.json": ("python -m benchmarks.commands DATASET --other CHECKOUT_OF_1ADE451", _commands),
+    "benchmark_commands.json": (
+        "python -m benchmarks.commands DATASET --new external_dev --other CHECKOUT_OF_1ADE451",
+        _commands,
+    ),
     "benchmark_pipeline.json": ("python -m benchmarks.pipeline --training-rates 224=24 112=90", _pipeline),
     "benchmark_scale.json": ("python -m benchmarks.scale --side 128 --cache disk --again", _scale),
     "benchmark_memory.json": ("python -m benchmarks.memory --rounds 1", _memory),
