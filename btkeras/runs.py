@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,13 +15,12 @@ from btkeras.datasets.dataset import Dataset, load_dataset
 from btkeras.errors import DataError, RunError
 from btkeras.files import digest, new_folder, read_json, write_csv, write_json, write_text
 from btkeras.locks import writing
-from btkeras.machine import package_versions
+from btkeras.provenance import BEST_MODEL, CONFIG, MANIFEST, first_manifest
 from btkeras.splitting.fingerprints import check_images, check_pixels, write_fingerprints
 from btkeras.splitting.known_slices import HASHES
 from btkeras.splitting.split_file import files_digest, load_split, save_split
 from btkeras.splitting.splits import SUBSETS, Split
 
-_PACKAGES = ("btkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "pillow", "scikit-learn")
 _TEST_ONCE = "The test subset must be looked at once, when a run is finished"
 
 
@@ -61,8 +56,8 @@ class TrainingFolder:
 
     path: Path
 
-    config_file = MemberPath("config.yaml")
-    manifest_file = MemberPath("manifest.json")
+    config_file = MemberPath(CONFIG)
+    manifest_file = MemberPath(MANIFEST)
 
     def config(self) -> ExperimentConfig:
         """The configuration, with every default; errors as of ``checksums.check_file``."""
@@ -94,7 +89,7 @@ class Run(Results, TrainingFolder):
     splits_file = MemberPath("splits.json")
     images_file = MemberPath("images.csv")
     history_file = MemberPath("history.csv")
-    best_model = MemberPath("best.keras")
+    best_model = MemberPath(BEST_MODEL)
     state_file = MemberPath("last/state.npz")
     tensorboard = MemberPath("tensorboard")
     calibration_file = MemberPath("calibration.json")
@@ -261,34 +256,3 @@ def require_same_config(run: Run, config: ExperimentConfig | None) -> None:
 def write_history(target: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes ``history.csv``, a line per epoch; without durations, so that equal trainings give equal files."""
     write_csv(target, rows[0], [[row[name] for name in rows[0]] for row in rows], recorded_file)
-
-
-def command_of_process() -> dict[str, Any]:
-    """``command``, this process's arguments, and btkeras' ``git_revision``, for a manifest."""
-    return {"command": sys.argv[1:], "git_revision": _git_revision()}
-
-
-def first_manifest(config: ExperimentConfig, dataset: Dataset) -> dict[str, Any]:
-    """The manifest at the start: command, dataset, seeds, versions."""
-    return {
-        **command_of_process(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "dataset": str(dataset.root.resolve()),
-        "classes": list(dataset.classes),
-        "images": dataset.counts(),
-        "sources": sorted({record.source for record in dataset.records} - {""}),
-        "patients": len({record.patient for record in dataset.records if record.patient}) or None,
-        "seeds": {"train": config.train.seed, "split": config.data.split_seed},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": package_versions(_PACKAGES),
-    }
-
-
-def _git_revision() -> str | None:
-    """The revision of btkeras' own checkout; None for an installed package."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -25,6 +25,7 @@ LAYERS = (
     ("preprocessing",),
     ("datasets",),
     ("augmentation", "splitting"),
+    ("provenance",),
     ("runs",),
     ("decisions",),
     ("training",),

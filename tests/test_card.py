@@ -256,10 +256,14 @@ def test_an_ensemble_is_reproduced_by_its_runs_commands_and_its_own(measured: Ru
     ]
     command = ["ensemble", "/runs/first", "second", "--out", "both"]
     calibrated = {"command": ["calibrate", "both", "--data", "/data/elsewhere"], "git_revision": "def5678"}
-    run.update_manifest(ensemble={"runs": members, "views": []}, command=command, calibrated=calibrated)
+    began = [{"command": ["train", "--data", "/data/mine", "--out", "/runs/zero"], "git_revision": "aaa1111"}]
+    run.update_manifest(
+        ensemble={"runs": members, "views": []}, command=command, calibrated=calibrated, began_with=began
+    )
     card = card_text(run)
     trained = "".join(f"btkeras train --data mine --out {name}    # at abc1234\n" for name in ("first", "second"))
     last = "btkeras calibrate both --data elsewhere    # at def5678"
+    trained = f"btkeras train --data mine --out zero    # at aaa1111\n{trained}"
     assert f"\n{trained}btkeras ensemble first second --out both\n{last}\n```" in card
     assert "one average of trainings: how" in card and "RUN/config.yaml" not in card
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import keras
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 
 from btkeras.errors import ModelError
+from btkeras.files import sha256
 from btkeras.models import build_model
 from btkeras.models.head import with_temperature
 from btkeras.models.keras_file import save_network
 from btkeras.models.reparameterize import reparameterize
 from btkeras.models.weights import load_weights
+from btkeras.provenance import steps_to
 from tests.test_cli import btkeras, fails
 
 NAME, SHAPE = "resnet34_se", (32, 32, 1)
@@ -73,6 +76,12 @@ def test_a_run_starts_where_another_ended(trained_run: Path, shared_images: Path
     started, ended = (keras.models.load_model(run / "best.keras") for run in (tmp_path / "run", trained_run))
     for one, other in zip(started.trainable_variables, ended.trainable_variables, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+    # Its manifest says of each run before how that was made.
+    first = json.loads((trained_run / "manifest.json").read_text())
+    said = {"run": str(trained_run), "sha256": sha256(file)}
+    said |= {key: first[key] for key in ("command", "git_revision")}
+    assert json.loads((tmp_path / "run/manifest.json").read_text())["began_with"] == [said]
+    assert first["began_with"] == [] and steps_to(tmp_path / "run/best.keras")[0] == said
 
 
 def test_a_test_image_may_be_none_that_the_checkpoint_has_learnt(

@@ -151,7 +151,8 @@ def calibrate(run: Path, data: str | None, risk: float | None, level: float, as_
     quiet_tensorflow()
     from btkeras.evaluation.calibrate import calibrate_and_evaluate
     from btkeras.evaluation.metrics_text import metrics_table
-    from btkeras.runs import command_of_process, open_run
+    from btkeras.provenance import command_of_process
+    from btkeras.runs import open_run
 
     check_risk(risk, level)
     opened = open_run(run)

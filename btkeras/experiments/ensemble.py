@@ -15,12 +15,12 @@ from btkeras.errors import ModelError, RunError
 from btkeras.evaluation.calibrate import calibrate_and_evaluate
 from btkeras.evaluation.evaluate import load_best
 from btkeras.experiments.experiment import is_experiment, open_experiment, require_finished
-from btkeras.files import sha256
 from btkeras.locks import only_writer
 from btkeras.logging import logger
 from btkeras.models.averaging import average, average_weights, cosine_similarity
 from btkeras.models.build import count_macs
 from btkeras.models.keras_file import save_network
+from btkeras.provenance import steps_to
 from btkeras.runs import Run, create_run, open_run
 from btkeras.splitting.combined import combine_splits
 from btkeras.splitting.fingerprints import read_fingerprints
@@ -157,12 +157,9 @@ def _facts(
     seconds = [manifest["training_seconds"] for manifest in manifests if manifest.get("training_seconds")]
     broken = {item["path"]: item for manifest in manifests for item in manifest.get("broken", [])}
     return {
+        "began_with": [step for run in runs for step in steps_to(run.best_model)[:-1]],
         "ensemble": {
-            "runs": [
-                {"run": str(run.path), "sha256": sha256(run.best_model)}
-                | {name: manifest.get(name) for name in ("command", "git_revision")}
-                for run, manifest in zip(runs, manifests, strict=True)
-            ],
+            "runs": [steps_to(run.best_model)[-1] for run in runs],
             "views": list(views),
             "shares": list(shares),
             "kernel_scale": kernel_scale,

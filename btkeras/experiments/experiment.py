@@ -24,7 +24,8 @@ from btkeras.experiments.summary import FoldResult, summarize_experiment
 from btkeras.files import new_folder, require_new, write_json, write_text
 from btkeras.locks import locked, writing
 from btkeras.machine import cache_folder
-from btkeras.runs import MemberPath, Run, TrainingFolder, first_manifest
+from btkeras.provenance import first_manifest
+from btkeras.runs import MemberPath, Run, TrainingFolder
 from btkeras.splitting.fingerprints import check_images
 from btkeras.splitting.split_file import load_split, save_split
 from btkeras.splitting.splits import Split, make_folds

@@ -200,15 +200,15 @@ def _commands(run: Run, manifest: _Json) -> list[str]:
     """The commands that made it, with names in place of this machine's folders; none if it was Python.
 
     A fold's is that of its cross-validation, whose folds may have been started by others. An ensemble's begin with
-    those of its runs. ``calibrate`` is the last, if it was run.
+    those of its runs, and each with those that its weights began with. ``calibrate`` is the last, if it was run.
     """
     calibrated = manifest.get("calibrated", {})
     above = next((folder for folder in run.path.resolve().parents if is_experiment(folder)), None)
     if manifest.get("fold") is not None and above is not None:
         experiment = Experiment(above)
         manifest = experiment.manifest() if experiment.manifest_file.is_file() else {}
-    averaged = manifest.get("ensemble", {}).get("runs", [])
-    lines = [*averaged, {"command": manifest.get("command")}, calibrated]
+    before = [*manifest.get("began_with", []), *manifest.get("ensemble", {}).get("runs", [])]
+    lines = [*before, {"command": manifest.get("command")}, calibrated]
     found = [
         " ".join(shlex.join(["btkeras", *map(_without_folder, map(str, arguments))]).split())
         + (f"    # at {revision.removesuffix('-dirty')}" if revision else "")
