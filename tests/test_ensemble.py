@@ -167,6 +167,23 @@ def test_kernels_are_scaled_where_weights_are_averaged(runs: tuple[Path, Path], 
         assert not (tmp_path / "out").exists()
 
 
+def test_averaged_weights_predict_at_another_size(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    out, alone = tmp_path / "run", load_network(runs[0] / "best.keras")
+    size = alone.input_shape[1] + 8
+    arguments = ("ensemble", *runs, "--image-size", size, "--out", out)
+    result = btkeras(*arguments)
+    assert (result.exit_code, "without --share" in result.stderr) == (1, True) and not out.exists()
+    result = btkeras(*arguments, "--share", 1, "--share", 0)
+    assert result.exit_code == 0, result.output
+    run, network = open_run(out), load_network(out / "best.keras")
+    assert run.config().data.image_size == network.input_shape[1] == size
+    assert all(map(np.array_equal, network.get_weights(), alone.get_weights()))
+    # A larger image has more multiplications.
+    assert run.manifest()["macs"] > open_run(runs[0]).manifest()["macs"]
+    assert f"at {size} pixels" in btkeras("card", out, "--out", "-").stdout
+    assert btkeras("predict", next(run.dataset().root.rglob("*.png")), "--model", out).exit_code == 0
+
+
 def test_names_say_what_is_averaged() -> None:
     assert ensemble_name(["a", "a", "a"], []) == "a_x3"
     assert ensemble_name(["a", "b", "a"], ["flip", "crops"]) == "a_x2_and_b_flip_crops"

@@ -133,9 +133,10 @@ def _next_steps(run: Run) -> str:
     show_default=True,
     help="With --share, multiply averaged kernels by this, 0.5 to 2: below 1 for slices of other scanners.",
 )
-def ensemble(
-    runs: tuple[Path, ...], out: Path, views: tuple[str, ...], shares: tuple[float, ...], kernel_scale: float
-) -> None:
+@click.option(
+    "--image-size", type=click.IntRange(32, 1024), help="With --share, side of its input.  [default: the RUNs']"
+)
+def ensemble(runs: tuple[Path, ...], out: Path, **averaging: Any) -> None:
     """Average the networks of RUNs, and test-time views of each image, into one new run.
 
     Probabilities are averaged. With --share weights are, of networks of one origin, say a run and its fine-tuning; that
@@ -149,7 +150,7 @@ def ensemble(
     Examples:
       btkeras ensemble runs/seed_0 runs/seed_1 runs/seed_2 --out runs/three
       btkeras ensemble runs/robust --tta scales --out runs/robust_scales
-      btkeras ensemble runs/robust runs/tuned --share 0.7 --share 0.3 --kernel-scale 0.92 --out runs/between
+      btkeras ensemble runs/robust runs/tuned --share 0.6 --share 0.4 --image-size 104 --out runs/between
       btkeras ensemble runs/fixed --tta flip --tta crops --out runs/folds
       btkeras report runs/seed_0 runs/three --out compared.html
     """
@@ -158,7 +159,7 @@ def ensemble(
     from btkeras.experiments.ensemble import runs_of, start_ensemble
     from btkeras.runs import Run
 
-    click.echo(metrics_summary(start_ensemble(runs_of(runs), out, views, shares, kernel_scale)))
+    click.echo(metrics_summary(start_ensemble(runs_of(runs), out, **averaging)))
     click.echo(_next_steps(Run(out)), err=True)
 
 

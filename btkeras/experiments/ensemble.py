@@ -51,6 +51,7 @@ def start_ensemble(
     views: Sequence[str] = (),
     shares: Sequence[float] = (),
     kernel_scale: float = 1.0,
+    image_size: int | None = None,
 ) -> dict[str, Any]:
     """Averages the best checkpoints of finished runs into a new run, calibrates it and tests it.
 
@@ -60,6 +61,7 @@ def start_ensemble(
         views: Test-time augmentation, keys of ``averaging.VIEWS``. With views, one run is enough.
         shares: Of each run, if their weights are averaged in place of their probabilities (``average_weights``).
         kernel_scale: Of averaged weights, as there.
+        image_size: Of averaged weights, as there; the least side that a configuration may have, or above.
 
     Returns:
         The test metrics, as ``evaluation.evaluate.evaluate_split``.
@@ -67,16 +69,17 @@ def start_ensemble(
     Raises:
         RunError: If a run is unfinished, or the runs do not go together; if ``out`` exists.
         DataError: If the dataset is gone or changed, or its images cannot be combined.
-        ModelError: If the networks cannot be averaged, or kernels are to be scaled and weights are not averaged.
+        ModelError: If the networks cannot be averaged, or scale or size are given and weights are not averaged.
     """
     if out.exists():
         raise RunError(
             "An ensemble must have a new folder", received=f"{out}, which exists", remedy="Choose another --out"
         )
-    if kernel_scale != 1 and not shares:
+    given = f"--kernel-scale {kernel_scale:g}" * (kernel_scale != 1) or f"--image-size {image_size}" * bool(image_size)
+    if given and not shares:
         raise ModelError(
-            "Kernels are scaled where weights are averaged",
-            received=f"--kernel-scale {kernel_scale:g} without --share",
+            "Kernels and images are scaled where weights are averaged",
+            received=f"{given} without --share",
             remedy="Name two RUNs or more, and give --share once for each",
         )
     for run in runs:
@@ -88,14 +91,18 @@ def start_ensemble(
     pixels = {path: each.pixels for run in runs for path, each in read_fingerprints(run.images_file).items()}
     networks = [load_best(run) for run in runs]
     if shares:
-        networks = [_mean_of_weights(networks, shares, kernel_scale)]
+        networks = [_mean_of_weights(networks, shares, kernel_scale, image_size)]
     name = ensemble_name([network.name for network in networks], views)
     network = networks[0] if shares and not views else average(networks, views, name=name)
     config = first.config()
-    config = replace(config, model=replace(config.model, name=name, weights="random"))
-    run = create_run(out, config, dataset, split, pixels, **_facts(runs, views, shares, kernel_scale, network))
-    given = {"shares": shares, "kernel scale": [kernel_scale] if kernel_scale != 1 else [], "views": views}
-    added = "".join(f"; {what}: {', '.join(map(str, each))}" for what, each in given.items() if each)
+    data = replace(config.data, image_size=image_size or config.data.image_size)
+    config = replace(config, model=replace(config.model, name=name, weights="random"), data=data)
+    averaging = {"views": list(views), "shares": list(shares), "kernel_scale": kernel_scale, "image_size": image_size}
+    facts = _facts(runs, network, **averaging)
+    run = create_run(out, config, dataset, split, pixels, **facts)
+    scale, size = [kernel_scale] * (kernel_scale != 1), [image_size] * bool(image_size)
+    changes = {"shares": shares, "kernel scale": scale, "image size": size, "views": views}
+    added = "".join(f"; {what}: {', '.join(map(str, each))}" for what, each in changes.items() if each)
     logger.info(f"{name}: {network.count_params():,} parameters; networks: {len(runs)}{added}")
     try:
         return _calibrated(run, network)
@@ -105,8 +112,10 @@ def start_ensemble(
         raise
 
 
-def _mean_of_weights(networks: Sequence[keras.Model], shares: Sequence[float], kernel_scale: float) -> keras.Model:
-    mean = average_weights(networks, shares, kernel_scale)
+def _mean_of_weights(
+    networks: Sequence[keras.Model], shares: Sequence[float], kernel_scale: float, image_size: int | None
+) -> keras.Model:
+    mean = average_weights(networks, shares, kernel_scale, image_size)
     if (alike := cosine_similarity(networks)) < _ALIKE:
         logger.warning(
             f"These networks' weights have little in common (cosine {alike:.2f}), so their mean may know nothing: "
@@ -149,10 +158,8 @@ def _what_must_agree(runs: Sequence[Run]) -> dict[str, list[Any]]:
     }
 
 
-def _facts(
-    runs: Sequence[Run], views: Sequence[str], shares: Sequence[float], kernel_scale: float, network: keras.Model
-) -> dict[str, Any]:
-    """What the manifest says of an ensemble."""
+def _facts(runs: Sequence[Run], network: keras.Model, **averaging: Any) -> dict[str, Any]:
+    """What the manifest says of an ensemble, with how it was averaged."""
     manifests = [run.manifest() for run in runs]
     seconds = [manifest["training_seconds"] for manifest in manifests if manifest.get("training_seconds")]
     broken = {item["path"]: item for manifest in manifests for item in manifest.get("broken", [])}
@@ -160,9 +167,7 @@ def _facts(
         "began_with": [step for run in runs for step in steps_to(run.best_model)[:-1]],
         "ensemble": {
             "runs": [steps_to(run.best_model)[-1] for run in runs],
-            "views": list(views),
-            "shares": list(shares),
-            "kernel_scale": kernel_scale,
+            **averaging,
         },
         # It is as finished as they are.
         "epochs": max(manifest["epochs"] for manifest in manifests),

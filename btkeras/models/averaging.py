@@ -88,7 +88,9 @@ def average(networks: Sequence[keras.Model], views: Sequence[str] = (), *, name:
     return keras.Model(whole, layers.Softmax(dtype="float32", name="probabilities")(logits), name=name)
 
 
-def average_weights(networks: Sequence[keras.Model], shares: Sequence[float], kernel_scale: float = 1.0) -> keras.Model:
+def average_weights(
+    networks: Sequence[keras.Model], shares: Sequence[float], kernel_scale: float = 1.0, image_size: int | None = None
+) -> keras.Model:
     """Makes one network whose weights are a weighted mean of several networks' weights.
 
     It takes the time of one. It predicts well only where the networks have one origin, say one is the other's
@@ -101,6 +103,9 @@ def average_weights(networks: Sequence[keras.Model], shares: Sequence[float], ke
         kernel_scale: All kernels before the features are multiplied by it, 0.5 to 2, and batch statistics stay. Another
             scanner's images may deviate more from these than the training's did; a scale below 1 brings them back. It
             is for networks with batch normalisation behind each convolution: without, the factors multiply.
+        image_size: Side of its input, pixels; None for the networks' own. Structures of another size in the images are
+            brought to the size that the kernels know (Touvron et al., "Fixing the train-test resolution discrepancy",
+            NeurIPS 2019, arXiv:1906.06423).
 
     Raises:
         ModelError: If the networks differ, there is no share for each, or the scale is out of its range.
@@ -119,7 +124,9 @@ def average_weights(networks: Sequence[keras.Model], shares: Sequence[float], ke
     if len(kinds) > 1 or any(map(average_layer, networks)):
         names = ", ".join(network.name for network in networks)
         raise ModelError("Averaged weights must be of one network", received=f"{names}, of other inputs or layers")
-    whole = keras.models.clone_model(networks[0])
+    height, width, channels = networks[0].input_shape[1:]
+    images = layers.Input((image_size or height, image_size or width, channels), name="images")
+    whole = keras.models.clone_model(networks[0], input_tensors=images)
     weights = zip(*(network.get_weights() for network in networks), strict=True)
     parts = [share / sum(shares) for share in shares]
     whole.set_weights([sum(part * each for part, each in zip(parts, same, strict=True)) for same in weights])

@@ -111,6 +111,7 @@ def _averaged(ensemble: _Json) -> dict[str, str]:
     views = "".join(f", test-time augmentation by {view}" for view in ensemble["views"])
     shares, scale = ensemble.get("shares"), ensemble.get("kernel_scale", 1)
     scaled = f", kernels times {scale:g}" if scale != 1 else ""
+    scaled += f", at {ensemble['image_size']} pixels" if ensemble.get("image_size") else ""
     of_weights = f"the weights of {count} networks, with shares of {', '.join(map(str, shares))}" if shares else ""
     return {"average of": f"{of_weights or f'{count} network' + 's' * (count > 1)}{scaled}{views}"}
 
