@@ -84,10 +84,22 @@ def test_prediction_sets_are_fitted_on_them_too(run: Path, tmp_path: Path) -> No
     # ceil(121 * 0.9) of 120.
     assert sum(Path(each.path).parent.name in (each.set or ()) for each in predictions) >= 109
     assert "sets are fitted on elsewhere, and promised for images like these" in evaluated
+    assert "fitted on elsewhere: how they do on it is no test" in btkeras("evaluate", run, "--data", other).stderr
+    # A finished run is left as it is.
+    resumed = btkeras("train", "--resume", "--out", run)
+    assert "is finished already" in resumed.stderr and resumed.exit_code == 0
+    assert load_calibration(open_run(run)) == found and open_run(run).manifest()["calibrated"]
+    fails(btkeras("calibrate", run, "--data", ""), "A dataset must be a folder")
+    assert load_calibration(open_run(run)) == found
+    card = ("card", run, "--out", "-")
+    assert "| elsewhere " in btkeras(*card).stdout
     # Without data, on the validation slices again.
     assert "sets are fitted on" not in btkeras("calibrate", run).stdout
     again = load_calibration(open_run(run))
     assert again is not None and (again.data, again.scores) == (before.data, before.scores)
+    # What was measured with the other threshold is no longer the run's.
+    shown = btkeras(*card)
+    assert "evaluations/elsewhere is left out" in shown.stderr and "| elsewhere " not in shown.stdout
 
 
 @pytest.mark.usefixtures("_slices")

@@ -125,6 +125,15 @@ def test_an_exported_model_s_evaluation_says_that_all_of_it_is_training(
     assert len(rows) == count and {row["near_duplicate_of"] for row in rows} == {"train"}
 
 
+def test_its_results_go_into_no_run(exported_formats: Path, calibrated_run: Path, stored_anew: Path) -> None:
+    before = (calibrated_run / "metrics.json").read_bytes()
+    result = btkeras("evaluate", exported_formats, "--data", stored_anew, "--out", calibrated_run)
+    fails(result, "--out must be a folder of its own", code=2)
+    assert (calibrated_run / "metrics.json").read_bytes() == before
+    fails(btkeras("evaluate", calibrated_run, "--data", stored_anew, "--split", "train"), "own dataset", code=2)
+    fails(btkeras("evaluate", calibrated_run, "--data", ""), "A dataset must be a folder")
+
+
 def test_predict_names_them(exported_formats: Path, stored_anew: Path, tmp_path: Path) -> None:
     new = write_images(tmp_path / "new", per_class=1, seed=99) / "glioma/000.png"
     known = sorted(stored_anew.rglob("*.jpg"))[:2]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from btkeras.config import GROUPINGS
-from btkeras.errors import ModelError
+from btkeras.errors import DataError, ModelError
 from btkeras.keras_settings import require_usable_keras
 from btkeras.quiet import load_tensorflow
 
@@ -195,4 +195,6 @@ def open_dataset(name: str, phantom: PhantomConfig) -> Dataset:
         return cached_phantom(phantom, cache_folder())
     from btkeras.datasets.dataset import load_dataset
 
+    if not name:
+        raise DataError("A dataset must be a folder", received="an empty name", remedy="Say where the images are")
     return load_dataset(name)

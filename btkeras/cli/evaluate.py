@@ -30,7 +30,7 @@ from btkeras.logging import logger
 @click.argument("run", type=PATH, metavar="RUN|MODEL")
 @click.option("--data", metavar="DATASET", help="Another dataset, all of it; or `phantom`. See above.")
 @click.option("--out", type=PATH, help="Of an exported model: the folder for the results.")
-@click.option("--split", "subset", default="test", type=click.Choice(["test", "validation", "train"]))
+@click.option("--split", "subset", type=click.Choice(["test", "validation", "train"]), help="[default: test]")
 @json_option
 @click.option("--explain", is_flag=True, help="Score explanations against tumour boxes or masks as well.")
 @click.option("--method", "methods", multiple=True, help="Of --explain; repeatable. [default: layercam]")
@@ -99,11 +99,14 @@ def _evaluate_run(run: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any]
     from btkeras.explain.scores import require_regions, score_explanations
     from btkeras.runs import open_run
 
-    methods, subset = options["methods"] or (DEFAULT_METHOD,), options["subset"]
+    if options["subset"] and options["data"] is not None:
+        rule, remedy = "--split is of the run's own dataset", "Leave --split or --data away"
+        raise ConfigError(rule, received=f"--split {options['subset']} with --data", remedy=remedy)
+    methods, subset = options["methods"] or (DEFAULT_METHOD,), options["subset"] or "test"
     for method in methods:
         method_of(method)
     opened = LoadedRun(open_run(run))
-    given = open_dataset(options["data"], opened.run.config().phantom) if options["data"] else None
+    given = open_dataset(options["data"], opened.run.config().phantom) if options["data"] is not None else None
     dataset = given and dataset_of_model(given, opened.run.classes(), merged=True)
     if options["explain"]:
         require_regions(opened, subset, dataset)
@@ -156,7 +159,7 @@ def calibrate(run: Path, data: str | None, risk: float | None, level: float, as_
 
     check_risk(risk, level)
     opened = open_run(run)
-    dataset = open_dataset(data, opened.config().phantom) if data else None
+    dataset = open_dataset(data, opened.config().phantom) if data is not None else None
     metrics = calibrate_and_evaluate(opened, dataset, risk=risk, level=level)
     opened.update_manifest(calibrated=command_of_process())
     echo(metrics["calibration"], as_json, lambda _: metrics_table(metrics))
@@ -200,7 +203,7 @@ def robustness(run: Path, data: str | None, images: int | None, as_json: bool) -
     from btkeras.runs import open_run
 
     opened = open_run(run)
-    dataset = open_dataset(data, opened.config().phantom) if data else None
+    dataset = open_dataset(data, opened.config().phantom) if data is not None else None
     echo(measure_robustness(opened, dataset, images), as_json, robustness_table)
 
 

@@ -27,6 +27,9 @@ def evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any])
     if options["data"] is None:
         rule, remedy = "An exported model is evaluated on a dataset: --data", "Say where the images are: --data DATASET"
         raise ConfigError(rule, received=f"{model}, which is no run", remedy=remedy)
+    if out is not None and (out / "config.yaml").exists():
+        rule, remedy = "--out must be a folder of its own", "Name another one"
+        raise ConfigError(rule, received=f"{out}, a run, whose results these are not", remedy=remedy)
     from btkeras.config import PhantomConfig
     from btkeras.evaluation.metrics_text import metrics_table
 
@@ -39,7 +42,7 @@ def evaluate_exported(model: Path, out: Path | None, options: Mapping[str, Any])
     echo_engine(backend.engine)
     echo_unknown_slices(backend.source)
     wanted = {name: options[name] for name in ("skip_broken", "group_by")}
-    result, metrics = evaluation.evaluate_exported(backend, dataset, options["subset"], **wanted)
+    result, metrics = evaluation.evaluate_exported(backend, dataset, options["subset"] or "test", **wanted)
     text, scores = metrics_table(metrics, options["group_by"]), None
     if options["explain"]:
         from btkeras.explain.score_rows import NothingToExplainError, explanations_table

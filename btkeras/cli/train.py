@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,13 +104,11 @@ def train(
 
 
 def _next_steps(run: Run) -> str:
+    path, exported = (shlex.quote(str(each)) for each in (run.path, Path("saved_models", run.path.name)))
+    lines = [f"btkeras report {path}   # intervals, calibration, curves and the mistakes as images"]
     # A classical model keeps its predictions only.
-    uses = (
-        (f"btkeras predict IMAGE --model {run.path}", f"btkeras export {run.path} --out saved_models/{run.path.name}")
-        if run.best_model.is_file()
-        else ()
-    )
-    lines = (f"btkeras report {run.path}   # intervals, calibration, curves and the mistakes as images", *uses)
+    if run.best_model.is_file():
+        lines += [f"btkeras predict IMAGE --model {path}", f"btkeras export {path} --out {exported}"]
     return "\nNext: " + "\n      ".join(lines)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from btkeras.checksums import check_file, read_document
 from btkeras.decisions.abstention import Abstention
 from btkeras.errors import ConfigError, RunError
+from btkeras.logging import logger
 from btkeras.metrics.classification import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -95,6 +97,12 @@ class Calibration:
     method: str = METHOD
     abstention: Abstention | None = None  # None of older versions, which abstained by the prediction sets
     data: str = VALIDATION_SUBSET  # or a dataset's name
+
+    def warn_if_fitted_on(self, root: Path) -> None:
+        """Warns that figures of a dataset are no test if sets or threshold were fitted on one of its name."""
+        name = root.resolve().name
+        if name in (self.data, self.abstention and self.abstention.data):
+            logger.warning(f"prediction sets and threshold were fitted on {name}: how they do on it is no test")
 
     def threshold(self, coverage: float) -> float:
         """The conformal score up to which a class is in a prediction set, 0..1; errors as ``check_coverage``."""

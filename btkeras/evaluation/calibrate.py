@@ -69,6 +69,8 @@ def calibrate_and_evaluate(
     # Before anything is written.
     dataset = dataset and dataset_of_model(dataset, run.classes())
     opened = _CalibratedRun(run)
+    # The command that calibrated before, and says so afterwards (`btkeras calibrate`).
+    run.update_manifest(calibrated=None)
     if dataset is None or load_calibration(run) is None or load_ood(run) is None:
         calibrate(opened)
         fit_ood(opened)
@@ -197,7 +199,7 @@ def fit_decisions(
     images = opened.calibration_images if dataset is None else _images_elsewhere(opened, dataset)
     outputs = _predict(opened, with_features(opened.model), images.images)
     probabilities, features = np.split(outputs, [len(opened.run.classes())], axis=1)
-    wanted = (VALIDATION if dataset is None else dataset.root.name, (risk,) if risk else RISKS, level)
+    wanted = (VALIDATION if dataset is None else dataset.root.resolve().name, (risk,) if risk else RISKS, level)
     found = abstention_of(images, probabilities, ood.reference.ood(ood.score(features)), *wanted)
     if found.threshold is None and dataset is not None:
         raise DataError(
@@ -207,7 +209,7 @@ def fit_decisions(
         )
     if dataset is not None:
         scores = tuple(nonconformity_scores(images.labels, probabilities).tolist())
-        calibration = replace(calibration, scores=scores, data=dataset.root.name)
+        calibration = replace(calibration, scores=scores, data=dataset.root.resolve().name)
     write_json(opened.run.calibration_file, replace(calibration, abstention=found).to_json(), recorded_file)
     (logger.info if found.threshold is not None else logger.warning)(f"decisions: {found}")
     return found

@@ -141,6 +141,8 @@ def _evaluate(
 ) -> dict[str, Any]:
     run, classes = opened.run, opened.run.classes()
     calibration, ood = load_calibration(run, opened.model), load_ood(run)
+    if calibration and subset == "all":
+        calibration.warn_if_fitted_on(dataset.root)
     found = predict_records(run, with_features(opened.model), dataset, records, subset, skip_broken=skip_broken)
     if subset == "test":
         run.update_manifest(evaluation_images_per_second=found.images_per_second)

@@ -44,8 +44,8 @@ def format_group_metrics(found: Metrics | None, group_by: str) -> list[str]:
     lines.append(f"{found['groups']:,} {groups} with {found['slices']:,} slices{_conflict(found)}")
     if own := found.get("selective"):
         interval = f" (95 % interval {ends(own['interval'])})" if own["interval"] else ""
-        right = f"{percent(own['accuracy'])} of them the right one{interval}"
-        lines.append(f"{percent(own['coverage'], 1)} of the {groups} get a class, {right}")
+        right = f", {percent(own['accuracy'])} of them the right one{interval}" if own["coverage"] else ""
+        lines.append(f"{percent(own['coverage'], 1)} of the {groups} get a class{right}")
     return lines
 
 

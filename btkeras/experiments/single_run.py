@@ -12,11 +12,12 @@ import numpy as np
 
 from btkeras.config import AugmentConfig, ExperimentConfig
 from btkeras.datasets.dataset import Dataset
+from btkeras.decisions.calibration import load_calibration
 from btkeras.errors import ModelError, RunError
 from btkeras.evaluation.calibrate import calibrate_and_evaluate
 from btkeras.evaluation.results import EvaluationResult
 from btkeras.experiments.experiment import Experiment, Job, model_config, models
-from btkeras.files import require_new
+from btkeras.files import require_new, sha256
 from btkeras.locks import only_writer
 from btkeras.logging import logger
 from btkeras.machine import cache_folder
@@ -96,8 +97,12 @@ def _resume(run: Run, config: ExperimentConfig | None) -> dict[str, Any]:
             remedy="Train its runs on, and average them again: btkeras ensemble RUN... --out NEW",
         )
     if run.config().model.name not in CLASSIFIERS:
+        before = sha256(run.best_model) if run.best_model.is_file() else ""
         with Trackers(run) as trackers:
-            trackers.tested(metrics := calibrate_and_evaluate(trainer.resume(run.path, config, trackers)))
+            trainer.resume(run.path, config, trackers)
+            # Of a run that was finished, calibration and test stay: they may be of data of the user's own.
+            done = run.metrics_file.is_file() and load_calibration(run) and before == sha256(run.best_model)
+            trackers.tested(metrics := run.metrics() if done else calibrate_and_evaluate(run))
         return metrics
     require_same_config(run, config)
     dataset = run.dataset()

@@ -55,6 +55,8 @@ def evaluate_exported(
     dataset = dataset_of_model(dataset, backend.classes, merged=True)
     chosen, name = _chosen(backend.source, dataset, subset)
     require_scans(chosen, group_by)
+    if backend.calibration:
+        backend.calibration.warn_if_fitted_on(dataset.root)
     predictor = Predictor(backend)
     predictions = list(predictor.predict_files([dataset.root / record.path for record in chosen]))
     broken = [prediction.error for prediction in predictions if prediction.error]

@@ -203,7 +203,7 @@ def _commands(run: Run, manifest: _Json) -> list[str]:
     A fold's is that of its cross-validation, whose folds may have been started by others. An ensemble's begin with
     those of its runs, and each with those that its weights began with. ``calibrate`` is the last, if it was run.
     """
-    calibrated = manifest.get("calibrated", {})
+    calibrated = manifest.get("calibrated") or {}
     above = next((folder for folder in run.path.resolve().parents if is_experiment(folder)), None)
     if manifest.get("fold") is not None and above is not None:
         experiment = Experiment(above)

@@ -12,6 +12,7 @@ from typing import Any
 from btkeras.checksums import read_document
 from btkeras.decisions.abstention import Abstention
 from btkeras.errors import RunError
+from btkeras.logging import logger
 from btkeras.metrics import wilson
 from btkeras.reporting.document import Column, Table, count, percent
 from btkeras.reporting.report_data import ReportData
@@ -23,8 +24,11 @@ MEASURED = ("evaluations", "selective", "explanations", "shortcuts", "duplicates
 
 def measured_tables(run: Run) -> dict[str, Table]:
     """The tables by ``MEASURED`` names, as far as there are files for them; RunError if one is something else."""
+    others = other_evaluations(run)
+    for name in sorted(_evaluations(run).keys() - others):
+        logger.warning(f"{run.evaluations / name} is left out: the run was calibrated since; evaluate --data again")
     tables = {
-        "evaluations": table_of(run.evaluations, _evaluation_table, other_evaluations(run)),
+        "evaluations": table_of(run.evaluations, _evaluation_table, others),
         "selective": table_of(run.metrics_file, _selective_table, run.metrics().get("selective")),
         "explanations": table_of(run.explanations_file, _explanation_table),
         "shortcuts": table_of(run.shortcuts_file, _shortcut_table),
@@ -45,10 +49,19 @@ def measured_blocks(data: ReportData) -> Mapping[str, list[Table]]:
 
 
 def other_evaluations(run: Run) -> dict[str, _Json]:
-    """The metrics of other datasets by their names."""
+    """The metrics of other datasets by their names, without those that were measured before the last calibration."""
+    own, found = _abstention(run.metrics()), _evaluations(run)
+    return {name: metrics for name, metrics in found.items() if _abstention(metrics) in (None, own)}
+
+
+def _evaluations(run: Run) -> dict[str, _Json]:
     files = sorted(run.evaluations.glob(f"*/{run.metrics_file.name}"))
     found = {file.parent.name: read_document(file) for file in files}
     return {name: metrics for name, metrics in found.items() if metrics.get("split") == "all"}
+
+
+def _abstention(metrics: _Json) -> Any:
+    return (metrics.get("selective") or {}).get("abstention")
 
 
 def table_of(file: Path, build: Callable[[Any], Table], value: Any = ...) -> Table | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 import time
 from collections.abc import Mapping
@@ -191,7 +192,7 @@ class _Training:
             f"{config.model.name}: {self.model.count_params():,} parameters; images {counts}; "
             f"training images: {caches['train'].location}"
         )
-        logger.info(f"watch it with: tensorboard --logdir {run.path}")
+        logger.info(f"watch it with: tensorboard --logdir {shlex.quote(str(run.path))}")
         logger.info("the first epoch takes longer, since its step is compiled")
         try:
             # End when all is written, whatever ends the training. What may be slow to draw or to send has a thread of
