@@ -171,6 +171,12 @@ def test_a_coverage_out_of_range_is_an_error(trained_run: Path) -> None:
         Predictor(trained_run, coverage=1.0)
 
 
+def test_a_path_is_no_list(predictor: Predictor, slices: list[Path]) -> None:
+    for image in (slices[0], str(slices[0])):
+        with pytest.raises(ImageError, match=r"must be a list.*predict\(\[PATH\]\)"):
+            predictor.predict(image)  # type: ignore[arg-type]
+
+
 def test_nothing_gives_nothing(predictor: Predictor) -> None:
     labels, probabilities = predictor.predict([])
     assert labels == [] and probabilities.shape == (0, 4)

@@ -119,6 +119,7 @@ def test_a_patient_has_one_decision_over_all_series(study: Path) -> None:
     (study / "patients.csv").write_text("\n".join(lines) + "\n")
     joined = predict(study, "--group-by", "patient", "--json")
     assert by_group(joined).keys() == {pseudonym("MR7", load_key())} and "MR7" not in joined.output
+    assert "1 .csv" not in joined.stderr
     (study / "patients.csv").unlink()
     text = predict(study, "--group-by", "patient").stdout.splitlines()
     assert text[0].split()[:4] == ["decision", "probability", "slices", "supporting"]

@@ -27,6 +27,8 @@ from btkeras.splitting.fingerprints import read_fingerprints
 
 # Cosine of kernels below which networks hardly have one origin: a run and its fine-tuning have above 0.9.
 _ALIKE = 0.5
+# Characters of what must agree that an error shows.
+_SHOWN = 60
 
 
 def runs_of(paths: Sequence[Path]) -> list[Run]:
@@ -140,11 +142,18 @@ def ensemble_name(networks: Sequence[str], views: Sequence[str]) -> str:
 
 def _require_alike(runs: Sequence[Run]) -> None:
     if len({run.path.resolve() for run in runs}) < len(runs):
-        raise RunError("The runs of an ensemble must differ", received="one that is named twice")
+        raise RunError(
+            "The runs of an ensemble must differ", received="one that is named twice", remedy="Name each RUN once"
+        )
     for key, values in _what_must_agree(runs).items():
-        different = sorted(set(map(str, values)))
-        if len(different) > 1:
-            raise RunError(f"The runs of an ensemble must have one {key}", received=" and ".join(different))
+        if len(set(map(str, values))) > 1:
+            # Of a digest, the beginning tells enough.
+            said = (f"{run.path}: {str(value)[:_SHOWN]}" for run, value in zip(runs, values, strict=True))
+            raise RunError(
+                f"The runs of an ensemble must have one {key}",
+                received="; ".join(said),
+                remedy="Average trainings of one dataset and one configuration of its images",
+            )
 
 
 def _what_must_agree(runs: Sequence[Run]) -> dict[str, list[Any]]:

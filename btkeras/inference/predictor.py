@@ -177,8 +177,10 @@ class Predictor:
                 ``[height, width]`` or ``[height, width, 1 or 3]``.
 
         Raises:
-            ImageError: If one cannot be read; ``predict_files`` predicts the others.
+            ImageError: If one cannot be read, for which ``predict_files`` predicts the others; or if they are no list.
         """
+        if isinstance(images, str | Path):
+            raise ImageError("Images must be a list", received=repr(str(images)), remedy="predict([PATH])")
         if self.unfinished:
             logger.warning(f"the training of {self.backend.file}: {self.unfinished}")
         probabilities = self.backend.predict_all(map(self._pixels, images)).probabilities

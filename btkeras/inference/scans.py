@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -65,7 +65,9 @@ def whole_scans(files: ChosenFiles) -> ChosenFiles:
     unwanted = left_out_of_series(files.identities)
     identities = {path: identity for path, identity in files.identities.items() if path not in unwanted}
     paths = [path for path in files.paths if path not in unwanted]
-    left_out = [*files.left_out, *(LeftOut(path, why) for path, why in unwanted.items())]
+    # The table that names the patients is read, though it is no image.
+    unread = [file for file in files.left_out if PurePath(file.path).name != PATIENTS]
+    left_out = [*unread, *(LeftOut(path, why) for path, why in unwanted.items())]
     return ChosenFiles(in_series_order(paths, place_slices(identities)), left_out, identities)
 
 
