@@ -96,6 +96,11 @@ def test_prediction_sets_are_fitted_on_them_too(run: Path, tmp_path: Path) -> No
     # Without data, on the validation slices again.
     assert "sets are fitted on" not in btkeras("calibrate", run).stdout
     again = load_calibration(open_run(run))
+    # As if the command was stopped before it tested the run again.
+    fit_decisions(open_run(run), load_dataset(other), risk=0.15)
+    fails(btkeras(*card), r"metrics\.json must be of the run's calibration", "btkeras evaluate")
+    assert btkeras("evaluate", run).exit_code == 0 and btkeras(*card).exit_code == 0
+    btkeras("calibrate", run)
     assert again is not None and (again.data, again.scores) == (before.data, before.scores)
     # What was measured with the other threshold is no longer the run's.
     shown = btkeras(*card)

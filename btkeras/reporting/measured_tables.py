@@ -11,6 +11,7 @@ from typing import Any
 
 from btkeras.checksums import read_document
 from btkeras.decisions.abstention import Abstention
+from btkeras.decisions.calibration import load_calibration
 from btkeras.errors import RunError
 from btkeras.logging import logger
 from btkeras.metrics import wilson
@@ -23,7 +24,17 @@ MEASURED = ("evaluations", "selective", "explanations", "shortcuts", "duplicates
 
 
 def measured_tables(run: Run) -> dict[str, Table]:
-    """The tables by ``MEASURED`` names, as far as there are files for them; RunError if one is something else."""
+    """The tables by ``MEASURED`` names, as far as there are files for them.
+
+    RunError if one is something else, or the run was calibrated after its test: a command was stopped between both.
+    """
+    calibration, own = load_calibration(run), _abstention(run.metrics())
+    if own and calibration and calibration.abstention and calibration.abstention.to_json() != own:
+        raise RunError(
+            f"{run.metrics_file} must be of the run's calibration",
+            received="decisions by another threshold",
+            remedy=f"Test it again: btkeras evaluate {run.path}",
+        )
     others = other_evaluations(run)
     for name in sorted(_evaluations(run).keys() - others):
         logger.warning(f"{run.evaluations / name} is left out: the run was calibrated since; evaluate --data again")
