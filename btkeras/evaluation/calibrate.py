@@ -69,12 +69,13 @@ def calibrate_and_evaluate(
     # Before anything is written.
     dataset = dataset and dataset_of_model(dataset, run.classes())
     opened = _CalibratedRun(run)
-    # The command that calibrated before, and says so afterwards (`btkeras calibrate`).
-    run.update_manifest(calibrated=None)
     if dataset is None or load_calibration(run) is None or load_ood(run) is None:
         calibrate(opened)
         fit_ood(opened)
     fit_decisions(opened, dataset, risk=risk, level=level)
+    if run.manifest().get("calibrated"):
+        # That was another calibration; `btkeras calibrate` says afterwards that it was itself.
+        run.update_manifest(calibrated=None)
     return evaluate_split(opened)
 
 

@@ -15,6 +15,7 @@ from btkeras.datasets.dataset import Dataset
 from btkeras.decisions.calibration import load_calibration
 from btkeras.errors import ModelError, RunError
 from btkeras.evaluation.calibrate import calibrate_and_evaluate
+from btkeras.evaluation.evaluate import load_best
 from btkeras.evaluation.results import EvaluationResult
 from btkeras.experiments.experiment import Experiment, Job, model_config, models
 from btkeras.files import require_new, sha256
@@ -101,13 +102,21 @@ def _resume(run: Run, config: ExperimentConfig | None) -> dict[str, Any]:
         with Trackers(run) as trackers:
             trainer.resume(run.path, config, trackers)
             # Of a run that was finished, calibration and test stay: they may be of data of the user's own.
-            done = run.metrics_file.is_file() and load_calibration(run) and before == sha256(run.best_model)
+            done = before == sha256(run.best_model) and _is_calibrated(run)
             trackers.tested(metrics := run.metrics() if done else calibrate_and_evaluate(run))
         return metrics
     require_same_config(run, config)
     dataset = run.dataset()
     split = run.split(dataset)
     return _run_lbp(run, dataset, split, _lbp_inputs(run.config(), dataset, split))
+
+
+def _is_calibrated(run: Run) -> bool:
+    """Whether calibration, checkpoint and test metrics are there, whole, and of one calibration."""
+    try:
+        return run.calibration_file.is_file() and bool(load_calibration(run, load_best(run)) and run.metrics())
+    except RunError:
+        return False
 
 
 def _lbp_inputs(config: ExperimentConfig, dataset: Dataset, split: Split, *, skip_broken: bool = False) -> SplitImages:
