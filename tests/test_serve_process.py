@@ -33,12 +33,17 @@ def process(*arguments: str, folder: Path = ROOT) -> Iterator[tuple[subprocess.P
     command = [sys.executable, "-m", "btkeras", "serve", *arguments, "--port", "0"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     environment.pop("BTKERAS_TOKEN", None)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment) as server:
+    with (
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment) as server,
+        # It ends with the pipe, so with the server, and before the pipe is closed.
+        ThreadPoolExecutor(1) as reader,
+    ):
         try:
-            lines = (json.loads(line) for line in server.stderr or () if line.startswith("{"))
+            assert server.stderr
+            lines = (json.loads(line) for line in server.stderr if line.startswith("{"))
             url = next(line["url"] for line in lines if line["event"] == "listening")
             # Read on, or the server would stop at a full pipe.
-            threading.Thread(target=lambda: list(lines), daemon=True).start()
+            reader.submit(server.stderr.read)
             yield server, url
         finally:
             server.kill()
