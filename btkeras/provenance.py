@@ -25,7 +25,8 @@ def command_of_process() -> dict[str, Any]:
 
 def first_manifest(config: ExperimentConfig, dataset: Dataset) -> dict[str, Any]:
     """The manifest at the start: command, dataset, seeds, versions, and the runs that weights and teacher are of."""
-    checkpoints = Path(config.model.weights), Path(config.train.teacher) / BEST_MODEL
+    teacher = config.train.teacher
+    checkpoints = [Path(config.model.weights), *([Path(teacher) / BEST_MODEL] if teacher else [])]
     return {
         **command_of_process(),
         "began_with": [step for file in checkpoints for step in steps_to(file)],

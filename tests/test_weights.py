@@ -66,11 +66,15 @@ def test_another_networks_checkpoint_is_refused_and_changes_nothing(checkpoint: 
     assert all(map(np.array_equal, before, model.get_weights()))
 
 
-def test_a_run_starts_where_another_ended(trained_run: Path, shared_images: Path, tmp_path: Path) -> None:
+def test_a_run_starts_where_another_ended(
+    trained_run: Path, shared_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # With a learning rate of next to nothing the first epoch ends where the other run ended.
     settings = ("--config", trained_run / "config.yaml", "--set", "train.epochs=1")
     settings = (*settings, "--set", "optimizer.learning_rate=1e-12")
     file = trained_run / "best.keras"
+    # Where the command is given says nothing of how the weights were made.
+    monkeypatch.chdir(trained_run)
     result = btkeras("train", "--data", shared_images, *settings, "--weights", file, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     started, ended = (keras.models.load_model(run / "best.keras") for run in (tmp_path / "run", trained_run))
